@@ -1,0 +1,244 @@
+"""The run directory: who leaves what where, atomic writes, and stage manifests.
+
+    runs/<experiment>/
+      config.yaml                      the experiment as it ran
+      data/                            train.jsonl dev.jsonl test.jsonl summary.json
+      seed-1/finetune/                 model/ metrics.jsonl
+      seed-1/search/                   log_alpha/epoch-01.safetensors ... metrics.jsonl
+      seed-1/tickets/                  robust-0.30.safetensors ... report.json
+      seed-1/robust-0.30/              model/ metrics.jsonl
+      seed-1/attacks/<model>/          textfooler.jsonl ...
+      report/                          report.md report.html results.json figures/
+
+Every stage directory has a `manifest.json`, written last: its presence means the stage is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from configs import schema
+from configs.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs"
+
+
+class RunDir:
+    """Names of everything an experiment leaves behind."""
+
+    def __init__(self, config: schema.Experiment, runs: Path = RUNS):
+        self.root = Path(runs) / config.name
+        self.config = config
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    def split(self, name: str) -> Path:
+        """`name` is train, dev or test."""
+        return self.data / f"{name}.jsonl"
+
+    def seed(self, seed: int) -> Path:
+        return self.root / f"seed-{seed}"
+
+    def finetune(self, seed: int) -> Path:
+        return self.seed(seed) / "finetune"
+
+    def search(self, seed: int) -> Path:
+        return self.seed(seed) / "search"
+
+    def log_alpha(self, seed: int, epoch: int) -> Path:
+        return self.search(seed) / "log_alpha" / f"epoch-{epoch:02d}.safetensors"
+
+    def tickets(self, seed: int) -> Path:
+        return self.seed(seed) / "tickets"
+
+    def ticket(self, seed: int, sparsity: float, method: str = "robust") -> Path:
+        return self.tickets(seed) / f"{model_name(method, sparsity)}.safetensors"
+
+    def retrain(self, seed: int, sparsity: float, method: str = "robust") -> Path:
+        return self.seed(seed) / model_name(method, sparsity)
+
+    def victims(self, seed: int) -> dict[str, Path]:
+        """The models that are attacked: name to Hugging Face directory, in the order of `methods`."""
+        models = {}
+        for method in self.config.methods:
+            if method == "finetune":
+                models[method] = self.finetune(seed) / "model"
+            else:
+                for sparsity in self.config.sparsities:
+                    models[model_name(method, sparsity)] = self.retrain(seed, sparsity, method) / "model"
+        return models
+
+    def attack(self, seed: int, model: str) -> Path:
+        """Directory of one victim's attack results: `<recipe>.jsonl` and `<recipe>.manifest/`."""
+        return self.seed(seed) / "attacks" / model
+
+    def save_config(self) -> None:
+        atomic_write(self.root / "config.yaml", yaml.safe_dump(schema.to_dict(self.config), sort_keys=False))
+
+
+def model_name(method: str, sparsity: float) -> str:
+    return f"{method}-{sparsity:.2f}"
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write to a temporary name, sync, replace: a reader sees the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_json(path: Path, value) -> None:
+    atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object. Raises `UserError` naming the file, and the line where there is one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run the stage that writes it first") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); delete it and run again") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; delete it and run again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object; delete it and run again")
+    return value
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Records of a JSON Lines file. A torn last line (a killed writer) is dropped; any other is an error."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run the stage that writes it first") from None
+    lines, records = raw.split(b"\n"), []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise UserError(f"{path}, line {number}: not valid JSON; delete the file and run again") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number}: expected a JSON object")
+        records.append(record)
+    return records
+
+
+def append_line(path: Path, record: dict) -> None:
+    """Add one record to a JSON Lines file and flush it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def write_lines(path: Path, records) -> None:
+    atomic_write(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a directory with their names."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode() + b"\0")
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def config_hash(config) -> str:
+    """SHA-256 of a configuration value (a dictionary or a dataclass)."""
+    value = config if isinstance(config, dict) else schema.to_dict(config)
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+
+
+class Stage:
+    """One stage of a run: skipped when its manifest says that the same thing was already done.
+
+    `settings` is what decides the outcome (config sections, seed); `inputs` are the files and
+    directories it reads. Both are hashed into the manifest.
+    """
+
+    def __init__(self, directory: Path, name: str, settings: dict, inputs: dict[str, Path], packages=()):
+        self.directory, self.name, self.packages = directory, name, packages
+        self.settings, self.inputs = settings, inputs
+        self.manifest = directory / "manifest.json"
+        self.started = time.time()
+
+    def fingerprint(self) -> dict:
+        return {
+            "settings": json.loads(json.dumps(self.settings)),
+            "inputs": {name: file_hash(path) for name, path in self.inputs.items()},
+            "versions": versions(*self.packages),
+        }
+
+    def is_done(self) -> bool:
+        """True if the stage is whole. Raises `UserError` if it was made with something else."""
+        if not self.manifest.is_file():
+            return False
+        manifest, now = read_json(self.manifest), self.fingerprint()
+        changed = _differences(manifest, now)
+        if changed:
+            raise UserError(
+                f"{self.directory} was made with other settings ({'; '.join(changed[:3])}): "
+                f"choose another name=..., or delete that folder to redo the stage"
+            )
+        return True
+
+    def finish(self, results: dict) -> None:
+        """Write the manifest: from here on the stage counts as whole."""
+        write_json(
+            self.manifest,
+            {
+                "stage": self.name,
+                **self.fingerprint(),
+                "results": results,
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "seconds": round(time.time() - self.started, 1),
+            },
+        )
+
+    def results(self) -> dict:
+        return read_json(self.manifest)["results"]
+
+
+def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:
+    """`key: old, now new` for every value of `now` that `before` holds otherwise."""
+    found = []
+    for key, value in now.items():
+        old = before.get(key) if isinstance(before, dict) else None
+        if isinstance(value, dict):
+            found += _differences(old or {}, value, f"{prefix}{key}.")
+        elif old != value:
+            short = [str(v)[:40] for v in (old, value)]
+            found.append(f"{prefix}{key}: {short[0]}, now {short[1]}")
+    return found

@@ -1,0 +1,283 @@
+"""One experiment as a tree of dataclasses, read from YAML and `key=value` overrides.
+
+The defaults are the paper's (Tables 5 and 6, sections 3 and 4). Every field carries its help
+text and what is allowed, so that a wrong key or value is refused in one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from configs.errors import UserError
+
+CONFIG_DIR = Path(__file__).parent
+
+
+def option(default, help, *, low=None, high=None, choices=None):
+    """A field with its help text and its limits (`low` and `high` are inclusive)."""
+    metadata = {"help": help, "low": low, "high": high, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Data:
+    """Where sentences come from and how they are cut into splits."""
+
+    train: str | None = option(None, "CSV, TSV or JSON Lines file of training sentences; unset: the task's own source")
+    dev: str | None = option(None, "like data.train; unset: split off the training sentences")
+    test: str | None = option(None, "like data.train; the sentences that are attacked")
+    train_size: int | None = option(None, "keep only this many training sentences, chosen at random", low=1)
+    dev_size: int = option(1000, "sentences split off the training set when there is no dev file", low=1)
+    test_size: int | None = option(None, "sentences split off when the source has no test set", low=1)
+    max_length: int = option(128, "longest input in word pieces; longer ones are cut", low=4, high=512)
+    seed: int = option(0, "seed of the split; the same for every experiment seed", low=0)
+
+
+@dataclass
+class Training:
+    """Fine-tuning and retraining (Table 5)."""
+
+    epochs: int = option(3, "passes over the training set", low=1)
+    max_steps: int | None = option(None, "stop after this many steps, if that is sooner", low=1)
+    batch_size: int = option(32, "sentences in a step", low=1)
+    learning_rate: float = option(2e-5, "peak learning rate of AdamW", low=0.0)
+    weight_decay: float = option(0.01, "decoupled decay; not on biases and LayerNorm", low=0.0)
+    warmup: float = option(0.1, "share of steps with a rising learning rate; it falls linearly after", low=0.0, high=1.0)
+    clip_norm: float = option(1.0, "largest global gradient norm; 0 switches clipping off", low=0.0)
+    dropout: float = option(0.1, "dropout of hidden states and attention", low=0.0, high=0.9)
+
+
+@dataclass
+class Search:
+    """Learning the masks (section 3.2; Table 6)."""
+
+    epochs: int = option(20, "passes over the training set", low=1)
+    max_steps: int | None = option(None, "stop after this many steps, if that is sooner", low=1)
+    batch_size: int = option(32, "sentences in a step", low=1)
+    learning_rate: float = option(0.1, "peak learning rate of the masks' AdamW", low=0.0)
+    weight_decay: float = option(1e-6, "decoupled decay of log alpha", low=0.0)
+    warmup: float = option(0.1, "share of steps with a rising learning rate", low=0.0, high=1.0)
+    clip_norm: float = option(1.0, "largest global norm of the adversarial mask gradient; 0: off", low=0.0)
+    dropout: float = option(0.1, "dropout of hidden states and attention", low=0.0, high=0.9)
+    ascent_steps: int = option(5, "K: forward-backward passes of one step (s in Table 6)", low=1)
+    ascent_rate: float = option(0.03, "eta: length of one ascent step on the embeddings", low=0.0)
+    initial_norm: float = option(0.05, "eps0: size of the random start of the perturbation", low=0.0)
+    max_norm: float = option(0.0, "bound on the perturbation of a sentence; 0: none, as in appendix B.3", low=0.0)
+    l0_weight: float = option(0.5, "lambda: weight of the L0 penalty", low=0.0)
+    l0_start: float = option(0.1, "share of steps before the penalty starts", low=0.0, high=1.0)
+    l0_ramp: float = option(0.3, "share of steps over which lambda then grows linearly", low=0.0, high=1.0)
+    mask_p: float = option(0.9, "deterministic mask value at the start", low=0.01, high=0.99)
+    block: list[int] = option([1, 1], "rows and columns of weights that share one score; [1, 1]: a score each")
+
+
+@dataclass
+class Attack:
+    """Scoring under textual attacks (section 4.3)."""
+
+    recipes: list[str] = option(
+        ["textfooler", "textbugger", "bertattack"],
+        "attacks to run",
+        choices=["textfooler", "textbugger", "bertattack"],
+    )
+    examples: int = option(1000, "test sentences attacked, the same for every model", low=1)
+    resources: str = option(
+        "packaged",
+        "word lists, encoders and taggers of the attacks",
+        choices=["packaged"],
+    )
+    candidates: int = option(48, "BERT-Attack: replacements tried for a word (K in its paper)", low=1)
+    workers: int = option(2, "processes, one thread each", low=1)
+
+
+@dataclass
+class Experiment:
+    """One experiment: a task, a model, the methods compared on it."""
+
+    name: str = option("experiment", "folder under runs/ that holds everything")
+    task: str = option("sst2", "what is classified; see configs/tasks.py")
+    model: str = option("bert-base-uncased", "hub name, local Hugging Face directory, or `packaged`")
+    layers: int | None = option(None, "keep only the first layers of the model", low=1)
+    seeds: list[int] = option([1], "one whole run for each", low=0)
+    sparsities: list[float] = option([0.3], "shares of pruned weights", low=0.0, high=0.99)
+    methods: list[str] = option(["finetune", "robust"], "models compared", choices=["finetune", "robust"])
+    device: str = option("CPU", "where MindSpore trains", choices=["CPU", "GPU", "Ascend"])
+    checkpoint_steps: int = option(200, "steps between two checkpoints for resuming", low=1)
+    log_steps: int = option(20, "steps between two lines of metrics", low=1)
+    data: Data = field(default_factory=Data)
+    finetune: Training = field(default_factory=Training)
+    search: Search = field(default_factory=Search)
+    retrain: Training = field(default_factory=Training)
+    attack: Attack = field(default_factory=Attack)
+
+
+def to_dict(config) -> dict:
+    """A configuration (or a section of one) as plain nested dictionaries."""
+    return dataclasses.asdict(config)
+
+
+def load(source: str, overrides: typing.Sequence[str] = ()) -> Experiment:
+    """Read an experiment.
+
+    `source` is the name of a file in `configs/` (`demo`, `sst2`) or a path to a YAML file.
+    `overrides` are `key=value` strings; keys are dotted, values are YAML.
+    Raises `UserError` naming the key, the file and what is allowed.
+    """
+    values, origins = _read_yaml(_find(source))
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise UserError(f"`{text}` on the command line: write overrides as key=value, such as search.epochs=5")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"{key} on the command line: `{value}` is not valid YAML") from None
+        _merge(values, origins, {key: parsed}, "the command line")
+    return _build(Experiment, values, origins)
+
+
+def _find(source: str) -> Path:
+    named = CONFIG_DIR / f"{source}.yaml"
+    if named.is_file():
+        return named
+    path = Path(source)
+    if path.is_file():
+        return path
+    known = ", ".join(sorted(p.stem for p in CONFIG_DIR.glob("*.yaml")))
+    raise UserError(f"no configuration `{source}`: give a YAML file, or one of {known}")
+
+
+def _read_yaml(path: Path) -> tuple[dict, dict]:
+    """Flat dotted keys of a file and the files it `extends`, and where each key was set."""
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or 'cannot be parsed'})") from None
+    loaded = {} if loaded is None else loaded
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path}: expected `key: value` lines, found a {type(loaded).__name__}")
+    parent = loaded.pop("extends", None)
+    if parent is not None and (not isinstance(parent, str) or _find(parent) == path):
+        raise UserError(f"{path}: extends: name another configuration, not {parent!r}")
+    values, origins = _read_yaml(_find(parent)) if parent else ({}, {})
+    _merge(values, origins, loaded, str(path))
+    return values, origins
+
+
+def _merge(values: dict, origins: dict, new: dict, origin: str, prefix: str = "") -> None:
+    sections = {f.name for f in dataclasses.fields(Experiment) if _section(f)}
+    for key, value in new.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            _merge(values, origins, value, origin, f"{name}.")
+        elif name in sections:
+            raise UserError(f"{name} in {origin}: a section, write its keys below it, such as {name}.KEY")
+        else:
+            values[name], origins[name] = value, origin
+
+
+def _section(f) -> type | None:
+    hint = typing.get_type_hints(Experiment).get(f.name)
+    return hint if dataclasses.is_dataclass(hint) else None
+
+
+def _keys(cls=Experiment, prefix: str = "") -> dict:
+    """Every dotted key with its field and type."""
+    hints, keys = typing.get_type_hints(cls), {}
+    for f in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(hints[f.name]):
+            keys.update(_keys(hints[f.name], f"{prefix}{f.name}."))
+        else:
+            keys[f"{prefix}{f.name}"] = (f, hints[f.name])
+    return keys
+
+
+def _build(cls, values: dict, origins: dict) -> Experiment:
+    keys = _keys()
+    for name in values:
+        if name not in keys:
+            near = difflib.get_close_matches(name, keys, 3, 0.5)
+            allowed = ", ".join(near) if near else ", ".join(sorted({k.partition(".")[0] for k in keys}))
+            raise UserError(f"{name} in {origins[name]}: unknown key; did you mean {allowed}?")
+    for name, value in values.items():
+        f, hint = keys[name]
+        values[name] = _checked(f"{name} in {origins[name]}", value, hint, f.metadata)
+    config = Experiment()
+    for name, value in values.items():
+        section, _, key = name.rpartition(".")
+        setattr(getattr(config, section) if section else config, key, value)
+    _check_together(config, origins)
+    return config
+
+
+def _checked(where: str, value, hint, limits):
+    """The value, converted only where nothing is lost, or a `UserError`."""
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(h for h in typing.get_args(hint) if h is not types.NoneType)
+    if typing.get_origin(hint) is list:
+        items = value if isinstance(value, list) else [value]
+        if not items:
+            raise UserError(f"{where}: give at least one value")
+        return [_checked(where, item, typing.get_args(hint)[0], limits) for item in items]
+    if hint is float and isinstance(value, str):
+        # YAML 1.1 reads 2e-5 as a string; a learning rate written so is meant as a number.
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not hint:
+        names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        raise UserError(f"{where}: expected {names[hint]}, found {value!r}")
+    low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
+    if choices and value not in choices:
+        raise UserError(f"{where}: {value!r} is not one of {', '.join(choices)}")
+    if hint is float and value != value:
+        raise UserError(f"{where}: not a number")
+    if (low is not None and value < low) or (high is not None and value > high):
+        span = f"from {low} to {high}" if high is not None else f"{low} or more"
+        raise UserError(f"{where}: {value} is out of range, allowed is {span}")
+    return value
+
+
+def _check_together(config: Experiment, origins: dict) -> None:
+    """What no single field can tell."""
+    from configs.tasks import TASKS
+
+    if config.task not in TASKS:
+        raise UserError(f"task in {origins.get('task', 'the defaults')}: {config.task!r} is not one of {', '.join(TASKS)}")
+    block = config.search.block
+    if len(block) != 2 or min(block) < 1:
+        raise UserError(f"search.block in {origins['search.block']}: give rows and columns, such as [1, 1], not {block}")
+    if not config.name or config.name.startswith(".") or set(config.name) & set('/\\:\0'):
+        raise UserError(f"name in {origins['name']}: {config.name!r} cannot be a folder name")
+    for key in ("seeds", "sparsities", "methods", "attack.recipes"):
+        section, _, name = key.rpartition(".")
+        items = getattr(getattr(config, section) if section else config, name)
+        if len(set(items)) != len(items):
+            raise UserError(f"{key} in {origins.get(key)}: a value stands twice in {items}")
+
+
+def help_text() -> str:
+    """All keys with their defaults and meaning, for `--help`."""
+    rows = []
+    for name, (f, _) in _keys().items():
+        default = f.default if f.default is not dataclasses.MISSING else f.default_factory()
+        choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata.get("choices") else ""
+        rows.append(f"  {name + '=' + str(default):42s} {f.metadata['help']}{choices}")
+    return "\n".join(rows)
