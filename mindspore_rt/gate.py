@@ -1,0 +1,79 @@
+"""The hard-concrete gate (Louizos et al. 2018), Eq. 1-5 of the paper.
+
+With u uniform, s = sigmoid((log u - log(1 - u) + log alpha) / beta) and m = clamp(s (zeta - gamma) + gamma, 0, 1).
+As s = (1 + tanh(z / (2 beta))) / 2, so that m = clamp(1/2 + (zeta - gamma)/2 tanh(z / (2 beta)))
+for the symmetric interval gamma = 1 - zeta: one tanh and one relu6 in place of a sigmoid, a division and a clamp.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from mindspore import nn, ops
+from mindspore.ops.operations import _grad_ops
+
+GAMMA, ZETA, BETA = -0.1, 1.1, 2 / 3
+U_MIN = 1e-4  # u is kept in [1e-4, 1 - 1e-4], as the official code does: log 0 never occurs
+HALF_WIDTH = (ZETA - GAMMA) / 2
+SETTLED_ZERO = -GAMMA / (ZETA - GAMMA)  # sigmoid(log alpha) below 1/12: the deterministic mask is exactly 0
+SETTLED_ONE = (1 - GAMMA) / (ZETA - GAMMA)  # above 11/12: exactly 1
+L0_SHIFT = BETA * math.log(-GAMMA / ZETA)  # Eq. 4: P(m > 0) = sigmoid(log alpha - L0_SHIFT)
+
+
+def initial_log_alpha(mask_p: float) -> float:
+    """log alpha whose deterministic mask (Eq. 5) is `mask_p`: 0.9 gives log 5 = 1.609."""
+    s = (mask_p - GAMMA) / (ZETA - GAMMA)
+    return math.log(s / (1 - s))
+
+
+class SampledGate(nn.Cell):
+    """Eq. 1-3: (log_alpha, u), float32 of one shape -> mask in [0, 1] of that shape.
+
+    The gradient is derived by hand. Inside the clamp, with t = tanh(z / (2 beta)),
+    dm/dlog_alpha = HALF_WIDTH (1 - t^2) / (2 beta); outside it is 0. As t = (m - 1/2) / HALF_WIDTH,
+    the mask itself is all the backward pass needs, no chain of intermediates is kept:
+    dm/dlog_alpha = (zeta - m)(m - gamma) / (2 beta HALF_WIDTH) for 0 < m < 1.
+    """
+
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+        self.relu6, self.relu6_grad = ops.ReLU6(), _grad_ops.ReLU6Grad()
+        self.log, self.tanh = ops.Log(), ops.Tanh()
+
+    def construct(self, log_alpha, u):
+        u = ops.clamp(u, U_MIN, 1 - U_MIN)
+        t = self.tanh((self.log(u) - self.log(1.0 - u) + log_alpha) * (0.5 / BETA))
+        return self.relu6(t * (6 * HALF_WIDTH) + 3.0) * (1 / 6)
+
+    def bprop(self, log_alpha, u, out, dout):
+        # ReLU6Grad passes dout where 0 < 6 m < 6: cheaper than a select.
+        inside = self.relu6_grad(dout, out * 6.0)
+        slope = (ZETA - out) * (out - GAMMA) * (0.5 / (BETA * HALF_WIDTH))
+        return inside * slope, ops.zeros_like(u)
+
+
+def deterministic_mask(log_alpha):
+    """Eq. 5: clamp(sigmoid(log_alpha) (zeta - gamma) + gamma, 0, 1), on MindSpore tensors. No beta."""
+    return ops.clamp(ops.sigmoid(log_alpha) * (ZETA - GAMMA) + GAMMA, 0.0, 1.0)
+
+
+def l0_gradient(log_alpha):
+    """d/dlog_alpha of one mask's term of Eq. 4: p (1 - p) with p = sigmoid(log_alpha - L0_SHIFT)."""
+    p = ops.sigmoid(log_alpha - L0_SHIFT)
+    return p * (1.0 - p)
+
+
+def mask_statistics(log_alpha: list[np.ndarray]) -> dict[str, float]:
+    """Eq. 4 and the shares of settled masks (Figure 1) over all matrices.
+
+    Returns `l0_term` (mean over all masks), `settled_zero`, `settled_one` (0 to 1).
+    """
+    total = sum(a.size for a in log_alpha)
+    logit_zero, logit_one = (math.log(s / (1 - s)) for s in (SETTLED_ZERO, SETTLED_ONE))
+    l0 = sum(float(np.sum(1 / (1 + np.exp(L0_SHIFT - a)), dtype=np.float64)) for a in log_alpha)
+    return {
+        "l0_term": l0 / total,
+        "settled_zero": sum(int((a < logit_zero).sum()) for a in log_alpha) / total,
+        "settled_one": sum(int((a > logit_one).sum()) for a in log_alpha) / total,
+    }
