@@ -30,7 +30,7 @@ SNIPPETS = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 def read_snippets() -> tuple[list[dict], str]:
     """The packaged Rotten Tomatoes snippets with a clear rating, and a sentence that says what was dropped."""
     with tarfile.open(assets.path("snippets") / "hutto_ICWSM_2014.tar.gz") as archive:
-        text = archive.extractfile(SNIPPETS).read().decode("latin-1")
+        text = archive.extractfile(SNIPPETS).read().decode("utf-8")
     rows = [line.split("\t") for line in text.splitlines() if line.count("\t") == 2]
     kept = {}
     for _, rating, sentence in rows:
@@ -51,7 +51,7 @@ def read_file(path: Path, task: Task) -> list[dict]:
     Raises `UserError` with file, line and remedy.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
@@ -60,7 +60,7 @@ def read_file(path: Path, task: Task) -> list[dict]:
     if path.suffix == ".jsonl":
         rows = enumerate(_json_rows(path, text), 1)
     elif path.suffix == ".tsv":
-        rows = enumerate(_table_rows(path, (line.split("\t") for line in text.splitlines())), 2)
+        rows = enumerate(_table_rows(path, (line.split("\t") for line in _lines(text))), 2)
     elif path.suffix == ".csv":
         rows = _csv_rows(path, text)
     else:
@@ -71,8 +71,14 @@ def read_file(path: Path, task: Task) -> list[dict]:
     return records
 
 
+def _lines(text: str) -> list[str]:
+    """Lines that LF or CRLF ends: `splitlines` also cuts at characters such as U+2028 inside a sentence."""
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines if lines[-1] else lines[:-1]
+
+
 def _json_rows(path, text):
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_lines(text), 1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
@@ -162,8 +168,7 @@ def _load_splits(data: schema.Data, task: Task, name: str) -> tuple[dict[str, li
     if data.dev or data.test:
         raise UserError("data.train: unset, but data.dev or data.test is given; give the training file too")
     if task.hub is None:
-        records, note = read_snippets()
-        return {"train": records}, note
+        return _unseen_test(*read_snippets())
     from mindspore_rt import hub
 
     names = dict(zip(("train", "dev", "test"), task.hub.splits, strict=True))
@@ -172,12 +177,24 @@ def _load_splits(data: schema.Data, task: Task, name: str) -> tuple[dict[str, li
     return splits, f"{task.hub.id} {task.hub.config or ''} at {task.hub.revision[:8]}"
 
 
+def _unseen_test(records: list[dict], note: str) -> tuple[dict[str, list[dict]], str]:
+    """Test sentences are those that BERT-Attack's masked language model was neither trained nor measured on."""
+    places = [assets.place(r["sentence"]) for r in records]
+    order = sorted(range(len(records)), key=places.__getitem__)
+    test = [i for i in order if assets.MLM_MEASURED <= places[i] < assets.MLM_UNSEEN]
+    train = sorted(set(order) - set(test))
+    note += f"; {len(test)} of them, unseen by the masked language model of BERT-Attack, are there for testing"
+    return {"train": [records[i] for i in train], "test": [records[i] for i in test]}, note
+
+
 def _cut(splits: dict[str, list[dict]], data: schema.Data) -> dict[str, list[dict]]:
     """Split test and dev off train where they are missing, and keep `train_size` of the rest; one fixed seed."""
     order = noise.generator(data.seed, noise.SHUFFLE).permutation(len(splits["train"]))
     train = [splits["train"][i] for i in order]
     sizes = {"test": data.test_size or data.dev_size, "dev": data.dev_size}
     if data.test_size and "test" in splits:
+        if data.test_size > len(splits["test"]):
+            raise UserError(f"data.test_size: {data.test_size} asked, there are {len(splits['test'])} test sentences")
         splits["test"] = splits["test"][: data.test_size]
     for name, size in sizes.items():
         if name not in splits:

@@ -2,7 +2,8 @@
 
 With u uniform, s = sigmoid((log u - log(1 - u) + log alpha) / beta) and m = clamp(s (zeta - gamma) + gamma, 0, 1).
 As s = (1 + tanh(z / (2 beta))) / 2, so that m = clamp(1/2 + (zeta - gamma)/2 tanh(z / (2 beta)))
-for the symmetric interval gamma = 1 - zeta: one tanh and one relu6 in place of a sigmoid, a division and a clamp.
+for the symmetric interval gamma = 1 - zeta: one tanh and one hard sigmoid (x + 3) / 6,
+clamped to [0, 1], in place of a sigmoid, a division and a clamp.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 
 import numpy as np
 from mindspore import nn, ops
-from mindspore.ops.operations import _grad_ops
+from mindspore.ops.auto_generate import gen_ops_prim
 
 GAMMA, ZETA, BETA = -0.1, 1.1, 2 / 3
 U_MIN = 1e-4  # u is kept in [1e-4, 1 - 1e-4], as the official code does: log 0 never occurs
@@ -38,18 +39,19 @@ class SampledGate(nn.Cell):
 
     def __init__(self):
         super().__init__(auto_prefix=False)
-        self.relu6, self.relu6_grad = ops.ReLU6(), _grad_ops.ReLU6Grad()
+        self.hard_sigmoid, self.hard_sigmoid_grad = ops.HSigmoid(), gen_ops_prim.HSigmoidGrad()
         self.log, self.tanh = ops.Log(), ops.Tanh()
 
     def construct(self, log_alpha, u):
         u = ops.clamp(u, U_MIN, 1 - U_MIN)
         t = self.tanh((self.log(u) - self.log(1.0 - u) + log_alpha) * (0.5 / BETA))
-        return self.relu6(t * (6 * HALF_WIDTH) + 3.0) * (1 / 6)
+        return self.hard_sigmoid(t * (6 * HALF_WIDTH))
 
     def bprop(self, log_alpha, u, out, dout):
-        # ReLU6Grad passes dout where 0 < 6 m < 6: cheaper than a select.
-        inside = self.relu6_grad(dout, out * 6.0)
-        slope = (ZETA - out) * (out - GAMMA) * (0.5 / (BETA * HALF_WIDTH))
+        # HSigmoidGrad passes dout / 6 where -3 < 6 m - 3 < 3 and 0 elsewhere, both edges included: cheaper than a
+        # select. (ReLU6Grad lets its upper edge through, where every mask that is settled at 1 lies.)
+        inside = self.hard_sigmoid_grad(dout, out * 6.0 - 3.0)
+        slope = (ZETA - out) * (out - GAMMA) * (3 / (BETA * HALF_WIDTH))
         return inside * slope, ops.zeros_like(u)
 
 

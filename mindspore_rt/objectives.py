@@ -53,13 +53,13 @@ class FineTuning:
         value_and_grad = ms.value_and_grad(loss_of, None, weights=list(parameters))
 
         @ms.jit
-        def update(ids, attention_mask, token_types, targets, draws, rate, decay):
+        def update(ids, attention_mask, token_types, targets, draws, rates):
             loss, gradients = value_and_grad(ids, attention_mask, token_types, targets, draws)
             gradients = tuple(g if k is None else g * k for g, k in zip(gradients, keep))
             if clip_norm > 0:
                 scale = clip_scale(gradients, clip_norm)
                 gradients = tuple(g * scale for g in gradients)
-            optimizer(gradients, rate, decay)
+            optimizer(gradients, rates)
             return loss
 
         return update
@@ -67,7 +67,7 @@ class FineTuning:
     def step(self, batch: Batch, index: int) -> dict[str, float]:
         rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
         draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index)
-        loss = self.graph(*batch.tensors(), draws, *self.optimizer.rates(rate, index + 1))
+        loss = self.graph(*batch.tensors(), draws, self.optimizer.rates(rate, index + 1))
         return {"loss": float(loss.asnumpy()), "learning_rate": rate}
 
     def state(self) -> dict[str, Parameter]:
@@ -118,16 +118,16 @@ class RobustSearch:
         clip_norm, masks, assign = self.settings.clip_norm, sum(p.size for p in self.scores), ops.Assign()
 
         @ms.jit
-        def update(l0_weight, rate, decay):
+        def update(l0_weight, rates):
             gradients = tuple(total)
             if clip_norm > 0:
                 scale = clip_scale(gradients, clip_norm)
                 gradients = tuple(g * scale for g in gradients)
             gradients = tuple(g + gate.l0_gradient(a) * (l0_weight / masks) for g, a in zip(gradients, scores))
-            optimizer(gradients, rate, decay)
+            optimizer(gradients, rates)
             for gradient in total:
                 assign(gradient, ops.zeros_like(gradient))
-            return rate
+            return l0_weight
 
         return update
 
@@ -150,7 +150,7 @@ class RobustSearch:
             loss += float(part.asnumpy())
         rate = settings.learning_rate * linear_schedule(index, self.total_steps, settings.warmup)
         l0_weight = self.l0_weight(index)
-        self.update(Tensor(np.float32(l0_weight)), *self.optimizer.rates(rate, index + 1))
+        self.update(Tensor(np.float32(l0_weight)), self.optimizer.rates(rate, index + 1))
         return {"adversarial_loss": loss, "learning_rate": rate, "l0_weight": l0_weight}
 
     def metrics(self) -> dict[str, float]:

@@ -8,10 +8,8 @@ decoupled and applied after the step, as in the AdamW of Hugging Face transforme
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, mutable, nn, ops
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -34,27 +32,28 @@ class AdamW(nn.Cell):
         self.parameters = tuple(parameters)
         self.moment1 = tuple(_zeros_like(p, "moment1") for p in parameters)
         self.moment2 = tuple(_zeros_like(p, "moment2") for p in parameters)
-        self.adam = ops.AdamWeightDecay()
+        self.adam, self.assign_sub = ops.Adam(), ops.AssignSub()
 
-    def construct(self, gradients, rate, decay):
-        """`rate` and `decay` are the float32 scalars of `rates`; `gradients` one tensor for each parameter."""
+    def construct(self, gradients, rates):
+        """`rates` is what `rates` returns; `gradients` one tensor for each parameter."""
+        learning_rate, power1, power2, beta1, beta2, epsilon, shrink = rates
         for i in range(self.count):
-            amount = decay if self.decays[i] else 0.0 * decay
+            parameter = self.parameters[i]
+            # p - lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps): the primitive is the reference form.
             self.adam(
-                self.parameters[i], self.moment1[i], self.moment2[i], rate, BETA1, BETA2, EPSILON, amount, gradients[i]
+                parameter, self.moment1[i], self.moment2[i], power1, power2, learning_rate, beta1, beta2, epsilon,
+                gradients[i],
             )
-        return rate
+            if self.decays[i]:
+                self.assign_sub(parameter, parameter * shrink)
+        return learning_rate
 
-    def rates(self, learning_rate: float, update: int) -> tuple[Tensor, Tensor]:
-        """What the primitive needs for update number `update` (from 1).
-
-        The primitive computes p - rate (m / (sqrt(v) + eps) + decay p). With s the bias-corrected step size, the
-        reference is (p - s m / (sqrt(v) + eps)) (1 - lr wd): the same for rate = s (1 - lr wd), decay = lr wd / rate.
-        """
-        size = learning_rate * math.sqrt(1 - BETA2**update) / (1 - BETA1**update)
-        shrink = learning_rate * self.weight_decay
-        rate = size * (1 - shrink)
-        return Tensor(np.float32(rate)), Tensor(np.float32(shrink / rate if rate else 0.0))
+    def rates(self, learning_rate: float, update: int) -> tuple[Tensor, ...]:
+        """Float32 scalars of update number `update` (from 1)."""
+        values = (
+            learning_rate, BETA1**update, BETA2**update, BETA1, BETA2, EPSILON, learning_rate * self.weight_decay
+        )
+        return mutable(tuple(Tensor(np.float32(v)) for v in values))
 
     def state(self) -> dict[str, Parameter]:
         """Moments by name, for checkpoints."""

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Robust lottery tickets, from a fresh clone to a report.
+#
+#   ./run.sh                            the demo: offline, small real model, real text
+#   ./run.sh CONFIG [key=value ...]     an experiment of configs/ (sst2, imdb ...) or a YAML file
+#   ./run.sh setup                      only the environment and the packaged assets
+#   ./run.sh test [pytest options]      the tests
+#   ./run.sh help                       every key of a configuration
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+venv=$here/.venv
+export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false GLOG_v=3
+
+find_python() {
+    local candidate
+    for candidate in python3.11 python3.10 python3 python; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' \
+            >/dev/null 2>&1; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "error: Python 3.10 or 3.11 with venv is needed (MindSpore 2.7.0 has no wheels for others)" >&2
+    exit 1
+}
+
+# The environment is made again when requirements.txt changed; a half-made one never counts as made.
+set_up() {
+    local stamp want python
+    want=$(cksum <"$here/requirements.txt")
+    stamp=$venv/.requirements
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
+        python=$(find_python)
+        echo "making .venv with $("$python" --version) (one to five minutes)"
+        "$python" -m venv --clear "$venv"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+        echo "$want" >"$stamp"
+    fi
+    "$venv/bin/python" -m configs.assets
+    "$venv/bin/python" -m torch_eval setup
+}
+
+experiment() {
+    "$venv/bin/python" -m mindspore_rt run "$@"
+    "$venv/bin/python" -m torch_eval attack "$@"
+    "$venv/bin/python" -m torch_eval report "$@"
+}
+
+case ${1:-demo} in
+    help | -h | --help)
+        sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        if [ -x "$venv/bin/python" ]; then "$venv/bin/python" -m mindspore_rt --help; fi
+        ;;
+    setup) set_up ;;
+    test)
+        set_up
+        cd "$here" && exec "$venv/bin/python" -m pytest "${@:2}"
+        ;;
+    *)
+        set_up
+        experiment "${@:-demo}"
+        ;;
+esac

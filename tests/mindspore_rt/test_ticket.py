@@ -1,0 +1,119 @@
+"""Tickets: the draw against torch.nn.utils.prune, files, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.utils import prune
+
+from configs.errors import UserError
+from mindspore_rt.ticket import Ticket
+
+
+def scores(seed=0, spread=3.0):
+    random = np.random.default_rng(seed)
+    return {"a.weight": random.normal(0, spread, (40, 30)).astype(np.float32),
+            "b.weight": random.normal(1, spread, (7, 90)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.3, 0.333, 0.5, 0.9, 1.0])
+def test_draw_equals_global_unstructured_on_float64_sigmoids(sparsity):
+    drawn = Ticket.from_scores(scores(), sparsity)
+    modules = []
+    for values in scores().values():
+        module = torch.nn.Linear(values.shape[1], values.shape[0], bias=False).double()
+        module.weight.data = torch.sigmoid(torch.tensor(values, dtype=torch.float64))
+        modules.append((module, "weight"))
+    prune.global_unstructured(modules, prune.L1Unstructured, amount=sparsity)
+    for (module, _), mask in zip(modules, drawn.masks.values(), strict=True):
+        np.testing.assert_array_equal(mask, module.weight_mask.bool().numpy())
+
+
+def test_large_scores_do_not_tie():
+    """Float32 sigmoids of scores near 20 are all 1; the raw scores still have an order."""
+    values = {"a": np.linspace(18, 22, 1000, dtype=np.float32)}
+    mask = Ticket.from_scores(values, 0.3).masks["a"]
+    assert not mask[:300].any() and mask[300:].all()
+
+
+def test_negative_scores_are_pruned_before_positive_ones():
+    mask = Ticket.from_scores({"a": np.float32([-9, 0.1, -0.1, 9])}, 0.5).masks["a"]
+    np.testing.assert_array_equal(mask, [False, True, False, True])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=60), st.floats(0, 1))
+def test_exact_count_even_with_ties(values, sparsity):
+    ticket = Ticket.from_scores({"a": np.float32(values)}, sparsity)
+    assert ticket.pruned == round(sparsity * len(values))
+    pruned = np.float32(values)[~ticket.masks["a"]]
+    kept = np.float32(values)[ticket.masks["a"]]
+    assert not pruned.size or not kept.size or pruned.max() <= kept.min()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 17), st.integers(0, 2**32 - 1))
+def test_saved_and_loaded_unchanged(rows, columns, seed):
+    import tempfile
+    from pathlib import Path
+
+    masks = {"x": np.random.default_rng(seed).random((rows, columns)) < 0.5}
+    with tempfile.TemporaryDirectory() as folder:
+        Ticket(masks, {"method": "robust"}).save(Path(folder) / "t.safetensors")
+        loaded = Ticket.load(Path(folder) / "t.safetensors")
+    np.testing.assert_array_equal(loaded.masks["x"], masks["x"])
+    assert loaded.about == {"method": "robust"}
+
+
+def test_one_bit_a_weight(tmp_path):
+    Ticket({"x": np.ones((800, 1000), bool)}).save(tmp_path / "t.safetensors")
+    assert (tmp_path / "t.safetensors").stat().st_size < 100_000 + 1000
+
+
+def test_apply_makes_exact_zeros_and_leaves_the_rest():
+    weights = {**scores(1), "c.bias": np.ones(3, np.float32)}
+    ticket = Ticket.from_magnitudes({k: weights[k] for k in scores()}, 0.4)
+    pruned = ticket.apply(weights)
+    for name, mask in ticket.masks.items():
+        np.testing.assert_array_equal(pruned[name] == 0, ~mask)
+        np.testing.assert_array_equal(pruned[name][mask], weights[name][mask])
+        assert pruned[name].dtype == np.float32
+    assert pruned["c.bias"] is weights["c.bias"]
+
+
+def test_overlap():
+    a = Ticket({"x": np.array([0, 0, 1, 1, 1], bool)})
+    b = Ticket({"x": np.array([1, 0, 0, 1, 1], bool)})
+    assert a.overlap(b) == pytest.approx(1 / 3) and a.overlap(a) == 1
+
+
+def test_scores_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="not finite"):
+        Ticket.from_scores({"a": np.float32([1, np.nan])}, 0.5)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty", "flipped mask bit", "other file", "wrong shape"])
+def test_a_damaged_file_is_one_clear_error(tmp_path, damage):
+    import json
+
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path / "t.safetensors"
+    Ticket.from_scores(scores(), 0.3).save(path)
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(content[:-5])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "flipped mask bit":
+        path.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+    elif damage == "other file":
+        save_file(scores(), path)
+    else:
+        shapes = json.dumps({"a.weight": [1, 2], "b.weight": [7, 90]})
+        save_file(load_file(path), path, metadata={"format": "ticket/1", "shapes": shapes, "sparsity": "0.3"})
+    with pytest.raises(UserError, match="t.safetensors"):
+        Ticket.load(path)

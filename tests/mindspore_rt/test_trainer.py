@@ -1,0 +1,104 @@
+"""The training loop: exact resume, metrics, and a loss that is not finite."""
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from configs import schema
+from configs.errors import UserError
+from configs.run_dir import read_lines
+from mindspore_rt.bert import BertClassifier, BertConfig
+from mindspore_rt.data import Batches
+from mindspore_rt.objectives import FineTuning, RobustSearch
+from mindspore_rt.trainer import Evaluator, Trainer, total_steps
+
+CONFIG = BertConfig(40, 16, 1, 2, 16, 32, 2)
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def batches():
+    words = [f"w{i}" for i in range(40)]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    random = np.random.default_rng(0)
+    texts = [(" ".join(random.choice(words, random.integers(3, 16))),) for _ in range(26)]
+    return Batches(texts, random.integers(0, 2, 26), 2, tokenizer, 16, 4, seed=3)
+
+
+def train(directory, masked, stop_at=None):
+    """Seven-step epochs, two of them; returns the final state as bytes."""
+    random, source = np.random.default_rng(1), batches()
+    model = BertClassifier(CONFIG, 2, dropout=0.1, masked=masked)
+    model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
+    if masked:
+        objective = RobustSearch(model, schema.Search(ascent_steps=2), 14, seed=5)
+    else:
+        objective = FineTuning(model, schema.Training(learning_rate=1e-3), 14, seed=5)
+    evaluator, step, count = Evaluator(model, source), objective.step, []
+
+    def stopping(batch, index):
+        count.append(index)
+        if index == stop_at:
+            raise Killed
+        return step(batch, index)
+
+    objective.step = stopping
+    config = schema.Experiment(checkpoint_steps=3, log_steps=1)
+    trainer = Trainer(directory, objective, source, 14, config, "test", lambda *_: {"dev_accuracy": evaluator.accuracy()})
+    trainer.run()
+    state = {n: p.asnumpy().tobytes() for n, p in objective.state().items()}
+    times = ("seconds", "sentences_per_second")
+    metrics = [{k: v for k, v in r.items() if k not in times} for r in read_lines(directory / "metrics.jsonl")]
+    return state, metrics, count
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_killed_run_ends_with_the_same_bytes(tmp_path, masked):
+    state, metrics, _ = train(tmp_path / "whole", masked)
+    for stop in (8, 11):
+        with pytest.raises(Killed):
+            train(tmp_path / "killed", masked, stop)
+    # What a kill in the middle of a line leaves behind.
+    with open(tmp_path / "killed" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 11, "lo')
+    resumed, resumed_metrics, steps = train(tmp_path / "killed", masked)
+    assert steps[0] == 9  # the checkpoint before step 11, not the beginning
+    assert resumed == state
+    assert resumed_metrics == metrics
+    assert not (tmp_path / "killed" / "checkpoint.safetensors").exists()
+
+
+def test_metrics_have_a_line_a_step_and_one_an_epoch(tmp_path):
+    _, metrics, _ = train(tmp_path, False)
+    assert [m["step"] for m in metrics if "loss" in m] == list(range(1, 15))
+    assert [(m["step"], m["epoch"]) for m in metrics if "dev_accuracy" in m] == [(7, 1.0), (14, 2.0)]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    class Broken:
+        def step(self, batch, index):
+            return {"loss": float("nan") if index == 4 else 1.0}
+
+        def state(self):
+            return {}
+
+    source, config = batches(), schema.Experiment(checkpoint_steps=2, log_steps=1)
+    with pytest.raises(UserError, match="step 5"):
+        Trainer(tmp_path, Broken(), source, 14, config, "test", lambda *_: {}).run()
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path):
+    with pytest.raises(Killed):
+        train(tmp_path, True, stop_at=8)
+    with pytest.raises(UserError, match="checkpoint.safetensors"):
+        train(tmp_path, False)
+
+
+def test_total_steps():
+    source = batches()
+    assert len(source) == 7
+    assert total_steps(schema.Training(epochs=2), source) == 14
+    assert total_steps(schema.Training(epochs=2, max_steps=5), source) == 5
