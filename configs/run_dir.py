@@ -7,7 +7,8 @@
       seed-1/search/                   log_alpha/epoch-01.safetensors ... metrics.jsonl
       seed-1/tickets/                  robust-0.30.safetensors ... report.json
       seed-1/robust-0.30/              model/ metrics.jsonl
-      seed-1/attacks/<model>/          textfooler.jsonl ...
+      seed-1/attacks/<model>/clean/    manifest.json (accuracy on the whole test set)
+      seed-1/attacks/<model>/<recipe>/ results.jsonl, or missing.json with the reason
       report/                          report.md report.html results.json figures/
 
 Every stage directory has a `manifest.json`, written last: its presence means the stage is whole.
@@ -85,7 +86,7 @@ class RunDir:
         return models
 
     def attack(self, seed: int, model: str) -> Path:
-        """Directory of one victim's attack results: `<recipe>.jsonl` and `<recipe>.manifest/`."""
+        """Directory of one victim's results: `clean/` and one folder for each recipe."""
         return self.seed(seed) / "attacks" / model
 
     def save_config(self) -> None:

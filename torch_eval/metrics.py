@@ -1,0 +1,85 @@
+"""Clean, Aua, Suc and #Query of one attack, with 95% intervals (definitions of the paper's section 4.3).
+
+Of N attacked examples, some are classified wrongly from the start (skipped); the others are attacked,
+and each attack succeeds or fails:
+
+    Clean = (successes + failures) / N      Aua = failures / N      Suc = successes / (successes + failures)
+
+#Query is the mean number of victim queries over the attacked, the first one and cache hits included.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Sequence
+
+Z95 = 1.959963984540054  # 97.5% point of the normal distribution
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 95% interval; all None when there is nothing to estimate it from."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Shares are from 0 to 1; `examples` is N, `attacked` is N less the skipped."""
+
+    examples: int
+    attacked: int
+    clean: Estimate
+    aua: Estimate
+    suc: Estimate
+    queries: Estimate
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def summarise(records: Sequence[dict], seed: int = 0) -> Metrics:
+    """Metrics of attack records (`outcome`, `queries`). `seed` is that of the bootstrap."""
+    counts = Counter(record["outcome"] for record in records)
+    unknown = set(counts) - {"success", "failure", "skipped"}
+    if unknown:
+        raise ValueError(f"unknown outcome {sorted(unknown)[0]!r}")
+    attacked = counts["success"] + counts["failure"]
+    queries = [record["queries"] for record in records if record["outcome"] != "skipped"]
+    return Metrics(
+        len(records),
+        attacked,
+        wilson(attacked, len(records)),
+        wilson(counts["failure"], len(records)),
+        wilson(counts["success"], attacked),
+        bootstrap_mean(queries, seed),
+    )
+
+
+def wilson(successes: int, trials: int, z: float = Z95) -> Estimate:
+    """Share and Wilson score interval: unlike the normal one it holds near 0, near 1 and for few trials."""
+    if not trials:
+        return Estimate(None, None, None)
+    share = successes / trials
+    scale = 1 + z * z / trials
+    centre = (share + z * z / (2 * trials)) / scale
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / scale
+    # The ends at shares of 0 and 1 are exact on paper only: rounding must not put them past the share.
+    return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
+
+
+def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Estimate:
+    """Mean and percentile bootstrap interval: query counts are far from normal."""
+    if not values:
+        return Estimate(None, None, None)
+    generator = random.Random(seed)
+    means = sorted(sum(generator.choices(values, k=len(values))) / len(values) for _ in range(RESAMPLES))
+    return Estimate(
+        sum(values) / len(values), means[int(0.025 * RESAMPLES)], means[math.ceil(0.975 * RESAMPLES) - 1]
+    )
