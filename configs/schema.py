@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class Data:
     test: str | None = option(None, "like data.train; the sentences that are attacked")
     train_size: int | None = option(None, "keep only this many training sentences, chosen at random", low=1)
     dev_size: int = option(1000, "sentences split off the training set when there is no dev file", low=1)
-    test_size: int | None = option(None, "sentences split off when the source has no test set", low=1)
+    test_size: int | None = option(None, "keep only the first test sentences; without a test set, split off so many", low=1)
     max_length: int = option(128, "longest input in word pieces; longer ones are cut", low=4, high=512)
     seed: int = option(0, "seed of the split; the same for every experiment seed", low=0)
 
@@ -155,8 +156,11 @@ def _find(source: str) -> Path:
     raise UserError(f"no configuration `{source}`: give a YAML file, or one of {known}")
 
 
-def _read_yaml(path: Path) -> tuple[dict, dict]:
-    """Flat dotted keys of a file and the files it `extends`, and where each key was set."""
+def _read_yaml(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict, dict]:
+    """Flat dotted keys of a file and the files it `extends`, and where each key was set.
+
+    `below` are the files that extend this one.
+    """
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
@@ -169,9 +173,10 @@ def _read_yaml(path: Path) -> tuple[dict, dict]:
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: expected `key: value` lines, found a {type(loaded).__name__}")
     parent = loaded.pop("extends", None)
-    if parent is not None and (not isinstance(parent, str) or _find(parent) == path):
+    below = (*below, path.resolve())
+    if parent is not None and (not isinstance(parent, str) or _find(parent).resolve() in below):
         raise UserError(f"{path}: extends: name another configuration, not {parent!r}")
-    values, origins = _read_yaml(_find(parent)) if parent else ({}, {})
+    values, origins = _read_yaml(_find(parent), below) if parent else ({}, {})
     _merge(values, origins, loaded, str(path))
     return values, origins
 
@@ -247,8 +252,8 @@ def _checked(where: str, value, hint, limits):
     low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
     if choices and value not in choices:
         raise UserError(f"{where}: {value!r} is not one of {', '.join(choices)}")
-    if hint is float and value != value:
-        raise UserError(f"{where}: not a number")
+    if hint is float and not math.isfinite(value):
+        raise UserError(f"{where}: expected a finite number, found {value}")
     if (low is not None and value < low) or (high is not None and value > high):
         span = f"from {low} to {high}" if high is not None else f"{low} or more"
         raise UserError(f"{where}: {value} is out of range, allowed is {span}")
