@@ -206,14 +206,27 @@ class Stage:
         """True if the stage is whole. Raises `UserError` if it was made with something else."""
         if not self.manifest.is_file():
             return False
-        manifest, now = read_json(self.manifest), self.fingerprint()
-        changed = _differences(manifest, now)
+        self._compare(read_json(self.manifest), "made")
+        return True
+
+    def begin(self, progress: Path) -> None:
+        """Call before going on from `progress`, a file that an interrupted run leaves, or before writing it.
+
+        Raises `UserError` if it is there and was begun with something else.
+        """
+        begun = self.directory / "begun.json"
+        if progress.is_file():
+            self._compare(read_json(begun) if begun.is_file() else {}, "begun")
+        else:
+            write_json(begun, self.fingerprint())
+
+    def _compare(self, before: dict, verb: str) -> None:
+        changed = _differences(before, self.fingerprint())
         if changed:
             raise UserError(
-                f"{self.directory} was made with other settings ({'; '.join(changed[:3])}): "
+                f"{self.directory} was {verb} with other settings ({'; '.join(changed[:3])}): "
                 f"choose another name=..., or delete that folder to redo the stage"
             )
-        return True
 
     def finish(self, results: dict) -> None:
         """Write the manifest: from here on the stage counts as whole."""

@@ -72,7 +72,7 @@ def _train_classifier(config, run, seed, stage, settings, ticket, title) -> None
         accuracy.append(evaluator.accuracy())
         return {"dev_accuracy": accuracy[-1]}
 
-    Trainer(stage.directory, objective, train, steps, config, title, on_epoch).run()
+    Trainer(stage, objective, train, steps, config, title, on_epoch).run()
     trained = {name: p.asnumpy() for name, p in model.weights().items()}
     target = stage.directory / "model"
     huggingface.save_classifier(target, source, trained, summary["labels"], config.data.max_length)
@@ -101,7 +101,7 @@ def search(config: schema.Experiment, run: RunDir, seed: int) -> None:
         atomic_write(run.log_alpha(seed, epoch), save(scores, metadata={"step": str(done)}))
         return {"dev_accuracy": evaluator.accuracy(), **objective.metrics()}
 
-    Trainer(stage.directory, objective, train, steps, config, f"search, seed {seed}", on_epoch).run()
+    Trainer(stage, objective, train, steps, config, f"search, seed {seed}", on_epoch).run()
     epochs = -(-steps // len(train))
     final = load_file(run.log_alpha(seed, epochs))
     stage.finish({"steps": steps, "epochs": epochs, **gate.mask_statistics(list(final.values()))})

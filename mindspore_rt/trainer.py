@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -14,7 +13,7 @@ from safetensors.numpy import save
 from tqdm import tqdm
 
 from configs.errors import UserError
-from configs.run_dir import append_line, atomic_write, read_lines, write_lines
+from configs.run_dir import Stage, append_line, atomic_write, read_lines, write_lines
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.data import Batches
 
@@ -50,18 +49,18 @@ def total_steps(settings, batches: Batches) -> int:
 
 
 class Trainer:
-    """Runs an objective for `steps` updates in `directory`, from the last checkpoint if there is one.
+    """Runs an objective for `steps` updates in the directory of `stage`, from the last checkpoint if there is one.
 
     `on_epoch(number, step)` is called at the end of every epoch, and of the last one even if `max_steps`
     cut it short, and returns figures for the log. On CPU a resumed run ends with the same bytes as one that was
     never stopped.
     """
 
-    def __init__(self, directory: Path, objective, batches: Batches, steps: int, config, title: str, on_epoch):
-        self.directory, self.objective, self.batches, self.steps = directory, objective, batches, steps
+    def __init__(self, stage: Stage, objective, batches: Batches, steps: int, config, title: str, on_epoch):
+        self.stage, self.objective, self.batches, self.steps = stage, objective, batches, steps
         self.log_steps, self.checkpoint_steps = config.log_steps, config.checkpoint_steps
         self.title, self.on_epoch = title, on_epoch
-        self.checkpoint, self.metrics = directory / "checkpoint.safetensors", directory / "metrics.jsonl"
+        self.checkpoint, self.metrics = stage.directory / "checkpoint.safetensors", stage.directory / "metrics.jsonl"
 
     def run(self) -> None:
         done = self._resume()
@@ -116,6 +115,7 @@ class Trainer:
 
     def _resume(self) -> int:
         """Restore the last checkpoint and drop the metrics written after it; 0 if there is none."""
+        self.stage.begin(self.checkpoint)
         if not self.checkpoint.is_file():
             self.metrics.unlink(missing_ok=True)
             return 0

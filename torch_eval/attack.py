@@ -270,16 +270,13 @@ def sample(population: int, size: int, seed: int) -> list[int]:
 
 def resume(stage: Stage, indices: list[int]) -> list[dict]:
     """Records that an interrupted run left. Raises `UserError` if they are not the beginning of this one's."""
-    results, begun = stage.directory / "results.jsonl", stage.directory / "begun.json"
-    again = f"choose another name=..., or delete {stage.directory} to redo it"
+    results = stage.directory / "results.jsonl"
+    stage.begin(results)
     if not results.is_file():
-        write_json(begun, stage.fingerprint())
         return []
-    if not begun.is_file() or read_json(begun) != stage.fingerprint():
-        raise UserError(f"{results} was begun with other settings: {again}")
     records = read_lines(results)
     if [record.get("index") for record in records] != indices[: len(records)]:
-        raise UserError(f"{results} holds other examples than this run's: {again}")
+        raise UserError(f"{results} holds other examples than this run's: delete {stage.directory} to redo it")
     write_lines(results, records)  # without the torn last line, if there is one
     return records
 

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import read_lines
+from configs.run_dir import Stage, read_lines
 from mindspore_rt.bert import BertClassifier, BertConfig
 from mindspore_rt.data import Batches
 from mindspore_rt.objectives import FineTuning, RobustSearch
@@ -28,7 +28,7 @@ def batches():
     return Batches(texts, random.integers(0, 2, 26), 2, tokenizer, 16, 4, seed=3)
 
 
-def train(directory, masked, stop_at=None):
+def train(directory, masked, stop_at=None, settings=None):
     """Seven-step epochs, two of them; returns the final state as bytes."""
     random, source = np.random.default_rng(1), batches()
     model = BertClassifier(CONFIG, 2, dropout=0.1, masked=masked)
@@ -47,8 +47,8 @@ def train(directory, masked, stop_at=None):
 
     objective.step = stopping
     config = schema.Experiment(checkpoint_steps=3, log_steps=1)
-    trainer = Trainer(directory, objective, source, 14, config, "test", lambda *_: {"dev_accuracy": evaluator.accuracy()})
-    trainer.run()
+    stage = Stage(directory, "test", settings or {}, {})
+    Trainer(stage, objective, source, 14, config, "test", lambda *_: {"dev_accuracy": evaluator.accuracy()}).run()
     state = {n: p.asnumpy().tobytes() for n, p in objective.state().items()}
     times = ("seconds", "sentences_per_second")
     metrics = [{k: v for k, v in r.items() if k not in times} for r in read_lines(directory / "metrics.jsonl")]
@@ -87,7 +87,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
     source, config = batches(), schema.Experiment(checkpoint_steps=2, log_steps=1)
     with pytest.raises(UserError, match="step 5"):
-        Trainer(tmp_path, Broken(), source, 14, config, "test", lambda *_: {}).run()
+        Trainer(Stage(tmp_path, "test", {}, {}), Broken(), source, 14, config, "test", lambda *_: {}).run()
 
 
 def test_a_foreign_checkpoint_is_refused(tmp_path):
@@ -95,6 +95,13 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
         train(tmp_path, True, stop_at=8)
     with pytest.raises(UserError, match="checkpoint.safetensors"):
         train(tmp_path, False)
+
+
+def test_a_checkpoint_begun_with_other_settings_is_refused(tmp_path):
+    with pytest.raises(Killed):
+        train(tmp_path, True, stop_at=8, settings={"rate": 1})
+    with pytest.raises(UserError, match="rate: 1, now 2"):
+        train(tmp_path, True, settings={"rate": 2})
 
 
 def test_total_steps():
