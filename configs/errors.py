@@ -22,8 +22,9 @@ def command(main):
             print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
             return 130
         except OSError as error:
-            where = f" {error.filename}" if error.filename else ""
-            print(f"error:{where}: {error.strerror or error}", file=sys.stderr)
+            where = f"{error.filename}: " if error.filename else ""
+            reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+            print(f"error: {where}{reason}", file=sys.stderr)
             return 1
 
     return guarded

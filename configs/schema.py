@@ -38,7 +38,7 @@ class Data:
     test: str | None = option(None, "like data.train; the sentences that are attacked")
     train_size: int | None = option(None, "keep only this many training sentences, chosen at random", low=1)
     dev_size: int = option(1000, "sentences split off the training set when there is no dev file", low=1)
-    test_size: int | None = option(None, "keep only the first test sentences; without a test set, split off so many", low=1)
+    test_size: int | None = option(None, "keep the first test sentences; without a test set, split off so many", low=1)
     max_length: int = option(128, "longest input in word pieces; longer ones are cut", low=4, high=512)
     seed: int = option(0, "seed of the split; the same for every experiment seed", low=0)
 
@@ -52,7 +52,7 @@ class Training:
     batch_size: int = option(32, "sentences in a step", low=1)
     learning_rate: float = option(2e-5, "peak learning rate of AdamW", low=0.0)
     weight_decay: float = option(0.01, "decoupled decay; not on biases and LayerNorm", low=0.0)
-    warmup: float = option(0.1, "share of steps with a rising learning rate; it falls linearly after", low=0.0, high=1.0)
+    warmup: float = option(0.1, "share of steps in which the learning rate rises; then it falls", low=0.0, high=1.0)
     clip_norm: float = option(1.0, "largest global gradient norm; 0 switches clipping off", low=0.0)
     dropout: float = option(0.1, "dropout of hidden states and attention", low=0.0, high=0.9)
 
@@ -168,7 +168,8 @@ def _read_yaml(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict, dict]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or 'cannot be parsed'})") from None
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise UserError(f"{path}{line}: not valid YAML ({problem})") from None
     loaded = {} if loaded is None else loaded
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: expected `key: value` lines, found a {type(loaded).__name__}")
@@ -265,10 +266,12 @@ def _check_together(config: Experiment, origins: dict) -> None:
     from configs.tasks import TASKS
 
     if config.task not in TASKS:
-        raise UserError(f"task in {origins.get('task', 'the defaults')}: {config.task!r} is not one of {', '.join(TASKS)}")
+        where = origins.get("task", "the defaults")
+        raise UserError(f"task in {where}: {config.task!r} is not one of {', '.join(TASKS)}")
     block = config.search.block
     if len(block) != 2 or min(block) < 1:
-        raise UserError(f"search.block in {origins['search.block']}: give rows and columns, such as [1, 1], not {block}")
+        where = origins["search.block"]
+        raise UserError(f"search.block in {where}: give rows and columns, such as [1, 1], not {block}")
     if not config.name or config.name.startswith(".") or set(config.name) & set('/\\:\0'):
         raise UserError(f"name in {origins['name']}: {config.name!r} cannot be a folder name")
     for key in ("seeds", "sparsities", "methods", "attack.recipes"):

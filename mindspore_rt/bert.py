@@ -151,7 +151,8 @@ class _Normalise(nn.Cell):
             - normal * self.matmul(slope * scale, self.spread)
         )
         ones = ops.ones((1, x.shape[0]), x.dtype)
-        return dx, self.matmul(ones, gradient * normal).reshape(weight.shape), self.matmul(ones, gradient).reshape(bias.shape)
+        dweight, dbias = self.matmul(ones, gradient * normal), self.matmul(ones, gradient)
+        return dx, dweight.reshape(weight.shape), dbias.reshape(bias.shape)
 
 
 class Dropout(nn.Cell):
@@ -277,7 +278,8 @@ class BertClassifier(nn.Cell):
 
         prefix = "bert.embeddings"
         self.word_embeddings = _table(config.vocab_size, hidden, f"{prefix}.word_embeddings.weight")
-        self.position_embeddings = _table(config.max_position_embeddings, hidden, f"{prefix}.position_embeddings.weight")
+        positions = config.max_position_embeddings
+        self.position_embeddings = _table(positions, hidden, f"{prefix}.position_embeddings.weight")
         self.token_type_embeddings = _table(config.type_vocab_size, hidden, f"{prefix}.token_type_embeddings.weight")
         self.norm = LayerNorm(hidden, config.layer_norm_eps, f"{prefix}.LayerNorm")
         self.dropout = dropout_at(places.embedding)

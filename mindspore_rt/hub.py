@@ -43,7 +43,9 @@ def _cached(kind: str, key: list[str], extra: list[str] = ()) -> Path:
             cwd=ROOT, capture_output=True, text=True, check=False,
         )
         if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:300]
+            lines = done.stderr.strip().splitlines() or ["no reason given"]
+            reason = next((line for line in lines if line.startswith("error:")), lines[-1])
+            reason = reason.removeprefix("error:").lstrip(" :")[:300]
             local = "model=DIRECTORY" if kind == "model" else "data.train=FILE data.test=FILE"
             raise UserError(
                 f"{kind} {key[0]} is not in {target} and could not be downloaded ({reason}); "

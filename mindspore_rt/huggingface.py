@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +55,12 @@ def load(directory: Path, layers: int | None = None) -> Model:
     for anything that is not a whole BERT.
     """
     raw = read_json(directory / "config.json")
-    if layers is not None:
-        if layers > raw.get("num_hidden_layers", 0):
-            raise UserError(f"layers: {layers} asked, {directory} has {raw.get('num_hidden_layers')}")
-        raw = {**raw, "num_hidden_layers": layers}
     config = BertConfig.from_dict(raw, str(directory / "config.json"))
+    if layers is not None:
+        if layers > config.num_hidden_layers:
+            raise UserError(f"layers: {layers} asked, {directory} has {config.num_hidden_layers}")
+        raw = {**raw, "num_hidden_layers": layers}
+        config = replace(config, num_hidden_layers=layers)
     found = _read_weights(directory)
     weights = {}
     for name, shape in config.parameters(labels=1).items():

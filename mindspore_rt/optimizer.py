@@ -15,7 +15,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 def linear_schedule(step: int, total: int, warmup: float) -> float:
-    """Factor of the peak learning rate at update `step` (from 0): up over the first `warmup * total`, then down to 0."""
+    """Factor of the peak learning rate at update `step` (from 0): up for `warmup * total` updates, then down to 0."""
     rise = int(warmup * total)
     if step < rise:
         return step / max(1, rise)

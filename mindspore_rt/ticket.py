@@ -92,31 +92,31 @@ class Ticket:
     def save(self, path: Path) -> None:
         """One safetensors file, one bit a weight."""
         shapes = {name: list(mask.shape) for name, mask in self.masks.items()}
-        metadata = {"format": FORMAT, "shapes": json.dumps(shapes), "sparsity": repr(self.sparsity), **self.about}
+        header = {"format": FORMAT, "shapes": shapes, "sparsity": self.sparsity, "about": self.about}
         packed = {name: np.packbits(mask, axis=None) for name, mask in self.masks.items()}
-        atomic_write(Path(path), save(packed, metadata=metadata))
+        # One key: the library writes several in random order, and the same ticket must be the same bytes.
+        atomic_write(Path(path), save(packed, metadata={"ticket": json.dumps(header)}))
 
     @classmethod
     def load(cls, path: Path) -> Ticket:
         """Read a ticket. Raises `UserError` naming the file and what is wrong with it."""
         try:
             with safetensors.safe_open(path, "numpy") as file:
-                about = file.metadata() or {}
+                header = (file.metadata() or {}).get("ticket", "{}")
                 packed = {name: file.get_tensor(name) for name in file.keys()}
         except FileNotFoundError:
             raise UserError(f"{path} is missing: run the draw stage first") from None
         except safetensors.SafetensorError as error:
             raise UserError(f"{path}: not a whole safetensors file ({error})") from None
-        if about.pop("format", None) != FORMAT:
-            raise UserError(f"{path}: not a ticket (its format is not {FORMAT})")
         try:
-            shapes = json.loads(about.pop("shapes"))
-            masks = {name: _unpack(packed[name], shape) for name, shape in shapes.items()}
-        except (KeyError, ValueError, TypeError) as error:
+            header = json.loads(header)
+            if header.get("format") != FORMAT:
+                raise UserError(f"{path}: not a ticket (its format is not {FORMAT})")
+            ticket = cls({n: _unpack(packed[n], shape) for n, shape in header["shapes"].items()}, header["about"])
+            stated = header["sparsity"]
+        except (AttributeError, KeyError, ValueError, TypeError) as error:
             raise UserError(f"{path}: damaged ticket ({error}); draw it again") from None
-        ticket = cls(masks, about)
-        stated = about.pop("sparsity", None)
-        if stated != repr(ticket.sparsity):
+        if stated != ticket.sparsity:
             raise UserError(f"{path}: says sparsity {stated}, its masks have {ticket.sparsity}; draw it again")
         return ticket
 

@@ -111,7 +111,7 @@ class Trainer:
         """Everything the next step depends on, and how many lines of metrics belong to it."""
         lines = len(read_lines(self.metrics)) if self.metrics.is_file() else 0
         arrays = {name: p.asnumpy() for name, p in self.objective.state().items()}
-        atomic_write(self.checkpoint, save(arrays, metadata={"step": str(done), "lines": str(lines)}))
+        atomic_write(self.checkpoint, save(arrays, metadata={"done": f"{done} {lines}"}))
 
     def _resume(self) -> int:
         """Restore the last checkpoint and drop the metrics written after it; 0 if there is none."""
@@ -127,9 +127,11 @@ class Trainer:
                     if value.shape != tuple(parameter.shape):
                         raise ValueError(f"{name} is {value.shape}, expected {parameter.shape}")
                     parameter.set_data(Tensor(value))
-            done, lines = int(about["step"]), int(about["lines"])
+            done, lines = map(int, about["done"].split())
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{self.checkpoint}: not a checkpoint of this stage ({error}); delete it and run again") from None
+            raise UserError(
+                f"{self.checkpoint}: not a checkpoint of this stage ({error}); delete it and run again"
+            ) from None
         write_lines(self.metrics, read_lines(self.metrics)[:lines] if lines else [])
         print(f"{self.title}: going on from step {done} of {self.steps}", flush=True)
         return done

@@ -361,6 +361,8 @@ def examples(run: Run) -> list:
             blocks += [_example(run, by_model, index, model) for index, model in picked]
     if not blocks:
         line = f"Missing; `{run.command('torch_eval attack')}` makes them."
+        if run.summaries:
+            line = "No attack has fooled a model yet."
         return [Heading("Adversarial sentences"), Text(line, note=True)]
     return [Heading("Adversarial sentences"), Text("Words that the attack changed are marked."), *blocks]
 

@@ -128,9 +128,12 @@ def prepared(folder, *overrides):
     return run
 
 
+SIZES = ("data.train_size=6000", "data.dev_size=600", "data.test_size=1000")
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    return prepared(tmp_path_factory.mktemp("demo"))
+    return prepared(tmp_path_factory.mktemp("demo"), *SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +180,8 @@ def test_attacked_sentences_are_unseen_by_the_masked_language_model(demo):
 
 def test_the_split_is_fixed_by_its_seed(demo, tmp_path):
     """The experiment's own seeds do not matter."""
-    same = prepared(tmp_path / "same", "seeds=[7]")
-    other = prepared(tmp_path / "other", "data.seed=1")
+    same = prepared(tmp_path / "same", *SIZES, "seeds=[7]")
+    other = prepared(tmp_path / "other", *SIZES, "data.seed=1")
     for name in ("train", "dev", "test"):
         assert same.split(name).read_bytes() == demo.split(name).read_bytes()
     assert other.split("train").read_bytes() != demo.split("train").read_bytes()
@@ -232,7 +235,7 @@ def test_impossible_splits(tmp_path, overrides, expected):
 
 # --- tokenisation --------------------------------------------------------------------------------------------
 
-TEXTS = [*HARD, "an utterly charming , funny and warm piece of work " * 9, "x" * 150, "[MASK] [SEP] antidisestablishment"]
+TEXTS = [*HARD, "an utterly charming , funny and warm piece of work " * 9, "x" * 150, "[MASK] [SEP] antidotes"]
 
 
 @pytest.mark.parametrize("length", [8, 48, 128])

@@ -122,7 +122,7 @@ def test_a_pickle_runs_nothing(model, tmp_path):
     assert (tmp_path / "executed").exists()  # it would have
 
 
-@pytest.mark.parametrize("content", [b"", b"not a pickle", b"\x80\x04}."])
+@pytest.mark.parametrize("content", [b"not a pickle", b"\x80\x04}."])
 def test_broken_pickles(model, content):
     (model / "pytorch_model.bin").write_bytes(content)
     (model / "model.safetensors").unlink()
@@ -215,7 +215,7 @@ def test_a_fresh_classifier_is_drawn_as_berts(tiny_bert):
 # --- writing -------------------------------------------------------------------------------------------------
 
 NAMES = ["entailment", "neutral", "contradiction"]
-TEXTS = ["a fine film", "dull", "an utterly charming , funny and warm piece of work " * 3, "it's the one , at 9 o'clock"]
+TEXTS = ["a fine film", "dull", "an utterly charming and warm piece of work " * 3, "it's the one , at 9 o'clock"]
 
 
 @pytest.fixture(scope="module")

@@ -182,7 +182,8 @@ def test_filler_rows_change_nothing(torch_model):
     full, part = batch(0), batch(0)
     part.targets = part.targets * np.float32([[2], [2], [0], [0]])
     part.attention_mask[2:, 1:] = 0
-    half = Batch(*(a[:2] for a in (full.ids, full.attention_mask, full.token_types)), full.targets[:2] * 2, np.arange(2))
+    inputs = (a[:2] for a in (full.ids, full.attention_mask, full.token_types))
+    half = Batch(*inputs, full.targets[:2] * 2, np.arange(2))
     results = []
     for b in (part, half):
         model.load(weights_of(torch_model))

@@ -66,6 +66,12 @@ def test_saved_and_loaded_unchanged(rows, columns, seed):
     assert loaded.about == {"method": "robust"}
 
 
+def test_the_same_ticket_is_the_same_bytes(tmp_path):
+    for name in "abcdef":
+        Ticket.from_scores(scores(), 0.3, method="robust", seed="1", source_sha256="0").save(tmp_path / name)
+    assert len({(tmp_path / name).read_bytes() for name in "abcdef"}) == 1
+
+
 def test_one_bit_a_weight(tmp_path):
     Ticket({"x": np.ones((800, 1000), bool)}).save(tmp_path / "t.safetensors")
     assert (tmp_path / "t.safetensors").stat().st_size < 100_000 + 1000
@@ -113,7 +119,8 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, damage):
     elif damage == "other file":
         save_file(scores(), path)
     else:
-        shapes = json.dumps({"a.weight": [1, 2], "b.weight": [7, 90]})
-        save_file(load_file(path), path, metadata={"format": "ticket/1", "shapes": shapes, "sparsity": "0.3"})
+        shapes = {"a.weight": [1, 2], "b.weight": [7, 90]}
+        header = {"format": "ticket/1", "shapes": shapes, "sparsity": 0.3, "about": {}}
+        save_file(load_file(path), path, metadata={"ticket": json.dumps(header)})
     with pytest.raises(UserError, match="t.safetensors"):
         Ticket.load(path)

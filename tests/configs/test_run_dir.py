@@ -1,0 +1,166 @@
+"""The run directory: writes are whole or not at all, and a finished stage knows what made it."""
+
+import hashlib
+import json
+
+import pytest
+
+from configs import run_dir, schema
+from configs.errors import UserError
+from configs.run_dir import RunDir, Stage, append_line, atomic_write, file_hash, read_json, read_lines, write_lines
+
+
+def failing(*_):
+    raise OSError(28, "No space left on device")
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_atomic_write_replaces(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    atomic_write(path, "first é")
+    atomic_write(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert names(path.parent) == ["file.txt"]
+
+
+@pytest.mark.parametrize("broken", ["replace", "fsync"])
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, broken):
+    """And no temporary file."""
+    path = tmp_path / "file.txt"
+    atomic_write(path, "old")
+    monkeypatch.setattr(run_dir.os, broken, failing)
+    with pytest.raises(OSError):
+        atomic_write(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file.txt"]
+
+
+def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / "file.txt"
+    atomic_write(path, "old")
+    replace, seen = run_dir.os.replace, []
+
+    def watched(source, target):
+        seen.append((path.read_text(), open(source).read()))
+        replace(source, target)
+
+    monkeypatch.setattr(run_dir.os, "replace", watched)
+    atomic_write(path, "new")
+    assert seen == [("old", "new")]
+
+
+def test_lines_come_back(tmp_path):
+    path, records = tmp_path / "a.jsonl", [{"text": "line\u2028 separator\nand é"}, {"n": 1}]
+    write_lines(path, records)
+    append_line(path, {"n": 2})
+    assert read_lines(path) == [*records, {"n": 2}]
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"n": 1}\n{"n": 2}\n{"n": 3')
+    assert read_lines(path) == [{"n": 1}, {"n": 2}]
+
+
+@pytest.mark.parametrize("middle", ['{"n": 2', "[2]", "\udcff"])
+def test_a_broken_middle_line_is_refused(tmp_path, middle):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(f'{{"n": 1}}\n{middle}\n{{"n": 3}}\n'.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match="a.jsonl, line 2"):
+        read_lines(path)
+
+
+@pytest.mark.parametrize("content, expected", [(b'{"a":\n1,}', "line 2"), (b"[1]", "object"), (b"\xff", "UTF-8")])
+def test_broken_json_names_file_and_line(tmp_path, content, expected):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=f"a.json.*{expected}"):
+        read_json(tmp_path / "a.json")
+
+
+def test_missing_files_say_what_to_do(tmp_path):
+    for read in (read_json, read_lines):
+        with pytest.raises(UserError, match="gone.* is missing: run the stage"):
+            read(tmp_path / "gone")
+
+
+def test_file_hash_of_a_file_is_its_sha256(tmp_path):
+    content = bytes(range(256)) * 5000  # more than one block
+    (tmp_path / "a").write_bytes(content)
+    assert file_hash(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_file_hash_of_a_folder_sees_names_and_contents(tmp_path):
+    def folder(name, **files):
+        for file, content in files.items():
+            atomic_write(tmp_path / name / file, content)
+        return file_hash(tmp_path / name)
+
+    first = folder("1", a="x", b="y")
+    assert folder("2", b="y", a="x") == first
+    others = [folder("3", a="y", b="x"), folder("4", a="x", c="y"), folder("5", a="xy", b=""), folder("6", a="x")]
+    assert len({first, *others}) == 5
+
+
+@pytest.fixture
+def stage(tmp_path):
+    (tmp_path / "input.txt").write_text("words")
+
+    def make(**settings):
+        values = {"seed": 1, "search": {"epochs": 2, "block": (1, 1)}, **settings}
+        return Stage(tmp_path / "out", "search", values, {"text": tmp_path / "input.txt"}, ("pyyaml",))
+
+    return make
+
+
+def test_a_stage_is_done_once_finished(stage):
+    assert not stage().is_done()
+    stage().finish({"accuracy": 0.5})
+    assert stage().is_done()
+    assert stage().results() == {"accuracy": 0.5}
+
+
+def test_a_stage_with_other_settings_is_refused(stage):
+    """The difference is named, old value and new one."""
+    stage().finish({})
+    with pytest.raises(UserError, match=r"search\.epochs: 2, now 3.*name=.*delete"):
+        stage(search={"epochs": 3, "block": [1, 1]}).is_done()
+    with pytest.raises(UserError, match="settings.seed: 1, now 2"):
+        stage(seed=2).is_done()
+
+
+def test_a_stage_with_changed_input_is_refused(stage, tmp_path):
+    stage().finish({})
+    (tmp_path / "input.txt").write_text("other words")
+    with pytest.raises(UserError, match="inputs.text"):
+        stage().is_done()
+
+
+def test_a_stage_made_by_another_version_is_refused(stage, monkeypatch):
+    stage().finish({})
+    monkeypatch.setattr(run_dir.metadata, "version", lambda name: "0.0")
+    with pytest.raises(UserError, match="versions.pyyaml: .*, now 0.0"):
+        stage().is_done()
+
+
+def test_names_under_runs(tmp_path):
+    config = schema.load("base", ["name=mine", "sparsities=[0.3,0.05]"])
+    run = RunDir(config, tmp_path)
+    assert run.split("dev") == tmp_path / "mine/data/dev.jsonl"
+    assert run.log_alpha(2, 3) == tmp_path / "mine/seed-2/search/log_alpha/epoch-03.safetensors"
+    assert run.ticket(1, 0.3) == tmp_path / "mine/seed-1/tickets/robust-0.30.safetensors"
+    assert run.victims(1) == {
+        "finetune": tmp_path / "mine/seed-1/finetune/model",
+        "robust-0.30": tmp_path / "mine/seed-1/robust-0.30/model",
+        "robust-0.05": tmp_path / "mine/seed-1/robust-0.05/model",
+    }
+
+
+def test_the_saved_configuration_loads_again(tmp_path):
+    config = schema.load("demo", ["search.learning_rate=2e-5"])
+    run = RunDir(config, tmp_path)
+    run.save_config()
+    assert schema.load(str(run.root / "config.yaml")) == config
+    assert json.dumps(schema.to_dict(config))

@@ -1,0 +1,188 @@
+"""Experiments: the paper's defaults, and one clear line for every wrong input."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import schema
+from configs.errors import UserError
+
+ROOT = Path(schema.__file__).parent.parent
+
+
+def written(tmp_path, text, name="mine.yaml"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def refusal(source, *overrides):
+    """The message of the `UserError`; always one line."""
+    with pytest.raises(UserError) as caught:
+        schema.load(source, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_fine_tuning_defaults_are_table_5():
+    base = schema.load("base")
+    for training in (base.finetune, base.retrain):
+        assert training.learning_rate == 2e-5
+        assert training.dropout == 0.1
+        assert training.weight_decay == 0.01
+        assert training.batch_size in (16, 32)
+        assert training.clip_norm == 1
+        assert training.epochs == 3
+
+
+def test_search_defaults_are_table_6_for_sst2():
+    search = schema.load("base").search
+    assert (search.ascent_rate, search.learning_rate, search.l0_weight) == (0.03, 0.1, 0.5)
+    assert (search.initial_norm, search.ascent_steps, search.weight_decay) == (0.05, 5, 1e-6)
+    assert search.epochs == 20
+    assert search.mask_p == 0.9
+    assert search.max_norm == 0  # appendix B.3: no bound on the perturbation
+
+
+@pytest.mark.parametrize(
+    "name, ascent_rate, learning_rate, l0_weight, ascent_steps, sparsity, examples",
+    [
+        ("sst2", 0.03, 0.1, 0.5, 5, 0.3, 872),
+        ("agnews", 0.03, 0.05, 0.5, 5, 0.4, 1000),
+        ("imdb", 0.03, 0.1, 0.5, 5, 0.2, 500),
+        ("qqp", 0.04, 0.05, 0.1, 3, 0.3, 1000),
+        ("qnli", 0.04, 0.05, 0.1, 3, 0.3, 1000),
+        ("mnli", 0.2, 0.1, 0.1, 2, 0.3, 1000),
+    ],
+)
+def test_data_sets_are_table_6(name, ascent_rate, learning_rate, l0_weight, ascent_steps, sparsity, examples):
+    """With the reported sparsity and the number of attacked texts (section 4)."""
+    config = schema.load(name)
+    search = config.search
+    assert config.task == name
+    assert (search.ascent_rate, search.learning_rate, search.l0_weight) == (ascent_rate, learning_rate, l0_weight)
+    assert (search.ascent_steps, search.initial_norm, search.weight_decay) == (ascent_steps, 0.05, 1e-6)
+    assert (config.sparsities, config.attack.examples) == ([sparsity], examples)
+
+
+def test_experiment_defaults_are_section_4():
+    base = schema.load("base")
+    assert (base.model, base.task, base.sparsities) == ("bert-base-uncased", "sst2", [0.3])
+    assert set(base.attack.recipes) == {"bertattack", "textfooler", "textbugger"}
+    assert base.attack.examples == 1000
+
+
+@pytest.mark.parametrize("path", sorted(schema.CONFIG_DIR.glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_configurations_load(path):
+    """Each is named after its file, so that two never share a run directory."""
+    assert schema.load(path.stem).name == path.stem
+
+
+def test_files_extend_files_and_the_command_line_wins(tmp_path):
+    path = written(tmp_path, "extends: demo\nsearch: {epochs: 7, block: [2, 4]}\nseeds: 3\n")
+    config = schema.load(path, ["search.epochs=9", "seeds=[1,2]"])
+    assert config.task == "snippets"  # from demo
+    assert config.search.block == [2, 4]
+    assert (config.search.epochs, config.seeds) == (9, [1, 2])
+    assert schema.load(path).seeds == [3]  # one value stands for a list of one
+
+
+@pytest.mark.parametrize("text", ["2e-5", "2.0e-5", "0.00002"])
+def test_numbers_in_scientific_notation(text):
+    """YAML 1.1 reads 2e-5 as text."""
+    assert schema.load("base", [f"finetune.learning_rate={text}"]).finetune.learning_rate == 2e-5
+
+
+def test_whole_numbers_become_floats():
+    value = schema.load("base", ["search.l0_weight=1"]).search.l0_weight
+    assert type(value) is float and value == 1
+
+
+@pytest.mark.parametrize(
+    "override, expected",
+    [
+        ("serch.epochs=3", ["serch.epochs", "unknown key", "search.epochs"]),
+        ("search.epochs=many", ["search.epochs", "a whole number", "'many'"]),
+        ("search.epochs=2.5", ["search.epochs", "a whole number", "2.5"]),
+        ("search.epochs=true", ["search.epochs", "a whole number", "True"]),
+        ("search.learning_rate=fast", ["search.learning_rate", "a number", "'fast'"]),
+        ("search.learning_rate=.nan", ["search.learning_rate", "finite"]),
+        ("search.learning_rate=inf", ["search.learning_rate", "finite"]),
+        ("name=5", ["name", "text", "5"]),
+        ("name=a/b", ["name", "'a/b'", "folder name"]),
+        ("search.epochs=0", ["search.epochs", "0", "1 or more"]),
+        ("sparsities=[0.3,1.5]", ["sparsities", "1.5", "from 0.0 to 0.99"]),
+        ("device=TPU", ["device", "'TPU'", "CPU, GPU, Ascend"]),
+        ("attack.recipes=[textfoller]", ["attack.recipes", "'textfoller'", "textfooler, textbugger, bertattack"]),
+        ("task=sst3", ["task", "'sst3'", "sst2", "snippets"]),
+        ("search=5", ["search", "a section", "search.KEY"]),
+        ("search.block=[2]", ["search.block", "rows and columns"]),
+        ("search.block=[0,1]", ["search.block", "rows and columns"]),
+        ("seeds=[]", ["seeds", "at least one"]),
+        ("seeds=[1,2,1]", ["seeds", "twice", "[1, 2, 1]"]),
+        ("attack.recipes=[textfooler,textfooler]", ["attack.recipes", "twice"]),
+        ("seeds=[1", ["seeds", "not valid YAML"]),
+        ("epochs", ["`epochs`", "key=value"]),
+    ],
+)
+def test_wrong_values_name_key_place_and_remedy(override, expected):
+    message = refusal("base", override)
+    assert "the command line" in message or "on the command line" in message
+    for part in expected:
+        assert part in message
+
+
+def test_the_file_at_fault_is_named(tmp_path):
+    """Also when another file extends it."""
+    wrong = written(tmp_path, "search: {epochs: 0}\n", "wrong.yaml")
+    child = written(tmp_path, f"extends: {wrong}\nseeds: [1]\n", "child.yaml")
+    assert wrong in refusal(wrong) and "search.epochs" in refusal(wrong)
+    assert wrong in refusal(child)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("search:\n", "a section, write its keys"),
+        ("name: a\nsearch: [1\n", "line 3: not valid YAML"),
+        ("- a\n- b\n", "key: value"),
+        (b"name: caf\xe9\n", "not UTF-8"),
+        ("extends: nowhere\n", "no configuration `nowhere`"),
+        ("extends: [base]\n", "extends"),
+    ],
+)
+def test_wrong_files(tmp_path, text, expected):
+    path = written(tmp_path, text)
+    message = refusal(path)
+    assert expected in message
+    assert path in message or "base" in message
+
+
+def test_files_that_extend_each_other(tmp_path):
+    first, second = str(tmp_path / "first.yaml"), str(tmp_path / "second.yaml")
+    written(tmp_path, f"extends: {second}\n", "first.yaml")
+    written(tmp_path, f"extends: {first}\n", "second.yaml")
+    assert "extends" in refusal(first)
+
+
+def test_unknown_configuration_lists_the_known():
+    assert "base" in refusal("nothing") and "demo" in refusal("nothing")
+
+
+def test_help_names_every_key():
+    text = schema.help_text()
+    for key in ("search.l0_weight=0.5", "retrain.learning_rate=2e-05", "attack.recipes", "data.max_length=128"):
+        assert key in text
+
+
+@pytest.mark.parametrize("module", [["mindspore_rt", "run"], ["torch_eval", "report"]])
+def test_command_line_refuses_in_one_line(module):
+    """Both halves: status 2, one line on stderr, nothing on stdout, no traceback."""
+    command = [sys.executable, "-m", *module, "demo", "serch.epochs=3"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert "serch.epochs" in result.stderr and "search.epochs" in result.stderr

@@ -1,0 +1,53 @@
+"""What all tests share: an offline, quiet environment, MindSpore's settings, and a small random model."""
+
+import functools
+import os
+import shutil
+
+import pytest
+
+os.environ.update(GLOG_v="3", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+
+@functools.cache
+def use_cpu():
+    """MindSpore as the command line sets it up: CPU, graph mode."""
+    from mindspore_rt.__main__ import use_device
+
+    use_device("CPU")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if item.path.parent.name == "mindspore_rt":
+        use_cpu()
+
+
+@pytest.fixture(scope="session")
+def packaged_model():
+    """Directory of the packaged BERT."""
+    from configs import assets
+
+    return assets.path("minilm")
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory, packaged_model):
+    """Directory of a random BERT classifier of 2 labels, as transformers saves it, with the packaged tokenizer.
+
+    Its weights are five times as large as BERT's initial ones, so that inputs and errors show in the logits.
+    """
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    model = BertForSequenceClassification(BertConfig(vocab_size=30522, initializer_range=0.1, **shape))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # transformers starts them at 0, where a forgotten one would not show
+            torch.nn.init.normal_(parameter, std=0.1)
+    folder = tmp_path_factory.mktemp("tiny_bert")
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        shutil.copyfile(packaged_model / name, folder / name)
+    return folder
