@@ -190,11 +190,12 @@ def test_results_json_and_csv_agree_with_the_counts(tmp_path):
 
 def test_unfinished_run_shows_commands_and_no_zero(tmp_path, capsys):
     make(tmp_path, "name=half run", seeds=())
-    paths = run_dir.RunDir(schema.load("demo", ["name=half run"]), tmp_path)
+    config = schema.load("demo", ["name=half run"])
+    paths = run_dir.RunDir(config, tmp_path)
     run_dir.write_lines(paths.attack(1, "finetune") / "textfooler" / "results.jsonl", attacked((1, 1, 0)))
     folder, text, markdown = written(tmp_path, "name=half run")
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {folder / 'report.html'}"
-    assert row(markdown, "Fine-tune")[6] == "*missing* (2 of 60 done)"
+    assert row(markdown, "Fine-tune")[6] == f"*missing* (2 of {config.attack.examples} done)"
     assert set(row(markdown, "RobustT 30%")[1:]) == {"*missing*"}
     for stage in ("finetune", "search", "draw", "retrain"):
         assert f"`python -m mindspore_rt {stage} demo 'name=half run'`" in markdown
