@@ -11,11 +11,15 @@ each gate. A place takes uniform numbers in [0, 1) of its own shape, fresh for e
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from mindspore import Tensor, context, mutable, nn, ops
 
 # What may be drawn outside of a place, with numbers far above any place.
 PERTURBATION, SHUFFLE, INITIAL = 1 << 24, (1 << 24) + 1, (1 << 24) + 2
+THREADS = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
 
 def generator(seed: int, place: int, step: int = 0, ascent: int = 0, rank: int = 0) -> np.random.Generator:
@@ -32,13 +36,14 @@ class HostNoise:
 
     def draw(self, shapes, step: int, ascent: int = 0) -> tuple[Tensor, ...]:
         """One float32 tensor in [0, 1) for each of `shapes`, the i-th for place i."""
+
+        def one(place, shape):
+            return generator(self.seed, place, step, ascent, self.rank).random(shape, dtype=np.float32)
+
+        # Every place has a generator of its own, so the threads change nothing but the time.
+        arrays = THREADS.map(one, range(len(shapes)), shapes)
         # A plain tuple would count as a constant of the graph, which then compiles anew at every step.
-        return mutable(
-            tuple(
-                Tensor.from_numpy(generator(self.seed, place, step, ascent, self.rank).random(shape, dtype=np.float32))
-                for place, shape in enumerate(shapes)
-            )
-        )
+        return mutable(tuple(Tensor.from_numpy(array) for array in arrays))
 
 
 class DeviceNoise:

@@ -67,10 +67,10 @@ def no_decay(name: str) -> bool:
 
 def clip_scale(gradients, clip_norm: float):
     """Factor that brings the global norm of all gradients down to `clip_norm`, as torch.nn.utils.clip_grad_norm_."""
-    total = 0.0
+    half_square, total = ops.L2Loss(), 0.0  # sum(x^2) / 2 in one pass; a product and a sum take four times as long
     for gradient in gradients:
-        total = total + (gradient * gradient).sum()
-    return ops.minimum(clip_norm / (ops.sqrt(total) + 1e-6), 1.0)
+        total = total + half_square(gradient)
+    return ops.minimum(clip_norm / (ops.sqrt(total * 2.0) + 1e-6), 1.0)
 
 
 def _zeros_like(parameter: Parameter, kind: str) -> Parameter:
