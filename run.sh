@@ -40,8 +40,12 @@ set_up() {
     "$venv/bin/python" -m torch_eval setup
 }
 
+# Each stage is a process of its own: MindSpore gives the memory of its graphs back only when one ends.
 experiment() {
-    "$venv/bin/python" -m mindspore_rt run "$@"
+    local stage
+    for stage in prepare finetune search draw retrain; do
+        "$venv/bin/python" -m mindspore_rt "$stage" "$@"
+    done
     "$venv/bin/python" -m torch_eval attack "$@"
     "$venv/bin/python" -m torch_eval report "$@"
 }

@@ -67,7 +67,7 @@ def main() -> int:
         stages.run_all(config, run)
     elif arguments.stage == "prepare":
         stages.prepare(config, run)
-    else:
+    elif arguments.stage == "finetune" or "robust" in config.methods:
         for seed in config.seeds:
             if arguments.stage == "retrain":
                 for sparsity in config.sparsities:
