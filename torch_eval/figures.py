@@ -85,7 +85,8 @@ def _heat(axes, grid: np.ndarray, names: list[str], top: float):
 
 
 def mask_learning(records: list[dict], path: Path) -> None:
-    """Figure 1: L0 term, share of settled masks and adversarial loss over the search's training records."""
+    """Figure 1: L0 term, share of settled masks and adversarial loss over the search."""
+    records = [record for record in records if "l0_weight" in record]  # evaluations state no lambda
     figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True)
     steps = [record["step"] for record in records]

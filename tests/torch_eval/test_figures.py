@@ -45,3 +45,11 @@ def test_curves_of_one_record_are_drawn(tmp_path):
     models = {"a": [{"step": 1, "loss": 0.7}], "b": [{"step": 1, "dev_accuracy": 0.5}]}
     figures.training_curves(models, tmp_path / "t.png")
     assert is_white_card(tmp_path / "mask.png") and is_white_card(tmp_path / "t.png")
+
+
+def test_evaluations_between_the_training_records_leave_no_gap_in_the_schedule(tmp_path):
+    settled = {"l0_term": 0.9, "settled_zero": 0.1, "settled_one": 0.2}
+    steps = [{"step": s, "l0_weight": 0.5, "adversarial_loss": 0.4, **settled} for s in (1, 2, 4)]
+    figures.mask_learning(steps, tmp_path / "a.png")
+    figures.mask_learning([*steps[:2], {"step": 3, "dev_accuracy": 0.8, **settled}, steps[2]], tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
