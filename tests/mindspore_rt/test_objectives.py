@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from mindspore import Tensor
 from torch.func import functional_call
 from transformers import BertConfig as TorchConfig
 from transformers import BertForSequenceClassification
@@ -169,7 +168,6 @@ def test_finetuning_and_retraining_agree_with_the_restatement(torch_model, prune
     for name, parameter in model.weights().items():
         found = parameter.asnumpy()
         if name in masks:
-            np.testing.assert_array_equal(found == 0, ~masks[name] | (found == 0))
             assert (found[~masks[name]] == 0).all()
         update, reference = found - start[name], expected[name].numpy() - start[name]
         if np.linalg.norm(reference) > 1e-4 and "key.bias" not in name:  # a key's bias has no gradient but noise
@@ -193,4 +191,3 @@ def test_filler_rows_change_nothing(torch_model):
     for name, value in results[0].items():
         if "key.bias" not in name:
             np.testing.assert_allclose(value, results[1][name], atol=2e-5, err_msg=name)
-    assert isinstance(part.tensors()[0], Tensor)
