@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from configs.errors import UserError
-from mindspore_rt import gate, noise, prunable
+from mindspore_rt import fused, gate, kernels, plain, prunable
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class BertConfig:
     @classmethod
     def from_dict(cls, values: dict, where: str) -> BertConfig:
         """Raises `UserError` naming `where` if this is not a BERT that these cells compute."""
+        if values.get("model_type") == "roberta":
+            raise UserError(
+                f"{where}: a RoBERTa; it has no segments, its positions start at 2 and its pieces are bytes: give a BERT"
+            )
         for key, expected in (
             ("model_type", "bert"),
             ("hidden_act", "gelu"),
@@ -97,157 +102,98 @@ class Places:
         return self.classifier + 1 + index
 
 
-class Gelu(nn.Cell):
-    """Exact gelu, x Phi(x), with its gradient Phi(x) + x phi(x): the primitive's own takes three times as long."""
+def parts():
+    """The module whose cells the model is built of: `fused` where its kernels run, else `plain`."""
+    return fused if kernels.available() else plain
 
-    def __init__(self):
+
+class Product(nn.Cell):
+    """A matrix product, computed in `amp` ("float16", "bfloat16") if that is not None; float32 in and out."""
+
+    def __init__(self, primitive, amp: str | None):
         super().__init__(auto_prefix=False)
-        self.erf, self.exp = ops.Erf(), ops.Exp()
+        self.product, self.dtype = primitive, getattr(mindspore, amp) if amp else None
 
-    def construct(self, x):
-        cdf = self.erf(x * math.sqrt(0.5)) * 0.5 + 0.5
-        return x * cdf, cdf
-
-    def bprop(self, x, out, dout):
-        return (dout[0] * (out[1] + x * self.exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))),)
-
-
-class LayerNorm(nn.Cell):
-    """LayerNorm over the last axis of (rows, hidden). The row means are thin matmuls, which on CPU are several
-    times as fast as the reduction kernels; the gradient is the usual closed form."""
-
-    def __init__(self, hidden: int, epsilon: float, name: str):
-        super().__init__(auto_prefix=False)
-        self.weight = Parameter(np.ones(hidden, np.float32), name=f"{name}.weight")
-        self.bias = Parameter(np.zeros(hidden, np.float32), name=f"{name}.bias")
-        self.normalise = _Normalise(hidden, epsilon)
-
-    def construct(self, x):
-        return self.normalise(x, self.weight, self.bias)[0]
-
-
-class _Normalise(nn.Cell):
-    def __init__(self, hidden: int, epsilon: float):
-        super().__init__(auto_prefix=False)
-        self.average = Tensor(np.full((hidden, 8), 1 / hidden, np.float32))
-        self.spread = Tensor(np.full((8, hidden), 1 / 8, np.float32))
-        self.matmul, self.bias_add, self.rsqrt = ops.MatMul(), ops.BiasAdd(), ops.Rsqrt()
-        self.epsilon = epsilon
-
-    def construct(self, x, weight, bias):
-        centred = x - self.matmul(self.matmul(x, self.average), self.spread)
-        scale = self.rsqrt(self.matmul(centred * centred, self.average) + self.epsilon)
-        normal = centred * self.matmul(scale, self.spread)
-        return self.bias_add(centred * self.matmul(scale, self.spread * weight), bias), normal, scale
-
-    def bprop(self, x, weight, bias, out, dout):
-        gradient, normal, scale = dout[0], out[1], out[2]
-        weighted = self.average * weight.reshape(-1, 1)
-        mean = self.matmul(gradient, weighted)
-        slope = self.matmul(gradient * normal, weighted)
-        dx = (
-            gradient * self.matmul(scale, self.spread * weight)
-            - self.matmul(mean * scale, self.spread)
-            - normal * self.matmul(slope * scale, self.spread)
-        )
-        ones = ops.ones((1, x.shape[0]), x.dtype)
-        dweight, dbias = self.matmul(ones, gradient * normal), self.matmul(ones, gradient)
-        return dx, dweight.reshape(weight.shape), dbias.reshape(bias.shape)
-
-
-class Dropout(nn.Cell):
-    """Inverted dropout with the uniform numbers of one place; the identity without noise."""
-
-    def __init__(self, rate: float, place: int, seed: int):
-        super().__init__(auto_prefix=False)
-        self.rate, self.scale = rate, 1 / (1 - rate)
-        self.uniform = noise.uniform_cell(place, seed)
-
-    def construct(self, x, draws):
-        if draws is None or self.rate == 0:
-            return x
-        keep = ops.cast(self.uniform(draws, x.shape) >= self.rate, x.dtype)
-        return x * (keep * self.scale)
+    def construct(self, a, b):
+        if self.dtype is None:
+            return self.product(a, b)
+        return ops.cast(self.product(ops.cast(a, self.dtype), ops.cast(b, self.dtype)), mindspore.float32)
 
 
 class Linear(nn.Cell):
     """x (rows, in) -> x W^T + b (rows, out)."""
 
-    def __init__(self, rows: int, columns: int, name: str):
+    def __init__(self, rows: int, columns: int, name: str, amp: str | None):
         super().__init__(auto_prefix=False)
         self.weight = Parameter(np.zeros((rows, columns), np.float32), name=f"{name}.weight")
         self.bias = Parameter(np.zeros(rows, np.float32), name=f"{name}.bias")
-        self.matmul, self.bias_add = ops.MatMul(transpose_b=True), ops.BiasAdd()
+        self.matmul, self.bias_add = Product(ops.MatMul(transpose_b=True), amp), ops.BiasAdd()
 
     def construct(self, x, draws):
         return self.bias_add(self.matmul(x, self.weight), self.bias)
 
 
 class MaskedLinear(Linear):
-    """A linear layer whose weight is multiplied by its mask; one score for each `block` of weights."""
+    """A linear layer whose weight is multiplied by its mask; `block` (rows, columns) weights share one score."""
 
-    def __init__(self, rows: int, columns: int, name: str, place: int, seed: int, mask_p: float, block):
-        super().__init__(rows, columns, name)
+    def __init__(
+        self, rows: int, columns: int, name: str, amp: str | None, place: int, seed: int, mask_p: float, block
+    ):
+        super().__init__(rows, columns, name, amp)
         if rows % block[0] or columns % block[1]:
-            raise UserError(f"search.block: {list(block)} does not divide the {rows} x {columns} matrix {name}")
-        self.grid = (rows // block[0], columns // block[1])
-        self.block, self.shape = tuple(block), (rows, columns)
+            raise UserError(f"search.granularity: {list(block)} does not divide the {rows} x {columns} matrix {name}")
+        grid = (rows // block[0], columns // block[1])
         self.log_alpha = Parameter(
-            np.full(self.grid, gate.initial_log_alpha(mask_p), np.float32), name=f"{name}.weight.log_alpha"
+            np.full(grid, gate.initial_log_alpha(mask_p), np.float32), name=f"{name}.weight.log_alpha"
         )
-        self.gate, self.uniform = gate.SampledGate(), noise.uniform_cell(place, seed)
-
-    def mask(self, draws):
-        if draws is None:
-            mask = gate.deterministic_mask(self.log_alpha)
-        else:
-            mask = self.gate(self.log_alpha, self.uniform(draws, self.grid))
-        if self.block == (1, 1):
-            return mask
-        grid, block = self.grid, self.block
-        mask = ops.tile(mask.reshape(grid[0], 1, grid[1], 1), (1, block[0], 1, block[1]))
-        return mask.reshape(self.shape)
+        single = tuple(block) == (1, 1)  # the kernel knows one score a weight only
+        self.masked = parts().MaskedWeight(place, seed) if single else plain.MaskedWeight(place, seed, block)
 
     def construct(self, x, draws):
-        return self.bias_add(self.matmul(x, self.weight * self.mask(draws)), self.bias)
+        return self.bias_add(self.matmul(x, self.masked(self.weight, self.log_alpha, draws)), self.bias)
 
 
 class Layer(nn.Cell):
-    """One encoder layer on (batch * length, hidden)."""
+    """One encoder layer on (batch * length, hidden). `rates`: dropout of hidden states and of attention.
 
-    def __init__(self, config: BertConfig, layer: int, linear, dropout):
+    The last layer returns (batch, hidden): of its output the classifier reads the first token only, so that the
+    others' queries, attention and feed-forward are left out. That changes no logit and no gradient.
+    """
+
+    def __init__(self, config: BertConfig, layer: int, linear, rates, seed: int, amp: str | None):
         super().__init__(auto_prefix=False)
-        name, places = f"bert.encoder.layer.{layer}", Places(config.num_hidden_layers)
+        name, places, cells = f"bert.encoder.layer.{layer}", Places(config.num_hidden_layers), parts()
+
+        def norm(part, place):
+            return cells.AddNorm(
+                config.hidden_size, config.layer_norm_eps, f"{name}.{part}.LayerNorm", rates[0], place, seed
+            )
+
         self.query, self.key, self.value = (linear(layer, kind) for kind in ("query", "key", "value"))
         self.attention_output = linear(layer, "attention output")
         self.intermediate, self.output = linear(layer, "intermediate"), linear(layer, "output")
-        self.attention_norm = LayerNorm(
-            config.hidden_size, config.layer_norm_eps, f"{name}.attention.output.LayerNorm"
-        )
-        self.output_norm = LayerNorm(config.hidden_size, config.layer_norm_eps, f"{name}.output.LayerNorm")
-        self.attention_dropout = dropout(places.attention(layer))
-        self.attention_output_dropout = dropout(places.attention_output(layer))
-        self.output_dropout = dropout(places.output(layer))
-        self.gelu = Gelu()
-        self.scores, self.mix = ops.BatchMatMul(transpose_b=True), ops.BatchMatMul()
-        self.softmax = ops.Softmax(-1)
-        self.heads = config.num_attention_heads
-        self.scale = 1 / math.sqrt(config.hidden_size // config.num_attention_heads)
+        self.attention_norm = norm("attention.output", places.attention_output(layer))
+        self.output_norm = norm("output", places.output(layer))
+        self.gelu = cells.Gelu()
+        self.heads, self.last = config.num_attention_heads, layer == config.num_hidden_layers - 1
+        factor = 1 / math.sqrt(config.hidden_size // self.heads)
+        self.share = cells.AttentionShare(factor, rates[1], places.attention(layer), seed)
+        self.scores, self.mix = Product(ops.BatchMatMul(transpose_b=True), amp), Product(ops.BatchMatMul(), amp)
 
-    def split(self, x, batch, length):
-        return x.reshape(batch, length, self.heads, -1).transpose(0, 2, 1, 3)
+    def split(self, x, batch):
+        return x.reshape(batch, -1, self.heads, x.shape[-1] // self.heads).transpose(0, 2, 1, 3)
 
-    def construct(self, x, padding, draws, batch, length):
-        query = self.split(self.query(x, draws), batch, length)
-        key = self.split(self.key(x, draws), batch, length)
-        value = self.split(self.value(x, draws), batch, length)
-        share = self.softmax(self.scores(query, key) * self.scale + padding)
-        context = self.mix(self.attention_dropout(share, draws), value)
-        context = context.transpose(0, 2, 1, 3).reshape(batch * length, -1)
-        context = self.attention_output(context, draws)
-        x = self.attention_norm(x + self.attention_output_dropout(context, draws))
-        hidden = self.output(self.gelu(self.intermediate(x, draws))[0], draws)
-        return self.output_norm(x + self.output_dropout(hidden, draws))
+    def construct(self, x, padding, draws):
+        batch, hidden = padding.shape[0], x.shape[-1]
+        asking = x.reshape(batch, -1, hidden)[:, 0] if self.last else x
+        query = self.split(self.query(asking, draws), batch)
+        key = self.split(self.key(x, draws), batch)
+        value = self.split(self.value(x, draws), batch)
+        context = self.mix(self.share(self.scores(query, key), padding, draws), value)
+        context = context.transpose(0, 2, 1, 3).reshape(-1, hidden)
+        asking = self.attention_norm(self.attention_output(context, draws), asking, draws)
+        hidden = self.output(self.gelu(self.intermediate(asking, draws)), draws)
+        return self.output_norm(hidden, asking, draws)
 
 
 class BertClassifier(nn.Cell):
@@ -256,43 +202,46 @@ class BertClassifier(nn.Cell):
     Args:
         config: shape of the encoder.
         labels: number of classes.
-        dropout: rate for hidden states, attention and classifier.
+        dropout: rate for hidden states, attention and classifier; `attention_dropout` if attention's differs.
         masked: multiply every prunable matrix by its mask (`mask_p`, `block` as in `schema.Search`).
-        seed: of the device's own random numbers; host noise is passed in instead.
+        seed: of the device's own random numbers; on CPU noise is passed in instead.
+        amp: dtype of the matrix products, "float16" or "bfloat16", None for float32. Everything else, the parameters
+            and their gradients included, stays float32.
     """
 
-    def __init__(self, config: BertConfig, labels: int, dropout=0.1, masked=False, mask_p=0.9, block=(1, 1), seed=0):
+    def __init__(
+        self, config: BertConfig, labels: int, dropout=0.1, masked=False, mask_p=0.9, block=(1, 1), seed=0,
+        attention_dropout: float | None = None, amp: str | None = None,
+    ):
         super().__init__(auto_prefix=False)
-        self.config, self.labels, self.dropout_rate, self.masked = config, labels, dropout, masked
+        self.config, self.labels, self.masked, self.amp = config, labels, masked, amp
         hidden, places, shapes = config.hidden_size, Places(config.num_hidden_layers), config.prunable()
         order = {name: index for index, name in enumerate(shapes)}
 
         def linear_named(name):
             cell, where = name.removesuffix(".weight"), places.gate(order[name])
             if masked:
-                return MaskedLinear(*shapes[name], cell, where, seed, mask_p, block)
-            return Linear(*shapes[name], cell)
+                return MaskedLinear(*shapes[name], cell, amp, where, seed, mask_p, block)
+            return Linear(*shapes[name], cell, amp)
 
-        def dropout_at(place):
-            return Dropout(dropout, place, seed)
+        self.rates = rates = (dropout, dropout if attention_dropout is None else attention_dropout)
+
+        def layer(index):
+            return Layer(
+                config, index, lambda at, kind: linear_named(prunable.matrix_name(at, kind)), rates, seed, amp
+            )
 
         prefix = "bert.embeddings"
         self.word_embeddings = _table(config.vocab_size, hidden, f"{prefix}.word_embeddings.weight")
         positions = config.max_position_embeddings
         self.position_embeddings = _table(positions, hidden, f"{prefix}.position_embeddings.weight")
         self.token_type_embeddings = _table(config.type_vocab_size, hidden, f"{prefix}.token_type_embeddings.weight")
-        self.norm = LayerNorm(hidden, config.layer_norm_eps, f"{prefix}.LayerNorm")
-        self.dropout = dropout_at(places.embedding)
-        self.layers = nn.CellList(
-            [
-                Layer(config, i, lambda layer, kind: linear_named(prunable.matrix_name(layer, kind)), dropout_at)
-                for i in range(config.num_hidden_layers)
-            ],
-            auto_prefix=False,
-        )
+        self.norm = parts().AddNorm(hidden, config.layer_norm_eps, f"{prefix}.LayerNorm", 0.0, places.embedding, seed)
+        self.dropout = parts().Dropout(dropout, places.embedding, seed)
+        self.layers = nn.CellList([layer(i) for i in range(config.num_hidden_layers)], auto_prefix=False)
         self.pooler = linear_named(prunable.POOLER)
-        self.classifier_dropout = dropout_at(places.classifier)
-        self.classifier = Linear(labels, hidden, "classifier")
+        self.classifier_dropout = parts().Dropout(dropout, places.classifier, seed)
+        self.classifier = Linear(labels, hidden, "classifier", amp)
         self.tanh = ops.Tanh()
 
     def embed(self, ids):
@@ -306,25 +255,41 @@ class BertClassifier(nn.Cell):
         1 for tokens and 0 for padding. token_types: (batch, length) int32. draws: the noise of all places
         (see `noise_shapes`), or None for a deterministic pass.
         """
+        x = self.inputs(embeddings, token_types, draws)
+        return self.classify(self.encode(x, attention_mask, draws), draws)
+
+    def inputs(self, embeddings, token_types, draws):
+        """Word embeddings to the input of the first layer, (batch * length, hidden)."""
         batch, length, hidden = embeddings.shape
-        x = embeddings + self.position_embeddings[:length] + ops.gather(self.token_type_embeddings, token_types, 0)
-        x = self.dropout(self.norm(x.reshape(batch * length, hidden)), draws)
-        padding = ((1.0 - attention_mask) * -10000.0).reshape(batch, 1, 1, length)
+        where = self.position_embeddings[:length] + ops.gather(self.token_type_embeddings, token_types, 0)
+        x = self.norm(embeddings.reshape(batch * length, hidden), where.reshape(batch * length, hidden), None)
+        return self.dropout(x, draws)
+
+    def encode(self, x, attention_mask, draws):
+        """The first token of the last layer's output, (batch, hidden)."""
+        padding = (1.0 - attention_mask) * -10000.0
         for layer in self.layers:
-            x = layer(x, padding, draws, batch, length)
-        first = x.reshape(batch, length, hidden)[:, 0]
+            x = layer(x, padding, draws)
+        return x
+
+    def classify(self, first, draws):
+        """Logits (batch, labels) from what `encode` gives."""
         pooled = self.tanh(self.pooler(first, draws))
         return self.classifier(self.classifier_dropout(pooled, draws), draws)
 
     def noise_shapes(self, batch: int, length: int) -> list[tuple[int, ...]]:
         """Shapes of the uniform numbers one training pass takes, place by place. None are drawn for dropout 0."""
-        config, rows = self.config, batch * length
-        token = (rows, config.hidden_size)
-        layer = [(batch, config.num_attention_heads, length, length), token, token]
-        shapes = [token, *(layer * config.num_hidden_layers), (batch, config.hidden_size)]
-        if self.dropout_rate == 0:
-            shapes = [(1,)] * len(shapes)
-        return shapes + [p.shape for p in self.log_alpha()]
+        hidden_rate, attention_rate = self.rates
+        heads, hidden = self.config.num_attention_heads, self.config.hidden_size
+
+        def layer(asking):
+            """`asking` tokens of each sentence go through it."""
+            token = (batch * asking, hidden) if hidden_rate else (1,)
+            return [(batch, heads, asking, length) if attention_rate else (1,), token, token]
+
+        token, first = ((batch * n, hidden) if hidden_rate else (1,) for n in (length, 1))
+        layers = layer(length) * (self.config.num_hidden_layers - 1) + layer(1)
+        return [token, *layers, first, *(p.shape for p in self.log_alpha())]
 
     def log_alpha(self) -> list[Parameter]:
         """The scores, in the order of `prunable`; empty if the model is not masked."""

@@ -69,7 +69,8 @@ def l0_gradient(log_alpha):
 def mask_statistics(log_alpha: list[np.ndarray]) -> dict[str, float]:
     """Eq. 4 and the shares of settled masks (Figure 1) over all matrices.
 
-    Returns `l0_term` (mean over all masks), `settled_zero`, `settled_one` (0 to 1).
+    Returns `l0_term` (mean over all masks), `settled_zero`, `settled_one`, and `sparsity_at_threshold`, the share of
+    masks below 1/2 (all 0 to 1).
     """
     total = sum(a.size for a in log_alpha)
     logit_zero, logit_one = (math.log(s / (1 - s)) for s in (SETTLED_ZERO, SETTLED_ONE))
@@ -78,4 +79,5 @@ def mask_statistics(log_alpha: list[np.ndarray]) -> dict[str, float]:
         "l0_term": l0 / total,
         "settled_zero": sum(int((a < logit_zero).sum()) for a in log_alpha) / total,
         "settled_one": sum(int((a > logit_one).sum()) for a in log_alpha) / total,
+        "sparsity_at_threshold": sum(int((a < 0).sum()) for a in log_alpha) / total,
     }

@@ -11,53 +11,136 @@ from __future__ import annotations
 import numpy as np
 from mindspore import Parameter, Tensor, mutable, nn, ops
 
+from mindspore_rt import kernels
+from mindspore_rt.gate import l0_gradient
+from mindspore_rt.kernels import kernel
+
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 def linear_schedule(step: int, total: int, warmup: float) -> float:
-    """Factor of the peak learning rate at update `step` (from 0): up for `warmup * total` updates, then down to 0."""
-    rise = int(warmup * total)
+    """Factor of the peak learning rate at update `step` (from 0): up for `warmup * total` updates, or for `warmup`
+    updates if that is above 1, then down to 0."""
+    rise = min(total, int(warmup if warmup > 1 else warmup * total))
     if step < rise:
         return step / max(1, rise)
     return max(0.0, (total - step) / max(1, total - rise))
 
 
 class AdamW(nn.Cell):
-    """Updates `parameters` in place. `decays` says for each whether weight decay applies to it."""
+    """Updates `parameters` in place. `decays` says for each whether weight decay applies to it; `keep` has a bool mask,
+    or None, for each: where it is false there is no gradient."""
 
-    def __init__(self, parameters: list[Parameter], weight_decay: float, decays: list[bool]):
+    def __init__(self, parameters: list[Parameter], weight_decay: float, decays: list[bool], keep=None):
         super().__init__(auto_prefix=False)
         self.count, self.weight_decay = len(parameters), weight_decay
-        self.decays = tuple(decays)
-        self.parameters = tuple(parameters)
+        self.decays, self.parameters = tuple(decays), tuple(parameters)
         self.moment1 = tuple(_zeros_like(p, "moment1") for p in parameters)
         self.moment2 = tuple(_zeros_like(p, "moment2") for p in parameters)
-        self.adam, self.assign_sub = ops.Adam(), ops.AssignSub()
+        self.keep = tuple(
+            mask if mask is None else Parameter(mask.astype(bool), name=f"{p.name}.keep", requires_grad=False)
+            for p, mask in zip(parameters, keep or [None] * self.count, strict=True)
+        )
+        self.form = FusedForm() if kernels.available() else PlainForm()
 
-    def construct(self, gradients, rates):
-        """`rates` is what `rates` returns; `gradients` one tensor for each parameter."""
-        learning_rate, power1, power2, beta1, beta2, epsilon, shrink = rates
+    def construct(self, gradients, rates, factor=1.0, penalties=None):
+        """One update with gradient * `factor`, plus `penalties`[i] times the derivative of the L0 term (Eq. 4).
+
+        `gradients`: one tensor for each parameter; `rates`: what `rates` returns; `factor`: a scalar; `penalties`: a
+        scalar for each parameter, which then must be scores without `keep`, or None.
+        """
         for i in range(self.count):
-            parameter = self.parameters[i]
-            # p - lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps): the primitive is the reference form.
-            self.adam(
-                parameter, self.moment1[i], self.moment2[i], power1, power2, learning_rate, beta1, beta2, epsilon,
-                gradients[i],
+            self.form.update(
+                self.parameters[i], self.moment1[i], self.moment2[i], gradients[i], rates, self.decays[i], factor,
+                None if penalties is None else penalties[i], self.keep[i],
             )
-            if self.decays[i]:
-                self.assign_sub(parameter, parameter * shrink)
-        return learning_rate
+        return rates[0]
+
+    def norm(self, gradients, others=()):
+        """l2 norm of all gradients together, of the kept entries only, and of `others`, which are whole."""
+        total = 0.0
+        for i in range(self.count):
+            total = total + self.form.square_sum(gradients[i], self.keep[i])
+        for gradient in others:
+            total = total + self.form.square_sum(gradient, None)
+        return ops.sqrt(total)
+
+    def clear(self, gradients):
+        """Set parameters that hold accumulated gradients to zero."""
+        for gradient in gradients:
+            self.form.clear(gradient)
 
     def rates(self, learning_rate: float, update: int) -> tuple[Tensor, ...]:
-        """Float32 scalars of update number `update` (from 1)."""
-        values = (
-            learning_rate, BETA1**update, BETA2**update, BETA1, BETA2, EPSILON, learning_rate * self.weight_decay
-        )
-        return mutable(tuple(Tensor(np.float32(v)) for v in values))
+        """What update number `update` (from 1) needs, float32."""
+        return self.form.rates(learning_rate, update, learning_rate * self.weight_decay)
 
     def state(self) -> dict[str, Parameter]:
         """Moments by name, for checkpoints."""
         return {p.name: p for p in (*self.moment1, *self.moment2)}
+
+
+class FusedForm(nn.Cell):
+    """Each parameter's update as one CPU kernel: one pass over the parameter, its moments and its gradient."""
+
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+        self.one = Tensor(np.ones(1, np.float32))
+        self.adamw = kernel("adamw", like=("scalar",), writes=3, reads=3)
+        self.adamw_kept = kernel("adamw_kept", like=("scalar",), writes=3, reads=4)
+        self.adamw_scores = kernel("adamw_scores", like=("scalar",), writes=3, reads=4)
+        self.sum, self.kept_sum = kernel("square_sum", like=("scalar",)), kernel("kept_square_sum", like=("scalar",))
+        self.zero = kernel("clear", like=("scalar",), writes=1)
+
+    def update(self, parameter, moment1, moment2, gradient, rates, decay, factor, penalty, keep):
+        rate, factor = rates[0] if decay else rates[1], self.one * factor
+        if penalty is not None:
+            self.adamw_scores(parameter, moment1, moment2, gradient, rate, factor, self.one * penalty)
+        elif keep is not None:
+            self.adamw_kept(parameter, moment1, moment2, gradient, rate, factor, keep)
+        else:
+            self.adamw(parameter, moment1, moment2, gradient, rate, factor)
+
+    def square_sum(self, x, keep):
+        return (self.sum(x) if keep is None else self.kept_sum(x, keep)).reshape(())
+
+    def clear(self, x):
+        self.zero(x)
+
+    def rates(self, learning_rate: float, update: int, shrink: float) -> tuple[Tensor, ...]:
+        """With and without decay."""
+        step = learning_rate * (1 - BETA2**update) ** 0.5 / (1 - BETA1**update)
+        return mutable(tuple(Tensor(np.float32([step, 1 - BETA1, 1 - BETA2, EPSILON, s])) for s in (shrink, 0.0)))
+
+
+class PlainForm(nn.Cell):
+    """The same by MindSpore's primitives."""
+
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+        self.adam, self.assign, self.assign_sub = ops.Adam(), ops.Assign(), ops.AssignSub()
+        self.half_square = ops.L2Loss()  # sum(x^2) / 2 in one pass; a product and a sum take four times as long
+
+    def update(self, parameter, moment1, moment2, gradient, rates, decay, factor, penalty, keep):
+        learning_rate, power1, power2, beta1, beta2, epsilon, shrink = rates
+        gradient = gradient * factor
+        if keep is not None:
+            gradient = gradient * ops.cast(keep, gradient.dtype)
+        if penalty is not None:
+            gradient = gradient + l0_gradient(parameter) * penalty
+        # p - lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps): the primitive is the reference form.
+        self.adam(parameter, moment1, moment2, power1, power2, learning_rate, beta1, beta2, epsilon, gradient)
+        if decay:
+            self.assign_sub(parameter, parameter * shrink)
+
+    def square_sum(self, x, keep):
+        return self.half_square(x if keep is None else x * ops.cast(keep, x.dtype)) * 2.0
+
+    def clear(self, x):
+        self.assign(x, ops.zeros_like(x))
+
+    def rates(self, learning_rate: float, update: int, shrink: float) -> tuple[Tensor, ...]:
+        values = (learning_rate, BETA1**update, BETA2**update, BETA1, BETA2, EPSILON, shrink)
+        return mutable(tuple(Tensor(np.float32(v)) for v in values))
 
 
 def no_decay(name: str) -> bool:
@@ -65,12 +148,9 @@ def no_decay(name: str) -> bool:
     return name.endswith(".bias") or "LayerNorm" in name
 
 
-def clip_scale(gradients, clip_norm: float):
-    """Factor that brings the global norm of all gradients down to `clip_norm`, as torch.nn.utils.clip_grad_norm_."""
-    half_square, total = ops.L2Loss(), 0.0  # sum(x^2) / 2 in one pass; a product and a sum take four times as long
-    for gradient in gradients:
-        total = total + half_square(gradient)
-    return ops.minimum(clip_norm / (ops.sqrt(total * 2.0) + 1e-6), 1.0)
+def clip_factor(norm, clip_norm: float):
+    """What brings a global norm down to `clip_norm`, as torch.nn.utils.clip_grad_norm_; 1 if that is 0."""
+    return ops.minimum(clip_norm / (norm + 1e-6), 1.0) if clip_norm > 0 else 1.0
 
 
 def _zeros_like(parameter: Parameter, kind: str) -> Parameter:

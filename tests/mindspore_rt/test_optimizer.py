@@ -8,7 +8,18 @@ import pytest
 import torch
 from mindspore import Parameter, Tensor
 
-from mindspore_rt.optimizer import AdamW, clip_scale, linear_schedule, no_decay
+from mindspore_rt import kernels
+from mindspore_rt.optimizer import AdamW, FusedForm, PlainForm, clip_factor, linear_schedule, no_decay
+
+
+@pytest.fixture(params=[FusedForm, PlainForm])
+def form(request, monkeypatch):
+    """Let AdamW be built of kernels, or of primitives."""
+    if request.param is PlainForm:
+        monkeypatch.setattr(kernels, "available", lambda: False)
+    elif not kernels.available():
+        pytest.skip("no kernels here")
+    return request.param
 
 
 def reference(p, gradients, rates, weight_decay):
@@ -22,7 +33,7 @@ def reference(p, gradients, rates, weight_decay):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-10])
-def test_ten_updates_agree_with_the_reference_form(scale):
+def test_ten_updates_agree_with_the_reference_form(form, scale):
     """At 1e-10, the size of the L0 gradient of BERT-base, eps decides: the update must still be right."""
     random = np.random.default_rng(0)
     start = random.normal(size=(5, 7))
@@ -30,8 +41,14 @@ def test_ten_updates_agree_with_the_reference_form(scale):
     rates = [0.1 * linear_schedule(i, 10, 0.2) for i in range(10)]
     parameters = [Parameter(Tensor(start.astype(np.float32)), name=n) for n in ("a", "b")]
     optimizer = AdamW(parameters, 0.01, [True, False])
+    assert type(optimizer.form) is form
+
+    @ms.jit
+    def update(gradients, rates):
+        return optimizer(gradients, rates)
+
     for i, g in enumerate(gradients):
-        optimizer((Tensor(g.astype(np.float32)),) * 2, optimizer.rates(rates[i], i + 1))
+        update((Tensor(g.astype(np.float32)),) * 2, optimizer.rates(rates[i], i + 1))
     for parameter, decay in zip(parameters, (0.01, 0.0), strict=True):
         expected = reference(start, gradients, rates, decay)
         update = np.linalg.norm(expected - start)
@@ -57,9 +74,11 @@ def test_clip_is_that_of_torch(size):
         p.grad = torch.tensor(a)
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
 
+    optimizer = AdamW([Parameter(Tensor(a), name=f"p{i}") for i, a in enumerate(arrays)], 0.0, [False] * 3)
+
     @ms.jit
     def scale(gradients):
-        return clip_scale(gradients, 1.0)
+        return clip_factor(optimizer.norm(gradients), 1.0)
 
     factor = scale(tuple(Tensor(a) for a in arrays)).asnumpy()
     for p, a in zip(parameters, arrays, strict=True):
@@ -70,3 +89,38 @@ def test_biases_and_layer_norm_are_not_decayed():
     assert no_decay("bert.encoder.layer.0.output.dense.bias")
     assert no_decay("bert.embeddings.LayerNorm.weight")
     assert not no_decay("bert.pooler.dense.weight")
+
+
+def test_clip_masks_and_penalty_enter_the_gradient(form):
+    """As a search (factor, L0 term) and a retraining (factor, mask) use the optimiser, over many pieces."""
+    random = np.random.default_rng(1)
+    start, gradient = random.normal(size=(2, 130, 77)).astype(np.float32)
+    keep = random.random(start.shape) > 0.4
+    score, kept, total = (Parameter(Tensor(a), name=n) for a, n in ((start, "s"), (start, "k"), (gradient, "g")))
+    search, retrain = AdamW([score], 0.01, [True]), AdamW([kept], 0.01, [True], [keep])
+
+    @ms.jit
+    def update(search_rates, retrain_rates, factor, penalty):
+        norms = search.norm((total,)), retrain.norm((total,))
+        search((total,), search_rates, factor, (penalty,))
+        retrain((total,), retrain_rates, factor)
+        search.clear((total,))
+        return norms
+
+    factor, penalty = 0.25, 0.5
+    whole, part = update(search.rates(0.1, 1), retrain.rates(0.1, 1), Tensor(np.float32(factor)),
+                         Tensor(np.float32(penalty)))
+    assert float(whole.asnumpy()) == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
+    assert float(part.asnumpy()) == pytest.approx(np.linalg.norm(gradient * keep), rel=1e-5)
+    p = 1 / (1 + np.exp(-(start.astype(np.float64) - 2 / 3 * np.log(0.1 / 1.1))))
+    for parameter, g in ((score, gradient * factor + penalty * p * (1 - p)), (kept, gradient * factor * keep)):
+        expected = reference(start, [g], [0.1], 0.01)
+        np.testing.assert_allclose(parameter.asnumpy(), expected, atol=1e-5)
+    assert (total.asnumpy() == 0).all()
+
+
+def test_a_gradient_that_is_not_finite_shows_in_the_norm(form):
+    bad = np.ones((3, 5), np.float32)
+    bad[1, 2] = np.nan
+    optimizer = AdamW([Parameter(Tensor(bad), name="p")], 0.0, [True])
+    assert np.isnan(optimizer.norm((Tensor(bad),)).asnumpy())
