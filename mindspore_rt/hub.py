@@ -1,14 +1,16 @@
 """The Hugging Face hub, through mindnlp: models with their tokenizers, and data sets.
 
-    python -m mindspore_rt.hub model bert-base-uncased TARGET_DIR
+    python -m mindspore_rt.hub model bert-base-uncased REVISION TARGET_DIR
     python -m mindspore_rt.hub dataset nyu-mll/glue sst2 REVISION TARGET_DIR SPLIT [SPLIT ...]
 
-Runs as a process of its own: importing mindnlp replaces `torch` in its process, and takes seconds.
+Runs as a process of its own: importing mindnlp replaces `torch` in its process, and takes seconds. `HF_ENDPOINT`
+chooses a mirror, `HF_TOKEN` opens what is not public; both reach the hub's own client.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -19,9 +21,19 @@ from configs.errors import UserError, command
 from configs.run_dir import ROOT, write_lines
 
 
+HUB = "https://huggingface.co"
+BERT = "86b5e0934494bd15c9632b12f734a8a67f723594"
+PINNED = {"bert-base-uncased": BERT, "google-bert/bert-base-uncased": BERT}
+
+
 def model_dir(name: str) -> Path:
-    """A hub model as a local Hugging Face directory, downloaded on first use."""
-    return _cached("model", [name])
+    """A hub model as a local Hugging Face directory, downloaded on first use.
+
+    `name` may end in `@REVISION`. Without one it is the pinned revision of the paper's model, or what is newest when it
+    is first used; the cache keeps it from then on.
+    """
+    name, _, revision = name.partition("@")
+    return _cached("model", [name, revision or PINNED.get(name, "main")])
 
 
 def dataset_dir(id: str, config: str | None, revision: str, splits: list[str]) -> Path:
@@ -30,7 +42,8 @@ def dataset_dir(id: str, config: str | None, revision: str, splits: list[str]) -
 
 
 def _cached(kind: str, key: list[str], extra: list[str] = ()) -> Path:
-    target = assets.CACHE / "hub" / kind / "--".join(part.replace("/", "--") for part in key if part)
+    parts = [part for part in key if part and part != "main"]
+    target = assets.CACHE / "hub" / kind / "--".join(part.replace("/", "--") for part in parts)
     if target.is_dir():
         return target
     print(f"downloading {kind} {key[0]} from the hub", flush=True)
@@ -40,6 +53,8 @@ def _cached(kind: str, key: list[str], extra: list[str] = ()) -> Path:
         folder.mkdir()
         done = subprocess.run(
             [sys.executable, "-m", "mindspore_rt.hub", kind, *key, str(folder), *extra],
+            # Where it is unset, mindnlp would turn to a mirror, and hand it the user's token.
+            env={**os.environ, "HF_ENDPOINT": os.environ.get("HF_ENDPOINT") or HUB},
             cwd=ROOT, capture_output=True, text=True, check=False,
         )
         if done.returncode:
@@ -47,19 +62,21 @@ def _cached(kind: str, key: list[str], extra: list[str] = ()) -> Path:
             reason = next((line for line in lines if line.startswith("error:")), lines[-1])
             reason = reason.removeprefix("error:").lstrip(" :")[:300]
             local = "model=DIRECTORY" if kind == "model" else "data.train=FILE data.test=FILE"
+            by_hand = shlex.join(["python", "-m", "mindspore_rt.hub", kind, *key, "FOLDER", *extra])
             raise UserError(
-                f"{kind} {key[0]} is not in {target} and could not be downloaded ({reason}); "
-                f"go online, set HF_ENDPOINT to a mirror, or give {local}"
+                f"{kind} {key[0]} is not in {target} and could not be downloaded ({reason}); go online, set "
+                f"HF_ENDPOINT to a mirror, give {local}, or run `{by_hand}` where there is a network "
+                f"and copy FOLDER to {target}"
             )
         os.replace(folder, target)
     return target
 
 
-def _save_model(name: str, target: str) -> None:
+def _save_model(name: str, revision: str, target: str) -> None:
     from mindnlp.transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    AutoTokenizer.from_pretrained(name).save_pretrained(target)
-    AutoModelForSequenceClassification.from_pretrained(name).save_pretrained(target)
+    AutoTokenizer.from_pretrained(name, revision=revision).save_pretrained(target)
+    AutoModelForSequenceClassification.from_pretrained(name, revision=revision).save_pretrained(target)
 
 
 def _save_dataset(id: str, config: str, revision: str, target: str, *splits: str) -> None:

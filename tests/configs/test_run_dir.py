@@ -2,12 +2,18 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from configs import run_dir, schema
 from configs.errors import UserError
-from configs.run_dir import RunDir, Stage, append_line, atomic_write, file_hash, read_json, read_lines, write_lines
+from configs.run_dir import (
+    OWNER, ROOT, RunDir, Stage, append_line, atomic_write, file_hash, only_one, read_json, read_lines, write_json,
+    write_lines,
+)
 
 
 def failing(*_):
@@ -109,7 +115,7 @@ def stage(tmp_path):
     (tmp_path / "input.txt").write_text("words")
 
     def make(**settings):
-        values = {"seed": 1, "search": {"epochs": 2, "block": (1, 1)}, **settings}
+        values = {"seed": 1, "search": {"epochs": 2, "layers": (1, 1)}, **settings}
         return Stage(tmp_path / "out", "search", values, {"text": tmp_path / "input.txt"}, ("pyyaml",))
 
     return make
@@ -126,7 +132,7 @@ def test_a_stage_with_other_settings_is_refused(stage):
     """The difference is named, old value and new one."""
     stage().finish({})
     with pytest.raises(UserError, match=r"search\.epochs: 2, now 3.*name=.*delete"):
-        stage(search={"epochs": 3, "block": [1, 1]}).is_done()
+        stage(search={"epochs": 3, "layers": [1, 1]}).is_done()
     with pytest.raises(UserError, match="settings.seed: 1, now 2"):
         stage(seed=2).is_done()
 
@@ -150,12 +156,56 @@ def test_names_under_runs(tmp_path):
     run = RunDir(config, tmp_path)
     assert run.split("dev") == tmp_path / "mine/data/dev.jsonl"
     assert run.log_alpha(2, 3) == tmp_path / "mine/seed-2/search/log_alpha/epoch-03.safetensors"
-    assert run.ticket(1, 0.3) == tmp_path / "mine/seed-1/tickets/robust-0.30.safetensors"
+    assert run.ticket(1, "robust-0.30") == tmp_path / "mine/seed-1/tickets/robust-0.30/ticket.safetensors"
     assert run.victims(1) == {
         "finetune": tmp_path / "mine/seed-1/finetune/model",
         "robust-0.30": tmp_path / "mine/seed-1/robust-0.30/model",
         "robust-0.05": tmp_path / "mine/seed-1/robust-0.05/model",
     }
+
+
+def test_the_chosen_ticket_stands_for_its_sparsity_and_gives_it_to_the_controls(tmp_path):
+    overrides = ["methods=[robust,random,lth]", "sparsities=[0.3,0.5]", "choice.epochs=2"]
+    run = RunDir(schema.load("base", overrides), tmp_path)
+    assert [c.model for c in run.candidates()] == [
+        "robust-0.30", "robust-0.30-back-1", "robust-0.50", "robust-0.50-back-1"
+    ]
+    assert list(run.models()) == ["robust-0.30", "robust-0.50", "random-0.30", "lth-0.30", "lth-0.50"]
+    with pytest.raises(UserError, match="choice.json is missing"):
+        run.chosen()
+    write_json(run.choice, {"chosen": {"model": "robust-0.50-back-1", "sparsity": 0.5, "epochs_back": 1}})
+    assert list(run.victims(1)) == ["robust-0.30", "robust-0.50-back-1", "random-0.50", "lth-0.30", "lth-0.50"]
+
+
+def test_snapshots_are_victims_too(tmp_path):
+    run = RunDir(schema.load("base", ["methods=[finetune]"]), tmp_path)
+    for step in ("000120", "000060", "half"):
+        folder = run.stage(1, "finetune") / "snapshots" / step
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    assert list(run.victims(1)) == ["finetune", "finetune@000060", "finetune@000120"]
+
+
+def test_a_run_in_use_is_refused_with_its_owner(tmp_path):
+    """The lock of a process that was killed is free again; a child of the owner may enter."""
+    run = RunDir(schema.load("base", ["name=mine"]), tmp_path)
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom configs import schema\nfrom configs.run_dir import RunDir, only_one\n"
+        "with only_one(RunDir(schema.load('base', ['name=mine']), Path(sys.argv[1]))):\n    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=rf"process {owner.pid} of .*, started \d{{4}}-"):
+            with only_one(run):
+                pass
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(OWNER, str(owner.pid))
+            with only_one(run):
+                pass
+        owner.kill()
+    with only_one(run):
+        assert f"process {os.getpid()} of" in (run.root / ".lock").read_text()
 
 
 def test_the_saved_configuration_loads_again(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from configs import schema
 from configs.errors import UserError
+from configs.methods import METHODS
 
 ROOT = Path(schema.__file__).parent.parent
 
@@ -81,10 +82,10 @@ def test_shipped_configurations_load(path):
 
 
 def test_files_extend_files_and_the_command_line_wins(tmp_path):
-    path = written(tmp_path, "extends: demo\nsearch: {epochs: 7, block: [2, 4]}\nseeds: 3\n")
+    path = written(tmp_path, "extends: demo\nsearch: {epochs: 7, granularity: neuron}\nseeds: 3\n")
     config = schema.load(path, ["search.epochs=9", "seeds=[1,2]"])
     assert config.task == "snippets"  # from demo
-    assert config.search.block == [2, 4]
+    assert config.search.granularity == "neuron"
     assert (config.search.epochs, config.seeds) == (9, [1, 2])
     assert schema.load(path).seeds == [3]  # one value stands for a list of one
 
@@ -118,8 +119,8 @@ def test_whole_numbers_become_floats():
         ("attack.recipes=[textfoller]", ["attack.recipes", "'textfoller'", "textfooler, textbugger, bertattack"]),
         ("task=sst3", ["task", "'sst3'", "sst2", "snippets"]),
         ("search=5", ["search", "a section", "search.KEY"]),
-        ("search.block=[2]", ["search.block", "rows and columns"]),
-        ("search.block=[0,1]", ["search.block", "rows and columns"]),
+        ("search.granularity=head", ["search.granularity", "'head'", "weight, neuron, matrix"]),
+        ("methods=[lht]", ["methods", "'lht'", "lth"]),
         ("seeds=[]", ["seeds", "at least one"]),
         ("seeds=[1,2,1]", ["seeds", "twice", "[1, 2, 1]"]),
         ("attack.recipes=[textfooler,textfooler]", ["attack.recipes", "twice"]),
@@ -177,7 +178,7 @@ def test_help_names_every_key():
         assert key in text
 
 
-@pytest.mark.parametrize("module", [["mindspore_rt", "run"], ["torch_eval", "report"]])
+@pytest.mark.parametrize("module", [["mindspore_rt", "search"], ["torch_eval", "report"], ["configs.plan", "show"]])
 def test_command_line_refuses_in_one_line(module):
     """Both halves: status 2, one line on stderr, nothing on stdout, no traceback."""
     command = [sys.executable, "-m", *module, "demo", "serch.epochs=3"]
@@ -186,3 +187,31 @@ def test_command_line_refuses_in_one_line(module):
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1
     assert "serch.epochs" in result.stderr and "search.epochs" in result.stderr
+
+
+def test_all_methods():
+    assert schema.load("demo", ["methods=all"]).methods == list(METHODS)
+
+
+def test_official_defaults_give_way_to_what_is_written():
+    """The official scripts retrain for 10 epochs and do not clip; Table 5 says 3 and 1."""
+    paper, official = schema.load("base"), schema.load("base", ["compat=official"])
+    assert (paper.retrain.epochs, paper.retrain.clip_norm, paper.finetune.clip_norm) == (3, 1.0, 1.0)
+    assert (official.retrain.epochs, official.retrain.clip_norm, official.finetune.clip_norm) == (10, 0.0, 0.0)
+    assert schema.load("base", ["compat=official", "retrain.epochs=4"]).retrain.epochs == 4
+
+
+def test_the_control_for_length_is_never_shorter_than_a_ticket():
+    assert schema.load("base").finetune_long.epochs == 10
+    assert schema.load("base", ["retrain.epochs=12"]).finetune_long.epochs == 12
+
+
+@pytest.mark.parametrize(
+    "overrides, expected",
+    [
+        (["search.keep_epochs=1", "choice.epochs=2"], "search.keep_epochs"),
+        (["infobert.anchor_low=0.9", "infobert.anchor_high=0.5"], "infobert.anchor_low"),
+    ],
+)
+def test_values_that_do_not_go_together(overrides, expected):
+    assert expected in refusal("base", *overrides)

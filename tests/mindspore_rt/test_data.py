@@ -1,22 +1,17 @@
-"""Text in, batches out: files of three kinds, the packaged snippets, tokenisation, buckets."""
+"""Text in, batches out: splits, the packaged snippets, tokenisation, buckets, parts for data-parallel workers."""
 
-import csv
-import io
-import json
 import shutil
 import tarfile
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer, BertTokenizer
+from transformers import AutoTokenizer, BertTokenizer, BertTokenizerFast
 
 from configs import assets, schema
 from configs.errors import UserError
 from configs.run_dir import RunDir, read_lines
-from configs.tasks import TASKS
 from mindspore_rt import data
 
-SINGLE, PAIR = TASKS["sst2"], TASKS["qnli"]
 HARD = [
     "plain words",
     'a "quoted", and\na second line',
@@ -32,90 +27,6 @@ def file(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
-
-
-def refusal(path, task=SINGLE):
-    """The message of the `UserError`; always one line, always naming the file."""
-    with pytest.raises(UserError) as caught:
-        data.read_file(path, task)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-# --- files ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("newline", ["\r\n", "\n"])
-def test_csv_is_rfc_4180(tmp_path, newline):
-    """Whatever Python's writer quotes comes back: commas, quotes, newlines."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator=newline)
-    writer.writerows([["id", "sentence", "label"], *([i, text, i % 2] for i, text in enumerate(HARD))])
-    records = data.read_file(file(tmp_path, "a.csv", stream.getvalue()), SINGLE)
-    assert records == [{"sentence": text, "label": i % 2} for i, text in enumerate(HARD)]
-
-
-def test_tsv_knows_no_quotes(tmp_path):
-    """GLUE's files: a quote is a character like any other, and only a newline ends a row."""
-    texts = ['"opened and never closed', 'closed only"', '""', 'in "the" middle', *HARD[4:]]
-    text = "sentence\tlabel\n" + "".join(f"{t}\t{i % 2}\r\n" for i, t in enumerate(texts))
-    records = data.read_file(file(tmp_path, "a.tsv", text), SINGLE)
-    assert records == [{"sentence": t, "label": i % 2} for i, t in enumerate(texts)]
-
-
-@pytest.mark.parametrize("ascii", [True, False])
-def test_json_lines(tmp_path, ascii):
-    """Also with separators inside a sentence that Unicode counts as line ends."""
-    rows = [{"label": i % 2, "sentence": text, "more": [1]} for i, text in enumerate(HARD)]
-    text = "\n".join(json.dumps(row, ensure_ascii=ascii) for row in rows)
-    for ending in ("", "\n"):
-        records = data.read_file(file(tmp_path, "a.jsonl", text + ending), SINGLE)
-        assert records == [{"sentence": t, "label": i % 2} for i, t in enumerate(HARD)]
-
-
-def test_labels_are_names_or_numbers(tmp_path):
-    text = "sentence,question,label\na,b,entailment\na,b,1\na,b, 0 \na,b,not_entailment\n"
-    records = data.read_file(file(tmp_path, "a.csv", text), PAIR)
-    assert [r["label"] for r in records] == [0, 1, 0, 1]
-    assert list(records[0]) == ["question", "sentence", "label"]  # reading order of the task
-
-
-def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
-    assert data.read_file(file(tmp_path, "a.csv", b"\xef\xbb\xbfsentence,label\nfine,1\n"), SINGLE)
-
-
-@pytest.mark.parametrize(
-    "name, content, expected",
-    [
-        ("a.csv", "text,label\nfine,1\n", ["line 2", "no column 'sentence'", "text, label"]),
-        ("a.csv", 'sentence,label\n"two\nlines",1\nfine,2\n', ["line 4", "'2'", "0 or negative, 1 or positive"]),
-        ("a.csv", 'sentence,label\n"two\nlines",1\nfine\n', ["line 4", "1 fields, the header has 2"]),
-        ("a.csv", "sentence,label\nfine, really,1\n", ["line 2", "3 fields, the header has 2"]),
-        ("a.csv", 'sentence,label\nfine,1\n"open,1\n', ["line 3", "quote"]),
-        ("a.csv", 'sentence,label\n"a" b,1\n', ["line 2", "quote fields"]),
-        ("a.csv", "sentence,label\n  ,1\n", ["line 2", "'sentence'", "no text"]),
-        ("a.csv", "sentence,label\nfine,\n", ["line 2", "unknown label ''"]),
-        ("a.csv", "sentence,label\nfine,-1\n", ["line 2", "unknown label '-1'"]),
-        ("a.csv", "sentence,label\n", ["no rows"]),
-        ("a.csv", "", ["no rows"]),
-        ("a.csv", b"sentence,label\nfine,1\ncaf\xe9,1\n", ["line 3", "UTF-8", "iconv"]),
-        ("a.tsv", "sentence\tlabel\nfine\t1\nfine\ttwice\t1\n", ["line 3", "3 fields, the header has 2"]),
-        ("a.tsv", "sentence\tlabel\nfine\tgreat\n", ["line 2", "unknown label 'great'", "1 or positive"]),
-        ("a.jsonl", '{"sentence": "a", "label": 1}\n{"sentence": \n', ["line 2", "not valid JSON"]),
-        ("a.jsonl", '{"sentence": "a", "label": 1}\n[1]\n', ["line 2", "JSON object"]),
-        ("a.jsonl", '{"sentence": 5, "label": 1}\n', ["line 1", "'sentence'", "no text"]),
-        ("a.jsonl", '{"sentence": "a", "label": null}\n', ["line 1", "unknown label 'None'"]),
-        ("a.txt", "fine", [".csv, .tsv or .jsonl"]),
-    ],
-)
-def test_wrong_files_name_line_and_remedy(tmp_path, name, content, expected):
-    message = refusal(file(tmp_path, name, content))
-    for part in expected:
-        assert part in message
-
-
-def test_a_missing_file(tmp_path):
-    assert "no such file" in refusal(tmp_path / "gone.csv")
 
 
 # --- prepare -------------------------------------------------------------------------------------------------
@@ -231,6 +142,48 @@ def test_own_files(tmp_path):
 def test_impossible_splits(tmp_path, overrides, expected):
     with pytest.raises(UserError, match=expected):
         prepared(tmp_path, *overrides)
+
+
+def test_a_pair_with_own_columns_and_labels(tmp_path):
+    """What the summary says is what the attack and the models go by."""
+    train = file(tmp_path, "a.csv", "rule,case,verdict\n" + "".join(f"r{i},c{i},{'xyz'[i % 3]}\n" for i in range(30)))
+    keys = ["data.text_columns=[rule, case]", "data.label_column=verdict", "data.labels=[x, y, z]"]
+    sizes = ["data.dev_size=6", "data.test_size=6", "data.train_size=null"]
+    run = prepared(tmp_path, "task=custom", f"data.train={train}", *keys, *sizes)
+    texts, labels, summary = data.load_split(run, "train")
+    assert len(texts) == 18 and all(r[1:] == c[1:] and int(r[1:]) % 3 == k for (r, c), k in zip(texts, labels))
+    assert (summary["columns"], summary["labels"], summary["attacked"]) == (["rule", "case"], ["x", "y", "z"], ["case"])
+
+
+def test_test_sentences_are_kept_at_random(tmp_path):
+    """Test sets that are sorted by label, as IMDB's, keep both."""
+    train = file(tmp_path, "train.csv", "text,label\n" + "".join(f"train {i},{i % 2}\n" for i in range(20)))
+    test = file(tmp_path, "test.csv", "text,label\n" + "".join(f"test {i:03d},{i // 500}\n" for i in range(1000)))
+    sizes = ["data.dev_size=5", "data.test_size=100", "data.train_size=null"]
+    run = prepared(tmp_path, "task=imdb", f"data.train={train}", f"data.test={test}", *sizes)
+    texts, labels, _ = data.load_split(run, "test")
+    assert len(set(texts)) == 100 and texts == sorted(texts) and 30 < labels.sum() < 70
+
+
+def test_broken_rows_and_absent_labels_are_reported(tmp_path):
+    rows = "".join(f"a{i}\tb{i}\t{i % 2}\n" for i in range(10))
+    train = file(tmp_path, "train.tsv", f"question1\tquestion2\tis_duplicate\n{rows}torn\nc\t\t0\n")
+    test = file(tmp_path, "test.tsv", "question1\tquestion2\tlabel\na1\tb1\t1\n")
+    sizes = ["data.dev_size=2", "data.test_size=null", "data.train_size=null"]
+    run = prepared(tmp_path, "task=qqp", f"data.train={train}", f"data.test={test}", "data.bad_rows=2", *sizes)
+    _, _, summary = data.load_split(run, "train")
+    skipped, *others = summary["warnings"]
+    assert f"2 broken rows skipped: {train}, line 12: 1 fields" in skipped and "line 13: column 'question2'" in skipped
+    assert "1 texts stand in both" in others[0]
+    assert "no sentence of test has the label not_duplicate" in others
+
+
+def test_one_label_alone_is_refused_before_anything_is_written(tmp_path):
+    train = file(tmp_path, "train.csv", "sentence,label\n" + "".join(f"s{i},1\n" for i in range(9)))
+    sizes = ["data.dev_size=2", "data.test_size=2", "data.train_size=null"]
+    with pytest.raises(UserError, match=f"{train}: all 5 training sentences have the label 'positive'"):
+        prepared(tmp_path / "runs", "task=sst2", f"data.train={train}", *sizes)
+    assert not (tmp_path / "runs").exists()
 
 
 # --- tokenisation --------------------------------------------------------------------------------------------
@@ -349,3 +302,57 @@ def test_token_types_mark_the_second_part(batches):
 def test_dtypes_of_tensors(batches):
     kinds = [str(t.dtype) for t in batches.batch(np.arange(8)).tensors()]
     assert kinds == ["Int32", "Float32", "Int32", "Float32"]
+
+
+def test_pairs_keep_their_segments(packaged_model):
+    """Ids, segments and mask of a batch are those of transformers' fast tokenizer, padded to the same length."""
+    random, length = np.random.default_rng(1), 40
+    words = np.array("good film , it 's a long-winded naïve comedy of 1999 !".split())
+    texts = [tuple(" ".join(random.choice(words, random.integers(1, 50))) for _ in range(2)) for _ in range(16)]
+    batches = data.Batches(texts, np.zeros(16, int), 2, data.load_tokenizer(packaged_model, length), length, 16, seed=0)
+    batch = batches.batch(np.arange(16))
+    cut = {"truncation": "longest_first", "padding": "max_length", "max_length": length}
+    theirs = BertTokenizerFast.from_pretrained(packaged_model)
+    expected = theirs(*map(list, zip(*texts)), **cut, return_tensors="np")
+    assert batch.ids.shape == (16, length) and any(sum(map(len, t)) > 3 * length for t in texts)
+    np.testing.assert_array_equal(batch.ids, expected["input_ids"])
+    np.testing.assert_array_equal(batch.token_types, expected["token_type_ids"])
+    np.testing.assert_array_equal(batch.attention_mask, expected["attention_mask"])
+
+
+def test_lengths_are_those_of_an_epoch(batches):
+    for epoch in range(3):
+        assert batches.lengths(epoch) == sorted({batches.batch(i).ids.shape[1] for i in batches.epoch(epoch)})
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8, 16])
+def test_workers_take_equal_parts_of_every_batch(batches, ranks):
+    """Every sentence once, parts of one shape, and the mean over the workers is the whole batch's, also of the last
+    batch of 3 sentences: for a loss that is a sum over rows weighted by their targets, and its gradient alike."""
+    values = np.random.default_rng(2).standard_normal((83, 3))  # minus log probabilities of each sentence
+    for indices in batches.epoch(0):
+        whole, parts = batches.batch(indices), [batches.batch(indices, rank, ranks) for rank in range(ranks)]
+        assert sorted(np.concatenate([part.indices for part in parts])) == sorted(indices)
+        assert {part.ids.shape for part in parts} == {(-(-8 // ranks), whole.ids.shape[1])}
+        assert max(len(p.indices) for p in parts) - min(len(p.indices) for p in parts) <= 1
+
+        def loss(batch):
+            rows = np.zeros(batch.targets.shape)
+            rows[: len(batch.indices)] = values[batch.indices]
+            return (batch.targets * rows).sum()
+
+        assert np.mean([loss(part) for part in parts]) == pytest.approx(loss(whole))
+        for part in parts:
+            for row, index in enumerate(part.indices):
+                there = list(whole.indices).index(index)
+                np.testing.assert_array_equal(part.ids[row], whole.ids[there])
+                np.testing.assert_array_equal(part.token_types[row], whole.token_types[there])
+
+
+def test_many_texts_are_tokenised_in_parts(packaged_model, monkeypatch):
+    texts = [(f"film {i}",) for i in range(10)]
+    tokenizer = data.load_tokenizer(packaged_model, 16)
+    whole = data.Batches(texts, np.zeros(10, int), 2, tokenizer, 16, 4, seed=0)
+    monkeypatch.setattr(data, "TOKENISED_AT_ONCE", 3)
+    parts = data.Batches(texts, np.zeros(10, int), 2, tokenizer, 16, 4, seed=0)
+    assert [list(i) for i in parts.ids] == [list(i) for i in whole.ids] and len(whole.ids) == 10

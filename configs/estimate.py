@@ -1,0 +1,131 @@
+"""How long an experiment may take and how much room it needs, before it starts. Rough on purpose: counts of
+multiplications, divided by the speed that this machine has shown in jobs that are done."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+
+from configs import assets, schema
+from configs.methods import METHODS, of_kind
+from configs.run_dir import RunDir
+
+BERT_BASE = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
+START = 12.0  # seconds to start a process and to compile its graphs
+ATTACK = {"textfooler": 200, "textbugger": 150, "bertattack": 400}  # victim queries for one sentence, roughly
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def search_space(shapes: dict, settings: schema.Search) -> str:
+    """What a search needs: scores, gradients and both moments in memory, scores on disk."""
+    scores = sum(math.prod(shape) for shape in shapes.values())
+    epochs = min(settings.epochs, settings.keep_epochs or settings.epochs)
+    return (
+        f"{scores:,} masks: {16 * scores / 1e9:.2f} GB for scores, gradients and moments, {4 * scores / 1e6:.0f} MB on disk for "
+        f"each of {epochs} kept epochs (search.keep_epochs), {12 * scores / 1e6:.0f} MB for the checkpoint"
+    )
+
+
+class Estimator:
+    """Times of the jobs of one experiment. `basis` says what they rest on."""
+
+    def __init__(self, run: RunDir):
+        self.run, self.config = run, run.config
+        shape = _model_shape(self.config)
+        hidden = shape["hidden_size"]
+        layers = self.config.layers or shape["num_hidden_layers"]
+        self.weights = layers * (4 * hidden * hidden + 2 * hidden * shape["intermediate_size"]) + hidden * hidden
+        self.sentences, self.tokens = _data(run)
+        self.rate, self.basis = self._rate()
+
+    def work(self, job) -> float:
+        """Multiplications of a training job: two for each weight and token forwards, four backwards."""
+        if job.stage in ("prepare", "draw"):
+            return 0.0
+        if job.stage == "prune":
+            settings = getattr(self.config, job.model)
+            times = max(1, math.ceil(max(self.config.sparsities) / settings.share - 1e-9))
+        else:
+            settings, times = getattr(self.config, METHODS[job.method].training if job.method else "search"), 1
+        steps = settings.epochs * -(-self.sentences // settings.batch_size)
+        steps = min(steps, settings.max_steps or steps)
+        passes = 1 if job.model == "search_no_adversary" else getattr(settings, "ascent_steps", 1)
+        passes *= 2 if job.method == "infobert" else 1
+        return 6.0 * self.weights * self.tokens * steps * settings.batch_size * passes * times
+
+    def seconds(self, job) -> float:
+        return START + self.work(job) / self.rate if self.work(job) else 5.0
+
+    def attacks(self) -> list[tuple[str, str, float]]:
+        """Stage, what is counted, seconds left, of the two attack stages."""
+        config, seeds, models = self.config, len(self.config.seeds), len(self.run.models())
+        one = 2.0 * self.weights * self.tokens / self.rate / config.attack.workers * 2  # seconds for one query
+        here = sum(ATTACK.get(recipe, 300) for recipe in config.attack.recipes)
+        found = []
+        candidates = len(self.run.candidates()) if self._chooses() else 0
+        if candidates > 1 and not self.run.choice.is_file():
+            count = candidates * seeds * config.choice.examples
+            found.append(("choose", f"{count} dev sentences", count * ATTACK.get(config.choice.recipe, 300) * one))
+        count = models * seeds * config.attack.examples
+        done = len(list(self.run.root.glob("seed-*/attacks/*/*/manifest.json")))
+        share = max(0.0, 1 - done / (models * seeds * (len(config.attack.recipes) + 1)))
+        text = f"{models * seeds} models, {config.attack.examples} sentences, {len(config.attack.recipes)} attacks"
+        found.append(("attack", text, share * count * here * one))
+        return found
+
+    def _chooses(self) -> bool:
+        return "robust" in self.config.methods or bool(of_kind(self.config.methods, "control"))
+
+    def space(self) -> list[str]:
+        """Room on disk, where that is worth a line."""
+        search, seeds = self.config.search, len(self.config.seeds)
+        epochs = min(search.epochs, search.keep_epochs or search.epochs)
+        if not self._chooses():
+            return []
+        return [f"  disk: about {4 * self.weights * epochs * seeds / 1e9:.1f} GB of mask scores, {epochs} epochs of each "
+                f"seed's search (search.keep_epochs keeps fewer)"]
+
+    def _rate(self) -> tuple[float, str]:
+        """Multiplications a second of training."""
+        from configs import plan
+
+        done = [(self.work(job), _seconds(job.directory)) for job in plan.jobs(self.run) if job.done]
+        done = [(work, seconds - START) for work, seconds in done if work and seconds > 2 * START]
+        if done:
+            return sum(w for w, _ in done) / sum(s for _, s in done), f"measured on {len(done)} finished jobs"
+        a = np.ones((768, 768), np.float32)
+        a @ a
+        started = time.perf_counter()
+        for _ in range(10):
+            a @ a
+        # Half of a bare product's speed is what a training step reaches.
+        return 10 * 2 * 768**3 / (time.perf_counter() - started) / 2, "guessed from one matrix product"
+
+
+def _seconds(directory: Path) -> float:
+    return float(json.loads((directory / "manifest.json").read_text(encoding="utf-8")).get("seconds", 0))
+
+
+def _model_shape(config: schema.Experiment) -> dict:
+    directory = assets.path("minilm") if config.model == "packaged" else Path(config.model)
+    file = directory / "config.json"
+    return {**BERT_BASE, **json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else BERT_BASE
+
+
+def _data(run: RunDir) -> tuple[int, float]:
+    """Training sentences and mean padded tokens of one, as far as known before `prepare`."""
+    config, summary = run.config.data, run.data / "summary.json"
+    if not summary.is_file():
+        return config.train_size or 60_000, config.max_length / 2
+    split = json.loads(summary.read_text(encoding="utf-8"))["splits"]["train"]
+    words = sum((int(name.split("-")[0]) + 5) * count for name, count in split["length"].items()) / split["count"]
+    return split["count"], min(config.max_length, 1.4 * words + 10)

@@ -1,0 +1,93 @@
+"""The plan: what an experiment consists of, in order, shared between methods."""
+
+import pytest
+
+from configs import estimate, plan, schema
+from configs.methods import METHODS, of_kind, sources
+from configs.run_dir import RunDir, write_json
+
+
+def run_of(tmp_path, *overrides):
+    return RunDir(schema.load("tiny", [*overrides]), tmp_path)
+
+
+def names(run):
+    return [f"{job.stage} {job.name}" for job in plan.jobs(run)]
+
+
+def test_the_default_experiment(tmp_path):
+    assert names(run_of(tmp_path)) == [
+        "prepare data", "finetune seed-1/finetune", "search seed-1/search", "draw seed-1/robust-0.30",
+        "retrain seed-1/robust-0.30",
+    ]
+    assert plan.stages(run_of(tmp_path)) == [
+        "prepare", "finetune", "search", "draw", "retrain", "choose", "attack", "report"
+    ]
+
+
+def test_methods_share_their_stages(tmp_path):
+    """All twelve, two seeds, two sparsities: one prepare, and for each seed one fine-tuning and one search of a kind."""
+    run = run_of(tmp_path, "methods=all", "seeds=[1,2]", "sparsities=[0.3,0.5]")
+    jobs = plan.jobs(run)
+    assert len({job.name + job.stage for job in jobs}) == len(jobs)
+    count = {stage: sum(job.stage == stage for job in jobs) for stage in plan.HALVES}
+    tickets = len(of_kind(list(METHODS), "ticket"))
+    assert count == {
+        "prepare": 1, "finetune": 2 * 4, "search": 2 * 2, "prune": 2 * 2, "draw": 2 * 2 * tickets,
+        "retrain": 2 * 2 * tickets, "choose": 0, "control": 2 * 4, "attack": 0, "report": 0,
+    }
+    order = [list(plan.HALVES).index(job.stage) for job in jobs]
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize(
+    "methods, needed",
+    [
+        ("[freelb]", ["finetune seed-1/freelb"]),
+        ("[lth]", ["prune seed-1/lth", "draw seed-1/lth-0.30", "retrain seed-1/lth-0.30"]),
+        ("[robust_no_adversary]", ["finetune seed-1/finetune", "search seed-1/search_no_adversary",
+                                   "draw seed-1/robust_no_adversary-0.30", "retrain seed-1/robust_no_adversary-0.30"]),
+        ("[random]", ["finetune seed-1/finetune", "search seed-1/search", "draw seed-1/robust-0.30",
+                      "retrain seed-1/robust-0.30", "control seed-1/random-0.30"]),
+    ],
+)
+def test_a_method_brings_what_it_needs_and_no_more(tmp_path, methods, needed):
+    assert names(run_of(tmp_path, f"methods={methods}")) == ["prepare data", *needed]
+
+
+def test_controls_follow_the_choice(tmp_path):
+    run = run_of(tmp_path, "methods=[robust,random]", "sparsities=[0.3,0.5]")
+    write_json(run.choice, {"chosen": {"model": "robust-0.50", "sparsity": 0.5, "epochs_back": 0}})
+    assert names(run)[-1] == "control seed-1/random-0.50"
+
+
+def test_every_ticket_has_a_source():
+    assert sources(["lth", "robust", "robust_no_adversary", "robust_no_mask_learning"]) == [
+        "lth", "search", "adversarial_pruning", "search_no_adversary"
+    ]
+    assert sources(["finetune"]) == [] and sources(["robust_no_structure"]) == ["search"]
+
+
+def test_the_estimate_counts_what_training_multiplies(tmp_path):
+    """64 sentences, one layer of MiniLM: six multiplications for each weight, token and pass."""
+    run = run_of(tmp_path, "methods=all")
+    guess = estimate.Estimator(run)
+    weights = 12 * 384 * 384 + 384 * 384
+    assert guess.weights == weights
+    work = {job.model: guess.work(job) for job in plan.jobs(run)}
+    assert work["finetune"] == pytest.approx(6 * weights * guess.tokens * 4 * 16)
+    assert work["freelb"] == 2 * work["finetune"]  # K = 2
+    assert work["infobert"] == 4 * work["finetune"]  # two gradients a pass
+    assert work["search"] == 2 * work["search_no_adversary"]
+    assert work["lth"] == 3 * work["finetune"]  # three rounds to 30%
+
+
+def test_finished_jobs_set_the_speed(tmp_path):
+    run = run_of(tmp_path)
+    job = next(job for job in plan.jobs(run) if job.model == "finetune")
+    write_json(job.directory / "manifest.json", {"seconds": estimate.START + 30})
+    guess = estimate.Estimator(run)
+    assert guess.seconds(job) == pytest.approx(estimate.START + 30)
+    assert "1 finished" in guess.basis
+    shown = plan.show(run)
+    assert "finetune  seed-1/finetune" in shown and "done" in shown and "about" in shown

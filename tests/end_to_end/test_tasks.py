@@ -1,0 +1,48 @@
+"""Each of the six tasks from files in its own format, and a pair with three labels through the whole command line."""
+
+import numpy as np
+import pytest
+import six_tasks
+from transformers import AutoTokenizer
+
+from configs import schema
+from configs.run_dir import RunDir, read_json, read_lines
+from configs.tasks import TASKS
+from mindspore_rt import data
+
+
+@pytest.mark.parametrize("task", six_tasks.TASKS)
+def test_files_become_batches(task, tmp_path, packaged_model):
+    """All labels, columns and texts arrive; a batch is what transformers makes of them."""
+    keys = [*six_tasks.write_files(task, tmp_path), *six_tasks.SMALL]
+    run = RunDir(schema.load(task, keys), tmp_path / "runs")
+    summary = data.prepare(run.config, run)
+    assert {name: split["count"] for name, split in summary["splits"].items()} == {"train": 32, "dev": 8, "test": 6}
+    assert summary["columns"] == list(TASKS[task].columns)
+    assert all(summary["splits"]["train"]["labels"].values()) and not any(summary["duplicates"].values())
+    assert len(summary["warnings"]) == (task == "qqp")  # its torn rows
+
+    texts, labels, _ = data.load_split(run, "test")
+    assert list(labels) == [i % len(summary["labels"]) for i in range(6)] or task == "imdb"  # by folder there
+    batches = data.Batches(texts, labels, len(summary["labels"]), data.load_tokenizer(packaged_model, 16), 16, 6, 0)
+    batch = batches.batch(np.arange(6))
+    cut = {"truncation": "longest_first", "padding": "max_length", "max_length": 16}
+    expected = AutoTokenizer.from_pretrained(packaged_model)(*map(list, zip(*texts)), **cut)
+    np.testing.assert_array_equal(batch.ids, expected["input_ids"])
+    np.testing.assert_array_equal(batch.token_types, expected["token_type_ids"])
+    assert (batch.token_types.any() == (len(summary["columns"]) == 2)).all()
+
+
+def test_files_become_a_report(tmp_path, tiny_bert, capfd):
+    """MNLI: pairs, three labels; only the hypothesis is attacked."""
+    with six_tasks.run("mnli", tmp_path, str(tiny_bert)) as run:
+        output = capfd.readouterr().out
+        assert "missing" not in output and (run.report / "report.md").is_file()
+        found = 0
+        for victim in run.victims(1):
+            config = read_json(run.model(1, victim) / "config.json")
+            assert list(config["label2id"]) == ["entailment", "neutral", "contradiction"]
+            for record in read_lines(run.attack(1, victim) / "textfooler" / "results.jsonl"):
+                assert record["original"]["premise"] == record["perturbed"]["premise"]
+                found += 1
+        assert found == 2 * len(run.victims(1)) == 4
