@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings say nothing a user can act on
 
-from configs import schema  # noqa: E402
-from configs.errors import UserError, command  # noqa: E402
-from configs.run_dir import RunDir  # noqa: E402
+from configs import plan, schema  # noqa: E402
+from configs.errors import StopRequest, UserError, command  # noqa: E402
+from configs.run_dir import OWNER, RunDir, only_one  # noqa: E402
 
 STAGES = {
     "prepare": "write normalised train, dev and test splits",
-    "finetune": "fine-tune the pre-trained model",
+    "finetune": "train the models that keep all weights: finetune, finetune_long, freelb, infobert",
     "search": "learn the masks of the fine-tuned model on the adversarial loss",
+    "prune": "prune by magnitude, round by round (lth, robust_no_mask_learning)",
     "draw": "draw tickets at the asked sparsities",
     "retrain": "fine-tune every ticket from the pre-trained weights",
-    "run": "all of the above, in order",
+    "control": "train the controls of the chosen ticket (random, robust_no_initialization ...)",
+    "convert": "from one format of models and tickets to another; see convert --help",
 }
 
 
@@ -33,48 +38,102 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("stage", choices=STAGES, metavar="STAGE", help="one of the stages below")
     result.add_argument("config", metavar="CONFIG", help="name of a file in configs/ (demo, sst2 ...), or a YAML file")
     result.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the configuration")
+    result.add_argument("--only", metavar="JOB", help="one job of the stage, such as seed-1/freelb")
     return result
 
 
-def use_device(device: str) -> None:
-    """Select CPU, GPU or Ascend. Raises `UserError` if it is not there."""
+def use_device(device: str, jit_level: str = "O0") -> None:
+    """Select CPU, GPU or Ascend. Raises `UserError` with what is needed and what is there."""
     import mindspore as ms
 
+    from mindspore_rt import parallel
+
+    needs = {
+        "GPU": "CUDA 11.1 or 11.6 with cuDNN 8.0 or 8.5",
+        "Ascend": "CANN 8.2.RC1 with its driver and firmware",
+        "CPU": "a CPU build",
+    }
     try:
         ms.set_device(device)
-        ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
-    except (RuntimeError, ValueError):
-        needs = {
-            "GPU": "CUDA 11.1 or 11.6 with cuDNN 8.0 or 8.5",
-            "Ascend": "CANN 8.2.RC1 with its driver and firmware",
-            "CPU": "a CPU build",
-        }
+        ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": jit_level})
+        parallel.start()
+    except (RuntimeError, ValueError) as error:
+        found = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"device: {device} is not available here; MindSpore {ms.__version__} needs {needs[device]}"
+            f"device: {device} is not available here; MindSpore {ms.__version__} needs {needs[device]}; "
+            f"it says: {found}"
         ) from None
 
 
 @command
 def main() -> int:
+    if sys.argv[1:2] == ["convert"]:
+        from mindspore_rt import convert
+
+        return convert.main(sys.argv[2:])
     arguments = parser().parse_args()
     config = schema.load(arguments.config, arguments.overrides)
-    use_device(config.device)
+    run = RunDir(config)
+    jobs = [job for job in plan.jobs(run) if job.stage == arguments.stage]
+    if arguments.only:
+        jobs = [job for job in jobs if job.name == arguments.only]
+        if not jobs:
+            raise UserError(f"--only {arguments.only}: the stage {arguments.stage} of {config.name} has no such job")
+    with only_one(run) if leads() else contextlib.nullcontext():
+        run.save_config()
+        left = [job for job in jobs if not job.done]
+        trains = arguments.stage not in ("prepare", "draw")
+        apart = trains and not arguments.only and (len(left) > 1 or (left and config.workers > 1))
+        status = run_here(config, run, [job for job in jobs if job.done] if apart else jobs)
+        return run_apart(config, left, arguments) if apart else status
+
+
+def leads() -> bool:
+    """True for rank 0 of data-parallel processes, and without any."""
+    return os.environ.get("RANK_ID", "0") == "0"
+
+
+def run_here(config: schema.Experiment, run: RunDir, jobs: list[plan.Job]) -> int:
+    """Run jobs in this process; those that are done are checked against the configuration and skipped."""
+    if not jobs:
+        return 0
+    use_device(config.device, config.jit_level)
     from mindspore_rt import stages
 
-    run = RunDir(config)
-    run.save_config()
-    if arguments.stage == "run":
-        stages.run_all(config, run)
-    elif arguments.stage == "prepare":
-        stages.prepare(config, run)
-    elif arguments.stage == "finetune" or "robust" in config.methods:
-        for seed in config.seeds:
-            if arguments.stage == "retrain":
-                for sparsity in config.sparsities:
-                    stages.retrain(config, run, seed, sparsity)
-            else:
-                getattr(stages, arguments.stage)(config, run, seed)
+    for job in jobs:
+        stages.do(config, run, job)
     return 0
+
+
+def run_apart(config: schema.Experiment, jobs: list[plan.Job], arguments) -> int:
+    """A process for each job: MindSpore gives the memory of its graphs back only when one ends."""
+    environment = {**os.environ, OWNER: str(os.getpid())}
+    python = [sys.executable]
+    if config.workers > 1:
+        # msrun starts "python": the one beside it.
+        here, count = Path(sys.executable).parent, config.workers
+        environment["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", "")])
+        python = [str(here / "msrun"), f"--worker_num={count}", f"--local_worker_num={count}", "--join=True",
+                  f"--log_dir={RunDir(config).root / 'workers'}", "python"]
+    for job in jobs:
+        command = [*python, "-m", "mindspore_rt", job.stage, arguments.config, *arguments.overrides, "--only", job.name]
+        with StopRequest() as request, subprocess.Popen(command, env=environment) as child:
+            status = _wait(child, request)
+        if status:
+            return status
+    return 0
+
+
+def _wait(child: subprocess.Popen, request: StopRequest) -> int:
+    """Exit status of a child that is told of a stop request once."""
+    told = False
+    while True:
+        try:
+            return child.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            if request.made and not told:
+                child.send_signal(request.number)
+                told = True
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
-"""What is minimised: one class an objective, each with one compiled forward-backward graph.
+"""What is minimised: one class an objective, each with a compiled forward-backward graph.
 
 An objective has `step(batch, index) -> dict of floats`, one update of the parameters, and `state()`, every
-array that a checkpoint must hold.
+array that a checkpoint must hold. InfoBERT, the longest, has a module of its own.
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from configs import schema
-from mindspore_rt import adversary, gate, noise
+from mindspore_rt import adversary, gate, noise, parallel
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.data import Batch
-from mindspore_rt.optimizer import AdamW, clip_scale, linear_schedule, no_decay
+from mindspore_rt.optimizer import AdamW, clip_factor, linear_schedule, no_decay
+
+LOSS_SCALE = 1024.0  # keeps small gradients of float16 matmuls above their smallest number
 
 
 def cross_entropy(logits, targets):
@@ -33,129 +37,226 @@ class FineTuning:
         total_steps: int,
         seed: int,
         masks: dict[str, np.ndarray] | None = None,
+        rank: int = 0,
     ):
         self.model, self.settings, self.total_steps = model, settings, total_steps
-        self.noise = noise.noise_for(seed)
-        names, parameters = zip(*model.weights().items(), strict=True)
-        self.optimizer = AdamW(parameters, settings.weight_decay, [not no_decay(n) for n in names])
-        self.graph = self._compile(names, parameters, masks or {})
+        self.noise = noise.noise_for(seed, rank)
+        self.update = WeightUpdate(model, settings, masks or {})
+        self.graph = self._compile()
 
-    def _compile(self, names, parameters, masks):
-        model, optimizer, clip_norm = self.model, self.optimizer, self.settings.clip_norm
-        keep = [
-            Parameter(masks[n].astype(np.float32), name=f"{n}.keep", requires_grad=False) if n in masks else None
-            for n in names
-        ]
+    def _compile(self):
+        model, update, scale = self.model, self.update, loss_scale(self.model)
 
         def loss_of(ids, attention_mask, token_types, targets, draws):
-            return cross_entropy(model(model.embed(ids), attention_mask, token_types, draws), targets)
+            return cross_entropy(model(model.embed(ids), attention_mask, token_types, draws), targets) * scale
 
-        value_and_grad = ms.value_and_grad(loss_of, None, weights=list(parameters))
+        value_and_grad = ms.value_and_grad(loss_of, None, weights=list(update.parameters))
 
         @ms.jit
-        def update(ids, attention_mask, token_types, targets, draws, rates):
+        def step(ids, attention_mask, token_types, targets, draws, rates):
             loss, gradients = value_and_grad(ids, attention_mask, token_types, targets, draws)
-            gradients = tuple(g if k is None else g * k for g, k in zip(gradients, keep))
-            if clip_norm > 0:
-                scale = clip_scale(gradients, clip_norm)
-                gradients = tuple(g * scale for g in gradients)
-            optimizer(gradients, rates)
-            return loss
+            return loss / scale, update(gradients, rates)
 
-        return update
+        return step
 
     def step(self, batch: Batch, index: int) -> dict[str, float]:
         rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
         draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index)
-        loss = self.graph(*batch.tensors(), draws, self.optimizer.rates(rate, index + 1))
-        return {"loss": float(loss.asnumpy()), "learning_rate": rate}
+        loss, norm = self.graph(*batch.tensors(), draws, self.update.optimizer.rates(rate, index + 1))
+        return {"loss": value(loss), "gradient_norm": value(norm), "learning_rate": rate}
 
     def state(self) -> dict[str, Parameter]:
-        return {**self.model.weights(), **self.optimizer.state()}
+        return {**self.model.weights(), **self.update.optimizer.state()}
 
 
-class RobustSearch:
-    """Adversarial loss of the masked model plus lambda times the L0 term (Eq. 8), in FreeLB's form (section 4.4).
+class WeightUpdate(nn.Cell):
+    """One AdamW update of all weights from their gradients: averaged over the workers, masked, clipped."""
 
-    One step: K forward-backward passes on one batch, the perturbation climbing in between, fresh mask and
-    dropout noise each time; the mask gradients of loss / K add up, are clipped, get the gradient of
-    lambda R(m), and make one AdamW update. The weights are frozen. The graph of one pass is compiled once and
-    called K times: unrolled, it would take twice the memory.
+    def __init__(self, model: BertClassifier, settings: schema.Training, masks: dict[str, np.ndarray]):
+        super().__init__(auto_prefix=False)
+        names, parameters = zip(*model.weights().items(), strict=True)
+        self.parameters, self.clip_norm, self.scale = parameters, settings.clip_norm, loss_scale(model)
+        decays, keep = [not no_decay(n) for n in names], [masks.get(n) for n in names]
+        self.optimizer = AdamW(parameters, settings.weight_decay, decays, keep)
+        self.average = parallel.average(parameters)
+
+    def construct(self, gradients, rates):
+        """Returns the global norm before clipping."""
+        gradients = self.average(gradients)
+        norm = self.optimizer.norm(gradients) / self.scale
+        self.optimizer(gradients, rates, clip_factor(norm, self.clip_norm) / self.scale)
+        return norm
+
+
+class Ascents:
+    """FreeLB's form of an adversarial objective (section 4.4; Zhu et al. 2020).
+
+    One step: K forward-backward passes on one batch, the perturbation climbing in between; the gradients of loss / K
+    add up in `total`, and one update follows. The graph of one pass is compiled once and called K times: unrolled, it
+    would take twice the memory.
     """
 
-    def __init__(self, model: BertClassifier, settings: schema.Search, total_steps: int, seed: int):
-        self.model, self.settings, self.total_steps, self.seed = model, settings, total_steps, seed
-        self.noise = noise.noise_for(seed)
-        self.scores = model.log_alpha()
-        self.optimizer = AdamW(self.scores, settings.weight_decay, [True] * len(self.scores))
+    def __init__(self, model: BertClassifier, settings, seed: int, rank: int, trained: list[Parameter]):
+        self.model, self.settings, self.seed, self.rank = model, settings, seed, rank
+        self.noise = noise.noise_for(seed, rank)
+        self.trained = list(trained)
         self.total = [Parameter(np.zeros(p.shape, np.float32), name=f"{p.name}.grad", requires_grad=False)
-                      for p in self.scores]
-        self.ascent, self.update = self._compile_pass(), self._compile_update()
+                      for p in self.trained]
+        self.ascent = self._compile_pass()
 
     def _compile_pass(self):
-        model, settings, total = self.model, self.settings, self.total
-        count, assign_add = len(self.scores), ops.AssignAdd()
+        model, settings, total, scale = self.model, self.settings, self.total, loss_scale(self.model)
+        count, assign_add = len(total), ops.AssignAdd()
 
-        def loss_of(delta, embeddings, attention_mask, token_types, targets, draws):
-            logits = model(embeddings + delta, attention_mask, token_types, draws)
-            return cross_entropy(logits, targets) / settings.ascent_steps
+        def loss_of(delta, ids, attention_mask, token_types, targets, draws):
+            logits = model(model.embed(ids) + delta, attention_mask, token_types, draws)
+            return cross_entropy(logits, targets) * (scale / settings.ascent_steps)
 
-        value_and_grad = ms.value_and_grad(loss_of, 0, weights=self.scores)
+        value_and_grad = ms.value_and_grad(loss_of, 0, weights=self.trained)
 
         @ms.jit
         def one_pass(ids, attention_mask, token_types, targets, delta, draws):
-            loss, (slope, gradients) = value_and_grad(
-                delta, model.embed(ids), attention_mask, token_types, targets, draws
-            )
+            loss, (slope, gradients) = value_and_grad(delta, ids, attention_mask, token_types, targets, draws)
             for i in range(count):
                 assign_add(total[i], gradients[i])
-            return loss, adversary.ascend(delta, slope, settings.ascent_rate, settings.max_norm)
+            return loss / scale, adversary.ascend(delta, slope / scale, settings.ascent_rate, settings.max_norm)
 
         return one_pass
 
+    def climb(self, batch: Batch, index: int, fresh: bool) -> float:
+        """All K passes of update `index`; the adversarial loss. `fresh` noise at every pass, or the same at all."""
+        settings, tensors = self.settings, batch.tensors()
+        delta = self.start(batch, index)
+        loss = 0.0
+        for ascent in range(settings.ascent_steps):
+            draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index, ascent if fresh else 0)
+            part, delta = self.ascent(*tensors, delta, draws)
+            loss += value(part)
+        return loss
+
+    def start(self, batch: Batch, index: int) -> Tensor:
+        shape = (*batch.ids.shape, self.model.config.hidden_size)
+        size = self.settings.initial_norm
+        return Tensor(adversary.start(shape, batch.attention_mask, size, self.seed, index, self.rank))
+
+
+class FreeLB(Ascents):
+    """Adversarial training of all weights. The dropout mask stays the same over the K passes. With `masks`, pruned
+    weights stay exactly zero."""
+
+    def __init__(
+        self,
+        model: BertClassifier,
+        settings: schema.AdversarialTraining,
+        total_steps: int,
+        seed: int,
+        masks: dict[str, np.ndarray] | None = None,
+        rank: int = 0,
+    ):
+        super().__init__(model, settings, seed, rank, list(model.weights().values()))
+        self.total_steps = total_steps
+        self.update = WeightUpdate(model, settings, masks or {})
+        self.apply = self._compile_update()
+
     def _compile_update(self):
-        scores, total, optimizer = self.scores, self.total, self.optimizer
-        clip_norm, masks, assign = self.settings.clip_norm, sum(p.size for p in self.scores), ops.Assign()
+        total, update, optimizer = tuple(self.total), self.update, self.update.optimizer
+
+        @ms.jit
+        def apply(rates):
+            norm = update(total, rates)
+            optimizer.clear(total)
+            return norm
+
+        return apply
+
+    def step(self, batch: Batch, index: int) -> dict[str, float]:
+        loss = self.climb(batch, index, fresh=False)
+        rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
+        norm = self.apply(self.update.optimizer.rates(rate, index + 1))
+        return {"adversarial_loss": loss, "gradient_norm": value(norm), "learning_rate": rate}
+
+    def state(self) -> dict[str, Parameter]:
+        return {**self.model.weights(), **self.update.optimizer.state()}
+
+
+class RobustSearch(Ascents):
+    """Adversarial loss of the masked model plus lambda times the L0 term (Eq. 8): the masks are learned, the weights
+    are frozen. Mask and dropout noise are fresh at every pass.
+
+    Where `compat` is `official`, this follows the official code where it departs from the paper:
+    the pair's segments are dropped; the L0 term is the mean of the matrices' means; lambda's schedule runs three
+    times too fast; and the weights' gradients, which it computes, never zeroes and never uses, count in the clip and
+    are scaled by it.
+    """
+
+    def __init__(
+        self,
+        model: BertClassifier,
+        settings: schema.Search,
+        total_steps: int,
+        seed: int,
+        compat: str = "paper",
+        rank: int = 0,
+    ):
+        self.official, self.total_steps = compat == "official", total_steps
+        self.scores = model.log_alpha()
+        stale = list(model.weights().values()) if self.official else []
+        super().__init__(model, settings, seed, rank, self.scores + stale)
+        self.optimizer = AdamW(self.scores, settings.weight_decay, [True] * len(self.scores))
+        self.update = self._compile_update()
+
+    def _compile_update(self):
+        scores, optimizer, count = self.scores, self.optimizer, len(self.scores)
+        total, stale = tuple(self.total[:count]), tuple(self.total[count:])
+        masks, assign, clip_norm = sum(p.size for p in scores), ops.Assign(), self.settings.clip_norm
+        share = [1 / (count * p.size) if self.official else 1 / masks for p in scores]
+        average, scale = parallel.average(scores), loss_scale(self.model)
 
         @ms.jit
         def update(l0_weight, rates):
-            gradients = tuple(total)
-            if clip_norm > 0:
-                scale = clip_scale(gradients, clip_norm)
-                gradients = tuple(g * scale for g in gradients)
-            gradients = tuple(g + gate.l0_gradient(a) * (l0_weight / masks) for g, a in zip(gradients, scores))
-            optimizer(gradients, rates)
-            for gradient in total:
-                assign(gradient, ops.zeros_like(gradient))
-            return l0_weight
+            gradients = average(total)
+            norm = optimizer.norm(gradients, stale) / scale
+            factor = clip_factor(norm, clip_norm)
+            optimizer(gradients, rates, factor / scale, tuple(l0_weight * s for s in share))
+            optimizer.clear(total)
+            for gradient in stale:
+                assign(gradient, gradient * factor)
+            return norm
 
         return update
 
     def l0_weight(self, index: int) -> float:
         """lambda at update `index`: 0 for the first `l0_start` of all steps, then a linear rise over `l0_ramp`."""
         settings = self.settings
-        since = index - settings.l0_start * self.total_steps
+        # The official code counts the three inputs of a batch where it means batches, and counts before it asks.
+        done = 3 * (index + 1) if self.official else index
+        since = done - settings.l0_start * self.total_steps
         ramp = settings.l0_ramp * self.total_steps
         share = 1.0 if since >= ramp else max(0.0, since / ramp)
         return settings.l0_weight * share
 
     def step(self, batch: Batch, index: int) -> dict[str, float]:
-        settings, hidden = self.settings, self.model.config.hidden_size
-        shape = (*batch.ids.shape, hidden)
-        delta = Tensor(adversary.start(shape, batch.attention_mask, settings.initial_norm, self.seed, index))
-        loss = 0.0
-        for ascent in range(settings.ascent_steps):
-            draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index, ascent)
-            part, delta = self.ascent(*batch.tensors(), delta, draws)
-            loss += float(part.asnumpy())
-        rate = settings.learning_rate * linear_schedule(index, self.total_steps, settings.warmup)
+        if self.official:
+            batch = dataclasses.replace(batch, token_types=np.zeros_like(batch.token_types))
+        loss = self.climb(batch, index, fresh=True)
+        rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
         l0_weight = self.l0_weight(index)
-        self.update(Tensor(np.float32(l0_weight)), self.optimizer.rates(rate, index + 1))
-        return {"adversarial_loss": loss, "learning_rate": rate, "l0_weight": l0_weight}
+        norm = self.update(Tensor(np.float32(l0_weight)), self.optimizer.rates(rate, index + 1))
+        figures = {"adversarial_loss": loss, "gradient_norm": value(norm)}
+        return {**figures, "learning_rate": rate, "l0_weight": l0_weight}
 
     def metrics(self) -> dict[str, float]:
-        """L0 term and shares of settled masks, for the log."""
+        """L0 term and shares of settled and of pruned masks, for the log."""
         return gate.mask_statistics([p.asnumpy() for p in self.scores])
 
     def state(self) -> dict[str, Parameter]:
-        return {**{p.name: p for p in self.scores}, **self.optimizer.state()}
+        stale = self.total[len(self.scores) :]
+        return {**{p.name: p for p in (*self.scores, *stale)}, **self.optimizer.state()}
+
+
+def loss_scale(model: BertClassifier) -> float:
+    return LOSS_SCALE if getattr(model, "amp", None) == "float16" else 1.0
+
+
+def value(tensor: Tensor) -> float:
+    return float(tensor.asnumpy())

@@ -32,3 +32,9 @@ def prunable_shapes(layers: int, hidden: int, intermediate: int) -> dict[str, tu
             shapes[matrix_name(layer, kind)] = (rows, columns)
     shapes[POOLER] = (hidden, hidden)
     return shapes
+
+
+def block(granularity: str, hidden: int) -> tuple[int, int]:
+    """Rows and columns of weights that share one score, as in the official code: a score for each weight, for each
+    input column of `hidden` rows, or for each `hidden` x `hidden` matrix."""
+    return {"weight": (1, 1), "neuron": (hidden, 1), "matrix": (hidden, hidden)}[granularity]

@@ -1,135 +1,270 @@
-"""The stages of an experiment: configuration in, run directory out."""
+"""The stages of an experiment: configuration in, run directory out. `configs.plan` says which run, and in which order."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
+import zlib
+from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from configs import schema
+from configs import estimate, schema
 from configs.errors import UserError
-from configs.run_dir import RunDir, Stage, atomic_write, file_hash, model_name, write_json
-from mindspore_rt import data, gate, huggingface
+from configs.methods import METHODS, SEARCHES
+from configs.plan import Job
+from configs.run_dir import RunDir, Stage, atomic_write, file_hash, write_json
+from mindspore_rt import data, gate, huggingface, noise, parallel, prunable
 from mindspore_rt.bert import BertClassifier
-from mindspore_rt.objectives import FineTuning, RobustSearch
+from mindspore_rt.infobert import InfoBert
+from mindspore_rt.objectives import FineTuning, FreeLB, RobustSearch
 from mindspore_rt.ticket import Ticket
 from mindspore_rt.trainer import Evaluator, Trainer, total_steps
 
 PACKAGES = ("mindspore", "numpy", "tokenizers", "safetensors")
+EVALUATION_BATCH = 32
+OBJECTIVES = {
+    schema.Training: FineTuning,
+    schema.LongTraining: FineTuning,
+    schema.Pruning: FineTuning,
+    schema.AdversarialTraining: FreeLB,
+    schema.AdversarialPruning: FreeLB,
+    schema.InfoBert: InfoBert,
+}
 
 
-def prepare(config: schema.Experiment, run: RunDir) -> None:
+def do(config: schema.Experiment, run: RunDir, job: Job) -> None:
+    """Run one job, unless it is done."""
+    stage = {
+        "prepare": prepare, "finetune": finetune, "search": search, "prune": prune, "draw": draw,
+        "retrain": retrain, "control": control,
+    }
+    stage[job.stage](config, run, job)
+
+
+def prepare(config: schema.Experiment, run: RunDir, job: Job) -> None:
     """Normalised train, dev and test splits."""
     files = {k: v for k, v in (("train", config.data.train), ("dev", config.data.dev), ("test", config.data.test)) if v}
     for key, file in files.items():
-        if not data.Path(file).is_file():
+        if not Path(file).exists():
             raise UserError(f"data.{key}: no file {file}")
     settings = {"task": config.task, **schema.to_dict(config.data)}
     settings.pop("max_length")
-    stage = Stage(run.data, "prepare", settings, {k: data.Path(v) for k, v in files.items()})
+    stage = Stage(run.data, "prepare", settings, {k: Path(v) for k, v in files.items()})
     if _skip(stage):
         return
     summary = data.prepare(config, run)
     for name, split in summary["splits"].items():
         balance = ", ".join(f"{count} {label}" for label, count in split["labels"].items())
         print(f"  {name}: {split['count']} sentences ({balance})")
-    for pair, count in summary["duplicates"].items():
-        if count:
-            print(f"  warning: {count} sentences stand in both {pair}")
+    for warning in summary["warnings"]:
+        print(f"  warning: {warning}")
     stage.finish({name: split["count"] for name, split in summary["splits"].items()})
 
 
-def finetune(config: schema.Experiment, run: RunDir, seed: int) -> None:
-    """The fine-tuned model: a victim of its own, and the weights whose masks are searched."""
-    inputs = {"model": huggingface.resolve(config.model), "train": run.split("train")}
-    stage = _stage(config, run.finetune(seed), "finetune", seed, {"finetune": config.finetune}, inputs)
+# --- dense models --------------------------------------------------------------------------------------------
+
+
+def finetune(config: schema.Experiment, run: RunDir, job: Job) -> None:
+    """A model that keeps all its weights, trained by the method that it is named after."""
+    section = METHODS[job.method].training
+    stage = _stage(config, run, job, [section])
     if not _skip(stage):
-        _train_classifier(config, run, seed, stage, config.finetune, None, f"finetune, seed {seed}")
+        source = _pretrained(config)
+        weights = huggingface.with_classifier(source, _labels(run), job.seed)
+        _train(config, run, job, stage, section, source, weights).export()
 
 
-def retrain(config: schema.Experiment, run: RunDir, seed: int, sparsity: float) -> None:
-    """A ticket's weights at their pre-trained values, fine-tuned again; the pruned ones stay exactly zero."""
-    ticket, name = run.ticket(seed, sparsity), model_name("robust", sparsity)
-    inputs = {"model": huggingface.resolve(config.model), "train": run.split("train"), "ticket": ticket}
-    stage = _stage(config, run.retrain(seed, sparsity), "retrain", seed, {"retrain": config.retrain}, inputs)
-    if not _skip(stage):
-        _train_classifier(config, run, seed, stage, config.retrain, Ticket.load(ticket), f"retrain {name}, seed {seed}")
+def _train(config, run, job, stage, section, source, weights, ticket=None, title="") -> Training:
+    settings = getattr(config, section)
+    training = Training(config, run, job, stage, settings, source, weights, ticket, title or f"{job.stage} {job.name}")
+    training.run()
+    return training
 
 
-def _train_classifier(config, run, seed, stage, settings, ticket, title) -> None:
-    source = huggingface.load(huggingface.resolve(config.model), config.layers)
-    train, summary = _batches(config, run, "train", settings.batch_size, seed, source)
-    weights = huggingface.with_classifier(source, len(summary["labels"]), seed)
-    model = BertClassifier(source.config, len(summary["labels"]), settings.dropout, seed=seed)
-    model.load(ticket.apply(weights) if ticket else weights)
-    steps = total_steps(settings, train)
-    objective = FineTuning(model, settings, steps, seed, ticket.masks if ticket else None)
-    evaluator = Evaluator(model, _batches(config, run, "dev", 32, seed, source)[0])
-    accuracy = []
+class Training:
+    """One training of a classifier, from given weights to a Hugging Face directory."""
 
-    def on_epoch(epoch, done):
-        accuracy.append(evaluator.accuracy())
-        return {"dev_accuracy": accuracy[-1]}
+    def __init__(self, config, run, job, stage, settings, source, weights, ticket, title):
+        self.config, self.run_dir, self.stage, self.source, self.ticket = config, run, stage, source, ticket
+        batches = functools.partial(_batches, config, run, job, source=source)
+        train, self.summary = batches("train", settings.batch_size)
+        self.model = _classifier(config, source, len(self.summary["labels"]), settings, job.seed)
+        self.model.load(ticket.apply(weights) if ticket else weights)
+        self.steps = total_steps(settings, train)
+        objective = OBJECTIVES[type(settings)](
+            self.model, settings, self.steps, job.seed, rank=parallel.rank(), **({"masks": ticket.masks} if ticket else {})
+        )
+        self.evaluator = Evaluator(self.model, batches("dev", EVALUATION_BATCH)[0])
+        self.accuracy = []
+        self.trainer = Trainer(stage, objective, train, self.steps, config, title, self._on_epoch)
+        if config.snapshots and job.method in ("finetune", "freelb", "lth", "robust") and job.stage != "prune":
+            points = {round(self.steps * i / config.snapshots) for i in range(1, config.snapshots)}
+            self.trainer.snapshots = (points, lambda done: self._save(stage.directory / "snapshots" / f"{done:06d}"))
 
-    Trainer(stage, objective, train, steps, config, title, on_epoch).run()
-    trained = {name: p.asnumpy() for name, p in model.weights().items()}
-    target = stage.directory / "model"
-    huggingface.save_classifier(target, source, trained, summary["labels"], config.data.max_length)
-    results = {"dev_accuracy": accuracy[-1] if accuracy else evaluator.accuracy(), "steps": steps}
-    stage.finish({**results, "model_sha256": file_hash(target)})
+    def run(self) -> None:
+        self.trainer.run()
+
+    def _on_epoch(self, epoch: int, done: int) -> dict:
+        self.accuracy.append(self.evaluator.accuracy())
+        return {"dev_accuracy": self.accuracy[-1]}
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {name: p.asnumpy() for name, p in self.model.weights().items()}
+
+    def _save(self, target: Path) -> None:
+        labels, length = self.summary["labels"], self.config.data.max_length
+        weights, source = self.weights(), self.source
+        if self.ticket and self.config.structured:
+            weights, raw = huggingface.shrink(weights, source.raw, self.ticket)
+            source = dataclasses.replace(source, raw=raw)
+        huggingface.save_classifier(target, source, weights, labels, length)
+
+    def export(self, **results) -> None:
+        """Write the model and the manifest."""
+        if parallel.rank():
+            return
+        target = self.stage.directory / "model"
+        self._save(target)
+        accuracy = self.accuracy[-1] if self.accuracy else self.evaluator.accuracy()
+        self.stage.finish({"dev_accuracy": accuracy, "steps": self.steps, **results, "model_sha256": file_hash(target)})
 
 
-def search(config: schema.Experiment, run: RunDir, seed: int) -> None:
-    """Masks of the fine-tuned model, learned on the adversarial loss; log alpha of every epoch is kept."""
-    inputs = {"model": run.finetune(seed) / "model", "train": run.split("train")}
-    stage = _stage(config, run.search(seed), "search", seed, {"search": config.search}, inputs)
+# --- where tickets come from ---------------------------------------------------------------------------------
+
+
+def search(config: schema.Experiment, run: RunDir, job: Job) -> None:
+    """Masks of the fine-tuned model, learned on the adversarial loss (or, without an adversary, on the clean one)."""
+    settings = config.search
+    if job.model == "search_no_adversary":
+        settings = dataclasses.replace(settings, ascent_steps=1, initial_norm=0.0)
+    stage = _stage(config, run, job, ["search"], {"model": run.model(job.seed, "finetune")})
     if _skip(stage):
         return
-    settings, source = config.search, huggingface.load(inputs["model"])
-    train, summary = _batches(config, run, "train", settings.batch_size, seed, source)
-    model = BertClassifier(
-        source.config, len(summary["labels"]), settings.dropout, True, settings.mask_p, settings.block, seed
-    )
+    source = huggingface.load(stage.inputs["model"])
+    train, summary = _batches(config, run, job, "train", settings.batch_size, source)
+    model = _classifier(config, source, len(summary["labels"]), settings, job.seed, masked=True)
     model.load(source.weights)
     steps = total_steps(settings, train)
-    objective = RobustSearch(model, settings, steps, seed)
-    evaluator = Evaluator(model, _batches(config, run, "dev", 32, seed, source)[0])
+    objective = RobustSearch(model, settings, steps, job.seed, config.compat, parallel.rank())
+    evaluator = Evaluator(model, _batches(config, run, job, "dev", EVALUATION_BATCH, source)[0])
+    print(f"  {estimate.search_space(model.config.prunable(), settings)}", flush=True)
 
     def on_epoch(epoch, done):
         scores = {p.name.removesuffix(".log_alpha"): p.asnumpy() for p in objective.scores}
-        atomic_write(run.log_alpha(seed, epoch), save(scores, metadata={"step": str(done)}))
-        return {"dev_accuracy": evaluator.accuracy(), **objective.metrics()}
+        figures = {"dev_accuracy": evaluator.accuracy(), **objective.metrics()}
+        if epoch > 1:
+            before = load_file(run.log_alpha(job.seed, epoch - 1, job.model))
+            figures["ticket_distance"] = _distance(before, scores, source, config.sparsities[0])
+            trainer.stop = figures["ticket_distance"] < settings.stop_distance
+        if not parallel.rank():
+            atomic_write(run.log_alpha(job.seed, epoch, job.model), save(scores, metadata={"step": str(done)}))
+            if settings.keep_epochs:
+                run.log_alpha(job.seed, epoch - max(settings.keep_epochs, 2), job.model).unlink(missing_ok=True)
+        return figures
 
-    Trainer(stage, objective, train, steps, config, f"search, seed {seed}", on_epoch).run()
-    epochs = -(-steps // len(train))
-    final = load_file(run.log_alpha(seed, epochs))
-    stage.finish({"steps": steps, "epochs": epochs, **gate.mask_statistics(list(final.values()))})
+    trainer = Trainer(stage, objective, train, steps, config, f"search {job.name}", on_epoch)
+    done = trainer.run()
+    if not parallel.rank():
+        epochs = -(-done // len(train))
+        final = load_file(run.log_alpha(job.seed, epochs, job.model))
+        stage.finish({"steps": done, "epochs": epochs, **gate.mask_statistics(list(final.values()))})
 
 
-def draw(config: schema.Experiment, run: RunDir, seed: int) -> None:
-    """Tickets of every asked sparsity, from the scores of the last search epoch."""
-    epochs = Stage(run.search(seed), "search", {}, {}).results()["epochs"]
-    scores_file = run.log_alpha(seed, epochs)
-    inputs = {"scores": scores_file, "model": run.finetune(seed) / "model"}
-    stage = Stage(
-        run.tickets(seed), "draw", {"seed": seed, "sparsities": config.sparsities}, inputs, ("numpy", "safetensors")
-    )
+def _distance(before: dict, after: dict, source: huggingface.Model, sparsity: float) -> float:
+    """Share of weights on which the tickets of two epochs differ (early-bird tickets, You et al. 2020)."""
+    shapes = source.config.prunable()
+    tickets = [Ticket.from_scores(_spread(scores, shapes), sparsity) for scores in (before, after)]
+    return tickets[0].distance(tickets[1])
+
+
+def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
+    """Iterative magnitude pruning (LTH for BERT). Every round trains the pre-trained weights under the mask so far and
+    prunes `share` of the original weights more; all but the classifier is then rewound, to copies.
+
+    Leaves ticket-0.30.safetensors and so on, one for each asked sparsity.
+    """
+    settings = getattr(config, job.model)
+    stage = _stage(config, run, job, [job.model])
     if _skip(stage):
         return
-    tuned = huggingface.load(inputs["model"])
-    shapes = tuned.config.prunable()
-    scores = {name: _expand(load, shapes[name]) for name, load in load_file(scores_file).items()}
-    magnitudes = {name: tuned.weights[name] for name in shapes}
-    about = {"method": "robust", "seed": str(seed), "source_sha256": file_hash(scores_file)}
-    report = {}
-    for sparsity in config.sparsities:
-        ticket = Ticket.from_scores(scores, sparsity, **about)
-        ticket.save(run.ticket(seed, sparsity))
-        report[model_name("robust", sparsity)] = _describe(ticket, Ticket.from_magnitudes(magnitudes, sparsity))
-        print(f"  ticket at sparsity {ticket.sparsity:.6f}: {ticket.pruned} of {ticket.weights} weights pruned")
-    write_json(run.tickets(seed) / "report.json", report)
+    pretrained, ticket, report = _pretrained(config), None, {}
+    classifier = huggingface.with_classifier(pretrained, _labels(run), job.seed)
+    for number in range(1, pruning_rounds(config.sparsities, settings.share) + 1):
+        part = dataclasses.replace(job, model=f"{job.model}/round-{number}", directory=stage.directory / f"round-{number}")
+        before = {"before": stage.directory / f"round-{number - 1}" / "ticket.safetensors"} if ticket else {}
+        round_stage = _stage(config, run, part, [job.model], before)
+        if not _skip(round_stage):
+            weights = {**pretrained.weights, **{n: classifier[n] for n in ("classifier.weight", "classifier.bias")}}
+            training = _train(config, run, part, round_stage, job.model, pretrained, weights, ticket)
+            _end_round(config, training, ticket, number, settings.share, job)
+        ticket = Ticket.load(part.directory / "ticket.safetensors")
+        classifier = load_file(part.directory / "classifier.safetensors")
+        report[f"round {number}"] = ticket.sparsity
     stage.finish(report)
+
+
+def pruning_rounds(sparsities: list[float], share: float) -> int:
+    """Rounds until the largest asked sparsity; the last one prunes what is missing."""
+    return max(1, int(np.ceil(max(sparsities) / share - 1e-9)))
+
+
+def _end_round(config, training: Training, ticket: Ticket | None, number: int, share: float, job: Job) -> None:
+    """The tickets that the round's weights give: of every asked sparsity between this round's and the one before, and
+    the mask of the next round."""
+    if parallel.rank():
+        return
+    directory, weights = training.stage.directory, training.weights()
+    # A weight that is pruned is zero and stays so: magnitudes rank it first.
+    magnitudes = {name: np.where(ticket.masks[name], np.abs(weights[name]), -1.0) if ticket else np.abs(weights[name])
+                  for name in training.source.config.prunable()}
+    about = {"method": job.model, "seed": str(job.seed), "round": str(number)}
+    for sparsity in config.sparsities:
+        if share * (number - 1) < sparsity <= share * number + 1e-9:
+            Ticket.from_scores(magnitudes, sparsity, **about).save(directory.parent / f"ticket-{sparsity:.2f}.safetensors")
+    Ticket.from_scores(magnitudes, min(1.0, share * number), **about).save(directory / "ticket.safetensors")
+    head = {name: weights[name] for name in ("classifier.weight", "classifier.bias")}
+    atomic_write(directory / "classifier.safetensors", save(head))
+    training.stage.finish({"dev_accuracy": training.accuracy[-1] if training.accuracy else None})
+
+
+# --- tickets and what is trained from them -------------------------------------------------------------------
+
+
+def draw(config: schema.Experiment, run: RunDir, job: Job) -> None:
+    """The ticket of one model, with a report on where it prunes."""
+    origin = METHODS[job.method].source
+    inputs = {"model": run.model(job.seed, "finetune")} if origin in SEARCHES else {}
+    if origin in SEARCHES:
+        epochs = Stage(run.stage(job.seed, origin), "search", {}, {}).results()["epochs"]
+        inputs["scores"] = run.log_alpha(job.seed, max(1, epochs - job.back), origin)
+    else:
+        inputs["scores"] = run.stage(job.seed, origin) / f"ticket-{job.sparsity:.2f}.safetensors"
+    settings = {"seed": job.seed, "sparsity": job.sparsity, "compat": config.compat, "structured": config.structured}
+    stage = Stage(job.directory, "draw", settings, inputs, ("numpy", "safetensors"))
+    if _skip(stage):
+        return
+    about = {"method": job.method, "seed": str(job.seed), "source_sha256": file_hash(inputs["scores"])}
+    if origin in SEARCHES:
+        ticket, weights = _draw_from_scores(config, inputs, job.sparsity, about)
+    else:
+        ticket, weights = Ticket.load(inputs["scores"]), _pretrained(config).weights
+    ticket.save(run.ticket(job.seed, job.model))
+    magnitude = Ticket.from_magnitudes({name: weights[name] for name in ticket.masks}, job.sparsity)
+    report = _describe(ticket, magnitude)
+    write_json(stage.directory / "report.json", report)
+    print(f"  {ticket.pruned} of {ticket.weights} weights pruned, sparsity {ticket.sparsity:.6f}")
+    stage.finish(report)
+
+
+def _draw_from_scores(config, inputs, sparsity, about) -> tuple[Ticket, dict]:
+    tuned = huggingface.load(inputs["model"])
+    scores = _spread(load_file(inputs["scores"]), tuned.config.prunable())
+    if config.structured:
+        return Ticket.structured(scores, tuned.config.num_attention_heads, sparsity, **about), tuned.weights
+    return Ticket.from_scores(scores, sparsity, official=config.compat == "official", **about), tuned.weights
 
 
 def _describe(ticket: Ticket, magnitude: Ticket) -> dict:
@@ -144,21 +279,85 @@ def _describe(ticket: Ticket, magnitude: Ticket) -> dict:
     }
 
 
-def _expand(scores: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """One score for each weight from one for each block."""
-    rows, columns = shape[0] // scores.shape[0], shape[1] // scores.shape[1]
-    return np.repeat(np.repeat(scores, rows, 0), columns, 1)
+def retrain(config: schema.Experiment, run: RunDir, job: Job) -> None:
+    """A ticket's weights at their pre-trained values, fine-tuned again; the pruned ones stay exactly zero."""
+    section = METHODS[job.method].training
+    stage = _stage(config, run, job, [section], {"ticket": run.ticket(job.seed, job.model)})
+    if not _skip(stage):
+        source, ticket = _pretrained(config), Ticket.load(stage.inputs["ticket"])
+        weights = huggingface.with_classifier(source, _labels(run), job.seed)
+        _train(config, run, job, stage, section, source, weights, ticket).export(sparsity=ticket.sparsity)
 
 
-def _stage(config, directory, name, seed, sections, inputs) -> Stage:
+def control(config: schema.Experiment, run: RunDir, job: Job) -> None:
+    """The chosen ticket with one thing changed (Random of Table 1; Table 4)."""
+    section, chosen = METHODS[job.method].training, run.chosen()
+    stage = _stage(config, run, job, [section], {"ticket": run.ticket(job.seed, chosen.model)})
+    if _skip(stage):
+        return
+    source, ticket = _pretrained(config), Ticket.load(stage.inputs["ticket"])
+    weights = huggingface.with_classifier(source, _labels(run), job.seed)
+    random = noise.generator(job.seed, noise.REINITIAL)
+    if job.method == "random":
+        ticket = Ticket.from_random_like(ticket, random)
+        ticket.save(run.ticket(job.seed, job.model))
+    else:
+        fresh = {n: random.standard_normal(weights[n].shape, np.float32) * huggingface.INITIALIZER_RANGE for n in ticket.masks}
+        if job.method == "robust_no_initialization":
+            weights = {**weights, **fresh}
+        else:  # the whole BERT; what the ticket prunes starts at random instead
+            weights = {**weights, **{n: np.where(ticket.masks[n], weights[n], fresh[n]) for n in ticket.masks}}
+            ticket = None
+    _train(config, run, job, stage, section, source, weights, ticket).export(sparsity=ticket.sparsity if ticket else 0.0)
+
+
+# --- shared --------------------------------------------------------------------------------------------------
+
+
+def _pretrained(config: schema.Experiment) -> huggingface.Model:
+    return huggingface.load(huggingface.resolve(config.model), config.layers)
+
+
+def _labels(run: RunDir) -> int:
+    return len(json.loads((run.data / "summary.json").read_text(encoding="utf-8"))["labels"])
+
+
+def _classifier(config, source, labels, settings, seed, masked=False) -> BertClassifier:
+    return BertClassifier(
+        source.config,
+        labels,
+        settings.dropout,
+        masked,
+        **({"mask_p": settings.mask_p, "block": prunable.block(settings.granularity, source.config.hidden_size)} if masked else {}),
+        seed=seed,
+        attention_dropout=getattr(settings, "attention_dropout", None),
+        amp=config.amp,
+    )
+
+
+def _spread(scores: dict[str, np.ndarray], shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:
+    """One score for each weight: row i shares with row i + rows of scores, as columns do."""
+    return {
+        name: np.tile(s, (shapes[name][0] // s.shape[0], shapes[name][1] // s.shape[1])) for name, s in scores.items()
+    }
+
+
+def _stage(config, run, job, sections, inputs=None) -> Stage:
+    """A training stage, with what decides its outcome. Without a model among its inputs it starts pre-trained."""
     settings = {
-        **{key: dataclasses.asdict(section) for key, section in sections.items()},
-        "seed": seed,
+        **{key: dataclasses.asdict(getattr(config, key)) for key in sections},
+        "method": job.method or job.model,
+        "seed": job.seed,
         "layers": config.layers,
         "max_length": config.data.max_length,
+        "compat": config.compat,
         "device": config.device,
+        "amp": config.amp,
+        "workers": config.workers,
+        "noise": noise.source(),
     }
-    return Stage(directory, name, settings, inputs, PACKAGES)
+    inputs = {"model": huggingface.resolve(config.model), **(inputs or {}), "train": run.split("train")}
+    return Stage(job.directory, job.stage, settings, inputs, PACKAGES)
 
 
 def _skip(stage: Stage) -> bool:
@@ -169,25 +368,34 @@ def _skip(stage: Stage) -> bool:
     return False
 
 
-def _batches(config, run, split, batch_size, seed, source) -> tuple[data.Batches, dict]:
-    texts, labels, summary = data.load_split(run, split)
+def _batches(config, run, job, split, batch_size, source) -> tuple[data.Batches, dict]:
+    texts, labels, summary = _split(config, run, job, split)
     length = config.data.max_length
     if length > source.config.max_position_embeddings:
-        raise UserError(f"data.max_length: {length}, the model has {source.config.max_position_embeddings} positions")
+        raise UserError(f"data.max_length: {length}, but {source.directory} has {source.config.max_position_embeddings}")
+    if len(summary["columns"]) > 1 and source.config.type_vocab_size < 2:
+        raise UserError(f"{source.directory}: its type_vocab_size is 1, but pairs of texts need two segments")
     tokenizer = data.load_tokenizer(source.directory, length)
     if tokenizer.get_vocab_size() > source.config.vocab_size:
-        raise UserError(f"{source.directory}: the tokenizer has {tokenizer.get_vocab_size()} pieces, the model "
-                        f"{source.config.vocab_size} embeddings")
-    return data.Batches(texts, labels, len(summary["labels"]), tokenizer, length, batch_size, seed), summary
+        raise UserError(
+            f"{source.directory}: its tokenizer has {tokenizer.get_vocab_size()} pieces, the model {source.config.vocab_size}"
+        )
+    return data.Batches(texts, labels, len(summary["labels"]), tokenizer, length, batch_size, job.seed), summary
 
 
-def run_all(config: schema.Experiment, run: RunDir) -> None:
-    """Every training stage that the configuration asks for, in order."""
-    prepare(config, run)
-    for seed in config.seeds:
-        finetune(config, run, seed)
-        if "robust" in config.methods:
-            search(config, run, seed)
-            draw(config, run, seed)
-            for sparsity in config.sparsities:
-                retrain(config, run, seed, sparsity)
+def _split(config, run, job, split) -> tuple[list, np.ndarray, dict]:
+    """Texts and labels. Under `compat: official` the test set serves as dev set and all the rest is trained on; for
+    IMDB and AG News a dev set of a tenth is cut off anew in every stage."""
+    if config.compat == "paper":
+        return data.load_split(run, split)
+    if config.task not in ("imdb", "agnews") and split == "dev":
+        return data.load_split(run, "test")
+    train, dev = data.load_split(run, "train"), data.load_split(run, "dev")
+    texts, labels = train[0] + dev[0], np.concatenate([train[1], dev[1]])
+    if config.task not in ("imdb", "agnews"):
+        return texts, labels, train[2]
+    place = zlib.crc32(job.stage.encode())
+    order = noise.generator(config.data.seed, noise.SHUFFLE, place).permutation(len(texts))
+    cut = round(0.9 * len(texts))
+    order = order[:cut] if split == "train" else order[cut:]
+    return [texts[i] for i in order], labels[order], train[2]

@@ -12,8 +12,10 @@ from mindspore import Tensor
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from configs.errors import UserError
+from configs import scalars
+from configs.errors import StopRequest, UserError
 from configs.run_dir import Stage, append_line, atomic_write, read_lines, write_lines
+from mindspore_rt import parallel
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.data import Batches
 
@@ -52,86 +54,137 @@ class Trainer:
     """Runs an objective for `steps` updates in the directory of `stage`, from the last checkpoint if there is one.
 
     `on_epoch(number, step)` is called at the end of every epoch, and of the last one even if `max_steps`
-    cut it short, and returns figures for the log. On CPU a resumed run ends with the same bytes as one that was
-    never stopped.
+    cut it short, and returns figures for the log; it may set `stop`, which ends the training there. `snapshots` are
+    the steps after which something more is called. On CPU a resumed run ends with the same bytes as one that was
+    never stopped. Of several ranks, only rank 0 writes.
     """
 
     def __init__(self, stage: Stage, objective, batches: Batches, steps: int, config, title: str, on_epoch):
         self.stage, self.objective, self.batches, self.steps = stage, objective, batches, steps
         self.log_steps, self.checkpoint_steps = config.log_steps, config.checkpoint_steps
-        self.title, self.on_epoch = title, on_epoch
+        self.title, self.on_epoch, self.stop = title, on_epoch, False
+        self.snapshots = (set(), None)
+        self.rank, self.ranks = parallel.rank(), parallel.ranks()
         self.checkpoint, self.metrics = stage.directory / "checkpoint.safetensors", stage.directory / "metrics.jsonl"
 
-    def run(self) -> None:
+    def run(self) -> int:
+        """Train to the end; the number of updates made."""
         done = self._resume()
-        bar = tqdm(total=self.steps, initial=done, desc=self.title, unit="step", dynamic_ncols=True, mininterval=1)
-        started, sentences = time.time(), 0
-        while done < self.steps:
-            epoch, position = divmod(done, len(self.batches))
-            for indices in self.batches.epoch(epoch)[position:]:
-                figures = self._step(indices, done)
-                done, sentences = done + 1, sentences + len(indices)
-                bar.update()
-                if done % self.log_steps == 0 or done == self.steps:
-                    rate = sentences / (time.time() - started)
-                    self._log(bar, done, figures, rate)
-                    started, sentences = time.time(), 0
-                ended = done == self.steps or done % len(self.batches) == 0
-                if ended:
-                    self._end_epoch(bar, epoch + 1, done)
-                if ended or done % self.checkpoint_steps == 0:
-                    self._save(done)
-                if done == self.steps:
-                    break
+        self._announce()
+        bar = tqdm(total=self.steps, initial=done, desc=self.title, unit="step", dynamic_ncols=True, mininterval=1,
+                   disable=self.rank > 0)
+        with StopRequest() as request, scalars.Writer(self.stage.directory, self.rank) as board:
+            self.board = board
+            while done < self.steps:
+                done = self._epoch(bar, done, request)
         bar.close()
-        self.checkpoint.unlink(missing_ok=True)
+        if not self.rank:
+            self.checkpoint.unlink(missing_ok=True)
+        return done
+
+    def _epoch(self, bar, done: int, request: StopRequest) -> int:
+        """The rest of the epoch that update `done` lies in."""
+        epoch, position = divmod(done, len(self.batches))
+        started, sentences = time.time(), 0
+        for indices in self.batches.epoch(epoch)[position:]:
+            figures = self._step(indices, done)
+            done, sentences = done + 1, sentences + len(indices)
+            bar.update()
+            if done % self.log_steps == 0 or done == self.steps:
+                self._log(bar, done, figures, sentences / (time.time() - started))
+                started, sentences = time.time(), 0
+            if done in self.snapshots[0] and not self.rank:
+                self.snapshots[1](done)
+            ended = done == self.steps or done % len(self.batches) == 0
+            if ended:
+                self._end_epoch(bar, epoch + 1, done)
+                if self.stop:
+                    self.steps = done
+            if ended or done % self.checkpoint_steps == 0 or request.made:
+                self._save(done)
+            if request.made and done < self.steps:
+                bar.close()
+                request.obey(f"{self.title}: stopped after step {done} of {self.steps}")
+            if done == self.steps:
+                break
+        return done
 
     def _step(self, indices: np.ndarray, index: int) -> dict[str, float]:
-        figures = self.objective.step(self.batches.batch(indices), index)
-        if not all(math.isfinite(value) for value in figures.values()):
+        """One update. Raises `UserError` for a loss or gradient that is not finite: before anything is saved."""
+        figures = self.objective.step(self.batches.batch(indices, self.rank, self.ranks), index)
+        wrong = [name for name, value in figures.items() if not math.isfinite(value)]
+        if wrong:
+            kept = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.is_file() else "no checkpoint yet"
             raise UserError(
-                f"{self.title}: the loss of step {index + 1} is not finite (sentences {indices[:8].tolist()} ... of "
-                f"train.jsonl); the last good checkpoint is {self.checkpoint}; try a smaller learning rate"
+                f"{self.title}: the {wrong[0].replace('_', ' ')} of step {index + 1} is not finite (sentences "
+                f"{indices[:8].tolist()} ... of {len(indices)} in train.jsonl); {kept}; try a smaller learning rate"
             )
         return figures
+
+    def _announce(self) -> None:
+        lengths = sorted(self.batches.lengths(0))
+        if not self.rank:
+            print(f"  {len(self.batches)} batches an epoch, {len(lengths)} graphs (lengths {', '.join(map(str, lengths))})",
+                  flush=True)
 
     def _log(self, bar, done: int, figures: dict, rate: float) -> None:
         figures = {**figures, **(self.objective.metrics() if hasattr(self.objective, "metrics") else {})}
         record = {"step": done, "epoch": round(done / len(self.batches), 4), **figures}
-        append_line(self.metrics, {**record, "seconds": round(time.time(), 1), "sentences_per_second": round(rate, 1)})
+        self._write({**record, "seconds": round(time.time(), 1), "sentences_per_second": round(rate * self.ranks, 1)})
         shown = ("loss", "adversarial_loss", "l0_term", "settled_zero")
         bar.set_postfix({name: f"{figures[name]:.3f}" for name in shown if name in figures}, refresh=False)
 
     def _end_epoch(self, bar, epoch: int, done: int) -> None:
         figures = self.on_epoch(epoch, done)
-        append_line(self.metrics, {"step": done, "epoch": round(done / len(self.batches), 4), **figures})
-        bar.write(f"  epoch {epoch}: " + ", ".join(f"{name.replace('_', ' ')} {v:.3f}" for name, v in figures.items()))
+        self._write({"step": done, "epoch": round(done / len(self.batches), 4), **figures})
+        if not self.rank:
+            shown = ", ".join(f"{name.replace('_', ' ')} {v:.3f}" for name, v in figures.items())
+            bar.write(f"  epoch {epoch}: {shown}")
+
+    def _write(self, record: dict) -> None:
+        if not self.rank:
+            append_line(self.metrics, record)
+            self.board.add(record)
 
     def _save(self, done: int) -> None:
-        """Everything the next step depends on, and how many lines of metrics belong to it."""
+        """Everything the next step depends on, how many lines of metrics belong to it, and where training ends."""
+        if self.rank:
+            return
         lines = len(read_lines(self.metrics)) if self.metrics.is_file() else 0
         arrays = {name: p.asnumpy() for name, p in self.objective.state().items()}
-        atomic_write(self.checkpoint, save(arrays, metadata={"done": f"{done} {lines}"}))
+        atomic_write(self.checkpoint, save(arrays, metadata={"done": f"{done} {lines} {self.steps}"}))
 
     def _resume(self) -> int:
         """Restore the last checkpoint and drop the metrics written after it; 0 if there is none."""
         self.stage.begin(self.checkpoint)
         if not self.checkpoint.is_file():
-            self.metrics.unlink(missing_ok=True)
+            if not self.rank:
+                self.metrics.unlink(missing_ok=True)
             return 0
+        done, lines, self.steps = self._restore()
+        if not self.rank:
+            write_lines(self.metrics, read_lines(self.metrics)[:lines] if lines else [])
+            print(f"{self.title}: going on from step {done} of {self.steps}", flush=True)
+        return done
+
+    def _restore(self) -> list[int]:
+        """Updates made, lines of metrics and last update, after all arrays are set."""
         try:
             with safetensors.safe_open(self.checkpoint, "numpy") as file:
                 about = file.metadata()
-                for name, parameter in self.objective.state().items():
-                    value = file.get_tensor(name)
-                    if value.shape != tuple(parameter.shape):
-                        raise ValueError(f"{name} is {value.shape}, expected {parameter.shape}")
-                    parameter.set_data(Tensor(value))
-            done, lines = map(int, about["done"].split())
+                values = {name: file.get_tensor(name) for name in self.objective.state()}
+            for name, parameter in self.objective.state().items():
+                if values[name].shape != tuple(parameter.shape) or values[name].dtype != np.float32:
+                    raise ValueError(f"{name} is {values[name].dtype} {values[name].shape}, expected {parameter.shape}")
+                if not np.isfinite(values[name]).all():
+                    raise ValueError(f"{name} holds values that are not finite")
+            numbers = [int(number) for number in about["done"].split()]
+            if len(numbers) != 3 or not 0 <= numbers[0] <= numbers[2]:
+                raise ValueError("its position cannot be read")
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{self.checkpoint}: not a checkpoint of this stage ({error}); delete it and run again"
             ) from None
-        write_lines(self.metrics, read_lines(self.metrics)[:lines] if lines else [])
-        print(f"{self.title}: going on from step {done} of {self.steps}", flush=True)
-        return done
+        for name, parameter in self.objective.state().items():
+            parameter.set_data(Tensor(values[name]))
+        return numbers

@@ -1,11 +1,15 @@
 """The training loop: exact resume, metrics, and a loss that is not finite."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
+from mindspore import Parameter, Tensor
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from configs import schema
-from configs.errors import UserError
+from configs.errors import Stopped, UserError
 from configs.run_dir import Stage, read_lines
 from mindspore_rt.bert import BertClassifier, BertConfig
 from mindspore_rt.data import Batches
@@ -88,6 +92,86 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     source, config = batches(), schema.Experiment(checkpoint_steps=2, log_steps=1)
     with pytest.raises(UserError, match="step 5"):
         Trainer(Stage(tmp_path, "test", {}, {}), Broken(), source, 14, config, "test", lambda *_: {}).run()
+
+
+class Counter:
+    """An objective of one number: the updates it has made. `before` is called at every step."""
+
+    def __init__(self, before=lambda index: None):
+        self.made, self.before = Parameter(np.zeros(1, np.float32), name="made"), before
+
+    def step(self, batch, index):
+        self.before(index)
+        self.made.set_data(Tensor(np.array([index + 1], np.float32)))
+        return {"loss": 1.0}
+
+    def state(self):
+        return {"made": self.made}
+
+
+def counted(directory, before=lambda index: None, on_epoch=lambda *_: {}, steps=14):
+    objective, config = Counter(before), schema.Experiment(checkpoint_steps=100, log_steps=1)
+    return Trainer(Stage(directory, "test", {}, {}), objective, batches(), steps, config, "test", on_epoch), objective
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_request_saves_and_says_how_to_go_on(tmp_path, number, status):
+    """Ctrl-C, and what clusters send, in the middle of step 4: that step is finished and saved, none is lost."""
+    trainer, _ = counted(tmp_path, lambda index: os.kill(os.getpid(), number) if index == 3 else None)
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match="stopped after step 4 of 14") as stopped:
+        trainer.run()
+    assert stopped.value.status == status
+    assert signal.getsignal(number) == before
+    made = []
+    trainer, objective = counted(tmp_path, made.append)
+    assert trainer.run() == 14
+    assert made == list(range(4, 14)) and objective.made.asnumpy() == 14
+
+
+def test_a_training_can_end_early_also_when_it_is_killed_right_then(tmp_path):
+    """`stop` ends it after the epoch; the checkpoint remembers, so that a resumed run does not go on."""
+
+    def on_epoch(epoch, done):
+        trainer.stop = epoch == 1
+        return {}
+
+    trainer, _ = counted(tmp_path, on_epoch=on_epoch)
+    save = trainer._save
+
+    def save_and_die(done):
+        save(done)
+        raise Killed
+
+    trainer._save = save_and_die
+    with pytest.raises(Killed):
+        trainer.run()
+    made = []
+    trainer, _ = counted(tmp_path, made.append)
+    assert trainer.run() == 7 and made == []
+    assert not trainer.checkpoint.exists()
+
+
+def test_snapshots_are_taken_where_asked(tmp_path):
+    trainer, objective = counted(tmp_path)
+    taken = []
+    trainer.snapshots = ({3, 9}, lambda done: taken.append((done, float(objective.made.asnumpy()[0]))))
+    trainer.run()
+    assert taken == [(3, 3.0), (9, 9.0)]
+
+
+@pytest.mark.parametrize("damage, reason", [
+    (lambda raw: raw[: len(raw) // 2], "not a checkpoint"),
+    (lambda raw: b"", "not a checkpoint"),
+    (lambda raw: raw[:-4] + np.float32(np.nan).tobytes(), "not finite"),
+])
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage, reason):
+    trainer, _ = counted(tmp_path, lambda index: os.kill(os.getpid(), signal.SIGTERM) if index == 3 else None)
+    with pytest.raises(Stopped):
+        trainer.run()
+    trainer.checkpoint.write_bytes(damage(trainer.checkpoint.read_bytes()))
+    with pytest.raises(UserError, match=rf"checkpoint.safetensors: .*{reason}.*delete it"):
+        counted(tmp_path)[0].run()
 
 
 def test_a_foreign_checkpoint_is_refused(tmp_path):

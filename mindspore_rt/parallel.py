@@ -1,0 +1,49 @@
+"""Data parallel training: one process a device, started by MindSpore's own `msrun`.
+
+Every rank works on its own part of each batch with its own noise; gradients are averaged once an update, so all
+ranks make the same one. Only rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import os
+
+import mindspore as ms
+from mindspore import nn, ops
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK_ID", 0)) if ranks() > 1 else 0
+
+
+def ranks() -> int:
+    """Number of processes; `msrun` leaves it in the environment."""
+    return int(os.environ.get("MS_WORKER_NUM", 1))
+
+
+def start() -> None:
+    """Join the other ranks. Call once, after the device is chosen; does nothing in a run of one process."""
+    if ranks() > 1:
+        from mindspore.communication import init
+
+        init()
+        ms.set_auto_parallel_context(
+            parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=ranks()
+        )
+
+
+def average(parameters) -> nn.Cell:
+    """A cell that averages gradients over all ranks: the identity if there is one."""
+    return nn.DistributedGradReducer(list(parameters)) if ranks() > 1 else Same()
+
+
+def mean(value: float) -> float:
+    """The mean of one figure over all ranks."""
+    if ranks() == 1:
+        return value
+    return float(ops.AllReduce()(ms.Tensor([value], ms.float32)).asnumpy()[0]) / ranks()
+
+
+class Same(nn.Cell):
+    def construct(self, gradients):
+        return gradients

@@ -1,0 +1,51 @@
+"""Data parallel training: two processes on halves of a batch make the update of one process on the whole."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from configs.run_dir import ROOT
+from mindspore_rt import parallel
+
+SCRIPT = Path(__file__).with_name("two_workers.py")
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # msrun starts plain "python"
+ENVIRONMENT = {**os.environ, "PATH": PATH, "PYTHONPATH": str(ROOT), "ROBUST_TICKET_KERNELS": "plain", "GLOG_v": "3"}
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workers")
+    subprocess.run([sys.executable, SCRIPT, folder / "one"], env=ENVIRONMENT, check=True)
+    command = [Path(sys.executable).with_name("msrun"), "--worker_num=2", "--local_worker_num=2", "--join=True",
+               f"--master_port={free_port()}", f"--log_dir={folder / 'logs'}", SCRIPT, folder / "two"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["finetune", "search"])
+def test_two_workers_equal_one(results, kind):
+    """Weights or scores and both moments after two updates, with dropout and mask noise given."""
+    one, first, second = (load_file(results / f"{name}.safetensors") for name in
+                          (f"one-{kind}-0", f"two-{kind}-0", f"two-{kind}-1"))
+    assert one.keys() == first.keys() and len(one) > 20
+    for name, value in one.items():
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)  # the ranks agree to the bit
+        scale = np.abs(value).max()
+        np.testing.assert_allclose(first[name], value, rtol=1e-4, atol=2e-5 * scale + 1e-9, err_msg=name)
+
+
+def test_one_process_has_no_others():
+    assert (parallel.rank(), parallel.ranks(), parallel.mean(0.5)) == (0, 1, 0.5)

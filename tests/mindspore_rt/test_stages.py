@@ -1,0 +1,192 @@
+"""What the stages do beyond training: rounds of magnitude pruning, controls, sharing of scores, official splits."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from configs import plan, schema
+from configs.run_dir import RunDir, write_json
+from mindspore_rt import huggingface, prunable, stages
+from mindspore_rt.ticket import Ticket
+
+OVERRIDES = ["methods=[lth,robust,random,robust_no_initialization,robust_no_structure]", "sparsities=[0.25]"]
+
+
+class Recorder:
+    """Stands for a training: keeps what it was started with and 'trains' by adding one to every kept weight."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, config, run, job, stage, section, source, weights, ticket=None, title=""):
+        start = ticket.apply(weights) if ticket else weights
+        self.calls.append({"model": job.model, "weights": start, "ticket": ticket, "section": section})
+        end = {n: w + np.float32(1 + len(self.calls)) if n.startswith("classifier") else w * 2 for n, w in start.items()}
+        return type("Done", (), {
+            "stage": stage, "source": source, "accuracy": [0.5], "weights": lambda self: end,
+            "export": lambda self, **results: stage.finish(results),
+        })()
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """An experiment on a one-layer BERT of random weights, prepared, with a ticket to change."""
+    config, random = schema.load("tiny", OVERRIDES), np.random.default_rng(0)
+    raw = {"model_type": "bert", "vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+           "intermediate_size": 16, "max_position_embeddings": 16, "type_vocab_size": 2}
+    model = tmp_path / "model"
+    model.mkdir()
+    write_json(model / "config.json", raw)
+    shapes = huggingface.BertConfig.from_dict(raw, "test").parameters(2)
+    save_file({n: random.normal(0, 0.1, s).astype(np.float32) for n, s in shapes.items() if "classifier" not in n},
+              model / "model.safetensors")
+    config.model, config.layers = str(model), None
+    run = RunDir(config, tmp_path / "runs")
+    write_json(run.data / "summary.json", {"labels": ["a", "b"]})
+    run.split("train").write_text("{}\n")
+    recorder = Recorder()
+    monkeypatch.setattr(stages, "_train", recorder)
+    run.recorder = recorder
+    return run
+
+
+def job(run, stage):
+    return [job for job in plan.jobs(run) if job.stage == stage]
+
+
+def test_magnitude_pruning_rewinds_to_copies_and_prunes_a_tenth_of_the_original_weights_a_round(run):
+    stages.prune(run.config, run, job(run, "prune")[0])
+    calls, pretrained = run.recorder.calls, huggingface.load(huggingface.resolve(run.config.model)).weights
+    assert [c["ticket"].sparsity if c["ticket"] else 0 for c in calls] == pytest.approx([0, 0.1, 0.2], abs=2e-3)
+    for call in calls:
+        for name, value in call["weights"].items():
+            if not name.startswith("classifier"):
+                kept = call["ticket"].masks.get(name, True) if call["ticket"] else True
+                np.testing.assert_array_equal(value, np.where(kept, pretrained[name], 0))
+    # The classifier is not rewound: each round starts with what the one before has made of it.
+    heads = [c["weights"]["classifier.weight"] for c in calls]
+    np.testing.assert_allclose(heads[1], heads[0] + 2, atol=1e-6)
+    np.testing.assert_allclose(heads[2], heads[1] + 3, atol=1e-6)
+    # Masks only grow, the last round prunes what is missing, and the smallest magnitudes go.
+    ticket = Ticket.load(run.stage(1, "lth") / "ticket-0.25.safetensors")
+    assert ticket.sparsity == pytest.approx(0.25, abs=1e-3)
+    for name, mask in ticket.masks.items():
+        assert not (mask & ~calls[2]["ticket"].masks[name]).any()
+    flat = np.concatenate([np.abs(pretrained[n]).ravel() for n in ticket.masks])
+    kept = np.concatenate([m.ravel() for m in ticket.masks.values()])
+    assert flat[~kept].max() <= flat[kept].min()
+
+
+def test_a_killed_pruning_goes_on_with_its_next_round(run):
+    def stop(*args, **kwargs):
+        if len(run.recorder.calls) == 2:
+            raise KeyboardInterrupt
+        return run.recorder(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "_train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            stages.prune(run.config, run, job(run, "prune")[0])
+    stages.prune(run.config, run, job(run, "prune")[0])
+    assert [c["model"] for c in run.recorder.calls] == ["lth/round-1", "lth/round-2", "lth/round-3"]
+
+
+@pytest.mark.parametrize("sparsities, share, rounds", [([0.3], 0.1, 3), ([0.25], 0.1, 3), ([0.9, 0.1], 0.1, 9), ([0.05], 0.1, 1)])
+def test_pruning_rounds(sparsities, share, rounds):
+    assert stages.pruning_rounds(sparsities, share) == rounds
+
+
+def controls(run):
+    shapes = huggingface.load(huggingface.resolve(run.config.model)).config.prunable()
+    random = np.random.default_rng(3)
+    ticket = Ticket.from_scores({n: random.normal(size=s) for n, s in shapes.items()}, 0.25)
+    ticket.save(run.ticket(1, "robust-0.25"))
+    write_json(run.choice, {"chosen": {"model": "robust-0.25", "sparsity": 0.25, "epochs_back": 0}})
+    for one in job(run, "control"):
+        stages.control(run.config, run, one)
+    return ticket, {c["model"].rpartition("-")[0]: c for c in run.recorder.calls}
+
+
+def test_random_keeps_the_sparsity_of_every_matrix_and_shuffles_the_rest(run):
+    ticket, calls = controls(run)
+    drawn = calls["random"]["ticket"]
+    for name, mask in ticket.masks.items():
+        assert drawn.masks[name].sum() == mask.sum()
+    # Two independent masks of density 3/4 agree on 5/8 of all weights.
+    agree = 1 - drawn.distance(ticket)
+    assert agree == pytest.approx(0.625, abs=0.06)
+
+
+def test_no_initialization_keeps_the_structure_and_no_structure_keeps_the_initialization(run):
+    ticket, calls = controls(run)
+    pretrained = huggingface.load(huggingface.resolve(run.config.model)).weights
+    structure, full = calls["robust_no_initialization"], calls["robust_no_structure"]
+    assert full["ticket"] is None and structure["ticket"].distance(ticket) == 0
+    drawn = []
+    for name, mask in ticket.masks.items():
+        assert not structure["weights"][name][~mask].any()
+        assert not np.isclose(structure["weights"][name][mask], pretrained[name][mask]).any()
+        np.testing.assert_array_equal(full["weights"][name][mask], pretrained[name][mask])
+        drawn += [structure["weights"][name][mask], full["weights"][name][~mask]]
+    flat = np.concatenate(drawn)
+    assert flat.std() == pytest.approx(0.02, rel=0.1) and abs(flat.mean()) < 0.003
+    for name, value in structure["weights"].items():
+        if name not in ticket.masks and "classifier" not in name:
+            np.testing.assert_array_equal(value, pretrained[name])
+
+
+def test_scores_are_shared_with_a_stride():
+    """Official code: row i of a matrix belongs to group i modulo the number of groups."""
+    spread = stages._spread({"w": np.array([[1.0, 2.0], [3.0, 4.0]])}, {"w": (4, 6)})["w"]
+    for i in range(4):
+        for j in range(6):
+            assert spread[i, j] == [[1, 2], [3, 4]][i % 2][j % 2]
+
+
+def test_granularities():
+    assert prunable.block("weight", 8) == (1, 1)
+    assert prunable.block("neuron", 8) == (8, 1) and prunable.block("matrix", 8) == (8, 8)
+
+
+@pytest.mark.parametrize("task, dev, train", [("sst2", "test", 30), ("imdb", "cut", 27)])
+def test_official_splits(monkeypatch, task, dev, train):
+    """GLUE: dev is test, all the rest is trained on. IMDB: a tenth is cut off anew in every stage."""
+    sizes, starts = {"train": 20, "dev": 10, "test": 5}, {"train": 0, "dev": 20, "test": 100}
+
+    def load(_run, name):
+        texts = [(f"{starts[name] + i}",) for i in range(sizes[name])]
+        return texts, np.array([starts[name] + i for i in range(sizes[name])]), {}
+
+    monkeypatch.setattr(stages.data, "load_split", load)
+    config = schema.load(task, ["compat=official"])
+
+    def split(stage, name):
+        texts, labels, _ = stages._split(config, None, plan.Job(stage, "x", None), name)
+        assert [int(t[0]) for t in texts] == labels.tolist()
+        return labels.tolist()
+
+    assert len(split("finetune", "train")) == train
+    if dev == "test":
+        assert split("finetune", "dev") == list(range(100, 105)) == split("search", "dev")
+        assert split("search", "train") == list(range(30))
+    else:
+        for stage in ("finetune", "search"):
+            assert sorted(split(stage, "train") + split(stage, "dev")) == list(range(30))
+            assert split(stage, "dev") == split(stage, "dev")
+        assert split("finetune", "dev") != split("search", "dev")
+
+
+def test_the_search_without_an_adversary_is_one_clean_pass():
+    settings = dataclasses.replace(schema.Search(), ascent_steps=1, initial_norm=0.0)
+    from mindspore_rt import adversary
+
+    start = adversary.start((2, 3, 4), np.ones((2, 3), np.float32), settings.initial_norm, 1, 1)
+    assert not start.any() and settings.ascent_steps == 1
+
+
+def test_the_classifier_of_a_round_is_saved_beside_its_ticket(run):
+    stages.prune(run.config, run, job(run, "prune")[0])
+    saved = load_file(run.stage(1, "lth") / "round-2" / "classifier.safetensors")
+    assert set(saved) == {"classifier.weight", "classifier.bias"}
