@@ -1,0 +1,117 @@
+"""What the two halves share to be timed beside each other: the case, its inputs, and a worker's end of the protocol.
+
+A worker is a process that keeps one step ready. It runs the step once by itself and says so, one JSON object on one
+line of its standard output; then it runs it once for every line of its standard input, answers each with the seconds
+it took, and ends with the input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import resource
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TextIO
+
+import numpy as np
+
+LABELS, THREADS = 2, 2
+SPARSITY = 0.3  # of the ticket that is retrained
+TOTAL_STEPS = 1000  # of the training that the timed steps are the first of
+
+
+@dataclass(frozen=True)
+class Case:
+    """One step to time: `task` is search, retrain, finetune or evaluate, on sentences of one length without padding."""
+
+    task: str
+    layers: int
+    hidden: int
+    batch: int
+    length: int = 64
+    passes: int = 1  # of a search step (K)
+    heads: int = 12
+    vocabulary: int = 30522
+    dropout: float = 0.1
+
+    def config(self) -> dict:
+        """The keys of a Hugging Face `config.json`."""
+        return {
+            "model_type": "bert",
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "intermediate_size": 4 * self.hidden,
+            "max_position_embeddings": 512,
+            "type_vocab_size": 2,
+            "hidden_dropout_prob": self.dropout,
+            "attention_probs_dropout_prob": self.dropout,
+        }
+
+    def inputs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Word pieces (batch, length) int64 and labels (batch,) int64."""
+        draw = np.random.default_rng(0)
+        return draw.integers(1, self.vocabulary, (self.batch, self.length)), draw.integers(0, LABELS, self.batch)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+
+def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The random value of a parameter, float32: the same under its Hugging Face name in every framework."""
+    if name.endswith("LayerNorm.weight"):
+        return np.ones(shape, np.float32)
+    draw = np.random.default_rng(zlib.crc32(name.encode()))
+    return draw.standard_normal(shape, np.float32) * np.float32(0.02)
+
+
+def ticket(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The random mask of a prunable matrix, bool, True where kept."""
+    return np.random.default_rng(zlib.crc32(f"{name}.mask".encode())).random(shape, np.float32) >= SPARSITY
+
+
+def start() -> tuple[Case, list[str], TextIO]:
+    """The case and the other arguments of this worker's command line, and where its answers go.
+
+    All that libraries print goes to standard error; processors beyond the two that are compared are given up.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    case, *others = sys.argv[1:]
+    return Case(**json.loads(case)), others, answers
+
+
+def serve(answers: TextIO, about: dict) -> Iterator[None]:
+    """Runs the caller's loop body once, then once for every line of standard input, and reports each time.
+
+    An answer holds wall and processor seconds, and the peak of resident memory so far in bytes; the first one, whose
+    step compiles, also what is in `about`.
+    """
+    while True:
+        wall, processor = time.perf_counter(), time.process_time()
+        yield
+        seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - processor}
+        answers.write(json.dumps({**seconds, "memory": peak_memory(), **about}) + "\n")
+        answers.flush()
+        about = {}
+        if not sys.stdin.readline():
+            return
+
+
+def peak_memory() -> int:
+    """Bytes: VmHWM where there is one."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            line = next(line for line in status if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    except FileNotFoundError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

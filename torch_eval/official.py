@@ -1,0 +1,321 @@
+"""What the official code computes, restated in PyTorch: masked BERT, search, draw, retraining.
+
+The reference that the MindSpore half is timed and compared against where no checkout of the official repository is at
+hand (`checkout.py` drives one). Where that code departs from the paper, its way is the default here and
+`SearchSettings.paper()` is the paper's. Equations are the paper's.
+
+Noise is drawn by torch unless it is given, so the same numbers can be handed to both frameworks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import prune
+from transformers import BertConfig, BertForSequenceClassification
+
+GAMMA, ZETA, BETA = -0.1, 1.1, 2 / 3
+U_MIN = 1e-4
+L0_SHIFT = BETA * math.log(-GAMMA / ZETA)
+KEPT, PRUNED = 20.0, -20.0  # scores of a drawn ticket: far outside of what noise can move
+MASKED_LAYERS = ("query", "key", "value", "dense")  # of the encoder and the pooler, by the last part of their name
+
+
+# --- the masked model -------------------------------------------------------------------------------------
+
+
+def sampled_mask(log_alpha: Tensor, u: Tensor) -> Tensor:
+    """Eq. 1-3 for uniform numbers `u` of the same shape, kept in [1e-4, 1 - 1e-4]."""
+    u = u.clamp(U_MIN, 1 - U_MIN)
+    s = torch.sigmoid((u.log() - (1 - u).log() + log_alpha) / BETA)
+    return (s * (ZETA - GAMMA) + GAMMA).clamp(0.0, 1.0)
+
+
+def deterministic_mask(log_alpha: Tensor) -> Tensor:
+    """Eq. 5."""
+    return (torch.sigmoid(log_alpha) * (ZETA - GAMMA) + GAMMA).clamp(0.0, 1.0)
+
+
+def initial_log_alpha(mask_p: float) -> float:
+    """The score whose deterministic mask is `mask_p`."""
+    s = (mask_p - GAMMA) / (ZETA - GAMMA)
+    return math.log(s / (1 - s))
+
+
+class MaskedLinear(nn.Module):
+    """A linear layer whose weight (out, in) is multiplied by a mask with one score for each `block` of weights.
+
+    Scores are shared with a stride: with `block` (b, c), weight (i, j) has score (i mod out/b, j mod in/c). In training
+    mode the mask is sampled, from `u` if that is set and from fresh uniform numbers otherwise; else it is Eq. 5.
+    """
+
+    def __init__(self, linear: nn.Linear, mask_p: float = 0.9, block: tuple[int, int] = (1, 1)):
+        super().__init__()
+        rows, columns = linear.weight.shape
+        if rows % block[0] or columns % block[1]:
+            raise ValueError(f"block {block} does not divide a {rows} x {columns} matrix")
+        self.weight, self.bias, self.block = linear.weight, linear.bias, block
+        grid = (rows // block[0], columns // block[1])
+        self.log_alpha = nn.Parameter(torch.full(grid, initial_log_alpha(mask_p), dtype=linear.weight.dtype))
+        self.u: Tensor | None = None
+
+    def mask(self) -> Tensor:
+        """The mask of the scores' shape."""
+        if not self.training:
+            return deterministic_mask(self.log_alpha)
+        return sampled_mask(self.log_alpha, torch.rand_like(self.log_alpha) if self.u is None else self.u)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.log_alpha.shape
+        blocks = self.weight.view(self.block[0], rows, self.block[1], columns)
+        return F.linear(x, (blocks * self.mask()[:, None, :]).view_as(self.weight), self.bias)
+
+
+class MaskedBert(BertForSequenceClassification):
+    """transformers' BERT classifier with a mask on every linear layer of the encoder and the pooler (73 in BERT-base).
+
+    Attention is the eager form: a faster one, chosen by transformers, is another class, whose layers the official code
+    passes over.
+    """
+
+    def __init__(self, config: BertConfig, mask_p: float = 0.9, block: tuple[int, int] = (1, 1)):
+        config._attn_implementation = "eager"
+        super().__init__(config)
+        for name, layer in list(self.bert.named_modules()):
+            parent, _, last = name.rpartition(".")
+            if last in MASKED_LAYERS and isinstance(layer, nn.Linear):
+                setattr(self.bert.get_submodule(parent), last, MaskedLinear(layer, mask_p, block))
+
+    def masked_layers(self) -> dict[str, MaskedLinear]:
+        """By the name of the weight, in the order of the forward pass."""
+        return {f"{name}.weight": m for name, m in self.named_modules() if isinstance(m, MaskedLinear)}
+
+    def log_alpha(self) -> dict[str, nn.Parameter]:
+        return {name: layer.log_alpha for name, layer in self.masked_layers().items()}
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """All parameters but the scores."""
+        return {name: p for name, p in self.named_parameters() if not name.endswith("log_alpha")}
+
+    def use_gates(self, u: dict[str, Tensor] | None) -> None:
+        """Sample the next masks from these uniform numbers, by the name of the weight; None: draw them."""
+        for name, layer in self.masked_layers().items():
+            layer.u = None if u is None else u[name]
+
+    def fix_ticket(self, masks: dict[str, Tensor]) -> None:
+        """Settle every mask at 1 or 0 (`masks`: bool or 0/1, of the scores' shape) through its score, +20 or -20."""
+        for name, parameter in self.log_alpha().items():
+            kept = masks[name].to(parameter)
+            parameter.data = KEPT * kept + PRUNED * (1 - kept)
+
+
+def l0_term(log_alpha: Iterable[Tensor], global_mean: bool = False) -> Tensor:
+    """Eq. 4 as one mean over all scores, or the official mean of each matrix's mean."""
+    probabilities = [torch.sigmoid(a - L0_SHIFT) for a in log_alpha]
+    if global_mean:
+        return sum(p.sum() for p in probabilities) / sum(p.numel() for p in probabilities)
+    return sum(p.sum() / p.numel() for p in probabilities) / len(probabilities)
+
+
+# --- the optimizer ----------------------------------------------------------------------------------------
+
+
+class AdamW(torch.optim.Optimizer):
+    """AdamW as transformers had it up to version 4: bias-corrected, eps added to the uncorrected square root of v,
+    decay after the step. Stands in for the class that the official code imports and transformers dropped."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, correct_bias=True):
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, correct_bias=correct_bias)
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for group in self.param_groups:
+            (beta1, beta2), rate = group["betas"], group["lr"]
+            for p in (p for p in group["params"] if p.grad is not None):
+                state = self.state[p]
+                if not state:
+                    state.update(update=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
+                state["update"] += 1
+                m = state["m"].mul_(beta1).add_(p.grad, alpha=1 - beta1)
+                v = state["v"].mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
+                size = rate
+                if group["correct_bias"]:
+                    size *= math.sqrt(1 - beta2 ** state["update"]) / (1 - beta1 ** state["update"])
+                p.addcdiv_(m, v.sqrt().add_(group["eps"]), value=-size)
+                if group["weight_decay"]:
+                    p.mul_(1 - rate * group["weight_decay"])
+
+
+def linear_schedule(index: int, total: int, warmup: float) -> float:
+    """Factor of the peak learning rate at update `index` (from 0); the number of warm-up steps is not rounded."""
+    rise = warmup * total
+    if index < rise:
+        return index / max(1.0, rise)
+    return max(0.0, (total - index) / max(1.0, total - rise))
+
+
+# --- search -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """One search. The last four fields are where official code and paper differ; defaults are the official ones."""
+
+    total_steps: int
+    learning_rate: float = 0.1
+    weight_decay: float = 1e-6
+    warmup: float = 0.1
+    clip_norm: float = 1.0
+    ascent_steps: int = 5
+    ascent_rate: float = 0.03
+    initial_norm: float = 0.05
+    max_norm: float = 0.0
+    l0_weight: float = 0.5
+    l0_start: float = 0.1
+    l0_ramp: float = 0.3
+    freeze: bool = False  # off: weights get gradients that nothing uses or zeroes, and that the clip counts in
+    token_types: bool = False  # off: the adversarial pass drops them
+    global_l0: bool = False  # off: mean of the matrices' means
+    fast_ramp: bool = True  # on: the schedule of lambda counts the three inputs of a batch where it means batches
+
+    @classmethod
+    def paper(cls, total_steps: int, **changes) -> SearchSettings:
+        """Weights frozen, token types kept, Eq. 4's one mean, lambda's ramp over the steps it names."""
+        paper = dict(freeze=True, token_types=True, global_l0=True, fast_ramp=False)
+        return cls(total_steps, **{**paper, **changes})
+
+    def l0_weight_at(self, index: int) -> float:
+        """lambda at update `index` (from 0): 0, then linear, then constant."""
+        done = 3 * (index + 1) if self.fast_ramp else index
+        since = done - self.l0_start * self.total_steps
+        return self.l0_weight * max(0.0, min(1.0, since / (self.l0_ramp * self.total_steps)))
+
+
+@dataclass
+class Noise:
+    """All random numbers of one search step: `start` (batch, length, hidden) in [-1, 1] and, for each pass, uniform
+    numbers of every mask by the name of its weight. Dropout is torch's own: switch it off to compare exactly."""
+
+    start: Tensor
+    gates: list[dict[str, Tensor]]
+
+
+def start_perturbation(embeddings: Tensor, attention_mask: Tensor, initial_norm: float, draw: Tensor | None) -> Tensor:
+    """Uniform in [-1, 1] on tokens, zero on padding, times initial_norm / sqrt(tokens * hidden) of each sentence."""
+    draw = torch.empty_like(embeddings).uniform_(-1, 1) if draw is None else draw
+    tokens = attention_mask.to(embeddings)
+    size = initial_norm / torch.sqrt(tokens.sum(1) * embeddings.shape[2])
+    return draw * tokens[:, :, None] * size[:, None, None]
+
+
+def ascend(delta: Tensor, gradient: Tensor, rate: float, max_norm: float = 0.0) -> Tensor:
+    """Eq. 7 with the l2 norm of a whole sentence, at least 1e-8; projection only where `max_norm` is not 0."""
+    delta = delta + rate * gradient / _sentence_norm(gradient).clamp(min=1e-8)
+    if max_norm > 0:
+        delta = delta * (max_norm / _sentence_norm(delta)).clamp(max=1.0)
+    return delta
+
+
+def _sentence_norm(x: Tensor) -> Tensor:
+    return torch.norm(x.flatten(1), dim=1)[:, None, None]
+
+
+class Search:
+    """Mask search (Eq. 6-8, section 4.4): K passes of the climbing perturbation, clip, L0 gradient, one AdamW update.
+
+    `inputs` of a step are `input_ids`, `attention_mask` and `token_type_ids` (batch, length), `labels` (batch,).
+    """
+
+    def __init__(self, model: MaskedBert, settings: SearchSettings):
+        self.model, self.settings = model.train(), settings
+        if settings.freeze:
+            for parameter in model.weights().values():
+                parameter.requires_grad_(False)
+        self.scores = list(model.log_alpha().values())
+        self.optimizer = AdamW(self.scores, settings.learning_rate, eps=1e-8, weight_decay=settings.weight_decay)
+
+    def step(
+        self, inputs: dict[str, Tensor], labels: Tensor, index: int, noise: Noise | None = None
+    ) -> dict[str, float]:
+        """Update number `index` (from 0). Returns the loss, lambda and the learning rate."""
+        losses = self.accumulate(inputs, labels, noise)
+        return {"loss": sum(losses), **self.update(index)}
+
+    def accumulate(self, inputs: dict[str, Tensor], labels: Tensor, noise: Noise | None = None) -> list[float]:
+        """The K passes. Leaves their summed gradient in every parameter's `grad` and returns each pass's loss / K."""
+        model, settings, losses = self.model, self.settings, []
+        self.optimizer.zero_grad()
+        passed = ("attention_mask", "token_type_ids") if settings.token_types else ("attention_mask",)
+        others = {name: inputs[name] for name in passed}
+        embed = model.get_input_embeddings()
+        embeddings = embed(inputs["input_ids"])
+        delta = start_perturbation(
+            embeddings, inputs["attention_mask"], settings.initial_norm, noise and noise.start
+        ).detach()
+        for ascent in range(settings.ascent_steps):
+            model.use_gates(noise and noise.gates[ascent])
+            delta.requires_grad_()
+            logits = model(inputs_embeds=delta + embeddings, **others).logits
+            loss = F.cross_entropy(logits, labels) / settings.ascent_steps
+            losses.append(loss.item())
+            loss.backward()
+            if ascent < settings.ascent_steps - 1:
+                delta = ascend(delta.detach(), delta.grad, settings.ascent_rate, settings.max_norm)
+                embeddings = embed(inputs["input_ids"])
+        return losses
+
+    def update(self, index: int) -> dict[str, float]:
+        """Clip what the passes left, add the gradient of lambda R(m), update the scores."""
+        settings = self.settings
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        l0_weight = settings.l0_weight_at(index)
+        (l0_weight * l0_term(self.scores, settings.global_l0)).backward()
+        rate = settings.learning_rate * linear_schedule(index, settings.total_steps, settings.warmup)
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.step()
+        return {"l0_weight": l0_weight, "learning_rate": rate}
+
+
+# --- draw and retrain -------------------------------------------------------------------------------------
+
+
+def draw(log_alpha: dict[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    """Masks (bool, True where kept): global L1 pruning of the float32 sigmoids, ties as torch breaks them."""
+    flat = torch.cat([torch.sigmoid(a.detach().float()).flatten() for a in log_alpha.values()])
+    kept = prune.L1Unstructured(float(sparsity)).compute_mask(flat, torch.ones_like(flat)).bool()
+    parts = kept.split([a.numel() for a in log_alpha.values()])
+    return {name: part.view_as(a) for (name, a), part in zip(log_alpha.items(), parts, strict=True)}
+
+
+class Retraining:
+    """Fine-tuning of a ticket, as the official code runs it: the masked model with scores at +20 and -20.
+
+    Every forward pass samples all masks, which come out at exactly 1 or 0 whatever the noise, and every backward pass
+    carries a gradient, zero, to the scores. Nothing clips. Pruned weights keep their pre-trained values behind
+    their masks, and decay.
+    """
+
+    def __init__(self, model: MaskedBert, total_steps: int, learning_rate=2e-5, weight_decay=0.01, warmup=0.1):
+        self.model, self.total_steps = model.train(), total_steps
+        self.learning_rate, self.warmup = learning_rate, warmup
+        groups = {weight_decay: [], 0.0: []}
+        for name, parameter in model.weights().items():
+            groups[0.0 if name.endswith("bias") or "LayerNorm.weight" in name else weight_decay].append(parameter)
+        self.optimizer = AdamW([{"params": p, "weight_decay": d} for d, p in groups.items()], learning_rate, eps=1e-8)
+
+    def step(self, inputs: dict[str, Tensor], labels: Tensor, index: int) -> dict[str, float]:
+        """Update number `index` (from 0). Returns the loss and the learning rate."""
+        self.model.zero_grad()
+        loss = F.cross_entropy(self.model(**inputs).logits, labels)
+        loss.backward()
+        rate = self.learning_rate * linear_schedule(index, self.total_steps, self.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        return {"loss": loss.item(), "learning_rate": rate}
