@@ -1,96 +1,64 @@
 """The report on small made-up run directories; expected figures are worked out by hand here."""
 
+import csv
 import json
 import math
 import re
+import statistics
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import made_up_run as made_up
 import pytest
 
 from configs import run_dir, schema
-from torch_eval import page, report
+from configs.errors import UserError
+from configs.plan import jobs
+from torch_eval import figures, page, report, results, tables
+from torch_eval.examples import pick
 
 ROOT = Path(__file__).resolve().parents[2]
-EVIL = '<script>alert("x")</script> a | fine * film & more'
 # successes, failures, skipped of 10 attacked sentences
 OUTCOMES = {"finetune": (6, 2, 2), "robust-0.30": (3, 6, 1)}
+SMALL = ("attack.examples=10",)
 
 
-def finish(folder, results, seconds=60.0, settings=None):
-    run_dir.write_json(folder / "manifest.json", {
-        "stage": folder.name, "settings": settings or {}, "inputs": {"train": "ab" * 32},
-        "versions": {"python": "3.11.7"},
-        "results": results, "finished": "2026-01-02T03:04:05Z", "seconds": seconds,
-    })
+@pytest.fixture
+def quick(monkeypatch):
+    """Pictures are laid out but not painted, which takes most of a report's time."""
+    monkeypatch.setattr(figures, "_save", lambda figure, path: run_dir.atomic_write(path, b"picture"))
 
 
-def record(index, outcome):
-    fooled = outcome == "success"
-    return {
-        "index": index, "label": 1, "outcome": outcome, "queries": 10 * (index + 1), "original": {"sentence": EVIL},
-        "perturbed": {"sentence": EVIL.replace("fine", "bonny") if fooled else EVIL},
-        "original_prediction": 0 if outcome == "skipped" else 1, "perturbed_prediction": 0 if fooled else 1,
-        "original_score": 0.9, "perturbed_score": 0.4, "words_changed": int(fooled), "words": 5, "seconds": 0.1,
-    }
-
-
-def attacked(counts):
-    success, failure, skipped = counts
-    outcomes = ["success"] * success + ["failure"] * failure + ["skipped"] * skipped
-    return [record(index, outcome) for index, outcome in enumerate(outcomes)]
-
-
-def prepared(paths):
-    split = {"count": 6000, "labels": {}, "length": {}, "sha256": "cd" * 32}
-    run_dir.write_json(paths.data / "summary.json", {
-        "task": "snippets", "columns": ["sentence"], "attacked": ["sentence"], "labels": ["negative", "positive"],
-        "splits": dict.fromkeys(("train", "dev", "test"), split), "note": "",
-    })
-    finish(paths.data, {})
-
-
-def seed_done(paths, seed):
-    curve = [{"step": 20, "loss": 0.5}, {"step": 40, "loss": 0.3}, {"step": 40, "dev_accuracy": 0.82}]
-    for model, folder in paths.victims(seed).items():
-        run_dir.write_lines(folder.parent / "metrics.jsonl", curve)
-        finish(folder.parent, {"steps": 40, "dev_accuracy": 0.82})
-        finish(paths.attack(seed, model) / "clean", {"accuracy": 0.8, "n": 100})
-        for recipe in paths.config.attack.recipes:
-            run_dir.write_lines(paths.attack(seed, model) / recipe / "results.jsonl", attacked(OUTCOMES[model]))
-            finish(paths.attack(seed, model) / recipe, {}, settings={"resources": {"synonyms": {"words": 41203}}})
-    settled = {"settled_zero": 0.125, "settled_one": 0.25}
-    search = {"step": 20, "l0_term": 0.9, "l0_weight": 0.1, "adversarial_loss": 1, **settled}
-    run_dir.write_lines(paths.search(seed) / "metrics.jsonl", [search])
-    finish(paths.search(seed), {"steps": 20})
-    layers = {"bert.encoder.layer.0.output.dense.weight": 0.3, "bert.pooler.dense.weight": 0.3}
-    run_dir.write_json(paths.tickets(seed) / "report.json", {"robust-0.30": {
-        "sparsity": 0.3, "pruned": 300, "weights": 1000, "layers": layers,
-        "magnitude_overlap": 0.25, "chance_overlap": 0.1765,
-    }})
-    finish(paths.tickets(seed), {})
-
-
-def make(tmp_path, *overrides, seeds=(1,)):
-    config = schema.load("demo", overrides)
-    paths = run_dir.RunDir(config, tmp_path)
-    prepared(paths)
+def small(tmp_path, *overrides, seeds=(1,)):
+    """The demo's two models on ten sentences; only `seeds` are finished."""
+    paths = run_dir.RunDir(schema.load("demo", [*SMALL, *overrides]), tmp_path)
+    made_up.prepare(paths)
+    made_up.choose(paths, 0.3)
     for seed in seeds:
-        seed_done(paths, seed)
+        scores = made_up.search(paths, seed)
+        for job in [job for job in jobs(paths) if job.seed == seed]:
+            if job.stage == "draw":
+                made_up.draw(paths, seed, job, scores)
+            elif job.stage in ("finetune", "retrain"):
+                made_up.train(paths, seed, job.model, job.method)
+        for model, counts in OUTCOMES.items():
+            made_up.finish(paths.attack(seed, model) / "clean", {"accuracy": 0.8, "n": 100}, {}, {"test": "test" * 8})
+            for recipe in paths.config.attack.recipes:
+                made_up.attack(paths, seed, model, recipe, counts)
     return paths
 
 
 def written(tmp_path, *overrides):
-    assert report.main(["demo", *overrides], tmp_path) == 0
+    assert report.main(["demo", *SMALL, *overrides], tmp_path) == 0
     folder = tmp_path / schema.load("demo", overrides).name / "report"
     return folder, (folder / "report.html").read_text(), (folder / "report.md").read_text()
 
 
-def row(markdown, name):
-    line = next(line for line in markdown.splitlines() if line.startswith(f"| {name} |"))
-    return [cell.strip() for cell in line.strip("|").split("|")]
+def row(markdown, name, number=0):
+    lines = [line for line in markdown.splitlines() if line.startswith(f"| {name} |")]
+    return [cell.strip() for cell in lines[number].strip("|").split("|")]
 
 
 def wilson(successes, trials):
@@ -98,65 +66,262 @@ def wilson(successes, trials):
     z2, share = 1.959964**2, successes / trials
     a, b, c = 1 + z2 / trials, -(2 * share + z2 / trials), share * share
     root = math.sqrt(b * b - 4 * a * c)
-    return f"({100 * (-b - root) / (2 * a):.1f}–{100 * (-b + root) / (2 * a):.1f})"
+    return f"{100 * (-b - root) / (2 * a):.1f}–{100 * (-b + root) / (2 * a):.1f}"
 
 
-def test_main_table_by_hand(tmp_path):
-    make(tmp_path)
+# --- the tables ----------------------------------------------------------------------------------------------
+
+
+def test_main_table_by_hand(quick, tmp_path):
+    small(tmp_path)
     _, _, markdown = written(tmp_path)
-    tuned, ticket = row(markdown, "Fine-tune"), row(markdown, "RobustT 30%")
-    # Fine-tune: 8 of 10 right at first, 2 right after, 6 of 8 fooled; queries 10, 20, ... 80.
-    assert tuned[1] == f"80.0 {wilson(80, 100)}"
-    assert tuned[2] == f"80.0 {wilson(8, 10)}"
-    assert tuned[3] == f"20.0 {wilson(2, 10)}"
-    assert tuned[4] == f"75.0 {wilson(6, 8)}"
-    assert tuned[5].startswith("45.0 (") and tuned[5].endswith("n = 8)")
-    # Ticket: 9 right at first, 6 after, 3 of 9 fooled; queries 10 ... 90. It is best where they differ.
-    assert ticket[1] == tuned[1]
-    assert ticket[2] == f"**90.0** {wilson(9, 10)}"
-    assert ticket[3] == f"**60.0** {wilson(6, 10)}"
-    assert ticket[4] == f"**33.3** {wilson(3, 9)}"
-    assert ticket[5].startswith("**50.0** (") and ticket[5].endswith("n = 9)")
-    assert len(tuned) == 1 + 2 + 3 * 3
+    # Fine-tune: 8 of 10 right at first, 2 right after, 6 of 8 fooled. Ticket: 9 at first, 6 after, 3 of 9 fooled.
+    assert row(markdown, "Fine-tune")[1:6] == ["80.0", "80.0", "20.0", "75.0", "45.0"]
+    assert row(markdown, "Robust ticket 30%")[1:6] == ["80.0", "**90.0**", "**60.0**", "**33.3**", "**50.0**"]
+    # The second time a method's name begins a line it is in the table of intervals.
+    assert row(markdown, "Fine-tune", 1)[1:5] == [wilson(80, 100), wilson(8, 10), wilson(2, 10), wilson(6, 8)]
 
 
-def test_several_seeds_give_mean_and_deviation(tmp_path):
-    paths = make(tmp_path, "seeds=[1,2,3]", seeds=(1, 2))
-    other = paths.attack(2, "finetune") / "textfooler"
-    run_dir.write_lines(other / "results.jsonl", attacked((4, 4, 2)))
-    _, page_text, markdown = written(tmp_path, "seeds=[1,2,3]")
+def test_several_seeds_give_mean_and_deviation(quick, tmp_path):
+    paths = small(tmp_path, "seeds=[1,2,3]", seeds=(1, 2))
+    made_up.attack(paths, 2, "finetune", "textfooler", (4, 4, 2))
+    _, text, markdown = written(tmp_path, "seeds=[1,2,3]")
     # Aua 20 and 40: mean 30, sample deviation sqrt(200) = 14.1; TextFooler is the second attack.
     assert row(markdown, "Fine-tune")[6] == "30.0 (± 14.1; 2 of 3 seeds)"
-    assert "python -m mindspore_rt search demo &#x27;seeds=[1,2,3]&#x27;" in page_text
+    assert row(markdown, "Fine-tune", 1)[6] == f"seed 1: {wilson(2, 10)}; seed 2: {wilson(4, 10)}"
+    assert "python -m mindspore_rt search demo attack.examples=10 &#x27;seeds=[1,2,3]&#x27;" in text
 
 
-def test_seeds_attacked_differently_are_not_averaged(tmp_path):
-    paths = make(tmp_path, "seeds=[1,2]", seeds=(1, 2))
-    finish(paths.attack(2, "finetune") / "textbugger", {}, settings={"resources": "others"})
-    _, page_text, markdown = written(tmp_path, "seeds=[1,2]")
-    assert row(markdown, "Fine-tune")[9] == "*not averaged*"
-    assert row(markdown, "Fine-tune")[6] == "20.0 (± 0.0)"
-    assert "Do not compare the rows of TextBugger" in page_text
+def test_results_made_in_another_way_stand_apart(quick, tmp_path):
+    paths = small(tmp_path, "seeds=[1,2]", seeds=(1, 2))
+    made_up.attack(paths, 2, "finetune", "textbugger", (1, 7, 2), protocol="official")
+    _, text, markdown = written(tmp_path, "seeds=[1,2]")
+    # Seed 1 alone in the first rows, seed 2 alone in those that stand apart: never (20 + 70) / 2.
+    assert row(markdown, "Fine-tune")[9] == "20.0 (1 of 2 seeds)"
+    assert row(markdown, "Fine-tune", 1)[9] == "70.0 (1 of 2 seeds; stale)"
+    assert row(markdown, "Robust ticket 30%")[9] == "**60.0** (± 0.0)"
+    assert "made in another way" in text and "TextBugger: protocol official, elsewhere paper" in text
+    assert not tables.comparable(
+        results.Run(paths.config, ["demo"], tmp_path), 2, "textbugger", "robust-0.30", "finetune"
+    )
+
+
+def test_stale_results_are_marked(quick, tmp_path):
+    paths = small(tmp_path)
+    made_up.attack(paths, 1, "finetune", "textfooler", (6, 2, 2), max_length=99)
+    folder = paths.stage(1, "finetune")
+    made_up.finish(folder, {"steps": 1}, {"finetune": {"epochs": 99}, "seed": 1})
+    _, text, markdown = written(tmp_path)
+    assert row(markdown, "Fine-tune", 1)[6].endswith("(stale)")
+    assert "finetune.epochs: 99, now 2" in text and "max_length: 99, now 48" in text
+
+
+def test_a_model_trained_again_makes_its_attacks_stale(tmp_path):
+    paths = small(tmp_path)
+    made_up.finish(paths.stage(1, "finetune"), {"model_sha256": "new"}, {})
+    folder = paths.attack(1, "finetune") / "textfooler"
+    manifest = run_dir.read_json(folder / "manifest.json")
+    run_dir.write_json(folder / "manifest.json", {**manifest, "inputs": {"model": "old", "test": "test" * 8}})
+    run = results.Run(paths.config, ["demo"], tmp_path)
+    assert not run.clean_is_stale("finetune")
+    made_up.finish(paths.attack(1, "finetune") / "clean", {"accuracy": 0.8, "n": 100}, {}, {"model": "old"})
+    assert results.Run(paths.config, ["demo"], tmp_path).clean_is_stale("finetune")
+    assert run.scores[1, "finetune", "textfooler"].stale == ("model: was made again since",)
+    assert run.scores[1, "finetune", "textbugger"].stale == ()
+
+
+def test_a_fitted_temperature_is_each_models_own(tmp_path):
+    paths = small(tmp_path, "attack.calibrate=true")
+    for model, temperature in (("finetune", 1.5), ("robust-0.30", 2.5)):
+        made_up.finish(paths.attack(1, model) / "calibration", {"temperature": temperature})
+        for recipe in paths.config.attack.recipes:
+            made_up.attack(paths, 1, model, recipe, OUTCOMES[model], temperature=temperature)
+    run = results.Run(paths.config, ["demo"], tmp_path)
+    assert run.ways() == 1 and not run.stale()
+
+
+def test_timeouts_are_told(quick, tmp_path):
+    paths = small(tmp_path)
+    folder = paths.attack(1, "finetune") / "textfooler"
+    records = made_up.attacked(3, 4, 1) + [made_up.record(i, "timeout") for i in (8, 9)]
+    run_dir.write_lines(folder / "results.jsonl", records)
+    manifest = run_dir.read_json(folder / "manifest.json")
+    run_dir.write_json(folder / "manifest.json", {**manifest, "results": {}})
+    _, _, markdown = written(tmp_path)
+    # Values count timeouts as broken: 4 of 10 hold; the interval reaches to 6 of 10.
+    assert row(markdown, "Fine-tune")[6] == "40.0 (2 timed out)"
+    assert row(markdown, "Fine-tune", 1)[6] == f"{wilson(4, 10).split('–')[0]}–{wilson(6, 10).split('–')[1]}"
+
+
+# --- published figures ---------------------------------------------------------------------------------------
+
+
+def run_of(tmp_path, *overrides, config="sst2"):
+    paths = run_dir.RunDir(schema.load(config, overrides), tmp_path)
+    made_up.prepare(paths)
+    return results.Run(paths.config, [config], tmp_path)
+
+
+def test_published_figures_belong_to_their_data_set_and_setting(tmp_path):
+    same = run_of(tmp_path, "attack.resources=original")
+    assert tables.departures(same) == []
+    assert tables.published(same, "robust-0.30", "textfooler", "aua") == "paper 26.7\nre-run 28.9"
+    assert tables.published(same, "finetune", None, "clean") == "paper 92.0\nre-run 92.3"
+    other = run_of(tmp_path, "sparsities=[0.5]", "search.ascent_steps=2")
+    assert tables.published(other, "robust-0.50", "bertattack", "aua") == "paper 17.9†"
+    assert {"packaged instead of original attack resources", "search.ascent_steps 2 instead of 5"} <= set(
+        tables.departures(other)
+    )
+    assert tables.published(run_of(tmp_path, config="demo"), "finetune", None, "clean") == ""
+
+
+def test_the_papers_figures_fit_together():
+    """Suc = (Clean - Aua) / Clean in every row of Table 1, but for the four that the paper itself has otherwise."""
+    found = [
+        (r, row[r], row["clean"])
+        for row in tables.PUBLISHED["results"]
+        for r in results.RECIPES
+        if row["table"] == 1 and row["source"] == "paper" and r in row
+    ]
+    assert len(found) == 54
+    off = [abs(100 * (clean - values["aua"]) / clean - values["suc"]) > 0.25 for _, values, clean in found]
+    assert sum(off) <= 4
+    assert {row["task"] for row in tables.PUBLISHED["results"]} == set(tables.PUBLISHED["table6"])
+
+
+# --- a whole tree --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Two finished experiments with every method, and their one report."""
+    root = tmp_path_factory.mktemp("runs")
+    first = made_up.whole(
+        root,
+        "seeds=[1,2]",
+        "methods=all",
+        "sparsities=[0.1,0.3]",
+        "snapshots=2",
+        "attack.examples=100",
+        "attack.recipes=[textfooler,textbugger]",
+        chosen=0.3,
+    )
+    second = made_up.whole(
+        root, "name=other", "search.l0_weight=0.1", "attack.examples=100", "attack.recipes=[textfooler]"
+    )
+    made_up.transfer(first)
+    names = []
+    for paths in (first, second):
+        paths.save_config()
+        names.append(str(paths.root / "config.yaml"))
+    assert report.main(names, root) == 0
+    return root / "report", first, second
+
+
+def test_everything_is_drawn_and_nothing_is_missing(whole):
+    folder, _, _ = whole
+    names = {path.stem for path in (folder / "figures").glob("*.png")}
+    for start in (
+        "trade-off-sst2-textfooler",
+        "sparsity-sst2",
+        "progress-sst2",
+        "mask-learning-sst2",
+        "sparsity-pattern-sst2",
+        "sparsity-pattern-other",
+        "overlap",
+        "log-alpha",
+        "training-sst2-2",
+        "transfer-sst2-textbugger",
+    ):
+        assert start in names
+    assert names == {path.stem for path in (folder / "figures").glob("*.pdf")}
+    markdown = (folder / "report.md").read_text()
+    assert "Missing and stale" not in markdown and "*missing*" not in markdown
+    for title in (
+        "Table 1",
+        "Table 3",
+        "Table 4",
+        "Figure 2",
+        "Figure 3",
+        "Figure 4",
+        "Figures 1 and 5",
+        "Table 5",
+        "Table 6",
+        "Paired tests",
+        "was chosen",
+        "w/o Structure + Longer 30%",
+        "λ = 0.1",
+    ):
+        assert title in markdown, title
+    assert len({line for line in markdown.splitlines() if line.startswith("| **SST-2**")}) == 2
+
+
+def test_paired_test_by_hand(whole):
+    _, first, _ = whole
+    run = results.Run(first.config, ["x"], first.root.parent)
+    table = tables.paired_table(run)
+    assert len([r for r in table.rows if isinstance(r, str)]) == 4  # against each rival
+    ours, theirs = run.scores[1, "robust-0.30", "textfooler"].records, run.scores[1, "finetune", "textfooler"].records
+    only = sum(a["outcome"] == "failure" and b["outcome"] != "failure" for a, b in zip(ours, theirs))
+    seed_two = [run.scores[2, model, "textfooler"].records for model in ("robust-0.30", "finetune")]
+    only += sum(a["outcome"] == "failure" and b["outcome"] != "failure" for a, b in zip(*seed_two))
+    assert [cell.text for cell in table.rows[1]][:3] == ["TextFooler", "200", str(only)]
+    assert table.rows[1][4].small.count("seed") == 2
+
+
+def test_control_rows_of_table_4(whole):
+    _, first, _ = whole
+    table = tables.ablation_table([results.Run(first.config, ["x"], first.root.parent)], 4)
+    assert [r[0].text for r in table.rows] == [
+        "Robust ticket 30%",
+        "w/o Initialization 30%",
+        "w/o Structure 30%",
+        "w/o Structure + Longer 30%",
+    ]
+    # Aua of the made-up seeds is 44 + seed for the ticket: mean 45.5.
+    assert table.rows[0][2].text == "45.5" and table.rows[0][2].published == "paper 26.7†"
+
+
+def test_json_and_csv_hold_all_runs(whole):
+    folder, first, second = whole
+    found = json.loads((folder / "results.json").read_text())["experiments"]
+    assert [run["experiment"] for run in found] == ["sst2", "other"] and not any(run["missing"] for run in found)
+    lines = list(csv.DictReader((folder / "results.csv").open()))
+    aua = [
+        float(line["value"])
+        for line in lines
+        if (line["experiment"], line["model"], line["attack"], line["measure"])
+        == ("sst2", "robust-0.30", "textfooler", "aua")
+    ]
+    assert statistics.mean(aua) == pytest.approx(0.455)
+    assert {line["method"] for line in lines if "@" in line["model"]} >= {"finetune", "robust"}
 
 
 class Loads(HTMLParser):
-    """Everything that a browser would fetch, and every tag."""
+    """Everything that a browser would fetch, links to the page's own sections aside, and every tag."""
 
     def __init__(self):
         super().__init__()
-        self.tags, self.loads = [], []
+        self.tags, self.loads, self.links, self.names = [], [], [], []
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.loads += [value for key, value in attributes if key in ("src", "href", "srcset", "data", "poster")]
+        found = dict(attributes)
+        self.names.append(found.get("id"))
+        (self.links if tag == "a" else self.loads).extend(
+            value for key, value in attributes if key in ("src", "href", "srcset", "data", "poster")
+        )
 
 
-def test_page_is_self_contained_and_escaped(tmp_path):
-    make(tmp_path)
-    folder, text, markdown = written(tmp_path)
+def test_page_is_self_contained_and_escaped(whole):
+    folder, _, _ = whole
+    text, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     parser = Loads()
     parser.feed(text)
     assert parser.loads and all(load.startswith("data:image/png;base64,") for load in parser.loads)
+    assert parser.links and all(link.startswith("#") and link[1:] in parser.names for link in parser.links)
+    names = [name for name in parser.names if name]
+    assert len(names) == len(set(names))
     assert "url(" not in text and "@import" not in text
     assert not {"script", "link", "iframe", "object"} & set(parser.tags)
     assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;" in text and "<mark>bonny</mark>" in text
@@ -164,48 +329,35 @@ def test_page_is_self_contained_and_escaped(tmp_path):
     assert "prefers-color-scheme: dark" in text and "Not comparable with the paper" in text
     for picture in re.findall(r"\]\((figures/[^)]+)\)", markdown):
         assert (folder / picture).is_file()
-    assert len(list((folder / "figures").glob("*.png"))) == 3
 
 
-def test_facts_of_run_and_ticket(tmp_path):
-    make(tmp_path)
-    _, text, markdown = written(tmp_path)
-    ticket = next(line for line in markdown.splitlines() if "1,000" in line)
-    assert "| 1 | 30.00000% | 300 | 1,000 | +0 | 25.0% | 17.6% |" in ticket
-    assert "6000 training sentences, 40 steps of fine-tuning, 20 steps of the mask search" in markdown
-    assert "12.5% of the masks are settled near 0 and 25.0% near 1" in text
-    assert "synonyms: words 41203" in text and "Still missing" not in text
+# --- unfinished runs and mistakes ----------------------------------------------------------------------------
 
 
-def test_results_json_and_csv_agree_with_the_counts(tmp_path):
-    make(tmp_path)
-    folder, _, _ = written(tmp_path)
-    found = json.loads((folder / "results.json").read_text())
-    assert found["missing"] == []
-    assert found["models"][1]["attacks"]["textfooler"]["suc"]["value"] == pytest.approx(1 / 3)
-    lines = (folder / "results.csv").read_text().splitlines()
-    assert len(lines) == 1 + 2 * (1 + 3 * 4)
-    assert next(line for line in lines if "finetune,bertattack,aua" in line).split(",")[5] == "0.2"
-
-
-def test_unfinished_run_shows_commands_and_no_zero(tmp_path, capsys):
-    make(tmp_path, "name=half run", seeds=())
-    config = schema.load("demo", ["name=half run"])
-    paths = run_dir.RunDir(config, tmp_path)
-    run_dir.write_lines(paths.attack(1, "finetune") / "textfooler" / "results.jsonl", attacked((1, 1, 0)))
-    folder, text, markdown = written(tmp_path, "name=half run")
+def test_unfinished_run_shows_commands_and_no_zero(quick, tmp_path, capsys):
+    paths = small(tmp_path, "name=half run", seeds=())
+    paths.choice.unlink()
+    run_dir.write_lines(paths.attack(1, "finetune") / "textfooler" / "results.jsonl", made_up.attacked(1, 1, 0))
+    folder, _, markdown = written(tmp_path, "name=half run")
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {folder / 'report.html'}"
-    assert row(markdown, "Fine-tune")[6] == f"*missing* (2 of {config.attack.examples} done)"
-    assert set(row(markdown, "RobustT 30%")[1:]) == {"*missing*"}
-    for stage in ("finetune", "search", "draw", "retrain"):
-        assert f"`python -m mindspore_rt {stage} demo 'name=half run'`" in markdown
-    assert "`python -m torch_eval attack demo 'name=half run'`" in markdown
+    assert row(markdown, "Fine-tune")[6] == "*missing* (2 of 10 done)"
+    assert set(row(markdown, "Robust ticket 30%")[1:]) == {"*missing*"}
+    for stage in (
+        "mindspore_rt finetune",
+        "mindspore_rt search",
+        "mindspore_rt draw",
+        "mindspore_rt retrain",
+        "torch_eval choose",
+        "torch_eval attack",
+    ):
+        assert f"`python -m {stage} demo attack.examples=10 'name=half run'`" in markdown
     assert "mindspore_rt prepare" not in markdown
-    assert json.loads((folder / "results.json").read_text())["models"][0]["attacks"]["textfooler"] is None
+    found = json.loads((folder / "results.json").read_text())["experiments"][0]
+    assert found["models"][0]["attacks"]["textfooler"] is None
 
 
-def test_attack_left_out_says_why(tmp_path):
-    paths = make(tmp_path)
+def test_attack_left_out_says_why(quick, tmp_path):
+    paths = small(tmp_path)
     for model in OUTCOMES:
         folder = paths.attack(1, model) / "bertattack"
         (folder / "manifest.json").unlink()
@@ -217,9 +369,10 @@ def test_attack_left_out_says_why(tmp_path):
 
 
 def test_examples_prefer_one_that_only_the_first_model_falls_for():
-    by_model = {m: {r["index"]: r for r in attacked(OUTCOMES[m])} for m in OUTCOMES}
+    by_model = {m: {r["index"]: r for r in made_up.attacked(*OUTCOMES[m])} for m in OUTCOMES}
     # Index 3 is the first that fools fine-tune (0 to 5) while the ticket (0 to 2) holds.
-    assert report._pick(by_model, list(OUTCOMES)) == [(3, "finetune"), (0, "robust-0.30")]
+    assert pick(by_model) == [(3, "finetune"), (0, "robust-0.30")]
+    assert pick({}) == []
 
 
 def test_compare_marks_changed_words_only():
@@ -229,13 +382,24 @@ def test_compare_marks_changed_words_only():
     assert "".join(text for text, _ in after) == "a bonny film"
 
 
-def test_mistakes_are_one_line(tmp_path, capsys):
+def test_arguments():
+    assert report.parse(["a", "b", "seeds=[1]", "--out", "x"]) == (["a", "b"], ["seeds=[1]"], Path("x"))
+    for wrong in ([], ["seeds=[1]"], ["a", "--out"]):
+        with pytest.raises(UserError):
+            report.parse(wrong)
+
+
+def test_mistakes_are_one_line(quick, tmp_path, capsys):
     assert report.main([], tmp_path) == 2
     assert report.main(["demo"], tmp_path) == 2
     assert "is missing: `python -m mindspore_rt prepare demo` starts it" in capsys.readouterr().err
+    small(tmp_path)
+    assert report.main(["demo", "demo"], tmp_path) == 2
+    assert "same run" in capsys.readouterr().err
 
 
 def test_loads_neither_torch_nor_textattack():
     heavy = {"torch", "textattack", "mindspore", "mindnlp"}
-    code = f"import sys, torch_eval.report; sys.exit(bool({heavy} & set(sys.modules)))"
+    modules = "torch_eval.report, torch_eval.watch, mindspore_rt.ticket"
+    code = f"import sys, {modules}; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

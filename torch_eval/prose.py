@@ -1,0 +1,49 @@
+"""What the report explains in words, for readers who have not read the paper."""
+
+IDEA = (
+    "A text classifier can be fooled by swapping a few words for others of the same meaning. A **robust ticket** is "
+    "a part of a pre-trained BERT that is meant to be harder to fool: a mask over its weights is learned on a "
+    "fine-tuned model while its word embeddings are disturbed on purpose (adversarial training with a penalty on "
+    "the number of weights kept). The weights with the lowest mask scores are removed for good, and what is left is "
+    "trained again from its pre-trained values. Below, it stands beside other ways of training and pruning the same "
+    "model."
+)
+METHOD_NOTES = {
+    "finetune": "the ordinary model, all weights",
+    "finetune_long": "the same, trained for longer: a control for the number of updates",
+    "freelb": "adversarial training of all weights",
+    "infobert": "adversarial training with two regularisers on what the embeddings tell",
+    "lth": "pruned by magnitude in rounds (lottery ticket hypothesis), without an adversary",
+    "random": "the robust ticket's sparsity in every matrix, at random places",
+    "robust": "masks learned against the adversary, the method of the paper",
+    "robust_no_mask_learning": "pruned by magnitude in rounds under the adversarial loss",
+    "robust_no_adversary": "masks learned on clean sentences only",
+    "robust_no_initialization": "the ticket's structure, weights started at random",
+    "robust_no_structure": "all weights; those outside the ticket started at random",
+    "robust_no_structure_long": "the same, trained for longer",
+}
+MEANING = (
+    "**Clean**: accuracy on unchanged sentences, on the whole test set and on the sample that is attacked. **Aua** "
+    "(accuracy under attack): share of the sample still classified correctly after the attack. **Suc**: share of "
+    "the attacked sentences (those classified correctly at first) that the attack turned into errors. **#Query**: "
+    "how often the attack had to ask the model about one sentence, on average. A robust model has high Clean, Aua "
+    "and #Query and a low Suc. The best value of a column is bold. Several seeds: the mean, and after ± the "
+    "standard deviation; the 95% intervals (Wilson's for shares, bootstrap for #Query) are each seed's own. "
+    "Percentages behind a method's name are the share of weights pruned."
+)
+PACKAGED = (
+    "**Not comparable with the paper's figures:** {}. These attacks use **packaged** resources (synonyms, sentence "
+    "encoder, tagger and masked language model that work offline) in place of the originals; compare only rows of "
+    "one table part with each other."
+)
+MIXED = (
+    "**{}: some results were made in another way** and stand apart; they are never averaged or compared with the "
+    "rest. {}"
+)
+PAIRED = (
+    "On the same sentences, attacked in the same way, it counts those that only one of two models still classifies "
+    "rightly after the attack. McNemar's exact test asks whether the ticket wins as often as it loses: a small p "
+    "says that the difference is more than chance. Sentences on which either attack ran out of its budget are left "
+    "out. Pooled p treats the same sentence under two seeds as two sentences and is therefore somewhat too small; "
+    "the p of each seed stands below it. No correction for the number of tests."
+)

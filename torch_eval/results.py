@@ -1,0 +1,360 @@
+"""What a run directory holds at the moment: scores of the attacked models, what is missing, what is stale.
+
+Results of one attack are compared only if they were made in the same *way*: the same settings, test sentences and
+versions. Ways are numbered for each attack, 0 being the one that fits the configuration (or has most results).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs import run_dir, schema
+from configs.errors import UserError
+from configs.methods import METHODS, of_kind
+from configs.plan import HALVES, jobs
+from torch_eval import metrics
+
+# The paper's attacks in its order, then the others.
+RECIPES = {
+    "bertattack": "BERT-Attack",
+    "textfooler": "TextFooler",
+    "textbugger": "TextBugger",
+    **{name: name for name in schema.RECIPES if name not in ("bertattack", "textfooler", "textbugger")},
+}
+TASKS = {
+    "imdb": "IMDB",
+    "agnews": "AGNEWS",
+    "sst2": "SST-2",
+    "qnli": "QNLI",
+    "mnli": "MNLI",
+    "qqp": "QQP",
+    "snippets": "Rotten Tomatoes snippets",
+}
+MEASURES = {"aua": "Aua%", "suc": "Suc%", "queries": "#Query"}
+
+
+@dataclass
+class Score:
+    """Results of one attack on one model. `way` numbers how it was made; `stale` lists what differs from the
+    configuration now."""
+
+    directory: Path
+    manifest: dict
+    way: int = 0
+    stale: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def signature(self) -> dict:
+        """How the attack was made, model and seed apart. A temperature fitted on dev is each model's own."""
+        settings = {k: v for k, v in self.manifest.get("settings", {}).items() if k not in ("seed", "shard")}
+        fitted = (read(self.directory.parent / "calibration" / "manifest.json") or {}).get("results") or {}
+        if fitted and settings.get("temperature") == fitted.get("temperature"):
+            settings["temperature"] = "fitted on dev"
+        test = (self.manifest.get("inputs") or {}).get("test")
+        return {**settings, "test sentences": test, "versions": self.manifest.get("versions")}
+
+    @functools.cached_property
+    def records(self) -> list[dict]:
+        return lines(self.directory / "results.jsonl")
+
+    @functools.cached_property
+    def summary(self) -> metrics.Metrics:
+        """As the attack stage left it; counted again from the records where it left none."""
+        found = self.manifest.get("results") or {}
+        if "aua" not in found:
+            return metrics.summarise(self.records)
+        return metrics.Metrics(**{k: metrics.Estimate(**v) if isinstance(v, dict) else v for k, v in found.items()})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that a run consists of, and the command that makes it. `manifest` is None until it is whole."""
+
+    title: str
+    seed: int | None
+    command: str
+    directory: Path
+    manifest: dict | None
+    stale: tuple[str, ...] = ()
+
+
+class Run:
+    """One experiment. Absent files read as None or as empty."""
+
+    def __init__(self, config: schema.Experiment, arguments: list[str], runs: Path = run_dir.RUNS):
+        self.config, self.paths, self.arguments = config, run_dir.RunDir(config, runs), shlex.join(arguments)
+        if not self.paths.root.is_dir():
+            raise UserError(f"{self.paths.root} is missing: `{self.command('prepare')}` starts it")
+        self.has_choice = self.paths.choice.is_file()
+        first = config.sparsities[0]
+        self.chosen = (
+            self.paths.chosen() if self.has_choice else run_dir.Candidate(run_dir.candidate_name(first, 0), first, 0)
+        )
+        self.models = self.paths.models(self.chosen)
+        self.recipes = [recipe for recipe in RECIPES if recipe in config.attack.recipes]
+        self.data = read(self.paths.data / "summary.json") or {}
+        self.scores = self._scores()
+        self.steps = [*self._training(), *self._choosing(), *self._attacking()]
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def task(self) -> str:
+        return TASKS.get(self.config.task, self.config.name)
+
+    def command(self, stage: str) -> str:
+        return f"python -m {HALVES[stage]} {stage} {self.arguments}"
+
+    # --- what there is ---------------------------------------------------------------------------------------
+
+    def _scores(self) -> dict[tuple[int, str, str], Score]:
+        """(seed, model, recipe) to what is whole, snapshots of trainings included."""
+        scores = {}
+        for seed in self.config.seeds:
+            for model in self.paths.victims(seed):
+                for recipe in self.recipes:
+                    folder = self.paths.attack(seed, model) / recipe
+                    manifest = read(folder / "manifest.json")
+                    if manifest:
+                        scores[seed, model, recipe] = Score(folder, manifest, stale=self._stale(seed, model, manifest))
+        for recipe in self.recipes:
+            _number_ways([score for key, score in scores.items() if key[2] == recipe])
+        return scores
+
+    def _stale(self, seed: int, model: str, manifest: dict) -> tuple[str, ...]:
+        """What an attack, or a clean accuracy, was made with and is otherwise now."""
+        changed = unlike(manifest.get("settings", {}), self._expected(seed, "attack"))
+        return (*self._changed_inputs(seed, model, manifest), *changed)
+
+    def _changed_inputs(self, seed: int, model: str, manifest: dict) -> list[str]:
+        """An attacked model or test set that is another one by now."""
+        inputs = manifest.get("inputs") or {}
+        test = ((self.data.get("splits") or {}).get("test") or {}).get("sha256")
+        trained = ((read(self.paths.stage(seed, model) / "manifest.json") or {}).get("results") or {}).get(
+            "model_sha256"
+        )
+        found = [
+            f"{name}: was made again since"
+            for name, now in (("model", trained), ("test", test))
+            if now and inputs.get(name, now) != now
+        ]
+        indices = manifest.get("settings", {}).get("indices")
+        count = ((self.data.get("splits") or {}).get("test") or {}).get("count", self.config.attack.examples)
+        if indices is not None and len(indices) != min(count, self.config.attack.examples):
+            found.append(f"examples: {len(indices)}, now {min(count, self.config.attack.examples)}")
+        return found
+
+    def _expected(self, seed: int | None, stage: str) -> dict:
+        """What a manifest's settings would be under the configuration now, and more that no stage writes."""
+        now = self._now
+        if stage == "prepare":
+            return {**now, **now["data"]}
+        if stage == "attack":
+            options = self.config.attack
+            length = 512 if options.protocol == "official" else self.config.data.max_length  # pieces, as attacked there
+            expected = {**now["attack"], "seed": seed, "max_length": length, "resources": {"from": options.resources}}
+            if options.calibrate:
+                del expected["temperature"]
+            return expected
+        return {**now, "seed": seed, "max_length": self.config.data.max_length, "amp": self.config.amp}
+
+    @functools.cached_property
+    def _now(self) -> dict:
+        return schema.to_dict(self.config)
+
+    def _training(self) -> list[Step]:
+        steps = []
+        for job in jobs(self.paths):
+            manifest = read(job.directory / "manifest.json")
+            expected = {**self._expected(job.seed, job.stage), "sparsity": job.sparsity}
+            stale = unlike((manifest or {}).get("settings", {}), expected)
+            title = job.stage if job.model == job.stage or job.stage == "prepare" else f"{job.stage} {job.model}"
+            steps.append(Step(title, job.seed, self.command(job.stage), job.directory, manifest, tuple(stale)))
+        return steps
+
+    def _choosing(self) -> list[Step]:
+        if "robust" not in self.config.methods and not of_kind(self.config.methods, "control"):
+            return []
+        choice = read(self.paths.choice)
+        return [Step("choose", None, self.command("choose"), self.paths.root, choice)]
+
+    def _attacking(self) -> list[Step]:
+        steps = []
+        for seed in self.config.seeds:
+            for model in self.paths.victims(seed):
+                for recipe in ("clean", *self.recipes):
+                    folder = self.paths.attack(seed, model) / recipe
+                    manifest, score = read(folder / "manifest.json"), self.scores.get((seed, model, recipe))
+                    stale = score.stale if score else self._stale(seed, model, manifest) if manifest else ()
+                    title = f"attack {model} {recipe}"
+                    steps.append(Step(title, seed, self.command("attack"), folder, manifest, stale))
+        return steps
+
+    def missing(self) -> list[Step]:
+        return [step for step in self.steps if step.manifest is None]
+
+    def stale(self) -> list[Step]:
+        return [step for step in self.steps if step.stale]
+
+    def left_out(self) -> dict[str, str]:
+        """Attacks that could not be run as what their name says, and why."""
+        found = {}
+        for step in self.missing():
+            told = read(step.directory / "missing.json") if step.title.startswith("attack ") else None
+            if told:
+                found[RECIPES[step.directory.name]] = told.get("reason", "no reason given")
+        return found
+
+    # --- figures over seeds ----------------------------------------------------------------------------------
+
+    def ways(self) -> int:
+        """Number of ways in which results were made; they must not be compared across."""
+        return 1 + max((score.way for score in self.scores.values()), default=0)
+
+    def difference(self, way: int) -> str:
+        """What sets a way apart from the first one, attack by attack."""
+        told = []
+        for recipe in self.recipes:
+            found = {s.way: s.signature for key, s in self.scores.items() if key[2] == recipe}
+            if way in found:
+                told.append(f"{RECIPES[recipe]}: {'; '.join(_differences(found[0], found[way])[:4])}")
+        return ". ".join(told)
+
+    def clean(self, model: str) -> Value:
+        """Accuracy on the whole test set."""
+        found = []
+        for seed in self.config.seeds:
+            results = (read(self.paths.attack(seed, model) / "clean" / "manifest.json") or {}).get("results")
+            found.append(
+                (seed, metrics.wilson(round(results["accuracy"] * results["n"]), results["n"])) if results else None
+            )
+        return Value(found, 100)
+
+    def clean_is_stale(self, model: str) -> bool:
+        return any(step.stale for step in self.steps if step.title == f"attack {model} clean")
+
+    def value(self, model: str, recipe: str, measure: str, way: int = 0) -> Value:
+        """`measure` is aua, suc, queries, or clean: the accuracy on the attacked sample."""
+        found = []
+        for seed in self.config.seeds:
+            score = self.scores.get((seed, model, recipe))
+            found.append((seed, getattr(score.summary, measure)) if score and score.way == way else None)
+        return Value(found, 1 if measure == "queries" else 100)
+
+    def pick(self, method: str) -> str | None:
+        """The model of a method that the tables show: the chosen sparsity's."""
+        found = [model for model, of in self.models.items() if of == method]
+        same = [
+            model for model in found if METHODS[method].kind == "dense" or sparsity_of(model) == self.chosen.sparsity
+        ]
+        return same[0] if same else None
+
+    def title(self, model: str) -> str:
+        """`robust-0.30` is `Robust ticket 30%`."""
+        method, sparsity = self.models.get(model) or model.partition("-")[0], sparsity_of(model)
+        name = METHODS[method].title if method in METHODS else method
+        return name + (f" {100 * sparsity:g}%" if sparsity is not None else "")
+
+    def label(self, value) -> str:
+        """Name of a class."""
+        names = self.data.get("labels", [])
+        return str(names[value]) if isinstance(value, int) and 0 <= value < len(names) else str(value)
+
+
+class Value:
+    """A measure over seeds, in the unit of the tables (per cent, or queries).
+
+    `found` holds (seed, estimate) for each asked seed, None where there is no result.
+    """
+
+    def __init__(self, found: list[tuple[int, metrics.Estimate] | None], scale: float = 1.0):
+        self.asked = len(found)
+        self.seeds = [
+            (seed, *(scale * x for x in (e.value, e.low, e.high)))
+            for seed, e in filter(None, found)
+            if e.value is not None
+        ]
+        self.values = [value for _, value, _, _ in self.seeds]
+
+    def __bool__(self) -> bool:
+        return bool(self.values)
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.mean(self.values) if self.values else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample standard deviation over seeds."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """Mean less and plus one standard deviation; of one seed alone its 95% interval."""
+        if not self.values:
+            return None
+        if self.deviation is None:
+            return self.seeds[0][2:]
+        return self.mean - self.deviation, self.mean + self.deviation
+
+
+def sparsity_of(model: str) -> float | None:
+    """The share in a model's name: 0.3 of `robust-0.30-back-1`."""
+    for part in model.partition("@")[0].split("-")[1:2]:
+        return float(part)
+    return None
+
+
+def unlike(settings: dict, expected: dict, prefix: str = "") -> list[str]:
+    """`key: old, now new` for every setting that stands in both and differs; a group and a value are not compared."""
+    found = []
+    for key, old in settings.items():
+        now = expected.get(key)
+        if isinstance(old, dict) and isinstance(now, dict):
+            found += unlike(old, now, f"{prefix}{key}.")
+        elif key in expected and not isinstance(old, dict) and not isinstance(now, dict) and old != now:
+            found.append(f"{prefix}{key}: {_short(old)}, now {_short(now)}")
+    return found
+
+
+def _number_ways(scores: list[Score]) -> None:
+    kinds: dict[str, list[Score]] = {}
+    for score in scores:
+        kinds.setdefault(json.dumps(score.signature, sort_keys=True), []).append(score)
+    order = sorted(kinds.values(), key=lambda same: (min(len(s.stale) for s in same), -len(same)))
+    for number, same in enumerate(order):
+        for score in same:
+            score.way = number
+
+
+def _differences(first: dict, other: dict, prefix: str = "") -> list[str]:
+    found = []
+    for key in {**first, **other}:
+        old, new = first.get(key), other.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key} {_short(new)}, elsewhere {_short(old)}")
+    return found
+
+
+def _short(value) -> str:
+    if isinstance(value, list) and len(value) > 6:
+        return f"{len(value)} values"
+    text = str(value)
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def read(path: Path) -> dict | None:
+    return run_dir.read_json(path) if path.is_file() else None
+
+
+def lines(path: Path) -> list[dict]:
+    return run_dir.read_lines(path) if path.is_file() else []

@@ -1,0 +1,373 @@
+"""The paper's tables, from one experiment or several, and the figures that were published beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from pathlib import Path
+
+from configs.methods import METHODS
+from torch_eval import metrics
+from torch_eval.page import Bullets, Cell, Heading, Table, Text
+from torch_eval.results import MEASURES, RECIPES, Run, Value, lines, read, sparsity_of
+
+PUBLISHED = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
+TABLE2 = ("qnli", "mnli", "qqp")
+COMPARED = ("finetune", "finetune_long", "lth", "freelb", "infobert", "random", "robust")
+ABLATIONS = {
+    3: ("robust", "robust_no_mask_learning", "robust_no_adversary"),
+    4: ("robust", "robust_no_initialization", "robust_no_structure", "robust_no_structure_long"),
+}
+RIVALS = ("finetune", "finetune_long", "freelb", "random")
+DIFFERENT = "†"  # marks published figures of another setting than the run's
+
+
+# --- published figures ---------------------------------------------------------------------------------------
+
+
+def departures(run: Run) -> list[str]:
+    """Where a run's setting is not that of the published figures; empty if they may be compared."""
+    config, setting = run.config, PUBLISHED["setting"]
+    examples = setting["examples"].get(config.task)
+    found = [] if config.model == setting["model"] else [f"model {config.model} instead of {setting['model']}"]
+    if config.layers:
+        found.append(f"only the first {config.layers} layers")
+    if config.attack.resources != setting["resources"]:
+        found.append(f"{config.attack.resources} instead of original attack resources")
+    if config.attack.protocol != "paper":
+        found.append("the protocol of the official code, which pads to 512 and attacks the first sentences")
+    if examples and config.attack.examples != examples:
+        found.append(f"{config.attack.examples} instead of {examples} attacked sentences")
+    if config.data.train_size or config.data.test_size:
+        found.append("a part of the data")
+    for key, published in PUBLISHED["table6"].get(config.task, {}).items():
+        if getattr(config.search, key) != published:
+            found.append(f"search.{key} {getattr(config.search, key):g} instead of {published:g}")
+    own = {"epochs": (config.retrain.epochs, 3), "learning rate": (config.retrain.learning_rate, 2e-5)}
+    found += [f"retraining {name} {now:g} instead of {then:g}" for name, (now, then) in own.items() if now != then]
+    return found
+
+
+def published(run: Run, model: str, recipe: str | None, measure: str, tables=(1, 2)) -> str:
+    """`paper 26.7` and `re-run 28.9`, a line each, for the same task and method."""
+    told, apart = [], bool(departures(run))
+    for row in PUBLISHED["results"]:
+        if (row["task"], row["method"]) != (run.config.task, run.models[model]) or row["table"] not in tables:
+            continue
+        if row["source"] == "rerun" and row["sparsity"] not in (None, 0.3):
+            continue
+        value = row["clean"] if recipe is None else row.get(recipe, {}).get(measure)
+        if value is not None:
+            ours = sparsity_of(model)
+            other = row["sparsity"] is not None and ours is not None and row["sparsity"] != ours
+            sign = DIFFERENT if other or apart else ""
+            told.append(f"{PUBLISHED['sources'][row['source']]['short']} {value:.1f}{sign}")
+    return "\n".join(told)
+
+
+def reference_notes(runs: list[Run]) -> list:
+    """What the published figures are, and where they belong to another setting than a run's."""
+    known = [run for run in runs if run.config.task in PUBLISHED["setting"]["examples"]]
+    if not known:
+        return [Text("The paper has no figures for this task.")]
+    sources = "; ".join(f"**{source['short']}**: {source['long']}" for source in PUBLISHED["sources"].values())
+    blocks = [
+        Text(
+            f"Small print beside our figures, where there are any: {sources}. A {DIFFERENT} says that such a "
+            "figure belongs to another setting than the run's, and must not be read as its target:"
+        )
+    ]
+    unlike = []
+    for run in known:
+        here = departures(run)
+        shares = {
+            row["sparsity"]
+            for row in PUBLISHED["results"]
+            if (row["task"], row["method"], row["source"]) == (run.config.task, "robust", "paper")
+        }
+        if shares and run.chosen.sparsity not in shares:
+            here.append(f"robust ticket of {100 * run.chosen.sparsity:g}% instead of {100 * min(shares):g}%")
+        unlike += [f"{heading(run)}: {'; '.join(here)}"] if here else []
+    return [*blocks, Bullets(unlike or ["none of these runs differs"])]
+
+
+# --- cells ---------------------------------------------------------------------------------------------------
+
+
+def cell(value: Value, reference: str = "", digits: int = 1) -> Cell:
+    """Mean over seeds with the standard deviation below it; each seed's 95% interval on demand."""
+    if not value:
+        return Cell("missing", missing=True, published=reference)
+    spread = f"± {value.deviation:.{digits}f}" if value.deviation is not None else ""
+    count = f"{len(value.values)} of {value.asked} seeds" if len(value.values) < value.asked else ""
+    several = len(value.seeds) > 1
+    intervals = [
+        (f"seed {seed}: " if several else "") + f"{low:.{digits}f}–{high:.{digits}f}"
+        for seed, _, low, high in value.seeds
+    ]
+    return Cell(
+        f"{value.mean:.{digits}f}",
+        "\n".join(filter(None, (spread, count))),
+        published=reference,
+        interval="\n".join(intervals),
+    )
+
+
+def clean_cell(run: Run, model: str, tables: tuple[int, ...]) -> Cell:
+    """Accuracy on the whole test set."""
+    result = cell(run.clean(model), published(run, model, None, "clean", tables))
+    if run.clean_is_stale(model):
+        result.small = f"{result.small}\nstale".strip()
+    return result
+
+
+def measured(run: Run, model: str, recipe: str, measure: str, way: int, tables=(1, 2)) -> Cell:
+    """One attack measure. A missing one says how far it got; one made under other settings is marked stale."""
+    if recipe not in run.recipes:
+        return Cell("not asked")
+    result = cell(run.value(model, recipe, measure, way), published(run, model, recipe, measure, tables))
+    scores = [run.scores.get((seed, model, recipe)) for seed in run.config.seeds]
+    if result.missing and measure == "aua" and not any(scores):
+        done = sum(len(lines(run.paths.attack(seed, model) / recipe / "results.jsonl")) for seed in run.config.seeds)
+        result.small = f"{done} of {run.config.attack.examples * len(run.config.seeds)} done" if done else ""
+    if not result.missing and any(score and score.way == way and score.stale for score in scores):
+        result.small = f"{result.small}\nstale".strip()
+    timeouts = sum(score.summary.timeouts for score in scores if score and score.way == way)
+    if not result.missing and timeouts and measure in ("aua", "suc"):
+        result.small = f"{result.small}\n{timeouts} timed out".strip()
+    return result
+
+
+def mark_best(column: list[Cell], lowest: bool = False) -> None:
+    """Values that look the same in the table are equally good; a lone value is the best of nothing."""
+    found = [c for c in column if _number(c) is not None]
+    values = {_number(c) for c in found}
+    if len(values) > 1:
+        best = min(values) if lowest else max(values)
+        for c in found:
+            c.best = _number(c) == best
+
+
+def _number(c: Cell) -> float | None:
+    try:
+        return None if c.missing else float(c.text)
+    except ValueError:
+        return None
+
+
+# --- Tables 1 to 4 -------------------------------------------------------------------------------------------
+
+
+def heading(run: Run, way: int = 0) -> str:
+    """The line above a run's rows: data set, experiment, and what decides whether figures may be compared."""
+    options = run.config.attack
+    settings = [
+        f"{options.resources} resources",
+        f"{options.protocol} protocol",
+        f"{options.examples} attacked",
+        f"seeds {', '.join(map(str, run.config.seeds))}",
+    ]
+    apart = " · **made in another way**" if way else ""
+    return f"**{run.task}** ({run.name}) · {', '.join(settings)}{apart}"
+
+
+def result_table(runs: list[Run], columns: list[tuple[str, str]], methods=COMPARED, tables=(1, 2)) -> Table:
+    """Tables 1 and 2: a row a method under a line for each data set; `columns` are (attack, measure)."""
+    groups = [("Clean%", 2)]
+    for recipe in dict.fromkeys(recipe for recipe, _ in columns):
+        groups.append((RECIPES[recipe], sum(r == recipe for r, _ in columns)))
+    header = ["Method", "test set", "sample", *(MEASURES[measure] for _, measure in columns)]
+    rows = []
+    for run in runs:
+        models = [model for method in methods if (model := run.pick(method))]
+        for way in range(run.ways()):
+            if len(runs) > 1 or run.ways() > 1:
+                rows.append(heading(run, way))
+            rows += rows_of(run, models, columns, way, tables)
+    return Table(header, rows, groups)
+
+
+def rows_of(run: Run, models: list[str], columns, way: int = 0, tables=(1, 2)) -> list[list[Cell]]:
+    cells = [[clean_cell(run, model, tables) for model in models]]
+    cells.append([cell(sample_clean(run, model, way)) for model in models])
+    for recipe, measure in columns:
+        cells.append([measured(run, model, recipe, measure, way, tables) for model in models])
+    for (_, measure), column in zip([("", "clean"), ("", "clean"), *columns], cells):
+        mark_best(column, lowest=measure == "suc")
+    return [[Cell(run.title(model)), *row] for model, row in zip(models, zip(*cells))]
+
+
+def sample_clean(run: Run, model: str, way: int = 0) -> Value:
+    """Every attack starts from the same sentences, so any finished one tells the sample's accuracy."""
+    found = [run.value(model, recipe, "clean", way) for recipe in run.recipes]
+    return max(found, key=lambda value: len(value.values), default=Value([]))
+
+
+def ablation_table(runs: list[Run], number: int) -> Table | None:
+    """Tables 3 and 4: Clean, and Aua under TextFooler, of the robust ticket and of what it becomes without a part."""
+    asked = [run for run in runs if any(run.pick(method) for method in ABLATIONS[number][1:])]
+    if not asked:
+        return None
+    rows = []
+    for run in asked:
+        models = [model for method in ABLATIONS[number] if (model := run.pick(method))]
+        cleans = [clean_cell(run, model, (number,)) for model in models]
+        auas = [measured(run, model, "textfooler", "aua", 0, (number,)) for model in models]
+        mark_best(cleans), mark_best(auas)
+        rows += [heading(run)] if len(asked) > 1 else []
+        rows += [[Cell(run.title(model)), *found] for model, *found in zip(models, cleans, auas)]
+    return Table(["Method", "Clean% (test set)", "Aua% (TextFooler)"], rows)
+
+
+def sparsity_table(run: Run) -> Table | None:
+    """Every sparsity of the methods that have several."""
+    several = [model for model, method in run.models.items() if METHODS[method].kind == "ticket"]
+    if len(run.config.sparsities) < 2 or not several:
+        return None
+    columns = [(recipe, "aua") for recipe in run.recipes]
+    groups = [("Clean%", 2), *((RECIPES[recipe], 1) for recipe in run.recipes)]
+    return Table(
+        ["Method", "test set", "sample", *("Aua%" for _ in columns)], rows_of(run, several, columns, 0, ()), groups
+    )
+
+
+# --- the choice on dev, and paired tests ---------------------------------------------------------------------
+
+
+def choice(run: Run) -> list:
+    """The candidates on dev, means over seeds, and the rule that chose one of them."""
+    left = read(run.paths.choice)
+    if left is None:
+        return [
+            Text(
+                f"{run.task}: no choice yet; `{run.command('choose')}` makes it. Until then the tables show the "
+                f"first asked sparsity, {100 * run.chosen.sparsity:g}%.",
+                note=True,
+            )
+        ]
+    blocks = [Text(f"{run.task}: **{run.title(run.chosen.model)}** was chosen. Rule: {left['rule']}.")]
+    rows = []
+    for candidate in run.paths.candidates():
+        found = [row for row in left["candidates"] if row["model"] == candidate.model]
+        if found:
+            back = f", {candidate.epochs_back} epochs before the last" if candidate.epochs_back else ""
+            rows.append(
+                [
+                    Cell(run.title(candidate.model) + back, best=candidate.model == run.chosen.model),
+                    *(_over_rows([100 * row[key] for row in found]) for key in ("aua", "accuracy")),
+                ]
+            )
+    header = ["Candidate (the chosen one is bold)", "Aua% on dev", "Clean% on dev"]
+    return [*blocks, Table(header, rows)] if rows else blocks
+
+
+def _over_rows(values: list[float]) -> Cell:
+    spread = f"± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return Cell(f"{statistics.fmean(values):.1f}", spread)
+
+
+def paired_table(run: Run) -> Table | None:
+    """McNemar's test of the robust ticket against others on the same sentences, attacked in the same way."""
+    ours, rows = run.pick("robust"), []
+    for method in RIVALS:
+        rival = run.pick(method)
+        band = f"**{run.title(ours)}** against **{run.title(rival)}**" if ours and rival else ""
+        for recipe in run.recipes if ours and rival else ():
+            pairs = {
+                seed: [_seeded(seed, run.scores[seed, model, recipe].records) for model in (ours, rival)]
+                for seed in run.config.seeds
+                if comparable(run, seed, recipe, ours, rival)
+            }
+            if pairs:
+                pooled = metrics.paired(*(sum(side, []) for side in zip(*pairs.values())))
+                by_seed = [f"seed {seed}: {p_text(metrics.paired(*pair)['p'])}" for seed, pair in pairs.items()]
+                count = sum(len(pair[0]) for pair in pairs.values())
+                rows += [band] if band not in rows else []
+                rows.append(
+                    [
+                        Cell(RECIPES[recipe]),
+                        *(Cell(str(n)) for n in (count, pooled["b"], pooled["c"])),
+                        Cell(p_text(pooled["p"]), "\n".join(by_seed) if len(pairs) > 1 else ""),
+                    ]
+                )
+    return Table(["Attack", "Pairs", "Only ticket right", "Only other right", "p"], rows) if rows else None
+
+
+def comparable(run: Run, seed: int, recipe: str, ours: str, rival: str) -> bool:
+    """True if both models were attacked, and in the same way."""
+    scores = [run.scores.get((seed, model, recipe)) for model in (ours, rival)]
+    return all(scores) and scores[0].way == scores[1].way
+
+
+def _seeded(seed: int, records: list[dict]) -> list[dict]:
+    """Records that several seeds can be pooled of: an index belongs to its seed."""
+    return [{"index": (seed, record["index"]), "outcome": record["outcome"]} for record in records]
+
+
+def p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+# --- Tables 5 and 6 ------------------------------------------------------------------------------------------
+
+TABLE5 = ("learning_rate", "dropout", "weight_decay", "batch_size", "clip_norm", "epochs", "warmup")
+TABLE6 = {
+    "ascent_rate": "η",
+    "learning_rate": "mask lr",
+    "l0_weight": "λ",
+    "initial_norm": "ε₀",
+    "ascent_steps": "s",
+    "weight_decay": "wd",
+    "epochs": "epochs",
+    "batch_size": "batch",
+}
+
+
+def ran_with(run: Run, section: str, model: str) -> tuple[dict, bool]:
+    """Settings of a section as a finished stage recorded them (True), or as the configuration asks for (False)."""
+    for seed in run.config.seeds:
+        manifest = read(run.paths.stage(seed, model) / "manifest.json")
+        if manifest and section in manifest.get("settings", {}):
+            return manifest["settings"][section], True
+    return dataclasses.asdict(getattr(run.config, section)), False
+
+
+def hyperparameters(runs: list[Run]) -> list:
+    """Tables 5 and 6 as they were run, beside the paper's."""
+    rows5, rows6 = [], []
+    paper = PUBLISHED["table5"]
+    rows5.append([Cell("paper"), *(Cell(_told_plain(paper.get(key))) for key in TABLE5)])
+    for run in runs:
+        ticket = run.pick("robust") or ""
+        for section, model in (("finetune", "finetune"), ("retrain", ticket)):
+            values, ran = ran_with(run, section, model)
+            name = f"{run.task} ({run.name}), {section}"
+            rows5.append(
+                [Cell(name, "" if ran else "not run yet"), *(Cell(_told_plain(values.get(key))) for key in TABLE5)]
+            )
+        values, ran = ran_with(run, "search", "search")
+        then = PUBLISHED["table6"].get(run.config.task, {})
+        rows6.append(
+            [
+                Cell(f"{run.task} ({run.name})", "" if ran else "not run yet"),
+                *(
+                    Cell(_told_plain(values.get(key)), published=f"paper {then[key]:g}" if key in then else "")
+                    for key in TABLE6
+                ),
+            ]
+        )
+    return [
+        Heading("Hyper-parameters"),
+        Text("Fine-tuning and retraining (Table 5 of the paper); AdamW with bias correction throughout."),
+        Table(["Run", *(key.replace("_", " ") for key in TABLE5)], rows5),
+        Text(
+            "Learning the masks (Table 6): η is the length of an ascent step, λ the weight of the L0 penalty, ε₀ the "
+            "size of the random start, s the number of ascent steps, wd the weight decay of the mask scores."
+        ),
+        Table(["Run", *TABLE6.values()], rows6),
+    ]
+
+
+def _told_plain(value) -> str:
+    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
