@@ -1,12 +1,19 @@
 """Command line of the scoring half.
 
     python -m torch_eval setup                          make what the attacks need, once
+    python -m torch_eval choose CONFIG [key=value ...]  choose the reported ticket on dev
     python -m torch_eval attack CONFIG [key=value ...]  score the victims of an experiment
-    python -m torch_eval report CONFIG [key=value ...]  tables and figures
+    python -m torch_eval merge CONFIG [key=value ...]   put the shards of attacks together
+    python -m torch_eval transfer CONFIG [key=value ...]  replay adversarial texts of one model on the others
+    python -m torch_eval report CONFIG ... [key=value ...]  tables and figures
+    python -m torch_eval watch CONFIG [key=value ...]   follow a long run
+    python -m torch_eval parity OFFICIAL_DIR            compare with a checkout of the official repository
+    python -m torch_eval bench [attacks] [key=value ...]  speed against the references
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -34,19 +41,28 @@ def setup(arguments: list[str]) -> int:
     return 0
 
 
-def attack(arguments: list[str]) -> int:
-    from torch_eval.attack import main
-
-    return main(arguments)
-
-
-def report(arguments: list[str]) -> int:
-    from torch_eval.report import main
-
-    return main(arguments)
+def _module(name: str, function: str = "main"):
+    """A command of a module, which is loaded when the command is given."""
+    return lambda arguments: getattr(importlib.import_module(f"torch_eval.{name}"), function)(arguments)
 
 
-COMMANDS = {"setup": setup, "attack": attack, "report": report}
+def bench(arguments: list[str]) -> int:
+    if arguments[:1] == ["attacks"]:
+        return _module("bench_attacks")(arguments[1:])
+    return _module("bench")(arguments)
+
+
+COMMANDS = {
+    "setup": setup,
+    "choose": _module("choose"),
+    "attack": _module("attack"),
+    "merge": _module("shards"),
+    "transfer": _module("transfer"),
+    "report": _module("report"),
+    "watch": _module("watch"),
+    "parity": _module("parity"),
+    "bench": bench,
+}
 
 
 @command

@@ -6,6 +6,10 @@ and each attack succeeds or fails:
     Clean = (successes + failures) / N      Aua = failures / N      Suc = successes / (successes + failures)
 
 #Query is the mean number of victim queries over the attacked, the first one and cache hits included.
+
+With a budget of queries or seconds an attack may end as a timeout, which nobody can tell from a success that was
+not found yet. The values count timeouts as broken, the least that is certain of Aua; the intervals of Aua and Suc
+reach from all timeouts broken to all survived, each with its own sampling error.
 """
 
 from __future__ import annotations
@@ -31,10 +35,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Shares are from 0 to 1; `examples` is N, `attacked` is N less the skipped."""
+    """Shares are from 0 to 1; `examples` is N, `attacked` is N less the skipped, `timeouts` are some of these."""
 
     examples: int
     attacked: int
+    timeouts: int
     clean: Estimate
     aua: Estimate
     suc: Estimate
@@ -47,19 +52,51 @@ class Metrics:
 def summarise(records: Sequence[dict], seed: int = 0) -> Metrics:
     """Metrics of attack records (`outcome`, `queries`). `seed` is that of the bootstrap."""
     counts = Counter(record["outcome"] for record in records)
-    unknown = set(counts) - {"success", "failure", "skipped"}
+    unknown = set(counts) - {"success", "failure", "timeout", "skipped"}
     if unknown:
         raise ValueError(f"unknown outcome {sorted(unknown)[0]!r}")
-    attacked = counts["success"] + counts["failure"]
+    attacked, timeouts = len(records) - counts["skipped"], counts["timeout"]
+    broken, survived = counts["success"] + timeouts, counts["failure"] + timeouts
     queries = [record["queries"] for record in records if record["outcome"] != "skipped"]
     return Metrics(
         len(records),
         attacked,
+        timeouts,
         wilson(attacked, len(records)),
-        wilson(counts["failure"], len(records)),
-        wilson(counts["success"], attacked),
+        _reaching(wilson(counts["failure"], len(records)), wilson(survived, len(records))),
+        _reaching(wilson(broken, attacked), wilson(counts["success"], attacked)),
         bootstrap_mean(queries, seed),
     )
+
+
+def _reaching(value: Estimate, other: Estimate) -> Estimate:
+    """`value` with an interval that covers both."""
+    if value.value is None:
+        return value
+    return Estimate(value.value, min(value.low, other.low), max(value.high, other.high))
+
+
+def mcnemar(b: int, c: int) -> float:
+    """Exact two-sided p of McNemar's test: `b` examples only the first of two models gets right, `c` only the second.
+
+    How likely so uneven a split, or a more uneven one, is if both models are equally good.
+    """
+    tail = sum(math.comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
+    return min(1.0, 2 * tail)
+
+
+def paired(records_a: Sequence[dict], records_b: Sequence[dict]) -> dict:
+    """McNemar's test of two victims attacked on the same examples: {"b", "c", "p"}.
+
+    `b` examples only the first withstands, `c` only the second. Those on which either attack timed out are left out:
+    nobody knows how it would have ended. Raises `ValueError` if the examples differ.
+    """
+    first, second = ({record["index"]: record["outcome"] for record in records} for records in (records_a, records_b))
+    if first.keys() != second.keys():
+        raise ValueError("the two victims were attacked on different examples")
+    ended = [(first[i] == "failure", second[i] == "failure") for i in first if "timeout" not in (first[i], second[i])]
+    b, c = ended.count((True, False)), ended.count((False, True))
+    return {"b": b, "c": c, "p": mcnemar(b, c)}
 
 
 def wilson(successes: int, trials: int, z: float = Z95) -> Estimate:

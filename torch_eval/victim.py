@@ -2,57 +2,86 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Sequence
 
 import torch
-import torch_eval.resources  # noqa: F401  sets what the next import needs
+import torch_eval.parts  # noqa: F401  sets what the next import needs
 from textattack.models.wrappers import ModelWrapper
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from configs.errors import UserError
+from torch_eval.packed import PackedBert
 
-MICRO_BATCH = 32  # on CPU, 8 to 32 rows a forward pass give the most rows a second
+POSITIONS = {"cpu": 512, "cuda": 1 << 15}  # of one forward pass: the fewest that keep the matrix products busy
+
+
+class OutOfTime(Exception):
+    """The victim was asked after its deadline."""
 
 
 class Victim(ModelWrapper):
-    """Logits of a Hugging Face classifier for texts or pairs of texts.
+    """Logits of a Hugging Face BERT classifier for texts or pairs of texts.
 
     The same function as TextAttack's `HuggingFaceModelWrapper` at the same length, which pads every
-    input to `max_length`: here each distinct input is classified once, sorted by length and padded to the
-    longest of its batch.
+    input to `max_length`: here each distinct input is classified once, and without padding.
 
-    Raises `UserError` if the directory cannot be loaded.
+    `temperature` divides the logits. `dtype` is that of weights and hidden states (float32, bfloat16 or
+    float16); logits are float32 always. After `deadline`, in seconds of `time.monotonic`, a call raises `OutOfTime`.
+
+    Raises `UserError` if the directory cannot be loaded or the device is absent.
     """
 
-    def __init__(self, directory: Path, max_length: int):
+    def __init__(
+        self, directory: Path, max_length: int, temperature: float = 1.0, device: str = "cpu", dtype: str = "float32"
+    ):
         if not Path(directory).is_dir():
             raise UserError(f"{directory} is missing: run the stage that writes it first")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("attack.device: PyTorch finds no CUDA device here; use cpu")
         try:
             self.model = AutoModelForSequenceClassification.from_pretrained(
-                directory, local_files_only=True, torch_dtype=torch.float32
-            ).eval()
+                directory, local_files_only=True, torch_dtype=getattr(torch, dtype)
+            ).eval().to(device)
             self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         except Exception as error:  # transformers raises many kinds for a broken directory; all mean the same here
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"{directory}: not a loadable Hugging Face classifier ({reason})") from error
+        if self.model.config.model_type != "bert":
+            raise UserError(f"{directory}: a {self.model.config.model_type} model; only BERT classifiers are attacked")
+        self.packed = PackedBert(self.model)
+        self.positions = POSITIONS[device]
         self.max_length = max_length
         self.tokenizer.model_max_length = max_length
+        self.temperature = temperature
+        self.deadline = float("inf")
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str | Sequence[str]]) -> torch.Tensor:
         """Float32 logits (len(texts), labels), in the order of `texts`."""
+        if time.monotonic() > self.deadline:
+            raise OutOfTime
         columns = [list(texts)] if isinstance(texts[0], str) else [list(column) for column in zip(*texts)]
         encoded = self.tokenizer(*columns, truncation=True, max_length=self.max_length)
+        ids, types = encoded["input_ids"], encoded["token_type_ids"]
         # Attacks write many texts that read alike, such as words of unknown characters. One forward pass for all
         # of them saves time, and lets them tie exactly, as in one padded batch: then the text's order decides.
         first: dict[tuple, int] = {}
-        alike = [first.setdefault(tuple(map(tuple, row)), i) for i, row in enumerate(zip(*encoded.values()))]
-        order = sorted(first.values(), key=lambda row: len(encoded["input_ids"][row]))
+        alike = [first.setdefault((*ids[i], *types[i]), i) for i in range(len(texts))]
         logits = torch.zeros(len(texts), self.model.config.num_labels)
-        for start in range(0, len(order), MICRO_BATCH):
-            rows = order[start : start + MICRO_BATCH]
-            batch = {name: [values[row] for row in rows] for name, values in encoded.items()}
-            padded = self.tokenizer.pad(batch, return_tensors="pt")
-            logits[rows] = self.model(**padded).logits
+        for rows in self._batches(sorted(first.values(), key=lambda row: len(ids[row])), ids):
+            batch = self.packed([ids[row] for row in rows], [types[row] for row in rows])
+            logits[rows] = batch.float().cpu() / self.temperature
         return logits[alike]
+
+    def _batches(self, order: list[int], ids: list[list[int]]):
+        """Runs of rows that have about `positions` positions in all, and at least one row."""
+        rows, positions = [], 0
+        for row in order:
+            if rows and positions + len(ids[row]) > self.positions:
+                yield rows
+                rows, positions = [], 0
+            rows.append(row)
+            positions += len(ids[row])
+        yield rows

@@ -1,4 +1,4 @@
-"""The run: independence of examples, sharding, resuming, and what it refuses."""
+"""The run: independence of examples, shards, budgets, resuming, transfer, and what it refuses."""
 
 import fcntl
 import json
@@ -10,7 +10,8 @@ from test_victim import tiny_bert
 from configs import schema
 from configs.errors import UserError
 from configs.run_dir import RunDir, read_json, read_lines, write_json, write_lines
-from torch_eval import attack, packaged
+from torch_eval import attack, packaged, shards, transfer, workers
+from torch_eval.sampling import Shard, sample
 
 SENTENCES = [
     "a gripping and thoughtful drama", "the jokes are stale and the pace is slow", "an honest portrait of grief",
@@ -22,7 +23,8 @@ OVERRIDES = ["attack.examples=4", "attack.candidates=3", "sparsities=[0.3]", "me
 class Here:
     """Workers without processes, on one thread too: more sum in another order."""
 
-    def __init__(self, count):
+    def __init__(self, count, threads=1):
+        self.count = count
         torch.set_num_threads(1)
 
     def map(self, function, *arguments):
@@ -44,14 +46,16 @@ def experiment(tmp_path, monkeypatch):
         if not run_dir.data.is_dir():
             labels = [1, 0, 1, 0, 1, 0]
             write_lines(run_dir.split("test"), [{"sentence": s, "label": y} for s, y in zip(SENTENCES, labels)])
+            write_lines(run_dir.split("dev"), [{"sentence": s, "label": y} for s, y in zip(SENTENCES, labels)])
             write_json(run_dir.data / "summary.json", {"columns": ["sentence"], "labels": [], "attacked": ["sentence"]})
             for model in run_dir.victims(1).values():
                 tiny_bert(model)
         return run_dir
 
-    monkeypatch.setattr(attack, "Workers", Here)
-    attack.load_victim.cache_clear()
-    attack.load_attack.cache_clear()
+    for module in (attack, transfer):
+        monkeypatch.setattr(module, "Workers", Here)
+    workers.load_victim.cache_clear()
+    workers.load_attack.cache_clear()
     threads = torch.get_num_threads()
     yield make
     torch.set_num_threads(threads)
@@ -59,7 +63,7 @@ def experiment(tmp_path, monkeypatch):
 
 def results(run_dir, recipe):
     records = read_lines(run_dir.attack(1, "finetune") / recipe / "results.jsonl")
-    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+    return [{key: value for key, value in record.items() if "seconds" not in key} for record in records]
 
 
 def test_processes_give_the_same_file_as_one_process(experiment, monkeypatch):
@@ -101,11 +105,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(experiment, monkeypatch, capsys)
     killed = experiment("attack.recipes=[textbugger]", name="killed")
     attack_example, calls = attack.attack_example, []
 
-    def counted(target, recipe, candidates, seed, index, example):
+    def counted(target, spec, seed, index, example, max_seconds):
         calls.append(index)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return attack_example(target, recipe, candidates, seed, index, example)
+        return attack_example(target, spec, seed, index, example, max_seconds)
 
     monkeypatch.setattr(attack, "attack_example", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -153,7 +157,7 @@ def test_a_second_process_is_refused(experiment):
 
 def test_a_missing_model_is_named(experiment):
     run_dir = experiment()
-    (run_dir.finetune(1) / "model" / "config.json").unlink()
+    (run_dir.model(1, "finetune") / "config.json").unlink()
     with pytest.raises(UserError, match="finetune/model is missing"):
         attack.run(run_dir)
 
@@ -185,6 +189,119 @@ def test_a_broken_test_set_is_one_clear_error(experiment, example):
 
 
 def test_sample_is_seeded_and_never_larger_than_the_data():
-    assert attack.sample(1000, 60, 0) == attack.sample(1000, 60, 0) != attack.sample(1000, 60, 1)
-    assert attack.sample(5, 60, 0) == [0, 1, 2, 3, 4]
-    assert len({attack.example_seed(seed, index) for seed in range(50) for index in range(50)}) == 2500
+    labels = [0] * 1000
+    assert sample(labels, 60, 0) == sample(labels, 60, 0) != sample(labels, 60, 1)
+    assert sample(labels[:5], 60, 0) == [0, 1, 2, 3, 4]
+    assert sample(labels, 3, 0, "official") == [0, 1, 2]
+    assert len({workers.example_seed(seed, index) for seed in range(50) for index in range(50)}) == 2500
+
+
+@pytest.mark.parametrize("size", [1, 10, 99, 100])
+def test_a_stratified_sample_keeps_the_shares_of_labels(size):
+    labels = [2] * 10 + [0] * 60 + [1] * 30
+    drawn = sample(labels, size, 0, stratified=True)
+    assert len(drawn) == len(set(drawn)) == size and drawn == sorted(drawn)
+    for label, count in ((0, 60), (1, 30), (2, 10)):
+        assert abs(sum(labels[i] == label for i in drawn) - size * count / 100) < 1
+
+
+def test_shards_share_the_examples_out():
+    indices = list(range(0, 100, 7))
+    parts = [Shard(number, 4).part(indices) for number in range(1, 5)]
+    assert sorted(sum(parts, [])) == indices and max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert Shard.parse(None) == Shard(1, 1) and Shard.parse("2/3") == Shard(2, 3)
+    for text in ("0/2", "3/2", "1", "a/b", "1/2/3"):
+        with pytest.raises(UserError, match="attack.shard"):
+            Shard.parse(text)
+
+
+def test_merged_shards_are_the_run_without_them(experiment):
+    one = ["attack.recipes=[textbugger]", "attack.examples=5"]
+    whole, parts = experiment(*one), experiment(*one, name="parts")
+    attack.run(whole)
+    folder = parts.attack(1, "finetune") / "textbugger"
+    with pytest.raises(UserError, match="clean is missing"):
+        shards.merge(parts)
+    attack.run(experiment(*one, "attack.shard=1/2", name="parts"))
+    with pytest.raises(UserError, match="attack.shard=2/2"):
+        shards.merge(parts)
+    attack.run(experiment(*one, "attack.shard=2/2", name="parts"))
+    (folder / "shard-1-of-3").mkdir()
+    with pytest.raises(UserError, match="parts of 2 and of 3"):
+        shards.merge(parts)
+    (folder / "shard-1-of-3").rmdir()
+    moved = folder / "shard-2-of-2" / "results.jsonl"
+    saved = moved.read_text()
+    moved.write_text((folder / "shard-1-of-2" / "results.jsonl").read_text())
+    with pytest.raises(UserError, match="other examples"):
+        shards.merge(parts)
+    moved.write_text(saved)
+    shards.merge(parts)
+    assert results(parts, "textbugger") == results(whole, "textbugger")
+    first, second = (read_json(run.attack(1, "finetune") / "textbugger" / "manifest.json") for run in (whole, parts))
+    assert {**first, "finished": 0, "seconds": 0} == {**second, "finished": 0, "seconds": 0}
+    attack.run(experiment(*one, name="parts"))  # nothing is left to do
+    assert results(parts, "textbugger") == results(whole, "textbugger")
+
+
+def test_budgets_end_attacks_as_timeouts(experiment):
+    free, few = experiment("attack.recipes=[bertattack]"), experiment(
+        "attack.recipes=[bertattack]", "attack.max_queries=3", name="few")
+    quick = experiment("attack.recipes=[bertattack]", "attack.max_seconds=0.001", name="quick")
+    for run_dir in (free, few, quick):
+        attack.run(run_dir)
+    for a, b, c in zip(*(results(run, "bertattack") for run in (free, few, quick))):
+        assert (a["outcome"] == "skipped") == (b["outcome"] == "skipped") == (c["outcome"] == "skipped")
+        if a["outcome"] != "skipped":
+            assert b["queries"] <= 3 and b["outcome"] == (a["outcome"] if a["queries"] < 3 else "timeout")
+            assert c["outcome"] == "timeout" and c["perturbed"] == c["original"] and c["queries"] >= 1
+            assert c["original_score"] == a["original_score"]
+    found = read_json(few.attack(1, "finetune") / "bertattack" / "manifest.json")["results"]
+    assert found["timeouts"] == found["attacked"] > 0 and found["aua"]["value"] == 0.0 < found["aua"]["high"]
+
+
+def test_the_official_protocol_attacks_the_first_examples_at_length_512(experiment):
+    run_dir = experiment("attack.protocol=official", "attack.recipes=[bertattack]")
+    attack.run(run_dir)
+    settings = read_json(run_dir.attack(1, "finetune") / "bertattack" / "manifest.json")["settings"]
+    assert (settings["protocol"], settings["max_length"], settings["indices"]) == ("official", 512, [0, 1, 2, 3])
+    assert "masked language model" not in settings["resources"] and "tagger" in settings["resources"]
+
+
+def test_temperature_is_fitted_on_dev_and_recorded(experiment):
+    run_dir = experiment("attack.calibrate=true", "attack.recipes=[textbugger]")
+    attack.run(run_dir)
+    folder = run_dir.attack(1, "finetune")
+    fitted = read_json(folder / "calibration" / "manifest.json")["results"]
+    assert fitted["nll_calibrated"] <= fitted["nll"] and fitted["temperature"] != 1.0
+    assert read_json(folder / "textbugger" / "manifest.json")["settings"]["temperature"] == fitted["temperature"]
+    with pytest.raises(UserError, match="attack.temperature"):
+        attack.run(experiment("attack.calibrate=true", "attack.temperature=2"))
+
+
+def test_another_dtype_says_how_many_outcomes_it_changes(experiment):
+    run_dir = experiment("attack.dtype=bfloat16", "attack.recipes=[textbugger]")
+    attack.run(run_dir)
+    told = read_json(run_dir.attack(1, "finetune") / "textbugger" / "dtype.json")
+    assert told["dtype"] == "bfloat16" and 0 <= told["outcomes_that_float32_changes"] <= told["of"] == 4
+
+
+def test_transfer_replays_every_text_on_every_model(experiment):
+    run_dir = experiment("attack.recipes=[textbugger]", "methods=[finetune,freelb]", "attack.examples=6")
+    with pytest.raises(UserError, match="no attack is finished"):
+        transfer.run(run_dir)
+    tiny_bert(run_dir.model(1, "freelb"), seed=7)
+    attack.run(run_dir)
+    transfer.run(run_dir)
+    rows = {(row["source"], row["target"]): row for row in read_json(run_dir.root / "transfer.json")["rows"]}
+    assert set(rows) == {(a, b) for a in ("finetune", "freelb") for b in ("finetune", "freelb")}
+    for name in ("finetune", "freelb"):
+        records = read_lines(run_dir.attack(1, name) / "textbugger" / "results.jsonl")
+        successes = sum(record["outcome"] == "success" for record in records)
+        assert rows[name, name]["texts"] == rows[name, name]["fooled"] == successes
+    assert all(0 <= row["fooled"] <= row["texts"] for row in rows.values())
+
+
+def test_a_recipe_without_its_downloads_is_one_clear_error(experiment):
+    with pytest.raises(UserError, match="attack.recipes: pwws needs something that TextAttack downloads"):
+        attack.run(experiment("attack.recipes=[pwws]"))

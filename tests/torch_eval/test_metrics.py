@@ -47,6 +47,37 @@ def test_bootstrap_repeats_and_covers_the_normal_interval():
     assert found.high == pytest.approx(mean + 1.96 * error, abs=0.3 * error)
 
 
+def test_timeouts_are_broken_in_the_value_and_either_in_the_interval():
+    certain = [record("success")] * 30 + [record("failure")] * 50 + [record("skipped")] * 10
+    found = metrics.summarise(certain + [record("timeout")] * 10)
+    broken = metrics.summarise(certain + [record("success")] * 10)
+    survived = metrics.summarise(certain + [record("failure")] * 10)
+    assert (found.examples, found.attacked, found.timeouts, broken.timeouts) == (100, 90, 10, 0)
+    assert found.clean == broken.clean == survived.clean
+    assert found.aua.value == broken.aua.value == 0.5
+    assert (found.aua.low, found.aua.high) == (broken.aua.low, survived.aua.high)
+    assert found.suc.value == broken.suc.value == 40 / 90
+    assert (found.suc.low, found.suc.high) == (survived.suc.low, broken.suc.high)
+
+
+@pytest.mark.parametrize("b, c", [(0, 0), (5, 0), (3, 9), (21, 9), (7, 7), (120, 160)])
+def test_mcnemar_is_the_exact_binomial_test(b, c):
+    from scipy.stats import binomtest
+
+    expected = binomtest(b, b + c).pvalue if b + c else 1.0
+    assert metrics.mcnemar(b, c) == metrics.mcnemar(c, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_paired_counts_the_examples_that_only_one_withstands():
+    outcomes = {"failure failure": 5, "failure success": 4, "skipped failure": 1, "success success": 3,
+                "timeout failure": 2, "failure timeout": 1}
+    pairs = [names.split() for names, count in outcomes.items() for _ in range(count)]
+    first, second = ([{"index": i, "outcome": pair[side]} for i, pair in enumerate(pairs)] for side in (0, 1))
+    assert metrics.paired(first, second) == {"b": 4, "c": 1, "p": metrics.mcnemar(4, 1)}
+    with pytest.raises(ValueError, match="different examples"):
+        metrics.paired(first, second[1:])
+
+
 def test_nothing_attacked_gives_no_figure():
     found = metrics.summarise([record("skipped")])
     assert found.clean.value == found.aua.value == 0.0

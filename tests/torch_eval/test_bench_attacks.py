@@ -1,0 +1,82 @@
+"""The benchmark of attacks: what it counts, that it goes on, and its table."""
+
+import os
+
+import pytest
+import torch
+from test_attack import SENTENCES, Here
+from test_victim import tiny_bert
+
+from configs.errors import UserError
+from configs.run_dir import read_lines, write_lines
+from torch_eval import bench_attacks, workers
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """Call with further arguments; returns the run directory."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(bench_attacks, "Workers", Here)
+    tiny_bert(tmp_path / "model")
+    write_lines(tmp_path / "texts.jsonl", [{"sentence": s, "label": i % 2} for i, s in enumerate(SENTENCES)])
+
+    def run(*arguments):
+        workers.load_victim.cache_clear()
+        workers.load_attack.cache_clear()
+        fixed = [f"model={tmp_path / 'model'}", f"data={tmp_path / 'texts.jsonl'}", "max_length=24", "turn=2"]
+        bench_attacks.main([*fixed, *arguments], tmp_path)
+        return tmp_path
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def test_it_counts_writes_and_goes_on(bench, monkeypatch):
+    runs = bench("recipes=[bertattack]", "candidates=[3]", "examples=4", "long_examples=1")
+    [line] = read_lines(runs / "bench.jsonl")
+    assert (line["name"], line["of"]) == ("attack bertattack K=3", 4)
+    assert line["exact"] == line["same_reading"] == line["same_outcome_and_queries"] == 4
+    assert line["ratio"] > 0 and line["ratio_512"] > 0 and "TextAttack 0.3.11" in line["reference"]
+    assert "| bertattack K=3 | 4/4 | 4/4 | 4/4 | 4/4 |" in (runs / "bench_attacks.md").read_text()
+
+    attacked, attack_example = [], workers.attack_example
+
+    def counted(target, spec, seed, index, example):
+        attacked.append(index)
+        return attack_example(target, spec, seed, index, example)
+
+    monkeypatch.setattr(bench_attacks, "attack_example", counted)
+    bench("recipes=[bertattack]", "candidates=[3]", "examples=5", "long_examples=1")
+    assert len(set(attacked)) == 1 and len(attacked) == os.cpu_count() + 3  # each process warms up with it first
+    assert read_lines(runs / "bench.jsonl")[-1]["of"] == 5
+
+
+def test_texts_that_read_alike_are_told_from_exact_ones(bench, tmp_path):
+    options = {**bench_attacks.DEFAULTS, "max_length": 24}
+    spec = bench_attacks.Spec("textbugger", ("sentence",), ("sentence",))
+    comparison = bench_attacks.Comparison(
+        tmp_path / "bench", tmp_path / "model", tmp_path / "texts.jsonl", spec, options, []
+    )
+    a, b, c = (
+        {"outcome": "success", "queries": 9, "perturbed": {"sentence": text}}
+        for text in ("a f\U0001d68am", "a \U0001d68am", "a dull film")
+    )
+    assert bench_attacks.same(a, a) and not bench_attacks.same(a, b) and bench_attacks.same(a, b, text=False)
+    assert comparison._reads_alike(a, b) and not comparison._reads_alike(a, c)
+    assert not comparison._reads_alike(a, {**b, "queries": 8})
+
+
+def test_words_of_too_many_combinations_are_left_to_ours(bench, tmp_path):
+    options = {**bench_attacks.DEFAULTS, "combinations": 1000}
+    examples = [{"sentence": "a dull film"}, {"sentence": "a film of whodunits and schmaltzy hokum"}]
+    for recipe, expected in [("bertattack", [True, False]), ("textfooler", [True, True])]:
+        spec = bench_attacks.Spec(recipe, ("sentence",), ("sentence",), candidates=48)
+        comparison = bench_attacks.Comparison(
+            tmp_path / "bench", tmp_path / "model", tmp_path / "texts.jsonl", spec, options, examples
+        )
+        assert [comparison.affordable(index) for index in (0, 1)] == expected
+
+
+def test_unknown_keys_are_refused(bench):
+    with pytest.raises(UserError, match="bench attacks: unknown key exmples"):
+        bench("exmples=3")

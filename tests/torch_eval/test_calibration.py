@@ -1,0 +1,18 @@
+"""The temperature that makes labels likeliest, against a closed form."""
+
+import math
+
+import pytest
+
+from torch_eval import calibration
+
+
+@pytest.mark.parametrize("gap, right", [(6.0, 3), (1.0, 3), (2.0, 9)])
+def test_equal_margins_have_a_closed_form(gap, right):
+    """With margin g everywhere and a share p right, the best temperature is g / log(p / (1 - p))."""
+    logits, labels = [[gap, 0.0]] * (right + 1), [0] * right + [1]
+    found = calibration.fit(logits, labels)
+    assert found["temperature"] == pytest.approx(gap / math.log(right), rel=1e-3)
+    share = right / (right + 1)
+    entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
+    assert found["nll_calibrated"] == pytest.approx(entropy, abs=1e-6) and found["nll"] > found["nll_calibrated"]

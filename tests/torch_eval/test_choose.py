@@ -1,0 +1,76 @@
+"""The choice on dev: the rule, resuming, and no attack where there is nothing to choose."""
+
+import pytest
+import torch
+from test_attack import SENTENCES, Here
+from test_victim import tiny_bert
+
+from configs import schema
+from configs.run_dir import RunDir, read_json, write_json, write_lines
+from torch_eval import choose, workers
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    def make(*overrides):
+        run_dir = RunDir(schema.load("tiny", ["choice.examples=4", "choice.recipe=textbugger", *overrides]), tmp_path)
+        for split in ("dev", "test"):
+            write_lines(run_dir.split(split), [{"sentence": s, "label": i % 2} for i, s in enumerate(SENTENCES)])
+        write_json(run_dir.data / "summary.json", {"columns": ["sentence"], "labels": [], "attacked": ["sentence"]})
+        for seed in run_dir.config.seeds:
+            for number, candidate in enumerate(run_dir.candidates()):
+                if not run_dir.model(seed, candidate.model).is_dir():
+                    tiny_bert(run_dir.model(seed, candidate.model), seed=10 * number + seed)
+        return run_dir
+
+    monkeypatch.setattr(choose, "Workers", Here)
+    workers.load_victim.cache_clear()
+    workers.load_attack.cache_clear()
+    threads = torch.get_num_threads()
+    yield make
+    torch.set_num_threads(threads)
+
+
+def test_the_most_robust_on_dev_is_chosen(experiment, capsys):
+    run_dir = experiment("sparsities=[0.3,0.5]", "choice.epochs=2", "seeds=[1,2]")
+    choose.run(run_dir)
+    choice = read_json(run_dir.choice)
+    assert len(choice["candidates"]) == 8 and "textbugger on 4 dev examples" in choice["rule"]
+    assert set(choice["candidates"][0]) == {"model", "seed", "sparsity", "epochs_back", "aua", "accuracy"}
+
+    def means(model):
+        rows = [row for row in choice["candidates"] if row["model"] == model]
+        return [sum(row[key] for row in rows) / 2 for key in ("aua", "accuracy")]
+
+    assert run_dir.chosen().model == choice["chosen"]["model"]
+    assert means(choice["chosen"]["model"]) == max(means(candidate.model) for candidate in run_dir.candidates())
+
+    run_dir.choice.unlink()
+    capsys.readouterr()
+    choose.run(run_dir)
+    assert capsys.readouterr().out.count("already done") == 8 and read_json(run_dir.choice) == choice
+
+
+def test_one_candidate_is_chosen_unseen(experiment, monkeypatch):
+    run_dir = experiment("sparsities=[0.4]", "choice.epochs=1")
+    monkeypatch.setattr(choose, "Workers", None)
+    choose.run(run_dir)
+    assert read_json(run_dir.choice) == {
+        "rule": "the only candidate", "candidates": [],
+        "chosen": {"model": "robust-0.40", "sparsity": 0.4, "epochs_back": 0},
+    }
+    assert run_dir.chosen() == run_dir.candidates()[0]
+
+
+@pytest.mark.parametrize(
+    "figures, chosen",
+    [
+        ({"a": (0.2, 0.9), "b": (0.3, 0.5)}, "b"),  # robustness first
+        ({"a": (0.3, 0.9), "b": (0.3, 0.5)}, "a"),  # then accuracy
+        ({"a": (0.3, 0.5), "b": (0.3, 0.5)}, "a"),  # then the order of candidates
+    ],
+)
+def test_the_rule(figures, chosen):
+    candidates = [choose.Candidate(name, 0.3, 0) for name in figures]
+    rows = [{"model": name, "aua": aua, "accuracy": accuracy} for name, (aua, accuracy) in figures.items()]
+    assert choose.best(candidates, rows).model == chosen

@@ -1,0 +1,75 @@
+"""Joining the parts that `attack.shard=i/n` left, on one machine or copied together from several.
+
+    python -m torch_eval merge CONFIG [key=value ...]     with the same keys as the attacks, `attack.shard` aside
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from configs import schema
+from configs.errors import UserError
+from configs.run_dir import RUNS, RunDir, read_json, read_lines, write_lines
+from torch_eval import metrics
+from torch_eval.attack import Scoring, read_examples, recipes
+from torch_eval.sampling import Shard
+
+
+def main(arguments: list[str], runs: Path = RUNS) -> int:
+    if not arguments:
+        raise UserError("merge: name a configuration, such as `python -m torch_eval merge demo`")
+    merge(RunDir(schema.load(arguments[0], arguments[1:]), runs))
+    return 0
+
+
+def merge(run_dir: RunDir) -> None:
+    """Write `results.jsonl` and the manifest of every attack as one run without shards would have left them.
+
+    Raises `UserError` if a part is missing, unfinished, attacked with other settings, or there twice.
+    """
+    config = run_dir.config
+    task = read_json(run_dir.data / "summary.json")
+    examples = read_examples(run_dir.split("test"), task["columns"])
+    for seed in config.seeds:
+        for name, model in run_dir.victims(seed).items():
+            scoring = Scoring(None, run_dir, seed, name, model, task)
+            if not (scoring.directory / "clean" / "manifest.json").is_file():
+                raise UserError(f"{scoring.directory}/clean is missing: the first shard makes it")
+            for recipe in config.attack.recipes:
+                try:
+                    merge_recipe(scoring, recipe, examples)
+                except recipes.TooPoor as error:
+                    print(f"seed {seed}, {name}: {recipe}: left out; {error}")
+
+
+def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
+    whole, indices = scoring.recipe_stage(recipe, examples, Shard())
+    label = f"seed {scoring.seed}, {scoring.name}: {recipe}"
+    if whole.is_done():
+        print(f"{label}: already whole")
+        return
+    records = {}
+    shards = find_shards(whole.directory)
+    for shard in shards:
+        stage, part = scoring.recipe_stage(recipe, examples, shard)
+        if not stage.is_done():
+            raise UserError(f"{stage.directory} is missing or unfinished: run it with attack.shard={shard}")
+        lines = read_lines(stage.directory / "results.jsonl")
+        if [record.get("index") for record in lines] != part:
+            raise UserError(f"{stage.directory}/results.jsonl holds other examples than those of {shard}")
+        records.update((record["index"], record) for record in lines)
+    whole.begin(whole.directory / "results.jsonl")
+    ordered = [records[index] for index in indices]
+    write_lines(whole.directory / "results.jsonl", ordered)
+    whole.finish(metrics.summarise(ordered).to_dict())
+    print(f"{label}: {len(shards)} parts joined, {len(ordered)} examples")
+
+
+def find_shards(directory: Path) -> list[Shard]:
+    """All parts of the one division that is there. Raises `UserError` if there is none, or more than one."""
+    counts = {int(path.name.rpartition("-")[2]) for path in directory.glob("shard-*-of-*")}
+    if len(counts) != 1:
+        found = f"parts of {' and of '.join(map(str, sorted(counts)))}" if counts else "no parts"
+        raise UserError(f"{directory} holds {found}: it needs those of one attack.shard=i/n")
+    count = counts.pop()
+    return [Shard(number, count) for number in range(1, count + 1)]
