@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings say nothing a user can act on
@@ -79,13 +82,13 @@ def main() -> int:
         jobs = [job for job in jobs if job.name == arguments.only]
         if not jobs:
             raise UserError(f"--only {arguments.only}: the stage {arguments.stage} of {config.name} has no such job")
-    with only_one(run) if leads() else contextlib.nullcontext():
+    with only_one(run) if leads() else contextlib.nullcontext() as lock:
         run.save_config()
         left = [job for job in jobs if not job.done]
         trains = arguments.stage not in ("prepare", "draw")
         apart = trains and not arguments.only and (len(left) > 1 or (left and config.workers > 1))
         status = run_here(config, run, [job for job in jobs if job.done] if apart else jobs)
-        return run_apart(config, left, arguments) if apart else status
+        return run_apart(config, left, arguments, lock) if apart else status
 
 
 def leads() -> bool:
@@ -93,10 +96,23 @@ def leads() -> bool:
     return os.environ.get("RANK_ID", "0") == "0"
 
 
+def follow(owner: int) -> None:
+    """Stop at a safe point, as after SIGTERM, when the process that started this one is gone."""
+
+    def watch():
+        while os.getppid() == owner:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def run_here(config: schema.Experiment, run: RunDir, jobs: list[plan.Job]) -> int:
     """Run jobs in this process; those that are done are checked against the configuration and skipped."""
     if not jobs:
         return 0
+    if os.environ.get(OWNER) == str(os.getppid()):
+        follow(os.getppid())
     use_device(config.device, config.jit_level)
     from mindspore_rt import stages
 
@@ -105,7 +121,7 @@ def run_here(config: schema.Experiment, run: RunDir, jobs: list[plan.Job]) -> in
     return 0
 
 
-def run_apart(config: schema.Experiment, jobs: list[plan.Job], arguments) -> int:
+def run_apart(config: schema.Experiment, jobs: list[plan.Job], arguments, lock) -> int:
     """A process for each job: MindSpore gives the memory of its graphs back only when one ends."""
     environment = {**os.environ, OWNER: str(os.getpid())}
     python = [sys.executable]
@@ -117,7 +133,7 @@ def run_apart(config: schema.Experiment, jobs: list[plan.Job], arguments) -> int
                   f"--log_dir={RunDir(config).root / 'workers'}", "python"]
     for job in jobs:
         command = [*python, "-m", "mindspore_rt", job.stage, arguments.config, *arguments.overrides, "--only", job.name]
-        with StopRequest() as request, subprocess.Popen(command, env=environment) as child:
+        with StopRequest() as request, subprocess.Popen(command, env=environment, pass_fds=[lock.fileno()]) as child:
             status = _wait(child, request)
         if status:
             return status

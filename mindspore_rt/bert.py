@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from configs.errors import UserError
-from mindspore_rt import fused, gate, kernels, plain, prunable
+from mindspore_rt import fused, gate, kernels, plain, precise, prunable
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class BertConfig:
         wrong = [name for name in required if type(values.get(name)) is not int or values[name] < 1]
         if wrong:
             raise UserError(f"{where}: {', '.join(wrong)} missing or not a positive whole number")
+        if not 0 < _number(values.get("layer_norm_eps", cls.layer_norm_eps)) < 1:
+            raise UserError(f"{where}: layer_norm_eps is {values['layer_norm_eps']!r}, not a number between 0 and 1")
         if values["hidden_size"] % values["num_attention_heads"]:
             raise UserError(f"{where}: hidden_size is no multiple of num_attention_heads")
         return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
@@ -75,6 +77,10 @@ class BertConfig:
                 for kind in ("weight", "bias"):
                     shapes[f"bert.encoder.layer.{layer}.{part}.LayerNorm.{kind}"] = (hidden,)
         return {**shapes, "classifier.weight": (labels, hidden), "classifier.bias": (labels,)}
+
+
+def _number(value) -> float:
+    return value if type(value) in (int, float) else math.nan
 
 
 @dataclass(frozen=True)
@@ -242,7 +248,6 @@ class BertClassifier(nn.Cell):
         self.pooler = linear_named(prunable.POOLER)
         self.classifier_dropout = parts().Dropout(dropout, places.classifier, seed)
         self.classifier = Linear(labels, hidden, "classifier", amp)
-        self.tanh = ops.Tanh()
 
     def embed(self, ids):
         """ids (batch, length) int32 -> word embeddings (batch, length, hidden): what a perturbation is added to."""
@@ -274,7 +279,7 @@ class BertClassifier(nn.Cell):
 
     def classify(self, first, draws):
         """Logits (batch, labels) from what `encode` gives."""
-        pooled = self.tanh(self.pooler(first, draws))
+        pooled = precise.tanh(self.pooler(first, draws))
         return self.classifier(self.classifier_dropout(pooled, draws), draws)
 
     def noise_shapes(self, batch: int, length: int) -> list[tuple[int, ...]]:

@@ -172,14 +172,33 @@ def _duplicates(splits: dict[str, list[dict]], task: Task) -> dict[str, int]:
     return {f"{a} and {b}": len(texts[a] & texts[b]) for a, b in pairs}
 
 
+def read_summary(run: RunDir, *needed: str) -> dict:
+    """What `prepare` states. Raises `UserError` if it has no labels, or not what is `needed`."""
+    path = run.data / "summary.json"
+    summary = read_json(path)
+    kinds = {"labels": list, "columns": list, "splits": dict}
+    for key in ("labels", *needed):
+        value = summary.get(key)
+        if not isinstance(value, kinds[key]) or not value or not all(isinstance(item, str) for item in value):
+            raise UserError(f"{path}: states no {key}; delete {run.data} and run again")
+    return summary
+
+
 def load_split(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarray, dict]:
     """Texts (one tuple of columns a sentence), labels (n,) int64, and the summary, of a prepared split."""
-    summary, path = read_json(run.data / "summary.json"), run.split(name)
-    if file_hash(path) != summary["splits"][name]["sha256"]:
+    summary, path = read_summary(run, "columns", "splits"), run.split(name)
+    stated = summary["splits"].get(name)
+    if not path.is_file() or not isinstance(stated, dict) or file_hash(path) != stated.get("sha256"):
         raise UserError(f"{path} was changed after prepare; delete {run.data} and run again")
     records = read_lines(path)
-    texts = [tuple(r[c] for c in summary["columns"]) for r in records]
-    return texts, np.array([r["label"] for r in records]), summary
+    try:
+        texts = [tuple(r[c] for c in summary["columns"]) for r in records]
+    except KeyError as error:
+        raise UserError(f"{run.data / 'summary.json'}: {path.name} has no column {error}; delete {run.data}") from None
+    labels = np.array([r["label"] for r in records])
+    if labels.max() >= len(summary["labels"]):
+        raise UserError(f"{run.data / 'summary.json'}: {path.name} has more labels than it names; delete {run.data}")
+    return texts, labels, summary
 
 
 # --- batches -------------------------------------------------------------------------------------------------
@@ -195,7 +214,10 @@ def load_tokenizer(directory: Path, max_length: int) -> Tokenizer:
     elif (directory / "vocab.txt").is_file():
         settings = directory / "tokenizer_config.json"
         lower = read_json(settings).get("do_lower_case", True) if settings.is_file() else True
-        tokenizer = BertWordPieceTokenizer(str(directory / "vocab.txt"), lowercase=lower)
+        try:
+            tokenizer = BertWordPieceTokenizer(str(directory / "vocab.txt"), lowercase=lower)
+        except Exception as error:  # as above, and a TypeError for a missing [CLS] or [SEP]
+            raise UserError(f"{directory / 'vocab.txt'}: not a vocabulary of BERT ({error})") from None
     else:
         raise UserError(f"{directory}: neither tokenizer.json nor vocab.txt is there")
     tokenizer.no_padding()

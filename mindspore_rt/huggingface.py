@@ -1,7 +1,8 @@
-"""Hugging Face directories: read any BERT, write classifiers that plain transformers loads."""
+"""Hugging Face directories: read any BERT, write classifiers that plain transformers loads, shrink pruned ones."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ from configs.errors import UserError
 from configs.run_dir import ROOT, atomic_write, read_json
 from mindspore_rt import noise
 from mindspore_rt.bert import BertConfig
+from mindspore_rt.prunable import LAYER_MATRICES, matrix_name
+from mindspore_rt.ticket import Ticket
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 INITIALIZER_RANGE = 0.02
@@ -54,14 +57,14 @@ def load(directory: Path, layers: int | None = None) -> Model:
     Weight names may carry the `bert.` prefix or not. Raises `UserError` naming the file and the weight
     for anything that is not a whole BERT.
     """
-    raw = read_json(directory / "config.json")
+    raw = read_config(directory)
     config = BertConfig.from_dict(raw, str(directory / "config.json"))
     if layers is not None:
         if layers > config.num_hidden_layers:
             raise UserError(f"layers: {layers} asked, {directory} has {config.num_hidden_layers}")
         raw = {**raw, "num_hidden_layers": layers}
         config = replace(config, num_hidden_layers=layers)
-    found = _read_weights(directory)
+    found = read_weights(directory)
     weights = {}
     for name, shape in config.parameters(labels=1).items():
         value = found.get(name, found.get(name.removeprefix("bert.")))
@@ -73,30 +76,48 @@ def load(directory: Path, layers: int | None = None) -> Model:
             raise UserError(f"{directory}: weight {name} is missing")
         if value.shape != shape:
             raise UserError(f"{directory}: {name} is {list(value.shape)}, config.json says {list(shape)}")
+        if value.dtype.kind != "f":
+            raise UserError(f"{directory}: {name} is of {value.dtype}, not of floats")
         if not np.isfinite(value).all():
             raise UserError(f"{directory}: {name} holds values that are not finite")
         weights[name] = np.asarray(value, np.float32)
     return Model(config, raw, weights, directory)
 
 
-def _read_weights(directory: Path) -> dict[str, np.ndarray]:
-    path = directory / "model.safetensors"
-    if not path.is_file():
-        pickled = directory / "pytorch_model.bin"
-        if not pickled.is_file():
-            raise UserError(f"{directory}: neither model.safetensors nor pytorch_model.bin is there")
-        # Unpickling is the torch half's business: it loads weights only, and leaves safetensors.
-        with tempfile.TemporaryDirectory() as temporary:
-            target = Path(temporary) / "model.safetensors"
-            command = [sys.executable, "-m", "torch_eval.weights", str(pickled.resolve()), str(target)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise UserError(f"{pickled}: {(done.stderr.strip().splitlines() or ['cannot be read'])[-1]}")
-            return _read_safetensors(target)
-    return _read_safetensors(path)
+def read_config(directory: Path) -> dict:
+    """The content of config.json. Raises `UserError` for a shrunk model, which no longer has the named matrices."""
+    raw = read_json(directory / "config.json")
+    if raw.get("pruned_heads"):
+        raise UserError(f"{directory / 'config.json'}: pruned_heads is set: a shrunk model is for inference with "
+                        f"transformers only; give the masked model that it came from")
+    return raw
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def read_weights(directory: Path) -> dict[str, np.ndarray]:
+    """Every array of model.safetensors, else of pytorch_model.bin, under the names that stand there."""
+    for name, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", unpickle)):
+        if (directory / name).is_file():
+            return read(directory / name)
+    raise UserError(f"{directory}: neither model.safetensors nor pytorch_model.bin is there")
+
+
+def unpickle(path: Path) -> dict[str, np.ndarray]:
+    """A PyTorch weight file. Unpickling is the torch half's business: it loads weights only, as safetensors."""
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(temporary) / "model.safetensors"
+        torch_half(path, target)
+        return read_safetensors(target)
+
+
+def torch_half(source: Path, target: Path) -> None:
+    """Safetensors from a PyTorch weight file, or the other way round, in a process of the torch half."""
+    command = [sys.executable, "-m", "torch_eval.weights", str(source.resolve()), str(target.resolve())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"{source}: {(done.stderr.strip().splitlines() or ['cannot be read'])[-1]}")
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except (safetensors.SafetensorError, TypeError, ValueError) as error:
@@ -118,28 +139,80 @@ def save_classifier(target: Path, model: Model, weights: dict[str, np.ndarray], 
 
     The directory appears whole or not at all. Pruned weights stand in it as exact zeros.
     """
+    config = {
+        **model.raw,
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
+    with whole_directory(target) as folder:
+        write_model(folder, config, weights, model.directory)
+        tokenizer = folder / "tokenizer_config.json"
+        settings = read_json(tokenizer) if tokenizer.is_file() else {}
+        # What the model was trained with is what an attack must use.
+        atomic_write(tokenizer, json.dumps({**settings, "model_max_length": max_length}, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def whole_directory(target: Path):
+    """Gives an empty directory to fill; it takes the place of `target` when the block ends without an error."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        config = {
-            **model.raw,
-            "architectures": ["BertForSequenceClassification"],
-            "id2label": {str(i): name for i, name in enumerate(labels)},
-            "label2id": {name: i for i, name in enumerate(labels)},
-            "torch_dtype": "float32",
-        }
-        config.pop("_name_or_path", None)
-        atomic_write(temporary / "config.json", json.dumps(config, indent=2) + "\n")
-        atomic_write(temporary / "model.safetensors", save(weights, metadata={"format": "pt"}))
-        for name in TOKENIZER_FILES:
-            if (model.directory / name).is_file():
-                shutil.copyfile(model.directory / name, temporary / name)
-        tokenizer = temporary / "tokenizer_config.json"
-        settings = read_json(tokenizer) if tokenizer.is_file() else {}
-        # What the model was trained with is what an attack must use.
-        atomic_write(tokenizer, json.dumps({**settings, "model_max_length": max_length}, indent=2) + "\n")
+        yield temporary
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_model(folder: Path, config: dict, weights: dict[str, np.ndarray], tokenizer: Path | None) -> None:
+    """Fill a directory: a classifier's config.json, its weights, and the tokenizer files of another directory."""
+    config = {**config, "architectures": ["BertForSequenceClassification"], "torch_dtype": "float32"}
+    config.pop("_name_or_path", None)
+    atomic_write(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    atomic_write(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
+    copy_tokenizer(tokenizer, folder)
+
+
+def copy_tokenizer(source: Path | None, folder: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if source and (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def shrink(weights: dict[str, np.ndarray], config: dict, ticket: Ticket) -> tuple[dict[str, np.ndarray], dict]:
+    """A smaller model that computes what the masked one does: heads and neurons that `ticket` prunes whole are cut out.
+
+    `config` is the content of config.json. Returns the weights and the config to hand to `write_model`; plain
+    transformers loads the result (`pruned_heads`, and a smaller `intermediate_size`). The other pruned weights
+    become exact zeros. Raises `ValueError` if the ticket is of another model, or leaves a layer no head; if layers
+    keep different numbers of neurons, as many stay in all of them as in the largest.
+    """
+    heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
+    small, cut = ticket.apply(weights), {}
+    dead = [{kind: ~ticket.masks[matrix_name(i, kind)] for kind in LAYER_MATRICES} for i in range(layers)]
+    neurons = [d["output"].all(0) for d in dead]  # a neuron whose output counts nowhere
+    size = max(1, *(int((~gone).sum()) for gone in neurons))
+    for i in range(layers):
+        lost = dead[i]["attention output"].all(0).reshape(heads, -1).all(1)
+        if lost.all():
+            raise ValueError(f"the ticket leaves no attention head in layer {i}")
+        if lost.any():
+            cut[str(i)] = np.flatnonzero(lost).tolist()
+        kept = np.flatnonzero(np.repeat(~lost, len(dead[i]["query"]) // heads))
+        for kind in ("query", "key", "value"):
+            _take(small, matrix_name(i, kind), kept, rows=True)
+        _take(small, matrix_name(i, "attention output"), kept, rows=False)
+        # Live neurons first; a layer with fewer than the largest is filled up with dead ones, which add nothing.
+        kept = np.sort(np.argsort(neurons[i], kind="stable")[:size])
+        _take(small, matrix_name(i, "intermediate"), kept, rows=True)
+        _take(small, matrix_name(i, "output"), kept, rows=False)
+    return small, {**config, "pruned_heads": cut, "intermediate_size": size}
+
+
+def _take(weights: dict[str, np.ndarray], name: str, kept: np.ndarray, rows: bool) -> None:
+    weights[name] = np.ascontiguousarray(weights[name][kept] if rows else weights[name][:, kept])
+    if rows:
+        bias = name.replace(".weight", ".bias")
+        weights[bias] = weights[bias][kept]

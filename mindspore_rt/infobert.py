@@ -16,8 +16,9 @@ from configs import schema
 from mindspore_rt import adversary, noise, parallel
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.data import Batch
-from mindspore_rt.objectives import Ascents, WeightUpdate, cross_entropy, loss_scale, value
+from mindspore_rt.objectives import Ascents, WeightUpdate, loss_scale, value
 from mindspore_rt.optimizer import AdamW, linear_schedule
+from mindspore_rt.precise import cross_entropy
 
 WIDTH = 300  # hidden units of the critic
 

@@ -17,13 +17,9 @@ from mindspore_rt import adversary, gate, noise, parallel
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.data import Batch
 from mindspore_rt.optimizer import AdamW, clip_factor, linear_schedule, no_decay
+from mindspore_rt.precise import cross_entropy
 
 LOSS_SCALE = 1024.0  # keeps small gradients of float16 matmuls above their smallest number
-
-
-def cross_entropy(logits, targets):
-    """`targets` (batch, labels) are one-hot rows over the number of sentences; filler rows are zero."""
-    return -(ops.log_softmax(logits, -1) * targets).sum()
 
 
 class FineTuning:

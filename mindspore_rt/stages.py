@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import zlib
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from configs import estimate, schema
 from configs.errors import UserError
 from configs.methods import METHODS, SEARCHES
 from configs.plan import Job
-from configs.run_dir import RunDir, Stage, atomic_write, file_hash, write_json
+from configs.run_dir import RunDir, Stage, atomic_write, file_hash, read_json, write_json
 from mindspore_rt import data, gate, huggingface, noise, parallel, prunable
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.infobert import InfoBert
 from mindspore_rt.objectives import FineTuning, FreeLB, RobustSearch
-from mindspore_rt.ticket import Ticket
+from mindspore_rt.ticket import Ticket, spread
 from mindspore_rt.trainer import Evaluator, Trainer, total_steps
 
 PACKAGES = ("mindspore", "numpy", "tokenizers", "safetensors")
@@ -114,6 +113,10 @@ class Training:
     def weights(self) -> dict[str, np.ndarray]:
         return {name: p.asnumpy() for name, p in self.model.weights().items()}
 
+    def dev_accuracy(self) -> float:
+        """Of the last epoch; evaluated again if that ended before this process began."""
+        return self.accuracy[-1] if self.accuracy else self.evaluator.accuracy()
+
     def _save(self, target: Path) -> None:
         labels, length = self.summary["labels"], self.config.data.max_length
         weights, source = self.weights(), self.source
@@ -128,8 +131,8 @@ class Training:
             return
         target = self.stage.directory / "model"
         self._save(target)
-        accuracy = self.accuracy[-1] if self.accuracy else self.evaluator.accuracy()
-        self.stage.finish({"dev_accuracy": accuracy, "steps": self.steps, **results, "model_sha256": file_hash(target)})
+        results = {"dev_accuracy": self.dev_accuracy(), "steps": self.steps, **results}
+        self.stage.finish({**results, "model_sha256": file_hash(target)})
 
 
 # --- where tickets come from ---------------------------------------------------------------------------------
@@ -143,6 +146,7 @@ def search(config: schema.Experiment, run: RunDir, job: Job) -> None:
     stage = _stage(config, run, job, ["search"], {"model": run.model(job.seed, "finetune")})
     if _skip(stage):
         return
+    _unchanged_model(stage.inputs["model"])
     source = huggingface.load(stage.inputs["model"])
     train, summary = _batches(config, run, job, "train", settings.batch_size, source)
     model = _classifier(config, source, len(summary["labels"]), settings, job.seed, masked=True)
@@ -156,7 +160,7 @@ def search(config: schema.Experiment, run: RunDir, job: Job) -> None:
         scores = {p.name.removesuffix(".log_alpha"): p.asnumpy() for p in objective.scores}
         figures = {"dev_accuracy": evaluator.accuracy(), **objective.metrics()}
         if epoch > 1:
-            before = load_file(run.log_alpha(job.seed, epoch - 1, job.model))
+            before = _scores(run.log_alpha(job.seed, epoch - 1, job.model), source.config.prunable())
             figures["ticket_distance"] = _distance(before, scores, source, config.sparsities[0])
             trainer.stop = figures["ticket_distance"] < settings.stop_distance
         if not parallel.rank():
@@ -169,8 +173,12 @@ def search(config: schema.Experiment, run: RunDir, job: Job) -> None:
     done = trainer.run()
     if not parallel.rank():
         epochs = -(-done // len(train))
-        final = load_file(run.log_alpha(job.seed, epochs, job.model))
-        stage.finish({"steps": done, "epochs": epochs, **gate.mask_statistics(list(final.values()))})
+        final = _scores(run.log_alpha(job.seed, epochs, job.model), source.config.prunable())
+        candidates = range(max(1, epochs + 1 - config.choice.epochs), epochs + 1)
+        kept = [run.log_alpha(job.seed, epoch, job.model) for epoch in candidates]
+        hashes = {path.name: file_hash(path) for path in kept}
+        statistics = gate.mask_statistics(list(final.values()))
+        stage.finish({"steps": done, "epochs": epochs, **statistics, "scores_sha256": hashes})
 
 
 def _distance(before: dict, after: dict, source: huggingface.Model, sparsity: float) -> float:
@@ -201,7 +209,7 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
             training = _train(config, run, part, round_stage, job.model, pretrained, weights, ticket)
             _end_round(config, training, ticket, number, settings.share, job)
         ticket = Ticket.load(part.directory / "ticket.safetensors")
-        classifier = load_file(part.directory / "classifier.safetensors")
+        classifier = _classifier_of(part.directory / "classifier.safetensors", classifier)
         report[f"round {number}"] = ticket.sparsity
     stage.finish(report)
 
@@ -227,7 +235,7 @@ def _end_round(config, training: Training, ticket: Ticket | None, number: int, s
     Ticket.from_scores(magnitudes, min(1.0, share * number), **about).save(directory / "ticket.safetensors")
     head = {name: weights[name] for name in ("classifier.weight", "classifier.bias")}
     atomic_write(directory / "classifier.safetensors", save(head))
-    training.stage.finish({"dev_accuracy": training.accuracy[-1] if training.accuracy else None})
+    training.stage.finish({"dev_accuracy": training.dev_accuracy()})
 
 
 # --- tickets and what is trained from them -------------------------------------------------------------------
@@ -238,8 +246,13 @@ def draw(config: schema.Experiment, run: RunDir, job: Job) -> None:
     origin = METHODS[job.method].source
     inputs = {"model": run.model(job.seed, "finetune")} if origin in SEARCHES else {}
     if origin in SEARCHES:
-        epochs = Stage(run.stage(job.seed, origin), "search", {}, {}).results()["epochs"]
+        searched = Stage(run.stage(job.seed, origin), "search", {}, {}).results()
+        epochs = searched.get("epochs")
+        if type(epochs) is not int or epochs < 1:
+            raise UserError(f"{run.stage(job.seed, origin)}/manifest.json: states no epochs; delete that folder")
         inputs["scores"] = run.log_alpha(job.seed, max(1, epochs - job.back), origin)
+        _unchanged(inputs["scores"], (searched.get("scores_sha256") or {}).get(inputs["scores"].name))
+        _unchanged_model(inputs["model"])
     else:
         inputs["scores"] = run.stage(job.seed, origin) / f"ticket-{job.sparsity:.2f}.safetensors"
     settings = {"seed": job.seed, "sparsity": job.sparsity, "compat": config.compat, "structured": config.structured}
@@ -261,10 +274,15 @@ def draw(config: schema.Experiment, run: RunDir, job: Job) -> None:
 
 def _draw_from_scores(config, inputs, sparsity, about) -> tuple[Ticket, dict]:
     tuned = huggingface.load(inputs["model"])
-    scores = _spread(load_file(inputs["scores"]), tuned.config.prunable())
+    shapes = tuned.config.prunable()
+    found = _scores(inputs["scores"], shapes)
     if config.structured:
-        return Ticket.structured(scores, tuned.config.num_attention_heads, sparsity, **about), tuned.weights
-    return Ticket.from_scores(scores, sparsity, official=config.compat == "official", **about), tuned.weights
+        heads = tuned.config.num_attention_heads
+        return Ticket.structured(_spread(found, shapes), heads, sparsity, **about), tuned.weights
+    if config.compat == "official":  # which counts scores, not the weights that share them
+        scores = {name: found[name] for name in shapes}  # a file keeps no order, and ties fall by it
+        return Ticket.from_scores(scores, sparsity, official=True, **about).spread(shapes), tuned.weights
+    return Ticket.from_scores(_spread(found, shapes), sparsity, **about), tuned.weights
 
 
 def _describe(ticket: Ticket, magnitude: Ticket) -> dict:
@@ -319,7 +337,42 @@ def _pretrained(config: schema.Experiment) -> huggingface.Model:
 
 
 def _labels(run: RunDir) -> int:
-    return len(json.loads((run.data / "summary.json").read_text(encoding="utf-8"))["labels"])
+    return len(data.read_summary(run)["labels"])
+
+
+def _unchanged(path: Path, stated: str | None) -> None:
+    """Raises `UserError` if a file or directory has not the hash that the stage which wrote it states."""
+    if not path.exists():
+        raise UserError(f"{path} is missing: run the stage that writes it again, without its folder")
+    if stated and file_hash(path) != stated:
+        raise UserError(f"{path} is damaged or was changed after it was made; delete its stage's folder and run again")
+
+
+def _unchanged_model(path: Path) -> None:
+    manifest = path.parent / "manifest.json"
+    _unchanged(path, read_json(manifest).get("results", {}).get("model_sha256") if manifest.is_file() else None)
+
+
+def _scores(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:
+    """The scores that a search left, in the order of the matrices. Raises `UserError` if they are not of this model."""
+    found = huggingface.read_safetensors(path)
+    for name, shape in shapes.items():
+        score = found.get(name, np.zeros(0))
+        if score.dtype != np.float32 or not np.isfinite(score).all() or score.ndim != 2 or any(
+            not shared or size % shared for size, shared in zip(shape, score.shape)
+        ):
+            raise UserError(f"{path}: scores of {name} are missing, misshapen or not finite; redo the search")
+    return {name: found[name] for name in shapes}
+
+
+def _classifier_of(path: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The classifier that a round of pruning left."""
+    found, names = huggingface.read_safetensors(path), ("classifier.weight", "classifier.bias")
+    for name in names:
+        value = found.get(name, np.zeros(0))
+        if value.shape != like[name].shape or value.dtype != np.float32 or not np.isfinite(value).all():
+            raise UserError(f"{path}: {name} is missing, misshapen or not finite; delete {path.parent} and run again")
+    return {name: found[name] for name in names}
 
 
 def _classifier(config, source, labels, settings, seed, masked=False) -> BertClassifier:
@@ -336,10 +389,8 @@ def _classifier(config, source, labels, settings, seed, masked=False) -> BertCla
 
 
 def _spread(scores: dict[str, np.ndarray], shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:
-    """One score for each weight: row i shares with row i + rows of scores, as columns do."""
-    return {
-        name: np.tile(s, (shapes[name][0] // s.shape[0], shapes[name][1] // s.shape[1])) for name, s in scores.items()
-    }
+    """One score for each weight, in the order of `prunable`: a file keeps none, and ties fall by it."""
+    return {name: spread(scores[name], shape) for name, shape in shapes.items()}
 
 
 def _stage(config, run, job, sections, inputs=None) -> Stage:
@@ -362,6 +413,7 @@ def _stage(config, run, job, sections, inputs=None) -> Stage:
 
 def _skip(stage: Stage) -> bool:
     if stage.is_done():
+        stage.checkpoint.unlink(missing_ok=True)  # killed between the manifest and this
         print(f"{stage.name}: already done, skipped ({stage.directory})", flush=True)
         return True
     print(f"{stage.name}: {stage.directory}", flush=True)

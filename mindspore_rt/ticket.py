@@ -19,6 +19,7 @@ from safetensors.numpy import save
 
 from configs.errors import UserError
 from configs.run_dir import atomic_write
+from mindspore_rt.prunable import LAYER_MATRICES, matrix_name
 
 FORMAT = "ticket/1"
 
@@ -32,31 +33,82 @@ class Ticket:
     about: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_scores(cls, scores: dict[str, np.ndarray], sparsity: float, **about: str) -> Ticket:
+    def from_scores(
+        cls, scores: dict[str, np.ndarray], sparsity: float, official: bool = False, **about: str
+    ) -> Ticket:
         """Prune the `sparsity` share of all weights with the lowest scores, over all matrices at once (section 3.3).
 
         Raw scores are ranked, so ties of a float32 sigmoid cannot arise; equal scores are pruned in the
         order of the matrices. The number pruned is round(sparsity * weights).
+
+        `official` ranks float32 sigmoids instead, as the official code does. Many tie once scores have grown, and
+        which of the tied are pruned is left to torch.topk there: `about["tied"]` says how many stand at the
+        threshold, `about["tied_pruned"]` how many of them are pruned.
         """
         if not 0 <= sparsity <= 1:
             raise ValueError(f"sparsity {sparsity} is not between 0 and 1")
         flat = np.concatenate([np.ravel(s) for s in scores.values()])
         if not np.isfinite(flat).all():
             raise ValueError("a score is not finite")
+        if official:
+            flat = float32_sigmoid(flat)
         count = round(sparsity * flat.size)
         kept = np.ones(flat.size, bool)
         if count:
             threshold = np.partition(flat, count - 1)[count - 1]
             below = flat < threshold
             kept[below] = False
-            ties = np.flatnonzero(flat == threshold)
-            kept[ties[: count - int(below.sum())]] = False
+            ties, missing = np.flatnonzero(flat == threshold), count - int(below.sum())
+            kept[ties[:missing]] = False
+            if official:
+                about.update(tied=str(ties.size), tied_pruned=str(missing))
         return cls(_split(kept, scores), dict(about))
 
     @classmethod
     def from_magnitudes(cls, weights: dict[str, np.ndarray], sparsity: float, **about: str) -> Ticket:
         """Prune the weights of smallest absolute value."""
         return cls.from_scores({name: np.abs(w) for name, w in weights.items()}, sparsity, **about)
+
+    @classmethod
+    def from_random_like(cls, ticket: Ticket, seed: int | np.random.Generator, **about: str) -> Ticket:
+        """A ticket with exactly the sparsity of `ticket` in every matrix, at random positions."""
+        random = np.random.default_rng(seed)
+        masks = {name: random.permutation(mask.ravel()).reshape(mask.shape) for name, mask in ticket.masks.items()}
+        return cls(masks, dict(about))
+
+    @classmethod
+    def structured(cls, scores: dict[str, np.ndarray], heads: int, sparsity: float, **about: str) -> Ticket:
+        """Prune whole attention heads and intermediate neurons, those of lowest mean score.
+
+        A head owns its rows of query, key and value and its columns of attention output; a neuron its row of
+        intermediate and its column of output. The same share of heads and of neurons is pruned: heads over all
+        layers at once, but one stays in each; neurons as many in every layer, so that the model can be shrunk to
+        one intermediate size. The sparsity comes as near to the asked one as whole neurons allow; the pooler has
+        no units and stays dense. `heads` is the number of heads of a layer; `scores` has one score a weight.
+
+        Raises `ValueError` for a sparsity that cannot be reached so.
+        """
+        layers = sum(1 for name in scores if name.endswith(LAYER_MATRICES["query"] + ".weight"))
+        matrices = [{k: scores[matrix_name(i, k)] for k in LAYER_MATRICES} for i in range(layers)]
+        head_means = np.array([_head_means(m, heads) for m in matrices])
+        neuron_means = np.array([_neuron_means(m) for m in matrices])
+        head_count, neuron_count = _units_to_prune(scores, head_means.shape, neuron_means.shape, sparsity)
+        kept_heads = _keep_heads(head_means, head_count)
+        kept_neurons = np.ones(neuron_means.shape, bool)
+        np.put_along_axis(kept_neurons, np.argsort(neuron_means, 1, "stable")[:, :neuron_count], False, 1)
+        masks = {name: np.ones(s.shape, bool) for name, s in scores.items()}
+        for i in range(layers):
+            rows = np.repeat(kept_heads[i], matrices[i]["query"].shape[0] // heads)
+            for kind in ("query", "key", "value"):
+                masks[matrix_name(i, kind)][~rows] = False
+            masks[matrix_name(i, "attention output")][:, ~rows] = False
+            masks[matrix_name(i, "intermediate")][~kept_neurons[i]] = False
+            masks[matrix_name(i, "output")][:, ~kept_neurons[i]] = False
+        return cls(masks, dict(about))
+
+    def spread(self, shapes: dict[str, tuple[int, int]]) -> Ticket:
+        """One mask for each weight, where weights shared the scores that this ticket was drawn from (`spread`)."""
+        return Ticket({name: spread(mask, shapes[name]) for name, mask in self.masks.items()}, self.about)
 
     @property
     def weights(self) -> int:
@@ -80,6 +132,12 @@ class Ticket:
         both = sum(int((~m & ~other.masks[name]).sum()) for name, m in self.masks.items())
         either = self.pruned + other.pruned - both
         return both / either if either else 1.0
+
+    def distance(self, other: Ticket) -> float:
+        """Hamming distance: the share of weights that one keeps and the other prunes, 0 to 1."""
+        if {n: m.shape for n, m in self.masks.items()} != {n: m.shape for n, m in other.masks.items()}:
+            raise ValueError("the tickets are of two models: their matrices differ")
+        return sum(int(np.count_nonzero(m ^ other.masks[name])) for name, m in self.masks.items()) / self.weights
 
     def apply(self, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A copy of `weights` with every pruned one an exact zero. Raises `KeyError` for a missing matrix."""
@@ -119,6 +177,58 @@ class Ticket:
         if stated != ticket.sparsity:
             raise UserError(f"{path}: says sparsity {stated}, its masks have {ticket.sparsity}; draw it again")
         return ticket
+
+
+def float32_sigmoid(scores: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)) with every step rounded to float32, as the official draw ranks it: near 1 far fewer values are
+    left than float32 has there. Up to the last bit of the exponential."""
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-scores.astype(np.float32)))
+
+
+def spread(shared: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """One value for each weight from shared ones, (groups of rows, groups of columns), with the stride of the official
+    code: row i belongs to group i mod groups, and so do columns. Raises `ValueError` if they do not divide `shape`."""
+    if shared.ndim != 2 or any(not groups or size % groups for size, groups in zip(shape, shared.shape, strict=True)):
+        raise ValueError(f"{list(shared.shape)} shared values do not divide a {shape[0]} x {shape[1]} matrix")
+    return np.tile(shared, (shape[0] // shared.shape[0], shape[1] // shared.shape[1]))
+
+
+def _head_means(matrices: dict[str, np.ndarray], heads: int) -> np.ndarray:
+    """(heads,) float64."""
+    parts = [matrices[kind].reshape(heads, -1) for kind in ("query", "key", "value")]
+    parts.append(np.ascontiguousarray(matrices["attention output"].T).reshape(heads, -1))
+    return np.mean([part.mean(1, dtype=np.float64) for part in parts], 0)
+
+
+def _neuron_means(matrices: dict[str, np.ndarray]) -> np.ndarray:
+    """(neurons,) float64."""
+    into, out = matrices["intermediate"].mean(1, dtype=np.float64), matrices["output"].mean(0, dtype=np.float64)
+    return (into + out) / 2
+
+
+def _units_to_prune(scores, heads: tuple[int, int], neurons: tuple[int, int], sparsity: float) -> tuple[int, int]:
+    """Heads of all layers, and neurons of each layer, whose weights make up `sparsity` of all weights."""
+    total = sum(s.size for s in scores.values())
+    of_head = 4 * scores[matrix_name(0, "query")].size // heads[1]
+    of_neuron = 2 * scores[matrix_name(0, "query")].shape[1] * neurons[0]  # the same neuron of every layer
+    most_heads, most_neurons = heads[0] * (heads[1] - 1), neurons[1] - 1
+    prunable = heads[0] * heads[1] * of_head + neurons[1] * of_neuron
+    head_count = min(round(sparsity * total / prunable * heads[0] * heads[1]), most_heads)
+    neuron_count = round((sparsity * total - head_count * of_head) / of_neuron)
+    if sparsity < 0 or neuron_count > most_neurons:
+        most = (most_heads * of_head + most_neurons * of_neuron) / total
+        raise ValueError(f"a structured ticket has a sparsity from 0 to {most:.4f}, not {sparsity}")
+    return head_count, max(neuron_count, 0)
+
+
+def _keep_heads(means: np.ndarray, count: int) -> np.ndarray:
+    """(layers, heads) bool: the `count` lowest are False, but the best of every layer stays."""
+    kept = np.ones(means.shape, bool)
+    candidates = means.copy()
+    candidates[np.arange(len(means)), means.argmax(1)] = np.inf
+    kept.flat[np.argsort(candidates, None, "stable")[:count]] = False
+    return kept
 
 
 def _split(flat: np.ndarray, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

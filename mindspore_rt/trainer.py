@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 
 import mindspore as ms
 import numpy as np
@@ -56,7 +57,8 @@ class Trainer:
     `on_epoch(number, step)` is called at the end of every epoch, and of the last one even if `max_steps`
     cut it short, and returns figures for the log; it may set `stop`, which ends the training there. `snapshots` are
     the steps after which something more is called. On CPU a resumed run ends with the same bytes as one that was
-    never stopped. Of several ranks, only rank 0 writes.
+    never stopped. The last checkpoint stays until the stage is finished: what remains to be written may fail.
+    Of several ranks, only rank 0 writes.
     """
 
     def __init__(self, stage: Stage, objective, batches: Batches, steps: int, config, title: str, on_epoch):
@@ -65,7 +67,7 @@ class Trainer:
         self.title, self.on_epoch, self.stop = title, on_epoch, False
         self.snapshots = (set(), None)
         self.rank, self.ranks = parallel.rank(), parallel.ranks()
-        self.checkpoint, self.metrics = stage.directory / "checkpoint.safetensors", stage.directory / "metrics.jsonl"
+        self.checkpoint, self.metrics = stage.checkpoint, stage.directory / "metrics.jsonl"
 
     def run(self) -> int:
         """Train to the end; the number of updates made."""
@@ -73,13 +75,10 @@ class Trainer:
         self._announce()
         bar = tqdm(total=self.steps, initial=done, desc=self.title, unit="step", dynamic_ncols=True, mininterval=1,
                    disable=self.rank > 0)
-        with StopRequest() as request, scalars.Writer(self.stage.directory, self.rank) as board:
+        with bar, StopRequest() as request, scalars.Writer(self.stage.directory, self.rank) as board:
             self.board = board
             while done < self.steps:
                 done = self._epoch(bar, done, request)
-        bar.close()
-        if not self.rank:
-            self.checkpoint.unlink(missing_ok=True)
         return done
 
     def _epoch(self, bar, done: int, request: StopRequest) -> int:
@@ -96,12 +95,14 @@ class Trainer:
             if done in self.snapshots[0] and not self.rank:
                 self.snapshots[1](done)
             ended = done == self.steps or done % len(self.batches) == 0
+            saves = ended or done % self.checkpoint_steps == 0 or request.made
+            arrays = self._arrays(indices, done) if saves else {}
             if ended:
                 self._end_epoch(bar, epoch + 1, done)
                 if self.stop:
                     self.steps = done
-            if ended or done % self.checkpoint_steps == 0 or request.made:
-                self._save(done)
+            if saves:
+                self._save(done, arrays)
             if request.made and done < self.steps:
                 bar.close()
                 request.obey(f"{self.title}: stopped after step {done} of {self.steps}")
@@ -114,12 +115,26 @@ class Trainer:
         figures = self.objective.step(self.batches.batch(indices, self.rank, self.ranks), index)
         wrong = [name for name, value in figures.items() if not math.isfinite(value)]
         if wrong:
-            kept = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.is_file() else "no checkpoint yet"
-            raise UserError(
-                f"{self.title}: the {wrong[0].replace('_', ' ')} of step {index + 1} is not finite (sentences "
-                f"{indices[:8].tolist()} ... of {len(indices)} in train.jsonl); {kept}; try a smaller learning rate"
-            )
+            raise self._not_finite(wrong[0].replace("_", " "), indices, index + 1)
         return figures
+
+    def _not_finite(self, what: str, indices: np.ndarray, step: int) -> UserError:
+        kept = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.is_file() else "no checkpoint yet"
+        return UserError(
+            f"{self.title}: the {what} of step {step} is not finite (sentences {indices[:8].tolist()} ... of "
+            f"{len(indices)} in train.jsonl); {kept}; try a smaller learning rate"
+        )
+
+    def _arrays(self, indices: np.ndarray, done: int) -> dict[str, np.ndarray]:
+        """Everything the next step depends on. Raises `UserError` if it is not finite, as the weights may be while
+        the loss still is: such a state is never saved."""
+        if self.rank:
+            return {}
+        arrays = {name: p.asnumpy() for name, p in self.objective.state().items()}
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise self._not_finite(f"state ({name})", indices, done)
+        return arrays
 
     def _announce(self) -> None:
         lengths = sorted(self.batches.lengths(0))
@@ -146,13 +161,13 @@ class Trainer:
             append_line(self.metrics, record)
             self.board.add(record)
 
-    def _save(self, done: int) -> None:
-        """Everything the next step depends on, how many lines of metrics belong to it, and where training ends."""
+    def _save(self, done: int, arrays: dict[str, np.ndarray]) -> None:
+        """The state, how many lines of metrics belong to it, and where training ends."""
         if self.rank:
             return
         lines = len(read_lines(self.metrics)) if self.metrics.is_file() else 0
-        arrays = {name: p.asnumpy() for name, p in self.objective.state().items()}
-        atomic_write(self.checkpoint, save(arrays, metadata={"done": f"{done} {lines} {self.steps}"}))
+        about = f"{done} {lines} {self.steps}"
+        atomic_write(self.checkpoint, save(arrays, metadata={"done": f"{about} {_checksum(arrays, about)}"}))
 
     def _resume(self) -> int:
         """Restore the last checkpoint and drop the metrics written after it; 0 if there is none."""
@@ -179,8 +194,10 @@ class Trainer:
                 if not np.isfinite(values[name]).all():
                     raise ValueError(f"{name} holds values that are not finite")
             numbers = [int(number) for number in about["done"].split()]
-            if len(numbers) != 3 or not 0 <= numbers[0] <= numbers[2]:
+            if len(numbers) != 4 or not 0 <= numbers[0] <= numbers[2]:
                 raise ValueError("its position cannot be read")
+            if numbers.pop() != _checksum(values, about["done"].rpartition(" ")[0]):
+                raise ValueError("its values have changed")
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{self.checkpoint}: not a checkpoint of this stage ({error}); delete it and run again"
@@ -188,3 +205,11 @@ class Trainer:
         for name, parameter in self.objective.state().items():
             parameter.set_data(Tensor(values[name]))
         return numbers
+
+
+def _checksum(arrays: dict[str, np.ndarray], about: str) -> int:
+    """CRC-32 of a checkpoint: a bit that flipped on the disk must not go on training unseen."""
+    checksum = zlib.crc32(about.encode())
+    for name in sorted(arrays):
+        checksum = zlib.crc32(np.ascontiguousarray(arrays[name]), checksum)
+    return checksum

@@ -1,27 +1,43 @@
-"""Turn a PyTorch weight file into safetensors without running anything that is in it.
+"""PyTorch weight files from and to safetensors, without running anything that is in them.
 
     python -m torch_eval.weights pytorch_model.bin model.safetensors
+    python -m torch_eval.weights model.safetensors pytorch_model.bin
 """
 
 import pickle
 import sys
+from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from configs.errors import UserError, command
+
+
+def unpickle(source: str) -> dict[str, torch.Tensor]:
+    """The tensors of a PyTorch weight file, unpickled with weights only."""
+    try:
+        weights = torch.load(source, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{source}: not a PyTorch weight file ({reason})") from None
+    if not isinstance(weights, dict) or not all(isinstance(w, torch.Tensor) for w in weights.values()):
+        raise UserError(f"{source}: not a dictionary of weights")
+    return {name: w.contiguous().clone() for name, w in weights.items()}
 
 
 @command
 def main() -> int:
     source, target = sys.argv[1:]
+    if Path(target).suffix == ".safetensors":
+        save_file(unpickle(source), target)
+        return 0
     try:
-        weights = torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{source}: not a PyTorch weight file ({str(error).splitlines()[0]})") from None
-    if not isinstance(weights, dict) or not all(isinstance(w, torch.Tensor) for w in weights.values()):
-        raise UserError(f"{source}: not a dictionary of weights")
-    save_file({name: w.contiguous().clone() for name, w in weights.items()}, target)
+        weights = load_file(source)
+    except SafetensorError as error:
+        raise UserError(f"{source}: not a whole safetensors file ({error})") from None
+    torch.save(weights, target)
     return 0
 
 

@@ -16,6 +16,8 @@ from configs.errors import UserError
 from configs.run_dir import read_json
 from mindspore_rt import data, huggingface
 from mindspore_rt.bert import BertClassifier, BertConfig
+from mindspore_rt.prunable import matrix_name
+from mindspore_rt.ticket import Ticket
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
 
@@ -163,7 +165,7 @@ def test_truncated_safetensors(model, size):
 @pytest.mark.parametrize(
     "values, expected",
     [
-        ({"model_type": "roberta"}, ["model_type", "'roberta'", "'bert'"]),
+        ({"model_type": "roberta"}, ["RoBERTa", "give a BERT"]),
         ({"model_type": None}, ["model_type", "'bert'"]),
         ({"hidden_act": "relu"}, ["hidden_act", "'relu'", "'gelu'"]),
         ({"position_embedding_type": "relative_key"}, ["position_embedding_type", "'absolute'"]),
@@ -308,3 +310,61 @@ def test_pruned_weights_are_exact_zeros(saved, tmp_path):
     huggingface.save_classifier(tmp_path / "model", source, pruned, NAMES, 20)
     found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").state_dict()[QUERY].numpy()
     assert ((found == 0) == (weights[QUERY] <= 0)).all()
+
+
+# --- shrinking -----------------------------------------------------------------------------------------------
+
+
+def logits(folder):
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    random = np.random.default_rng(0)
+    ids, mask = torch.tensor(random.integers(1000, 20000, (5, 12))), torch.ones(5, 12, dtype=torch.long)
+    mask[1, 7:] = 0
+    with torch.no_grad():
+        return model, model(input_ids=ids, attention_mask=mask).logits.numpy()
+
+
+def both_sizes(tiny_bert, ticket, folder):
+    source = huggingface.load(tiny_bert)
+    huggingface.write_model(folder, source.raw, ticket.apply(source.weights), tiny_bert)
+    large, expected = logits(folder)
+    weights, config = huggingface.shrink(source.weights, source.raw, ticket)
+    huggingface.write_model(folder, config, weights, tiny_bert)
+    small, found = logits(folder)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    return large, small
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.2, 0.5, 0.7])
+def test_a_shrunk_model_computes_what_the_masked_one_does(tiny_bert, tmp_path, sparsity):
+    random = np.random.default_rng(1)
+    shapes = huggingface.load(tiny_bert).config.prunable()
+    scores = {n: random.normal(0, 1, s).astype(np.float32) for n, s in shapes.items()}
+    ticket = Ticket.structured(scores, 4, sparsity)
+    large, small = both_sizes(tiny_bert, ticket, tmp_path)
+    biases = sum(int((~m.any(1)).sum()) for n, m in ticket.masks.items() if not n.endswith("output.dense.weight"))
+    assert large.num_parameters() - small.num_parameters() == ticket.pruned + biases
+    if sparsity:
+        with pytest.raises(UserError, match="pruned_heads is set"):
+            huggingface.load(tmp_path)
+
+
+def test_layers_may_keep_different_numbers_of_neurons(tiny_bert, tmp_path):
+    """Single weights pruned besides, a head whose rows alone are gone: only what adds nothing is cut."""
+    random, shapes = np.random.default_rng(2), huggingface.load(tiny_bert).config.prunable()
+    masks = {n: random.random(s) > 0.2 for n, s in shapes.items()}
+    masks[matrix_name(0, "output")][:, 10:] = False
+    masks[matrix_name(1, "output")][:, 30:] = False
+    masks[matrix_name(1, "intermediate")][5] = False  # its bias still comes through
+    masks[matrix_name(0, "attention output")][:, 8:16] = False
+    masks[matrix_name(1, "value")][:8] = False  # likewise
+    _, small = both_sizes(tiny_bert, Ticket(masks), tmp_path)
+    assert small.config.intermediate_size == 30 and small.config.pruned_heads == {0: [1]}
+
+
+def test_a_layer_without_heads_is_refused(tiny_bert):
+    source = huggingface.load(tiny_bert)
+    masks = {n: np.ones(s, bool) for n, s in source.config.prunable().items()}
+    masks[matrix_name(1, "attention output")][:] = False
+    with pytest.raises(ValueError, match="no attention head in layer 1"):
+        huggingface.shrink(source.weights, source.raw, Ticket(masks))

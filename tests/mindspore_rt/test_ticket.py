@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch.nn.utils import prune
 
 from configs.errors import UserError
-from mindspore_rt.ticket import Ticket
+from mindspore_rt.prunable import matrix_name, prunable_shapes
+from mindspore_rt.ticket import Ticket, spread
 
 
 def scores(seed=0, spread=3.0):
@@ -92,6 +93,113 @@ def test_overlap():
     a = Ticket({"x": np.array([0, 0, 1, 1, 1], bool)})
     b = Ticket({"x": np.array([1, 0, 0, 1, 1], bool)})
     assert a.overlap(b) == pytest.approx(1 / 3) and a.overlap(a) == 1
+
+
+def test_a_random_ticket_has_the_sparsity_of_every_matrix():
+    ticket = Ticket.from_scores(scores(), 0.3)
+    random = Ticket.from_random_like(ticket, np.random.default_rng(5), method="random")
+    assert random.pruned_share() == ticket.pruned_share() and random.about == {"method": "random"}
+    same = Ticket.from_random_like(ticket, 5)
+    for name, mask in random.masks.items():
+        np.testing.assert_array_equal(mask, same.masks[name])
+    # Two random sets of shares p of 1,830 weights differ in 2 p (1 - p), give or take.
+    expected = sum(2 * p * (1 - p) * ticket.masks[n].size for n, p in ticket.pruned_share().items()) / ticket.weights
+    assert random.distance(ticket) == pytest.approx(expected, abs=0.05)
+    assert random.distance(Ticket.from_random_like(ticket, 6)) > 0.2
+
+
+def test_distance_is_that_of_hamming():
+    a = Ticket({"x": np.array([0, 0, 1, 1, 1], bool)})
+    b = Ticket({"x": np.array([1, 0, 0, 1, 1], bool)})
+    assert a.distance(b) == b.distance(a) == pytest.approx(2 / 5) and a.distance(a) == 0
+    with pytest.raises(ValueError, match="two models"):
+        a.distance(Ticket({"x": np.ones(4, bool)}))
+
+
+def test_shared_values_are_spread_with_a_stride():
+    shared = np.arange(6).reshape(2, 3)
+    found = spread(shared, (4, 9))
+    assert all(found[i, j] == shared[i % 2, j % 3] for i in range(4) for j in range(9))
+    for wrong in ((5, 9), (4, 10)):
+        with pytest.raises(ValueError, match="do not divide"):
+            spread(shared, wrong)
+
+
+def test_a_draw_from_shared_scores_prunes_whole_groups():
+    ticket = Ticket.from_scores({"a": np.float32([[1, 5, 2]])}, 0.5).spread({"a": (4, 6)})
+    np.testing.assert_array_equal(ticket.masks["a"], np.tile([False, True, False], (4, 2)))
+
+
+# --- structured tickets ----------------------------------------------------------------------------------------
+
+LAYERS, HIDDEN, INTERMEDIATE, HEADS = 3, 24, 40, 4
+
+
+def model_scores(seed=0):
+    random = np.random.default_rng(seed)
+    shapes = prunable_shapes(LAYERS, HIDDEN, INTERMEDIATE)
+    return {n: random.normal(0, 1, s).astype(np.float32) for n, s in shapes.items()}
+
+
+def units(masks, layer):
+    """Which heads and neurons of a layer are kept, and that every one is kept or pruned whole."""
+    size, kept = HIDDEN // HEADS, []
+    for head in range(HEADS):
+        rows = slice(head * size, (head + 1) * size)
+        parts = [masks[matrix_name(layer, k)][rows] for k in ("query", "key", "value")]
+        parts.append(masks[matrix_name(layer, "attention output")][:, rows])
+        values = np.concatenate([p.ravel() for p in parts])
+        assert values.all() or not values.any()
+        kept.append(values.all())
+    into, out = masks[matrix_name(layer, "intermediate")], masks[matrix_name(layer, "output")]
+    both = np.concatenate([into, out.T], 1)
+    assert (both.all(1) == both.any(1)).all()
+    return np.array(kept), both.all(1)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.3, 0.5, 0.7])
+def test_structured_tickets_prune_whole_units_of_lowest_mean(sparsity):
+    values, size = model_scores(), HIDDEN // HEADS
+    ticket = Ticket.structured(values, HEADS, sparsity)
+    one_neuron_in_every_layer = LAYERS * 2 * HIDDEN
+    assert abs(ticket.pruned - sparsity * ticket.weights) <= one_neuron_in_every_layer / 2
+    means, kept, counts = {}, {}, set()
+    for layer in range(LAYERS):
+        heads, neurons = units(ticket.masks, layer)
+        assert heads.any()
+        counts.add(int(neurons.sum()))
+        for head in range(HEADS):
+            rows = slice(head * size, (head + 1) * size)
+            owned = [values[matrix_name(layer, k)][rows].ravel() for k in ("query", "key", "value")]
+            owned.append(values[matrix_name(layer, "attention output")][:, rows].ravel())
+            means[layer, head], kept[layer, head] = np.concatenate(owned).mean(), heads[head]
+        into, out = values[matrix_name(layer, "intermediate")], values[matrix_name(layer, "output")]
+        neuron_means = np.concatenate([into, out.T], 1).mean(1)
+        if not neurons.all():
+            assert neuron_means[~neurons].max() < neuron_means[neurons].min()
+    assert len(counts) == 1
+    pruned = [k for k in means if not kept[k]]
+    # A head is pruned before every better one, but for the best of each layer.
+    best = {max((k for k in means if k[0] == layer), key=means.get) for layer in range(LAYERS)}
+    free = sorted((k for k in means if k not in best), key=means.get)
+    assert sorted(pruned, key=means.get) == free[: len(pruned)]
+    assert ticket.masks["bert.pooler.dense.weight"].all()
+    share = len(pruned) / (LAYERS * HEADS)
+    assert abs(share - (1 - counts.pop() / INTERMEDIATE)) < 0.1
+
+
+def test_every_layer_keeps_a_head():
+    values = model_scores()
+    for kind in ("query", "key", "value", "attention output"):
+        values[matrix_name(0, kind)] -= 10
+    ticket = Ticket.structured(values, HEADS, 0.6)
+    assert units(ticket.masks, 0)[0].sum() == 1
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 0.95])
+def test_a_structured_sparsity_out_of_reach(sparsity):
+    with pytest.raises(ValueError, match="sparsity from 0 to 0.8"):
+        Ticket.structured(model_scores(), HEADS, sparsity)
 
 
 def test_scores_that_are_not_finite_are_refused():
