@@ -1,5 +1,6 @@
 """One kind of error for everything a user can mend, and stopping at a safe point."""
 
+import errno
 import functools
 import signal
 import sys
@@ -77,7 +78,9 @@ def command(main):
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
-            print(f"error: {where}{reason}", file=sys.stderr)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "; make room, then the same command goes on from the last checkpoint" if full else ""
+            print(f"error: {where}{reason}{remedy}", file=sys.stderr)
             return 1
 
     return guarded

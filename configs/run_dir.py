@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from importlib import metadata
 from pathlib import Path
@@ -83,8 +84,11 @@ class RunDir:
 
     def chosen(self) -> Candidate:
         """The candidate that `torch_eval choose` reports. Raises `UserError` if it has not run."""
-        chosen = read_json(self.choice)["chosen"]
-        return Candidate(chosen["model"], chosen["sparsity"], chosen["epochs_back"])
+        chosen = read_json(self.choice).get("chosen")
+        found = [c for c in self.candidates() if isinstance(chosen, dict) and c._asdict() == chosen]
+        if not found:
+            raise UserError(f"{self.choice}: states none of this experiment's tickets; delete it and run choose again")
+        return found[0]
 
     def candidates(self) -> list[Candidate]:
         """Robust tickets to choose from: the last search epochs at every asked sparsity."""
@@ -149,12 +153,22 @@ def candidate_name(sparsity: float, back: int) -> str:
     return model_name("robust", sparsity) + (f"-back-{back}" if back else "")
 
 
+@contextlib.contextmanager
+def naming(path: Path):
+    """An `OSError` in the block tells which file it is about: that of a full disk does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Write to a temporary name, sync, replace: a reader sees the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with naming(path), open(temporary, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -178,6 +192,8 @@ def read_json(path: Path) -> dict:
         raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); delete it and run again") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; delete it and run again") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it and run again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object; delete it and run again")
     return value
@@ -193,7 +209,7 @@ def read_lines(path: Path) -> list[dict]:
     for number, line in enumerate(lines[:-1], 1):
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except ValueError:  # not JSON, not UTF-8, or a number of thousands of digits
             raise UserError(f"{path}, line {number}: not valid JSON; delete the file and run again") from None
         if not isinstance(record, dict):
             raise UserError(f"{path}, line {number}: expected a JSON object")
@@ -204,7 +220,7 @@ def read_lines(path: Path) -> list[dict]:
 def append_line(path: Path, record: dict) -> None:
     """Add one record to a JSON Lines file, on the disk before this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
+    with naming(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -241,7 +257,8 @@ def only_one(run: RunDir):
     """Hold a run's lock. Raises `UserError` naming the owner if another process has it.
 
     The lock is the kernel's: it falls open when its owner ends, however that comes about, so a dead process never
-    leaves a stale one. A process that the owner starts may enter too.
+    leaves a stale one. A process that the owner starts may enter too. Gives the open lock, for such a process to
+    inherit: then the run counts as in use until that has ended as well.
     """
     path = run.root / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -253,13 +270,22 @@ def only_one(run: RunDir):
             owner = file.read().strip()
             if not owner.startswith(f"process {os.environ.get(OWNER)} "):
                 raise UserError(f"{run.root} is in use by {owner}; wait for it, or choose another name=...") from None
-            yield
+            yield file
             return
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         file.truncate(0)
         file.write(f"process {os.getpid()} of {platform.node()}, started {started}")
         file.flush()
-        yield
+        _sweep(run.root)
+        yield file
+
+
+def _sweep(root: Path) -> None:
+    """Remove the temporary files and directories of processes that were killed while they wrote."""
+    for path in list(root.rglob(".*.tmp")):
+        owner = path.name.split(".")[-2]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 OWNER = "ROBUST_TICKET_RUN"  # process that holds the lock, for the processes that it starts
@@ -276,6 +302,7 @@ class Stage:
         self.directory, self.name, self.packages = directory, name, packages
         self.settings, self.inputs = settings, inputs
         self.manifest = directory / "manifest.json"
+        self.checkpoint = directory / "checkpoint.safetensors"  # of a training; kept until the manifest is there
         self.started = time.time()
 
     def fingerprint(self) -> dict:
@@ -323,9 +350,14 @@ class Stage:
                 "seconds": round(time.time() - self.started, 1),
             },
         )
+        self.checkpoint.unlink(missing_ok=True)
 
     def results(self) -> dict:
-        return read_json(self.manifest)["results"]
+        """What `finish` was given. Raises `UserError` for a manifest without it."""
+        results = read_json(self.manifest).get("results")
+        if not isinstance(results, dict):
+            raise UserError(f"{self.manifest}: states no results; delete {self.directory} to redo the stage")
+        return results
 
 
 def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:

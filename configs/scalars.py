@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar
+
+from configs.run_dir import naming
 
 
 class Writer:
-    """Writes the numbers of each record under `tensorboard/`; `tensorboard --logdir runs` shows them."""
+    """Writes the numbers of each record under `tensorboard/`; `tensorboard --logdir runs` shows them.
+
+    In this thread: the one of tensorboardX's own writer dies when the disk is full, and the training then waits for
+    it without end. Here the error is the caller's.
+    """
 
     def __init__(self, directory: Path, rank: int = 0):
-        self.writer = None if rank else SummaryWriter(str(directory / "tensorboard"), write_to_disk=True)
+        self.events, self.folder = None, directory / "tensorboard"
+        if not rank:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.events = EventsWriter(str(self.folder / "events"))
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        if self.writer:
-            self.writer.close()
+        if self.events:
+            with contextlib.suppress(OSError):  # the disk is full: what led here says so
+                self.events.close()
 
     def add(self, record: dict) -> None:
         """`record` has its `step`; `seconds` is the time of day, of use to no one here."""
-        for name, value in record.items():
-            if name not in ("step", "seconds") and isinstance(value, (int, float)):
-                self.writer.add_scalar(name, value, record["step"])
+        if not self.events:
+            return
+        with naming(self.folder):
+            for name, value in record.items():
+                if name not in ("step", "seconds") and isinstance(value, (int, float)):
+                    self.events.write_event(
+                        Event(wall_time=time.time(), step=record["step"], summary=scalar(name, value))
+                    )
+            self.events.flush()

@@ -256,7 +256,7 @@ def load(source: str, overrides: typing.Sequence[str] = ()) -> Experiment:
             raise UserError(f"`{text}` on the command line: write overrides as key=value, such as search.epochs=5")
         try:
             parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise UserError(f"{key} on the command line: `{value}` is not valid YAML") from None
         _merge(values, origins, {key: parsed}, "the command line")
     return _build(Experiment, values, origins)
@@ -287,6 +287,8 @@ def _read_yaml(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict, dict]:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "cannot be parsed"
         raise UserError(f"{path}{line}: not valid YAML ({problem})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
     loaded = {} if loaded is None else loaded
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: expected `key: value` lines, found a {type(loaded).__name__}")
@@ -300,6 +302,8 @@ def _read_yaml(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict, dict]:
 
 
 def _merge(values: dict, origins: dict, new: dict, origin: str, prefix: str = "") -> None:
+    if prefix.count(".") > 1:  # also an alias that stands in itself
+        raise UserError(f"{prefix[:-1]} in {origin}: unknown section; keys are nested one deep")
     sections = {f.name for f in dataclasses.fields(Experiment) if _section(f)}
     for key, value in new.items():
         name = f"{prefix}{key}"

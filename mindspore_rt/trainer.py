@@ -92,11 +92,12 @@ class Trainer:
             if done % self.log_steps == 0 or done == self.steps:
                 self._log(bar, done, figures, sentences / (time.time() - started))
                 started, sentences = time.time(), 0
-            if done in self.snapshots[0] and not self.rank:
-                self.snapshots[1](done)
             ended = done == self.steps or done % len(self.batches) == 0
             saves = ended or done % self.checkpoint_steps == 0 or request.made
-            arrays = self._arrays(indices, done) if saves else {}
+            snapshot = done in self.snapshots[0] and not self.rank
+            arrays = self._arrays(indices, done) if saves or snapshot else {}
+            if snapshot:
+                self.snapshots[1](done)
             if ended:
                 self._end_epoch(bar, epoch + 1, done)
                 if self.stop:

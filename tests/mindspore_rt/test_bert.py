@@ -253,7 +253,8 @@ def test_products_are_cast_to_bfloat16():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "roberta"}, "model_type"),
+        ({"model_type": "roberta"}, "a RoBERTa"),
+        ({"model_type": "distilbert"}, "model_type"),
         ({"hidden_act": "relu"}, "hidden_act"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"hidden_size": "16"}, "hidden_size"),

@@ -1,0 +1,73 @@
+"""A small finished run to damage, made once: its files are as the stages write them."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from configs import schema
+from configs.run_dir import RunDir, Stage, append_line, file_hash, write_json, write_lines
+from mindspore_rt.ticket import Ticket
+
+SHAPE = {"model_type": "bert", "vocab_size": 30522, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2,
+         "intermediate_size": 8, "max_position_embeddings": 16, "type_vocab_size": 2,
+         "layer_norm_eps": 1e-12}
+
+
+def write_model(folder, packaged, labels=2):
+    """A one-layer BERT classifier of random weights with the packaged tokenizer; its weights."""
+    from mindspore_rt.bert import BertConfig
+
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    write_json(folder / "config.json", SHAPE)
+    shapes = BertConfig.from_dict(SHAPE, "test").parameters(labels)
+    weights = {name: random.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
+        shutil.copyfile(packaged / name, folder / name)
+    return weights
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, packaged_model):
+    """RunDir of `robust` with seed 1 up to an attack, every file with its true hash in the manifests."""
+    from mindspore_rt.bert import BertConfig
+
+    config = schema.load("tiny", ["methods=[robust]", "attack.recipes=[textfooler]", "layers=null"])
+    run = RunDir(config, tmp_path_factory.mktemp("runs"))
+    config.model = str(tmp_path_factory.mktemp("model") / "bert")
+    random = np.random.default_rng(1)
+    write_model(Path(config.model), packaged_model)
+    splits = {}
+    for name in ("train", "dev", "test"):
+        write_lines(run.split(name), [{"sentence": f"a {name} film {i}", "label": i % 2} for i in range(8)])
+        splits[name] = {"count": 8, "sha256": file_hash(run.split(name))}
+    write_json(run.data / "summary.json", {
+        "task": "snippets", "columns": ["sentence"], "labels": ["negative", "positive"], "attacked": ["sentence"],
+        "splits": splits, "warnings": [],
+    })
+    model = run.model(1, "finetune")
+    weights = write_model(model, packaged_model)
+    prunable = BertConfig.from_dict(SHAPE, "test").prunable()
+    Stage(model.parent, "finetune", {}, {}).finish({"model_sha256": file_hash(model)})
+    scores = {name: random.normal(0, 1, shape).astype(np.float32) for name, shape in prunable.items()}
+    run.log_alpha(1, 1).parent.mkdir(parents=True)
+    save_file(scores, run.log_alpha(1, 1))
+    hashes = {"epoch-01.safetensors": file_hash(run.log_alpha(1, 1))}
+    Stage(run.stage(1, "search"), "search", {}, {}).finish({"epochs": 1, "scores_sha256": hashes})
+    ticket = Ticket.from_scores(scores, 0.3, method="robust")
+    ticket.save(run.ticket(1, "robust-0.30"))
+    ticket.save(run.stage(1, "lth") / "ticket-0.30.safetensors")
+    head = {name: weights[name] for name in ("classifier.weight", "classifier.bias")}
+    save_file(head, run.stage(1, "lth") / "classifier.safetensors")
+    write_json(run.choice, {"rule": "", "candidates": [], "chosen": run.candidates()[0]._asdict()})
+    attack = Stage(run.attack(1, "robust-0.30") / "textfooler", "attack", {"seed": 1}, {"test": run.split("test")})
+    attack.begin(attack.directory / "results.jsonl")
+    for index in range(6):
+        append_line(attack.directory / "results.jsonl", {"index": index, "outcome": "failure", "queries": 3})
+    attack.finish({"n": 6})
+    run.save_config()
+    return run

@@ -1,0 +1,126 @@
+"""The real command line on a small run: signals, numbers that are not finite, limits, a second run, another setting."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from configs import plan, schema
+from configs.run_dir import ROOT, RunDir, read_lines
+
+SMALL = [f"name=test-faults-{os.getpid()}", "methods=[freelb]", "freelb.epochs=3", "checkpoint_steps=2"]
+
+
+@pytest.fixture(scope="module")
+def run():
+    """A prepared experiment of its own name, removed at the end."""
+    run = RunDir(schema.load("tiny", SMALL))
+    shutil.rmtree(run.root, ignore_errors=True)
+    try:
+        assert start("prepare").wait() == 0
+        yield run
+    finally:
+        shutil.rmtree(run.root, ignore_errors=True)
+
+
+@pytest.fixture
+def trained(run):
+    """Where the model goes; removed first."""
+    directory = run.stage(1, "freelb")
+    shutil.rmtree(directory, ignore_errors=True)
+    return directory
+
+
+def start(stage, *overrides, **options):
+    command = [sys.executable, "-m", plan.HALVES[stage], stage, "tiny", *SMALL, *overrides]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "stdin": subprocess.DEVNULL}
+    return subprocess.Popen(command, env=environment, start_new_session=True, **pipes, **options)
+
+
+def ended(process, status):
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode in (status if isinstance(status, tuple) else (status,)), errors[-2000:]
+    assert "Traceback" not in errors
+    return output, errors
+
+
+def wait_for_step(directory, step, process):
+    metrics = directory / "metrics.jsonl"
+    while process.poll() is None and not (metrics.is_file() and len(read_lines(metrics)) >= step):
+        time.sleep(0.01)
+    assert process.poll() is None, "it ended too soon"
+
+
+def artefacts(directory):
+    log = [{k: v for k, v in r.items() if "second" not in k} for r in read_lines(directory / "metrics.jsonl")]
+    return log, (directory / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run):
+    directory = run.stage(1, "freelb")
+    shutil.rmtree(directory, ignore_errors=True)
+    ended(start("finetune"), 0)
+    return artefacts(directory)
+
+
+def test_a_signal_to_the_group_stops_at_a_safe_point_and_a_second_run_is_refused(undisturbed, run, trained):
+    """Ctrl-C reaches a whole process group. Meanwhile nobody else gets in, and a changed setting not afterwards."""
+    process = start("finetune")
+    wait_for_step(trained, 3, process)
+    os.kill(process.pid, signal.SIGSTOP)  # so that it does not end before the second one has looked
+    _, errors = ended(start("finetune"), 2)
+    assert f"{run.root} is in use by process {process.pid} of " in errors and "started 20" in errors
+    os.kill(process.pid, signal.SIGCONT)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = ended(process, (130, 143))  # MindSpore hands SIGINT on as SIGTERM
+    assert "stopped after step" in errors and "the same command goes on from there" in errors
+    assert not (trained / "manifest.json").exists() and (trained / "checkpoint.safetensors").exists()
+
+    _, errors = ended(start("finetune", "freelb.learning_rate=0.5"), 2)
+    assert "freelb.learning_rate: 0.0002, now 0.5" in errors
+    assert schema.load(str(run.root / "config.yaml")).freelb.learning_rate == 2e-4
+    output, _ = ended(start("finetune"), 0)
+    assert "going on from step" in output
+    assert artefacts(trained) == undisturbed
+
+
+def test_a_run_whose_owner_was_killed_stops_its_job_and_goes_on_later(undisturbed, run, trained):
+    """kill -9 of the process that started the job: until that has saved and stopped, the run is in use."""
+    process = start("finetune", "methods=[freelb,infobert]")
+    wait_for_step(trained, 3, process)
+    job = int(subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout)
+    process.kill()
+    process.wait()
+    ended_by = time.time() + 60
+    while os.path.exists(f"/proc/{job}") and time.time() < ended_by:
+        time.sleep(0.05)
+    assert not os.path.exists(f"/proc/{job}")
+    ended(start("finetune"), 0)
+    assert artefacts(trained) == undisturbed
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_is_never_saved(run, trained):
+    """Weights of 1e30 after the first update: the second step's loss overflows."""
+    _, errors = ended(start("finetune", "freelb.learning_rate=1e30", "freelb.clip_norm=0", "checkpoint_steps=1"), 2)
+    assert "is not finite" in errors and "in train.jsonl" in errors and "try a smaller learning rate" in errors
+    assert "the last good checkpoint is" in errors and "step " in errors
+    assert all(np.isfinite(value).all() for value in load_file(trained / "checkpoint.safetensors").values())
+    assert not (trained / "model").exists() and not (trained / "manifest.json").exists()
+
+
+def test_a_limit_on_file_size_is_said_and_leaves_what_is_there(run, trained):
+    """A quota: the checkpoint does not fit."""
+    limit = 1 << 20
+    set_limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # noqa: E731
+    _, errors = ended(start("finetune", preexec_fn=set_limit), 1)
+    assert f"error: {trained / 'checkpoint.safetensors'}: File too large" in errors
+    assert len(read_lines(trained / "metrics.jsonl")) == 2 and not list(trained.glob(".*.tmp"))

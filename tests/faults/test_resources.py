@@ -1,0 +1,183 @@
+"""Disk full, folder read-only, memory gone: said with the file's name, earlier results whole, resumed afterwards."""
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor
+from tensorboardX.proto.event_pb2 import Event
+
+from configs import run_dir, scalars, schema
+from configs.errors import UserError, command
+from configs.run_dir import RunDir, Stage, append_line, only_one, read_lines, write_json
+from mindspore_rt.ticket import Ticket
+from mindspore_rt.trainer import Trainer
+
+
+class Batches:
+    """Four batches an epoch of nothing."""
+
+    def __len__(self):
+        return 4
+
+    def epoch(self, number):
+        return [np.arange(2)] * 4
+
+    def lengths(self, number):
+        return [16]
+
+    def batch(self, *_):
+        return None
+
+
+class Sum:
+    """An objective whose state tells exactly which steps were made, and in which order."""
+
+    def __init__(self):
+        self.value = Parameter(Tensor(np.zeros(300, np.float32)), name="value")
+
+    def step(self, batch, index):
+        self.value.set_data(Tensor(self.value.asnumpy() * np.float32(0.7) + np.float32(index)))
+        return {"loss": float(self.value.asnumpy()[0])}
+
+    def state(self):
+        return {"value": self.value}
+
+
+def train(directory):
+    """Two epochs with a checkpoint every second step, then the manifest; the final state and the log."""
+    objective, config = Sum(), schema.Experiment(checkpoint_steps=2, log_steps=1)
+    stage = Stage(directory, "test", {}, {})
+    Trainer(stage, objective, Batches(), 8, config, "test", lambda *_: {"dev_accuracy": 0.5}).run()
+    stage.finish({"done": True})
+    log = [{k: v for k, v in r.items() if "second" not in k} for r in read_lines(directory / "metrics.jsonl")]
+    return objective.value.asnumpy().tobytes(), log, sorted(p.name for p in directory.iterdir())
+
+
+@pytest.mark.parametrize("failing", range(1, 17, 3))
+def test_a_full_disk_at_any_write_loses_nothing(tmp_path, monkeypatch, failing):
+    """The n-th write fails; the file is named, no half-written one is left, and resuming ends with the same bytes."""
+    expected, fsync, count = train(tmp_path / "whole"), os.fsync, []
+
+    def full(descriptor):
+        count.append(descriptor)
+        if len(count) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(run_dir.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device: '.*(jsonl|json|safetensors)'"):
+        train(tmp_path / "full")
+    assert not list((tmp_path / "full").glob(".*.tmp"))
+    assert train(tmp_path / "full") == expected
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("room", [0, 4096, 8192])
+def test_a_disk_that_is_really_full(small_disk, tmp_path, capsys, room):
+    """Also for TensorBoard's file. The command says so in one line; with room again it ends as if nothing had been."""
+    with open(small_disk / "other", "wb") as file:
+        file.write(bytes(65536 - 4096 - room))
+    assert command(lambda: train(small_disk / "run"))() == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"error: {small_disk}") and "No space left on device; make room" in error
+    (small_disk / "other").unlink()
+    assert train(small_disk / "run") == train(tmp_path / "whole")
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A run whose file system is read-only, for root too."""
+    write_json(tmp_path / "runs" / "tiny" / "data" / "summary.json", {"labels": ["a", "b"]})
+    folder = tmp_path / "runs"
+    if subprocess.run(["mount", "--bind", folder, folder], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_read_only_folder_is_named(read_only, capsys):
+    run = RunDir(schema.load("tiny"), read_only)
+
+    @command
+    def write():
+        with only_one(run):
+            run.save_config()
+
+    assert write() == 1
+    assert f"error: {run.root / '.lock'}: Read-only file system" in capsys.readouterr().err
+    assert (run.data / "summary.json").read_text()
+
+
+def test_no_permission_is_named(tmp_path, monkeypatch, capsys):
+    def denied(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("builtins.open", denied)
+    assert command(lambda: append_line(tmp_path / "metrics.jsonl", {}))() == 1
+    monkeypatch.undo()
+    assert f"error: {tmp_path / 'metrics.jsonl'}: Permission denied" in capsys.readouterr().err
+
+
+def test_out_of_memory_is_said_with_a_remedy_and_the_old_file_stays(tmp_path, monkeypatch, capsys):
+    ticket = Ticket({"a": np.ones((4, 4), bool)})
+    ticket.save(tmp_path / "ticket.safetensors")
+
+    def exhausted(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("mindspore_rt.ticket.np.packbits", exhausted)
+    assert command(lambda: ticket.save(tmp_path / "ticket.safetensors"))() == 1
+    assert "out of memory; a smaller batch_size" in capsys.readouterr().err
+    assert Ticket.load(tmp_path / "ticket.safetensors").pruned == 0
+
+
+@pytest.mark.parametrize("damage", [
+    lambda raw: raw[:-1], lambda raw: raw[:20], lambda raw: b"", lambda raw: raw[:-5] + bytes([raw[-5] ^ 1]) + raw[-4:],
+    lambda raw: raw[:300] + bytes([raw[300] ^ 64]) + raw[301:], lambda raw: raw.replace(b"4 5", b"2 5"),
+    lambda raw: raw.replace(b'"value"', b'"eulav"'), lambda raw: raw.replace(b"[300]", b"[003]"),
+])
+def test_a_damaged_checkpoint_never_goes_on(tmp_path, monkeypatch, damage):
+    """Not even with one bit of a value, or with another step."""
+    fsync, count = os.fsync, []
+
+    def stop(descriptor):
+        count.append(descriptor)
+        if len(count) == 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(run_dir.os, "fsync", stop)
+    with pytest.raises(OSError):
+        train(tmp_path)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    raw = checkpoint.read_bytes()
+    assert damage(raw) != raw
+    checkpoint.write_bytes(damage(raw))
+    with pytest.raises(UserError, match="checkpoint.safetensors: not a checkpoint of this stage .*delete it"):
+        train(tmp_path)
+
+
+def test_tensorboard_gets_the_numbers(tmp_path):
+    with scalars.Writer(tmp_path) as board:
+        board.add({"step": 3, "seconds": 9.0, "loss": 0.5, "note": "text"})
+    raw, events = next((tmp_path / "tensorboard").iterdir()).read_bytes(), []
+    while raw:  # records of TensorFlow: length, its checksum, data, its checksum
+        size = int.from_bytes(raw[:8], "little")
+        events.append(Event.FromString(raw[12 : 12 + size]))
+        raw = raw[16 + size :]
+    assert [(e.step, v.tag, v.simple_value) for e in events[1:] for v in e.summary.value] == [(3, "loss", 0.5)]

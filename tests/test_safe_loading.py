@@ -1,0 +1,103 @@
+"""Files of a run may come from anywhere: none may run code, and none may name a place outside the run."""
+
+import ast
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs import schema
+from configs.errors import UserError
+from configs.run_dir import ROOT, RunDir, write_json
+
+FILES = sorted(p for folder in ("configs", "mindspore_rt", "torch_eval") for p in (ROOT / folder).rglob("*.py"))
+FORBIDDEN_IMPORTS = {"marshal", "shelve", "dill", "joblib", "cloudpickle"}
+UNPICKLERS = {"pickle.load", "pickle.loads", "pickle.Unpickler", "pd.read_pickle", "pandas.read_pickle"}
+
+
+def calls(path):
+    """Dotted name of each call in a file, and the call."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def keywords(call) -> dict:
+    return {word.arg: getattr(word.value, "value", None) for word in call.keywords}
+
+
+def offences(path) -> list[str]:
+    found = []
+    for name, call in calls(path):
+        given, place = keywords(call), f"{path.name}:{call.lineno}: {name}"
+        if name == "torch.load" and given.get("weights_only") is not True:
+            found.append(f"{place} without weights_only")
+        if name in UNPICKLERS or name in ("eval", "exec"):
+            found.append(place)
+        if name in ("np.load", "numpy.load") and given.get("allow_pickle"):
+            found.append(f"{place} with allow_pickle")
+        if name.startswith("yaml.") and name not in ("yaml.safe_load", "yaml.safe_dump"):
+            found.append(place)
+        if given.get("trust_remote_code"):
+            found.append(f"{place} with trust_remote_code")
+        if name.endswith(".extractall") and given.get("filter") != "data":
+            found.append(f"{place} without filter='data'")
+        if given.get("shell"):
+            found.append(f"{place} through a shell")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+            found += [f"{path.name}:{node.lineno}: imports {name}" for name in names & FORBIDDEN_IMPORTS]
+    return found
+
+
+def test_nothing_read_is_ever_run():
+    assert len(FILES) > 40
+    assert [offence for path in FILES for offence in offences(path)] == []
+
+
+@pytest.mark.parametrize("line", [
+    "torch.load('a')", "torch.load('a', weights_only=False)", "pickle.load(f)", "yaml.load(t)", "yaml.full_load(t)",
+    "np.load('a', allow_pickle=True)", "f(trust_remote_code=True)", "archive.extractall('.')", "import dill",
+    "eval('1')", "subprocess.run('ls', shell=True)",
+])
+def test_the_check_finds_each_of_them(tmp_path, line):
+    (tmp_path / "bad.py").write_text(line)
+    assert offences(tmp_path / "bad.py")
+
+
+def test_a_weight_file_with_code_in_it_is_refused_unrun(tmp_path):
+    from torch_eval.weights import unpickle
+
+    class Harmful:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    for name, save in (("torch.bin", torch.save), ("plain.bin", lambda o, p: Path(p).write_bytes(pickle.dumps(o)))):
+        save({"weight": Harmful()}, tmp_path / name)
+        with pytest.raises(UserError, match=name):
+            unpickle(str(tmp_path / name))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/tmp/x", "..", ".", ".hidden", "", "a\\b", "c:", "nul\0", "~/x"])
+def test_an_experiment_cannot_be_named_out_of_its_folder(name):
+    config = schema.Experiment(name=name)
+    with pytest.raises(UserError, match="cannot be a folder name"):
+        schema._check_together(config, {"name": "test"})
+
+
+@pytest.mark.parametrize("model", ["../../../etc", "/etc", "robust-0.30/../..", None, 3])
+def test_a_choice_cannot_lead_out_of_the_run(tmp_path, model):
+    run = RunDir(schema.load("tiny"), tmp_path)
+    write_json(run.choice, {"chosen": {"model": model, "sparsity": 0.3, "epochs_back": 0}})
+    with pytest.raises(UserError, match="choice.json: states none of this experiment's tickets"):
+        run.chosen()
+    with pytest.raises(UserError):
+        run.victims(1)
+
+
+def test_no_archive_is_unpacked_to_the_names_in_it():
+    """Members are read by the name that the code knows."""
+    assert not [name for path in FILES for name, _ in calls(path) if name.endswith((".extractall", ".extract"))]
