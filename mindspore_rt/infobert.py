@@ -13,12 +13,11 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from configs import schema
-from mindspore_rt import adversary, noise, parallel
+from mindspore_rt import adversary, noise, parallel, precise
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.data import Batch
 from mindspore_rt.objectives import Ascents, WeightUpdate, loss_scale, value
 from mindspore_rt.optimizer import AdamW, linear_schedule
-from mindspore_rt.precise import cross_entropy
 
 WIDTH = 300  # hidden units of the critic
 
@@ -42,7 +41,7 @@ class Critic(nn.Cell):
         self.sentence = uniform("sentence.weight", (WIDTH, hidden), 2 * hidden)
         self.bias = uniform("bias", (WIDTH,), 2 * hidden)
         self.score, self.score_bias = uniform("score.weight", (1, WIDTH), WIDTH), uniform("score.bias", (1,), WIDTH)
-        self.product, self.relu, self.softplus = ops.MatMul(transpose_b=True), ops.ReLU(), ops.Softplus()
+        self.product, self.relu = ops.MatMul(transpose_b=True), ops.ReLU()
 
     def construct(self, tokens, sentences):
         """tokens, sentences (chunks, size, hidden) -> scores (chunks, size, size) of sentence i with token j."""
@@ -50,7 +49,7 @@ class Critic(nn.Cell):
         token = self.product(tokens.reshape(-1, hidden), self.token).reshape(chunks, 1, size, WIDTH)
         sentence = self.product(sentences.reshape(-1, hidden), self.sentence).reshape(chunks, size, 1, WIDTH)
         both = self.relu(token + sentence + self.bias).reshape(-1, WIDTH)
-        return self.softplus(self.product(both, self.score) + self.score_bias).reshape(chunks, size, size)
+        return precise.softplus(self.product(both, self.score) + self.score_bias).reshape(chunks, size, size)
 
 
 def upper_bound(embeddings, partners, shares):
@@ -69,7 +68,7 @@ def info_nce(scores, valid):
     for fillers. In a chunk of N pairs: mean of T(i, i) - log sum_j exp T(i, j), plus log N.
     """
     chunks, size = valid.shape
-    likelihood = ops.log_softmax(scores + (valid.reshape(chunks, 1, size) - 1.0) * 1e9, -1)
+    likelihood = precise.log_softmax(scores + (valid.reshape(chunks, 1, size) - 1.0) * 1e9)
     own = (likelihood * ops.eye(size, size, ms.float32)).sum(-1)
     count = valid.sum(-1)
     pairs = ops.maximum(count, 1.0)
@@ -117,7 +116,7 @@ class InfoBert(Ascents):
         def loss_of(delta, ids, attention_mask, token_types, targets, draws, partners, shares):
             x = model.inputs(model.embed(ids) + delta, token_types, draws)
             logits = model.classify(model.encode(x, attention_mask, draws), draws)
-            adversarial = cross_entropy(logits, targets) * share
+            adversarial = precise.cross_entropy(logits, targets) * share
             bottleneck = upper_bound(x, partners, shares) * (settings.bottleneck_weight * share)
             return (adversarial + bottleneck) * scale, adversarial, bottleneck
 
