@@ -30,8 +30,8 @@ def search_space(shapes: dict, settings: schema.Search) -> str:
     scores = sum(math.prod(shape) for shape in shapes.values())
     epochs = min(settings.epochs, settings.keep_epochs or settings.epochs)
     return (
-        f"{scores:,} masks: {16 * scores / 1e9:.2f} GB for scores, gradients and moments, {4 * scores / 1e6:.0f} MB on disk for "
-        f"each of {epochs} kept epochs (search.keep_epochs), {12 * scores / 1e6:.0f} MB for the checkpoint"
+        f"{scores:,} masks: {16 * scores / 1e9:.2f} GB for scores, gradients and moments, {4 * scores / 1e6:.0f} MB on "
+        f"disk for each of {epochs} kept epochs (search.keep_epochs), {12 * scores / 1e6:.0f} MB for the checkpoint"
     )
 
 
@@ -91,8 +91,9 @@ class Estimator:
         epochs = min(search.epochs, search.keep_epochs or search.epochs)
         if not self._chooses():
             return []
-        return [f"  disk: about {4 * self.weights * epochs * seeds / 1e9:.1f} GB of mask scores, {epochs} epochs of each "
-                f"seed's search (search.keep_epochs keeps fewer)"]
+        size = 4 * self.weights * epochs * seeds / 1e9
+        return [f"  disk: about {size:.1f} GB of mask scores, {epochs} epochs of each seed's "
+                f"search (search.keep_epochs keeps fewer)"]
 
     def _rate(self) -> tuple[float, str]:
         """Multiplications a second of training."""

@@ -38,14 +38,14 @@ class Data:
     dev: str | None = option(None, "like data.train; unset: split off the training sentences")
     test: str | None = option(None, "like data.train; the sentences that are attacked")
     columns: list[str] | None = option(None, "names of the columns of CSV and TSV files without a header")
-    text_columns: list[str] | None = option(None, "column of the text, or two of a pair; a+b joins two; unset: the task's")
+    text_columns: list[str] | None = option(None, "columns of the text or pair; a+b joins two; unset: the task's")
     label_column: str | None = option(None, "column of the label; unset: label, or as the task's own files call it")
     labels: list[str] | None = option(None, "labels in the order of their numbers; 1=World: a file's 1 means World")
     attacked: str | None = option(None, "text column that attacks change; unset: the last one")
     bad_rows: int = option(0, "rows of a file that are skipped if broken; one more is an error", low=0)
     train_size: int | None = option(None, "keep only this many training sentences, chosen at random", low=1)
     dev_size: int = option(1000, "sentences split off the training set when there is no dev file", low=1)
-    test_size: int | None = option(None, "keep so many test sentences, or split them off if there is no test set", low=1)
+    test_size: int | None = option(None, "keep so many test sentences, or split them off without a test set", low=1)
     max_length: int = option(128, "longest input in word pieces; longer ones are cut", low=4, high=512)
     seed: int = option(0, "seed of the split; the same for every experiment seed", low=0)
 
@@ -59,7 +59,7 @@ class Training:
     batch_size: int = option(32, "sentences in a step", low=1)
     learning_rate: float = option(2e-5, "peak learning rate of AdamW", low=0.0)
     weight_decay: float = option(0.01, "decoupled decay; not on biases and LayerNorm", low=0.0)
-    warmup: float = option(0.1, "share of steps in which the learning rate rises (above 1: steps); then it falls", low=0.0)
+    warmup: float = option(0.1, "share of steps with a rising learning rate (above 1: steps); then it falls", low=0.0)
     clip_norm: float = option(1.0, "largest global gradient norm; 0 switches clipping off", low=0.0)
     dropout: float = option(0.1, "dropout of hidden states and attention", low=0.0, high=0.9)
     attention_dropout: float | None = option(None, "dropout of attention, if it differs", low=0.0, high=0.9)
@@ -94,7 +94,7 @@ class InfoBert(AdversarialTraining):
     initial_norm: float = option(0.08, "eps0: size of the random start of the perturbation", low=0.0)
     anchor_weight: float = option(5e-3, "alpha: weight of the anchored-feature regulariser", low=0.0)
     bottleneck_weight: float = option(5e-3, "beta: weight of the information-bottleneck regulariser", low=0.0)
-    anchor_low: float = option(0.5, "lower share of a sentence's tokens, ranked by gradient, that count", low=0.0, high=1.0)
+    anchor_low: float = option(0.5, "lower share of the tokens, ranked by gradient, that count", low=0.0, high=1.0)
     anchor_high: float = option(0.9, "upper share of these tokens", low=0.0, high=1.0)
 
 
@@ -187,7 +187,9 @@ class Choice:
     """The choice of the reported ticket on dev: highest accuracy under attack, then highest accuracy."""
 
     epochs: int = option(1, "so many last search epochs are candidates, each at every asked sparsity", low=1)
-    recipe: str = option("textfooler", "attack that the candidates face", choices=["textfooler", "textbugger", "bertattack"])
+    recipe: str = option(
+        "textfooler", "attack that the candidates face", choices=["textfooler", "textbugger", "bertattack"]
+    )
     examples: int = option(200, "dev sentences attacked for each candidate", low=1)
 
 
@@ -213,7 +215,7 @@ class Experiment:
     amp_dtype: str = option("float16", "of amp_level O1", choices=["float16", "bfloat16"])
     checkpoint_steps: int = option(200, "steps between two checkpoints for resuming", low=1)
     log_steps: int = option(20, "steps between two lines of metrics", low=1)
-    snapshots: int = option(0, "models kept on the way of finetune, freelb, lth and robust, and attacked (Figure 4)", low=0)
+    snapshots: int = option(0, "models of finetune, freelb, lth, robust kept on the way and attacked (Figure 4)", low=0)
     data: Data = field(default_factory=Data)
     finetune: Training = field(default_factory=Training)
     finetune_long: LongTraining = field(default_factory=LongTraining)
@@ -400,7 +402,7 @@ def _check_together(config: Experiment, origins: dict) -> None:
     if config.infobert.anchor_low >= config.infobert.anchor_high:
         raise UserError("infobert.anchor_low must be below infobert.anchor_high")
     if config.search.keep_epochs and config.search.keep_epochs < config.choice.epochs:
-        raise UserError(f"search.keep_epochs: {config.choice.epochs} last epochs are candidates (choice.epochs), keep them")
+        raise UserError(f"search.keep_epochs: below choice.epochs, {config.choice.epochs}, whose scores are needed")
     # The control for training length never gets fewer passes than a ticket does.
     config.finetune_long.epochs = max(config.finetune_long.epochs, config.retrain.epochs)
     if not config.name or config.name.startswith(".") or set(config.name) & set('/\\:\0'):

@@ -35,7 +35,7 @@ class BertConfig:
         """Raises `UserError` naming `where` if this is not a BERT that these cells compute."""
         if values.get("model_type") == "roberta":
             raise UserError(
-                f"{where}: a RoBERTa; it has no segments, its positions start at 2 and its pieces are bytes: give a BERT"
+                f"{where}: a RoBERTa; it has no segments, its positions start at 2, its pieces are bytes: give a BERT"
             )
         for key, expected in (
             ("model_type", "bert"),

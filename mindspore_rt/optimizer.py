@@ -20,7 +20,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 def linear_schedule(step: int, total: int, warmup: float) -> float:
     """Factor of the peak learning rate at update `step` (from 0): up for `warmup * total` updates, or for `warmup`
-    updates if that is above 1, then down to 0. The number of warm-up updates is not rounded, as in the official code."""
+    updates if that is above 1, then down to 0. As in the official code the number of warm-up updates is not rounded."""
     rise = min(float(total), warmup if warmup > 1 else warmup * total)
     if step < rise:
         return step / max(1, rise)

@@ -20,8 +20,8 @@ def tanh(x):
 
 
 def cross_entropy(logits, targets):
-    """Sum over rows of -targets log softmax(logits), both (batch, labels): `targets` are one-hot rows over the number of
-    sentences, zero for filler rows."""
+    """Sum over rows of -targets log softmax(logits), both (batch, labels). `targets` are one-hot rows over the number
+    of sentences, zero for filler rows."""
     x, y = ops.cast(logits, _dtype()), ops.cast(targets, _dtype())
     loss = (ops.logsumexp(x, -1) * y.sum(-1) - (x * y).sum(-1)).sum()
     return ops.cast(loss, logits.dtype)

@@ -99,7 +99,8 @@ def _json_object(line: str) -> dict:
 
 
 def _table(path, text, columns):
-    rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else ((n, line.split("\t")) for n, line in _lines(text))
+    tabbed = ((n, line.split("\t")) for n, line in _lines(text))
+    rows = _csv_rows(path, text) if path.suffix.lower() == ".csv" else tabbed
     line, first = next(rows, (1, []))
     names = [name.strip() for name in columns or first] if first else []
     if columns and first and [name.strip() for name in first] == names:

@@ -1,4 +1,4 @@
-"""The stages of an experiment: configuration in, run directory out. `configs.plan` says which run, and in which order."""
+"""The stages of an experiment: configuration in, run directory out. `configs.plan` says which run, in which order."""
 
 from __future__ import annotations
 
@@ -93,8 +93,9 @@ class Training:
         self.model = _classifier(config, source, len(self.summary["labels"]), settings, job.seed)
         self.model.load(ticket.apply(weights) if ticket else weights)
         self.steps = total_steps(settings, train)
+        masks = {"masks": ticket.masks} if ticket else {}
         objective = OBJECTIVES[type(settings)](
-            self.model, settings, self.steps, job.seed, rank=parallel.rank(), **({"masks": ticket.masks} if ticket else {})
+            self.model, settings, self.steps, job.seed, rank=parallel.rank(), **masks
         )
         self.evaluator = Evaluator(self.model, batches("dev", EVALUATION_BATCH)[0])
         self.accuracy = []
@@ -201,7 +202,8 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
     pretrained, ticket, report = _pretrained(config), None, {}
     classifier = huggingface.with_classifier(pretrained, _labels(run), job.seed)
     for number in range(1, pruning_rounds(config.sparsities, settings.share) + 1):
-        part = dataclasses.replace(job, model=f"{job.model}/round-{number}", directory=stage.directory / f"round-{number}")
+        directory = stage.directory / f"round-{number}"
+        part = dataclasses.replace(job, model=f"{job.model}/round-{number}", directory=directory)
         before = {"before": stage.directory / f"round-{number - 1}" / "ticket.safetensors"} if ticket else {}
         round_stage = _stage(config, run, part, [job.model], before)
         if not _skip(round_stage):
@@ -231,7 +233,8 @@ def _end_round(config, training: Training, ticket: Ticket | None, number: int, s
     about = {"method": job.model, "seed": str(job.seed), "round": str(number)}
     for sparsity in config.sparsities:
         if share * (number - 1) < sparsity <= share * number + 1e-9:
-            Ticket.from_scores(magnitudes, sparsity, **about).save(directory.parent / f"ticket-{sparsity:.2f}.safetensors")
+            target = directory.parent / f"ticket-{sparsity:.2f}.safetensors"
+            Ticket.from_scores(magnitudes, sparsity, **about).save(target)
     Ticket.from_scores(magnitudes, min(1.0, share * number), **about).save(directory / "ticket.safetensors")
     head = {name: weights[name] for name in ("classifier.weight", "classifier.bias")}
     atomic_write(directory / "classifier.safetensors", save(head))
@@ -320,13 +323,15 @@ def control(config: schema.Experiment, run: RunDir, job: Job) -> None:
         ticket = Ticket.from_random_like(ticket, random)
         ticket.save(run.ticket(job.seed, job.model))
     else:
-        fresh = {n: random.standard_normal(weights[n].shape, np.float32) * huggingface.INITIALIZER_RANGE for n in ticket.masks}
+        size = np.float32(huggingface.INITIALIZER_RANGE)
+        fresh = {n: random.standard_normal(weights[n].shape, np.float32) * size for n in ticket.masks}
         if job.method == "robust_no_initialization":
             weights = {**weights, **fresh}
         else:  # the whole BERT; what the ticket prunes starts at random instead
             weights = {**weights, **{n: np.where(ticket.masks[n], weights[n], fresh[n]) for n in ticket.masks}}
             ticket = None
-    _train(config, run, job, stage, section, source, weights, ticket).export(sparsity=ticket.sparsity if ticket else 0.0)
+    training = _train(config, run, job, stage, section, source, weights, ticket)
+    training.export(sparsity=ticket.sparsity if ticket else 0.0)
 
 
 # --- shared --------------------------------------------------------------------------------------------------
@@ -376,12 +381,15 @@ def _classifier_of(path: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndar
 
 
 def _classifier(config, source, labels, settings, seed, masked=False) -> BertClassifier:
+    masks = {}
+    if masked:
+        masks = {"mask_p": settings.mask_p, "block": prunable.block(settings.granularity, source.config.hidden_size)}
     return BertClassifier(
         source.config,
         labels,
         settings.dropout,
         masked,
-        **({"mask_p": settings.mask_p, "block": prunable.block(settings.granularity, source.config.hidden_size)} if masked else {}),
+        **masks,
         seed=seed,
         attention_dropout=getattr(settings, "attention_dropout", None),
         amp=config.amp,
@@ -424,14 +432,14 @@ def _batches(config, run, job, split, batch_size, source) -> tuple[data.Batches,
     texts, labels, summary = _split(config, run, job, split)
     length = config.data.max_length
     if length > source.config.max_position_embeddings:
-        raise UserError(f"data.max_length: {length}, but {source.directory} has {source.config.max_position_embeddings}")
+        longest = source.config.max_position_embeddings
+        raise UserError(f"data.max_length: {length}, but {source.directory} has {longest} positions")
     if len(summary["columns"]) > 1 and source.config.type_vocab_size < 2:
         raise UserError(f"{source.directory}: its type_vocab_size is 1, but pairs of texts need two segments")
     tokenizer = data.load_tokenizer(source.directory, length)
     if tokenizer.get_vocab_size() > source.config.vocab_size:
-        raise UserError(
-            f"{source.directory}: its tokenizer has {tokenizer.get_vocab_size()} pieces, the model {source.config.vocab_size}"
-        )
+        sizes = f"{tokenizer.get_vocab_size()} pieces, the model {source.config.vocab_size}"
+        raise UserError(f"{source.directory}: its tokenizer has {sizes}")
     return data.Batches(texts, labels, len(summary["labels"]), tokenizer, length, batch_size, job.seed), summary
 
 

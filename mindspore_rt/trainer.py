@@ -140,8 +140,8 @@ class Trainer:
     def _announce(self) -> None:
         lengths = sorted(self.batches.lengths(0))
         if not self.rank:
-            print(f"  {len(self.batches)} batches an epoch, {len(lengths)} graphs (lengths {', '.join(map(str, lengths))})",
-                  flush=True)
+            shown = ", ".join(map(str, lengths))
+            print(f"  {len(self.batches)} batches an epoch, {len(lengths)} compiled lengths: {shown}", flush=True)
 
     def _log(self, bar, done: int, figures: dict, rate: float) -> None:
         figures = {**figures, **(self.objective.metrics() if hasattr(self.objective, "metrics") else {})}

@@ -26,7 +26,7 @@ def test_the_default_experiment(tmp_path):
 
 
 def test_methods_share_their_stages(tmp_path):
-    """All twelve, two seeds, two sparsities: one prepare, and for each seed one fine-tuning and one search of a kind."""
+    """All twelve, two seeds, two sparsities: one prepare, for each seed one fine-tuning and one search of a kind."""
     run = run_of(tmp_path, "methods=all", "seeds=[1,2]", "sparsities=[0.3,0.5]")
     jobs = plan.jobs(run)
     assert len({job.name + job.stage for job in jobs}) == len(jobs)

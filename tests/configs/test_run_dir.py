@@ -190,11 +190,13 @@ def test_a_run_in_use_is_refused_with_its_owner(tmp_path):
     """The lock of a process that was killed is free again; a child of the owner may enter."""
     run = RunDir(schema.load("base", ["name=mine"]), tmp_path)
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom configs import schema\nfrom configs.run_dir import RunDir, only_one\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from configs import schema\nfrom configs.run_dir import RunDir, only_one\n"
         "with only_one(RunDir(schema.load('base', ['name=mine']), Path(sys.argv[1]))):\n    print('held', flush=True)\n"
         "    time.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=rf"process {owner.pid} of .*, started \d{{4}}-"):
             with only_one(run):

@@ -23,7 +23,8 @@ class Recorder:
     def __call__(self, config, run, job, stage, section, source, weights, ticket=None, title=""):
         start = ticket.apply(weights) if ticket else weights
         self.calls.append({"model": job.model, "weights": start, "ticket": ticket, "section": section})
-        end = {n: w + np.float32(1 + len(self.calls)) if n.startswith("classifier") else w * 2 for n, w in start.items()}
+        step = np.float32(1 + len(self.calls))
+        end = {n: w + step if n.startswith("classifier") else w * 2 for n, w in start.items()}
         return type("Done", (), {
             "stage": stage, "source": source, "dev_accuracy": lambda self: 0.5, "weights": lambda self: end,
             "export": lambda self, **results: stage.finish(results),
@@ -93,7 +94,9 @@ def test_a_killed_pruning_goes_on_with_its_next_round(run):
     assert [c["model"] for c in run.recorder.calls] == ["lth/round-1", "lth/round-2", "lth/round-3"]
 
 
-@pytest.mark.parametrize("sparsities, share, rounds", [([0.3], 0.1, 3), ([0.25], 0.1, 3), ([0.9, 0.1], 0.1, 9), ([0.05], 0.1, 1)])
+@pytest.mark.parametrize(
+    "sparsities, share, rounds", [([0.3], 0.1, 3), ([0.25], 0.1, 3), ([0.9, 0.1], 0.1, 9), ([0.05], 0.1, 1)]
+)
 def test_pruning_rounds(sparsities, share, rounds):
     assert stages.pruning_rounds(sparsities, share) == rounds
 
