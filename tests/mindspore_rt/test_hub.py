@@ -132,6 +132,9 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(assets, "CACHE", tmp_path / "cache")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    # Set by TextAttack and the scoring half, if another test loads them.
+    for name in ("HF_DATASETS_OFFLINE", "PYTORCH_TRANSFORMERS_CACHE", "TRANSFORMERS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_TOKEN", "secret")
     return tmp_path / "cache"
 
