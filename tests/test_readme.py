@@ -7,6 +7,7 @@ import numpy as np
 from transformers import AutoModelForSequenceClassification
 
 from configs import schema
+from configs.tasks import task_of
 from mindspore_rt.ticket import Ticket
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -19,7 +20,7 @@ def test_the_example_of_a_ticket_alone_prunes_the_readers_own_bert(tmp_path, tin
     ticket = Ticket.from_magnitudes(matrices, 0.3)
     ticket.save(tmp_path / "ticket.safetensors")
     code = re.search(r"```python\n(.*?)```", README, re.S).group(1)
-    code = code.replace("runs/demo/seed-1/tickets/robust-0.30.safetensors", str(tmp_path / "ticket.safetensors"))
+    code = code.replace("runs/demo/seed-1/tickets/robust-0.30/ticket.safetensors", str(tmp_path / "ticket.safetensors"))
     names = {}
     exec(code.replace("your-bert", str(tiny_bert)), names)
     after = names["model"].state_dict()
@@ -33,5 +34,7 @@ def test_the_example_configuration_of_own_data_is_read(tmp_path):
     text = re.search(r"```yaml\n(.*?)```", README, re.S).group(1)
     (tmp_path / "mine.yaml").write_text(text)
     config = schema.load(str(tmp_path / "mine.yaml"))
-    assert (config.name, config.task, config.data.train) == ("mine", "sst2", "reviews.csv")
+    assert (config.name, config.data.train) == ("mine", "reviews.csv")
+    task = task_of(config)
+    assert task.columns == ("title+body",) and task.labels == ("bad", "fair", "good")
     assert len([line for line in text.splitlines() if not line.startswith("#")]) <= 10
