@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 import mindspore as ms
-from mindspore import nn, ops
+from mindspore import nn
 
 
 def rank() -> int:
@@ -35,13 +35,6 @@ def start() -> None:
 def average(parameters) -> nn.Cell:
     """A cell that averages gradients over all ranks: the identity if there is one."""
     return nn.DistributedGradReducer(list(parameters)) if ranks() > 1 else Same()
-
-
-def mean(value: float) -> float:
-    """The mean of one figure over all ranks."""
-    if ranks() == 1:
-        return value
-    return float(ops.AllReduce()(ms.Tensor([value], ms.float32)).asnumpy()[0]) / ranks()
 
 
 class Same(nn.Cell):

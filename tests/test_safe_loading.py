@@ -81,7 +81,7 @@ def test_a_weight_file_with_code_in_it_is_refused_unrun(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "/tmp/x", "..", ".", ".hidden", "", "a\\b", "c:", "nul\0", "~/x"])
+@pytest.mark.parametrize("name", ["../x", "a/b", "/x", "..", ".", ".hidden", "", "a\\b", "c:", "nul\0", "~/x"])
 def test_an_experiment_cannot_be_named_out_of_its_folder(name):
     config = schema.Experiment(name=name)
     with pytest.raises(UserError, match="cannot be a folder name"):
