@@ -12,9 +12,10 @@
       seed-1/choice/<model>/           attacks on dev that the choice rests on
       seed-1/attacks/<model>/clean/    manifest.json (accuracy on the whole test set)
       seed-1/attacks/<model>/<recipe>/ results.jsonl, or missing.json with the reason
-      report/                          report.md report.html results.json figures/
+      report/                          report.md report.html results.json results.csv figures/
 
-Every stage directory has a `manifest.json`, written last: its presence means the stage is whole.
+Every stage directory has a `manifest.json`, written last: its presence means the stage is whole. A `begun.json`,
+written first, holds the hashes of what the stage was begun with. Lock files name the process that works in the run.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -59,6 +61,26 @@ class RunDir:
     def split(self, name: str) -> Path:
         """`name` is train, dev or test."""
         return self.data / f"{name}.jsonl"
+
+    def summary(self, *needed: str) -> dict:
+        """What `prepare` states about the data. Raises `UserError` if it is not what is `needed`: some of `columns`,
+        `attacked`, `labels` (lists of names) and `splits`."""
+        path = self.data / "summary.json"
+        summary = read_json(path)
+        for key in needed:
+            value, kind = summary.get(key), dict if key == "splits" else list
+            if not isinstance(value, kind) or not value or not all(isinstance(item, str) for item in value):
+                raise UserError(f"{path}: states no {key}; delete {self.data} and run prepare again")
+            if len(set(value)) < len(value):
+                raise UserError(f"{path}: states one of its {key} twice; delete {self.data} and run prepare again")
+        return summary
+
+    def whole_split(self, name: str) -> Path:
+        """`split(name)`. Raises `UserError` if it is not the file that `prepare` left."""
+        path, stated = self.split(name), self.summary("splits")["splits"].get(name)
+        if not path.is_file() or not isinstance(stated, dict) or file_hash(path) != stated.get("sha256"):
+            raise UserError(f"{path} was changed after prepare; delete {self.data} and run prepare again")
+        return path
 
     def seed(self, seed: int) -> Path:
         return self.root / f"seed-{seed}"
@@ -254,29 +276,37 @@ def versions(*packages: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def only_one(run: RunDir):
-    """Hold a run's lock. Raises `UserError` naming the owner if another process has it.
+    """Hold the lock of a run's training, and clear away what killed processes left half written."""
+    with locked(run.root / ".lock") as lock:
+        _sweep(run.root)
+        yield lock
+
+
+@contextlib.contextmanager
+def locked(path: Path):
+    """Hold a lock in a run's directory. Raises `UserError` naming the owner if another process has it.
 
     The lock is the kernel's: it falls open when its owner ends, however that comes about, so a dead process never
     leaves a stale one. A process that the owner starts may enter too. Gives the open lock, for such a process to
     inherit: then the run counts as in use until that has ended as well.
     """
-    path = run.root / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            owner = file.read().strip()
+            owner = file.read().strip() or "another process"  # which has not written down who it is yet
             if not owner.startswith(f"process {os.environ.get(OWNER)} "):
-                raise UserError(f"{run.root} is in use by {owner}; wait for it, or choose another name=...") from None
+                raise UserError(
+                    f"{path.parent} is in use by {owner}; wait for it, or choose another name=..."
+                ) from None
             yield file
             return
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         file.truncate(0)
         file.write(f"process {os.getpid()} of {platform.node()}, started {started}")
         file.flush()
-        _sweep(run.root)
         yield file
 
 
@@ -301,7 +331,7 @@ class Stage:
     def __init__(self, directory: Path, name: str, settings: dict, inputs: dict[str, Path], packages=()):
         self.directory, self.name, self.packages = directory, name, packages
         self.settings, self.inputs = settings, inputs
-        self.manifest = directory / "manifest.json"
+        self.manifest, self.begun = directory / "manifest.json", directory / "begun.json"
         self.checkpoint = directory / "checkpoint.safetensors"  # of a training; kept until the manifest is there
         self.started = time.time()
 
@@ -316,22 +346,21 @@ class Stage:
         """True if the stage is whole. Raises `UserError` if it was made with something else."""
         if not self.manifest.is_file():
             return False
-        self._compare(read_json(self.manifest), "made")
+        self._compare(read_json(self.manifest), self.fingerprint(), "made")
         return True
 
-    def begin(self, progress: Path) -> None:
-        """Call before going on from `progress`, a file that an interrupted run leaves, or before writing it.
+    def begin(self, progress: Path | None = None) -> None:
+        """Call before reading the inputs, and before going on from `progress`, a file that an interrupted run leaves.
 
-        Raises `UserError` if it is there and was begun with something else.
+        Raises `UserError` if that is there and was begun with something else.
         """
-        begun = self.directory / "begun.json"
-        if progress.is_file():
-            self._compare(read_json(begun) if begun.is_file() else {}, "begun")
+        if progress is not None and progress.is_file():
+            self._compare(read_json(self.begun) if self.begun.is_file() else {}, self.fingerprint(), "begun")
         else:
-            write_json(begun, self.fingerprint())
+            write_json(self.begun, self.fingerprint())
 
-    def _compare(self, before: dict, verb: str) -> None:
-        changed = _differences(before, self.fingerprint())
+    def _compare(self, before: dict, now: dict, verb: str) -> None:
+        changed = _differences(before, now)
         if changed:
             raise UserError(
                 f"{self.directory} was {verb} with other settings ({'; '.join(changed[:3])}): "
@@ -339,12 +368,19 @@ class Stage:
             )
 
     def finish(self, results: dict) -> None:
-        """Write the manifest: from here on the stage counts as whole."""
+        """Write the manifest: from here on the stage counts as whole.
+
+        Raises `UserError` if something is no longer what the stage was begun with, such as a model that was made
+        again meanwhile: then nobody knows which of the two the results are of.
+        """
+        now = self.fingerprint()
+        if self.begun.is_file():
+            self._compare(read_json(self.begun), now, "begun")
         write_json(
             self.manifest,
             {
                 "stage": self.name,
-                **self.fingerprint(),
+                **now,
                 "results": results,
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "seconds": round(time.time() - self.started, 1),
@@ -358,6 +394,13 @@ class Stage:
         if not isinstance(results, dict):
             raise UserError(f"{self.manifest}: states no results; delete {self.directory} to redo the stage")
         return results
+
+    def number(self, name: str) -> float:
+        """One number of `results`. Raises `UserError` for a manifest without it."""
+        value = self.results().get(name)
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise UserError(f"{self.manifest}: states no number {name}; delete {self.directory} to redo the stage")
+        return value
 
 
 def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:

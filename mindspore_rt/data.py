@@ -172,24 +172,9 @@ def _duplicates(splits: dict[str, list[dict]], task: Task) -> dict[str, int]:
     return {f"{a} and {b}": len(texts[a] & texts[b]) for a, b in pairs}
 
 
-def read_summary(run: RunDir, *needed: str) -> dict:
-    """What `prepare` states. Raises `UserError` if it has no labels, or not what is `needed`."""
-    path = run.data / "summary.json"
-    summary = read_json(path)
-    kinds = {"labels": list, "columns": list, "splits": dict}
-    for key in ("labels", *needed):
-        value = summary.get(key)
-        if not isinstance(value, kinds[key]) or not value or not all(isinstance(item, str) for item in value):
-            raise UserError(f"{path}: states no {key}; delete {run.data} and run again")
-    return summary
-
-
 def load_split(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarray, dict]:
     """Texts (one tuple of columns a sentence), labels (n,) int64, and the summary, of a prepared split."""
-    summary, path = read_summary(run, "columns", "splits"), run.split(name)
-    stated = summary["splits"].get(name)
-    if not path.is_file() or not isinstance(stated, dict) or file_hash(path) != stated.get("sha256"):
-        raise UserError(f"{path} was changed after prepare; delete {run.data} and run again")
+    summary, path = run.summary("columns", "labels"), run.whole_split(name)
     records = read_lines(path)
     try:
         texts = [tuple(r[c] for c in summary["columns"]) for r in records]

@@ -342,7 +342,7 @@ def _pretrained(config: schema.Experiment) -> huggingface.Model:
 
 
 def _labels(run: RunDir) -> int:
-    return len(data.read_summary(run)["labels"])
+    return len(run.summary("labels")["labels"])
 
 
 def _unchanged(path: Path, stated: str | None) -> None:

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +17,8 @@ from tqdm import tqdm
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RUNS, RunDir, Stage, append_line, read_json, read_lines, write_json, write_lines
-from torch_eval import calibration, metrics, recipes, sampling
+from configs.run_dir import RUNS, RunDir, Stage, append_line, locked, read_lines, write_json, write_lines
+from torch_eval import calibration, metrics, recipes, records, sampling
 from torch_eval.sampling import Shard
 from torch_eval.workers import Target, Workers, attack_example, logits_of
 
@@ -40,10 +38,9 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
 def run(run_dir: RunDir) -> None:
     """Attack all victims of an experiment with all its recipes; finished stages are skipped."""
     config = run_dir.config
-    task = read_json(run_dir.data / "summary.json")
-    examples = read_examples(run_dir.split("test"), task["columns"])
+    task, examples = read_split(run_dir, "test")
     shard = Shard.parse(config.attack.shard)
-    with only_one(run_dir.root / f".attack{shard.suffix}.lock"), Workers(config.attack.workers) as workers:
+    with locked(run_dir.root / f".attack{shard.suffix}.lock"), Workers(config.attack.workers) as workers:
         for seed in config.seeds:
             for name, model in run_dir.victims(seed).items():
                 scoring = Scoring(workers, run_dir, seed, name, model, task, shard)
@@ -51,6 +48,19 @@ def run(run_dir: RunDir) -> None:
                     scoring.clean(examples)
                 for recipe in config.attack.recipes:
                     scoring.recipe(recipe, examples)
+
+
+def read_split(run_dir: RunDir, name: str) -> tuple[dict, list[dict]]:
+    """What `prepare` states, and the examples of a split. Raises `UserError` if one does not fit the other."""
+    task, remedy = run_dir.summary("columns", "attacked", "labels"), f"delete {run_dir.data} and run prepare again"
+    if not set(task["attacked"]) <= set(task["columns"]):
+        raise UserError(f"{run_dir.data / 'summary.json'}: attacked names what is no column; {remedy}")
+    path = run_dir.whole_split(name)
+    examples = read_examples(path, task["columns"])
+    for number, example in enumerate(examples, 1):
+        if not 0 <= example["label"] < len(task["labels"]):
+            raise UserError(f"{path}, line {number}: summary.json names no label {example['label']}; {remedy}")
+    return task, examples
 
 
 def read_examples(path: Path, columns: list[str]) -> list[dict]:
@@ -64,18 +74,6 @@ def read_examples(path: Path, columns: list[str]) -> list[dict]:
         if type(example.get("label")) is not int:
             raise UserError(f"{path}, line {number}: its label must be a whole number")
     return examples
-
-
-@contextlib.contextmanager
-def only_one(path: Path):
-    """Hold a lock file. Raises `UserError` if another process holds it; it falls open when that one ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{path.parent}: another process is attacking this experiment; wait for it") from None
-        yield
 
 
 class Scoring:
@@ -129,20 +127,32 @@ class Scoring:
         if not stage.is_done():
             if self.workers is None:
                 raise UserError(f"{stage.directory} is missing: the first shard makes it")
-            dev = read_examples(self.run_dir.split("dev"), list(self.columns))
+            stage.begin()
+            _, dev = read_split(self.run_dir, "dev")
             texts = [self.text_of(example) for example in dev]
             logits = self.logits(texts, f"seed {self.seed}, {self.name}: calibration")
             stage.finish(calibration.fit(logits, [example["label"] for example in dev]))
-        return stage.results()["temperature"]
+        return stage.number("temperature")
+
+    def clean_stage(self) -> Stage:
+        return self.stage(self.directory / "clean", "clean", {"columns": list(self.columns)})
 
     def clean(self, examples: list[dict]) -> None:
         """Accuracy on the whole test set."""
-        stage = self.stage(self.directory / "clean", "clean", {"columns": list(self.columns)})
+        stage = self.clean_stage()
         label = f"seed {self.seed}, {self.name}: clean accuracy"
         if stage.is_done():
-            print(f"{label}: already done, {stage.results()['accuracy']:.1%}")
+            print(f"{label}: already done, {stage.number('accuracy'):.1%}")
             return
+        stage.begin()
         stage.finish({"accuracy": self.accuracy(examples, label), "n": len(examples)})
+
+    def expected(self, indices: list[int], examples: list[dict]) -> list[dict]:
+        """What is known of the records of examples before they are attacked."""
+        return [
+            {"index": i, "label": examples[i]["label"], "original": {c: examples[i][c] for c in self.columns}}
+            for i in indices
+        ]
 
     def recipe_stage(self, recipe: str, examples: list[dict], shard: Shard) -> tuple[Stage, list[int]]:
         """The stage of one recipe, and the indices of all examples that it attacks in this shard."""
@@ -172,20 +182,21 @@ class Scoring:
             print(f"{label}: left out; {error}")
             return
         (directory / "missing.json").unlink(missing_ok=True)
+        expected = self.expected(indices, examples)
         if stage.is_done():
-            print(f"{label}: already done, Aua {percent(stage.results()['aua']['value'])}")
+            print(f"{label}: already done, Aua {metrics.aua(finished(stage, expected)):.1%}")
             return
-        records = resume(stage, indices)
-        progress = tqdm(total=len(indices), initial=len(records), desc=label, unit="text")
-        for record in self.attack(recipe, self.target, examples, indices[len(records) :]):
+        done = resume(stage, expected)
+        progress = tqdm(total=len(indices), initial=len(done), desc=label, unit="text")
+        for record in self.attack(recipe, self.target, examples, indices[len(done) :]):
             append_line(stage.directory / "results.jsonl", record)
-            records.append(record)
-            progress.set_postfix_str(f"Aua {percent(metrics.summarise(records).aua.value)}", refresh=False)
+            done.append(record)
+            progress.set_postfix_str(f"Aua {metrics.aua(done):.1%}", refresh=False)
             progress.update()
         progress.close()
         if self.target.dtype != "float32":
-            write_json(stage.directory / "dtype.json", self.dtype_effect(recipe, examples, records))
-        stage.finish(metrics.summarise(records).to_dict())
+            write_json(stage.directory / "dtype.json", self.dtype_effect(recipe, examples, done))
+        stage.finish(metrics.summarise(done).to_dict())
 
     def attack(self, recipe: str, target: Target, examples: list[dict], indices: list[int]):
         """Records of examples, in the order of `indices`."""
@@ -193,26 +204,32 @@ class Scoring:
         tasks = [(*fixed, index, examples[index], self.options.max_seconds) for index in indices]
         return self.workers.map(attack_example, *zip(*tasks)) if tasks else ()
 
-    def dtype_effect(self, recipe: str, examples: list[dict], records: list[dict]) -> dict:
+    def dtype_effect(self, recipe: str, examples: list[dict], done: list[dict]) -> dict:
         """How many outcomes of the first examples float32 changes."""
-        some = records[:DTYPE_SAMPLE]
+        some = done[:DTYPE_SAMPLE]
         exact = self.attack(recipe, replace(self.target, dtype="float32"), examples, [r["index"] for r in some])
         changed = sum(a["outcome"] != b["outcome"] for a, b in zip(some, exact))
         return {"dtype": self.target.dtype, "outcomes_that_float32_changes": changed, "of": len(some)}
 
 
-def resume(stage: Stage, indices: list[int]) -> list[dict]:
+def resume(stage: Stage, expected: list[dict]) -> list[dict]:
     """Records that an interrupted run left. Raises `UserError` if they are not the beginning of this one's."""
     results = stage.directory / "results.jsonl"
     stage.begin(results)
     if not results.is_file():
         return []
-    records = read_lines(results)
-    if [record.get("index") for record in records] != indices[: len(records)]:
-        raise UserError(f"{results} holds other examples than this run's: delete {stage.directory} to redo it")
-    write_lines(results, records)  # without the torn last line, if there is one
-    return records
+    done = records.read(results, expected)
+    write_lines(results, done)  # without the torn last line, if there is one
+    return done
 
 
-def percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
+def finished(stage: Stage, expected: list[dict]) -> list[dict]:
+    """Records of a finished attack. Raises `UserError` if they are not all there any more."""
+    results = stage.directory / "results.jsonl"
+    done = records.read(results, expected) if results.is_file() else []
+    if len(done) < len(expected):
+        raise UserError(
+            f"{results}: holds {len(done)} of {len(expected)} examples although its manifest says that it is whole; "
+            f"delete {stage.directory} to redo the attack"
+        )
+    return done

@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RUNS, RunDir, append_line, atomic_write, file_hash, read_json, read_lines, versions
+from configs.run_dir import RUNS, RunDir, append_line, atomic_write, file_hash, read_lines, versions
 from torch_eval import packaged
 from torch_eval.attack import PACKAGES, read_examples
 from torch_eval.recipes import Spec, describe
@@ -61,7 +61,7 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
             raise UserError(f"bench attacks: unknown key {key}; known are {', '.join(options)}")
         options[key] = yaml.safe_load(value)
     run_dir = RunDir(schema.load(configuration), runs)
-    task = read_json(run_dir.data / "summary.json") if options["data"] is None else None
+    task = run_dir.summary("columns", "attacked") if options["data"] is None else None
     model = Path(options["model"] or next(iter(run_dir.victims(run_dir.config.seeds[0]).values())))
     texts = Path(options["data"] or run_dir.split("test"))
     columns = tuple(task["columns"]) if task else tuple(k for k in read_lines(texts)[0] if k != "label")

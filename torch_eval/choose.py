@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RUNS, Candidate, RunDir, append_line, read_json, write_json
+from configs.run_dir import RUNS, Candidate, RunDir, append_line, locked, write_json
 from torch_eval import metrics, recipes, sampling
-from torch_eval.attack import Scoring, only_one, percent, read_examples, resume
+from torch_eval.attack import Scoring, finished, read_split, resume
 from torch_eval.workers import Workers
 
 RULE = "highest mean accuracy under {recipe} on {examples} dev examples, then highest mean dev accuracy"
@@ -36,10 +36,9 @@ def run(run_dir: RunDir) -> None:
     if len(candidates) == 1:
         write_choice(run_dir, "the only candidate", [], candidates[0])
         return
-    task = read_json(run_dir.data / "summary.json")
-    dev = read_examples(run_dir.split("dev"), task["columns"])
+    task, dev = read_split(run_dir, "dev")
     rows = []
-    with only_one(run_dir.root / ".choice.lock"), Workers(config.attack.workers) as workers:
+    with locked(run_dir.root / ".choice.lock"), Workers(config.attack.workers) as workers:
         for candidate in candidates:
             for seed in config.seeds:
                 model = run_dir.model(seed, candidate.model)
@@ -56,17 +55,20 @@ def score(scoring: Scoring, dev: list[dict]) -> dict:
     settings = {"seed": scoring.seed, "indices": indices, **recipes.describe(scoring.spec(choice.recipe))}
     stage = scoring.stage(run_dir.seed(scoring.seed) / "choice" / scoring.name, "choice", settings, "dev")
     label = f"seed {scoring.seed}, {scoring.name}: {choice.recipe} on dev"
+    expected = scoring.expected(indices, dev)
     if stage.is_done():
-        print(f"{label}: already done, Aua {percent(stage.results()['aua'])}")
-        return stage.results()
-    records = resume(stage, indices)
+        aua = metrics.aua(finished(stage, expected))
+        print(f"{label}: already done, Aua {aua:.1%}")
+        return {"aua": aua, "accuracy": stage.number("accuracy")}
+    records = resume(stage, expected)
     rest = scoring.attack(choice.recipe, scoring.target, dev, indices[len(records) :])
     for record in tqdm(rest, desc=label, total=len(indices), initial=len(records), unit="text"):
         append_line(stage.directory / "results.jsonl", record)
         records.append(record)
     accuracy = scoring.accuracy(dev, f"seed {scoring.seed}, {scoring.name}: dev accuracy")
-    stage.finish({"aua": metrics.summarise(records).aua.value, "accuracy": accuracy})
-    return stage.results()
+    figures = {"aua": metrics.aua(records), "accuracy": accuracy}
+    stage.finish(figures)
+    return figures
 
 
 def best(candidates: list[Candidate], rows: list[dict]) -> Candidate:

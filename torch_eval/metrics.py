@@ -22,6 +22,7 @@ from typing import Sequence
 
 Z95 = 1.959963984540054  # 97.5% point of the normal distribution
 RESAMPLES = 1000
+OUTCOMES = ("success", "failure", "timeout", "skipped")
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,12 @@ class Metrics:
 
 
 def summarise(records: Sequence[dict], seed: int = 0) -> Metrics:
-    """Metrics of attack records (`outcome`, `queries`). `seed` is that of the bootstrap."""
+    """Metrics of attack records (`outcome`, `queries`), as `records.read` gives them. `seed` is that of the bootstrap.
+
+    Raises `ValueError` for an outcome that no attack has.
+    """
     counts = Counter(record["outcome"] for record in records)
-    unknown = set(counts) - {"success", "failure", "timeout", "skipped"}
+    unknown = set(counts) - set(OUTCOMES)
     if unknown:
         raise ValueError(f"unknown outcome {sorted(unknown)[0]!r}")
     attacked, timeouts = len(records) - counts["skipped"], counts["timeout"]
@@ -67,6 +71,11 @@ def summarise(records: Sequence[dict], seed: int = 0) -> Metrics:
         _reaching(wilson(broken, attacked), wilson(counts["success"], attacked)),
         bootstrap_mean(queries, seed),
     )
+
+
+def aua(records: Sequence[dict]) -> float:
+    """The value of `summarise(records).aua` without its interval, which takes its time. There must be a record."""
+    return sum(record["outcome"] == "failure" for record in records) / len(records)
 
 
 def _reaching(value: Estimate, other: Estimate) -> Estimate:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RUNS, RunDir, read_json, read_lines, write_lines
-from torch_eval import metrics
-from torch_eval.attack import Scoring, read_examples, recipes
+from configs.run_dir import RUNS, RunDir, locked, write_lines
+from torch_eval import metrics, recipes
+from torch_eval.attack import Scoring, finished, read_split
 from torch_eval.sampling import Shard
 
 
@@ -27,25 +27,28 @@ def merge(run_dir: RunDir) -> None:
 
     Raises `UserError` if a part is missing, unfinished, attacked with other settings, or there twice.
     """
-    config = run_dir.config
-    task = read_json(run_dir.data / "summary.json")
-    examples = read_examples(run_dir.split("test"), task["columns"])
-    for seed in config.seeds:
-        for name, model in run_dir.victims(seed).items():
-            scoring = Scoring(None, run_dir, seed, name, model, task)
-            if not (scoring.directory / "clean" / "manifest.json").is_file():
-                raise UserError(f"{scoring.directory}/clean is missing: the first shard makes it")
-            for recipe in config.attack.recipes:
-                try:
-                    merge_recipe(scoring, recipe, examples)
-                except recipes.TooPoor as error:
-                    print(f"seed {seed}, {name}: {recipe}: left out; {error}")
+    task, examples = read_split(run_dir, "test")
+    with locked(run_dir.root / ".attack.lock"):  # of an attack without shards, which writes the same files
+        for seed in run_dir.config.seeds:
+            for name, model in run_dir.victims(seed).items():
+                merge_victim(Scoring(None, run_dir, seed, name, model, task), examples)
+
+
+def merge_victim(scoring: Scoring, examples: list[dict]) -> None:
+    if not scoring.clean_stage().is_done():
+        raise UserError(f"{scoring.directory}/clean is missing: the first shard makes it")
+    for recipe in scoring.options.recipes:
+        try:
+            merge_recipe(scoring, recipe, examples)
+        except recipes.TooPoor as error:
+            print(f"seed {scoring.seed}, {scoring.name}: {recipe}: left out; {error}")
 
 
 def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
     whole, indices = scoring.recipe_stage(recipe, examples, Shard())
     label = f"seed {scoring.seed}, {scoring.name}: {recipe}"
     if whole.is_done():
+        finished(whole, scoring.expected(indices, examples))
         print(f"{label}: already whole")
         return
     records = {}
@@ -54,10 +57,7 @@ def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
         stage, part = scoring.recipe_stage(recipe, examples, shard)
         if not stage.is_done():
             raise UserError(f"{stage.directory} is missing or unfinished: run it with attack.shard={shard}")
-        lines = read_lines(stage.directory / "results.jsonl")
-        if [record.get("index") for record in lines] != part:
-            raise UserError(f"{stage.directory}/results.jsonl holds other examples than those of {shard}")
-        records.update((record["index"], record) for record in lines)
+        records.update((record["index"], record) for record in finished(stage, scoring.expected(part, examples)))
     whole.begin(whole.directory / "results.jsonl")
     ordered = [records[index] for index in indices]
     write_lines(whole.directory / "results.jsonl", ordered)
@@ -67,7 +67,8 @@ def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
 
 def find_shards(directory: Path) -> list[Shard]:
     """All parts of the one division that is there. Raises `UserError` if there is none, or more than one."""
-    counts = {int(path.name.rpartition("-")[2]) for path in directory.glob("shard-*-of-*")}
+    ends = {path.name.rpartition("-")[2] for path in directory.glob("shard-*-of-*")}
+    counts = {int(end) for end in ends if end.isdecimal()}
     if len(counts) != 1:
         found = f"parts of {' and of '.join(map(str, sorted(counts)))}" if counts else "no parts"
         raise UserError(f"{directory} holds {found}: it needs those of one attack.shard=i/n")

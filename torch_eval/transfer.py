@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RUNS, RunDir, read_json, read_lines, write_json
-from torch_eval.attack import Scoring
+from configs.run_dir import RUNS, RunDir, file_hash, write_json
+from torch_eval import recipes
+from torch_eval.attack import Scoring, finished, read_split
+from torch_eval.sampling import Shard
 from torch_eval.workers import Workers
 
 
@@ -27,36 +29,46 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
 def run(run_dir: RunDir) -> None:
     """Replay the adversarial texts of every finished attack on every victim of the same seed.
 
-    `transfer.json`: {"rows": [{recipe, seed, source, target, texts, fooled, share}]}. `texts` are the source's
-    adversarial texts whose unchanged form the target classifies rightly, `fooled` those that change its mind.
-    Raises `UserError` if no attack is finished.
+    `transfer.json`: {"rows": [{recipe, seed, source, target, texts, fooled, share}], and the model of each name,
+    "models": [{seed, model, sha256}]}. `texts` are the source's adversarial texts whose unchanged form the target
+    classifies rightly, `fooled` those that change its mind.
+
+    Raises `UserError` if no attack is finished, or one was made with another model, test set or setting.
     """
-    config, task = run_dir.config, read_json(run_dir.data / "summary.json")
-    rows = []
+    config, (task, examples) = run_dir.config, read_split(run_dir, "test")
+    rows, models = [], []
     with Workers(config.attack.workers) as workers:
         for seed in config.seeds:
-            victims = run_dir.victims(seed)
+            victims = {
+                name: Scoring(workers, run_dir, seed, name, model, task)
+                for name, model in run_dir.victims(seed).items()
+            }
             found = {
-                (recipe, name): adversarial_texts(run_dir.attack(seed, name) / recipe)
-                for recipe in config.attack.recipes for name in victims
+                (recipe, name): adversarial_texts(scoring, recipe, examples)
+                for recipe in config.attack.recipes for name, scoring in victims.items()
             }
             found = {key: records for key, records in found.items() if records is not None}
-            for target, model in victims.items():
-                scoring = Scoring(workers, run_dir, seed, target, model, task)
+            models += [{"seed": seed, "model": n, "sha256": file_hash(v.target.model)} for n, v in victims.items()]
+            for target, scoring in victims.items():
                 for (recipe, source), records in tqdm(found.items(), desc=f"seed {seed}, {target}: transfer"):
                     counts = replay(scoring, records)
                     rows.append({"recipe": recipe, "seed": seed, "source": source, "target": target, **counts})
     if not rows:
         raise UserError(f"{run_dir.root}: no attack is finished: run `python -m torch_eval attack` first")
-    write_json(run_dir.root / "transfer.json", {"rows": rows})
+    write_json(run_dir.root / "transfer.json", {"rows": rows, "models": models})
     print(f"{run_dir.root / 'transfer.json'}: {len(rows)} pairs of models")
 
 
-def adversarial_texts(directory: Path) -> list[dict] | None:
+def adversarial_texts(scoring: Scoring, recipe: str, examples: list[dict]) -> list[dict] | None:
     """Records of successful attacks, or None if the attack is not finished."""
-    if not (directory / "manifest.json").is_file():
+    try:
+        stage, indices = scoring.recipe_stage(recipe, examples, Shard())
+    except recipes.TooPoor:
         return None
-    return [record for record in read_lines(directory / "results.jsonl") if record["outcome"] == "success"]
+    if not stage.is_done():
+        return None
+    done = finished(stage, scoring.expected(indices, examples))
+    return [record for record in done if record["outcome"] == "success"]
 
 
 def replay(scoring: Scoring, records: list[dict]) -> dict:

@@ -144,6 +144,29 @@ def test_a_stage_with_changed_input_is_refused(stage, tmp_path):
         stage().is_done()
 
 
+def test_a_stage_whose_input_changes_on_the_way_is_not_finished(stage, tmp_path):
+    """With the old hash and the new one; a stage that was never begun has nothing to compare with."""
+    begun = stage()
+    begun.begin()
+    (tmp_path / "input.txt").write_text("other words")
+    before, after = hashlib.sha256(b"words").hexdigest()[:40], hashlib.sha256(b"other words").hexdigest()[:40]
+    with pytest.raises(UserError, match=rf"out was begun with other settings \(inputs.text: {before}, now {after}\)"):
+        begun.finish({})
+    assert not begun.manifest.exists()
+    (tmp_path / "input.txt").write_text("words")
+    begun.finish({})
+    assert stage().is_done()
+
+
+@pytest.mark.parametrize("value", [None, "0.5", True, float("nan"), float("inf"), [0.5]])
+def test_a_figure_that_is_no_number_is_refused(stage, value):
+    stage().finish({"accuracy": value, "steps": 3})
+    assert stage().number("steps") == 3
+    for name in ("accuracy", "absent"):
+        with pytest.raises(UserError, match=f"out/manifest.json: states no number {name}; delete .*/out to redo"):
+            stage().number(name)
+
+
 def test_a_stage_made_by_another_version_is_refused(stage, monkeypatch):
     stage().finish({})
     monkeypatch.setattr(run_dir.metadata, "version", lambda name: "0.0")
@@ -175,6 +198,40 @@ def test_the_chosen_ticket_stands_for_its_sparsity_and_gives_it_to_the_controls(
         run.chosen()
     write_json(run.choice, {"chosen": {"model": "robust-0.50-back-1", "sparsity": 0.5, "epochs_back": 1}})
     assert list(run.victims(1)) == ["robust-0.30", "robust-0.50-back-1", "random-0.50", "lth-0.30", "lth-0.50"]
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    run = RunDir(schema.load("base", ["name=mine"]), tmp_path)
+    write_lines(run.split("test"), [{"sentence": "fine", "label": 1}])
+    splits = {"test": {"sha256": file_hash(run.split("test"))}}
+    write_json(run.data / "summary.json", {"columns": ["sentence"], "labels": ["bad", "good"], "splits": splits})
+    return run
+
+
+def test_the_summary_states_what_is_needed(prepared):
+    assert prepared.summary("columns", "labels")["labels"] == ["bad", "good"]
+    assert prepared.whole_split("test") == prepared.split("test")
+    with pytest.raises(UserError, match="summary.json: states no attacked; delete .*data and run prepare again"):
+        prepared.summary("columns", "attacked")
+
+
+@pytest.mark.parametrize("value", [None, [], "sentence", [1], {"sentence": 1}, ["sentence", "sentence"]])
+def test_a_broken_summary_is_refused(prepared, value):
+    write_json(prepared.data / "summary.json", {"columns": value})
+    with pytest.raises(UserError, match="summary.json: states .* its columns twice|summary.json: states no columns"):
+        prepared.summary("columns")
+
+
+def test_a_split_that_is_another_or_gone_is_refused(prepared):
+    with pytest.raises(UserError, match="dev.jsonl was changed after prepare"):
+        prepared.whole_split("dev")
+    write_lines(prepared.split("test"), [{"sentence": "fine", "label": 0}])
+    with pytest.raises(UserError, match="test.jsonl was changed after prepare; delete .*data and run prepare again"):
+        prepared.whole_split("test")
+    prepared.split("test").unlink()
+    with pytest.raises(UserError, match="test.jsonl was changed"):
+        prepared.whole_split("test")
 
 
 def test_snapshots_are_victims_too(tmp_path):

@@ -67,7 +67,12 @@ def finished(tmp_path_factory, packaged_model):
     attack = Stage(run.attack(1, "robust-0.30") / "textfooler", "attack", {"seed": 1}, {"test": run.split("test")})
     attack.begin(attack.directory / "results.jsonl")
     for index in range(6):
-        append_line(attack.directory / "results.jsonl", {"index": index, "outcome": "failure", "queries": 3})
+        append_line(attack.directory / "results.jsonl", {
+            "index": index, "label": index % 2, "outcome": "failure", "queries": 3,
+            "original": {"sentence": f"a test film {index}"}, "perturbed": {"sentence": f"a test movie {index}"},
+            "original_prediction": index % 2, "perturbed_prediction": index % 2, "original_score": 0.9,
+            "perturbed_score": 0.6, "words_changed": 1, "words": 4, "seconds": 0.1, "processor_seconds": 0.1,
+        })
     attack.finish({"n": 6})
     run.save_config()
     return run

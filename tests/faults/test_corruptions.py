@@ -175,7 +175,15 @@ def read_begun(run):
 def read_results(run):
     from torch_eval.attack import resume
 
-    return resume(attack_stage(run), list(range(6)))
+    expected = [{"index": i, "label": e["label"], "original": {"sentence": e["sentence"]}}
+                for i, e in enumerate(read_lines(run.split("test"))[:6])]
+    return resume(attack_stage(run), expected)
+
+
+def read_test(run):
+    from torch_eval.attack import read_split
+
+    return read_split(run, "test")
 
 
 def read_tokenizer(run):
@@ -211,6 +219,7 @@ def path_of(name):
         "search manifest": lambda run: run.stage(1, "search") / "manifest.json",
         "classifier": lambda run: run.stage(1, "lth") / "classifier.safetensors",
         "split": lambda run: run.split("train"),
+        "test split": lambda run: run.split("test"),
         "summary": lambda run: run.data / "summary.json",
         "manifest": lambda run: attack_stage(run).manifest,
         "begun": lambda run: attack_stage(run).directory / "begun.json",
@@ -229,6 +238,26 @@ LINES = {
     "lines swapped": lambda raw: b"".join(reversed(raw.splitlines(True))),
     "first line twice": lambda raw: raw.splitlines(True)[0] + raw,
 }
+
+
+def line_with(name, value):
+    """The third line with another value of one field."""
+
+    def damage(raw):
+        lines = raw.splitlines(True)
+        record = json.loads(lines[2])
+        changed = {key: v for key, v in {**record, name: value}.items() if v is not KeyError}
+        return b"".join([*lines[:2], json.dumps(changed).encode() + b"\n", *lines[3:]])
+
+    return damage
+
+
+FIELDS = {
+    f"{name} {value!r:.9}": line_with(name, value)
+    for name in ("index", "label", "outcome", "queries", "original", "perturbed", "original_prediction",
+                 "perturbed_prediction", "original_score", "perturbed_score", "words_changed", "words")
+    for value in (KeyError, None, "crashed", -1, [], float("nan"), True, 1e300)
+}
 MANY_FLIPS = {f"flip {i}": flip(lambda raw, share: int(share * len(raw))) for i in range(16)}
 
 CASES = [
@@ -245,10 +274,13 @@ CASES = [
     ("classifier", read_classifier, {**BINARY, **HEADER_FLIPS, **ARRAYS, **NOT_FINITE, **HALF}),
     ("split", read_split, {**CUTS, **LINES, **MANY_FLIPS}),
     ("summary", read_split, {**JSON, **settings(["labels"], ["columns"], ["splits"], ["splits", "train"])}),
+    ("test split", read_test, {**CUTS, **LINES, **MANY_FLIPS}),
+    ("summary", read_test, {
+        **JSON, **settings(["labels"], ["columns"], ["attacked"], ["splits"], ["splits", "test"])}),
     ("manifest", read_manifest, {
         **JSON, **settings(["results"], ["settings"], ["inputs"], ["versions"], ["inputs", "test"])}),
     ("begun", read_begun, {**JSON, **settings(["settings"], ["inputs"], ["inputs", "test"])}),
-    ("results", read_results, {**CUTS, **LINES, "noise": BINARY["noise"]}),
+    ("results", read_results, {**CUTS, **LINES, **FIELDS, "noise": BINARY["noise"]}),
     ("results", read_log, {**CUTS, "noise": BINARY["noise"], "zeros": BINARY["zeros"]}),
     ("choice", lambda run: run.chosen(), {**JSON, **settings(["chosen"], ["chosen", "model"], ["chosen", "sparsity"]),
         "outside": setting("chosen", "model", to="../../elsewhere")}),

@@ -2,6 +2,9 @@
 
 import fcntl
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from test_victim import tiny_bert
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RunDir, read_json, read_lines, write_json, write_lines
+from configs.run_dir import ROOT, RunDir, file_hash, read_json, read_lines, write_json, write_lines
 from torch_eval import attack, packaged, shards, transfer, workers
 from torch_eval.sampling import Shard, sample
 
@@ -37,6 +40,13 @@ class Here:
         pass
 
 
+def write_summary(run_dir):
+    """As `prepare` does, of the dev and test sets that are there."""
+    splits = {name: {"sha256": file_hash(run_dir.split(name))} for name in ("dev", "test")}
+    names = {"columns": ["sentence"], "labels": ["bad", "good"], "attacked": ["sentence"]}
+    write_json(run_dir.data / "summary.json", {**names, "splits": splits})
+
+
 @pytest.fixture
 def experiment(tmp_path, monkeypatch):
     """A run directory that is ready to be attacked. Call with overrides."""
@@ -47,7 +57,7 @@ def experiment(tmp_path, monkeypatch):
             labels = [1, 0, 1, 0, 1, 0]
             write_lines(run_dir.split("test"), [{"sentence": s, "label": y} for s, y in zip(SENTENCES, labels)])
             write_lines(run_dir.split("dev"), [{"sentence": s, "label": y} for s, y in zip(SENTENCES, labels)])
-            write_json(run_dir.data / "summary.json", {"columns": ["sentence"], "labels": [], "attacked": ["sentence"]})
+            write_summary(run_dir)
             for model in run_dir.victims(1).values():
                 tiny_bert(model)
         return run_dir
@@ -136,22 +146,159 @@ def test_results_of_other_settings_are_never_mixed(experiment):
         attack.run(experiment("attack.recipes=[bertattack]", "attack.candidates=2"))
 
 
-@pytest.mark.parametrize("line, message", [("{broken\n", "line 1"), ('{"index": 77}\n', "other examples")])
-def test_broken_results_are_one_clear_error(experiment, line, message):
+def rewritten(change):
+    """The text of results.jsonl with its records changed."""
+
+    def damage(text):
+        lines = [json.loads(line) for line in text.splitlines()]
+        change(lines)
+        return "".join(json.dumps(line) + "\n" for line in lines)
+
+    return damage
+
+
+BROKEN_RESULTS = [
+    (lambda text: "{broken\n" + text, "line 1: not valid JSON"),
+    (rewritten(lambda lines: lines[1].update(index=77)), "line 2: .*other examples"),
+    (rewritten(lambda lines: lines[2].update(outcome="crashed")), "line 3: outcome must be .*, not 'crashed'"),
+    (rewritten(lambda lines: lines[2].update(queries=-3)), "line 3: queries must be .*, not -3"),
+    (rewritten(lambda lines: lines[0].update(perturbed_score=float("nan"))), "line 1: perturbed_score .*, not nan"),
+    (rewritten(lambda lines: lines[3].pop("label")), "line 4: label is missing"),
+    (rewritten(lambda lines: lines.insert(1, lines[0])), "line 2: example .* stands in line 1 already"),
+    (rewritten(lambda lines: lines[1]["original"].update(sentence="other")), "line 2: original of example"),
+]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("damage, message", BROKEN_RESULTS)
+def test_broken_results_are_one_clear_error(experiment, damage, message, finished):
     run_dir = experiment("attack.recipes=[textbugger]")
     attack.run(run_dir)
     folder = run_dir.attack(1, "finetune") / "textbugger"
-    (folder / "manifest.json").unlink()
-    (folder / "results.jsonl").write_text(line)
-    with pytest.raises(UserError, match=message):
+    results = folder / "results.jsonl"
+    results.write_text(damage(results.read_text()))
+    if not finished:
+        (folder / "manifest.json").unlink()
+    with pytest.raises(UserError, match=f"results.jsonl, {message}.*delete"):
+        attack.run(run_dir)
+    if finished:
+        with pytest.raises(UserError, match=f"results.jsonl, {message}.*delete"):
+            transfer.run(run_dir)
+
+
+@pytest.mark.parametrize("left", [0, 2])
+def test_a_finished_attack_without_its_lines_is_refused(experiment, left):
+    run_dir = experiment("attack.recipes=[textbugger]")
+    attack.run(run_dir)
+    results = run_dir.attack(1, "finetune") / "textbugger" / "results.jsonl"
+    write_lines(results, read_lines(results)[:left])
+    if not left:
+        results.unlink()
+    for again in (attack.run, transfer.run):
+        with pytest.raises(UserError, match=f"results.jsonl: holds {left} of 4 examples .*delete .*textbugger to redo"):
+            again(run_dir)
+
+
+def test_a_model_made_again_is_refused_wherever_its_lines_are_read(experiment):
+    """After the attack and in the middle of it; the two hashes are told."""
+    run_dir = experiment("attack.recipes=[textbugger]")
+    attack.run(run_dir)
+    model, folder = run_dir.model(1, "finetune"), run_dir.attack(1, "finetune")
+    old = file_hash(model)
+    assert read_json(folder / "textbugger" / "begun.json")["inputs"]["model"] == old
+    tiny_bert(model, seed=5)
+    told = rf"inputs.model: {old[:40]}, now {file_hash(model)[:40]}"
+    with pytest.raises(UserError, match=f"finetune/clean was made with other settings .{told}"):
+        attack.run(run_dir)
+    with pytest.raises(UserError, match=f"textbugger was made with other settings .{told}"):
+        transfer.run(run_dir)
+    (folder / "clean" / "manifest.json").unlink()
+    (folder / "textbugger" / "manifest.json").unlink()
+    workers.load_victim.cache_clear()
+    with pytest.raises(UserError, match=f"textbugger was begun with other settings .{told}"):
         attack.run(run_dir)
 
 
-def test_a_second_process_is_refused(experiment):
+@pytest.mark.parametrize("swapped_in", ["attack_example", "logits_of"])
+def test_a_model_made_again_during_an_attack_ends_in_no_results(experiment, monkeypatch, swapped_in):
+    run_dir = experiment("attack.recipes=[textbugger]")
+    real = getattr(attack, swapped_in)
+
+    def meanwhile(*arguments):
+        tiny_bert(run_dir.model(1, "finetune"), seed=5)
+        return real(*arguments)
+
+    monkeypatch.setattr(attack, swapped_in, meanwhile)
+    with pytest.raises(UserError, match="was begun with other settings .inputs.model: .*, now .*delete that folder"):
+        attack.run(run_dir)
+    stage = "textbugger" if swapped_in == "attack_example" else "clean"
+    assert not (run_dir.attack(1, "finetune") / stage / "manifest.json").exists()
+
+
+BROKEN_SUMMARIES = [
+    {"columns": None}, {"columns": []}, {"columns": "sentence"}, {"columns": [1]}, {"columns": {"sentence": 1}},
+    {"columns": ["sentence", "sentence"]}, {"attacked": None}, {"attacked": []}, {"attacked": ["other"]},
+    {"labels": None}, {"labels": [0, 1]}, {"splits": None}, {"splits": []},
+]
+
+
+@pytest.mark.parametrize("change", BROKEN_SUMMARIES)
+def test_a_broken_summary_is_one_clear_error(experiment, change):
+    run_dir = experiment()
+    write_json(run_dir.data / "summary.json", {**read_json(run_dir.data / "summary.json"), **change})
+    for command in (attack.run, shards.merge, transfer.run):
+        with pytest.raises(UserError, match=r"summary\.json: .*; delete .*/data and run prepare again"):
+            command(run_dir)
+
+
+@pytest.mark.parametrize("damage", [lambda text: text.replace("gripping", "griping"), lambda text: text + text])
+def test_a_test_set_that_prepare_did_not_leave_is_refused(experiment, damage):
+    run_dir = experiment()
+    run_dir.split("test").write_text(damage(run_dir.split("test").read_text()))
+    with pytest.raises(UserError, match="test.jsonl was changed after prepare; delete"):
+        attack.run(run_dir)
+
+
+@pytest.mark.parametrize("results", [{}, {"accuracy": None}, {"accuracy": "0.5"}, {"accuracy": float("nan")}])
+def test_a_manifest_without_its_figure_is_one_clear_error(experiment, results):
+    run_dir = experiment("attack.recipes=[textbugger]")
+    attack.run(run_dir)
+    manifest = run_dir.attack(1, "finetune") / "clean" / "manifest.json"
+    write_json(manifest, {**read_json(manifest), "results": results})
+    with pytest.raises(UserError, match="clean/manifest.json: states no number accuracy; delete .*/clean to redo"):
+        attack.run(run_dir)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from configs.run_dir import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_with_the_owner_and_a_dead_owner_stands_in_nobodys_way(experiment):
+    run_dir = experiment("attack.recipes=[textbugger]")
+    lock = run_dir.root / ".attack.lock"
+    command = [sys.executable, "-c", HOLDER, str(lock)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout.readline() == "held\n"
+        for refused in (attack.run, shards.merge):
+            with pytest.raises(UserError, match=rf"in use by process {owner.pid} of .*, started \d{{4}}-\d\d-\d\d"):
+                refused(run_dir)
+        owner.kill()
+    assert f"process {owner.pid} of" in lock.read_text()
+    attack.run(run_dir)
+    assert f"process {os.getpid()} of" in lock.read_text() and len(results(run_dir, "textbugger")) == 4
+
+
+def test_an_owner_that_has_not_written_who_it_is_holds_the_lock_too(experiment):
     run_dir = experiment()
     with open(run_dir.root / ".attack.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process"):
+        with pytest.raises(UserError, match="in use by another process; wait"):
             attack.run(run_dir)
 
 
@@ -180,10 +327,14 @@ def test_a_masked_model_that_was_never_made_stops_the_run(experiment, monkeypatc
         attack.run(run_dir)
 
 
-@pytest.mark.parametrize("example", [{"sentence": "fine"}, {"text": "fine", "label": 1}, {"sentence": 3, "label": 1}])
+@pytest.mark.parametrize("example", [
+    {"sentence": "fine"}, {"text": "fine", "label": 1}, {"sentence": 3, "label": 1}, {"sentence": "fine", "label": -1},
+    {"sentence": "fine", "label": 2},
+])
 def test_a_broken_test_set_is_one_clear_error(experiment, example):
     run_dir = experiment()
     write_lines(run_dir.split("test"), [{"sentence": "fine", "label": 1}, example])
+    write_summary(run_dir)
     with pytest.raises(UserError, match="test.jsonl, line 2"):
         attack.run(run_dir)
 
@@ -293,7 +444,11 @@ def test_transfer_replays_every_text_on_every_model(experiment):
     tiny_bert(run_dir.model(1, "freelb"), seed=7)
     attack.run(run_dir)
     transfer.run(run_dir)
-    rows = {(row["source"], row["target"]): row for row in read_json(run_dir.root / "transfer.json")["rows"]}
+    transferred = read_json(run_dir.root / "transfer.json")
+    assert transferred["models"] == [
+        {"seed": 1, "model": name, "sha256": file_hash(run_dir.model(1, name))} for name in ("finetune", "freelb")
+    ]
+    rows = {(row["source"], row["target"]): row for row in transferred["rows"]}
     assert set(rows) == {(a, b) for a in ("finetune", "freelb") for b in ("finetune", "freelb")}
     for name in ("finetune", "freelb"):
         records = read_lines(run_dir.attack(1, name) / "textbugger" / "results.jsonl")

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from test_attack import SENTENCES, Here
+from test_attack import BROKEN_SUMMARIES, SENTENCES, Here, write_summary
 from test_victim import tiny_bert
 
 from configs import schema
+from configs.errors import UserError
 from configs.run_dir import RunDir, read_json, write_json, write_lines
 from torch_eval import choose, workers
 
@@ -16,7 +17,7 @@ def experiment(tmp_path, monkeypatch):
         run_dir = RunDir(schema.load("tiny", ["choice.examples=4", "choice.recipe=textbugger", *overrides]), tmp_path)
         for split in ("dev", "test"):
             write_lines(run_dir.split(split), [{"sentence": s, "label": i % 2} for i, s in enumerate(SENTENCES)])
-        write_json(run_dir.data / "summary.json", {"columns": ["sentence"], "labels": [], "attacked": ["sentence"]})
+        write_summary(run_dir)
         for seed in run_dir.config.seeds:
             for number, candidate in enumerate(run_dir.candidates()):
                 if not run_dir.model(seed, candidate.model).is_dir():
@@ -49,6 +50,22 @@ def test_the_most_robust_on_dev_is_chosen(experiment, capsys):
     capsys.readouterr()
     choose.run(run_dir)
     assert capsys.readouterr().out.count("already done") == 8 and read_json(run_dir.choice) == choice
+
+
+@pytest.mark.parametrize("change", BROKEN_SUMMARIES)
+def test_a_broken_summary_is_one_clear_error(experiment, change):
+    run_dir = experiment("sparsities=[0.3,0.5]")
+    write_json(run_dir.data / "summary.json", {**read_json(run_dir.data / "summary.json"), **change})
+    with pytest.raises(UserError, match=r"summary\.json: .*; delete .*/data and run prepare again"):
+        choose.run(run_dir)
+
+
+def test_a_candidate_attacked_before_it_was_made_again_is_refused(experiment):
+    run_dir = experiment("sparsities=[0.3,0.5]")
+    choose.run(run_dir)
+    tiny_bert(run_dir.model(1, "robust-0.50"), seed=99)
+    with pytest.raises(UserError, match="choice/robust-0.50 was made with other settings .inputs.model: .*, now "):
+        choose.run(run_dir)
 
 
 def test_one_candidate_is_chosen_unseen(experiment, monkeypatch):

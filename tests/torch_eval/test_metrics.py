@@ -84,6 +84,12 @@ def test_nothing_attacked_gives_no_figure():
     assert found.suc.value is found.queries.value is None
 
 
+def test_aua_alone_is_that_of_the_summary():
+    outcomes = ("success", "failure", "timeout", "skipped", "failure", "failure", "success")
+    some = [record(outcome) for outcome in outcomes]
+    assert metrics.aua(some) == metrics.summarise(some).aua.value == 3 / 7
+
+
 def test_unknown_outcome_is_refused():
     with pytest.raises(ValueError, match="crashed"):
         metrics.summarise([record("crashed")])

@@ -1,0 +1,112 @@
+"""The lines that an attack leaves in `results.jsonl`, read with every value checked.
+
+A line is one example, as `workers.attack_example` returns it. Tables, pairings and pictures count on these values, so
+one that an attack cannot have written is an error that names its line, never another result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Sequence
+
+from configs.errors import UserError
+from configs.run_dir import read_lines
+from torch_eval.metrics import OUTCOMES
+
+
+MOST = 2**53  # of what a count or a time can be: below it every whole number is a float too
+
+
+def count(value) -> bool:
+    return type(value) is int and 0 <= value < MOST
+
+
+def share(value) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def seconds(value) -> bool:
+    return type(value) in (int, float) and 0 <= value < MOST
+
+
+def texts(value) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(text, str) for text in value.values())
+
+
+def outcome(value) -> bool:
+    return isinstance(value, str) and value in OUTCOMES
+
+
+FIELDS = {
+    "index": (count, "a whole number from 0 on"),
+    "label": (count, "a whole number from 0 on"),
+    "outcome": (outcome, f"one of {', '.join(OUTCOMES)}"),
+    "queries": (count, "a whole number from 0 on"),
+    "original": (texts, "the text of each column"),
+    "perturbed": (texts, "the text of each column"),
+    "original_prediction": (count, "a whole number from 0 on"),
+    "perturbed_prediction": (count, "a whole number from 0 on"),
+    "original_score": (share, "a number from 0 to 1"),
+    "perturbed_score": (share, "a number from 0 to 1"),
+    "words_changed": (count, "a whole number from 0 on"),
+    "words": (count, "a whole number from 0 on"),
+    "seconds": (seconds, "a number from 0 on"),
+    "processor_seconds": (seconds, "a number from 0 on"),
+}
+OPTIONAL = ("seconds", "processor_seconds")  # decide no figure
+# Whether the prediction is right before and after. A timeout may end before either is known.
+RIGHT = {"success": (True, False), "failure": (True, True), "skipped": (False, None)}
+
+
+def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
+    """Records of one attack; without the torn last line that a killed writer leaves.
+
+    `expected` holds what is known beforehand (`index`, `label`, `original`) of each example, in order; the records
+    must be a beginning of it. Without it every example may stand in the file once.
+
+    Raises `UserError` naming the file, the line and what is wrong with it.
+    """
+    records, lines = read_lines(path), {}
+    for number, record in enumerate(records, 1):
+        wrong = fault(record)
+        if not wrong and record["index"] in lines:
+            wrong = f"example {record['index']} stands in line {lines[record['index']]} already"
+        if not wrong and expected is not None:
+            wrong = misplaced(record, expected[number - 1] if number <= len(expected) else None)
+        if wrong:
+            raise UserError(f"{path}, line {number}: {wrong}; delete {path.parent} to redo the attack")
+        lines[record["index"]] = number
+    return records
+
+
+def fault(record: dict) -> str | None:
+    """What is wrong with a record by itself."""
+    for name, (fits, what) in FIELDS.items():
+        if name not in record:
+            if name in OPTIONAL:
+                continue
+            return f"{name} is missing"
+        if not fits(record[name]):
+            return f"{name} must be {what}, not {short(record[name])}"
+    if record["original"].keys() != record["perturbed"].keys():
+        return "original and perturbed have other columns"
+    found = [record[f"{when}_prediction"] == record["label"] for when in ("original", "perturbed")]
+    for told, right in zip(RIGHT.get(record["outcome"], ()), found):
+        if told not in (None, right):
+            return f"a {record['outcome']} with label {record['label']} cannot have its predictions"
+    return None
+
+
+def misplaced(record: dict, expected: dict | None) -> str | None:
+    """Why a record cannot stand where another example is expected, or none."""
+    if expected is None:
+        return f"holds example {record['index']}, one more than this run attacks: other examples than this run's"
+    if record["index"] != expected["index"]:
+        return f"holds example {record['index']}, not {expected['index']}: other examples than this run's"
+    differs = [key for key in expected if record[key] != expected[key]]
+    return f"{differs[0]} of example {record['index']} is another than in the data" if differs else None
+
+
+def short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:39] + "…"
