@@ -68,14 +68,14 @@ def _example(run: Run, by_model: dict, index: int, model: str) -> Example:
     facts = (
         f"label {run.label(record['label'])}; {run.label(record['original_prediction'])} before (its probability "
         f"of the true label {record['original_score']:.2f}), {run.label(record['perturbed_prediction'])} after "
-        f"({record['perturbed_score']:.2f}); {record['queries']} queries; "
+        f"({record['perturbed_score']:.2f}); queries: {record['queries']}; "
         f"{record['words_changed']} of {record['words']} words changed"
     )
     texts.append((f"{run.title(model)}, fooled", [(facts, False)]))
     rivals: dict[str, list[str]] = {}
     for other, records in by_model.items():
         if other != model and index in records:
-            told = f"{run.title(other)} ({records[index]['queries']} queries)"
+            told = f"{run.title(other)} (queries: {records[index]['queries']})"
             rivals.setdefault(records[index]["outcome"], []).append(told)
     texts += [(SAYS[outcome], [(", ".join(names), False)]) for outcome, names in rivals.items()]
     return Example(f"Test sentence {index}", texts)

@@ -6,12 +6,13 @@ escaped. Sentences of a data set therefore can't become markup.
 
 from __future__ import annotations
 
-import base64
 import difflib
 import html
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from torch_eval import figures
 
 STYLE = Path(__file__).with_name("report.css")
 
@@ -101,7 +102,8 @@ def to_html(title: str, blocks: list) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n"
+        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}{figures.style_sheet()}"
+        f"</style>\n</head>\n"
         f"<body>\n<nav>{' '.join(links)}</nav>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
@@ -172,12 +174,8 @@ def _html_cell(cell: Cell, column: int) -> str:
 
 
 def _html_picture(picture: Picture) -> str:
-    data = base64.b64encode(picture.path.read_bytes()).decode()
-    alt = html.escape(picture.caption.replace("**", "").replace("`", ""))
-    return (
-        f'<figure><img alt="{alt}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{_inline(picture.caption)}</figcaption></figure>"
-    )
+    drawn = figures.on_page(picture.path, picture.caption.replace("**", "").replace("`", ""))
+    return f"<figure>{drawn}<figcaption>{_inline(picture.caption)}</figcaption></figure>"
 
 
 def _html_example(example: Example) -> str:

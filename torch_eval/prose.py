@@ -22,14 +22,16 @@ METHOD_NOTES = {
     "robust_no_structure": "all weights; those outside the ticket started at random",
     "robust_no_structure_long": "the same, trained for longer",
 }
+MEASURED = (
+    "**Clean**: accuracy on unchanged sentences, on the whole test set and on the sample that is attacked.",
+    "**Aua** (accuracy under attack): share of the sample still classified correctly after the attack.",
+    "**Suc**: share of the attacked sentences (those classified correctly at first) that turned into errors.",
+    "**#Query**: how often the attack had to ask the model about one sentence, on average.",
+)
 MEANING = (
-    "**Clean**: accuracy on unchanged sentences, on the whole test set and on the sample that is attacked. **Aua** "
-    "(accuracy under attack): share of the sample still classified correctly after the attack. **Suc**: share of "
-    "the attacked sentences (those classified correctly at first) that the attack turned into errors. **#Query**: "
-    "how often the attack had to ask the model about one sentence, on average. A robust model has high Clean, Aua "
-    "and #Query and a low Suc. The best value of a column is bold. Several seeds: the mean, and after ± the "
-    "standard deviation; the 95% intervals (Wilson's for shares, bootstrap for #Query) are each seed's own. "
-    "Percentages behind a method's name are the share of weights pruned."
+    "A robust model has high Clean, Aua and #Query and a low Suc. The best value of a column is bold. Several seeds: "
+    "the mean, and after ± the standard deviation; the 95% intervals (Wilson's for shares, bootstrap for #Query) are "
+    "each seed's own. Percentages behind a method's name are the share of weights pruned."
 )
 PACKAGED = (
     "**Not comparable with the paper's figures:** {}. These attacks use **packaged** resources (synonyms, sentence "

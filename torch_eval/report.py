@@ -2,7 +2,7 @@
 
 Reads runs/<experiment>/ of every named configuration (a file such as runs/sst2/config.yaml is one as well) and writes
 into its report/, or for several into runs/report/: report.html (one self-contained file), report.md, results.json,
-results.csv, figures/*.png and *.pdf. What has no result yet is shown as missing, with the command that makes it.
+results.csv, figures/*.png, *.pdf and *.svg. What has no result yet is shown as missing, with the command that makes it.
 Neither torch nor TextAttack is loaded.
 """
 
@@ -19,7 +19,7 @@ from configs.methods import METHODS
 from torch_eval import prose, sections, tables
 from torch_eval.examples import examples
 from torch_eval.page import Bullets, Cell, Details, Heading, Table, Text, to_html, to_markdown
-from torch_eval.results import MEASURES, RECIPES, Run
+from torch_eval.results import CLEAN, MEASURES, RECIPES, Run
 from torch_eval.tickets import tickets
 
 
@@ -58,7 +58,7 @@ def introduction(runs: list[Run]) -> list:
 
 
 def results(runs: list[Run]) -> list:
-    blocks = [Heading("Results"), Text(prose.MEANING)]
+    blocks = [Heading("Results"), Bullets(list(prose.MEASURED)), Text(prose.MEANING)]
     packaged = [f"{run.task} ({run.name})" for run in runs if run.config.attack.resources == "packaged"]
     if packaged:
         blocks.append(Text(prose.PACKAGED.format(", ".join(packaged)), note=True))
@@ -123,10 +123,12 @@ def missing(runs: list[Run]) -> list:
         wanted: dict[str, list[str]] = {}
         for step in run.missing():
             seed = f" (seed {step.seed})" if step.seed is not None and len(run.config.seeds) > 1 else ""
-            wanted.setdefault(step.command, []).append(step.title.removeprefix("attack ") + seed)
+            # `retrain lth-0.30` is lth-0.30: the command names the stage.
+            wanted.setdefault(step.command, []).append((step.title.partition(" ")[2] or step.title) + seed)
         if wanted:
-            items = [f"`{line}` for {_listed(titles)}" for line, titles in wanted.items()]
-            blocks += [Text(f"{run.name} is not finished. In this order:", note=True), Bullets(items)]
+            items = [f"`{line}`: {_listed(titles)}" for line, titles in wanted.items()]
+            told = f"{run.name} is not finished. These commands, in this order, make what is missing:"
+            blocks += [Text(told, note=True), Bullets(items)]
         blocks += [
             Text(f"{run.name}: {name} was left out: {reason}", note=True) for name, reason in run.left_out().items()
         ]
@@ -250,15 +252,8 @@ def numbers(run: Run) -> dict:
     rows = []
     for seed in run.config.seeds:
         for model in run.paths.victims(seed):
-            clean = next(
-                (
-                    step.manifest["results"]
-                    for step in run.steps
-                    if step.seed == seed and step.title == f"attack {model} clean" and step.manifest
-                ),
-                None,
-            )
-            attacks = {}
+            score, attacks = run.scores.get((seed, model, CLEAN)), {}
+            clean = {**score.manifest["results"], "way": score.way, "stale": list(score.stale)} if score else None
             for recipe in run.recipes:
                 score = run.scores.get((seed, model, recipe))
                 attacks[recipe] = (
@@ -304,7 +299,8 @@ def as_csv(found: list[dict]) -> str:
         for row in run["models"]:
             start = [run["experiment"], run["config"]["task"], row["seed"], row["model"], row["method"]]
             clean = row["clean"] or {}
-            writer.writerow([*start, "none", "clean", clean.get("accuracy", ""), "", "", clean.get("n", ""), "", ""])
+            accuracy, n, way = (clean.get(key, "") for key in ("accuracy", "n", "way"))
+            writer.writerow([*start, "none", "clean", accuracy, "", "", n, "", way])
             for recipe, summary in row["attacks"].items():
                 for measure in ("clean", *MEASURES):
                     three = [summary[measure][key] for key in ("value", "low", "high")] if summary else [""] * 3

@@ -1,7 +1,8 @@
 """What a run directory holds at the moment: scores of the attacked models, what is missing, what is stale.
 
-Results of one attack are compared only if they were made in the same *way*: the same settings, test sentences and
-versions. Ways are numbered for each attack, 0 being the one that fits the configuration (or has most results).
+Results of one attack, and accuracies on the test set, are compared only if they were made in the same *way*: the same
+settings, test sentences and versions. Ways are numbered for each, 0 being the one that fits the configuration (or has
+most results).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 import json
 import shlex
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from configs.errors import UserError
 from configs.methods import METHODS, of_kind
 from configs.plan import HALVES, jobs
 from torch_eval import metrics
+from torch_eval import records as attack_records
 
 # The paper's attacks in its order, then the others.
 RECIPES = {
@@ -35,13 +38,14 @@ TASKS = {
     "qqp": "QQP",
     "snippets": "Rotten Tomatoes snippets",
 }
+CLEAN = "clean"  # stands where an attack's name does: unchanged sentences, the whole test set
 MEASURES = {"aua": "Aua%", "suc": "Suc%", "queries": "#Query"}
 
 
 @dataclass
 class Score:
-    """Results of one attack on one model. `way` numbers how it was made; `stale` lists what differs from the
-    configuration now."""
+    """Results of one attack on one model, or its accuracy on the test set. `way` numbers how it was made; `stale` lists
+    what differs from the configuration now."""
 
     directory: Path
     manifest: dict
@@ -50,7 +54,7 @@ class Score:
 
     @functools.cached_property
     def signature(self) -> dict:
-        """How the attack was made, model and seed apart. A temperature fitted on dev is each model's own."""
+        """How the result was made, model and seed apart. A temperature fitted on dev is each model's own."""
         settings = {k: v for k, v in self.manifest.get("settings", {}).items() if k not in ("seed", "shard")}
         fitted = (read(self.directory.parent / "calibration" / "manifest.json") or {}).get("results") or {}
         if fitted and settings.get("temperature") == fitted.get("temperature"):
@@ -60,7 +64,8 @@ class Score:
 
     @functools.cached_property
     def records(self) -> list[dict]:
-        return lines(self.directory / "results.jsonl")
+        path = self.directory / "results.jsonl"
+        return attack_records.read(path) if path.is_file() else []
 
     @functools.cached_property
     def summary(self) -> metrics.Metrics:
@@ -69,6 +74,12 @@ class Score:
         if "aua" not in found:
             return metrics.summarise(self.records)
         return metrics.Metrics(**{k: metrics.Estimate(**v) if isinstance(v, dict) else v for k, v in found.items()})
+
+    @functools.cached_property
+    def accuracy(self) -> metrics.Estimate:
+        """On the whole test set; of `CLEAN` alone."""
+        found = self.manifest["results"]
+        return metrics.wilson(round(found["accuracy"] * found["n"]), found["n"])
 
 
 @dataclass(frozen=True)
@@ -115,21 +126,21 @@ class Run:
     # --- what there is ---------------------------------------------------------------------------------------
 
     def _scores(self) -> dict[tuple[int, str, str], Score]:
-        """(seed, model, recipe) to what is whole, snapshots of trainings included."""
+        """(seed, model, recipe or `CLEAN`) to what is whole, snapshots of trainings included."""
         scores = {}
         for seed in self.config.seeds:
             for model in self.paths.victims(seed):
-                for recipe in self.recipes:
+                for recipe in (CLEAN, *self.recipes):
                     folder = self.paths.attack(seed, model) / recipe
                     manifest = read(folder / "manifest.json")
                     if manifest:
                         scores[seed, model, recipe] = Score(folder, manifest, stale=self._stale(seed, model, manifest))
-        for recipe in self.recipes:
+        for recipe in (CLEAN, *self.recipes):
             _number_ways([score for key, score in scores.items() if key[2] == recipe])
         return scores
 
     def _stale(self, seed: int, model: str, manifest: dict) -> tuple[str, ...]:
-        """What an attack, or a clean accuracy, was made with and is otherwise now."""
+        """What a result was made with and is otherwise now."""
         changed = unlike(manifest.get("settings", {}), self._expected(seed, "attack"))
         return (*self._changed_inputs(seed, model, manifest), *changed)
 
@@ -137,12 +148,9 @@ class Run:
         """An attacked model or test set that is another one by now."""
         inputs = manifest.get("inputs") or {}
         test = ((self.data.get("splits") or {}).get("test") or {}).get("sha256")
-        trained = ((read(self.paths.stage(seed, model) / "manifest.json") or {}).get("results") or {}).get(
-            "model_sha256"
-        )
         found = [
-            f"{name}: was made again since"
-            for name, now in (("model", trained), ("test", test))
+            f"{name}: was made again since, {inputs[name][:8]} is {now[:8]} now"
+            for name, now in (("model", self.trained(seed, model)), ("test", test))
             if now and inputs.get(name, now) != now
         ]
         indices = manifest.get("settings", {}).get("indices")
@@ -150,6 +158,11 @@ class Run:
         if indices is not None and len(indices) != min(count, self.config.attack.examples):
             found.append(f"examples: {len(indices)}, now {min(count, self.config.attack.examples)}")
         return found
+
+    def trained(self, seed: int, model: str) -> str | None:
+        """Hash of a model as its training left it, if that is finished."""
+        manifest = read(self.paths.stage(seed, model) / "manifest.json") or {}
+        return (manifest.get("results") or {}).get("model_sha256")
 
     def _expected(self, seed: int | None, stage: str) -> dict:
         """What a manifest's settings would be under the configuration now, and more that no stage writes."""
@@ -189,10 +202,9 @@ class Run:
         steps = []
         for seed in self.config.seeds:
             for model in self.paths.victims(seed):
-                for recipe in ("clean", *self.recipes):
-                    folder = self.paths.attack(seed, model) / recipe
-                    manifest, score = read(folder / "manifest.json"), self.scores.get((seed, model, recipe))
-                    stale = score.stale if score else self._stale(seed, model, manifest) if manifest else ()
+                for recipe in (CLEAN, *self.recipes):
+                    folder, score = self.paths.attack(seed, model) / recipe, self.scores.get((seed, model, recipe))
+                    manifest, stale = (score.manifest, score.stale) if score else (None, ())
                     title = f"attack {model} {recipe}"
                     steps.append(Step(title, seed, self.command("attack"), folder, manifest, stale))
         return steps
@@ -221,32 +233,26 @@ class Run:
     def difference(self, way: int) -> str:
         """What sets a way apart from the first one, attack by attack."""
         told = []
-        for recipe in self.recipes:
+        for recipe in (CLEAN, *self.recipes):
             found = {s.way: s.signature for key, s in self.scores.items() if key[2] == recipe}
             if way in found:
-                told.append(f"{RECIPES[recipe]}: {'; '.join(_differences(found[0], found[way])[:4])}")
+                name = RECIPES.get(recipe, "Clean")
+                told.append(f"{name}: {'; '.join(_differences(found[0], found[way])[:4])}")
         return ". ".join(told)
 
-    def clean(self, model: str) -> Value:
+    def clean(self, model: str, way: int = 0) -> Value:
         """Accuracy on the whole test set."""
-        found = []
-        for seed in self.config.seeds:
-            results = (read(self.paths.attack(seed, model) / "clean" / "manifest.json") or {}).get("results")
-            found.append(
-                (seed, metrics.wilson(round(results["accuracy"] * results["n"]), results["n"])) if results else None
-            )
-        return Value(found, 100)
-
-    def clean_is_stale(self, model: str) -> bool:
-        return any(step.stale for step in self.steps if step.title == f"attack {model} clean")
+        return Value([(seed, score.accuracy) for seed, score in self.made(model, CLEAN, way)], self.config.seeds, 100)
 
     def value(self, model: str, recipe: str, measure: str, way: int = 0) -> Value:
         """`measure` is aua, suc, queries, or clean: the accuracy on the attacked sample."""
-        found = []
-        for seed in self.config.seeds:
-            score = self.scores.get((seed, model, recipe))
-            found.append((seed, getattr(score.summary, measure)) if score and score.way == way else None)
-        return Value(found, 1 if measure == "queries" else 100)
+        found = [(seed, getattr(score.summary, measure)) for seed, score in self.made(model, recipe, way)]
+        return Value(found, self.config.seeds, 1 if measure == "queries" else 100)
+
+    def made(self, model: str, recipe: str, way: int) -> list[tuple[int, Score]]:
+        """Seeds and their scores, of those that were made in a way."""
+        scores = [(seed, self.scores.get((seed, model, recipe))) for seed in self.config.seeds]
+        return [(seed, score) for seed, score in scores if score and score.way == way]
 
     def pick(self, method: str) -> str | None:
         """The model of a method that the tables show: the chosen sparsity's."""
@@ -271,15 +277,13 @@ class Run:
 class Value:
     """A measure over seeds, in the unit of the tables (per cent, or queries).
 
-    `found` holds (seed, estimate) for each asked seed, None where there is no result.
+    `found` holds (seed, estimate) of those of the `asked` seeds that have a result.
     """
 
-    def __init__(self, found: list[tuple[int, metrics.Estimate] | None], scale: float = 1.0):
-        self.asked = len(found)
+    def __init__(self, found: list[tuple[int, metrics.Estimate]], asked: Sequence[int] = (), scale: float = 1.0):
+        self.asked = len(asked)
         self.seeds = [
-            (seed, *(scale * x for x in (e.value, e.low, e.high)))
-            for seed, e in filter(None, found)
-            if e.value is not None
+            (seed, *(scale * x for x in (e.value, e.low, e.high))) for seed, e in found if e.value is not None
         ]
         self.values = [value for _, value, _, _ in self.seeds]
 

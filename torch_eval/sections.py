@@ -17,6 +17,7 @@ from torch_eval.tables import sample_clean
 
 # Methods of Figure 4.
 PROGRESS = ("finetune", "freelb", "lth", "robust")
+MOST_CURVES = 6  # in one picture of training
 
 
 def file_name(*parts) -> str:
@@ -33,7 +34,8 @@ def names_of(methods) -> dict[str, str]:
 
 def spans(run: Run) -> str:
     """What the bars and bands of a picture mean."""
-    return "one standard deviation over seeds" if len(run.config.seeds) > 1 else "the 95% interval"
+    alone = "the 95% interval"
+    return f"one standard deviation over seeds, or {alone} of a lone one" if len(run.config.seeds) > 1 else alone
 
 
 def band(value) -> figures.Band:
@@ -154,7 +156,11 @@ def transfer(runs: list[Run], folder: Path) -> list:
     """Adversarial texts made on one model (rows), given to the others (columns); means over seeds."""
     blocks = []
     for run in runs:
-        rows = (read(run.paths.root / "transfer.json") or {}).get("rows", [])
+        rows, changed = transferred(run)
+        if changed:
+            names = ", ".join(f"{model} (seed {seed})" for seed, model in sorted(changed))
+            command = f"`{run.command('attack').replace(' attack ', ' transfer ')}` makes it again"
+            blocks.append(Text(f"Transfer is left out for what was trained again since: {names}; {command}.", note=True))
         models = [model for method in run.config.methods if (model := run.pick(method))]
         for recipe in run.recipes:
             grid = np.full((len(models), len(models)), np.nan)
@@ -185,6 +191,15 @@ def transfer(runs: list[Run], folder: Path) -> list:
                     )
                 )
     return [Heading("Transfer of adversarial texts"), *blocks] if blocks else []
+
+
+def transferred(run: Run) -> tuple[list[dict], set[tuple[int, str]]]:
+    """Rows of `transfer.json`, but those of (seed, model) that are others by now, which come second."""
+    found = read(run.paths.root / "transfer.json") or {}
+    models = {(m["seed"], m["model"]): m["sha256"] for m in found.get("models", [])}
+    changed = {key for key, then in models.items() if run.trained(*key) not in (None, then)}
+    rows = found.get("rows", [])
+    return [r for r in rows if not changed & {(r["seed"], r["source"]), (r["seed"], r["target"])}], changed
 
 
 def kept(run: Run, model: str) -> list[tuple[float, str]]:
@@ -261,14 +276,13 @@ def training(runs: list[Run], folder: Path) -> list:
     for run in runs:
         seed = run.config.seeds[0]
         models = [model for method in run.config.methods if (model := run.pick(method))]
-        curves = {run.title(m): lines(run.paths.stage(seed, m) / "metrics.jsonl") for m in models}
-        curves = {name: records for name, records in curves.items() if records}
+        curves = [(model, lines(run.paths.stage(seed, model) / "metrics.jsonl")) for model in models]
+        curves = [(run.title(model), (run.models[model], records)) for model, records in curves if records]
         # More than a picture can hold apart go into the next one.
-        for part in range(0, len(curves), len(figures.CYCLE)):
-            some = dict(list(curves.items())[part : part + len(figures.CYCLE)])
-            path = folder / file_name("training", run.name, part // len(figures.CYCLE) + 1)
+        for number, part in enumerate(range(0, len(curves), MOST_CURVES), 1):
+            some, path = dict(curves[part : part + MOST_CURVES]), folder / file_name("training", run.name, number)
             figures.training_curves(some, path)
-            ends = {name: [r["dev_accuracy"] for r in records if "dev_accuracy" in r] for name, records in some.items()}
+            ends = {name: [r["dev_accuracy"] for r in of if "dev_accuracy" in r] for name, (_, of) in some.items()}
             told = ", ".join(f"{name} {percent(values[-1])}" for name, values in ends.items() if values)
             blocks.append(
                 Picture(path, f"{run.task}, seed {seed}. Dev accuracy at the end: {told or 'not measured yet'}.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from configs.methods import METHODS
 from torch_eval import metrics
 from torch_eval.page import Bullets, Cell, Heading, Table, Text
-from torch_eval.results import MEASURES, RECIPES, Run, Value, lines, read, sparsity_of
+from torch_eval.results import CLEAN, MEASURES, RECIPES, Run, Value, lines, read, sparsity_of
 
 PUBLISHED = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
 TABLE2 = ("qnli", "mnli", "qqp")
@@ -20,6 +20,7 @@ ABLATIONS = {
     4: ("robust", "robust_no_initialization", "robust_no_structure", "robust_no_structure_long"),
 }
 RIVALS = ("finetune", "finetune_long", "freelb", "random")
+NONE = "–"  # a cell that has no result, and needs none
 DIFFERENT = "†"  # marks published figures of another setting than the run's
 
 
@@ -114,29 +115,43 @@ def cell(value: Value, reference: str = "", digits: int = 1) -> Cell:
     )
 
 
-def clean_cell(run: Run, model: str, tables: tuple[int, ...]) -> Cell:
+def clean_cell(run: Run, model: str, tables: tuple[int, ...], way: int = 0) -> Cell:
     """Accuracy on the whole test set."""
-    result = cell(run.clean(model), published(run, model, None, "clean", tables))
-    if run.clean_is_stale(model):
-        result.small = f"{result.small}\nstale".strip()
-    return result
+    value = run.clean(model, way)
+    if way and not value:
+        return Cell(NONE)
+    result = cell(value, published(run, model, None, "clean", tables))
+    return with_small(result, "stale" if is_stale(run, model, CLEAN, way) else "")
 
 
 def measured(run: Run, model: str, recipe: str, measure: str, way: int, tables=(1, 2)) -> Cell:
     """One attack measure. A missing one says how far it got; one made under other settings is marked stale."""
     if recipe not in run.recipes:
         return Cell("not asked")
-    result = cell(run.value(model, recipe, measure, way), published(run, model, recipe, measure, tables))
-    scores = [run.scores.get((seed, model, recipe)) for seed in run.config.seeds]
-    if result.missing and measure == "aua" and not any(scores):
-        done = sum(len(lines(run.paths.attack(seed, model) / recipe / "results.jsonl")) for seed in run.config.seeds)
-        result.small = f"{done} of {run.config.attack.examples * len(run.config.seeds)} done" if done else ""
-    if not result.missing and any(score and score.way == way and score.stale for score in scores):
-        result.small = f"{result.small}\nstale".strip()
-    timeouts = sum(score.summary.timeouts for score in scores if score and score.way == way)
-    if not result.missing and timeouts and measure in ("aua", "suc"):
-        result.small = f"{result.small}\n{timeouts} timed out".strip()
-    return result
+    value = run.value(model, recipe, measure, way)
+    if way and not value:
+        return Cell(NONE)
+    result = cell(value, published(run, model, recipe, measure, tables))
+    if result.missing:
+        begun = measure == "aua" and not any((seed, model, recipe) in run.scores for seed in run.config.seeds)
+        return with_small(result, progress(run, model, recipe) if begun else "")
+    timeouts = sum(score.summary.timeouts for _, score in run.made(model, recipe, way))
+    result = with_small(result, "stale" if is_stale(run, model, recipe, way) else "")
+    return with_small(result, f"{timeouts} timed out" if timeouts and measure in ("aua", "suc") else "")
+
+
+def is_stale(run: Run, model: str, recipe: str, way: int) -> bool:
+    return any(score.stale for _, score in run.made(model, recipe, way))
+
+
+def progress(run: Run, model: str, recipe: str) -> str:
+    """How far an unfinished attack got."""
+    done = sum(len(lines(run.paths.attack(seed, model) / recipe / "results.jsonl")) for seed in run.config.seeds)
+    return f"{done} of {run.config.attack.examples * len(run.config.seeds)} done" if done else ""
+
+
+def with_small(result: Cell, line: str) -> Cell:
+    return dataclasses.replace(result, small=f"{result.small}\n{line}".strip())
 
 
 def mark_best(column: list[Cell], lowest: bool = False) -> None:
@@ -166,7 +181,7 @@ def heading(run: Run, way: int = 0) -> str:
         f"{options.resources} resources",
         f"{options.protocol} protocol",
         f"{options.examples} attacked",
-        f"seeds {', '.join(map(str, run.config.seeds))}",
+        f"seed{'s' * (len(run.config.seeds) > 1)} {', '.join(map(str, run.config.seeds))}",
     ]
     apart = " · **made in another way**" if way else ""
     return f"**{run.task}** ({run.name}) · {', '.join(settings)}{apart}"
@@ -184,13 +199,16 @@ def result_table(runs: list[Run], columns: list[tuple[str, str]], methods=COMPAR
         for way in range(run.ways()):
             if len(runs) > 1 or run.ways() > 1:
                 rows.append(heading(run, way))
-            rows += rows_of(run, models, columns, way, tables)
+            # The first way's rows also say what is missing; the others have those models alone that were so made.
+            so_made = [m for m in models if any(run.made(m, recipe, way) for recipe in (CLEAN, *run.recipes))]
+            rows += rows_of(run, so_made if way else models, columns, way, tables)
     return Table(header, rows, groups)
 
 
 def rows_of(run: Run, models: list[str], columns, way: int = 0, tables=(1, 2)) -> list[list[Cell]]:
-    cells = [[clean_cell(run, model, tables) for model in models]]
-    cells.append([cell(sample_clean(run, model, way)) for model in models])
+    cells = [[clean_cell(run, model, tables, way) for model in models]]
+    samples = [sample_clean(run, model, way) for model in models]
+    cells.append([cell(value) if value or not way else Cell(NONE) for value in samples])
     for recipe, measure in columns:
         cells.append([measured(run, model, recipe, measure, way, tables) for model in models])
     for (_, measure), column in zip([("", "clean"), ("", "clean"), *columns], cells):
@@ -199,9 +217,14 @@ def rows_of(run: Run, models: list[str], columns, way: int = 0, tables=(1, 2)) -
 
 
 def sample_clean(run: Run, model: str, way: int = 0) -> Value:
-    """Every attack starts from the same sentences, so any finished one tells the sample's accuracy."""
-    found = [run.value(model, recipe, "clean", way) for recipe in run.recipes]
-    return max(found, key=lambda value: len(value.values), default=Value([]))
+    """Accuracy on the attacked sentences, as one attack tells it: the same for all models, since attacks that were made
+    at different times may have started from different sentences."""
+
+    def results(recipe: str) -> tuple[int, int]:
+        scores = [score for key, score in run.scores.items() if key[2] == recipe and score.way == way]
+        return sum(not score.stale for score in scores), len(scores)
+
+    return run.value(model, max(run.recipes, key=results, default=""), "clean", way)
 
 
 def ablation_table(runs: list[Run], number: int) -> Table | None:
@@ -370,4 +393,4 @@ def hyperparameters(runs: list[Run]) -> list:
 
 
 def _told_plain(value) -> str:
-    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return NONE if value is None else f"{value:g}" if isinstance(value, float) else str(value)

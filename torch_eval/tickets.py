@@ -82,7 +82,7 @@ def _facts(run: Run, reports: dict) -> list:
     header = ["Ticket", "Seed", "Sparsity", "Pruned", "Weights", "From the asked number", "Magnitude overlap", "Chance"]
     return [
         Details(
-            f"{run.task}: facts of {len(rows)} tickets",
+            f"{run.task}: facts of the tickets ({len(rows)})",
             [
                 Text(
                     "A **magnitude ticket** of the same sparsity prunes the weights closest to zero. Overlap is the "
@@ -118,8 +118,8 @@ def overlaps(runs: list[Run], folder: Path) -> list:
         return []
     path = folder / file_name("overlap")
     figures.square(grid, names, path, "Overlap of robust tickets in %")
-    chance = sorted({(s := ticket.sparsity) / (2 - s) for ticket in loaded.values()})
-    by_chance = " to ".join(percent(c) for c in dict.fromkeys((chance[0], chance[-1])))
+    chance = sorted((s := ticket.sparsity) / (2 - s) for ticket in loaded.values())
+    by_chance = " to ".join(dict.fromkeys(percent(c) for c in (chance[0], chance[-1])))
     return [
         Picture(
             path,

@@ -101,6 +101,13 @@ def settings_of(config, seed, *section_names):
     }
 
 
+def clean(paths, seed, model, accuracy, **settings):
+    """Accuracy on a whole test set of 100 sentences."""
+    about = {"max_length": paths.config.data.max_length, "device": "cpu", "dtype": "float32", "columns": ["sentence"]}
+    folder = paths.attack(seed, model) / "clean"
+    finish(folder, {"accuracy": accuracy, "n": 100}, {**about, **settings}, {"test": "test" * 8})
+
+
 def attack(paths, seed, model, recipe, counts, **settings):
     """Whole results of one attack: `counts` are successes, failures, skipped."""
     folder = paths.attack(seed, model) / recipe
@@ -164,7 +171,13 @@ def transfer(paths):
         for a in models
         for b in models
     ]
-    run_dir.write_json(paths.root / "transfer.json", {"rows": rows})
+    hashes = [
+        {"seed": seed, "model": model, "sha256": run_dir.read_json(file)["results"].get("model_sha256", "")}
+        for seed in paths.config.seeds
+        for model in models
+        if (file := paths.stage(seed, model) / "manifest.json").is_file()
+    ]
+    run_dir.write_json(paths.root / "transfer.json", {"rows": rows, "models": hashes})
 
 
 def search(paths, seed, name="search"):
@@ -272,14 +285,14 @@ def whole(root, *overrides, config="sst2", chosen=None):
 def score(paths, seed, model):
     stem, _, step = model.partition("@")
     method = paths.models(paths.chosen()).get(stem, stem.partition("-")[0])
-    clean, aua = LEVELS[method]
+    right, aua = LEVELS[method]
     if METHODS[method].kind == "ticket":
         away = abs(float(stem.split("-")[1]) - 0.3)
-        clean, aua = clean - round(20 * away**2), aua - round(30 * away)
+        right, aua = right - round(20 * away**2), aua - round(30 * away)
     if step:
-        clean, aua = clean - round(6 * (1 - int(step) / 200)), round(aua * (0.6 + 0.4 * int(step) / 200))
-    clean, aua = clean - seed % 2, max(1, aua + seed)
-    finish(paths.attack(seed, model) / "clean", {"accuracy": clean / 100, "n": 100}, {}, {"test": "test" * 8})
+        right, aua = right - round(6 * (1 - int(step) / 200)), round(aua * (0.6 + 0.4 * int(step) / 200))
+    right, aua = right - seed % 2, max(1, aua + seed)
+    clean(paths, seed, model, right / 100)
     for number, recipe in enumerate(paths.config.attack.recipes):
-        held = max(1, min(clean, round(aua * (1 + 0.2 * number))))
-        attack(paths, seed, model, recipe, (clean - held, held, 100 - clean))
+        held = max(1, min(right, round(aua * (1 + 0.2 * number))))
+        attack(paths, seed, model, recipe, (right - held, held, 100 - right))

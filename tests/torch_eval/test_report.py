@@ -16,7 +16,7 @@ import pytest
 from configs import run_dir, schema
 from configs.errors import UserError
 from configs.plan import jobs
-from torch_eval import figures, page, report, results, tables
+from torch_eval import figures, page, report, results, sections, tables
 from torch_eval.examples import pick
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ SMALL = ("attack.examples=10",)
 @pytest.fixture
 def quick(monkeypatch):
     """Pictures are laid out but not painted, which takes most of a report's time."""
-    monkeypatch.setattr(figures, "_save", lambda figure, path: run_dir.atomic_write(path, b"picture"))
+    monkeypatch.setattr(figures, "_save", lambda _, path: run_dir.atomic_write(path.with_suffix(".svg"), b"<svg />"))
 
 
 def small(tmp_path, *overrides, seeds=(1,)):
@@ -44,7 +44,7 @@ def small(tmp_path, *overrides, seeds=(1,)):
             elif job.stage in ("finetune", "retrain"):
                 made_up.train(paths, seed, job.model, job.method)
         for model, counts in OUTCOMES.items():
-            made_up.finish(paths.attack(seed, model) / "clean", {"accuracy": 0.8, "n": 100}, {}, {"test": "test" * 8})
+            made_up.clean(paths, seed, model, 0.8)
             for recipe in paths.config.attack.recipes:
                 made_up.attack(paths, seed, model, recipe, counts)
     return paths
@@ -106,6 +106,32 @@ def test_results_made_in_another_way_stand_apart(quick, tmp_path):
     )
 
 
+def test_clean_accuracies_made_in_another_way_stand_apart(quick, tmp_path):
+    paths = small(tmp_path, "seeds=[1,2]", seeds=(1, 2))
+    made_up.clean(paths, 2, "finetune", 0.6, max_length=512)
+    folder, _, markdown = written(tmp_path, "seeds=[1,2]")
+    # Seed 1's 80.0 and seed 2's 60.0, never their mean; what was made in one way only has no line in the other.
+    assert row(markdown, "Fine-tune")[1] == "80.0 (1 of 2 seeds)"
+    assert row(markdown, "Fine-tune", 1)[1:4] == ["60.0 (1 of 2 seeds; stale)", "–", "–"]
+    assert row(markdown, "Robust ticket 30%")[1] == "80.0 (± 0.0)"
+    assert f"Clean: max_length 512, elsewhere {paths.config.data.max_length}" in markdown
+    cleans = [line for line in csv.DictReader((folder / "results.csv").open()) if line["attack"] == "none"]
+    assert [(c["seed"], c["value"], c["way"]) for c in cleans if c["model"] == "finetune"] == [
+        ("1", "0.8", "0"),
+        ("2", "0.6", "1"),
+    ]
+
+
+def test_the_sample_of_all_methods_is_the_same_one(quick, tmp_path):
+    paths = small(tmp_path, "attack.recipes=[textfooler,textbugger]")
+    for model in OUTCOMES:  # made earlier, on other sentences
+        made_up.attack(paths, 1, model, "textbugger", (2, 2, 0))
+    (paths.attack(1, "robust-0.30") / "textfooler" / "manifest.json").unlink()
+    _, _, markdown = written(tmp_path, "attack.recipes=[textfooler,textbugger]")
+    cells = [row(markdown, name)[2] for name in ("Fine-tune", "Robust ticket 30%")]
+    assert cells == ["80.0", "*missing*"]
+
+
 def test_stale_results_are_marked(quick, tmp_path):
     paths = small(tmp_path)
     made_up.attack(paths, 1, "finetune", "textfooler", (6, 2, 2), max_length=99)
@@ -123,11 +149,37 @@ def test_a_model_trained_again_makes_its_attacks_stale(tmp_path):
     manifest = run_dir.read_json(folder / "manifest.json")
     run_dir.write_json(folder / "manifest.json", {**manifest, "inputs": {"model": "old", "test": "test" * 8}})
     run = results.Run(paths.config, ["demo"], tmp_path)
-    assert not run.clean_is_stale("finetune")
+    assert not tables.is_stale(run, "finetune", results.CLEAN, 0)
     made_up.finish(paths.attack(1, "finetune") / "clean", {"accuracy": 0.8, "n": 100}, {}, {"model": "old"})
-    assert results.Run(paths.config, ["demo"], tmp_path).clean_is_stale("finetune")
-    assert run.scores[1, "finetune", "textfooler"].stale == ("model: was made again since",)
+    run_again = results.Run(paths.config, ["demo"], tmp_path)
+    assert run_again.scores[1, "finetune", results.CLEAN].stale
+    assert run.scores[1, "finetune", "textfooler"].stale == ("model: was made again since, old is new now",)
     assert run.scores[1, "finetune", "textbugger"].stale == ()
+
+
+def test_transfer_to_a_model_trained_again_is_left_out(tmp_path):
+    paths = small(tmp_path)
+    row = {"recipe": "textfooler", "seed": 1, "share": 0.5}
+    pairs = [("finetune", "random-0.30"), ("random-0.30", "finetune"), ("random-0.30", "random-0.30")]
+    made_up.finish(paths.stage(1, "finetune"), {"model_sha256": "new"}, {})
+    for then, left in (("new", 3), ("old", 1)):
+        run_dir.write_json(paths.root / "transfer.json", {
+            "rows": [{**row, "source": a, "target": b} for a, b in pairs],
+            "models": [{"seed": 1, "model": "finetune", "sha256": then}],
+        })
+        rows, changed = sections.transferred(results.Run(paths.config, ["demo"], tmp_path))
+        assert (len(rows), changed) == (left, {(1, "finetune")} if left == 1 else set())
+    assert "trained again since: finetune (seed 1)" in written(tmp_path)[2]
+
+
+def test_a_damaged_line_of_an_attack_is_named(tmp_path):
+    """Lines are counted by outcome: one that no attack has must not end in a traceback, nor count as something."""
+    paths = small(tmp_path)
+    file = paths.attack(1, "finetune") / "textfooler" / "results.jsonl"
+    records = run_dir.read_lines(file)
+    run_dir.write_lines(file, [*records[:2], {**records[2], "outcome": "won"}, *records[3:]])
+    with pytest.raises(UserError, match=r"results.jsonl, line 3: outcome must be one of .*not 'won'"):
+        _ = results.Run(paths.config, ["demo"], tmp_path).scores[1, "finetune", "textfooler"].records
 
 
 def test_a_fitted_temperature_is_each_models_own(tmp_path):
@@ -309,7 +361,7 @@ class Loads(HTMLParser):
         found = dict(attributes)
         self.names.append(found.get("id"))
         (self.links if tag == "a" else self.loads).extend(
-            value for key, value in attributes if key in ("src", "href", "srcset", "data", "poster")
+            value for key, value in attributes if key in ("src", "href", "xlink:href", "srcset", "data", "poster")
         )
 
 
@@ -318,11 +370,13 @@ def test_page_is_self_contained_and_escaped(whole):
     text, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     parser = Loads()
     parser.feed(text)
-    assert parser.loads and all(load.startswith("data:image/png;base64,") for load in parser.loads)
+    # What a picture's parts refer to is in the page as well.
+    assert parser.loads and all(load.startswith("#") and load[1:] in parser.names for load in parser.loads)
+    assert text.count("<figure>") == text.count("<svg ") == len(list((folder / "figures").glob("*.svg")))
     assert parser.links and all(link.startswith("#") and link[1:] in parser.names for link in parser.links)
     names = [name for name in parser.names if name]
     assert len(names) == len(set(names))
-    assert "url(" not in text and "@import" not in text
+    assert "url(" not in text.replace("url(#", "") and "@import" not in text
     assert not {"script", "link", "iframe", "object"} & set(parser.tags)
     assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;" in text and "<mark>bonny</mark>" in text
     assert "<script" not in markdown and "**bonny**" in markdown
