@@ -159,8 +159,9 @@ def transfer(runs: list[Run], folder: Path) -> list:
         rows, changed = transferred(run)
         if changed:
             names = ", ".join(f"{model} (seed {seed})" for seed, model in sorted(changed))
-            command = f"`{run.command('attack').replace(' attack ', ' transfer ')}` makes it again"
-            blocks.append(Text(f"Transfer is left out for what was trained again since: {names}; {command}.", note=True))
+            command = run.command("attack").replace(" attack ", " transfer ")
+            told = f"Transfer is left out for what was trained again since: {names}. `{command}` makes it again."
+            blocks.append(Text(told, note=True))
         models = [model for method in run.config.methods if (model := run.pick(method))]
         for recipe in run.recipes:
             grid = np.full((len(models), len(models)), np.nan)

@@ -88,6 +88,7 @@ def test_aua_alone_is_that_of_the_summary():
     outcomes = ("success", "failure", "timeout", "skipped", "failure", "failure", "success")
     some = [record(outcome) for outcome in outcomes]
     assert metrics.aua(some) == metrics.summarise(some).aua.value == 3 / 7
+    assert metrics.aua([]) == 0  # of a shard that has no example
 
 
 def test_unknown_outcome_is_refused():
