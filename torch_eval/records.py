@@ -13,7 +13,6 @@ from configs.errors import UserError
 from configs.run_dir import read_lines
 from torch_eval.metrics import OUTCOMES
 
-
 MOST = 2**53  # of what a count or a time can be: below it every whole number is a float too
 
 

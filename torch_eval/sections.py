@@ -159,8 +159,8 @@ def transfer(runs: list[Run], folder: Path) -> list:
         rows, changed = transferred(run)
         if changed:
             names = ", ".join(f"{model} (seed {seed})" for seed, model in sorted(changed))
-            command = run.command("attack").replace(" attack ", " transfer ")
-            told = f"Transfer is left out for what was trained again since: {names}. `{command}` makes it again."
+            command = f"`python -m torch_eval transfer {run.arguments}`"
+            told = f"Transfer is left out for what was trained again since: {names}. {command} makes it again."
             blocks.append(Text(told, note=True))
         models = [model for method in run.config.methods if (model := run.pick(method))]
         for recipe in run.recipes:
