@@ -13,6 +13,9 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings say nothing a user can act on
+# MindSpore's and OpenMP's threads share the cores; one that spins while it waits takes its core from one that works.
+# OpenMP reads this once, when it is loaded: it must stand before the first import that does.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from configs import plan, schema  # noqa: E402
 from configs.errors import StopRequest, UserError, command  # noqa: E402
