@@ -91,3 +91,12 @@ def test_the_contract_is_light():
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     heavy = {"mindspore", "mindnlp", "torch", "transformers", "numpy", "pandas", "safetensors"}
     assert not heavy & set(result.stdout.split())
+
+
+def test_training_loads_no_torch():
+    """Not through a library either: tensorboardX would bring it, and boto3, into every training process."""
+    code = "import sys, mindspore_rt.stages, mindspore_rt.trainer; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.split())
+    assert {"mindspore", "tensorboardX"} <= loaded
+    assert not {"torch", "boto3", "transformers", "mindnlp", "textattack"} & loaded
