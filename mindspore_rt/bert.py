@@ -133,10 +133,10 @@ class Linear(nn.Cell):
         super().__init__(auto_prefix=False)
         self.weight = Parameter(np.zeros((rows, columns), np.float32), name=f"{name}.weight")
         self.bias = Parameter(np.zeros(rows, np.float32), name=f"{name}.bias")
-        self.matmul, self.bias_add = Product(ops.MatMul(transpose_b=True), amp), ops.BiasAdd()
+        self.matmul, self.add_bias = Product(ops.MatMul(transpose_b=True), amp), parts().AddBias()
 
     def construct(self, x, draws):
-        return self.bias_add(self.matmul(x, self.weight), self.bias)
+        return self.add_bias(self.matmul(x, self.weight), self.bias)
 
 
 class MaskedLinear(Linear):
@@ -156,7 +156,7 @@ class MaskedLinear(Linear):
         self.masked = parts().MaskedWeight(place, seed) if single else plain.MaskedWeight(place, seed, block)
 
     def construct(self, x, draws):
-        return self.bias_add(self.matmul(x, self.masked(self.weight, self.log_alpha, draws)), self.bias)
+        return self.add_bias(self.matmul(x, self.masked(self.weight, self.log_alpha, draws)), self.bias)
 
 
 class Layer(nn.Cell):
@@ -181,23 +181,19 @@ class Layer(nn.Cell):
         self.attention_norm = norm("attention.output", places.attention_output(layer))
         self.output_norm = norm("output", places.output(layer))
         self.gelu = cells.Gelu()
-        self.heads, self.last = config.num_attention_heads, layer == config.num_hidden_layers - 1
-        factor = 1 / math.sqrt(config.hidden_size // self.heads)
+        self.last = layer == config.num_hidden_layers - 1
+        self.split, self.join = cells.SplitHeads(config.num_attention_heads), cells.JoinHeads()
+        factor = 1 / math.sqrt(config.hidden_size // config.num_attention_heads)
         self.share = cells.AttentionShare(factor, rates[1], places.attention(layer), seed)
         self.scores, self.mix = Product(ops.BatchMatMul(transpose_b=True), amp), Product(ops.BatchMatMul(), amp)
 
-    def split(self, x, batch):
-        return x.reshape(batch, -1, self.heads, x.shape[-1] // self.heads).transpose(0, 2, 1, 3)
-
     def construct(self, x, padding, draws):
-        batch, hidden = padding.shape[0], x.shape[-1]
-        asking = x.reshape(batch, -1, hidden)[:, 0] if self.last else x
-        query = self.split(self.query(asking, draws), batch)
-        key = self.split(self.key(x, draws), batch)
-        value = self.split(self.value(x, draws), batch)
+        asking = x.reshape(padding.shape[0], -1, x.shape[-1])[:, 0] if self.last else x
+        query = self.split(self.query(asking, draws), padding)
+        key = self.split(self.key(x, draws), padding)
+        value = self.split(self.value(x, draws), padding)
         context = self.mix(self.share(self.scores(query, key), padding, draws), value)
-        context = context.transpose(0, 2, 1, 3).reshape(-1, hidden)
-        asking = self.attention_norm(self.attention_output(context, draws), asking, draws)
+        asking = self.attention_norm(self.attention_output(self.join(context), draws), asking, draws)
         hidden = self.output(self.gelu(self.intermediate(asking, draws)), draws)
         return self.output_norm(hidden, asking, draws)
 

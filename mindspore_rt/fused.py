@@ -15,6 +15,20 @@ from mindspore_rt.kernels import kernel
 NO_KEY = np.zeros(4, np.int32)
 
 
+class AddBias(nn.Cell):
+    """x (rows, columns), bias (columns) -> x + bias by row."""
+
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+        self.forward, self.backward = kernel("add_bias", like=(0,)), kernel("add_bias_parameters", like=(1,))
+
+    def construct(self, x, bias):
+        return self.forward(x, bias)
+
+    def bprop(self, x, bias, out, dout):
+        return dout, self.backward(dout, bias)
+
+
 class Gelu(nn.Cell):
     """Exact gelu, x Phi(x)."""
 
@@ -86,6 +100,43 @@ class _AddNorm(nn.Cell):
         dx, dresidual = self.backward(gradient, normal, scale, weight, key, self.word, self.settings)
         dweight, dbias = self.parameters_backward(gradient, normal, weight)
         return dx, dresidual, dweight, dbias, ops.zeros_like(key)
+
+
+class SplitHeads(nn.Cell):
+    """x (batch * length, heads * width), padding (batch, any) -> (batch, heads, length, width)."""
+
+    def __init__(self, heads: int):
+        super().__init__(auto_prefix=False)
+
+        def shape(x, padding):
+            return [padding[0], heads, x[0] // padding[0], x[1] // heads]
+
+        self.split, self.join = kernel("split_heads", like=(shape,)), kernel("join_heads", like=(_joined,))
+
+    def construct(self, x, padding):
+        return self.split(x, padding)
+
+    def bprop(self, x, padding, out, dout):
+        return self.join(dout), ops.zeros_like(padding)
+
+
+class JoinHeads(nn.Cell):
+    """(batch, heads, length, width) -> (batch * length, heads * width)."""
+
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+        self.join, self.split = kernel("join_heads", like=(_joined,)), kernel("split_heads", like=(1,))
+
+    def construct(self, x):
+        return self.join(x)
+
+    def bprop(self, x, out, dout):
+        return (self.split(dout, x),)
+
+
+def _joined(x):
+    batch, heads, length, width = x
+    return [batch * length, heads * width]
 
 
 class AttentionShare(nn.Cell):

@@ -284,6 +284,41 @@ int uniform(int, void **data, int *ranks, int64_t **shapes, const char **, void 
   return 0;
 }
 
+// ------------------------------------------------------------------------------------------------------------ bias
+
+// y = x + bias by row.
+// x (rows, columns), bias (columns) -> y
+int add_bias(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+  const Arguments all{data, ranks, shapes};
+  const float *x = all.at(0), *bias = all.at(1);
+  float *y = all.at(2);
+  const int64_t columns = all.axis(0, 1);
+  for_rows(all.size(0) / columns, [=](int64_t row) {
+#pragma omp simd
+    for (int64_t j = 0; j < columns; ++j) y[row * columns + j] = x[row * columns + j] + bias[j];
+  });
+  return 0;
+}
+
+// d_bias = sum over rows of dy. Threads share out the columns, so that every sum runs over the rows in their order.
+// dy (rows, columns), bias (for its shape) -> d_bias
+int add_bias_parameters(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+  const Arguments all{data, ranks, shapes};
+  const float *dy = all.at(0);
+  float *d_bias = all.at(2);
+  const int64_t columns = all.axis(0, 1), rows = all.size(0) / columns, strip = 32;
+  for_rows((columns + strip - 1) / strip, [=](int64_t index) {
+    const int64_t first = index * strip, width = std::min(strip, columns - first);
+    float sums[strip] = {0};
+    for (int64_t row = 0; row < rows; ++row) {
+#pragma omp simd
+      for (int64_t j = 0; j < width; ++j) sums[j] += dy[row * columns + first + j];
+    }
+    std::copy(sums, sums + width, d_bias + first);
+  });
+  return 0;
+}
+
 // ------------------------------------------------------------------------------------------------------------ gelu
 
 // y = x Phi(x), Phi the distribution function of the normal distribution.
@@ -424,6 +459,38 @@ int add_norm_parameters(int, void **data, int *ranks, int64_t **shapes, const ch
 }
 
 // ------------------------------------------------------------------------------------------------------- attention
+
+// y[b, h, i, :] = x[b * length + i, h * width : (h + 1) * width].
+// x (batch * length, heads * width), any -> y (batch, heads, length, width)
+int split_heads(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+  const Arguments all{data, ranks, shapes};
+  const float *x = all.at(0);
+  float *y = all.at(2);
+  const int64_t heads = all.axis(2, 3), length = all.axis(2, 2), width = all.axis(2, 1);
+  for_rows(all.size(0) / (heads * width), [=](int64_t row) {
+    const int64_t sentence = row / length, token = row % length;
+    for (int64_t head = 0; head < heads; ++head)
+      std::memcpy(y + ((sentence * heads + head) * length + token) * width, x + (row * heads + head) * width,
+                  width * sizeof(float));
+  });
+  return 0;
+}
+
+// The way back.
+// x (batch, heads, length, width) -> y (batch * length, heads * width)
+int join_heads(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+  const Arguments all{data, ranks, shapes};
+  const float *x = all.at(0);
+  float *y = all.at(1);
+  const int64_t heads = all.axis(0, 3), length = all.axis(0, 2), width = all.axis(0, 1);
+  for_rows(all.size(0) / (heads * width), [=](int64_t row) {
+    const int64_t sentence = row / length, token = row % length;
+    for (int64_t head = 0; head < heads; ++head)
+      std::memcpy(y + (row * heads + head) * width, x + ((sentence * heads + head) * length + token) * width,
+                  width * sizeof(float));
+  });
+  return 0;
+}
 
 // scores (batch, heads, queries, length), padding (batch, length), settings (rate, factor) -> share
 int attention_share(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {

@@ -39,14 +39,16 @@ def available() -> bool:
 def kernel(name: str, like: tuple, writes: int = 0, reads: int = 0) -> ops.Custom:
     """One kernel of `kernels.cc` as a primitive.
 
-    `like` has one item for each output, all float32: the index of the input whose shape the output has, or "rows":
-    one number for each row of the first input, or "scalar": one number. If the first `writes` inputs are parameters
-    that the kernel updates in place, `reads` is the number of its other inputs.
+    `like` has one item for each output, all float32: the index of the input whose shape the output has, "rows": one
+    number for each row of the first input, "scalar": one number, or a function of the inputs' shapes. If the first
+    `writes` inputs are parameters that the kernel updates in place, `reads` is the number of its other inputs.
     """
 
     def shape(*shapes):
         special = {"rows": shapes[0][:-1], "scalar": [1]}
-        found = [special[item] if item in special else shapes[item] for item in like]
+        found = [
+            item(*shapes) if callable(item) else special[item] if item in special else shapes[item] for item in like
+        ]
         return found[0] if len(found) == 1 else tuple(found)
 
     def dtype(*_):

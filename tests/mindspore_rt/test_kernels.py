@@ -12,7 +12,7 @@ import torch
 from mindspore import Tensor
 
 from configs import assets
-from mindspore_rt import fused, kernels, noise
+from mindspore_rt import fused, kernels, noise, plain
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = {"seed": 3, "rank": 1, "step": 20, "ascent": 2}
@@ -59,6 +59,23 @@ def compare(cell, reference, arrays, constants=(), tolerance=2e-6):
     for found, x in zip(gradients, inputs, strict=True):
         error = np.linalg.norm(found.asnumpy() - x.grad.numpy()) / np.linalg.norm(x.grad.numpy())
         assert error <= 1e-5
+
+
+@pytest.mark.parametrize("cells", [fused, plain], ids=["fused", "plain"])
+class TestWhatMovesNumbers:
+    """Cells of both forms, whose primitives on CPU are slow or keep memory."""
+
+    def test_bias(self, cells):
+        compare(cells.AddBias(), lambda x, bias: x + bias, [array(70, 37), array(37)])
+
+    def test_split_heads(self, cells):
+        def reference(x):
+            return x.reshape(3, 7, 4, 5).transpose(1, 2)
+
+        compare(cells.SplitHeads(4), reference, [array(21, 20)], [Tensor(array(3, 2))])
+
+    def test_join_heads(self, cells):
+        compare(cells.JoinHeads(), lambda x: x.transpose(1, 2).reshape(21, 20), [array(3, 4, 7, 5)])
 
 
 def test_gelu():

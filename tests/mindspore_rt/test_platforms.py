@@ -55,7 +55,6 @@ batch = Batch(ids, mask, types, np.eye(2, dtype=np.float32)[[0, 1, 1, 0]] / 4, n
 STRUCTURE = {"MakeTuple", "TupleGetItem", "Load", "UpdateState", "Depend", "Return", "Partial", "StopGradient"}
 # Documented nowhere, each with the reason why it is taken to be there.
 REVIEWED = {
-    "BiasAddGrad": "gradient of BiasAdd (Ascend GPU CPU)",
     "HSigmoidGrad": "gradient of HSigmoid (Ascend GPU CPU)",
     "LogSoftmaxGrad": "gradient of LogSoftmax (Ascend GPU CPU)",
     "Muls": "what tensor * number compiles to (Tensor.mul: Ascend GPU CPU)",
