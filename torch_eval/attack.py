@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RUNS, RunDir, Stage, append_line, locked, read_lines, write_json, write_lines
+from configs.run_dir import RUNS, RunDir, Stage, locked, read_lines, write_json, write_lines
 from torch_eval import calibration, metrics, recipes, records, sampling
 from torch_eval.sampling import Shard
 from torch_eval.workers import Target, Workers, attack_example, logits_of
@@ -189,7 +189,7 @@ class Scoring:
         done = resume(stage, expected)
         progress = tqdm(total=len(indices), initial=len(done), desc=label, unit="text")
         for record in self.attack(recipe, self.target, examples, indices[len(done) :]):
-            append_line(stage.directory / "results.jsonl", record)
+            records.append(stage.directory / "results.jsonl", record)
             done.append(record)
             progress.set_postfix_str(f"Aua {metrics.aua(done):.1%}", refresh=False)
             progress.update()

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RUNS, Candidate, RunDir, append_line, locked, write_json
-from torch_eval import metrics, recipes, sampling
+from configs.run_dir import RUNS, Candidate, RunDir, locked, write_json
+from torch_eval import metrics, recipes, records, sampling
 from torch_eval.attack import Scoring, finished, read_split, resume
 from torch_eval.workers import Workers
 
@@ -60,13 +60,13 @@ def score(scoring: Scoring, dev: list[dict]) -> dict:
         aua = metrics.aua(finished(stage, expected))
         print(f"{label}: already done, Aua {aua:.1%}")
         return {"aua": aua, "accuracy": stage.number("accuracy")}
-    records = resume(stage, expected)
-    rest = scoring.attack(choice.recipe, scoring.target, dev, indices[len(records) :])
-    for record in tqdm(rest, desc=label, total=len(indices), initial=len(records), unit="text"):
-        append_line(stage.directory / "results.jsonl", record)
-        records.append(record)
+    done = resume(stage, expected)
+    rest = scoring.attack(choice.recipe, scoring.target, dev, indices[len(done) :])
+    for record in tqdm(rest, desc=label, total=len(indices), initial=len(done), unit="text"):
+        records.append(stage.directory / "results.jsonl", record)
+        done.append(record)
     accuracy = scoring.accuracy(dev, f"seed {scoring.seed}, {scoring.name}: dev accuracy")
-    figures = {"aua": metrics.aua(records), "accuracy": accuracy}
+    figures = {"aua": metrics.aua(done), "accuracy": accuracy}
     stage.finish(figures)
     return figures
 

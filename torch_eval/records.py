@@ -6,11 +6,13 @@ one that an attack cannot have written is an error that names its line, never an
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Sequence
 
 from configs.errors import UserError
-from configs.run_dir import read_lines
+from configs.run_dir import append_line, read_lines
 from torch_eval.metrics import OUTCOMES
 
 MOST = 2**53  # of what a count or a time can be: below it every whole number is a float too
@@ -53,8 +55,20 @@ FIELDS = {
     "processor_seconds": (seconds, "a number from 0 on"),
 }
 OPTIONAL = ("seconds", "processor_seconds")  # decide no figure
+CHECK = "check"  # what tells a changed text from the one that was written; older files have none
 # Whether the prediction is right before and after. A timeout may end before either is known.
 RIGHT = {"success": (True, False), "failure": (True, True), "skipped": (False, None)}
+
+
+def append(path: Path, record: dict) -> None:
+    """Add one record and its check, on the disk before this returns."""
+    append_line(path, {**record, CHECK: check(record)})
+
+
+def check(record: dict) -> str:
+    """The first 64 bits of a SHA-256 of all values but the times, in which a repeated run differs."""
+    kept = {name: value for name, value in record.items() if name not in (*OPTIONAL, CHECK)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
@@ -72,6 +86,8 @@ def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
             wrong = f"example {record['index']} stands in line {lines[record['index']]} already"
         if not wrong and expected is not None:
             wrong = misplaced(record, expected[number - 1] if number <= len(expected) else None)
+        if not wrong and record.get(CHECK, check(record)) != check(record):
+            wrong = "is not what the attack wrote: its check does not fit"
         if wrong:
             raise UserError(f"{path}, line {number}: {wrong}; delete {path.parent} to redo the attack")
         lines[record["index"]] = number

@@ -166,6 +166,7 @@ BROKEN_RESULTS = [
     (rewritten(lambda lines: lines[3].pop("label")), "line 4: label is missing"),
     (rewritten(lambda lines: lines.insert(1, lines[0])), "line 2: example .* stands in line 1 already"),
     (rewritten(lambda lines: lines[1]["original"].update(sentence="other")), "line 2: original of example"),
+    (rewritten(lambda lines: lines[1]["perturbed"].update(sentence="other")), "line 2: is not what the attack wrote"),
 ]
 
 

@@ -33,6 +33,32 @@ def test_whole_lines_come_back(tmp_path):
     assert records.read(path) == written
 
 
+@pytest.mark.parametrize("name", sorted(set(records.FIELDS) - set(records.OPTIONAL)))
+def test_a_value_that_changed_after_it_was_written_is_noticed(tmp_path, name):
+    """Also one that an attack could have written: another adversarial text, another number of queries."""
+    path, before = tmp_path / "results.jsonl", line(3, "timeout")
+    records.append(path, before)
+    records.append(path, line(4))
+    assert [{**record, records.CHECK: None} for record in records.read(path)] == [
+        {**record, records.CHECK: None} for record in (before, line(4))
+    ]
+    other = {"outcome": "failure", "original": {"sentence": "fine 4"}, "perturbed": {"sentence": "bonnie 3"}}
+    other = other.get(name, before[name] / 2 if name.endswith("score") else 0)
+    assert other != before[name]
+    path.write_text(path.read_text().replace(json.dumps({name: before[name]})[1:-1], json.dumps({name: other})[1:-1], 1))
+    with pytest.raises(UserError, match="results.jsonl, line 1: "):
+        records.read(path)
+
+
+def test_times_may_differ(tmp_path):
+    """A run that is repeated writes the same checks."""
+    path = tmp_path / "results.jsonl"
+    for seconds in (0.1, 7.5):
+        records.append(path, line(int(seconds), seconds=seconds))
+    assert records.check(line(0, seconds=0.1)) == records.check(line(0, seconds=7.5, processor_seconds=1.0))
+    assert len(records.read(path)) == 2
+
+
 NUMBERS = {name: [None, "3", True, -1, [1], float("nan"), float("inf"), 10**30] for name in records.FIELDS
            if name not in ("outcome", "original", "perturbed")}
 WHOLE = {name: [*NUMBERS[name], 1.5] for name, (fits, _) in records.FIELDS.items() if fits is records.count}
