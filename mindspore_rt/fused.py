@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindspore_rt.kernels import kernel
+from mindspore_rt.kernels import kernel, rows
 
 NO_KEY = np.zeros(4, np.int32)
 
@@ -88,7 +88,7 @@ class _AddNorm(nn.Cell):
     def __init__(self, epsilon: float, rate: float, place: int):
         super().__init__(auto_prefix=False)
         self.word, self.settings = Tensor(np.int32([place])), Tensor(np.float32([rate, epsilon]))
-        self.forward = kernel("add_norm", like=(0, 0, "rows"))
+        self.forward = kernel("add_norm", like=(0, 0, rows))
         self.backward = kernel("add_norm_backward", like=(0, 0))
         self.parameters_backward = kernel("add_norm_parameters", like=(2, 2))
 

@@ -67,6 +67,25 @@ void for_rows(int64_t rows, Body body) {
   for (int64_t row = 0; row < rows; ++row) body(row);
 }
 
+// body(first, width) over strips of columns, for sums over rows: within a strip they run over the rows in their order.
+const int64_t STRIP = 32;
+
+template <class Body>
+void for_strips(int64_t columns, Body body) {
+  for_rows((columns + STRIP - 1) / STRIP, [=](int64_t index) {
+    body(index * STRIP, std::min(STRIP, columns - index * STRIP));
+  });
+}
+
+// y[i, k, j, :] = x[i, j, k, :], x of shape (any, b, c, width).
+void swap_middle(const float *x, float *y, int64_t size, int64_t b, int64_t c, int64_t width) {
+  for_rows(size / (c * width), [=](int64_t row) {
+    const int64_t i = row / b, j = row % b;
+    for (int64_t k = 0; k < c; ++k)
+      std::memcpy(y + ((i * c + k) * b + j) * width, x + (row * c + k) * width, width * sizeof(float));
+  });
+}
+
 // -------------------------------------------------------------------------------------------------- random numbers
 
 // A bijection of 32-bit words whose outputs look random (C. Wellons, hash-prospector, two rounds).
@@ -300,16 +319,15 @@ int add_bias(int, void **data, int *ranks, int64_t **shapes, const char **, void
   return 0;
 }
 
-// d_bias = sum over rows of dy. Threads share out the columns, so that every sum runs over the rows in their order.
+// d_bias = sum over rows of dy.
 // dy (rows, columns), bias (for its shape) -> d_bias
 int add_bias_parameters(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
   const float *dy = all.at(0);
   float *d_bias = all.at(2);
-  const int64_t columns = all.axis(0, 1), rows = all.size(0) / columns, strip = 32;
-  for_rows((columns + strip - 1) / strip, [=](int64_t index) {
-    const int64_t first = index * strip, width = std::min(strip, columns - first);
-    float sums[strip] = {0};
+  const int64_t columns = all.axis(0, 1), rows = all.size(0) / columns;
+  for_strips(columns, [=](int64_t first, int64_t width) {
+    float sums[STRIP] = {0};
     for (int64_t row = 0; row < rows; ++row) {
 #pragma omp simd
       for (int64_t j = 0; j < width; ++j) sums[j] += dy[row * columns + first + j];
@@ -433,17 +451,15 @@ int add_norm_backward(int, void **data, int *ranks, int64_t **shapes, const char
   return 0;
 }
 
-// d_weight = sum over rows of dy * normal, d_bias = sum over rows of dy. Threads share out the columns, so that every
-// sum runs over the rows in their order.
+// d_weight = sum over rows of dy * normal, d_bias = sum over rows of dy.
 // dy (rows, hidden), normal, weight (for its shape) -> d_weight (hidden), d_bias
 int add_norm_parameters(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
   const float *dy = all.at(0), *normal = all.at(1);
   float *d_weight = all.at(3), *d_bias = all.at(4);
-  const int64_t hidden = all.axis(0, 1), rows = all.size(0) / hidden, strip = 32;
-  for_rows((hidden + strip - 1) / strip, [=](int64_t index) {
-    const int64_t first = index * strip, width = std::min(strip, hidden - first);
-    float weights[strip] = {0}, biases[strip] = {0};
+  const int64_t hidden = all.axis(0, 1), rows = all.size(0) / hidden;
+  for_strips(hidden, [=](int64_t first, int64_t width) {
+    float weights[STRIP] = {0}, biases[STRIP] = {0};
     for (int64_t row = 0; row < rows; ++row) {
       const int64_t start = row * hidden + first;
 #pragma omp simd
@@ -464,15 +480,7 @@ int add_norm_parameters(int, void **data, int *ranks, int64_t **shapes, const ch
 // x (batch * length, heads * width), any -> y (batch, heads, length, width)
 int split_heads(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
-  const float *x = all.at(0);
-  float *y = all.at(2);
-  const int64_t heads = all.axis(2, 3), length = all.axis(2, 2), width = all.axis(2, 1);
-  for_rows(all.size(0) / (heads * width), [=](int64_t row) {
-    const int64_t sentence = row / length, token = row % length;
-    for (int64_t head = 0; head < heads; ++head)
-      std::memcpy(y + ((sentence * heads + head) * length + token) * width, x + (row * heads + head) * width,
-                  width * sizeof(float));
-  });
+  swap_middle(all.at(0), all.at(2), all.size(2), all.axis(2, 2), all.axis(2, 3), all.axis(2, 1));
   return 0;
 }
 
@@ -480,15 +488,7 @@ int split_heads(int, void **data, int *ranks, int64_t **shapes, const char **, v
 // x (batch, heads, length, width) -> y (batch * length, heads * width)
 int join_heads(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
-  const float *x = all.at(0);
-  float *y = all.at(1);
-  const int64_t heads = all.axis(0, 3), length = all.axis(0, 2), width = all.axis(0, 1);
-  for_rows(all.size(0) / (heads * width), [=](int64_t row) {
-    const int64_t sentence = row / length, token = row % length;
-    for (int64_t head = 0; head < heads; ++head)
-      std::memcpy(y + (row * heads + head) * width, x + ((sentence * heads + head) * length + token) * width,
-                  width * sizeof(float));
-  });
+  swap_middle(all.at(0), all.at(1), all.size(0), all.axis(0, 3), all.axis(0, 2), all.axis(0, 1));
   return 0;
 }
 

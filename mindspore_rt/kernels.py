@@ -39,16 +39,13 @@ def available() -> bool:
 def kernel(name: str, like: tuple, writes: int = 0, reads: int = 0) -> ops.Custom:
     """One kernel of `kernels.cc` as a primitive.
 
-    `like` has one item for each output, all float32: the index of the input whose shape the output has, "rows": one
-    number for each row of the first input, "scalar": one number, or a function of the inputs' shapes. If the first
-    `writes` inputs are parameters that the kernel updates in place, `reads` is the number of its other inputs.
+    `like` has one item for each output, all float32: the index of the input whose shape the output has, or a function
+    of the inputs' shapes, such as `rows`. If the first `writes` inputs are parameters that the kernel updates in place,
+    `reads` is the number of its other inputs.
     """
 
     def shape(*shapes):
-        special = {"rows": shapes[0][:-1], "scalar": [1]}
-        found = [
-            item(*shapes) if callable(item) else special[item] if item in special else shapes[item] for item in like
-        ]
+        found = [item(*shapes) if callable(item) else shapes[item] for item in like]
         return found[0] if len(found) == 1 else tuple(found)
 
     def dtype(*_):
@@ -60,6 +57,16 @@ def kernel(name: str, like: tuple, writes: int = 0, reads: int = 0) -> ops.Custo
         access = [signature.sig_rw.RW_WRITE] * writes + [signature.sig_rw.RW_READ] * reads
         primitive.set_signatures(tuple(signature.make_sig(f"input{i}", rw) for i, rw in enumerate(access)))
     return primitive
+
+
+def rows(x, *_):
+    """Shape of one number for each row of the first input."""
+    return x[:-1]
+
+
+def scalar(*_):
+    """Shape of one number."""
+    return [1]
 
 
 def uniform(seed: int, rank: int, step: int, ascent: int, place: int, shape) -> np.ndarray:

@@ -13,7 +13,7 @@ from mindspore import Parameter, Tensor, mutable, nn, ops
 
 from mindspore_rt import kernels
 from mindspore_rt.gate import l0_gradient
-from mindspore_rt.kernels import kernel
+from mindspore_rt.kernels import kernel, scalar
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -85,11 +85,11 @@ class FusedForm(nn.Cell):
     def __init__(self):
         super().__init__(auto_prefix=False)
         self.one = Tensor(np.ones(1, np.float32))
-        self.adamw = kernel("adamw", like=("scalar",), writes=3, reads=3)
-        self.adamw_kept = kernel("adamw_kept", like=("scalar",), writes=3, reads=4)
-        self.adamw_scores = kernel("adamw_scores", like=("scalar",), writes=3, reads=4)
-        self.sum, self.kept_sum = kernel("square_sum", like=("scalar",)), kernel("kept_square_sum", like=("scalar",))
-        self.zero = kernel("clear", like=("scalar",), writes=1)
+        self.adamw = kernel("adamw", like=(scalar,), writes=3, reads=3)
+        self.adamw_kept = kernel("adamw_kept", like=(scalar,), writes=3, reads=4)
+        self.adamw_scores = kernel("adamw_scores", like=(scalar,), writes=3, reads=4)
+        self.sum, self.kept_sum = kernel("square_sum", like=(scalar,)), kernel("kept_square_sum", like=(scalar,))
+        self.zero = kernel("clear", like=(scalar,), writes=1)
 
     def update(self, parameter, moment1, moment2, gradient, rates, decay, factor, penalty, keep):
         rate, factor = rates[0] if decay else rates[1], self.one * factor

@@ -2,6 +2,8 @@
 
 import ast
 import graphlib
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +102,13 @@ def test_training_loads_no_torch():
     loaded = set(result.stdout.split())
     assert {"mindspore", "tensorboardX"} <= loaded
     assert not {"torch", "boto3", "transformers", "mindnlp", "textattack"} & loaded
+
+
+def test_waiting_threads_sleep():
+    """OpenMP reads how its threads wait when it is loaded: no import may load it before the command line has said so."""
+    code = "import mindspore_rt.__main__, mindspore_rt.stages"
+    environment = {**os.environ, "OMP_DISPLAY_ENV": "verbose"}
+    environment.pop("OMP_WAIT_POLICY", None)
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
+    assert re.findall(r"GOMP_SPINCOUNT = '(\d+)'", result.stderr) == ["0"]

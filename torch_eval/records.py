@@ -86,7 +86,7 @@ def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
             wrong = f"example {record['index']} stands in line {lines[record['index']]} already"
         if not wrong and expected is not None:
             wrong = misplaced(record, expected[number - 1] if number <= len(expected) else None)
-        if not wrong and record.get(CHECK, check(record)) != check(record):
+        if not wrong and CHECK in record and record[CHECK] != check(record):
             wrong = "is not what the attack wrote: its check does not fit"
         if wrong:
             raise UserError(f"{path}, line {number}: {wrong}; delete {path.parent} to redo the attack")

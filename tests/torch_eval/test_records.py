@@ -39,9 +39,7 @@ def test_a_value_that_changed_after_it_was_written_is_noticed(tmp_path, name):
     path, before = tmp_path / "results.jsonl", line(3, "timeout")
     records.append(path, before)
     records.append(path, line(4))
-    assert [{**record, records.CHECK: None} for record in records.read(path)] == [
-        {**record, records.CHECK: None} for record in (before, line(4))
-    ]
+    assert [record["index"] for record in records.read(path)] == [3, 4]
     other = {"outcome": "failure", "original": {"sentence": "fine 4"}, "perturbed": {"sentence": "bonnie 3"}}
     other = other.get(name, before[name] / 2 if name.endswith("score") else 0)
     assert other != before[name]
