@@ -17,7 +17,7 @@ from mindspore_rt import adversary, noise, parallel, precise
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.data import Batch
 from mindspore_rt.objectives import Ascents, WeightUpdate, loss_scale, value
-from mindspore_rt.optimizer import AdamW, linear_schedule
+from mindspore_rt.optimizer import AdamW, Clear, linear_schedule
 
 WIDTH = 300  # hidden units of the critic
 
@@ -160,14 +160,14 @@ class InfoBert(Ascents):
 
     def _compile_update(self):
         update, critic_update, scale = self.update, self.critic_update, loss_scale(self.model)
-        total, weights, optimizer = tuple(self.total), len(self.update.parameters), self.update.optimizer
+        total, weights, clear = tuple(self.total), len(self.update.parameters), Clear(self.total)
         average = parallel.average(self.critic_update.parameters)
 
         @ms.jit
         def apply(rates):
             norm = update(total[:weights], rates)
             critic_update(tuple(g / scale for g in average(total[weights:])), rates)
-            optimizer.clear(total)
+            clear()
             return norm
 
         return apply

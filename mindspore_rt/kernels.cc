@@ -202,14 +202,15 @@ inline float concrete(float u, float log_alpha) {
 // One update of AdamW in the reference form, in place:
 //   m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2,
 //   p = p - lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + epsilon),  then  p = p - shrink p.
-// Inputs 0 to 2 are p, m, v, input 4 is (lr sqrt(..) / (..), 1 - beta1, 1 - beta2, epsilon, shrink); gradient(i, p[i])
-// is g.
+// Of n parameters this updates number k. Inputs: all p, all m, all v, then (lr sqrt(..) / (..), 1 - beta1, 1 - beta2,
+// epsilon, shrink), then for each parameter whether it shrinks. gradient(i, p[i]) is g.
 template <class Gradient>
-void adamw(const Arguments &all, Gradient gradient) {
-  float *parameter = all.at(0), *moment1 = all.at(1), *moment2 = all.at(2);
-  const float *rates = all.at(4);
-  const float rate = rates[0], new1 = rates[1], new2 = rates[2], epsilon = rates[3], shrink = rates[4];
-  for_pieces(all.size(0), [=](int64_t begin, int64_t end) {
+void adamw(const Arguments &all, int n, int k, Gradient gradient) {
+  float *parameter = all.at(k), *moment1 = all.at(n + k), *moment2 = all.at(2 * n + k);
+  const float *rates = all.at(3 * n);
+  const float rate = rates[0], new1 = rates[1], new2 = rates[2], epsilon = rates[3];
+  const float shrink = rates[4] * all.at(3 * n + 1)[k];
+  for_pieces(all.size(k), [=](int64_t begin, int64_t end) {
 #pragma omp simd
     for (int64_t i = begin; i < end; ++i) {
       const float p = parameter[i], g = gradient(i, p);
@@ -551,67 +552,72 @@ int attention_share_backward(int, void **data, int *ranks, int64_t **shapes, con
 
 // ------------------------------------------------------------------------------------------------------- optimiser
 
-// Sum of squares.
-// x -> total (1)
-int square_sum(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+// These take any number n of tensors: with a kernel for each, MindSpore would compile for seconds. Where `keep` (bool)
+// has one element for a tensor, that stands for all of its elements.
+
+// Sum of squares over all tensors, where keep is not 0.
+// x (n), keep (n) -> total (1)
+int square_sum(int count, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
-  const float *x = all.at(0);
-  all.at(1)[0] = sum_up(all.size(0), [=](int64_t i) { return x[i] * x[i]; });
+  const int n = (count - 1) / 2;
+  double total = 0;
+  for (int k = 0; k < n; ++k) {
+    const float *x = all.at(k);
+    const uint8_t *keep = all.at<uint8_t>(n + k);
+    total += all.size(n + k) == 1 ? sum_up(all.size(k), [=](int64_t i) { return keep[0] ? x[i] * x[i] : 0.0f; })
+                                  : sum_up(all.size(k), [=](int64_t i) { return keep[i] ? x[i] * x[i] : 0.0f; });
+  }
+  all.at(count - 1)[0] = static_cast<float>(total);
   return 0;
 }
 
-// Sum of squares where keep is not 0.
-// x, keep (bool) -> total (1)
-int kept_square_sum(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+// AdamW with g = gradient * factor where keep is not 0, else 0; see `adamw` above.
+// parameter (n), moment1 (n), moment2 (n) (all updated), rates, decays (n numbers), factor, gradient (n), keep (n)
+// -> done (1)
+int adamw(int count, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
-  const float *x = all.at(0);
-  const uint8_t *keep = all.at<uint8_t>(1);
-  all.at(2)[0] = sum_up(all.size(0), [=](int64_t i) { return keep[i] ? x[i] * x[i] : 0.0f; });
-  return 0;
-}
-
-// AdamW with g = gradient * factor, see `adamw` above.
-// parameter, moment1, moment2 (all updated), gradient, rates, factor -> done (1)
-int adamw(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
-  const Arguments all{data, ranks, shapes};
-  const float *gradient = all.at(3), factor = all.at(5)[0];
-  adamw(all, [=](int64_t i, float) { return gradient[i] * factor; });
-  all.at(6)[0] = 1.0f;
-  return 0;
-}
-
-// AdamW of a ticket's weights: g = gradient * factor where keep is not 0, else 0.
-// parameter, moment1, moment2 (all updated), gradient, rates, factor, keep (bool) -> done (1)
-int adamw_kept(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
-  const Arguments all{data, ranks, shapes};
-  const float *gradient = all.at(3), factor = all.at(5)[0];
-  const uint8_t *keep = all.at<uint8_t>(6);
-  adamw(all, [=](int64_t i, float) { return keep[i] ? gradient[i] * factor : 0.0f; });
-  all.at(7)[0] = 1.0f;
+  const int n = (count - 4) / 5;
+  const float factor = all.at(3 * n + 2)[0];
+  for (int k = 0; k < n; ++k) {
+    const float *gradient = all.at(3 * n + 3 + k);
+    const uint8_t *keep = all.at<uint8_t>(4 * n + 3 + k);
+    if (all.size(4 * n + 3 + k) == 1)
+      adamw(all, n, k, [=](int64_t i, float) { return keep[0] ? gradient[i] * factor : 0.0f; });
+    else
+      adamw(all, n, k, [=](int64_t i, float) { return keep[i] ? gradient[i] * factor : 0.0f; });
+  }
+  all.at(count - 1)[0] = 1.0f;
   return 0;
 }
 
 // AdamW of scores under the L0 penalty: g = gradient * factor + penalty * p (1 - p), the derivative of Eq. 4, with
 // p = sigmoid(log_alpha - L0_SHIFT).
-// log_alpha, moment1, moment2 (all updated), gradient, rates, factor, penalty -> done (1)
-int adamw_scores(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+// log_alpha (n), moment1 (n), moment2 (n) (all updated), rates, decays (n numbers), factor, gradient (n),
+// penalties (n numbers) -> done (1)
+int adamw_scores(int count, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
-  const float *gradient = all.at(3), factor = all.at(5)[0], penalty = all.at(6)[0];
-  adamw(all, [=](int64_t i, float log_alpha) {
-    const float p = 1.0f / (1.0f + exponential(L0_SHIFT - log_alpha));
-    return gradient[i] * factor + penalty * p * (1.0f - p);
-  });
-  all.at(7)[0] = 1.0f;
+  const int n = (count - 5) / 4;
+  const float factor = all.at(3 * n + 2)[0], *penalties = all.at(4 * n + 3);
+  for (int k = 0; k < n; ++k) {
+    const float *gradient = all.at(3 * n + 3 + k), penalty = penalties[k];
+    adamw(all, n, k, [=](int64_t i, float log_alpha) {
+      const float p = 1.0f / (1.0f + exponential(L0_SHIFT - log_alpha));
+      return gradient[i] * factor + penalty * p * (1.0f - p);
+    });
+  }
+  all.at(count - 1)[0] = 1.0f;
   return 0;
 }
 
 // x = 0
-// x (updated) -> done (1)
-int clear(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+// x (n, all updated) -> done (1)
+int clear(int count, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
-  float *x = all.at(0);
-  for_pieces(all.size(0), [=](int64_t begin, int64_t end) { std::fill(x + begin, x + end, 0.0f); });
-  all.at(1)[0] = 1.0f;
+  for (int k = 0; k < count - 1; ++k) {
+    float *x = all.at(k);
+    for_pieces(all.size(k), [=](int64_t begin, int64_t end) { std::fill(x + begin, x + end, 0.0f); });
+  }
+  all.at(count - 1)[0] = 1.0f;
   return 0;
 }
 

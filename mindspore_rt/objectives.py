@@ -16,7 +16,7 @@ from configs import schema
 from mindspore_rt import adversary, gate, noise, parallel
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.data import Batch
-from mindspore_rt.optimizer import AdamW, clip_factor, linear_schedule, no_decay
+from mindspore_rt.optimizer import AdamW, Clear, clip_factor, linear_schedule, no_decay
 from mindspore_rt.precise import cross_entropy
 
 LOSS_SCALE = 1024.0  # keeps small gradients of float16 matmuls above their smallest number
@@ -155,12 +155,12 @@ class FreeLB(Ascents):
         self.apply = self._compile_update()
 
     def _compile_update(self):
-        total, update, optimizer = tuple(self.total), self.update, self.update.optimizer
+        total, update, clear = tuple(self.total), self.update, Clear(self.total)
 
         @ms.jit
         def apply(rates):
             norm = update(total, rates)
-            optimizer.clear(total)
+            clear()
             return norm
 
         return apply
@@ -205,16 +205,16 @@ class RobustSearch(Ascents):
         scores, optimizer, count = self.scores, self.optimizer, len(self.scores)
         total, stale = tuple(self.total[:count]), tuple(self.total[count:])
         masks, assign, clip_norm = sum(p.size for p in scores), ops.Assign(), self.settings.clip_norm
-        share = [1 / (count * p.size) if self.official else 1 / masks for p in scores]
-        average, scale = parallel.average(scores), loss_scale(self.model)
+        shares = Tensor(np.float32([1 / (count * p.size) if self.official else 1 / masks for p in scores]))
+        average, scale, clear = parallel.average(scores), loss_scale(self.model), Clear(self.total[:count])
 
         @ms.jit
         def update(l0_weight, rates):
             gradients = average(total)
             norm = optimizer.norm(gradients, stale) / scale
             factor = clip_factor(norm, clip_norm)
-            optimizer(gradients, rates, factor / scale, tuple(l0_weight * s for s in share))
-            optimizer.clear(total)
+            optimizer(gradients, rates, factor / scale, l0_weight * shares)
+            clear()
             for gradient in stale:
                 assign(gradient, gradient * factor)
             return norm

@@ -33,42 +33,28 @@ class AdamW(nn.Cell):
 
     def __init__(self, parameters: list[Parameter], weight_decay: float, decays: list[bool], keep=None):
         super().__init__(auto_prefix=False)
-        self.count, self.weight_decay = len(parameters), weight_decay
-        self.decays, self.parameters = tuple(decays), tuple(parameters)
+        self.weight_decay, self.parameters = weight_decay, tuple(parameters)
         self.moment1 = tuple(_zeros_like(p, "moment1") for p in parameters)
         self.moment2 = tuple(_zeros_like(p, "moment2") for p in parameters)
         self.keep = tuple(
             mask if mask is None else Parameter(mask.astype(bool), name=f"{p.name}.keep", requires_grad=False)
-            for p, mask in zip(parameters, keep or [None] * self.count, strict=True)
+            for p, mask in zip(parameters, keep or [None] * len(parameters), strict=True)
         )
-        self.form = FusedForm() if kernels.available() else PlainForm()
+        form = FusedForm if kernels.available() else PlainForm
+        self.form = form(self.parameters, self.moment1, self.moment2, tuple(decays), self.keep)
 
     def construct(self, gradients, rates, factor=1.0, penalties=None):
         """One update with gradient * `factor`, plus `penalties`[i] times the derivative of the L0 term (Eq. 4).
 
         `gradients`: one tensor for each parameter; `rates`: what `rates` returns; `factor`: a scalar; `penalties`: a
-        scalar for each parameter, which then must be scores without `keep`, or None.
+        tensor (parameters,), all of which then must be scores without `keep`, or None.
         """
-        for i in range(self.count):
-            self.form.update(
-                self.parameters[i], self.moment1[i], self.moment2[i], gradients[i], rates, self.decays[i], factor,
-                None if penalties is None else penalties[i], self.keep[i],
-            )
+        self.form.update(gradients, rates, factor, penalties)
         return rates[0]
 
     def norm(self, gradients, others=()):
         """l2 norm of all gradients together, of the kept entries only, and of `others`, which are whole."""
-        total = 0.0
-        for i in range(self.count):
-            total = total + self.form.square_sum(gradients[i], self.keep[i])
-        for gradient in others:
-            total = total + self.form.square_sum(gradient, None)
-        return ops.sqrt(total)
-
-    def clear(self, gradients):
-        """Set parameters that hold accumulated gradients to zero."""
-        for gradient in gradients:
-            self.form.clear(gradient)
+        return ops.sqrt(self.form.square_sum(gradients, others))
 
     def rates(self, learning_rate: float, update: int) -> tuple[Tensor, ...]:
         """What update number `update` (from 1) needs, float32."""
@@ -80,67 +66,85 @@ class AdamW(nn.Cell):
 
 
 class FusedForm(nn.Cell):
-    """Each parameter's update as one CPU kernel: one pass over the parameter, its moments and its gradient."""
+    """All updates in one CPU kernel: one pass over each parameter, its moments and its gradient."""
 
-    def __init__(self):
+    def __init__(self, parameters, moment1, moment2, decays, keep):
         super().__init__(auto_prefix=False)
-        self.one = Tensor(np.ones(1, np.float32))
-        self.adamw = kernel("adamw", like=(scalar,), writes=3, reads=3)
-        self.adamw_kept = kernel("adamw_kept", like=(scalar,), writes=3, reads=4)
-        self.adamw_scores = kernel("adamw_scores", like=(scalar,), writes=3, reads=4)
-        self.sum, self.kept_sum = kernel("square_sum", like=(scalar,)), kernel("kept_square_sum", like=(scalar,))
-        self.zero = kernel("clear", like=(scalar,), writes=1)
+        self.count = len(parameters)
+        self.state = (*parameters, *moment1, *moment2)
+        self.one, self.everything = Tensor(np.ones(1, np.float32)), Tensor(np.ones(1, bool))
+        self.decays, self.keep = Tensor(np.float32(decays)), tuple(self.everything if k is None else k for k in keep)
+        self.adamw = kernel("adamw", like=(scalar,), writes=3 * self.count, reads=3 + 2 * self.count)
+        self.adamw_scores = kernel("adamw_scores", like=(scalar,), writes=3 * self.count, reads=4 + self.count)
+        self.sum = kernel("square_sum", like=(scalar,))
 
-    def update(self, parameter, moment1, moment2, gradient, rates, decay, factor, penalty, keep):
-        rate, factor = rates[0] if decay else rates[1], self.one * factor
-        if penalty is not None:
-            self.adamw_scores(parameter, moment1, moment2, gradient, rate, factor, self.one * penalty)
-        elif keep is not None:
-            self.adamw_kept(parameter, moment1, moment2, gradient, rate, factor, keep)
+    def update(self, gradients, rates, factor, penalties):
+        factor = self.one * factor
+        if penalties is None:
+            self.adamw(*self.state, rates[0], self.decays, factor, *gradients, *self.keep)
         else:
-            self.adamw(parameter, moment1, moment2, gradient, rate, factor)
+            self.adamw_scores(*self.state, rates[0], self.decays, factor, *gradients, penalties)
 
-    def square_sum(self, x, keep):
-        return (self.sum(x) if keep is None else self.kept_sum(x, keep)).reshape(())
-
-    def clear(self, x):
-        self.zero(x)
+    def square_sum(self, gradients, others):
+        return self.sum(*gradients, *others, *self.keep, *((self.everything,) * len(others))).reshape(())
 
     def rates(self, learning_rate: float, update: int, shrink: float) -> tuple[Tensor, ...]:
-        """With and without decay."""
         step = learning_rate * (1 - BETA2**update) ** 0.5 / (1 - BETA1**update)
-        return mutable(tuple(Tensor(np.float32([step, 1 - BETA1, 1 - BETA2, EPSILON, s])) for s in (shrink, 0.0)))
+        return mutable((Tensor(np.float32([step, 1 - BETA1, 1 - BETA2, EPSILON, shrink])),))
 
 
 class PlainForm(nn.Cell):
-    """The same by MindSpore's primitives."""
+    """The same by MindSpore's primitives, for each parameter by itself."""
 
-    def __init__(self):
+    def __init__(self, parameters, moment1, moment2, decays, keep):
         super().__init__(auto_prefix=False)
-        self.adam, self.assign, self.assign_sub = ops.Adam(), ops.Assign(), ops.AssignSub()
+        self.parameters, self.moment1, self.moment2 = parameters, moment1, moment2
+        self.decays, self.keep, self.count = decays, keep, len(parameters)
+        self.adam, self.assign_sub = ops.Adam(), ops.AssignSub()
         self.half_square = ops.L2Loss()  # sum(x^2) / 2 in one pass; a product and a sum take four times as long
 
-    def update(self, parameter, moment1, moment2, gradient, rates, decay, factor, penalty, keep):
+    def update(self, gradients, rates, factor, penalties):
         learning_rate, power1, power2, beta1, beta2, epsilon, shrink = rates
-        gradient = gradient * factor
-        if keep is not None:
-            gradient = gradient * ops.cast(keep, gradient.dtype)
-        if penalty is not None:
-            gradient = gradient + l0_gradient(parameter) * penalty
-        # p - lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps): the primitive is the reference form.
-        self.adam(parameter, moment1, moment2, power1, power2, learning_rate, beta1, beta2, epsilon, gradient)
-        if decay:
-            self.assign_sub(parameter, parameter * shrink)
+        for i in range(self.count):
+            parameter, gradient = self.parameters[i], self._kept(gradients[i] * factor, self.keep[i])
+            if penalties is not None:
+                gradient = gradient + l0_gradient(parameter) * penalties[i]
+            # p - lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps): the primitive is the reference form.
+            self.adam(parameter, self.moment1[i], self.moment2[i], power1, power2, learning_rate, beta1, beta2,
+                      epsilon, gradient)
+            if self.decays[i]:
+                self.assign_sub(parameter, parameter * shrink)
 
-    def square_sum(self, x, keep):
-        return self.half_square(x if keep is None else x * ops.cast(keep, x.dtype)) * 2.0
+    def square_sum(self, gradients, others):
+        total = 0.0
+        for i in range(self.count):
+            total = total + self.half_square(self._kept(gradients[i], self.keep[i]))
+        for tensor in others:
+            total = total + self.half_square(tensor)
+        return total * 2.0
 
-    def clear(self, x):
-        self.assign(x, ops.zeros_like(x))
+    def _kept(self, gradient, keep):
+        return gradient if keep is None else gradient * ops.cast(keep, gradient.dtype)
 
     def rates(self, learning_rate: float, update: int, shrink: float) -> tuple[Tensor, ...]:
         values = (learning_rate, BETA1**update, BETA2**update, BETA1, BETA2, EPSILON, shrink)
         return mutable(tuple(Tensor(np.float32(v)) for v in values))
+
+
+class Clear(nn.Cell):
+    """Sets parameters that hold accumulated gradients to zero."""
+
+    def __init__(self, parameters: list[Parameter]):
+        super().__init__(auto_prefix=False)
+        self.parameters, self.assign = tuple(parameters), ops.Assign()
+        self.kernel = kernel("clear", like=(scalar,), writes=len(parameters)) if kernels.available() else None
+
+    def construct(self):
+        if self.kernel is not None:
+            self.kernel(*self.parameters)
+        else:
+            for parameter in self.parameters:
+                self.assign(parameter, ops.zeros_like(parameter))
 
 
 def no_decay(name: str) -> bool:

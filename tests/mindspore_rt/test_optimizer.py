@@ -9,7 +9,7 @@ import torch
 from mindspore import Parameter, Tensor
 
 from mindspore_rt import kernels
-from mindspore_rt.optimizer import AdamW, FusedForm, PlainForm, clip_factor, linear_schedule, no_decay
+from mindspore_rt.optimizer import AdamW, Clear, FusedForm, PlainForm, clip_factor, linear_schedule, no_decay
 
 
 @pytest.fixture(params=[FusedForm, PlainForm])
@@ -96,25 +96,35 @@ def test_clip_masks_and_penalty_enter_the_gradient(form):
     random = np.random.default_rng(1)
     start, gradient = random.normal(size=(2, 130, 77)).astype(np.float32)
     keep = random.random(start.shape) > 0.4
-    score, kept, total = (Parameter(Tensor(a), name=n) for a, n in ((start, "s"), (start, "k"), (gradient, "g")))
-    search, retrain = AdamW([score], 0.01, [True]), AdamW([kept], 0.01, [True], [keep])
+    score, kept, free, total = (
+        Parameter(Tensor(a), name=n) for a, n in ((start, "s"), (start, "k"), (start[0], "f"), (gradient, "g"))
+    )
+    search, retrain = AdamW([score], 0.01, [True]), AdamW([free, kept], 0.01, [False, True], [None, keep])
+    clear = Clear([total])
 
     @ms.jit
     def update(search_rates, retrain_rates, factor, penalty):
-        norms = search.norm((total,)), retrain.norm((total,))
-        search((total,), search_rates, factor, (penalty,))
-        retrain((total,), retrain_rates, factor)
-        search.clear((total,))
+        both = (total[0], total)
+        norms = search.norm((total,)), retrain.norm(both), search.norm((total,), both)
+        search((total,), search_rates, factor, penalty)
+        retrain(both, retrain_rates, factor)
+        clear()
         return norms
 
     factor, penalty = 0.25, 0.5
-    whole, part = update(search.rates(0.1, 1), retrain.rates(0.1, 1), Tensor(np.float32(factor)),
-                         Tensor(np.float32(penalty)))
+    whole, part, more = update(search.rates(0.1, 1), retrain.rates(0.1, 1), Tensor(np.float32(factor)),
+                               Tensor(np.float32([penalty])))
     assert float(whole.asnumpy()) == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
-    assert float(part.asnumpy()) == pytest.approx(np.linalg.norm(gradient * keep), rel=1e-5)
+    squares = [np.square(g).sum() for g in (gradient[0], gradient * keep, gradient)]
+    assert float(part.asnumpy()) == pytest.approx(np.sqrt(squares[0] + squares[1]), rel=1e-5)
+    assert float(more.asnumpy()) == pytest.approx(np.sqrt(squares[0] + 2 * squares[2]), rel=1e-5)
     p = 1 / (1 + np.exp(-(start.astype(np.float64) - 2 / 3 * np.log(0.1 / 1.1))))
-    for parameter, g in ((score, gradient * factor + penalty * p * (1 - p)), (kept, gradient * factor * keep)):
-        expected = reference(start, [g], [0.1], 0.01)
+    for parameter, g, decay in (
+        (score, gradient * factor + penalty * p * (1 - p), 0.01),
+        (kept, gradient * factor * keep, 0.01),
+        (free, gradient[0] * factor, 0.0),
+    ):
+        expected = reference(start[0] if parameter is free else start, [g], [0.1], decay)
         np.testing.assert_allclose(parameter.asnumpy(), expected, atol=1e-5)
     assert (total.asnumpy() == 0).all()
 
