@@ -73,7 +73,7 @@ class Trainer:
         """Train to the end; the number of updates made."""
         done = self._resume()
         self._announce()
-        bar = tqdm(total=self.steps, initial=done, desc=self.title, unit="step", dynamic_ncols=True, mininterval=1,
+        bar = tqdm(total=self.steps, initial=done, desc=self.title, unit="step", dynamic_ncols=True,
                    disable=self.rank > 0)
         with bar, StopRequest() as request, scalars.Writer(self.stage.directory, self.rank) as board:
             self.board = board
