@@ -146,7 +146,7 @@ class Trainer:
     def _log(self, bar, done: int, figures: dict, rate: float) -> None:
         figures = {**figures, **(self.objective.metrics() if hasattr(self.objective, "metrics") else {})}
         record = {"step": done, "epoch": round(done / len(self.batches), 4), **figures}
-        self._write({**record, "seconds": round(time.time(), 1), "sentences_per_second": round(rate * self.ranks, 1)})
+        self._write({**record, "seconds": round(time.time(), 1), "sentences_per_second": round(rate, 1)})
         shown = ("loss", "adversarial_loss", "l0_term", "settled_zero")
         bar.set_postfix({name: f"{figures[name]:.3f}" for name in shown if name in figures}, refresh=False)
 

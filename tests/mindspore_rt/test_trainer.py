@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from configs import schema
 from configs.errors import Stopped, UserError
 from configs.run_dir import Stage, read_lines
+from mindspore_rt import parallel
 from mindspore_rt.bert import BertClassifier, BertConfig
 from mindspore_rt.data import Batches
 from mindspore_rt.objectives import FineTuning, RobustSearch
@@ -111,6 +112,21 @@ class Counter:
 def counted(directory, before=lambda index: None, on_epoch=lambda *_: {}, steps=14):
     objective, config = Counter(before), schema.Experiment(checkpoint_steps=100, log_steps=1)
     return Trainer(Stage(directory, "test", {}, {}), objective, batches(), steps, config, "test", on_epoch), objective
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_speed_is_that_of_all_workers_together(tmp_path, monkeypatch, ranks):
+    """The clock moves by two seconds a step, in which the workers together train on the four sentences of a batch."""
+    now = [0.0]
+
+    def later(index):
+        now[0] += 2
+
+    monkeypatch.setattr(parallel, "ranks", lambda: ranks)
+    monkeypatch.setattr("mindspore_rt.trainer.time.time", lambda: now[0])
+    counted(tmp_path, later, steps=7)[0].run()
+    speeds = [r["sentences_per_second"] for r in read_lines(tmp_path / "metrics.jsonl") if "loss" in r]
+    assert speeds[:6] == [2.0] * 6
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
