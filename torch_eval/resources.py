@@ -11,6 +11,7 @@ from pathlib import Path
 
 from configs import assets
 from torch_eval import packaged, parts
+from torch_eval.encoder import WindowEncoder
 
 import numpy as np
 from textattack.shared import AbstractWordEmbedding
@@ -27,7 +28,7 @@ class Packaged:
         return frozenset(packaged.STOP_WORDS.read_text(encoding="utf-8").split())
 
     def sentence_similarity(self, **parameters):
-        return parts.SentenceSimilarity(sentence_model().encode, **parameters)
+        return parts.SentenceSimilarity(WindowEncoder(sentence_model()), sentence_model().encode, **parameters)
 
     def part_of_speech(self, **parameters):
         return parts.PartOfSpeech(tag, **parameters)

