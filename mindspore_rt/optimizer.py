@@ -104,16 +104,20 @@ class PlainForm(nn.Cell):
         self.half_square = ops.L2Loss()  # sum(x^2) / 2 in one pass; a product and a sum take four times as long
 
     def update(self, gradients, rates, factor, penalties):
-        learning_rate, power1, power2, beta1, beta2, epsilon, shrink = rates
         for i in range(self.count):
-            parameter, gradient = self.parameters[i], self._kept(gradients[i] * factor, self.keep[i])
-            if penalties is not None:
-                gradient = gradient + l0_gradient(parameter) * penalties[i]
-            # p - lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps): the primitive is the reference form.
-            self.adam(parameter, self.moment1[i], self.moment2[i], power1, power2, learning_rate, beta1, beta2,
-                      epsilon, gradient)
-            if self.decays[i]:
-                self.assign_sub(parameter, parameter * shrink)
+            self._update(i, gradients[i] * factor, rates, None if penalties is None else penalties[i])
+
+    # By itself, since MindSpore nests what follows a branch: 200 rounds of a loop with branches are too deep for it.
+    def _update(self, i, gradient, rates, penalty):
+        learning_rate, power1, power2, beta1, beta2, epsilon, shrink = rates
+        parameter, gradient = self.parameters[i], self._kept(gradient, self.keep[i])
+        if penalty is not None:
+            gradient = gradient + l0_gradient(parameter) * penalty
+        # p - lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps): the primitive is the reference form.
+        self.adam(parameter, self.moment1[i], self.moment2[i], power1, power2, learning_rate, beta1, beta2, epsilon,
+                  gradient)
+        if self.decays[i]:
+            self.assign_sub(parameter, parameter * shrink)
 
     def square_sum(self, gradients, others):
         total = 0.0

@@ -134,3 +134,24 @@ def test_a_gradient_that_is_not_finite_shows_in_the_norm(form):
     bad[1, 2] = np.nan
     optimizer = AdamW([Parameter(Tensor(bad), name="p")], 0.0, [True])
     assert np.isnan(optimizer.norm((Tensor(bad),)).asnumpy())
+
+
+def test_as_many_parameters_as_bert_base_has_are_updated(form):
+    """201: a graph that nests deeper with each of them is more than MindSpore compiles."""
+    count, start = 201, np.float32([1.0, -2.0])
+    parameters = [Parameter(Tensor(start), name=f"p{i}") for i in range(count)]
+    keep = [np.array([True, False]) if i % 2 else None for i in range(count)]
+    optimizer = AdamW(parameters, 0.01, [i % 3 > 0 for i in range(count)], keep)
+
+    @ms.jit
+    def update(gradients, rates):
+        norm = optimizer.norm(gradients)
+        optimizer(gradients, rates, 0.5)
+        return norm
+
+    norm = update((Tensor(np.ones(2, np.float32)),) * count, optimizer.rates(0.1, 1))
+    assert float(norm.asnumpy()) == pytest.approx(math.sqrt(2 * count - count // 2))
+    for i, parameter in enumerate(parameters):
+        gradient = np.array([0.5, 0.0 if i % 2 else 0.5])
+        expected = reference(start, [gradient], [0.1], 0.01 if i % 3 else 0.0)
+        np.testing.assert_allclose(parameter.asnumpy(), expected, atol=1e-6)
