@@ -4,7 +4,7 @@ import pytest
 
 from configs import estimate, plan, schema
 from configs.methods import METHODS, of_kind, sources
-from configs.run_dir import RunDir, write_json
+from configs.run_dir import RunDir, append_line, write_json
 
 
 def run_of(tmp_path, *overrides):
@@ -91,3 +91,23 @@ def test_finished_jobs_set_the_speed(tmp_path):
     assert "1 finished" in guess.basis
     shown = plan.show(run)
     assert "finetune  seed-1/finetune" in shown and "done" in shown and "about" in shown
+
+
+def test_an_attack_takes_its_queries_and_as_much_again(tmp_path):
+    run = run_of(tmp_path, "methods=[finetune,freelb]", "attack.recipes=[textfooler,pwws]", "attack.examples=10")
+    guess = estimate.Estimator(run)
+    query = 2 * guess.weights * guess.tokens / guess.rate
+    (stage, count, seconds), = guess.attacks()
+    assert (stage, count) == ("attack", "2 models, 10 sentences, 2 attacks")
+    assert seconds == pytest.approx(2 * 10 * 2 * (4.5 + 6) * guess.tokens * query)
+
+
+def test_finished_attacks_set_their_speed(tmp_path):
+    """Twenty sentences of a recipe in 30 s of two processes: the same again for the model that is left."""
+    run = run_of(tmp_path, "methods=[finetune,freelb]", "attack.recipes=[textfooler]", "attack.examples=20",
+                 "attack.workers=2")
+    folder = run.attack(1, "finetune") / "textfooler"
+    write_json(folder / "manifest.json", {})
+    for index in range(20):
+        append_line(folder / "results.jsonl", {"index": index, "seconds": 3.0})
+    assert estimate.Estimator(run).attacks()[-1][2] == pytest.approx(20 * 3 / 2)
