@@ -234,9 +234,16 @@ class Experiment:
         """dtype of the matmuls, or None for float32."""
         return self.amp_dtype if self.amp_level == "O1" else None
 
+    @property
+    def chooses_on_dev(self) -> bool:
+        """False under `compat: official`, whose training sees the dev set."""
+        return self.compat == "paper"
+
 
 # What `compat: official` changes by default; the rest of it is decided where the computation stands.
-OFFICIAL = {"retrain.epochs": 10, "finetune.clip_norm": 0.0, "retrain.clip_norm": 0.0}
+OFFICIAL = {"retrain.epochs": 10} | {
+    f"{section}.clip_norm": 0.0 for section in ("finetune", "finetune_long", "retrain", "retrain_long")
+}
 
 
 def to_dict(config) -> dict:
@@ -399,6 +406,8 @@ def _check_together(config: Experiment, origins: dict) -> None:
     task_of(config)
     if "all" in config.methods:
         config.methods = list(METHODS)
+    if config.attack.calibrate and not config.chooses_on_dev:
+        raise UserError("attack.calibrate: compat: official trains on dev, which tells nothing of confidence then")
     if config.infobert.anchor_low >= config.infobert.anchor_high:
         raise UserError("infobert.anchor_low must be below infobert.anchor_high")
     if config.search.keep_epochs and config.search.keep_epochs < config.choice.epochs:

@@ -31,10 +31,12 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
 
 
 def run(run_dir: RunDir) -> None:
-    """Write `choice.json`. With one candidate nothing is attacked."""
+    """Write `choice.json`. With one candidate nothing is attacked; nor under `compat: official`, where dev is trained
+    on (`mindspore_rt.stages`) and would choose by heart."""
     config, candidates = run_dir.config, run_dir.candidates()
-    if len(candidates) == 1:
-        write_choice(run_dir, "the only candidate", [], candidates[0])
+    if len(candidates) == 1 or not config.chooses_on_dev:
+        rule = "the only candidate" if len(candidates) == 1 else "the first candidate: compat: official trains on dev"
+        write_choice(run_dir, rule, [], candidates[0])
         return
     task, dev = read_split(run_dir, "dev")
     rows = []
@@ -52,7 +54,10 @@ def score(scoring: Scoring, dev: list[dict]) -> dict:
     """Accuracy of one candidate on dev, attacked (`aua`) and not (`accuracy`), from where it was interrupted."""
     run_dir, choice = scoring.run_dir, scoring.run_dir.config.choice
     indices = sampling.sample([example["label"] for example in dev], choice.examples, run_dir.config.data.seed)
-    settings = {"seed": scoring.seed, "indices": indices, **recipes.describe(scoring.spec(choice.recipe))}
+    settings = {
+        "seed": scoring.seed, "indices": indices, "temperature": scoring.target.temperature,
+        "max_seconds": scoring.options.max_seconds, **recipes.describe(scoring.spec(choice.recipe)),
+    }
     stage = scoring.stage(run_dir.seed(scoring.seed) / "choice" / scoring.name, "choice", settings, "dev")
     label = f"seed {scoring.seed}, {scoring.name}: {choice.recipe} on dev"
     expected = scoring.expected(indices, dev)

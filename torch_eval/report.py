@@ -102,7 +102,7 @@ def choosing(runs: list[Run]) -> list:
     return (
         [
             Heading("The choice of the ticket"),
-            Text("The reported ticket is chosen on dev sentences alone, never on the test sentences."),
+            Text("No test sentence has a say in which ticket is reported; where there is a choice, it is made on dev."),
             *blocks,
         ]
         if blocks

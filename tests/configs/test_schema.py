@@ -198,6 +198,9 @@ def test_official_defaults_give_way_to_what_is_written():
     paper, official = schema.load("base"), schema.load("base", ["compat=official"])
     assert (paper.retrain.epochs, paper.retrain.clip_norm, paper.finetune.clip_norm) == (3, 1.0, 1.0)
     assert (official.retrain.epochs, official.retrain.clip_norm, official.finetune.clip_norm) == (10, 0.0, 0.0)
+    # The controls for length change nothing but the length.
+    assert (paper.finetune_long.clip_norm, paper.retrain_long.clip_norm) == (1.0, 1.0)
+    assert (official.finetune_long.clip_norm, official.retrain_long.clip_norm) == (0.0, 0.0)
     assert schema.load("base", ["compat=official", "retrain.epochs=4"]).retrain.epochs == 4
 
 
@@ -211,6 +214,7 @@ def test_the_control_for_length_is_never_shorter_than_a_ticket():
     [
         (["search.keep_epochs=1", "choice.epochs=2"], "search.keep_epochs"),
         (["infobert.anchor_low=0.9", "infobert.anchor_high=0.5"], "infobert.anchor_low"),
+        (["compat=official", "attack.calibrate=true"], "attack.calibrate"),
     ],
 )
 def test_values_that_do_not_go_together(overrides, expected):

@@ -91,3 +91,18 @@ def test_the_rule(figures, chosen):
     candidates = [choose.Candidate(name, 0.3, 0) for name in figures]
     rows = [{"model": name, "aua": aua, "accuracy": accuracy} for name, (aua, accuracy) in figures.items()]
     assert choose.best(candidates, rows).model == chosen
+
+
+def test_nothing_is_chosen_on_a_dev_set_that_was_trained_on(experiment, monkeypatch):
+    run_dir = experiment("sparsities=[0.3,0.5]", "compat=official")
+    monkeypatch.setattr(choose, "Workers", None)
+    choose.run(run_dir)
+    assert "official trains on dev" in read_json(run_dir.choice)["rule"]
+    assert run_dir.chosen() == run_dir.candidates()[0]
+
+
+@pytest.mark.parametrize("change", ["attack.temperature=2.0", "attack.max_seconds=60"])
+def test_a_choice_made_with_another_victim_or_budget_is_refused(experiment, change):
+    choose.run(experiment("sparsities=[0.3,0.5]"))
+    with pytest.raises(UserError, match=rf"was made with other settings .*{change.partition('=')[0][7:]}"):
+        choose.run(experiment("sparsities=[0.3,0.5]", change))
