@@ -31,7 +31,8 @@ HALVES = {
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to do in one directory. `model` is the directory's name under its seed (or the whole run)."""
+    """One thing to do in one directory. `model` is the directory's name under its seed (or the whole run); `leaves` are
+    the files that it must have left, of a job whose asked results may grow."""
 
     stage: str
     model: str
@@ -40,6 +41,7 @@ class Job:
     method: str | None = None
     sparsity: float | None = None
     back: int = 0
+    leaves: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -48,7 +50,7 @@ class Job:
     @property
     def done(self) -> bool:
         """True if its manifest is there; whether that fits the configuration, the stage itself checks."""
-        return (self.directory / "manifest.json").is_file()
+        return all(path.is_file() for path in (self.directory / "manifest.json", *self.leaves))
 
 
 def jobs(run: RunDir) -> list[Job]:
@@ -67,7 +69,8 @@ def jobs(run: RunDir) -> list[Job]:
         for method in dense:
             add("finetune", method, seed, method=method)
         for origin in origins:
-            add("search" if origin in SEARCHES else "prune", origin, seed)
+            tickets_of = () if origin in SEARCHES else (run.pruned(seed, origin, s) for s in config.sparsities)
+            add("search" if origin in SEARCHES else "prune", origin, seed, leaves=tuple(tickets_of))
         for model, method, sparsity, back in tickets(run):
             facts = {"method": method, "sparsity": sparsity, "back": back}
             add("draw", model, seed, run.ticket(seed, model).parent, **facts)

@@ -100,6 +100,10 @@ class RunDir:
         """The ticket of the model of that name."""
         return self.seed(seed) / "tickets" / model / "ticket.safetensors"
 
+    def pruned(self, seed: int, source: str, sparsity: float) -> Path:
+        """The ticket that magnitude pruning leaves for one asked sparsity: `lth/ticket-0.30.safetensors`."""
+        return self.stage(seed, source) / f"{model_name('ticket', sparsity)}.safetensors"
+
     @property
     def choice(self) -> Path:
         return self.root / "choice.json"
@@ -168,7 +172,9 @@ class Candidate(NamedTuple):
 
 
 def model_name(method: str, sparsity: float) -> str:
-    return f"{method}-{sparsity:.2f}"
+    """`robust-0.30`; `robust-0.875` where two decimals would be another sparsity."""
+    share = f"{sparsity:.2f}"
+    return f"{method}-{share if float(share) == sparsity else f'{sparsity:g}'}"
 
 
 def candidate_name(sparsity: float, back: int) -> str:

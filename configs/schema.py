@@ -202,7 +202,7 @@ class Experiment:
     model: str = option("bert-base-uncased", "hub name, local Hugging Face directory, or `packaged`")
     layers: int | None = option(None, "keep only the first layers of the model", low=1)
     seeds: list[int] = option([1], "one whole run for each", low=0)
-    sparsities: list[float] = option([0.3], "shares of pruned weights", low=0.0, high=0.99)
+    sparsities: list[float] = option([0.3], "shares of pruned weights", low=0.01, high=0.99)
     methods: list[str] = option(["finetune", "robust"], "models compared, or all", choices=[*METHODS, "all"])
     structured: bool = option(False, "prune whole attention heads and intermediate neurons, and export a smaller model")
     compat: str = option(
@@ -414,6 +414,9 @@ def _check_together(config: Experiment, origins: dict) -> None:
         raise UserError(f"search.keep_epochs: below choice.epochs, {config.choice.epochs}, whose scores are needed")
     # The control for training length never gets fewer passes than a ticket does.
     config.finetune_long.epochs = max(config.finetune_long.epochs, config.retrain.epochs)
+    for sparsity in config.sparsities:
+        if float(f"{sparsity:g}") != sparsity:
+            raise UserError(f"sparsities in {origins['sparsities']}: {sparsity} has more than six digits; round it")
     if not config.name or config.name.startswith(".") or set(config.name) & set('/\\:\0'):
         raise UserError(f"name in {origins['name']}: {config.name!r} cannot be a folder name")
     for key in ("seeds", "sparsities", "methods", "attack.recipes"):

@@ -193,11 +193,14 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
     """Iterative magnitude pruning (LTH for BERT). Every round trains the pre-trained weights under the mask so far and
     prunes `share` of the original weights more; all but the classifier is then rewound, to copies.
 
-    Leaves ticket-0.30.safetensors and so on, one for each asked sparsity.
+    Leaves ticket-0.30.safetensors and so on, one for each asked sparsity. If one is asked for later, the round that it
+    comes from is trained again, from the mask and the classifier that the round before has left.
     """
     settings = getattr(config, job.model)
     stage = _stage(config, run, job, [job.model])
-    if _skip(stage):
+    asked = {path: sparsity for path, sparsity in zip(job.leaves, config.sparsities) if not path.is_file()}
+    if stage.is_done() and not asked:
+        _skip(stage)
         return
     pretrained, ticket, report = _pretrained(config), None, {}
     classifier = huggingface.with_classifier(pretrained, _labels(run), job.seed)
@@ -206,10 +209,14 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
         part = dataclasses.replace(job, model=f"{job.model}/round-{number}", directory=directory)
         before = {"before": stage.directory / f"round-{number - 1}" / "ticket.safetensors"} if ticket else {}
         round_stage = _stage(config, run, part, [job.model], before)
+        drawn = {path: sparsity for path, sparsity in asked.items()
+                 if settings.share * (number - 1) < sparsity <= settings.share * number + 1e-9}
+        if drawn and round_stage.is_done():
+            round_stage.manifest.unlink(missing_ok=True)
         if not _skip(round_stage):
             weights = {**pretrained.weights, **{n: classifier[n] for n in ("classifier.weight", "classifier.bias")}}
             training = _train(config, run, part, round_stage, job.model, pretrained, weights, ticket)
-            _end_round(config, training, ticket, number, settings.share, job)
+            _end_round(training, ticket, number, settings.share, job, drawn)
         ticket = Ticket.load(part.directory / "ticket.safetensors")
         classifier = _classifier_of(part.directory / "classifier.safetensors", classifier)
         report[f"round {number}"] = ticket.sparsity
@@ -221,9 +228,11 @@ def pruning_rounds(sparsities: list[float], share: float) -> int:
     return max(1, int(np.ceil(max(sparsities) / share - 1e-9)))
 
 
-def _end_round(config, training: Training, ticket: Ticket | None, number: int, share: float, job: Job) -> None:
-    """The tickets that the round's weights give: of every asked sparsity between this round's and the one before, and
-    the mask of the next round."""
+def _end_round(
+    training: Training, ticket: Ticket | None, number: int, share: float, job: Job, drawn: dict[Path, float]
+) -> None:
+    """The tickets that the round's weights give: `drawn`, those of asked sparsities between this round's and the one
+    before, and the mask of the next round."""
     if parallel.rank():
         return
     directory, weights = training.stage.directory, training.weights()
@@ -231,10 +240,8 @@ def _end_round(config, training: Training, ticket: Ticket | None, number: int, s
     magnitudes = {name: np.where(ticket.masks[name], np.abs(weights[name]), -1.0) if ticket else np.abs(weights[name])
                   for name in training.source.config.prunable()}
     about = {"method": job.model, "seed": str(job.seed), "round": str(number)}
-    for sparsity in config.sparsities:
-        if share * (number - 1) < sparsity <= share * number + 1e-9:
-            target = directory.parent / f"ticket-{sparsity:.2f}.safetensors"
-            Ticket.from_scores(magnitudes, sparsity, **about).save(target)
+    for target, sparsity in drawn.items():
+        Ticket.from_scores(magnitudes, sparsity, **about).save(target)
     Ticket.from_scores(magnitudes, min(1.0, share * number), **about).save(directory / "ticket.safetensors")
     head = {name: weights[name] for name in ("classifier.weight", "classifier.bias")}
     atomic_write(directory / "classifier.safetensors", save(head))
@@ -257,7 +264,7 @@ def draw(config: schema.Experiment, run: RunDir, job: Job) -> None:
         _unchanged(inputs["scores"], (searched.get("scores_sha256") or {}).get(inputs["scores"].name))
         _unchanged_model(inputs["model"])
     else:
-        inputs["scores"] = run.stage(job.seed, origin) / f"ticket-{job.sparsity:.2f}.safetensors"
+        inputs["scores"] = run.pruned(job.seed, origin, job.sparsity)
     settings = {"seed": job.seed, "sparsity": job.sparsity, "compat": config.compat, "structured": config.structured}
     stage = Stage(job.directory, "draw", settings, inputs, ("numpy", "safetensors"))
     if _skip(stage):

@@ -273,3 +273,9 @@ def test_the_saved_configuration_loads_again(tmp_path):
     run.save_config()
     assert schema.load(str(run.root / "config.yaml")) == config
     assert json.dumps(schema.to_dict(config))
+
+
+@pytest.mark.parametrize("sparsity, name", [(0.3, "robust-0.30"), (0.05, "robust-0.05"), (0.875, "robust-0.875")])
+def test_a_name_states_its_sparsity_exactly(sparsity, name):
+    """Two decimals, and as many as it takes: 0.875 and 0.88 are two tickets."""
+    assert run_dir.model_name("robust", sparsity) == name and float(name.partition("-")[2]) == sparsity

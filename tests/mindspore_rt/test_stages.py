@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from configs import plan, schema
+from configs.errors import UserError
 from configs.run_dir import RunDir, write_json
 from mindspore_rt import huggingface, prunable, stages
 from mindspore_rt.ticket import Ticket
@@ -92,6 +93,30 @@ def test_a_killed_pruning_goes_on_with_its_next_round(run):
             stages.prune(run.config, run, job(run, "prune")[0])
     stages.prune(run.config, run, job(run, "prune")[0])
     assert [c["model"] for c in run.recorder.calls] == ["lth/round-1", "lth/round-2", "lth/round-3"]
+
+
+def test_a_sparsity_asked_for_later_trains_only_the_rounds_that_it_needs(run):
+    """The tickets are those of a run that was asked for all of them at once."""
+    stages.prune(run.config, run, job(run, "prune")[0])  # 25%: three rounds
+    before = {path: path.read_bytes() for path in run.stage(1, "lth").rglob("*.safetensors")}
+    run.config.sparsities = [0.15, 0.25, 0.35]
+    assert not job(run, "prune")[0].done
+    run.recorder.calls.clear()
+    stages.prune(run.config, run, job(run, "prune")[0])
+    assert [c["model"] for c in run.recorder.calls] == ["lth/round-2", "lth/round-4"]
+    assert job(run, "prune")[0].done
+    for sparsity in run.config.sparsities:
+        assert Ticket.load(run.pruned(1, "lth", sparsity)).sparsity == pytest.approx(sparsity, abs=1e-3)
+    masks = [path for path in before if "round" not in path.name and path.name.startswith("ticket")]
+    assert all(path.read_bytes() == before[path] for path in masks)
+
+
+def test_a_sparsity_asked_for_later_under_other_settings_is_refused(run):
+    stages.prune(run.config, run, job(run, "prune")[0])
+    run.config.sparsities, run.config.lth.learning_rate = [0.15], 1.0
+    with pytest.raises(UserError, match="lth was made with other settings .*learning_rate"):
+        stages.prune(run.config, run, job(run, "prune")[0])
+    assert (run.stage(1, "lth") / "round-2" / "manifest.json").is_file()
 
 
 @pytest.mark.parametrize(
