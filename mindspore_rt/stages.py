@@ -19,7 +19,7 @@ from mindspore_rt import data, gate, huggingface, noise, parallel, prunable
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.infobert import InfoBert
 from mindspore_rt.objectives import FineTuning, FreeLB, RobustSearch
-from mindspore_rt.ticket import Ticket, spread
+from mindspore_rt.ticket import Ticket, most_structured, spread
 from mindspore_rt.trainer import Evaluator, Trainer, total_steps
 
 PACKAGES = ("mindspore", "numpy", "tokenizers", "safetensors")
@@ -144,11 +144,13 @@ def search(config: schema.Experiment, run: RunDir, job: Job) -> None:
     settings = config.search
     if job.model == "search_no_adversary":
         settings = dataclasses.replace(settings, ascent_steps=1, initial_norm=0.0)
-    stage = _stage(config, run, job, ["search"], {"model": run.model(job.seed, "finetune")})
+    stops = {"stops_at": config.sparsities[0], "structured": config.structured} if settings.stop_distance else {}
+    stage = _stage(config, run, job, ["search"], {"model": run.model(job.seed, "finetune")}, **stops)
     if _skip(stage):
         return
     _unchanged_model(stage.inputs["model"])
     source = huggingface.load(stage.inputs["model"])
+    _highest_sparsity(config, source)
     train, summary = _batches(config, run, job, "train", settings.batch_size, source)
     model = _classifier(config, source, len(summary["labels"]), settings, job.seed, masked=True)
     model.load(source.weights)
@@ -162,7 +164,9 @@ def search(config: schema.Experiment, run: RunDir, job: Job) -> None:
         figures = {"dev_accuracy": evaluator.accuracy(), **objective.metrics()}
         if epoch > 1:
             before = _scores(run.log_alpha(job.seed, epoch - 1, job.model), source.config.prunable())
-            figures["ticket_distance"] = _distance(before, scores, source, config.sparsities[0])
+            # Early-bird tickets (You et al. 2020): masks that have settled.
+            tickets = [_searched(config, source, found, config.sparsities[0]) for found in (before, scores)]
+            figures["ticket_distance"] = tickets[0].distance(tickets[1])
             trainer.stop = figures["ticket_distance"] < settings.stop_distance
         if not parallel.rank():
             atomic_write(run.log_alpha(job.seed, epoch, job.model), save(scores, metadata={"step": str(done)}))
@@ -182,13 +186,6 @@ def search(config: schema.Experiment, run: RunDir, job: Job) -> None:
         stage.finish({"steps": done, "epochs": epochs, **statistics, "scores_sha256": hashes})
 
 
-def _distance(before: dict, after: dict, source: huggingface.Model, sparsity: float) -> float:
-    """Share of weights on which the tickets of two epochs differ (early-bird tickets, You et al. 2020)."""
-    shapes = source.config.prunable()
-    tickets = [Ticket.from_scores(_spread(scores, shapes), sparsity) for scores in (before, after)]
-    return tickets[0].distance(tickets[1])
-
-
 def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
     """Iterative magnitude pruning (LTH for BERT). Every round trains the pre-trained weights under the mask so far and
     prunes `share` of the original weights more; all but the classifier is then rewound, to copies.
@@ -197,18 +194,20 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
     comes from is trained again, from the mask and the classifier that the round before has left.
     """
     settings = getattr(config, job.model)
-    stage = _stage(config, run, job, [job.model])
+    shape = {"structured": True} if config.structured else {}
+    stage = _stage(config, run, job, [job.model], **shape)
     asked = {path: sparsity for path, sparsity in zip(job.leaves, config.sparsities) if not path.is_file()}
     if stage.is_done() and not asked:
         _skip(stage)
         return
     pretrained, ticket, report = _pretrained(config), None, {}
+    _highest_sparsity(config, pretrained)
     classifier = huggingface.with_classifier(pretrained, _labels(run), job.seed)
     for number in range(1, pruning_rounds(config.sparsities, settings.share) + 1):
         directory = stage.directory / f"round-{number}"
         part = dataclasses.replace(job, model=f"{job.model}/round-{number}", directory=directory)
         before = {"before": stage.directory / f"round-{number - 1}" / "ticket.safetensors"} if ticket else {}
-        round_stage = _stage(config, run, part, [job.model], before)
+        round_stage = _stage(config, run, part, [job.model], before, **shape)
         drawn = {path: sparsity for path, sparsity in asked.items()
                  if settings.share * (number - 1) < sparsity <= settings.share * number + 1e-9}
         if drawn and round_stage.is_done():
@@ -216,7 +215,7 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
         if not _skip(round_stage):
             weights = {**pretrained.weights, **{n: classifier[n] for n in ("classifier.weight", "classifier.bias")}}
             training = _train(config, run, part, round_stage, job.model, pretrained, weights, ticket)
-            _end_round(training, ticket, number, settings.share, job, drawn)
+            _end_round(config, training, ticket, number, job, drawn)
         ticket = Ticket.load(part.directory / "ticket.safetensors")
         classifier = _classifier_of(part.directory / "classifier.safetensors", classifier)
         report[f"round {number}"] = ticket.sparsity
@@ -228,11 +227,9 @@ def pruning_rounds(sparsities: list[float], share: float) -> int:
     return max(1, int(np.ceil(max(sparsities) / share - 1e-9)))
 
 
-def _end_round(
-    training: Training, ticket: Ticket | None, number: int, share: float, job: Job, drawn: dict[Path, float]
-) -> None:
+def _end_round(config, training: Training, ticket: Ticket | None, number: int, job: Job, drawn: dict[Path, float]):
     """The tickets that the round's weights give: `drawn`, those of asked sparsities between this round's and the one
-    before, and the mask of the next round."""
+    before, and the mask of the next round, if there can be one."""
     if parallel.rank():
         return
     directory, weights = training.stage.directory, training.weights()
@@ -241,8 +238,9 @@ def _end_round(
                   for name in training.source.config.prunable()}
     about = {"method": job.model, "seed": str(job.seed), "round": str(number)}
     for target, sparsity in drawn.items():
-        Ticket.from_scores(magnitudes, sparsity, **about).save(target)
-    Ticket.from_scores(magnitudes, min(1.0, share * number), **about).save(directory / "ticket.safetensors")
+        _ticket(config, training.source, magnitudes, sparsity, **about).save(target)
+    share = min(getattr(config, job.model).share * number, _highest_sparsity(config, training.source))
+    _ticket(config, training.source, magnitudes, share, **about).save(directory / "ticket.safetensors")
     head = {name: weights[name] for name in ("classifier.weight", "classifier.bias")}
     atomic_write(directory / "classifier.safetensors", save(head))
     training.stage.finish({"dev_accuracy": training.dev_accuracy()})
@@ -271,7 +269,9 @@ def draw(config: schema.Experiment, run: RunDir, job: Job) -> None:
         return
     about = {"method": job.method, "seed": str(job.seed), "source_sha256": file_hash(inputs["scores"])}
     if origin in SEARCHES:
-        ticket, weights = _draw_from_scores(config, inputs, job.sparsity, about)
+        tuned = huggingface.load(inputs["model"])
+        ticket = _searched(config, tuned, _scores(inputs["scores"], tuned.config.prunable()), job.sparsity, **about)
+        weights = tuned.weights
     else:
         ticket, weights = Ticket.load(inputs["scores"]), _pretrained(config).weights
     ticket.save(run.ticket(job.seed, job.model))
@@ -282,17 +282,35 @@ def draw(config: schema.Experiment, run: RunDir, job: Job) -> None:
     stage.finish(report)
 
 
-def _draw_from_scores(config, inputs, sparsity, about) -> tuple[Ticket, dict]:
-    tuned = huggingface.load(inputs["model"])
-    shapes = tuned.config.prunable()
-    found = _scores(inputs["scores"], shapes)
+def _searched(config, source: huggingface.Model, scores: dict, sparsity: float, **about) -> Ticket:
+    """The ticket of a search's scores, which weights may share. Ties fall by the order of the matrices, which a file
+    does not keep."""
+    shapes = source.config.prunable()
+    if config.compat == "official" and not config.structured:  # counts scores, not the weights that share them
+        ordered = {name: scores[name] for name in shapes}
+        return Ticket.from_scores(ordered, sparsity, official=True, **about).spread(shapes)
+    own = {name: spread(scores[name], shape) for name, shape in shapes.items()}
+    return _ticket(config, source, own, sparsity, **about)
+
+
+def _ticket(config, source: huggingface.Model, scores: dict, sparsity: float, **about) -> Ticket:
+    """The ticket of one score for each weight: single weights, or whole heads and neurons."""
     if config.structured:
-        heads = tuned.config.num_attention_heads
-        return Ticket.structured(_spread(found, shapes), heads, sparsity, **about), tuned.weights
-    if config.compat == "official":  # which counts scores, not the weights that share them
-        scores = {name: found[name] for name in shapes}  # a file keeps no order, and ties fall by it
-        return Ticket.from_scores(scores, sparsity, official=True, **about).spread(shapes), tuned.weights
-    return Ticket.from_scores(_spread(found, shapes), sparsity, **about), tuned.weights
+        return Ticket.structured(scores, source.config.num_attention_heads, sparsity, **about)
+    return Ticket.from_scores(scores, sparsity, **about)
+
+
+def _highest_sparsity(config, source: huggingface.Model) -> float:
+    """What a ticket can prune. Raises `UserError` if more is asked for: before a long training, not after it."""
+    if not config.structured:
+        return 1.0
+    most = most_structured(source.config.prunable(), source.config.num_attention_heads)
+    if max(config.sparsities) > most:
+        raise UserError(
+            f"sparsities: {max(config.sparsities):g}, but a structured ticket of this model prunes {most:.4f} at most: "
+            f"every layer keeps a head and a neuron, and the pooler stays; ask for less, or for structured=false"
+        )
+    return most
 
 
 def _describe(ticket: Ticket, magnitude: Ticket) -> dict:
@@ -327,7 +345,10 @@ def control(config: schema.Experiment, run: RunDir, job: Job) -> None:
     weights = huggingface.with_classifier(source, _labels(run), job.seed)
     random = noise.generator(job.seed, noise.REINITIAL)
     if job.method == "random":
-        ticket = Ticket.from_random_like(ticket, random)
+        if config.structured:
+            ticket = Ticket.random_units_like(ticket, source.config.num_attention_heads, random)
+        else:
+            ticket = Ticket.from_random_like(ticket, random)
         ticket.save(run.ticket(job.seed, job.model))
     else:
         size = np.float32(huggingface.INITIALIZER_RANGE)
@@ -403,14 +424,10 @@ def _classifier(config, source, labels, settings, seed, masked=False) -> BertCla
     )
 
 
-def _spread(scores: dict[str, np.ndarray], shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:
-    """One score for each weight, in the order of `prunable`: a file keeps none, and ties fall by it."""
-    return {name: spread(scores[name], shape) for name, shape in shapes.items()}
-
-
-def _stage(config, run, job, sections, inputs=None) -> Stage:
+def _stage(config, run, job, sections, inputs=None, **more) -> Stage:
     """A training stage, with what decides its outcome. Without a model among its inputs it starts pre-trained."""
     settings = {
+        **more,
         **{key: dataclasses.asdict(getattr(config, key)) for key in sections},
         "method": job.method or job.model,
         "seed": job.seed,

@@ -77,6 +77,16 @@ class Ticket:
         return cls(masks, dict(about))
 
     @classmethod
+    def random_units_like(cls, ticket: Ticket, heads: int, seed: int | np.random.Generator, **about: str) -> Ticket:
+        """`from_random_like` for a structured ticket: as many heads and neurons in every layer, but random ones."""
+        random, shapes = np.random.default_rng(seed), {name: mask.shape for name, mask in ticket.masks.items()}
+        layers = range(_layers(shapes))
+        kept_heads = [ticket.masks[matrix_name(i, "query")].reshape(heads, -1).any(1) for i in layers]
+        kept_neurons = [ticket.masks[matrix_name(i, "intermediate")].any(1) for i in layers]
+        shuffled = ([random.permutation(kept) for kept in units] for units in (kept_heads, kept_neurons))
+        return cls(_unit_masks(shapes, *shuffled), dict(about))
+
+    @classmethod
     def structured(cls, scores: dict[str, np.ndarray], heads: int, sparsity: float, **about: str) -> Ticket:
         """Prune whole attention heads and intermediate neurons, those of lowest mean score.
 
@@ -88,23 +98,14 @@ class Ticket:
 
         Raises `ValueError` for a sparsity that cannot be reached so.
         """
-        layers = sum(1 for name in scores if name.endswith(LAYER_MATRICES["query"] + ".weight"))
-        matrices = [{k: scores[matrix_name(i, k)] for k in LAYER_MATRICES} for i in range(layers)]
-        head_means = np.array([_head_means(m, heads) for m in matrices])
+        shapes = {name: s.shape for name, s in scores.items()}
+        head_count, neuron_count = _units_to_prune(shapes, heads, sparsity)
+        matrices = [{k: scores[matrix_name(i, k)] for k in LAYER_MATRICES} for i in range(_layers(shapes))]
+        kept_heads = _keep_heads(np.array([_head_means(m, heads) for m in matrices]), head_count)
         neuron_means = np.array([_neuron_means(m) for m in matrices])
-        head_count, neuron_count = _units_to_prune(scores, head_means.shape, neuron_means.shape, sparsity)
-        kept_heads = _keep_heads(head_means, head_count)
         kept_neurons = np.ones(neuron_means.shape, bool)
         np.put_along_axis(kept_neurons, np.argsort(neuron_means, 1, "stable")[:, :neuron_count], False, 1)
-        masks = {name: np.ones(s.shape, bool) for name, s in scores.items()}
-        for i in range(layers):
-            rows = np.repeat(kept_heads[i], matrices[i]["query"].shape[0] // heads)
-            for kind in ("query", "key", "value"):
-                masks[matrix_name(i, kind)][~rows] = False
-            masks[matrix_name(i, "attention output")][:, ~rows] = False
-            masks[matrix_name(i, "intermediate")][~kept_neurons[i]] = False
-            masks[matrix_name(i, "output")][:, ~kept_neurons[i]] = False
-        return cls(masks, dict(about))
+        return cls(_unit_masks(shapes, kept_heads, kept_neurons), dict(about))
 
     def spread(self, shapes: dict[str, tuple[int, int]]) -> Ticket:
         """One mask for each weight, where weights shared the scores that this ticket was drawn from (`spread`)."""
@@ -207,19 +208,53 @@ def _neuron_means(matrices: dict[str, np.ndarray]) -> np.ndarray:
     return (into + out) / 2
 
 
-def _units_to_prune(scores, heads: tuple[int, int], neurons: tuple[int, int], sparsity: float) -> tuple[int, int]:
+def most_structured(shapes: dict[str, tuple[int, int]], heads: int) -> float:
+    """The sparsity of a structured ticket that leaves one head and one neuron in each layer, and the pooler.
+
+    `shapes` are those of the prunable matrices, `heads` the heads of a layer.
+    """
+    layers, neurons, of_head, of_neuron = _units(shapes, heads)
+    return (layers * (heads - 1) * of_head + (neurons - 1) * of_neuron) / _total(shapes)
+
+
+def _units_to_prune(shapes: dict[str, tuple[int, int]], heads: int, sparsity: float) -> tuple[int, int]:
     """Heads of all layers, and neurons of each layer, whose weights make up `sparsity` of all weights."""
-    total = sum(s.size for s in scores.values())
-    of_head = 4 * scores[matrix_name(0, "query")].size // heads[1]
-    of_neuron = 2 * scores[matrix_name(0, "query")].shape[1] * neurons[0]  # the same neuron of every layer
-    most_heads, most_neurons = heads[0] * (heads[1] - 1), neurons[1] - 1
-    prunable = heads[0] * heads[1] * of_head + neurons[1] * of_neuron
-    head_count = min(round(sparsity * total / prunable * heads[0] * heads[1]), most_heads)
-    neuron_count = round((sparsity * total - head_count * of_head) / of_neuron)
-    if sparsity < 0 or neuron_count > most_neurons:
-        most = (most_heads * of_head + most_neurons * of_neuron) / total
+    layers, neurons, of_head, of_neuron = _units(shapes, heads)
+    weights = sparsity * _total(shapes)
+    prunable = layers * heads * of_head + neurons * of_neuron
+    head_count = min(round(weights / prunable * layers * heads), layers * (heads - 1))
+    neuron_count = round((weights - head_count * of_head) / of_neuron)
+    if sparsity < 0 or neuron_count > neurons - 1:
+        most = most_structured(shapes, heads)
         raise ValueError(f"a structured ticket has a sparsity from 0 to {most:.4f}, not {sparsity}")
     return head_count, max(neuron_count, 0)
+
+
+def _units(shapes: dict[str, tuple[int, int]], heads: int) -> tuple[int, int, int, int]:
+    """Layers, neurons of a layer, weights of a head, weights of one neuron of every layer."""
+    layers, (rows, columns) = _layers(shapes), shapes[matrix_name(0, "query")]
+    return layers, shapes[matrix_name(0, "intermediate")][0], 4 * rows * columns // heads, 2 * columns * layers
+
+
+def _total(shapes: dict[str, tuple[int, int]]) -> int:
+    return sum(rows * columns for rows, columns in shapes.values())
+
+
+def _layers(shapes: dict) -> int:
+    return sum(1 for name in shapes if name.endswith(LAYER_MATRICES["query"] + ".weight"))
+
+
+def _unit_masks(shapes: dict[str, tuple[int, int]], kept_heads, kept_neurons) -> dict[str, np.ndarray]:
+    """Masks that keep whole heads and neurons; both are given as booleans for each layer."""
+    masks = {name: np.ones(shape, bool) for name, shape in shapes.items()}
+    for i, (heads, neurons) in enumerate(zip(kept_heads, kept_neurons)):
+        rows = np.repeat(heads, shapes[matrix_name(i, "query")][0] // len(heads))
+        for kind in ("query", "key", "value"):
+            masks[matrix_name(i, kind)][~rows] = False
+        masks[matrix_name(i, "attention output")][:, ~rows] = False
+        masks[matrix_name(i, "intermediate")][~neurons] = False
+        masks[matrix_name(i, "output")][:, ~neurons] = False
+    return masks
 
 
 def _keep_heads(means: np.ndarray, count: int) -> np.ndarray:

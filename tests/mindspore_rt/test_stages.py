@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import plan, schema
 from configs.errors import UserError
-from configs.run_dir import RunDir, write_json
+from configs.run_dir import RunDir, Stage, write_json
 from mindspore_rt import huggingface, prunable, stages
 from mindspore_rt.ticket import Ticket
 
@@ -198,12 +198,144 @@ def test_official_splits(monkeypatch, task, dev, train):
         assert split("finetune", "dev") != split("search", "dev")
 
 
-def test_the_search_without_an_adversary_is_one_clean_pass():
-    settings = dataclasses.replace(schema.Search(), ascent_steps=1, initial_norm=0.0)
+# --- the search and its tickets ------------------------------------------------------------------------------
+
+
+def searched(run, monkeypatch, epochs, name="search"):
+    """Run the search stage on made-up scores of its epochs, in place of a training; the settings that it used."""
+    source = huggingface.load(huggingface.resolve(run.config.model))
+    huggingface.save_classifier(
+        run.model(1, "finetune"), source, huggingface.with_classifier(source, 2, 1), ["a", "b"], 16)
+    used = {}
+
+    class Search:
+        def __init__(self, model, settings, *_):
+            used["settings"], self.scores = settings, []
+
+        def metrics(self):
+            return {}
+
+    class Trained:
+        def __init__(self, stage, objective, batches, steps, config, title, on_epoch):
+            self.objective, self.on_epoch, self.stop = objective, on_epoch, False
+
+        def run(self):
+            for epoch, scores in enumerate(epochs, 1):
+                self.objective.scores = [
+                    type("Score", (), {"name": f"{n}.log_alpha", "asnumpy": lambda self, v=v: v})()
+                    for n, v in scores.items()
+                ]
+                used["figures"] = self.on_epoch(epoch, epoch)
+                if self.stop:
+                    break
+            return epoch
+
+    monkeypatch.setattr(stages, "RobustSearch", Search)
+    monkeypatch.setattr(stages, "Trainer", Trained)
+    monkeypatch.setattr(stages, "Evaluator", lambda *_: type("Dev", (), {"accuracy": lambda self: 0.5})())
+    monkeypatch.setattr(stages, "_batches", lambda *_, **__: ([None], {"labels": ["a", "b"]}))
+    monkeypatch.setattr(stages, "total_steps", lambda *_: len(epochs))
+    stages.search(run.config, run, next(one for one in job(run, "search") if one.model == name))
+    return used
+
+
+def made_up_scores(run, seed, block=(1, 1)):
+    shapes = huggingface.load(huggingface.resolve(run.config.model)).config.prunable()
+    random = np.random.default_rng(seed)
+    return {n: random.normal(size=(s[0] // block[0], s[1] // block[1])).astype(np.float32) for n, s in shapes.items()}
+
+
+def test_the_search_without_an_adversary_is_one_clean_pass(run, monkeypatch):
+    run.config.methods = ["robust", "robust_no_adversary"]
+    scores = [made_up_scores(run, 1)]
+    with_adversary = searched(run, monkeypatch, scores)["settings"]
+    assert with_adversary == run.config.search
+    clean = searched(run, monkeypatch, scores, "search_no_adversary")["settings"]
+    assert clean == dataclasses.replace(run.config.search, ascent_steps=1, initial_norm=0.0)
     from mindspore_rt import adversary
 
-    start = adversary.start((2, 3, 4), np.ones((2, 3), np.float32), settings.initial_norm, 1, 1)
-    assert not start.any() and settings.ascent_steps == 1
+    assert not adversary.start((2, 3, 4), np.ones((2, 3), np.float32), clean.initial_norm, 1, 1).any()
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_a_search_stops_once_its_ticket_has_settled(run, monkeypatch, structured):
+    """The third epoch's scores are the second's, moved together: the ticket of any form stays the same."""
+    run.config.structured, run.config.search.stop_distance = structured, 0.01
+    two = made_up_scores(run, 2)
+    three = {n: v + np.float32(1) for n, v in two.items()}
+    used = searched(run, monkeypatch, [made_up_scores(run, 1), two, three, made_up_scores(run, 4)])
+    assert used["figures"]["ticket_distance"] == 0
+    assert Stage(run.stage(1, "search"), "search", {}, {}).results()["epochs"] == 3
+    assert sorted(path.stem for path in run.log_alpha(1, 1).parent.iterdir()) == ["epoch-01", "epoch-02", "epoch-03"]
+
+
+def test_a_search_goes_on_to_its_end_unless_asked_to_stop(run, monkeypatch):
+    searched(run, monkeypatch, [made_up_scores(run, 1)] * 4)
+    assert Stage(run.stage(1, "search"), "search", {}, {}).results()["epochs"] == 4
+
+
+@pytest.mark.parametrize("granularity, block", [("weight", (1, 1)), ("neuron", (8, 1))])
+@pytest.mark.parametrize("compat", ["paper", "official"])
+def test_a_drawn_ticket_counts_weights_or_as_the_official_code_scores(run, monkeypatch, compat, granularity, block):
+    """Matrices differ in size, and a score stands for as many weights in each: only weights tell them apart where a
+    score is shared. The official code counts scores, ranks float32 sigmoids, and leaves scores shared."""
+    run.config.compat, run.config.search.granularity = compat, granularity
+    scores = made_up_scores(run, 1, block)
+    scores = {n: v + np.float32(30 if "output" in n else 0) for n, v in scores.items()}  # sigmoids tie at 1
+    searched(run, monkeypatch, [scores])
+    stages.draw(run.config, run, job(run, "draw")[-1])
+    ticket = Ticket.load(run.ticket(1, job(run, "draw")[-1].model))
+    assert ("tied" in ticket.about) == (compat == "official")
+    assert ticket.sparsity == pytest.approx(0.25, abs=0.01)
+    if compat == "official":  # row i shares the score of row i mod groups
+        for name, mask in ticket.masks.items():
+            groups = scores[name].shape[0]
+            assert (mask == np.tile(mask[:groups], (len(mask) // groups, 1))).all()
+
+
+def test_structured_tickets_of_every_origin_prune_whole_units(run, monkeypatch):
+    """Robust, LTH and Random alike, as many heads and neurons each, in every layer."""
+    run.config.structured, run.config.methods = True, ["lth", "random", "robust"]
+    searched(run, monkeypatch, [made_up_scores(run, 1)])
+    stages.prune(run.config, run, job(run, "prune")[0])
+    for one in job(run, "draw"):
+        stages.draw(run.config, run, one)
+    write_json(run.choice, {"chosen": {"model": "robust-0.25", "sparsity": 0.25, "epochs_back": 0}})
+    stages.control(run.config, run, job(run, "control")[0])
+    kept = {}
+    for model in ("robust-0.25", "lth-0.25", "random-0.25"):
+        mask = Ticket.load(run.ticket(1, model)).masks["bert.encoder.layer.0.intermediate.dense.weight"]
+        assert (mask.all(1) == mask.any(1)).all()
+        kept[model] = mask.all(1)
+    assert len({int(rows.sum()) for rows in kept.values()}) == 1 and kept["robust-0.25"].sum() < 16
+    assert (kept["robust-0.25"] != kept["random-0.25"]).any()
+
+
+@pytest.mark.parametrize("stage", ["search", "prune"])
+def test_a_structured_sparsity_out_of_reach_is_refused_before_the_training(run, monkeypatch, stage):
+    run.config.structured, run.config.sparsities = True, [0.9]
+    with pytest.raises(UserError, match="sparsities: 0.9, but a structured ticket of this model prunes 0.6"):
+        if stage == "search":
+            searched(run, monkeypatch, [made_up_scores(run, 1)])
+        else:
+            stages.prune(run.config, run, job(run, "prune")[0])
+    assert not run.recorder.calls
+
+
+@pytest.mark.parametrize("method, section", [
+    ("random", "retrain"), ("robust_no_initialization", "retrain"), ("robust_no_structure", "retrain"),
+    ("robust_no_structure_long", "retrain_long"),
+])
+def test_a_control_is_trained_by_its_section(run, method, section):
+    run.config.methods = [method]
+    _, calls = controls(run)
+    assert [call["section"] for call in calls.values()] == [section]
+
+
+def test_under_compat_paper_splits_are_what_they_are_called(monkeypatch):
+    monkeypatch.setattr(stages.data, "load_split", lambda run, name: name)
+    config = schema.load("imdb")
+    assert [stages._split(config, None, None, name) for name in ("train", "dev")] == ["train", "dev"]
 
 
 def test_the_classifier_of_a_round_is_saved_beside_its_ticket(run):

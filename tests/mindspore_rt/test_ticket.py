@@ -9,7 +9,7 @@ from torch.nn.utils import prune
 
 from configs.errors import UserError
 from mindspore_rt.prunable import matrix_name, prunable_shapes
-from mindspore_rt.ticket import Ticket, spread
+from mindspore_rt.ticket import Ticket, most_structured, spread
 
 
 def scores(seed=0, spread=3.0):
@@ -194,6 +194,30 @@ def test_every_layer_keeps_a_head():
         values[matrix_name(0, kind)] -= 10
     ticket = Ticket.structured(values, HEADS, 0.6)
     assert units(ticket.masks, 0)[0].sum() == 1
+
+
+def test_random_units_are_as_many_in_every_layer_and_others():
+    values = model_scores()
+    values[matrix_name(0, "query")] -= 3  # so that layers differ
+    ticket = Ticket.structured(values, HEADS, 0.5)
+    drawn = Ticket.random_units_like(ticket, HEADS, 1)
+    for layer in range(LAYERS):
+        for one, other in zip(units(ticket.masks, layer), units(drawn.masks, layer)):
+            assert one.sum() == other.sum()
+    assert drawn.pruned_share() == ticket.pruned_share() and drawn.distance(ticket) > 0.2
+    assert Ticket.random_units_like(ticket, HEADS, 1).distance(drawn) == 0
+    neurons = [units(Ticket.random_units_like(ticket, HEADS, seed).masks, 1)[1] for seed in range(200)]
+    share = np.mean(neurons, 0)  # every neuron is as likely to be kept: 200 draws, four standard deviations
+    assert np.abs(share - share.mean()).max() < 4 * np.sqrt(0.25 / 200)
+
+
+@pytest.mark.parametrize("heads", [2, 4])
+def test_the_most_that_structured_tickets_prune_can_be_drawn(heads):
+    values = model_scores()
+    most = most_structured({n: s.shape for n, s in values.items()}, heads)
+    assert Ticket.structured(values, heads, most).sparsity == pytest.approx(most, abs=1e-9)
+    with pytest.raises(ValueError, match="sparsity from 0"):
+        Ticket.structured(values, heads, most + 0.01)
 
 
 @pytest.mark.parametrize("sparsity", [-0.1, 0.95])
