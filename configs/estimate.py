@@ -69,28 +69,25 @@ class Estimator:
 
     def attacks(self) -> list[tuple[str, str, float]]:
         """Stage, what is counted, seconds left, of the two attack stages."""
-        config, seeds = self.config, self.config.seeds
-        models, recipes, examples = self.run.models(), config.attack.recipes, config.attack.examples
-        found = []
-        candidates = len(self.run.candidates()) if self._chooses() else 0
-        if candidates > 1 and not self.run.choice.is_file():
-            count = candidates * len(seeds) * config.choice.examples
-            found.append(("choose", f"{count} dev sentences", count * self._attack_seconds(config.choice.recipe)))
-        left = {recipe: len(seeds) * len(models) - len(self._attacked(recipe, "manifest.json")) for recipe in recipes}
-        text = f"{len(models) * len(seeds)} models, {examples} sentences, {len(recipes)} attacks"
-        seconds = sum(max(0, count) * examples * self._attack_seconds(recipe) for recipe, count in left.items())
-        found.append(("attack", text, seconds))
-        return found
-
-    def _attacked(self, recipe: str, name: str) -> list[Path]:
-        """Files of that name in the folders of one recipe."""
-        folders = [self.run.seed(seed) / "attacks" for seed in self.config.seeds]
-        return [path for folder in folders for path in folder.glob(f"*/{recipe}/{name}")]
+        config, run, found = self.config, self.run, []
+        candidates = [run.seed(seed) / "choice" / c.model for seed in config.seeds for c in run.candidates()]
+        if self._chooses() and config.chooses_on_dev and len(run.candidates()) > 1:
+            count = _missing(candidates) * config.choice.examples
+            found.append(("choose", f"{len(candidates) * config.choice.examples} dev sentences",
+                          count * self._attack_seconds(config.choice.recipe)))
+        victims = [run.attack(seed, model) for seed in config.seeds for model in run.models(run.likely_choice())]
+        seconds = sum(
+            _missing([victim / recipe for victim in victims]) * config.attack.examples * self._attack_seconds(recipe)
+            for recipe in config.attack.recipes
+        )
+        text = f"{len(victims)} models, {config.attack.examples} sentences, {len(config.attack.recipes)} attacks"
+        return [*found, ("attack", text, seconds)]
 
     def _attack_seconds(self, recipe: str) -> float:
         """Seconds for one sentence: as its attacks have shown, else by its queries, and as much again for the rest
         (synonyms, tagger, sentence encoder)."""
-        lines = [line for path in self._attacked(recipe, "results.jsonl") for line in read_lines(path)]
+        folders = [self.run.seed(seed) / "attacks" for seed in self.config.seeds]
+        lines = [x for f in folders for path in f.glob(f"*/{recipe}/results.jsonl") for x in read_lines(path)]
         times = [line["seconds"] for line in lines if isinstance(line.get("seconds"), (int, float))]
         if times:
             return sum(times) / len(times) / self.config.attack.workers
@@ -125,6 +122,10 @@ class Estimator:
             a @ a
         # Half of a bare product's speed is what a training step reaches.
         return 10 * 2 * 768**3 / (time.perf_counter() - started) / 2, "guessed from one matrix product"
+
+
+def _missing(stages: list[Path]) -> int:
+    return sum(not (stage / "manifest.json").is_file() for stage in stages)
 
 
 def _seconds(directory: Path) -> float:

@@ -76,7 +76,7 @@ def jobs(run: RunDir) -> list[Job]:
             add("draw", model, seed, run.ticket(seed, model).parent, **facts)
             add("retrain", model, seed, **facts)
         for method in controls:
-            sparsity = run.chosen().sparsity if run.choice.is_file() else config.sparsities[0]
+            sparsity = run.likely_choice().sparsity
             add("control", model_name(method, sparsity), seed, method=method, sparsity=sparsity)
     order = list(HALVES)
     return sorted(result, key=lambda job: order.index(job.stage))

@@ -110,11 +110,16 @@ class RunDir:
 
     def chosen(self) -> Candidate:
         """The candidate that `torch_eval choose` reports. Raises `UserError` if it has not run."""
-        chosen = read_json(self.choice).get("chosen")
-        found = [c for c in self.candidates() if isinstance(chosen, dict) and c._asdict() == chosen]
+        stated = read_json(self.choice).get("chosen")
+        found = next((candidate for candidate in self.candidates() if candidate._asdict() == stated), None)
         if not found:
             raise UserError(f"{self.choice}: states none of this experiment's tickets; delete it and run choose again")
-        return found[0]
+        return found
+
+    def likely_choice(self) -> Candidate:
+        """For a plan: the chosen candidate, or the first one as long as none of those asked for now is chosen."""
+        stated = read_json(self.choice).get("chosen") if self.choice.is_file() else None
+        return next((c for c in self.candidates() if c._asdict() == stated), self.candidates()[0])
 
     def candidates(self) -> list[Candidate]:
         """Robust tickets to choose from: the last search epochs at every asked sparsity."""
@@ -130,8 +135,7 @@ class RunDir:
         Of robust candidates that differ by the search epoch only, the chosen one stands for its sparsity. Controls
         have the chosen sparsity; without a choice they stand at the first asked one.
         """
-        chosen = chosen or Candidate(candidate_name(self.config.sparsities[0], 0), self.config.sparsities[0], 0)
-        models = {}
+        chosen, models = chosen or self.candidates()[0], {}
         for method in self.config.methods:
             if METHODS[method].kind == "dense":
                 models[method] = method

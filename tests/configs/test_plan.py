@@ -111,3 +111,22 @@ def test_finished_attacks_set_their_speed(tmp_path):
     for index in range(20):
         append_line(folder / "results.jsonl", {"index": index, "seconds": 3.0})
     assert estimate.Estimator(run).attacks()[-1][2] == pytest.approx(20 * 3 / 2)
+
+
+def test_a_wider_choice_shows_its_cost_whatever_was_chosen_before(tmp_path):
+    run = run_of(tmp_path, "methods=[robust]", "sparsities=[0.3,0.5]", "choice.epochs=2", "choice.examples=10")
+    write_json(run.choice, {"chosen": {"model": "robust-0.30", "sparsity": 0.3, "epochs_back": 0}})
+    guess = estimate.Estimator(run)
+    (stage, count, seconds), _ = guess.attacks()
+    assert (stage, count) == ("choose", "40 dev sentences") and seconds > 0
+    for candidate in run.candidates()[:3]:
+        write_json(run.seed(1) / "choice" / candidate.model / "manifest.json", {})
+    assert guess.attacks()[0][2] == pytest.approx(seconds / 4)
+    assert estimate.Estimator(run_of(tmp_path, "sparsities=[0.3,0.5]", "compat=official")).attacks()[0][0] == "attack"
+
+
+def test_a_plan_survives_the_choice_of_a_ticket_that_is_no_longer_asked_for(tmp_path):
+    run = run_of(tmp_path, "methods=[robust,random]", "sparsities=[0.5]")
+    write_json(run.choice, {"chosen": {"model": "robust-0.30", "sparsity": 0.3, "epochs_back": 0}})
+    assert names(run)[-1] == "control seed-1/random-0.50"
+    assert "random-0.50" in plan.show(run)
