@@ -412,8 +412,9 @@ def _check_together(config: Experiment, origins: dict) -> None:
         raise UserError("infobert.anchor_low must be below infobert.anchor_high")
     if config.search.keep_epochs and config.search.keep_epochs < config.choice.epochs:
         raise UserError(f"search.keep_epochs: below choice.epochs, {config.choice.epochs}, whose scores are needed")
-    # The control for training length never gets fewer passes than a ticket does.
-    config.finetune_long.epochs = max(config.finetune_long.epochs, config.retrain.epochs)
+    for section, method in (("finetune_long", "finetune_long"), ("retrain_long", "robust_no_structure_long")):
+        if method in config.methods:
+            _no_shorter(section, getattr(config, section), config.retrain)
     for sparsity in config.sparsities:
         if float(f"{sparsity:g}") != sparsity:
             raise UserError(f"sparsities in {origins['sparsities']}: {sparsity} has more than six digits; round it")
@@ -424,6 +425,18 @@ def _check_together(config: Experiment, origins: dict) -> None:
         items = getattr(getattr(config, section) if section else config, name)
         if len(set(items)) != len(items):
             raise UserError(f"{key} in {origins.get(key)}: a value stands twice in {items}")
+
+
+def _no_shorter(section: str, control: Training, ticket: Training) -> None:
+    """A control for training length never gets fewer epochs or updates than the ticket that it is compared with."""
+    control.epochs = max(control.epochs, ticket.epochs)
+    for key, fewer in (
+        ("batch_size", control.batch_size > ticket.batch_size),
+        ("max_steps", bool(control.max_steps) and (not ticket.max_steps or control.max_steps < ticket.max_steps)),
+    ):
+        if fewer:
+            remedy = f"set it to {getattr(ticket, key)}"
+            raise UserError(f"{section}.{key}: fewer updates than retrain, whose length it controls; {remedy}")
 
 
 def help_text() -> str:
