@@ -20,6 +20,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Sequence
 
+import numpy as np
+
 Z95 = 1.959963984540054  # 97.5% point of the normal distribution
 RESAMPLES = 1000
 OUTCOMES = ("success", "failure", "timeout", "skipped")
@@ -85,27 +87,41 @@ def _reaching(value: Estimate, other: Estimate) -> Estimate:
     return Estimate(value.value, min(value.low, other.low), max(value.high, other.high))
 
 
-def mcnemar(b: int, c: int) -> float:
-    """Exact two-sided p of McNemar's test: `b` examples only the first of two models gets right, `c` only the second.
+def sign_flip(differences: Sequence[int]) -> float:
+    """Exact two-sided p of whole numbers whose signs would be fair coins: how likely is a sum so large, or larger?
 
-    How likely so uneven a split, or a more uneven one, is if both models are equally good.
+    Of ones alone, five times +1 and twice -1, it is McNemar's exact test of a 5 to 2 split.
     """
-    tail = sum(math.comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c)
-    return min(1.0, 2 * tail)
+    sizes = [abs(difference) for difference in differences if difference]
+    reach = sum(sizes)
+    likely = np.zeros(2 * reach + 1)  # of every sum from -reach to reach, as far as it is added up
+    likely[reach] = 1.0
+    for size in sizes:
+        likely = (np.roll(likely, size) + np.roll(likely, -size)) / 2
+    sums = np.arange(-reach, reach + 1)
+    return min(1.0, float(likely[np.abs(sums) >= abs(sum(differences))].sum()))
 
 
-def paired(records_a: Sequence[dict], records_b: Sequence[dict]) -> dict:
-    """McNemar's test of two victims attacked on the same examples: {"b", "c", "p"}.
+def paired(pairs: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> dict:
+    """McNemar's test of two methods attacked on the same examples: {"tested", "b", "c", "p"}.
 
-    `b` examples only the first withstands, `c` only the second. Those on which either attack timed out are left out:
-    nobody knows how it would have ended. Raises `ValueError` if the examples differ.
+    `pairs` are the records of both, one pair for each seed. `b` times only the first withstands, `c` times only the
+    second, of `tested` times. Those in which either attack timed out are left out: nobody knows how it would have
+    ended. A sentence that several seeds attack is one observation, not several: what the seeds say of it goes
+    together under one sign (`sign_flip`). Raises `ValueError` if the examples of a pair differ.
     """
-    first, second = ({record["index"]: record["outcome"] for record in records} for records in (records_a, records_b))
-    if first.keys() != second.keys():
-        raise ValueError("the two victims were attacked on different examples")
-    ended = [(first[i] == "failure", second[i] == "failure") for i in first if "timeout" not in (first[i], second[i])]
-    b, c = ended.count((True, False)), ended.count((False, True))
-    return {"b": b, "c": c, "p": mcnemar(b, c)}
+    tested, counts, differences = 0, Counter(), Counter()
+    for both in pairs:
+        first, second = ({record["index"]: record["outcome"] for record in records} for records in both)
+        if first.keys() != second.keys():
+            raise ValueError("the two victims were attacked on different examples")
+        for index in first:
+            if "timeout" not in (first[index], second[index]):
+                tested += 1
+                difference = (first[index] == "failure") - (second[index] == "failure")
+                counts[difference] += 1
+                differences[index] += difference
+    return {"tested": tested, "b": counts[1], "c": counts[-1], "p": sign_flip(list(differences.values()))}
 
 
 def wilson(successes: int, trials: int, z: float = Z95) -> Estimate:

@@ -44,8 +44,9 @@ MIXED = (
 )
 PAIRED = (
     "On the same sentences, attacked in the same way, it counts those that only one of two models still classifies "
-    "rightly after the attack. McNemar's exact test asks whether the ticket wins as often as it loses: a small p "
+    "rightly after the attack. McNemar's exact test asks whether the first wins as often as it loses: a small p "
     "says that the difference is more than chance. Sentences on which either attack ran out of its budget are left "
-    "out. Pooled p treats the same sentence under two seeds as two sentences and is therefore somewhat too small; "
-    "the p of each seed stands below it. No correction for the number of tests."
+    "out. Several seeds attack the same sentences: what they say of one goes together under one sign (an exact "
+    "sign-flip test, which is McNemar's for one seed), so seeds do not make sentences more. The p of each seed stands "
+    "below. No correction for the number of tests."
 )

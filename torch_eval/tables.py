@@ -19,7 +19,6 @@ ABLATIONS = {
     3: ("robust", "robust_no_mask_learning", "robust_no_adversary"),
     4: ("robust", "robust_no_initialization", "robust_no_structure", "robust_no_structure_long"),
 }
-RIVALS = ("finetune", "finetune_long", "freelb", "random")
 NONE = "–"  # a cell that has no result, and needs none
 DIFFERENT = "†"  # marks published figures of another setting than the run's
 
@@ -291,41 +290,36 @@ def _over_rows(values: list[float]) -> Cell:
 
 
 def paired_table(run: Run) -> Table | None:
-    """McNemar's test of the robust ticket against others on the same sentences, attacked in the same way."""
-    ours, rows = run.pick("robust"), []
-    for method in RIVALS:
-        rival = run.pick(method)
-        band = f"**{run.title(ours)}** against **{run.title(rival)}**" if ours and rival else ""
-        for recipe in run.recipes if ours and rival else ():
-            pairs = {
-                seed: [_seeded(seed, run.scores[seed, model, recipe].records) for model in (ours, rival)]
-                for seed in run.config.seeds
-                if comparable(run, seed, recipe, ours, rival)
-            }
-            if pairs:
-                pooled = metrics.paired(*(sum(side, []) for side in zip(*pairs.values())))
-                by_seed = [f"seed {seed}: {p_text(metrics.paired(*pair)['p'])}" for seed, pair in pairs.items()]
-                count = sum(len(pair[0]) for pair in pairs.values())
-                rows += [band] if band not in rows else []
-                rows.append(
-                    [
-                        Cell(RECIPES[recipe]),
-                        *(Cell(str(n)) for n in (count, pooled["b"], pooled["c"])),
-                        Cell(p_text(pooled["p"]), "\n".join(by_seed) if len(pairs) > 1 else ""),
-                    ]
-                )
-    return Table(["Attack", "Pairs", "Only ticket right", "Only other right", "p"], rows) if rows else None
+    """McNemar's test of the robust ticket (or else of the first method) against all others, on the same sentences,
+    attacked in the same way."""
+    ours = run.pick("robust") or run.pick(run.config.methods[0])
+    rivals = [run.pick(method) for method in run.config.methods]
+    rows = [row for rival in rivals if ours and rival and rival != ours for row in paired_rows(run, ours, rival)]
+    return Table(["Attack", "Pairs", "Only the first right", "Only the second right", "p"], rows) if rows else None
+
+
+def paired_rows(run: Run, ours: str, rival: str) -> list:
+    """A band that names the two, and a row for each attack."""
+    rows = []
+    for recipe in run.recipes:
+        pairs = {
+            seed: [run.scores[seed, model, recipe].records for model in (ours, rival)]
+            for seed in run.config.seeds
+            if comparable(run, seed, recipe, ours, rival)
+        }
+        if pairs:
+            pooled = metrics.paired(list(pairs.values()))
+            by_seed = [f"seed {seed}: {p_text(metrics.paired([pair])['p'])}" for seed, pair in pairs.items()]
+            counts = [Cell(str(pooled[name])) for name in ("tested", "b", "c")]
+            p = Cell(p_text(pooled["p"]), "\n".join(by_seed) if len(pairs) > 1 else "")
+            rows.append([Cell(RECIPES[recipe]), *counts, p])
+    return [f"**{run.title(ours)}** against **{run.title(rival)}**", *rows] if rows else []
 
 
 def comparable(run: Run, seed: int, recipe: str, ours: str, rival: str) -> bool:
     """True if both models were attacked, and in the same way."""
     scores = [run.scores.get((seed, model, recipe)) for model in (ours, rival)]
     return all(scores) and scores[0].way == scores[1].way
-
-
-def _seeded(seed: int, records: list[dict]) -> list[dict]:
-    """Records that several seeds can be pooled of: an index belongs to its seed."""
-    return [{"index": (seed, record["index"]), "outcome": record["outcome"]} for record in records]
 
 
 def p_text(p: float) -> str:

@@ -1,7 +1,9 @@
 """Metrics against the paper's definitions and closed forms."""
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 
 from torch_eval import metrics
@@ -61,11 +63,20 @@ def test_timeouts_are_broken_in_the_value_and_either_in_the_interval():
 
 
 @pytest.mark.parametrize("b, c", [(0, 0), (5, 0), (3, 9), (21, 9), (7, 7), (120, 160)])
-def test_mcnemar_is_the_exact_binomial_test(b, c):
+def test_the_test_of_one_seed_is_the_exact_binomial_one(b, c):
     from scipy.stats import binomtest
 
     expected = binomtest(b, b + c).pvalue if b + c else 1.0
-    assert metrics.mcnemar(b, c) == metrics.mcnemar(c, b) == pytest.approx(expected, rel=1e-9)
+    found = metrics.sign_flip([1] * b + [-1] * c), metrics.sign_flip([-1] * b + [1] * c + [0] * 50)
+    assert found == (pytest.approx(expected, rel=1e-9), pytest.approx(expected, rel=1e-9))
+
+
+@pytest.mark.parametrize("differences", [[3, -1, 2, 0, 1], [2, 2, -1, -1, 3, 1], [3, 3, 3]])
+def test_the_test_of_several_seeds_counts_all_signs(differences):
+    all_signs = itertools.product((1, -1), repeat=len(differences))
+    flips = [sum(s * d for s, d in zip(signs, differences)) for signs in all_signs]
+    expected = np.mean([abs(flip) >= abs(sum(differences)) for flip in flips])
+    assert metrics.sign_flip(differences) == pytest.approx(expected, rel=1e-12)
 
 
 def test_paired_counts_the_examples_that_only_one_withstands():
@@ -73,9 +84,27 @@ def test_paired_counts_the_examples_that_only_one_withstands():
                 "timeout failure": 2, "failure timeout": 1}
     pairs = [names.split() for names, count in outcomes.items() for _ in range(count)]
     first, second = ([{"index": i, "outcome": pair[side]} for i, pair in enumerate(pairs)] for side in (0, 1))
-    assert metrics.paired(first, second) == {"b": 4, "c": 1, "p": metrics.mcnemar(4, 1)}
+    p = metrics.sign_flip([1, 1, 1, 1, -1])
+    assert metrics.paired([(first, second)]) == {"tested": 13, "b": 4, "c": 1, "p": p}
+    # The same again under another seed: twice the counts, but no more sentences.
+    assert metrics.paired([(first, second)] * 2) == {"tested": 26, "b": 8, "c": 2, "p": p}
     with pytest.raises(ValueError, match="different examples"):
-        metrics.paired(first, second[1:])
+        metrics.paired([(first, second[1:])])
+
+
+def test_seeds_on_the_same_sentences_do_not_make_a_difference_of_chance():
+    """Two equal methods, each with sentences that it happens to be good at, under every seed: 5% of tests at most find
+    a difference at the level of 5%; pooling seeds as if they were sentences found one in far more."""
+    random, found, naive = np.random.default_rng(0), 0, 0
+    for _ in range(300):
+        chance = random.beta(0.3, 2.0, size=(2, 100))  # of withstanding: by method and sentence
+        right = random.random((3, 2, 100)) < chance
+        seeds = [[[{"index": i, "outcome": "failure" if stays else "success"} for i, stays in enumerate(side)]
+                  for side in seed] for seed in right]
+        result = metrics.paired(seeds)
+        found += result["p"] < 0.05
+        naive += metrics.sign_flip([1] * result["b"] + [-1] * result["c"]) < 0.05
+    assert found / 300 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300) < naive / 300
 
 
 def test_nothing_attacked_gives_no_figure():

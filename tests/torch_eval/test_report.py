@@ -1,6 +1,7 @@
 """The report on small made-up run directories; expected figures are worked out by hand here."""
 
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -15,6 +16,7 @@ import pytest
 
 from configs import run_dir, schema
 from configs.errors import UserError
+from configs.methods import METHODS
 from configs.plan import jobs
 from torch_eval import figures, page, report, results, sections, tables
 from torch_eval.examples import pick
@@ -312,13 +314,20 @@ def test_paired_test_by_hand(whole):
     _, first, _ = whole
     run = results.Run(first.config, ["x"], first.root.parent)
     table = tables.paired_table(run)
-    assert len([r for r in table.rows if isinstance(r, str)]) == 4  # against each rival
+    assert len([r for r in table.rows if isinstance(r, str)]) == len(METHODS) - 1  # against each other
     ours, theirs = run.scores[1, "robust-0.30", "textfooler"].records, run.scores[1, "finetune", "textfooler"].records
     only = sum(a["outcome"] == "failure" and b["outcome"] != "failure" for a, b in zip(ours, theirs))
     seed_two = [run.scores[2, model, "textfooler"].records for model in ("robust-0.30", "finetune")]
     only += sum(a["outcome"] == "failure" and b["outcome"] != "failure" for a, b in zip(*seed_two))
     assert [cell.text for cell in table.rows[1]][:3] == ["TextFooler", "200", str(only)]
     assert table.rows[1][4].small.count("seed") == 2
+
+
+def test_without_a_robust_ticket_the_first_method_is_compared(whole):
+    _, first, _ = whole
+    config = dataclasses.replace(first.config, methods=["freelb", "lth"])
+    table = tables.paired_table(results.Run(config, ["x"], first.root.parent))
+    assert [row for row in table.rows if isinstance(row, str)] == ["**FreeLB** against **LTH 30%**"]
 
 
 def test_control_rows_of_table_4(whole):
