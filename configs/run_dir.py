@@ -21,6 +21,7 @@ written first, holds the hashes of what the stage was begun with. Lock files nam
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -195,12 +196,22 @@ def naming(path: Path):
         raise
 
 
+def _opener(path: str, flags: int) -> int:
+    """Opens what is written in a run's directory: never through a link, whose target would be overwritten."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(f"{path} is a link, and the file that it names would be overwritten; delete the link") from None
+
+
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Write to a temporary name, sync, replace: a reader sees the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with naming(path), open(temporary, "wb") as file:
+        with naming(path), open(temporary, "wb", opener=_opener) as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -252,7 +263,7 @@ def read_lines(path: Path) -> list[dict]:
 def append_line(path: Path, record: dict) -> None:
     """Add one record to a JSON Lines file, on the disk before this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with naming(path), open(path, "a", encoding="utf-8") as file:
+    with naming(path), open(path, "a", encoding="utf-8", opener=_opener) as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -301,7 +312,7 @@ def locked(path: Path):
     inherit: then the run counts as in use until that has ended as well.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
+    with open(path, "a+", encoding="utf-8", opener=_opener) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -325,7 +336,7 @@ def _sweep(root: Path) -> None:
     for path in list(root.rglob(".*.tmp")):
         owner = path.name.split(".")[-2]
         if owner.isdigit() and not Path("/proc", owner).exists():
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 OWNER = "ROBUST_TICKET_RUN"  # process that holds the lock, for the processes that it starts

@@ -110,6 +110,34 @@ def test_file_hash_of_a_folder_sees_names_and_contents(tmp_path):
     assert len({first, *others}) == 5
 
 
+@pytest.mark.parametrize("write, name", [
+    (lambda path: append_line(path, {"n": 1}), "metrics.jsonl"),
+    (lambda path: atomic_write(path.with_name("file"), "new"), f".file.{os.getpid()}.tmp"),
+    (lambda path: run_dir.locked(path).__enter__(), ".lock"),
+], ids=["log", "temporary", "lock"])
+def test_a_link_is_never_written_through(tmp_path, write, name):
+    other, link = tmp_path / "other", tmp_path / "run" / name
+    link.parent.mkdir()
+    other.write_text("somebody's")
+    link.symlink_to(other)
+    with pytest.raises(UserError, match=f"{name} is a link, .*; delete the link"):
+        write(link)
+    assert other.read_text() == "somebody's"
+
+
+def test_a_run_may_be_a_link_and_links_in_it_are_swept(tmp_path):
+    """Their targets stay."""
+    run = RunDir(schema.load("base", ["name=mine"]), tmp_path / "runs")
+    disk = tmp_path / "disk"
+    (disk / "folder").mkdir(parents=True)
+    run.root.parent.mkdir()
+    run.root.symlink_to(disk)
+    (disk / ".model.999999999.tmp").symlink_to(disk / "folder")
+    with only_one(run):
+        append_line(run.root / "metrics.jsonl", {"n": 1})
+    assert names(disk) == [".lock", "folder", "metrics.jsonl"]
+
+
 @pytest.fixture
 def stage(tmp_path):
     (tmp_path / "input.txt").write_text("words")
