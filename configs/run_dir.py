@@ -252,7 +252,7 @@ def read_lines(path: Path) -> list[dict]:
     for number, line in enumerate(lines[:-1], 1):
         try:
             record = json.loads(line)
-        except ValueError:  # not JSON, not UTF-8, or a number of thousands of digits
+        except (ValueError, RecursionError):  # not JSON, not UTF-8, a number of thousands of digits, or too deep
             raise UserError(f"{path}, line {number}: not valid JSON; delete the file and run again") from None
         if not isinstance(record, dict):
             raise UserError(f"{path}, line {number}: expected a JSON object")

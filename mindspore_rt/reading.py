@@ -90,11 +90,21 @@ def _json_lines(path, text, columns):
 
 def _json_object(line: str) -> dict:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise _Broken(f"not valid JSON ({error.msg}); one object a line") from None
+        row = json.loads(line, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", "nested too deep, or a number of too many digits")
+        raise _Broken(f"not valid JSON ({reason}); one object a line") from None
     if not isinstance(row, dict):
         raise _Broken("expected a JSON object")
+    return row
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    """A row that names a column twice has two texts or two labels there: nobody knows which one is meant."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Broken(f"{next(name for name in names if names.count(name) > 1)!r:.40} stands twice in an object")
     return row
 
 
@@ -186,7 +196,8 @@ def _record(row: dict, task: Task, layout: Layout, numbers: dict[str, int]) -> d
         record[column] = " ".join(part.strip() for part in parts if part.strip())
         if not record[column].isprintable() and any("\ud800" <= character <= "\udfff" for character in record[column]):
             raise _Broken(f"column {source!r} holds half a character (a lone surrogate)")
-    label = str(row.get(layout.label)).strip()
+    label = row.get(layout.label)
+    label = "a list or an object" if isinstance(label, list | dict) else str(label).strip()
     if label not in numbers:
         by_number = {}
         for spelling, number in numbers.items():

@@ -71,7 +71,7 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     assert read_lines(path) == [{"n": 1}, {"n": 2}]
 
 
-@pytest.mark.parametrize("middle", ['{"n": 2', "[2]", "\udcff"])
+@pytest.mark.parametrize("middle", ['{"n": 2', "[2]", "\udcff", "[" * 100_000])
 def test_a_broken_middle_line_is_refused(tmp_path, middle):
     path = tmp_path / "a.jsonl"
     path.write_bytes(f'{{"n": 1}}\n{middle}\n{{"n": 3}}\n'.encode(errors="surrogateescape"))

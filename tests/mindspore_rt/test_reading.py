@@ -238,6 +238,9 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
         ("a.jsonl", '{"sentence": "a", "label": 1}\n{"text": "a", "label": 1}\n', ["line 2", "'sentence'"]),
         ("a.jsonl", '{"sentence": "a", "label": null}\n', ["line 1", "unknown label 'None'"]),
         ("a.jsonl", '{"sentence": "a \\ud83d", "label": 1}\n', ["line 1", "half a character"]),
+        ("a.jsonl", '{"sentence": "a", "label": ' + "9" * 5000 + "}\n", ["line 1", "not valid JSON"]),
+        ("a.jsonl", '{"sentence": "a", "label": 1}\n' + "[" * 100_000 + "\n", ["line 2", "nested too deep"]),
+        ("a.jsonl", '{"sentence": "a", "label": 1, "label": 0}\n', ["line 1", "'label' stands twice"]),
         ("a.txt", "fine", [".csv, .tsv or .jsonl"]),
     ],
 )
