@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from yaml.composer import ComposerError
 
 from configs.errors import UserError
 from configs.methods import METHODS
 
 CONFIG_DIR = Path(__file__).parent
+COMMAND_LINE = "the command line"  # where a key was set, if not in a file; there the last one wins
 
 
 def option(default, help, *, low=None, high=None, choices=None):
@@ -264,10 +266,10 @@ def load(source: str, overrides: typing.Sequence[str] = ()) -> Experiment:
         if not separator or not key:
             raise UserError(f"`{text}` on the command line: write overrides as key=value, such as search.epochs=5")
         try:
-            parsed = yaml.safe_load(value)
+            parsed = _Loader(value).get_single_data()
         except (yaml.YAMLError, ValueError, RecursionError):
-            raise UserError(f"{key} on the command line: `{value}` is not valid YAML") from None
-        _merge(values, origins, {key: parsed}, "the command line")
+            raise UserError(f"{key:.80} on the command line: {_quoted(value)} is not valid YAML") from None
+        _merge(values, origins, {key: parsed}, COMMAND_LINE)
     return _build(Experiment, values, origins)
 
 
@@ -282,13 +284,26 @@ def _find(source: str) -> Path:
     raise UserError(f"no configuration `{source}`: give a YAML file, or one of {known}")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML forbids it, but PyYAML takes the last one without a word."""
+
+    def compose_mapping_node(self, anchor):
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise ComposerError(None, None, f"{_quoted(key.value)} stands twice, keep one", key.start_mark)
+                seen.add(key.value)
+        return node
+
+
 def _read_yaml(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict, dict]:
     """Flat dotted keys of a file and the files it `extends`, and where each key was set.
 
     `below` are the files that extend this one.
     """
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text") from None
     except yaml.YAMLError as error:
@@ -303,8 +318,9 @@ def _read_yaml(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict, dict]:
         raise UserError(f"{path}: expected `key: value` lines, found a {type(loaded).__name__}")
     parent = loaded.pop("extends", None)
     below = (*below, path.resolve())
-    if parent is not None and (not isinstance(parent, str) or _find(parent).resolve() in below):
-        raise UserError(f"{path}: extends: name another configuration, not {parent!r}")
+    named = isinstance(parent, str) and parent.isprintable()
+    if parent is not None and (not named or _find(parent).resolve() in below):
+        raise UserError(f"{path}: extends: name another configuration, not {_quoted(parent)}")
     values, origins = _read_yaml(_find(parent), below) if parent else ({}, {})
     _merge(values, origins, loaded, str(path))
     return values, origins
@@ -316,10 +332,14 @@ def _merge(values: dict, origins: dict, new: dict, origin: str, prefix: str = ""
     sections = {f.name for f in dataclasses.fields(Experiment) if _section(f)}
     for key, value in new.items():
         name = f"{prefix}{key}"
+        if not name.isprintable() or len(name) > 80:
+            raise UserError(f"{_quoted(name)} in {origin}: unknown key")
         if isinstance(value, dict):
             _merge(values, origins, value, origin, f"{name}.")
         elif name in sections:
             raise UserError(f"{name} in {origin}: a section, write its keys below it, such as {name}.KEY")
+        elif origins.get(name) == origin != COMMAND_LINE:
+            raise UserError(f"{name} in {origin}: stands twice, below its section and written out; keep one")
         else:
             values[name], origins[name] = value, origin
 
@@ -360,6 +380,12 @@ def _build(cls, values: dict, origins: dict) -> Experiment:
     return config
 
 
+def _quoted(value) -> str:
+    """A user's value for a message: one line and short. YAML aliases make megabytes of lists out of a kilobyte."""
+    scalar = value is None or isinstance(value, str | int | float)
+    return f"{value!r:.80}" if scalar else f"a {type(value).__name__}"
+
+
 def _checked(where: str, value, hint, limits, outer=None):
     """The value, converted only where nothing is lost, or a `UserError`. `outer` is the list that it stands in."""
     if isinstance(hint, types.UnionType):
@@ -371,6 +397,8 @@ def _checked(where: str, value, hint, limits, outer=None):
         if not items:
             raise UserError(f"{where}: give at least one value")
         return [_checked(where, item, typing.get_args(hint)[0], limits, hint) for item in items]
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise UserError(f"{where}: a number of {value.bit_length()} bits; 63 are the most")
     if hint is float and isinstance(value, str):
         # YAML 1.1 reads 2e-5 as a string; a learning rate written so is meant as a number.
         try:
@@ -384,10 +412,12 @@ def _checked(where: str, value, hint, limits, outer=None):
     if type(value) is not hint:
         names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
         quote = "; YAML reads no, yes, on and off so: quote them" if hint is str and isinstance(value, bool) else ""
-        raise UserError(f"{where}: expected {names[hint]}, found {value!r}{quote}")
+        raise UserError(f"{where}: expected {names[hint]}, found {_quoted(value)}{quote}")
+    if hint is str and any("\ud800" <= character <= "\udfff" for character in value):
+        raise UserError(f"{where}: {_quoted(value)} holds half a character (a lone surrogate)")
     low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
     if choices and value not in choices:
-        raise UserError(f"{where}: {value!r} is not one of {', '.join(choices)}")
+        raise UserError(f"{where}: {_quoted(value)} is not one of {', '.join(choices)}")
     if hint is float and not math.isfinite(value):
         raise UserError(f"{where}: expected a finite number, found {value}")
     if (low is not None and value < low) or (high is not None and value > high):
@@ -418,8 +448,8 @@ def _check_together(config: Experiment, origins: dict) -> None:
     for sparsity in config.sparsities:
         if float(f"{sparsity:g}") != sparsity:
             raise UserError(f"sparsities in {origins['sparsities']}: {sparsity} has more than six digits; round it")
-    if not config.name or config.name.startswith(".") or set(config.name) & set('/\\:\0'):
-        raise UserError(f"name in {origins['name']}: {config.name!r} cannot be a folder name")
+    if not config.name.isprintable() or config.name[:1] in ("", ".") or set(config.name) & set("/\\:"):
+        raise UserError(f"name in {origins['name']}: {_quoted(config.name)} cannot be a folder name")
     for key in ("seeds", "sparsities", "methods", "attack.recipes"):
         section, _, name = key.rpartition(".")
         items = getattr(getattr(config, section) if section else config, name)

@@ -153,6 +153,16 @@ def test_the_file_at_fault_is_named(tmp_path):
         (b"name: caf\xe9\n", "not UTF-8"),
         ("extends: nowhere\n", "no configuration `nowhere`"),
         ("extends: [base]\n", "extends"),
+        ("extends: 'a\n\n  b'\n", r"extends: name another configuration, not 'a\nb'"),
+        ("seeds: [1]\nname: a\nseeds: [2]\n", "line 3: not valid YAML ('seeds' stands twice"),
+        ("search: {epochs: 2, warmup: 0, epochs: 3}\n", "line 1: not valid YAML ('epochs' stands twice"),
+        ("search: {epochs: 2}\nsearch.epochs: 3\n", "search.epochs in"),
+        ('"a\\nb": 1\n', r"'a\nb' in"),
+        ('name: "a\\nb"\n', r"'a\nb' cannot be a folder name"),
+        ('name: "\\ud800"\n', r"'\ud800' holds half a character"),
+        ('model: "\\ud800"\n', r"'\ud800' holds half a character"),
+        ("search: {learning_rate: 1" + 400 * "0" + "}\n", "a number of 1329 bits"),
+        ("seeds: [0x" + 5000 * "f" + "]\n", "a number of 20000 bits"),
     ],
 )
 def test_wrong_files(tmp_path, text, expected):
@@ -160,6 +170,16 @@ def test_wrong_files(tmp_path, text, expected):
     message = refusal(path)
     assert expected in message
     assert path in message or "base" in message
+
+
+@pytest.mark.parametrize("key", ["name", "seeds", "device", "extends", "epochs"])
+def test_a_bomb_of_aliases_makes_a_short_message(tmp_path, key):
+    """Under a kilobyte of YAML that stands for a million words."""
+    bomb = "&a [x]"
+    for name in "bcdefg":
+        bomb = f"&{name} [{bomb}, {', '.join(9 * ['*' + chr(ord(name) - 1)])}]"
+    assert len(bomb) < 1000
+    assert len(refusal(written(tmp_path, f"{key}: {bomb}\n"))) < 300
 
 
 def test_files_that_extend_each_other(tmp_path):
