@@ -2,9 +2,12 @@
 
 import errno
 import functools
+import re
 import signal
 import sys
+import tempfile
 import threading
+import traceback
 
 
 class UserError(Exception):
@@ -54,11 +57,42 @@ def _terminate(_number, _frame):
     raise KeyboardInterrupt
 
 
+# A framework's own allocator raises RuntimeError: PyTorch on the CPU and CUDA, MindSpore's memory pool and kernels.
+NO_MEMORY = re.compile(r"(?i)not enough memory|out of memory|allocate .*memory failed|memory (isn't|not) enough")
+
+
+def _is_no_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error))))
+
+
+def _internal(error: Exception) -> str:
+    """What is said of an error that nobody foresaw; its traceback goes to a file."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    whole = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="robust-tickets-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(whole)
+        where = f"in {file.name}"
+    except OSError:  # no room, or no temporary directory
+        where = f"below\n{whole.rstrip()}"
+    return (
+        f"internal error: {what} ({last.filename}:{last.lineno}); this is a fault of the program, not of its input: "
+        f"please report it with the traceback, {where}"
+    )
+
+
 def command(main):
-    """Wrap a command's entry point: a `UserError` becomes one line on stderr and exit status 2."""
+    """Wrap a command's entry point: a `UserError` becomes one line on stderr and exit status 2. What nobody foresaw is
+    told as a fault of the program, in words that no message to the user begins with, and exit status 1."""
 
     @functools.wraps(main)
     def guarded(*args, **kwargs):
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a name that the locale cannot write must not end the run
+                stream.reconfigure(errors="backslashreplace")
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)  # clusters send it: leave by the same door as Ctrl-C
         try:
@@ -69,9 +103,6 @@ def command(main):
         except Stopped as stopped:
             print(f"{stopped}; the same command goes on from there", file=sys.stderr)
             return stopped.status
-        except MemoryError:
-            print("error: out of memory; a smaller batch_size or data.max_length needs less", file=sys.stderr)
-            return 1
         except KeyboardInterrupt:
             print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
             return 130
@@ -81,6 +112,14 @@ def command(main):
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             remedy = "; make room, then the same command goes on from the last checkpoint" if full else ""
             print(f"error: {where}{reason}{remedy}", file=sys.stderr)
+            return 1
+        except UnicodeEncodeError as error:
+            remedy = "set LC_ALL=C.UTF-8, or use other names"
+            print(f"error: {error.object!a:.80} cannot be written as {error.encoding}; {remedy}", file=sys.stderr)
+            return 1
+        except Exception as error:
+            no_memory = "error: out of memory; a smaller batch_size or data.max_length needs less"
+            print(no_memory if _is_no_memory(error) else _internal(error), file=sys.stderr)
             return 1
 
     return guarded

@@ -95,7 +95,11 @@ def _save_dataset(id: str, config: str, revision: str, target: str, *splits: str
 @command
 def main() -> int:
     kind, *arguments = sys.argv[1:]
-    {"model": _save_model, "dataset": _save_dataset}[kind](*arguments)
+    try:
+        {"model": _save_model, "dataset": _save_dataset}[kind](*arguments)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # The libraries raise all of these for a name, a revision or a file that is not what they expect.
+        raise UserError(" ".join(f"{type(error).__name__}: {error}".split())) from None
     return 0
 
 
