@@ -15,7 +15,8 @@
       report/                          report.md report.html results.json results.csv figures/
 
 Every stage directory has a `manifest.json`, written last: its presence means the stage is whole. A `begun.json`,
-written first, holds the hashes of what the stage was begun with. Lock files name the process that works in the run.
+written first, holds the hashes of what the stage was begun with, and of this project's code. Lock files name the
+process that works in the run.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import math
@@ -295,6 +297,14 @@ def versions(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
+@functools.cache
+def source_hashes(half: str) -> dict[str, str]:
+    """Short hashes of this project's files that decide what a stage of one half computes: its code and tables."""
+    paths = [path for folder in (half, "configs") for path in (ROOT / folder).rglob("*")]
+    kinds = (".py", ".cc", ".txt", ".npz")
+    return {str(p.relative_to(ROOT)): file_hash(p)[:12] for p in sorted(paths) if p.suffix in kinds and p.is_file()}
+
+
 @contextlib.contextmanager
 def only_one(run: RunDir):
     """Hold the lock of a run's training, and clear away what killed processes left half written."""
@@ -373,12 +383,26 @@ class Stage:
     def begin(self, progress: Path | None = None) -> None:
         """Call before reading the inputs, and before going on from `progress`, a file that an interrupted run leaves.
 
-        Raises `UserError` if that is there and was begun with something else.
+        Raises `UserError` if that is there and was begun with something else, or by other code: half of the results
+        would be of the one, half of the other. A stage that is whole stays so when the code changes.
         """
+        code = source_hashes("torch_eval" if "torch" in self.packages else "mindspore_rt")
         if progress is not None and progress.is_file():
-            self._compare(read_json(self.begun) if self.begun.is_file() else {}, self.fingerprint(), "begun")
+            before = read_json(self.begun) if self.begun.is_file() else {}
+            self._compare(before, self.fingerprint(), "begun")
+            self._compare_code(before.get("code", code), code)  # a version that did not write it down may go on
         else:
-            write_json(self.begun, self.fingerprint())
+            write_json(self.begun, {**self.fingerprint(), "code": code})
+
+    def _compare_code(self, before: dict, now: dict) -> None:
+        before = before if isinstance(before, dict) else {}
+        changed = sorted(file for file in {*before, *now} if before.get(file) != now.get(file))
+        if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise UserError(
+                f"{self.directory} was begun with other code ({', '.join(changed[:3])}{more} changed since): put that "
+                f"back to go on, choose another name=..., or delete that folder to redo the stage"
+            )
 
     def _compare(self, before: dict, now: dict, verb: str) -> None:
         changed = _differences(before, now)

@@ -186,6 +186,27 @@ def test_a_stage_whose_input_changes_on_the_way_is_not_finished(stage, tmp_path)
     assert stage().is_done()
 
 
+def test_an_interrupted_stage_never_goes_on_with_other_code(stage, tmp_path, monkeypatch):
+    """The files that differ are named; one that is whole stays so, and one begun before codes were kept goes on."""
+    begun, progress = stage(), tmp_path / "progress"
+    begun.begin(progress)
+    progress.write_text("half")
+    stage().begin(progress)
+    code = read_json(begun.begun)["code"]
+    assert "mindspore_rt/kernels.cc" in code and "configs/run_dir.py" in code
+    assert not any(name.startswith("torch_eval") for name in code)
+    assert "torch_eval/packaged/synonyms.npz" in run_dir.source_hashes("torch_eval")
+    other = {**code, "mindspore_rt/objectives.py": "edited", "mindspore_rt/new.py": "added"}
+    monkeypatch.setattr(run_dir, "source_hashes", lambda half: other)
+    changed = "out was begun with other code .mindspore_rt/new.py, mindspore_rt/objectives.py changed since.: put"
+    with pytest.raises(UserError, match=changed):
+        stage().begin(progress)
+    begun.finish({})
+    assert stage().is_done()
+    write_json(begun.begun, {name: value for name, value in read_json(begun.begun).items() if name != "code"})
+    stage().begin(progress)
+
+
 @pytest.mark.parametrize("value", [None, "0.5", True, float("nan"), float("inf"), [0.5]])
 def test_a_figure_that_is_no_number_is_refused(stage, value):
     stage().finish({"accuracy": value, "steps": 3})
