@@ -367,6 +367,10 @@ class Stage:
         self.started = time.time()
 
     def fingerprint(self) -> dict:
+        """Raises `UserError` if an input is missing."""
+        missing = [path for path in self.inputs.values() if not path.exists()]
+        if missing:
+            raise UserError(f"{missing[0]} is missing: run the stage that writes it first")
         return {
             "settings": json.loads(json.dumps(self.settings)),
             "inputs": {name: file_hash(path) for name, path in self.inputs.items()},

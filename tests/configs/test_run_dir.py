@@ -172,6 +172,13 @@ def test_a_stage_with_changed_input_is_refused(stage, tmp_path):
         stage().is_done()
 
 
+def test_a_stage_without_its_input_says_so(stage, tmp_path):
+    (tmp_path / "input.txt").unlink()
+    for ask in (stage().begin, lambda: stage().finish({})):
+        with pytest.raises(UserError, match="input.txt is missing: run the stage that writes it first"):
+            ask()
+
+
 def test_a_stage_whose_input_changes_on_the_way_is_not_finished(stage, tmp_path):
     """With the old hash and the new one; a stage that was never begun has nothing to compare with."""
     begun = stage()
