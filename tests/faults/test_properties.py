@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import json
 import tempfile
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from configs import schema
+from configs import plan, schema
 from configs.errors import UserError
-from configs.run_dir import append_line, read_lines, write_lines
+from configs.run_dir import RunDir, Stage, append_line, file_hash, read_lines, write_json, write_lines
 from mindspore_rt import convert
 from mindspore_rt.ticket import Ticket
 
@@ -139,3 +140,85 @@ def test_a_pruned_model_survives_conversion_bit_for_bit(folder, packaged_model, 
     assert back.weights.keys() == pruned.keys() and back.bert == config
     for key, value in pruned.items():
         assert back.weights[key].tobytes() == value.tobytes(), key
+
+
+@pytest.fixture(scope="module")
+def small_run(folder):
+    """A run that was prepared and fine-tuned, with a search that was interrupted."""
+    run = RunDir(schema.load("tiny", ["methods=[robust,random]", "seeds=[1]"]), folder / "runs")
+    splits = {}
+    for name in ("train", "dev", "test"):
+        write_lines(run.split(name), [{"sentence": f"a {name} film", "label": 1}])
+        splits[name] = {"count": 1, "sha256": file_hash(run.split(name))}
+    names = {"columns": ["sentence"], "labels": ["bad", "good"], "attacked": ["sentence"]}
+    write_json(run.data / "summary.json", {**names, "splits": splits})
+    stage_of(run, "finetune").finish({"dev_accuracy": 0.5})
+    append_line(run.stage(1, "search") / "metrics.jsonl", {"step": 1, "loss": 0.5})
+    stage_of(run, "search").begin()
+    write_json(run.choice, {"chosen": run.candidates()[0]._asdict()})
+    run.save_config()
+    return run
+
+
+def stage_of(run, name):
+    return Stage(run.stage(1, name), name, {"seed": 1, "search": {"epochs": 2}}, {"train": run.split("train")})
+
+
+def read_everything(run):
+    """As the stages do that come after."""
+    search, metrics = stage_of(run, "search"), run.stage(1, "search") / "metrics.jsonl"
+    for read in (
+        lambda: run.summary("columns", "labels", "attacked", "splits"),
+        lambda: [run.whole_split(name) for name in ("train", "dev", "test")],
+        run.chosen, lambda: run.victims(1), lambda: plan.jobs(run), lambda: plan.stages(run),
+        lambda: stage_of(run, "finetune").is_done() and stage_of(run, "finetune").number("dev_accuracy"),
+        lambda: search.begin(metrics), lambda: search.is_done(), lambda: read_lines(metrics),
+    ):
+        try:
+            read()
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1000
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda t: st.lists(t, max_size=3) | st.dictionaries(
+        st.sampled_from(["results", "inputs", "splits", "train", "chosen", "labels", "code"]) | st.text(max_size=4), t,
+        max_size=3,
+    ),
+    max_leaves=5,
+)
+DAMAGES = st.one_of(
+    st.tuples(st.just("flip"), shares, st.integers(0, 7)), st.tuples(st.just("cut"), shares),
+    st.tuples(st.just("value"), JSON_VALUES), st.tuples(st.just("delete")),
+)
+
+
+def damaged(raw: bytes, kind: str, *how) -> bytes:
+    if kind == "cut":
+        return raw[: int(how[0] * len(raw))]
+    if kind == "value":
+        return json.dumps(how[0]).encode() + b"\n"
+    at = min(int(how[0] * len(raw)), len(raw) - 1)
+    return raw[:at] + bytes([raw[at] ^ 1 << how[1]]) + raw[at + 1 :]
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(st.data(), DAMAGES)
+def test_a_damaged_run_is_refused_in_one_line_or_read(small_run, data, damage):
+    files = sorted(p for p in small_run.root.rglob("*") if p.is_file())
+    path = data.draw(st.sampled_from(files))
+    whole = path.read_bytes()
+    if damage == ("delete",):
+        path.unlink()
+    else:
+        path.write_bytes(damaged(whole, *damage))
+    try:
+        if path.name == "config.yaml":  # the slowest of all to read
+            schema.load(str(path))
+        else:
+            read_everything(small_run)
+    except UserError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000
+    finally:
+        path.write_bytes(whole)
