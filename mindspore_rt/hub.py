@@ -23,6 +23,7 @@ from configs.run_dir import ROOT, write_lines
 
 HUB = "https://huggingface.co"
 BERT = "86b5e0934494bd15c9632b12f734a8a67f723594"
+COMMIT = "commit.txt"
 PINNED = {"bert-base-uncased": BERT, "google-bert/bert-base-uncased": BERT}
 
 
@@ -30,7 +31,7 @@ def model_dir(name: str) -> Path:
     """A hub model as a local Hugging Face directory, downloaded on first use.
 
     `name` may end in `@REVISION`. Without one it is the pinned revision of the paper's model, or what is newest when it
-    is first used; the cache keeps it from then on.
+    is first used; the cache keeps it from then on, with its commit in `commit.txt`.
     """
     name, _, revision = name.partition("@")
     return _cached("model", [name, revision or PINNED.get(name, "main")])
@@ -69,14 +70,24 @@ def _cached(kind: str, key: list[str], extra: list[str] = ()) -> Path:
                 f"and copy FOLDER to {target}"
             )
         os.replace(folder, target)
+    if (target / COMMIT).is_file():
+        commit = (target / COMMIT).read_text(encoding="utf-8")
+        print(f"  its newest commit is {commit}; model={key[0]}@{commit} asks for that one anywhere", flush=True)
     return target
 
 
 def _save_model(name: str, revision: str, target: str) -> None:
     from mindnlp.transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    # The hub's client compares the size of what it downloads with the stated one, not a hash. What a run then computes
+    # with is hashed by its stages.
+    model = AutoModelForSequenceClassification.from_pretrained(name, revision=revision)
+    commit = getattr(model.config, "_commit_hash", None)
+    if revision == "main" and commit:  # the tokenizer of the same commit, whatever is pushed meanwhile
+        revision = commit
+        (Path(target) / COMMIT).write_text(commit, encoding="utf-8")
+    model.save_pretrained(target)
     AutoTokenizer.from_pretrained(name, revision=revision).save_pretrained(target)
-    AutoModelForSequenceClassification.from_pretrained(name, revision=revision).save_pretrained(target)
 
 
 def _save_dataset(id: str, config: str, revision: str, target: str, *splits: str) -> None:

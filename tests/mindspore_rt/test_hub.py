@@ -150,7 +150,7 @@ def stand_in(cache, monkeypatch):
         server.shutdown()
 
 
-def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path):
+def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path, capfd):
     """QQP by its own configuration, at the pinned revision, to splits; a private model, by the user's token.
 
     The data hold what QQP's do: a question without text. A repository at another revision is not taken.
@@ -170,8 +170,9 @@ def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path
     run = RunDir(schema.load("qqp", ["data.dev_size=9"]), tmp_path / "runs")
     with ThreadPoolExecutor(2) as pool:  # each takes seconds, which importing mindnlp costs
         prepared = pool.submit(data.prepare, run.config, run)
+        newest = pool.submit(hub.model_dir, "someone/bert")
         model = pool.submit(hub.model_dir, "someone/bert@" + "f" * 40)
-        summary, folder = prepared.result(), model.result()
+        summary, folder, newest = prepared.result(), model.result(), newest.result()
 
     texts = {split: [tuple(t) for t in data.load_split(run, split)[0]] for split in ("train", "dev", "test")}
     pairs = {split: [(a, b) for a, b, *_ in values if b] for split, values in rows.items()}
@@ -181,6 +182,9 @@ def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path
     assert GLUE[1][:8] in summary["note"] and "line 8: column 'question2' holds no text" in summary["warnings"][0]
 
     assert folder == cache / "hub" / "model" / ("someone--bert--" + "f" * 40)
+    assert newest == cache / "hub" / "model" / "someone--bert" and (newest / hub.COMMIT).read_text() == "f" * 40
+    assert f"model=someone/bert@{'f' * 40} asks for that one" in capfd.readouterr().out
+    assert not (folder / hub.COMMIT).exists()
     found, expected = huggingface.load(folder).weights, load_file(tiny_bert / "model.safetensors")
     assert set(found) == set(expected)
     for name, value in expected.items():
