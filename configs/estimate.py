@@ -3,14 +3,14 @@ multiplications, divided by the speed that this machine has shown in jobs that a
 
 from __future__ import annotations
 
-import json
 import math
+import re
 import time
 from pathlib import Path
 
 import numpy as np
 
-from configs import assets, schema
+from configs import assets, schema, shapes
 from configs.methods import METHODS, of_kind
 from configs.run_dir import RunDir, read_lines
 
@@ -129,13 +129,17 @@ def _missing(stages: list[Path]) -> int:
 
 
 def _seconds(directory: Path) -> float:
-    return float(json.loads((directory / "manifest.json").read_text(encoding="utf-8")).get("seconds", 0))
+    return shapes.read(directory / "manifest.json", {"seconds": shapes.SECONDS})["seconds"]
 
 
 def _model_shape(config: schema.Experiment) -> dict:
     directory = assets.path("minilm") if config.model == "packaged" else Path(config.model)
     file = directory / "config.json"
-    return {**BERT_BASE, **json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else BERT_BASE
+    if not file.is_file():
+        return BERT_BASE
+    remedy = "model must name the directory of a Hugging Face BERT"
+    found = shapes.read(file, {name: shapes.Maybe(shapes.POSITIVE) for name in BERT_BASE}, remedy)
+    return {name: found.get(name) or usual for name, usual in BERT_BASE.items()}
 
 
 def _data(run: RunDir) -> tuple[int, float]:
@@ -143,6 +147,14 @@ def _data(run: RunDir) -> tuple[int, float]:
     config, summary = run.config.data, run.data / "summary.json"
     if not summary.is_file():
         return config.train_size or 60_000, config.max_length / 2
-    split = json.loads(summary.read_text(encoding="utf-8"))["splits"]["train"]
+    shape = {"splits": {"train": {"count": shapes.POSITIVE, "length": LENGTHS}}}
+    split = shapes.read(summary, shape)["splits"]["train"]
     words = sum((int(name.split("-")[0]) + 5) * count for name, count in split["length"].items()) / split["count"]
     return split["count"], min(config.max_length, 1.4 * words + 10)
+
+
+def _lengths(value) -> bool:
+    return isinstance(value, dict) and all(re.match(r"\d{1,9}-", k) and shapes.count(n) for k, n in value.items())
+
+
+LENGTHS = (_lengths, "numbers of sentences by their words")

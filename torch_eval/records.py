@@ -13,21 +13,8 @@ from typing import Sequence
 
 from configs.errors import UserError
 from configs.run_dir import append_line, read_lines
+from configs.shapes import COUNT, SECONDS, SHARE
 from torch_eval.metrics import OUTCOMES
-
-MOST = 2**53  # of what a count or a time can be: below it every whole number is a float too
-
-
-def count(value) -> bool:
-    return type(value) is int and 0 <= value < MOST
-
-
-def share(value) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 1
-
-
-def seconds(value) -> bool:
-    return type(value) in (int, float) and 0 <= value < MOST
 
 
 def texts(value) -> bool:
@@ -39,20 +26,20 @@ def outcome(value) -> bool:
 
 
 FIELDS = {
-    "index": (count, "a whole number from 0 on"),
-    "label": (count, "a whole number from 0 on"),
+    "index": COUNT,
+    "label": COUNT,
     "outcome": (outcome, f"one of {', '.join(OUTCOMES)}"),
-    "queries": (count, "a whole number from 0 on"),
+    "queries": COUNT,
     "original": (texts, "the text of each column"),
     "perturbed": (texts, "the text of each column"),
-    "original_prediction": (count, "a whole number from 0 on"),
-    "perturbed_prediction": (count, "a whole number from 0 on"),
-    "original_score": (share, "a number from 0 to 1"),
-    "perturbed_score": (share, "a number from 0 to 1"),
-    "words_changed": (count, "a whole number from 0 on"),
-    "words": (count, "a whole number from 0 on"),
-    "seconds": (seconds, "a number from 0 on"),
-    "processor_seconds": (seconds, "a number from 0 on"),
+    "original_prediction": COUNT,
+    "perturbed_prediction": COUNT,
+    "original_score": SHARE,
+    "perturbed_score": SHARE,
+    "words_changed": COUNT,
+    "words": COUNT,
+    "seconds": SECONDS,
+    "processor_seconds": SECONDS,
 }
 OPTIONAL = ("seconds", "processor_seconds")  # decide no figure
 CHECK = "check"  # what tells a changed text from the one that was written; older files have none

@@ -59,7 +59,7 @@ def test_times_may_differ(tmp_path):
 
 NUMBERS = {name: [None, "3", True, -1, [1], float("nan"), float("inf"), 10**30] for name in records.FIELDS
            if name not in ("outcome", "original", "perturbed")}
-WHOLE = {name: [*NUMBERS[name], 1.5] for name, (fits, _) in records.FIELDS.items() if fits is records.count}
+WHOLE = {name: [*NUMBERS[name], 1.5] for name, fits in records.FIELDS.items() if fits is records.COUNT}
 NOT_TEXTS = [None, "fine", {}, {"sentence": None}, ["fine"], {"other": "fine"}]
 WRONG = {**NUMBERS, **WHOLE, "outcome": ["crashed", "Success", None, 1, ["success"], {}],
          "original": NOT_TEXTS, "perturbed": NOT_TEXTS}
