@@ -41,15 +41,19 @@ class Victim(ModelWrapper):
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("attack.device: PyTorch finds no CUDA device here; use cpu")
         try:
-            self.model = AutoModelForSequenceClassification.from_pretrained(
-                directory, local_files_only=True, torch_dtype=getattr(torch, dtype)
-            ).eval().to(device)
+            self.model, loaded = AutoModelForSequenceClassification.from_pretrained(
+                directory, local_files_only=True, torch_dtype=getattr(torch, dtype), output_loading_info=True
+            )
+            self.model.eval().to(device)
             self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         except Exception as error:  # transformers raises many kinds for a broken directory; all mean the same here
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"{directory}: not a loadable Hugging Face classifier ({reason})") from error
         if self.model.config.model_type != "bert":
             raise UserError(f"{directory}: a {self.model.config.model_type} model; only BERT classifiers are attacked")
+        wrong = damage(self.model, loaded)
+        if wrong:
+            raise UserError(f"{directory}: {wrong}; delete its stage's folder and train it again")
         self.packed = PackedBert(self.model)
         self.positions = POSITIONS[device]
         self.max_length = max_length
@@ -85,3 +89,15 @@ class Victim(ModelWrapper):
             rows.append(row)
             positions += len(ids[row])
         yield rows
+
+
+def damage(model, loaded: dict) -> str | None:
+    """What is wrong with the weights of a loaded model. Transformers fills in what is missing at random, which scores
+    as a model nobody trained; weights of parts that a classifier has not, such as another head's, do no harm."""
+    parts = tuple(f"{name}." for name, _ in model.named_children())
+    strange = [key for key in loaded["unexpected_keys"] if key.startswith(parts) and not key.endswith("position_ids")]
+    for what, names in (("has no weights", loaded["missing_keys"]), ("has weights too many,", strange)):
+        if names:
+            return f"{what} {sorted(names)[0]}"
+    infinite = [name for name, value in model.named_parameters() if not value.isfinite().all()]
+    return f"weights of {infinite[0]} are not finite" if infinite else None

@@ -4,6 +4,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoTokenizer, BertConfig, BertForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification,
 )
@@ -124,3 +125,35 @@ def test_broken_directories_are_one_clear_error(tmp_path):
     (folder / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match="not a loadable"):
         Victim(folder, LENGTH)
+
+
+def changed(folder, change):
+    """The folder with another file of weights."""
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+QUERY = "bert.encoder.layer.0.attention.self.query.weight"
+DAMAGES = {
+    "has no weights .*query.weight": lambda weights: weights.pop(QUERY),
+    "has no weights bert.pooler.dense.weight": lambda weights: weights.pop("bert.pooler.dense.weight"),
+    "too many, bert.encoder.layer.7.x": lambda weights: weights.update({"bert.encoder.layer.7.x": torch.zeros(2)}),
+    "weights of classifier.weight are not finite": lambda weights: weights["classifier.weight"].fill_(torch.nan),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_damaged_weights_are_refused(tmp_path, message):
+    folder = changed(tiny_bert(tmp_path), DAMAGES[message])
+    with pytest.raises(UserError, match=message):
+        Victim(folder, LENGTH)
+
+
+def test_weights_that_a_classifier_does_not_use_do_no_harm(tmp_path):
+    folder = tiny_bert(tmp_path)
+    expected = Victim(folder, LENGTH)(TEXTS)
+    more = {"bert.embeddings.position_ids": torch.arange(512)[None], "cls.predictions.bias": torch.zeros(9)}
+    changed(folder, lambda weights: weights.update(more))
+    torch.testing.assert_close(Victim(folder, LENGTH)(TEXTS), expected)
