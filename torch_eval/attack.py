@@ -15,9 +15,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from configs import schema
+from configs import schema, shapes
 from configs.errors import UserError
-from configs.run_dir import RUNS, RunDir, Stage, locked, read_lines, write_json, write_lines
+from configs.run_dir import RUNS, RunDir, Stage, file_hash, locked, read_lines, write_json, write_lines
 from torch_eval import calibration, metrics, recipes, records, sampling
 from torch_eval.sampling import Shard
 from torch_eval.workers import Target, Workers, attack_example, logits_of
@@ -82,6 +82,7 @@ class Scoring:
     def __init__(self, workers, run_dir: RunDir, seed: int, name: str, model: Path, task: dict, shard=Shard()):
         if not (model / "config.json").is_file():
             raise UserError(f"{model} is missing: run the stage that writes it first")
+        unchanged(model)
         self.workers, self.run_dir, self.seed, self.name, self.shard = workers, run_dir, seed, name, shard
         self.options = run_dir.config.attack
         self.columns, self.attacked = tuple(task["columns"]), tuple(task["attacked"])
@@ -210,6 +211,16 @@ class Scoring:
         exact = self.attack(recipe, replace(self.target, dtype="float32"), examples, [r["index"] for r in some])
         changed = sum(a["outcome"] != b["outcome"] for a, b in zip(some, exact))
         return {"dtype": self.target.dtype, "outcomes_that_float32_changes": changed, "of": len(some)}
+
+
+def unchanged(model: Path) -> None:
+    """Raises `UserError` if a model is not the one that its training left; a snapshot's hash is stated nowhere."""
+    manifest = model.parent / "manifest.json"
+    if manifest.is_file():
+        shape = {"results": {"model_sha256": shapes.Maybe(shapes.TEXT)}}
+        stated = shapes.read(manifest, shape)["results"].get("model_sha256")
+        if stated and file_hash(model) != stated:
+            raise UserError(f"{model} is damaged or was changed after its training; delete {model.parent} to redo it")
 
 
 def resume(stage: Stage, expected: list[dict]) -> list[dict]:

@@ -220,6 +220,18 @@ def test_a_model_made_again_is_refused_wherever_its_lines_are_read(experiment):
         attack.run(run_dir)
 
 
+def test_a_model_that_its_training_did_not_leave_is_refused(experiment):
+    """Before anything is attacked, and for the choice as well, which scores its candidates likewise."""
+    run_dir = experiment("attack.recipes=[textbugger]")
+    model = run_dir.model(1, "finetune")
+    write_json(model.parent / "manifest.json", {"results": {"model_sha256": file_hash(model)}})
+    attack.unchanged(model)
+    tiny_bert(model, seed=5)
+    with pytest.raises(UserError, match="finetune/model is damaged or was changed after its training; delete"):
+        attack.run(run_dir)
+    assert not run_dir.attack(1, "finetune").exists()
+
+
 @pytest.mark.parametrize("swapped_in", ["attack_example", "logits_of"])
 def test_a_model_made_again_during_an_attack_ends_in_no_results(experiment, monkeypatch, swapped_in):
     run_dir = experiment("attack.recipes=[textbugger]")
