@@ -180,8 +180,8 @@ def _heat(axes, grid: np.ndarray, names: list[str], top: float, digits: int = 1)
 
 def mask_learning(searches: dict[str, list[dict]], path: Path) -> None:
     """L0 term, settled masks, sparsity and adversarial loss over the search; one curve for each name."""
-    searches = {name: [r for r in records if "l0_weight" in r] for name, records in searches.items()}
-    key = "epoch" if all("epoch" in r for records in searches.values() for r in records) else "step"
+    searches = {name: [r for r in records if r.get("l0_weight") is not None] for name, records in searches.items()}
+    key = "epoch" if all(r.get("epoch") is not None for records in searches.values() for r in records) else "step"
     figure = Figure(figsize=(WIDTH, 7.4), layout="constrained")
     axes = figure.subplots(4, 1, sharex=True)
     for number, (name, records) in enumerate(searches.items()):

@@ -29,7 +29,7 @@ from torch_eval.tickets import tickets
 def introduction(runs: list[Run]) -> list:
     rows = []
     for run in runs:
-        config, train = run.config, (run.data.get("splits") or {}).get("train", {})
+        config, train = run.config, run.data.get("splits", {}).get("train", {})
         model = "packaged MiniLM BERT" if config.model == "packaged" else config.model
         shares = [f"{100 * s:g}%" for s in config.sparsities]
         done = sum(step.manifest is not None for step in run.steps)
@@ -180,7 +180,7 @@ def how(runs: list[Run]) -> list:
 
 
 def _facts(run: Run, done: list) -> list[str]:
-    versions = {f"{name} {version}" for s in done for name, version in (s.manifest.get("versions") or {}).items()}
+    versions = {f"{name} {version}" for s in done for name, version in s.manifest["versions"].items()}
     items = [
         f"Versions: {', '.join(sorted(versions))}",
         f"Data split seed {run.config.data.seed}; device {run.config.device}; compat {run.config.compat}",
@@ -190,11 +190,11 @@ def _facts(run: Run, done: list) -> list[str]:
     items += [
         f"Split {name}: {split['count']} sentences"
         + (f", SHA-256 `{split['sha256'][:16]}`" if split.get("sha256") else "")
-        for name, split in (run.data.get("splits") or {}).items()
+        for name, split in run.data.get("splits", {}).items()
     ]
     told = {}
     for step in done:
-        resources = step.manifest.get("settings", {}).get("resources")
+        resources = step.manifest["settings"].get("resources")
         for key, value in (
             resources.items() if isinstance(resources, dict) else [("set", resources)] if resources else []
         ):
@@ -217,17 +217,17 @@ def _stage_table(done: list) -> Table:
     for step in done:
         outcome = ", ".join(
             f"{key} {_short(value)}"
-            for key, value in (step.manifest.get("results") or {}).items()
+            for key, value in step.manifest["results"].items()
             if isinstance(value, (int, float))
         )
-        inputs = ", ".join(f"{name} `{digest[:8]}`" for name, digest in (step.manifest.get("inputs") or {}).items())
-        finished = str(step.manifest.get("finished", "")).replace("T", " ").rstrip("Z")
+        inputs = ", ".join(f"{name} `{digest[:8]}`" for name, digest in step.manifest["inputs"].items())
+        finished = step.manifest["finished"].replace("T", " ").rstrip("Z")
         rows.append(
             [
                 Cell(step.title),
                 Cell("all" if step.seed is None else str(step.seed)),
                 Cell(finished),
-                Cell(_duration(step.manifest.get("seconds") or 0)),
+                Cell(_duration(step.manifest["seconds"])),
                 Cell(outcome or "done"),
                 Cell(inputs or "none"),
             ]

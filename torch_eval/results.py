@@ -7,6 +7,7 @@ most results).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import shlex
@@ -15,10 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs import run_dir, schema
+from configs import run_dir, schema, shapes
 from configs.errors import UserError
 from configs.methods import METHODS, of_kind
 from configs.plan import HALVES, jobs
+from configs.shapes import COUNT, NUMBER, POSITIVE, SECONDS, SHARE, TEXT, Maybe
 from torch_eval import metrics
 from torch_eval import records as attack_records
 
@@ -39,6 +41,33 @@ TASKS = {
     "snippets": "Rotten Tomatoes snippets",
 }
 CLEAN = "clean"  # stands where an attack's name does: unchanged sentences, the whole test set
+# What is counted on in the files of a run; see configs/shapes.py.
+MANIFEST = {
+    "settings": {section: Maybe({}) for section in ("finetune", "retrain", "search")},
+    "inputs": {str: TEXT},
+    "versions": {str: TEXT},
+    "results": {"model_sha256": Maybe(TEXT), "steps": Maybe(COUNT), "temperature": Maybe(NUMBER)},
+    "finished": TEXT,
+    "seconds": SECONDS,
+}
+CLEAN_MANIFEST = {**MANIFEST, "results": {"accuracy": SHARE, "n": POSITIVE}}
+ESTIMATE = dict.fromkeys(("value", "low", "high"), Maybe(NUMBER))
+ATTACK_MANIFEST = {
+    **MANIFEST,
+    "settings": {"indices": [COUNT]},
+    "results": {
+        **dict.fromkeys(("examples", "attacked", "timeouts"), COUNT),
+        **dict.fromkeys(("clean", "aua", "suc", "queries"), ESTIMATE),
+    },
+}
+DATA = {"labels": Maybe([TEXT]), "note": Maybe(TEXT), "splits": {str: {"count": COUNT, "sha256": Maybe(TEXT)}}}
+CHOICE = {"rule": TEXT, "candidates": [{"model": TEXT, "aua": SHARE, "accuracy": SHARE}]}
+LEFT_OUT = {"reason": Maybe(TEXT)}
+FIGURES = (  # of a step or of an evaluation
+    "epoch", "loss", "adversarial_loss", "l0_term", "l0_weight", "settled_zero", "settled_one",
+    "sparsity_at_threshold", "sentences_per_second", "dev_accuracy",
+)
+LEARNING = {"step": COUNT, "seconds": Maybe(SECONDS), **dict.fromkeys(FIGURES, Maybe(NUMBER))}
 MEASURES = {"aua": "Aua%", "suc": "Suc%", "queries": "#Query"}
 
 
@@ -55,25 +84,46 @@ class Score:
     @functools.cached_property
     def signature(self) -> dict:
         """How the result was made, model and seed apart. A temperature fitted on dev is each model's own."""
-        settings = {k: v for k, v in self.manifest.get("settings", {}).items() if k not in ("seed", "shard")}
-        fitted = (read(self.directory.parent / "calibration" / "manifest.json") or {}).get("results") or {}
-        if fitted and settings.get("temperature") == fitted.get("temperature"):
+        settings = {k: v for k, v in self.manifest["settings"].items() if k not in ("seed", "shard")}
+        fitted = read(self.directory.parent / "calibration" / "manifest.json", MANIFEST)
+        if fitted and settings.get("temperature") == fitted["results"].get("temperature"):
             settings["temperature"] = "fitted on dev"
-        test = (self.manifest.get("inputs") or {}).get("test")
-        return {**settings, "test sentences": test, "versions": self.manifest.get("versions")}
+        test = self.manifest["inputs"].get("test")
+        return {**settings, "test sentences": test, "versions": self.manifest["versions"]}
 
     @functools.cached_property
     def records(self) -> list[dict]:
-        path = self.directory / "results.jsonl"
-        return attack_records.read(path) if path.is_file() else []
+        """As `read_records` gives them; these are kept."""
+        return self.read_records()
+
+    def read_records(self) -> list[dict]:
+        """Raises `UserError` if they are not those of all examples, in order."""
+        path, indices = self.directory / "results.jsonl", self.manifest["settings"]["indices"]
+        found = attack_records.read(path) if path.is_file() else []
+        if [record["index"] for record in found] != indices:
+            raise UserError(
+                f"{path}: holds {len(found)} examples, not the {len(indices)} that its manifest says, in their order; "
+                f"delete {self.directory} to redo the attack"
+            )
+        return found
 
     @functools.cached_property
     def summary(self) -> metrics.Metrics:
-        """As the attack stage left it; counted again from the records where it left none."""
-        found = self.manifest.get("results") or {}
-        if "aua" not in found:
-            return metrics.summarise(self.records)
-        return metrics.Metrics(**{k: metrics.Estimate(**v) if isinstance(v, dict) else v for k, v in found.items()})
+        """Counted from the records, which what the attack stage stated must agree with. Of that only the interval of
+        the queries is taken, whose bootstrap takes its time."""
+        stated, found = self.manifest["results"], metrics.counted(self.read_records())
+        wrong = [key for key in ("examples", "attacked", "timeouts") if stated[key] != getattr(found, key)]
+        wrong += [key for key in ("clean", *MEASURES) if stated[key]["value"] != getattr(found, key).value]
+        queries = metrics.Estimate(**{end: stated["queries"][end] for end in ("value", "low", "high")})
+        three = (queries.low, queries.value, queries.high)
+        if None in three and set(three) != {None} or None not in three and list(three) != sorted(three):
+            wrong.append("queries")
+        if wrong:
+            raise UserError(
+                f"{self.directory / 'manifest.json'}: its {wrong[0]} is not what results.jsonl gives; "
+                f"delete {self.directory} to redo the attack"
+            )
+        return dataclasses.replace(found, queries=queries)
 
     @functools.cached_property
     def accuracy(self) -> metrics.Estimate:
@@ -108,7 +158,7 @@ class Run:
         )
         self.models = self.paths.models(self.chosen)
         self.recipes = [recipe for recipe in RECIPES if recipe in config.attack.recipes]
-        self.data = read(self.paths.data / "summary.json") or {}
+        self.data = read(self.paths.data / "summary.json", DATA) or {}
         self.scores = self._scores()
         self.steps = [*self._training(), *self._choosing(), *self._attacking()]
 
@@ -132,7 +182,8 @@ class Run:
             for model in self.paths.victims(seed):
                 for recipe in (CLEAN, *self.recipes):
                     folder = self.paths.attack(seed, model) / recipe
-                    manifest = read(folder / "manifest.json")
+                    shape = CLEAN_MANIFEST if recipe == CLEAN else ATTACK_MANIFEST
+                    manifest = read(folder / "manifest.json", shape)
                     if manifest:
                         scores[seed, model, recipe] = Score(folder, manifest, stale=self._stale(seed, model, manifest))
         for recipe in (CLEAN, *self.recipes):
@@ -141,28 +192,27 @@ class Run:
 
     def _stale(self, seed: int, model: str, manifest: dict) -> tuple[str, ...]:
         """What a result was made with and is otherwise now."""
-        changed = unlike(manifest.get("settings", {}), self._expected(seed, "attack"))
+        changed = unlike(manifest["settings"], self._expected(seed, "attack"))
         return (*self._changed_inputs(seed, model, manifest), *changed)
 
     def _changed_inputs(self, seed: int, model: str, manifest: dict) -> list[str]:
         """An attacked model or test set that is another one by now."""
-        inputs = manifest.get("inputs") or {}
-        test = ((self.data.get("splits") or {}).get("test") or {}).get("sha256")
+        inputs, split = manifest["inputs"], self.data.get("splits", {}).get("test", {})
         found = [
             f"{name}: was made again since, {inputs[name][:8]} is {now[:8]} now"
-            for name, now in (("model", self.trained(seed, model)), ("test", test))
+            for name, now in (("model", self.trained(seed, model)), ("test", split.get("sha256")))
             if now and inputs.get(name, now) != now
         ]
-        indices = manifest.get("settings", {}).get("indices")
-        count = ((self.data.get("splits") or {}).get("test") or {}).get("count", self.config.attack.examples)
-        if indices is not None and len(indices) != min(count, self.config.attack.examples):
-            found.append(f"examples: {len(indices)}, now {min(count, self.config.attack.examples)}")
+        indices, asked = manifest["settings"].get("indices"), self.config.attack.examples
+        now = min(split.get("count", asked), asked)
+        if indices is not None and len(indices) != now:
+            found.append(f"examples: {len(indices)}, now {now}")
         return found
 
     def trained(self, seed: int, model: str) -> str | None:
         """Hash of a model as its training left it, if that is finished."""
-        manifest = read(self.paths.stage(seed, model) / "manifest.json") or {}
-        return (manifest.get("results") or {}).get("model_sha256")
+        manifest = read(self.paths.stage(seed, model) / "manifest.json", MANIFEST)
+        return manifest["results"].get("model_sha256") if manifest else None
 
     def _expected(self, seed: int | None, stage: str) -> dict:
         """What a manifest's settings would be under the configuration now, and more that no stage writes."""
@@ -185,9 +235,9 @@ class Run:
     def _training(self) -> list[Step]:
         steps = []
         for job in jobs(self.paths):
-            manifest = read(job.directory / "manifest.json")
+            manifest = read(job.directory / "manifest.json", MANIFEST)
             expected = {**self._expected(job.seed, job.stage), "sparsity": job.sparsity}
-            stale = unlike((manifest or {}).get("settings", {}), expected)
+            stale = unlike(manifest["settings"] if manifest else {}, expected)
             title = job.stage if job.model == job.stage or job.stage == "prepare" else f"{job.stage} {job.model}"
             steps.append(Step(title, job.seed, self.command(job.stage), job.directory, manifest, tuple(stale)))
         return steps
@@ -195,7 +245,7 @@ class Run:
     def _choosing(self) -> list[Step]:
         if "robust" not in self.config.methods and not of_kind(self.config.methods, "control"):
             return []
-        choice = read(self.paths.choice)
+        choice = read(self.paths.choice, CHOICE)
         return [Step("choose", None, self.command("choose"), self.paths.root, choice)]
 
     def _attacking(self) -> list[Step]:
@@ -219,9 +269,9 @@ class Run:
         """Attacks that could not be run as what their name says, and why."""
         found = {}
         for step in self.missing():
-            told = read(step.directory / "missing.json") if step.title.startswith("attack ") else None
+            told = read(step.directory / "missing.json", LEFT_OUT) if step.title.startswith("attack ") else None
             if told:
-                found[RECIPES[step.directory.name]] = told.get("reason", "no reason given")
+                found[RECIPES[step.directory.name]] = told.get("reason") or "no reason given"
         return found
 
     # --- figures over seeds ----------------------------------------------------------------------------------
@@ -270,7 +320,7 @@ class Run:
 
     def label(self, value) -> str:
         """Name of a class."""
-        names = self.data.get("labels", [])
+        names = self.data.get("labels") or []
         return str(names[value]) if isinstance(value, int) and 0 <= value < len(names) else str(value)
 
 
@@ -356,9 +406,10 @@ def _short(value) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
-def read(path: Path) -> dict | None:
-    return run_dir.read_json(path) if path.is_file() else None
+def read(path: Path, shape: dict) -> dict | None:
+    return shapes.read(path, shape) if path.is_file() else None
 
 
 def lines(path: Path) -> list[dict]:
-    return run_dir.read_lines(path) if path.is_file() else []
+    """Metrics of a training."""
+    return shapes.lines(path, LEARNING) if path.is_file() else []

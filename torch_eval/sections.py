@@ -10,13 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from configs.methods import METHODS
+from configs.shapes import COUNT, SHARE, TEXT, Maybe
 from torch_eval import figures
 from torch_eval.page import Details, Heading, Picture, Text
-from torch_eval.results import RECIPES, Run, lines, read, sparsity_of
+from torch_eval.results import MANIFEST, RECIPES, Run, lines, read, sparsity_of
 from torch_eval.tables import sample_clean
 
 # Methods of Figure 4.
 PROGRESS = ("finetune", "freelb", "lth", "robust")
+TRANSFER = {
+    "rows": [{**dict.fromkeys(("recipe", "source", "target"), TEXT), "seed": COUNT, "share": Maybe(SHARE)}],
+    "models": [{"seed": COUNT, "model": TEXT, "sha256": TEXT}],
+}
+SEARCHED = ("l0_weight", "l0_term", "settled_zero", "settled_one")  # in every line of a search
 MOST_CURVES = 6  # in one picture of training
 
 
@@ -196,19 +202,18 @@ def transfer(runs: list[Run], folder: Path) -> list:
 
 def transferred(run: Run) -> tuple[list[dict], set[tuple[int, str]]]:
     """Rows of `transfer.json`, but those of (seed, model) that are others by now, which come second."""
-    found = read(run.paths.root / "transfer.json") or {}
-    models = {(m["seed"], m["model"]): m["sha256"] for m in found.get("models", [])}
+    found = read(run.paths.root / "transfer.json", TRANSFER) or {"rows": [], "models": []}
+    models = {(m["seed"], m["model"]): m["sha256"] for m in found["models"]}
     changed = {key for key, then in models.items() if run.trained(*key) not in (None, then)}
-    rows = found.get("rows", [])
-    return [r for r in rows if not changed & {(r["seed"], r["source"]), (r["seed"], r["target"])}], changed
+    return [r for r in found["rows"] if not changed & {(r["seed"], r["source"]), (r["seed"], r["target"])}], changed
 
 
 def kept(run: Run, model: str) -> list[tuple[float, str]]:
     """(share of the training, name) of a model's snapshots, the finished one last."""
     seed = run.config.seeds[0]
-    results = (read(run.paths.stage(seed, model) / "manifest.json") or {}).get("results") or {}
+    manifest = read(run.paths.stage(seed, model) / "manifest.json", MANIFEST)
     last = max([r["step"] for r in lines(run.paths.stage(seed, model) / "metrics.jsonl")], default=0)
-    total = results.get("steps") or last
+    total = (manifest and manifest["results"].get("steps")) or last
     found = [(int(path.name) / total, f"{model}@{path.name}") for path in run.paths.snapshots(seed, model) if total]
     return [*[point for point in found if point[0] < 1], (1.0, model)]
 
@@ -251,8 +256,8 @@ def _searches(group: list[Run]) -> dict[str, tuple[list[dict], float | None]]:
     for run in group:
         for seed in run.config.seeds if len(group) == 1 else run.config.seeds[:1]:
             records = lines(run.paths.stage(seed, "search") / "metrics.jsonl")
-            trained = [record for record in records if "l0_weight" in record]
-            dev = [record["dev_accuracy"] for record in records if "dev_accuracy" in record]
+            trained = [record for record in records if all(record.get(key) is not None for key in SEARCHED)]
+            dev = dev_accuracies(records)
             name = f"seed {seed}"
             if len(group) > 1:
                 distinct = len(weights) == len(group)
@@ -260,6 +265,10 @@ def _searches(group: list[Run]) -> dict[str, tuple[list[dict], float | None]]:
             if trained:
                 found[name] = (trained, dev[-1] if dev else None)
     return found
+
+
+def dev_accuracies(records: list[dict]) -> list[float]:
+    return [record["dev_accuracy"] for record in records if record.get("dev_accuracy") is not None]
 
 
 def _told_search(name: str, records: list[dict], accuracy: float | None) -> str:
@@ -283,7 +292,7 @@ def training(runs: list[Run], folder: Path) -> list:
         for number, part in enumerate(range(0, len(curves), MOST_CURVES), 1):
             some, path = dict(curves[part : part + MOST_CURVES]), folder / file_name("training", run.name, number)
             figures.training_curves(some, path)
-            ends = {name: [r["dev_accuracy"] for r in of if "dev_accuracy" in r] for name, (_, of) in some.items()}
+            ends = {name: dev_accuracies(of) for name, (_, of) in some.items()}
             told = ", ".join(f"{name} {percent(values[-1])}" for name, values in ends.items() if values)
             blocks.append(
                 Picture(path, f"{run.task}, seed {seed}. Dev accuracy at the end: {told or 'not measured yet'}.")

@@ -8,9 +8,9 @@ import statistics
 from pathlib import Path
 
 from configs.methods import METHODS
-from torch_eval import metrics
+from torch_eval import metrics, records
 from torch_eval.page import Bullets, Cell, Heading, Table, Text
-from torch_eval.results import CLEAN, MEASURES, RECIPES, Run, Value, lines, read, sparsity_of
+from torch_eval.results import CHOICE, CLEAN, MANIFEST, MEASURES, RECIPES, Run, Value, read, sparsity_of
 
 PUBLISHED = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
 TABLE2 = ("qnli", "mnli", "qqp")
@@ -145,7 +145,8 @@ def is_stale(run: Run, model: str, recipe: str, way: int) -> bool:
 
 def progress(run: Run, model: str, recipe: str) -> str:
     """How far an unfinished attack got."""
-    done = sum(len(lines(run.paths.attack(seed, model) / recipe / "results.jsonl")) for seed in run.config.seeds)
+    files = [run.paths.attack(seed, model) / recipe / "results.jsonl" for seed in run.config.seeds]
+    done = sum(len(records.read(file)) for file in files if file.is_file())
     return f"{done} of {run.config.attack.examples * len(run.config.seeds)} done" if done else ""
 
 
@@ -259,7 +260,7 @@ def sparsity_table(run: Run) -> Table | None:
 
 def choice(run: Run) -> list:
     """The candidates on dev, means over seeds, and the rule that chose one of them."""
-    left = read(run.paths.choice)
+    left = read(run.paths.choice, CHOICE)
     if left is None:
         return [
             Text(
@@ -344,8 +345,8 @@ TABLE6 = {
 def ran_with(run: Run, section: str, model: str) -> tuple[dict, bool]:
     """Settings of a section as a finished stage recorded them (True), or as the configuration asks for (False)."""
     for seed in run.config.seeds:
-        manifest = read(run.paths.stage(seed, model) / "manifest.json")
-        if manifest and section in manifest.get("settings", {}):
+        manifest = read(run.paths.stage(seed, model) / "manifest.json", MANIFEST)
+        if manifest and manifest["settings"].get(section):
             return manifest["settings"][section], True
     return dataclasses.asdict(getattr(run.config, section)), False
 

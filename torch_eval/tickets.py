@@ -9,11 +9,21 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
+from configs.errors import UserError
+from configs.shapes import COUNT, POSITIVE, SHARE, Maybe
 from mindspore_rt.ticket import Ticket
 from torch_eval import figures
 from torch_eval.page import Cell, Details, Picture, Table, Text
 from torch_eval.results import Run, read, sparsity_of
 from torch_eval.sections import file_name, or_missing, percent
+
+REPORT = {
+    "pruned": COUNT,
+    "weights": POSITIVE,
+    "layers": {str: SHARE},
+    "magnitude_overlap": Maybe(SHARE),
+    "chance_overlap": Maybe(SHARE),
+}
 
 
 def tickets(runs: list[Run], folder: Path) -> list:
@@ -51,13 +61,14 @@ def _reports(run: Run) -> dict[tuple[int, str], dict]:
     found = {}
     for seed in run.config.seeds:
         for path in sorted((run.paths.seed(seed) / "tickets").glob("*/report.json")):
-            found[seed, path.parent.name] = read(path)
+            found[seed, path.parent.name] = read(path, REPORT)
     return found
 
 
 def _mean_layers(run: Run, reports: dict) -> dict[str, float]:
     layers = [report["layers"] for (_, model), report in reports.items() if model == run.chosen.model]
-    return {name: statistics.mean(one[name] for one in layers) for name in layers[0]} if layers else {}
+    common = [name for name in layers[0] if all(name in one for one in layers)] if layers else []
+    return {name: statistics.mean(one[name] for one in layers) for name in common}
 
 
 def _facts(run: Run, reports: dict) -> list:
@@ -152,11 +163,16 @@ def distributions(runs: list[Run], folder: Path) -> list:
 
 def _histogram(path: Path, sparsity: float, bins: int = 120) -> tuple[np.ndarray, np.ndarray, float]:
     """(counts, edges, threshold), matrix by matrix: the scores of a BERT-base together would be 342 MB."""
-    with safetensors.safe_open(path, "numpy") as file:
-        names = list(file.keys())
-        extremes = [(t.min(), t.max()) for t in map(file.get_tensor, names)]
-        low, high = min(lo for lo, _ in extremes), max(hi for _, hi in extremes)
-        edges = np.linspace(low, high if high > low else low + 1, bins + 1)
-        counts = sum(np.histogram(file.get_tensor(name), edges)[0] for name in names)
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            names = list(file.keys())
+            extremes = [(t.min(), t.max()) for t in map(file.get_tensor, names)]
+            if not np.isfinite(extremes).all():
+                raise ValueError("not all are finite numbers")
+            low, high = min(lo for lo, _ in extremes), max(hi for _, hi in extremes)
+            edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+            counts = sum(np.histogram(file.get_tensor(name), edges)[0] for name in names)
+    except (safetensors.SafetensorError, TypeError, ValueError) as error:  # torn, empty, or a score is not finite
+        raise UserError(f"{path}: not the scores of a search ({error}); delete {path.parents[1]} to redo it") from None
     place = int(np.searchsorted(np.cumsum(counts), sparsity * counts.sum()))
     return counts, edges, float(edges[place + 1])

@@ -16,7 +16,8 @@ from configs import run_dir, schema
 from configs.errors import UserError, command
 from configs.methods import METHODS, of_kind
 from configs.plan import Job, jobs
-from torch_eval.results import RECIPES, lines, read
+from torch_eval import records as attack_records
+from torch_eval.results import DATA, RECIPES, lines, read
 
 RECENT = 50  # records that a speed is taken over
 QUIET = 600  # seconds without a new line after which work counts as interrupted
@@ -43,7 +44,7 @@ def training(config: schema.Experiment, job: Job) -> Work | None:
     if job.done or not logs:
         return None
     log = max(logs, key=lambda path: path.stat().st_mtime)
-    records = [record for record in lines(log) if "seconds" in record]
+    records = [record for record in lines(log) if record.get("seconds") is not None]
     if not records:
         return None
     last, part = records[-1], log.parent.relative_to(job.directory).as_posix()
@@ -86,7 +87,8 @@ def facts(record: dict) -> str:
         "sparsity_at_threshold": ("sparsity", "{:.1%}"),
         "sentences_per_second": ("sentences/s", "{:.0f}"),
     }
-    return ", ".join(f"{name} {form.format(record[key])}" for key, (name, form) in shown.items() if key in record)
+    found = [(name, form, record.get(key)) for key, (name, form) in shown.items()]
+    return ", ".join(f"{name} {form.format(value)}" for name, form, value in found if value is not None)
 
 
 # --- attacks -------------------------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ def attacking(config: schema.Experiment, title: str, directory: Path, total: int
     logs = list(directory.glob("**/results.jsonl"))
     if (directory / "manifest.json").is_file() or not logs:
         return None
-    records = [record for log in logs for record in lines(log)]
+    records = [record for log in logs for record in attack_records.read(log)]
     total = min(total, sentences or total)
     recent = [record["seconds"] for record in records[-RECENT:] if "seconds" in record]
     to_go = statistics.fmean(recent) * (total - len(records)) / (config.attack.workers * len(logs)) if recent else None
@@ -135,7 +137,7 @@ def attacking(config: schema.Experiment, title: str, directory: Path, total: int
 def look(run: run_dir.RunDir, now: float) -> tuple[str, bool]:
     """What stands there now, and whether the run is at its end."""
     all_jobs, all_attacks = jobs(run), attacks(run)
-    splits = (read(run.data / "summary.json") or {}).get("splits") or {}
+    splits = (read(run.data / "summary.json", DATA) or {}).get("splits", {})
     work = [training(run.config, job) for job in all_jobs if job.stage not in ("prepare", "draw")]
     for title, directory, total in all_attacks:
         split = "dev" if title.startswith("choose") else "test"

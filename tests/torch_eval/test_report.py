@@ -18,7 +18,7 @@ from configs import run_dir, schema
 from configs.errors import UserError
 from configs.methods import METHODS
 from configs.plan import jobs
-from torch_eval import figures, page, report, results, sections, tables
+from torch_eval import figures, metrics, page, report, results, sections, tables
 from torch_eval.examples import pick
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,7 +200,7 @@ def test_timeouts_are_told(quick, tmp_path):
     records = made_up.attacked(3, 4, 1) + [made_up.record(i, "timeout") for i in (8, 9)]
     run_dir.write_lines(folder / "results.jsonl", records)
     manifest = run_dir.read_json(folder / "manifest.json")
-    run_dir.write_json(folder / "manifest.json", {**manifest, "results": {}})
+    run_dir.write_json(folder / "manifest.json", {**manifest, "results": metrics.summarise(records).to_dict()})
     _, _, markdown = written(tmp_path)
     # Values count timeouts as broken: 4 of 10 hold; the interval reaches to 6 of 10.
     assert row(markdown, "Fine-tune")[6] == "40.0 (2 timed out)"

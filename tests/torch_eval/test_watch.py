@@ -72,14 +72,12 @@ def test_a_round_of_pruning_is_found(tmp_path):
 def test_an_attack_at_work_and_its_shards(paths):
     made_up.prepare(paths)
     folder = paths.attack(1, "finetune") / "textfooler"
-    run_dir.write_lines(
-        folder / "results.jsonl",
-        [{"outcome": "failure", "seconds": 4.0}] + 3 * [{"outcome": "success", "seconds": 4.0}],
-    )
+    records = [{**made_up.record(i, "success" if i else "failure"), "seconds": 4.0} for i in range(6)]
+    run_dir.write_lines(folder / "results.jsonl", records[:4])
     text, _ = watch.look(paths, time.time())
     # 6 to go, 4 s each, two workers.
     assert "4 of 10  40%" in text and "Aua 25.0%" in text and "12 s left" in text
-    run_dir.write_lines(folder / "shard-1-of-2" / "results.jsonl", 2 * [{"outcome": "success", "seconds": 4.0}])
+    run_dir.write_lines(folder / "shard-1-of-2" / "results.jsonl", records[4:])
     assert "6 of 10  60%" in watch.look(paths, time.time())[0]
 
 
