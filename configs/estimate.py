@@ -12,7 +12,7 @@ import numpy as np
 
 from configs import assets, schema, shapes
 from configs.methods import METHODS, of_kind
-from configs.run_dir import RunDir, read_lines
+from configs.run_dir import RunDir
 
 BERT_BASE = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
 START = 12.0  # seconds to start a process and to compile its graphs
@@ -87,8 +87,9 @@ class Estimator:
         """Seconds for one sentence: as its attacks have shown, else by its queries, and as much again for the rest
         (synonyms, tagger, sentence encoder)."""
         folders = [self.run.seed(seed) / "attacks" for seed in self.config.seeds]
-        lines = [x for f in folders for path in f.glob(f"*/{recipe}/results.jsonl") for x in read_lines(path)]
-        times = [line["seconds"] for line in lines if isinstance(line.get("seconds"), (int, float))]
+        files = [path for folder in folders for path in folder.glob(f"*/{recipe}/results.jsonl")]
+        lines = [line for file in files for line in shapes.lines(file, {"seconds": shapes.Maybe(shapes.SECONDS)})]
+        times = [line["seconds"] for line in lines if line.get("seconds") is not None]
         if times:
             return sum(times) / len(times) / self.config.attack.workers
         queries = ATTACK.get(recipe, OTHER_RECIPE) * self.tokens
