@@ -19,6 +19,7 @@ from mindspore_rt.reading import read_file
 
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 TOKENISED_AT_ONCE = 4096  # an encoding of the tokenizer takes many times the memory of its ids
+PADDED_ROWS = 127  # a table of embeddings may be padded to a multiple of 8, 64 or 128: rows without a piece
 NEUTRAL = 0.5  # snippets rated nearer to 0 than this (on -4 to 4) have no clear label and are dropped
 SNIPPETS = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 
@@ -189,25 +190,71 @@ def load_split(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarra
 # --- batches -------------------------------------------------------------------------------------------------
 
 
-def load_tokenizer(directory: Path, max_length: int) -> Tokenizer:
-    """The tokenizer of a Hugging Face directory, cutting pairs longest part first."""
-    if (directory / "tokenizer.json").is_file():
+def load_tokenizer(directory: Path, max_length: int, vocab_size: int | None = None) -> Tokenizer:
+    """The tokenizer of a Hugging Face directory, cutting pairs longest part first. Raises `UserError` if it is not
+    BERT's, or not of a model of `vocab_size` pieces."""
+    file = directory / "tokenizer.json"
+    if file.is_file():
         try:
-            tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+            tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises a bare Exception for a broken file
-            raise UserError(f"{directory / 'tokenizer.json'}: not a tokenizer ({error})") from None
-    elif (directory / "vocab.txt").is_file():
+            raise UserError(f"{file}: not a tokenizer ({error})") from None
+    elif (file := directory / "vocab.txt").is_file():
         settings = directory / "tokenizer_config.json"
         lower = read_json(settings).get("do_lower_case", True) if settings.is_file() else True
         try:
-            tokenizer = BertWordPieceTokenizer(str(directory / "vocab.txt"), lowercase=lower)
-        except Exception as error:  # as above, and a TypeError for a missing [CLS] or [SEP]
-            raise UserError(f"{directory / 'vocab.txt'}: not a vocabulary of BERT ({error})") from None
+            tokenizer = BertWordPieceTokenizer(_vocabulary(file, vocab_size), lowercase=lower)
+        except TypeError as error:  # what the library makes of a missing [CLS] or [SEP]
+            raise UserError(f"{file}: not a vocabulary of BERT ({error})") from None
     else:
         raise UserError(f"{directory}: neither tokenizer.json nor vocab.txt is there")
     tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if fault := _fault(tokenizer, vocab_size):
+        raise UserError(f"{file}: {fault}; give the file that belongs to the model")
     tokenizer.enable_truncation(max_length)
     return tokenizer
+
+
+def _vocabulary(file: Path, vocab_size: int | None) -> dict[str, int]:
+    """Pieces to ids, one a line as transformers reads them. Raises `UserError` for a file that was cut or edited."""
+    try:
+        pieces = file.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not UTF-8 text; give the file that belongs to the model") from None
+    torn = bool(pieces[-1])
+    pieces = pieces if torn else pieces[:-1]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    if len(vocabulary) < len(pieces):
+        piece, count = collections.Counter(pieces).most_common(1)[0]
+        raise UserError(f"{file}: the piece {piece!r} stands in {count} lines; give the file that belongs to the model")
+    missing = (vocab_size or 0) - len(pieces)
+    if missing > PADDED_ROWS or missing > 0 and torn:
+        raise UserError(f"{file}: cut off: {len(pieces)} lines, but the model has {vocab_size} pieces; copy it again")
+    return vocabulary
+
+
+def _fault(tokenizer: Tokenizer, vocab_size: int | None) -> str | None:
+    """What about a tokenizer is not as BERT's, if anything."""
+    vocabulary = tokenizer.get_vocab()
+    missing = [piece for piece in ("[CLS]", "[SEP]", "[UNK]", "[PAD]") if piece not in vocabulary]
+    if missing:
+        return f"has no piece {', '.join(missing)}"
+    if vocab_size and max(vocabulary.values()) >= vocab_size:
+        return f"has a piece with the id {max(vocabulary.values())}, the model {vocab_size} pieces"
+    try:
+        single, pair = tokenizer.encode("a b"), tokenizer.encode("a", "b")
+        tokenizer.encode("x" * 1000)  # too long a word, so unknown
+    except Exception as error:  # again a bare one
+        return f"cannot encode a text ({error})"
+    ends = [found for encoding in (single, pair) for found in (encoding.ids[:1], encoding.ids[-1:])]
+    if ends != [[vocabulary["[CLS]"]], [vocabulary["[SEP]"]]] * 2:
+        return "does not put texts between [CLS] and [SEP]"
+    if len(single) < 4:
+        return "does not part words at spaces"
+    if pair.type_ids != [0, 0, 0, 1, 1]:
+        return "does not tell the two texts of a pair apart"
+    return None
 
 
 @dataclass

@@ -460,10 +460,7 @@ def _batches(config, run, job, split, batch_size, source) -> tuple[data.Batches,
         raise UserError(f"data.max_length: {length}, but {source.directory} has {longest} positions")
     if len(summary["columns"]) > 1 and source.config.type_vocab_size < 2:
         raise UserError(f"{source.directory}: its type_vocab_size is 1, but pairs of texts need two segments")
-    tokenizer = data.load_tokenizer(source.directory, length)
-    if tokenizer.get_vocab_size() > source.config.vocab_size:
-        sizes = f"{tokenizer.get_vocab_size()} pieces, the model {source.config.vocab_size}"
-        raise UserError(f"{source.directory}: its tokenizer has {sizes}")
+    tokenizer = data.load_tokenizer(source.directory, length, source.config.vocab_size)
     return data.Batches(texts, labels, len(summary["labels"]), tokenizer, length, batch_size, job.seed), summary
 
 

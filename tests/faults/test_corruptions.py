@@ -188,7 +188,7 @@ def read_test(run):
 
 def read_tokenizer(run):
     folder = Path(run.config.model)
-    tokenizer = data.load_tokenizer(folder, 16)
+    tokenizer = data.load_tokenizer(folder, 16, 30522)
     return tokenizer.encode("an unfilmable film").ids
 
 
@@ -265,7 +265,7 @@ CASES = [
     ("config", read_pretrained, {**JSON, **settings(*[[key] for key in (
         "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "layer_norm_eps")])}),
     ("tokenizer", read_tokenizer, {**JSON, "noise": BINARY["noise"], "zeros": BINARY["zeros"]}),
-    ("vocabulary", read_vocabulary, {"cut to 0": cut(0), "noise": BINARY["noise"], "zeros": BINARY["zeros"]}),
+    ("vocabulary", read_vocabulary, {**CUTS, "noise": BINARY["noise"], "zeros": BINARY["zeros"]}),
     ("tuned", read_tuned, {**BINARY, **DATA_FLIPS, **HALF, **ARRAYS}),
     ("tuned tokenizer", read_tuned, {**CUTS, **MANY_FLIPS}),
     ("ticket", read_ticket, {**BINARY, **HEADER_FLIPS, **DATA_FLIPS, **ARRAYS, **HALF}),

@@ -1,5 +1,6 @@
 """Text in, batches out: splits, the packaged snippets, tokenisation, buckets, parts for data-parallel workers."""
 
+import json
 import shutil
 import tarfile
 
@@ -224,6 +225,56 @@ def test_broken_and_missing_tokenizers(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="tokenizer.json: not a tokenizer"):
         data.load_tokenizer(tmp_path, 32)
+
+
+def without_unknown(tokenizer):
+    del tokenizer["model"]["vocab"]["[UNK]"]
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["content"] != "[UNK]"]
+
+
+def one_segment(tokenizer):
+    for part in tokenizer["post_processor"]["pair"]:
+        next(iter(part.values()))["type_id"] = 0
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda t: t.update(post_processor=None), "between"),
+    (lambda t: t["post_processor"]["special_tokens"]["[CLS]"].update(ids=[999_999]), "between"),
+    (lambda t: t.update(pre_tokenizer=None), "spaces"),
+    (lambda t: t["model"]["vocab"].update(film=999_999), "the id 999999, the model 30522"),
+    (without_unknown, "no piece \\[UNK\\]"),
+    (one_segment, "pair"),
+])
+def test_an_edited_tokenizer_is_refused(packaged_model, tmp_path, change, message):
+    tokenizer = json.loads((packaged_model / "tokenizer.json").read_text())
+    change(tokenizer)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match=f"tokenizer.json: .*{message}"):
+        data.load_tokenizer(tmp_path, 32, 30522)
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda raw: raw.replace(b"\n[UNK]\n", b"\n[gone]\n"), "no piece \\[UNK\\]"),
+    (lambda raw: raw[: len(raw) // 2], "cut off"),
+    (lambda raw: raw[: raw.index(b"\n", len(raw) // 2) + 1], "cut off"),
+    (lambda raw: raw[:-2], "not UTF-8"),
+    (lambda raw: raw.replace(b"\nfilm\n", b"\nfilm\nfilm\n"), "'film' stands in 2 lines"),
+    (lambda raw: raw + b"one more\n", "the id 30522, the model 30522"),
+])
+def test_an_edited_vocabulary_is_refused(packaged_model, tmp_path, change, message):
+    (tmp_path / "vocab.txt").write_bytes(change((packaged_model / "vocab.txt").read_bytes()))
+    with pytest.raises(UserError, match=f"vocab.txt: .*{message}"):
+        data.load_tokenizer(tmp_path, 32, 30522)
+
+
+def test_a_vocabulary_may_have_windows_lines_and_the_model_padded_rows(packaged_model, tmp_path):
+    """As transformers has it: neither changes an id."""
+    raw = (packaged_model / "vocab.txt").read_bytes()
+    expected = data.load_tokenizer(packaged_model, 32).encode_batch(TEXTS)
+    for content in (raw, raw.replace(b"\n", b"\r\n")):
+        (tmp_path / "vocab.txt").write_bytes(content)
+        found = data.load_tokenizer(tmp_path, 32, 30528).encode_batch(TEXTS)
+        assert [e.ids for e in found] == [e.ids for e in expected]
 
 
 # --- batches -------------------------------------------------------------------------------------------------
