@@ -14,7 +14,7 @@ from configs import estimate, schema
 from configs.errors import UserError
 from configs.methods import METHODS, SEARCHES
 from configs.plan import Job
-from configs.run_dir import RunDir, Stage, atomic_write, file_hash, read_json, write_json
+from configs.run_dir import RunDir, Stage, atomic_write, file_hash, write_json
 from mindspore_rt import data, gate, huggingface, noise, parallel, prunable
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.infobert import InfoBert
@@ -216,7 +216,7 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
             weights = {**pretrained.weights, **{n: classifier[n] for n in ("classifier.weight", "classifier.bias")}}
             training = _train(config, run, part, round_stage, job.model, pretrained, weights, ticket)
             _end_round(config, training, ticket, number, job, drawn)
-        ticket = Ticket.load(part.directory / "ticket.safetensors")
+        ticket = Ticket.load(part.directory / "ticket.safetensors", pretrained.config.prunable())
         classifier = _classifier_of(part.directory / "classifier.safetensors", classifier)
         report[f"round {number}"] = ticket.sparsity
     stage.finish(report)
@@ -243,7 +243,8 @@ def _end_round(config, training: Training, ticket: Ticket | None, number: int, j
     _ticket(config, training.source, magnitudes, share, **about).save(directory / "ticket.safetensors")
     head = {name: weights[name] for name in ("classifier.weight", "classifier.bias")}
     atomic_write(directory / "classifier.safetensors", save(head))
-    training.stage.finish({"dev_accuracy": training.dev_accuracy()})
+    hashed = file_hash(directory / "classifier.safetensors")
+    training.stage.finish({"dev_accuracy": training.dev_accuracy(), "classifier_sha256": hashed})
 
 
 # --- tickets and what is trained from them -------------------------------------------------------------------
@@ -259,7 +260,8 @@ def draw(config: schema.Experiment, run: RunDir, job: Job) -> None:
         if type(epochs) is not int or epochs < 1:
             raise UserError(f"{run.stage(job.seed, origin)}/manifest.json: states no epochs; delete that folder")
         inputs["scores"] = run.log_alpha(job.seed, max(1, epochs - job.back), origin)
-        _unchanged(inputs["scores"], (searched.get("scores_sha256") or {}).get(inputs["scores"].name))
+        hashes = searched.get("scores_sha256")
+        _unchanged(inputs["scores"], hashes.get(inputs["scores"].name) if isinstance(hashes, dict) else None)
         _unchanged_model(inputs["model"])
     else:
         inputs["scores"] = run.pruned(job.seed, origin, job.sparsity)
@@ -273,7 +275,8 @@ def draw(config: schema.Experiment, run: RunDir, job: Job) -> None:
         ticket = _searched(config, tuned, _scores(inputs["scores"], tuned.config.prunable()), job.sparsity, **about)
         weights = tuned.weights
     else:
-        ticket, weights = Ticket.load(inputs["scores"]), _pretrained(config).weights
+        pretrained = _pretrained(config)
+        ticket, weights = Ticket.load(inputs["scores"], pretrained.config.prunable()), pretrained.weights
     ticket.save(run.ticket(job.seed, job.model))
     magnitude = Ticket.from_magnitudes({name: weights[name] for name in ticket.masks}, job.sparsity)
     report = _describe(ticket, magnitude)
@@ -330,7 +333,8 @@ def retrain(config: schema.Experiment, run: RunDir, job: Job) -> None:
     section = METHODS[job.method].training
     stage = _stage(config, run, job, [section], {"ticket": run.ticket(job.seed, job.model)})
     if not _skip(stage):
-        source, ticket = _pretrained(config), Ticket.load(stage.inputs["ticket"])
+        source = _pretrained(config)
+        ticket = Ticket.load(stage.inputs["ticket"], source.config.prunable())
         weights = huggingface.with_classifier(source, _labels(run), job.seed)
         _train(config, run, job, stage, section, source, weights, ticket).export(sparsity=ticket.sparsity)
 
@@ -341,7 +345,8 @@ def control(config: schema.Experiment, run: RunDir, job: Job) -> None:
     stage = _stage(config, run, job, [section], {"ticket": run.ticket(job.seed, chosen.model)})
     if _skip(stage):
         return
-    source, ticket = _pretrained(config), Ticket.load(stage.inputs["ticket"])
+    source = _pretrained(config)
+    ticket = Ticket.load(stage.inputs["ticket"], source.config.prunable())
     weights = huggingface.with_classifier(source, _labels(run), job.seed)
     random = noise.generator(job.seed, noise.REINITIAL)
     if job.method == "random":
@@ -377,13 +382,14 @@ def _unchanged(path: Path, stated: str | None) -> None:
     """Raises `UserError` if a file or directory has not the hash that the stage which wrote it states."""
     if not path.exists():
         raise UserError(f"{path} is missing: run the stage that writes it again, without its folder")
-    if stated and file_hash(path) != stated:
+    if not isinstance(stated, str):
+        raise UserError(f"{path}: the manifest of its stage states no hash of it; delete that folder and run again")
+    if file_hash(path) != stated:
         raise UserError(f"{path} is damaged or was changed after it was made; delete its stage's folder and run again")
 
 
 def _unchanged_model(path: Path) -> None:
-    manifest = path.parent / "manifest.json"
-    _unchanged(path, read_json(manifest).get("results", {}).get("model_sha256") if manifest.is_file() else None)
+    _unchanged(path, Stage(path.parent, "finetune", {}, {}).results().get("model_sha256"))
 
 
 def _scores(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:
@@ -400,6 +406,9 @@ def _scores(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndar
 
 def _classifier_of(path: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The classifier that a round of pruning left."""
+    stated = Stage(path.parent, "prune", {}, {}).results().get("classifier_sha256")
+    if stated is not None:  # rounds of older runs state none
+        _unchanged(path, stated)
     found, names = huggingface.read_safetensors(path), ("classifier.weight", "classifier.bias")
     for name in names:
         value = found.get(name, np.zeros(0))

@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -151,32 +153,40 @@ class Ticket:
     def save(self, path: Path) -> None:
         """One safetensors file, one bit a weight."""
         shapes = {name: list(mask.shape) for name, mask in self.masks.items()}
-        header = {"format": FORMAT, "shapes": shapes, "sparsity": self.sparsity, "about": self.about}
         packed = {name: np.packbits(mask, axis=None) for name, mask in self.masks.items()}
+        header = {"format": FORMAT, "shapes": shapes, "sparsity": self.sparsity, "sha256": _digest(shapes, packed)}
+        header["about"] = self.about
         # One key: the library writes several in random order, and the same ticket must be the same bytes.
         atomic_write(Path(path), save(packed, metadata={"ticket": json.dumps(header)}))
 
     @classmethod
-    def load(cls, path: Path) -> Ticket:
-        """Read a ticket. Raises `UserError` naming the file and what is wrong with it."""
+    def load(cls, path: Path, shapes: dict[str, tuple[int, int]] | None = None) -> Ticket:
+        """Read a ticket, of a model with these prunable matrices if they are given. Raises `UserError` naming the file
+        and what is wrong with it."""
         try:
             with safetensors.safe_open(path, "numpy") as file:
                 header = (file.metadata() or {}).get("ticket", "{}")
                 packed = {name: file.get_tensor(name) for name in file.keys()}
         except FileNotFoundError:
             raise UserError(f"{path} is missing: run the draw stage first") from None
-        except safetensors.SafetensorError as error:
+        except (safetensors.SafetensorError, AttributeError, TypeError) as error:  # the latter: no dtype of NumPy's
             raise UserError(f"{path}: not a whole safetensors file ({error})") from None
         try:
             header = json.loads(header)
             if header.get("format") != FORMAT:
                 raise UserError(f"{path}: not a ticket (its format is not {FORMAT})")
-            ticket = cls({n: _unpack(packed[n], shape) for n, shape in header["shapes"].items()}, header["about"])
-            stated = header["sparsity"]
-        except (AttributeError, KeyError, ValueError, TypeError) as error:
+            ticket = cls({n: _unpack(packed[n], shape) for n, shape in header["shapes"].items()}, dict(header["about"]))
+            if not ticket.masks:
+                raise ValueError("it has no masks")
+            if header["sparsity"] != ticket.sparsity:
+                raise ValueError(f"it says sparsity {header['sparsity']}, its masks have {ticket.sparsity}")
+            if header.get("sha256") not in (None, _digest(header["shapes"], packed)):  # older tickets state none
+                raise ValueError("its masks are not those that it was saved with")
+        except (AttributeError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path}: damaged ticket ({error}); draw it again") from None
-        if stated != ticket.sparsity:
-            raise UserError(f"{path}: says sparsity {stated}, its masks have {ticket.sparsity}; draw it again")
+        if shapes is not None and {name: mask.shape for name, mask in ticket.masks.items()} != shapes:
+            raise UserError(f"{path}: a ticket of another model: its masks are not those of this one's matrices; "
+                            f"draw it again, or choose the model that it was drawn for")
         return ticket
 
 
@@ -275,7 +285,17 @@ def _split(flat: np.ndarray, like: dict[str, np.ndarray]) -> dict[str, np.ndarra
 
 
 def _unpack(bits: np.ndarray, shape: list[int]) -> np.ndarray:
-    size = int(np.prod(shape))
+    if len(shape) != 2 or any(type(size) is not int or size < 1 for size in shape):
+        raise ValueError(f"a mask is {shape}")
+    size = math.prod(shape)
     if bits.dtype != np.uint8 or bits.size != -(-size // 8):
         raise ValueError(f"{bits.size} bytes for a {shape} mask")
     return np.unpackbits(bits, count=size).astype(bool).reshape(shape)
+
+
+def _digest(shapes: dict[str, list[int]], packed: dict[str, np.ndarray]) -> str:
+    """SHA-256 of the masks: flipped bits that leave the sparsity as it was must not pass."""
+    digest = hashlib.sha256(json.dumps(shapes).encode())
+    for name in shapes:
+        digest.update(packed[name])
+    return digest.hexdigest()

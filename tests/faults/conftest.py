@@ -62,7 +62,10 @@ def finished(tmp_path_factory, packaged_model):
     ticket.save(run.ticket(1, "robust-0.30"))
     ticket.save(run.stage(1, "lth") / "ticket-0.30.safetensors")
     head = {name: weights[name] for name in ("classifier.weight", "classifier.bias")}
-    save_file(head, run.stage(1, "lth") / "classifier.safetensors")
+    first = Stage(run.stage(1, "lth") / "round-1", "prune", {}, {})
+    first.directory.mkdir()
+    save_file(head, first.directory / "classifier.safetensors")
+    first.finish({"classifier_sha256": file_hash(first.directory / "classifier.safetensors")})
     write_json(run.choice, {"rule": "", "candidates": [], "chosen": run.candidates()[0]._asdict()})
     attack = Stage(run.attack(1, "robust-0.30") / "textfooler", "attack", {"seed": 1}, {"test": run.split("test")})
     attack.begin(attack.directory / "results.jsonl")

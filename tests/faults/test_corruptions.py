@@ -2,7 +2,7 @@
 
 What no reader can notice is left out here: a flipped bit among the values of a pre-trained model, a tokenizer or a
 configuration, which nothing vouches for, and in the figures of a manifest. What our stages hand on is vouched for: the
-splits, models and scores by a hash, a checkpoint by its sum, a ticket by its count of pruned weights.
+splits, models, scores, classifiers and tickets by a hash, a checkpoint by its sum.
 """
 
 import dataclasses
@@ -156,7 +156,7 @@ def read_split(run):
 
 
 def read_classifier(run):
-    path = run.stage(1, "lth") / "classifier.safetensors"
+    path = run.stage(1, "lth") / "round-1" / "classifier.safetensors"
     return stages._classifier_of(path, huggingface.load(run.model(1, "finetune")).weights)
 
 
@@ -217,7 +217,8 @@ def path_of(name):
         "ticket": lambda run: run.ticket(1, "robust-0.30"),
         "scores": lambda run: run.log_alpha(1, 1),
         "search manifest": lambda run: run.stage(1, "search") / "manifest.json",
-        "classifier": lambda run: run.stage(1, "lth") / "classifier.safetensors",
+        "tuned manifest": lambda run: run.stage(1, "finetune") / "manifest.json",
+        "classifier": lambda run: run.stage(1, "lth") / "round-1" / "classifier.safetensors",
         "split": lambda run: run.split("train"),
         "test split": lambda run: run.split("test"),
         "summary": lambda run: run.data / "summary.json",
@@ -270,8 +271,10 @@ CASES = [
     ("tuned tokenizer", read_tuned, {**CUTS, **MANY_FLIPS}),
     ("ticket", read_ticket, {**BINARY, **HEADER_FLIPS, **DATA_FLIPS, **ARRAYS, **HALF}),
     ("scores", read_by_drawing, {**BINARY, **HEADER_FLIPS, **DATA_FLIPS, **ARRAYS, **NOT_FINITE, **HALF}),
-    ("search manifest", read_by_drawing, {**JSON, **settings(["results"], ["results", "epochs"])}),
-    ("classifier", read_classifier, {**BINARY, **HEADER_FLIPS, **ARRAYS, **NOT_FINITE, **HALF}),
+    ("search manifest", read_by_drawing, {**JSON, **settings(
+        ["results"], ["results", "epochs"], ["results", "scores_sha256"])}),
+    ("tuned manifest", read_tuned, {**JSON, **settings(["results"], ["results", "model_sha256"])}),
+    ("classifier", read_classifier, {**BINARY, **HEADER_FLIPS, **DATA_FLIPS, **ARRAYS, **NOT_FINITE, **HALF}),
     ("split", read_split, {**CUTS, **LINES, **MANY_FLIPS}),
     ("summary", read_split, {**JSON, **settings(["labels"], ["columns"], ["splits"], ["splits", "train"])}),
     ("test split", read_test, {**CUTS, **LINES, **MANY_FLIPS}),

@@ -342,3 +342,23 @@ def test_the_classifier_of_a_round_is_saved_beside_its_ticket(run):
     stages.prune(run.config, run, job(run, "prune")[0])
     saved = load_file(run.stage(1, "lth") / "round-2" / "classifier.safetensors")
     assert set(saved) == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize("stage, model", [("retrain", "robust-0.25"), ("control", "robust-0.25")])
+def test_a_ticket_of_another_model_is_refused_before_training(run, stage, model):
+    Ticket({"bert.pooler.dense.weight": np.eye(4) > 0}).save(run.ticket(1, model))
+    write_json(run.choice, {"chosen": {"model": model, "sparsity": 0.25, "epochs_back": 0}})
+    one = next(one for one in job(run, stage) if one.model in (model, "random-0.25"))
+    with pytest.raises(UserError, match="ticket.safetensors: a ticket of another model"):
+        getattr(stages, stage)(run.config, run, one)
+    assert not run.recorder.calls
+
+
+def test_a_classifier_of_a_round_that_changed_is_refused(run):
+    stages.prune(run.config, run, job(run, "prune")[0])
+    path = run.stage(1, "lth") / "round-2" / "classifier.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (run.stage(1, "lth") / "manifest.json").unlink()
+    with pytest.raises(UserError, match="classifier.safetensors is damaged"):
+        stages.prune(run.config, run, job(run, "prune")[0])

@@ -1,10 +1,13 @@
 """Tickets: the draw against torch.nn.utils.prune, files, and what is refused."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 from torch.nn.utils import prune
 
 from configs.errors import UserError
@@ -233,10 +236,6 @@ def test_scores_that_are_not_finite_are_refused():
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "empty", "flipped mask bit", "other file", "wrong shape"])
 def test_a_damaged_file_is_one_clear_error(tmp_path, damage):
-    import json
-
-    from safetensors.numpy import load_file, save_file
-
     path = tmp_path / "t.safetensors"
     Ticket.from_scores(scores(), 0.3).save(path)
     content = path.read_bytes()
@@ -256,3 +255,49 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, damage):
         save_file(load_file(path), path, metadata={"ticket": json.dumps(header)})
     with pytest.raises(UserError, match="t.safetensors"):
         Ticket.load(path)
+
+
+def rewritten(path, **changes):
+    """The ticket at `path` with another header."""
+    header = {"format": "ticket/1", "shapes": {"a.weight": [40, 30], "b.weight": [7, 90]}, "sparsity": 0.3,
+              "about": {}, **changes}
+    save_file(load_file(path), path, metadata={"ticket": json.dumps(header)})
+
+
+@pytest.mark.parametrize("changes", [
+    {"shapes": {}}, {"shapes": {"a.weight": [0, 4]}}, {"shapes": {"a.weight": [1e400, 1]}},
+    {"shapes": {"a.weight": []}}, {"shapes": {"a.weight": [1200]}}, {"shapes": {"a.weight": 7}}, {"about": [1]},
+])
+def test_a_header_of_nonsense_is_refused(tmp_path, changes):
+    Ticket.from_scores(scores(), 0.3).save(tmp_path / "t")
+    rewritten(tmp_path / "t", **changes)
+    with pytest.raises(UserError, match="damaged ticket"):
+        Ticket.load(tmp_path / "t")
+
+
+def test_a_header_without_end_is_refused(tmp_path):
+    save_file(scores(), tmp_path / "t", metadata={"ticket": "[" * 100_000})
+    with pytest.raises(UserError, match="damaged ticket"):
+        Ticket.load(tmp_path / "t")
+
+
+def test_flipped_bits_that_leave_the_sparsity_are_noticed(tmp_path):
+    """A kept weight pruned, and a pruned one kept. A ticket of an older run states no hash and still loads."""
+    ticket = Ticket.from_scores(scores(), 0.3)
+    ticket.save(tmp_path / "t")
+    content, mask = bytearray((tmp_path / "t").read_bytes()), ticket.masks["b.weight"].ravel()
+    start = content.index(np.packbits(mask).tobytes())
+    for place in (mask.argmin(), mask.argmax()):
+        content[start + place // 8] ^= 128 >> place % 8
+    (tmp_path / "t").write_bytes(content)
+    with pytest.raises(UserError, match="not those that it was saved with"):
+        Ticket.load(tmp_path / "t")
+    rewritten(tmp_path / "t")
+    assert Ticket.load(tmp_path / "t").sparsity == ticket.sparsity
+
+
+@pytest.mark.parametrize("shapes", [{"a.weight": (40, 30)}, {"a.weight": (30, 40), "b.weight": (7, 90)}])
+def test_a_ticket_of_another_model_is_refused(tmp_path, shapes):
+    Ticket.from_scores(scores(), 0.3).save(tmp_path / "t")
+    with pytest.raises(UserError, match="a ticket of another model"):
+        Ticket.load(tmp_path / "t", shapes)
