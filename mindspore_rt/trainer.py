@@ -179,7 +179,13 @@ class Trainer:
             return 0
         done, lines, self.steps = self._restore()
         if not self.rank:
-            write_lines(self.metrics, read_lines(self.metrics)[:lines] if lines else [])
+            logged = read_lines(self.metrics) if lines else []
+            if len(logged) < lines:
+                raise UserError(
+                    f"{self.metrics}: {len(logged)} lines, but {lines} belong to {self.checkpoint.name}; put the file "
+                    f"back, or delete {self.stage.directory} to redo the stage"
+                )
+            write_lines(self.metrics, logged[:lines])
             print(f"{self.title}: going on from step {done} of {self.steps}", flush=True)
         return done
 

@@ -75,6 +75,15 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path, masked):
     assert resumed_metrics == metrics
 
 
+def test_a_log_that_lost_lines_is_refused(tmp_path):
+    """A checkpoint knows how many belong to it: the run must not end with a log of less."""
+    with pytest.raises(Stopped):
+        counted(tmp_path, lambda index: os.kill(os.getpid(), signal.SIGINT) if index == 3 else None)[0].run()
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="metrics.jsonl: 0 lines, but 4 belong to checkpoint.safetensors"):
+        counted(tmp_path)[0].run()
+
+
 def test_metrics_have_a_line_a_step_and_one_an_epoch(tmp_path):
     _, metrics, _ = train(tmp_path, False)
     assert [m["step"] for m in metrics if "loss" in m] == list(range(1, 15))
