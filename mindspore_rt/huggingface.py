@@ -65,23 +65,34 @@ def load(directory: Path, layers: int | None = None) -> Model:
         raw = {**raw, "num_hidden_layers": layers}
         config = replace(config, num_hidden_layers=layers)
     found = read_weights(directory)
-    weights = {}
-    for name, shape in config.parameters(labels=1).items():
+    if config.num_hidden_layers > len(found):  # before so many names are made up
+        raise UserError(
+            f"{directory / 'config.json'}: num_hidden_layers is {config.num_hidden_layers}, but the weights are "
+            f"{len(found)} arrays; give the config.json of this model"
+        )
+    labels = len(np.atleast_1d(found.get("classifier.bias", 0)))
+    shapes, weights = config.parameters(labels), {}
+    for name, shape in shapes.items():
         value = found.get(name, found.get(name.removeprefix("bert.")))
-        if name.startswith("classifier."):
-            if value is not None:
-                weights[name] = np.asarray(value, np.float32)
-            continue
+        if value is None and name.startswith("classifier."):
+            continue  # a pre-trained model has none
         if value is None:
             raise UserError(f"{directory}: weight {name} is missing")
-        if value.shape != shape:
-            raise UserError(f"{directory}: {name} is {list(value.shape)}, config.json says {list(shape)}")
-        if value.dtype.kind != "f":
-            raise UserError(f"{directory}: {name} is of {value.dtype}, not of floats")
-        if not np.isfinite(value).all():
-            raise UserError(f"{directory}: {name} holds values that are not finite")
-        weights[name] = np.asarray(value, np.float32)
+        weights[name] = _checked(value, shape, f"{directory}: {name}")
     return Model(config, raw, weights, directory)
+
+
+def _checked(value: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """A weight as float32. Raises `UserError` if it is not of this shape, of floats and finite."""
+    if value.shape != shape:
+        raise UserError(f"{where} is {list(value.shape)}, config.json says {list(shape)}")
+    if value.dtype.kind != "f":
+        raise UserError(f"{where} is of {value.dtype}, not of floats")
+    with np.errstate(over="ignore"):
+        value = np.asarray(value, np.float32)  # first: a float64 may be too large for it
+    if not np.isfinite(value).all():
+        raise UserError(f"{where} holds values that are not finite as float32")
+    return value
 
 
 def read_config(directory: Path) -> dict:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import time
 
 import mindspore as ms
 import numpy as np
@@ -153,6 +155,25 @@ def test_a_misshapen_weight_is_named(model):
 def test_a_weight_that_is_not_finite_is_named(model, value):
     change(model, lambda w: w[QUERY].__setitem__((3, 4), value))
     assert QUERY in refusal(model) and "not finite" in refusal(model)
+
+
+def test_a_double_too_large_for_a_float_is_not_finite(model):
+    change(model, lambda w: w.update({QUERY: np.full((32, 32), 1e300)}))
+    assert QUERY in refusal(model) and "not finite" in refusal(model)
+
+
+@pytest.mark.parametrize("shape, value, message", [((2, 32), np.nan, "not finite"), ((7, 3), 0, "is \\[7, 3")])
+def test_a_classifier_is_checked_too(model, shape, value, message):
+    change(model, lambda w: w.update({"classifier.weight": np.full(shape, value, np.float32)}))
+    assert re.search(f"classifier.weight .*{message}", refusal(model))
+
+
+def test_more_layers_than_any_file_has(model):
+    """Told before the names of three million layers are made up."""
+    change_config(model, num_hidden_layers=3_000_000)
+    started = time.monotonic()
+    assert "num_hidden_layers is 3000000" in refusal(model)
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("size", [0, 4, 5000])
