@@ -33,6 +33,8 @@ class BertConfig:
     @classmethod
     def from_dict(cls, values: dict, where: str) -> BertConfig:
         """Raises `UserError` naming `where` if this is not a BERT that these cells compute."""
+        if not isinstance(values, dict):
+            raise UserError(f"{where}: missing, or not a JSON object; give the config.json of a BERT")
         if values.get("model_type") == "roberta":
             raise UserError(
                 f"{where}: a RoBERTa; it has no segments, its positions start at 2, its pieces are bytes: give a BERT"

@@ -149,9 +149,12 @@ def _read_ckpt(path: Path) -> Contents:
 
 def _json(path: Path, text: str) -> dict:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        config = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: its config is not JSON ({error}); convert it again from its source") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: its config is not a JSON object; convert it again from its source")
+    return config
 
 
 def _named(path: Path, format: str, arrays: dict, config: dict | None = None, tokenizer=None) -> Contents:
@@ -166,7 +169,7 @@ def _named(path: Path, format: str, arrays: dict, config: dict | None = None, to
         if name.startswith(("embeddings.", "encoder.", "pooler.")):
             name = f"bert.{name}"
         official = name.endswith(THEIR_SCORES)
-        if official and array.ndim == 4:
+        if official and array.ndim == 4 and array.shape[::2] == (1, 1):
             array = array[0, :, 0]
         target = found.scores if official or name.endswith(OUR_SCORES) else found.weights
         name = name.replace(THEIR_SCORES, ".weight").removesuffix(OUR_SCORES)
@@ -207,13 +210,17 @@ def check(found: Contents, missing: list[str], unknown: list[str]) -> None:
         absent += [n for n in prunable if n not in found.weights and n not in absent]  # a score needs its weight
         absent += [f"scores of {n}" for n in prunable if n not in found.scores]
     wrong = _misshapen(found, expected, prunable)
-    infinite = [n for group in (found.weights, found.scores) for n, a in group.items() if not np.isfinite(a).all()]
+    arrays = [*found.weights.items(), *found.scores.items()]
+    other = [f"{name} ({array.dtype})" for name, array in arrays if array.dtype.kind != "f"]
+    infinite = [name for name, array in arrays if array.dtype.kind == "f" and not np.isfinite(array).all()]
     if absent:
         problems.append(f"missing: {_listed(absent)} (--allow-missing PREFIX lets them be)")
     if strangers:
         problems.append(f"unknown: {_listed(strangers)} (--allow-unknown PREFIX drops them)")
     if wrong:
         problems.append(f"misshapen: {_listed(wrong)} (is config.json, or --like, of this model?)")
+    if other:
+        problems.append(f"not of floats: {_listed(other)}")
     if infinite:
         problems.append(f"not finite: {_listed(infinite)}")
     if problems:
@@ -235,8 +242,9 @@ def _misshapen(found: Contents, expected: dict, prunable: dict) -> list[str]:
 
 def _labels(found: Contents) -> int:
     if "classifier.bias" in found.weights:
-        return len(found.weights["classifier.bias"])
-    return len(found.config.get("id2label") or (0, 1))
+        return found.weights["classifier.bias"].size
+    names = found.config.get("id2label")
+    return len(names) if isinstance(names, dict) and names else 2
 
 
 def _listed(names: list[str]) -> str:
@@ -356,8 +364,9 @@ def _unpack_compact(path: Path, arrays: dict[str, np.ndarray], config: dict) -> 
             weights[name] = array
             continue
         packed, shape = arrays[MASK_PREFIX + name], shapes.get(name, (0, 0))
-        mask = np.unpackbits(packed)[: shape[0] * shape[1]].astype(bool)
-        if packed.size != -(-shape[0] * shape[1] // 8) or np.count_nonzero(mask) != array.size:
+        fits = packed.dtype == np.uint8 and packed.size == -(-shape[0] * shape[1] // 8) and array.ndim == 1
+        mask = np.unpackbits(packed, count=shape[0] * shape[1]).astype(bool) if fits else np.zeros(0, bool)
+        if not fits or np.count_nonzero(mask) != array.size:
             raise UserError(f"{path}: damaged: mask and values of {name} do not fit; make the file again")
         weights[name] = np.zeros(shape, array.dtype)
         weights[name][mask.reshape(shape)] = array

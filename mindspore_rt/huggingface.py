@@ -125,13 +125,16 @@ def torch_half(source: Path, target: Path) -> None:
     command = [sys.executable, "-m", "torch_eval.weights", str(source.resolve()), str(target.resolve())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(f"{source}: {(done.stderr.strip().splitlines() or ['cannot be read'])[-1]}")
+        last = (done.stderr.strip().splitlines() or ["no word why"])[-1]
+        if not last.startswith("error: "):  # the end of a traceback: the pickle is none that PyTorch writes
+            raise UserError(f"{source}: cannot be read as a PyTorch weight file ({last})")
+        raise UserError(f"{source}: {last.removeprefix('error: ').removeprefix(f'{source.resolve()}: ')}")
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
-    except (safetensors.SafetensorError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a whole safetensors file of float weights ({error})") from None
 
 

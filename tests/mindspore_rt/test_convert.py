@@ -297,6 +297,47 @@ def test_a_damaged_compact_file(tiny_bert, shapes, tmp_path, capsys):
     config = json.dumps(read_json(tiny_bert / "config.json"))
     save_file(arrays, tmp_path / "d", {"format": "compact/1", "config": config})
     assert QUERY in refused(capsys, tmp_path / "d", tmp_path / "out")
+    arrays["mask:" + QUERY] = arrays["mask:" + QUERY].astype(np.float32)
+    save_file(arrays, tmp_path / "d", {"format": "compact/1", "config": config})
+    assert QUERY in refused(capsys, tmp_path / "d", tmp_path / "out")
+
+
+@pytest.mark.parametrize("format", ["compact/1", "ms"])
+@pytest.mark.parametrize("config", [None, "[]", "3", "[" * 100_000, "{"])
+def test_a_config_of_nonsense(weights, tmp_path, capsys, format, config):
+    about = {"format": format, **({"config": config} if config else {})}
+    save_file(weights, tmp_path / "x.safetensors", about)
+    assert "x.safetensors" in refused(capsys, tmp_path / "x.safetensors", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [np.int32, bool])
+def test_weights_that_are_no_floats(tiny_bert, weights, tmp_path, capsys, kind):
+    source = rewritten(tmp_path / "wrong", tiny_bert, {**weights, QUERY: weights[QUERY].astype(kind)})
+    assert f"not of floats: {QUERY}" in refused(capsys, source, tmp_path / "out")
+
+
+def test_arrays_of_odd_ranks(tiny_bert, weights, shapes, tmp_path, capsys):
+    """A classifier's bias that is a number, and scores of four axes that are empty."""
+    source = rewritten(tmp_path / "bias", tiny_bert, {**weights, "classifier.bias": np.array(1, np.float32)})
+    assert "classifier.bias is []" in refused(capsys, source, tmp_path / "out")
+    scores = {name.replace(".weight", ".mask.mask_scores"): np.zeros((0, 1, 1, 1), np.float32) for name in shapes}
+    source = rewritten(tmp_path / "scores", tiny_bert, {**weights, **scores})
+    assert f"scores of {QUERY}" in refused(capsys, source, tmp_path / "out")
+
+
+def test_a_type_that_numpy_lacks(tiny_bert, weights, tmp_path, capsys):
+    from safetensors.torch import save_file as save_torch
+
+    source = rewritten(tmp_path / "eight", tiny_bert, weights)
+    save_torch({QUERY: torch.zeros(32, 32, dtype=torch.float8_e4m3fn)}, source / "model.safetensors")
+    assert "model.safetensors: not a whole safetensors file of float" in refused(capsys, source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"\x80\x02.", b"\x80\x02}.", b"PK\x03\x04 broken"])
+def test_a_broken_pickle_is_named_once(tmp_path, capsys, content):
+    (tmp_path / "x.bin").write_bytes(content)
+    message = refused(capsys, tmp_path / "x.bin", tmp_path / "m")
+    assert message.count("error: ") == 1 and message.count("x.bin: ") == 1 and "PyTorch weight file" in message
 
 
 def test_what_cannot_be_made_says_why(tiny_bert, weights, shapes, tmp_path, capsys):
