@@ -25,6 +25,7 @@ from torch_eval.workers import Target, Workers, attack_example, logits_of
 PACKAGES = ("torch", "textattack", "transformers", "numpy")
 CHUNK = 128  # sentences handed to a worker at once for their logits
 OFFICIAL_LENGTH = 512  # pieces to which the official code pads and cuts
+SPLIT_TOKEN = "<SPLIT>"  # TextAttack's `AttackedText` joins columns with it and fails on a text that holds it
 DTYPE_SAMPLE = 50  # examples attacked again in float32 when the victims are of another dtype
 
 
@@ -64,13 +65,18 @@ def read_split(run_dir: RunDir, name: str) -> tuple[dict, list[dict]]:
 
 
 def read_examples(path: Path, columns: list[str]) -> list[dict]:
-    """Examples of a split. Raises `UserError` naming the first that lacks a text or a label."""
+    """Examples of a split. Raises `UserError` naming the first that lacks a text or a label, or cannot be attacked."""
     examples = read_lines(path)
     if not examples:
         raise UserError(f"{path} holds no sentence")
     for number, example in enumerate(examples, 1):
         if not all(isinstance(example.get(column), str) for column in columns):
             raise UserError(f"{path}, line {number}: needs text in {', '.join(columns)}")
+        if any(SPLIT_TOKEN in example[column] for column in columns):
+            raise UserError(
+                f"{path}, line {number}: TextAttack cannot attack a text with {SPLIT_TOKEN}; "
+                f"take it out of the data, and run prepare again under another name=... if that wrote this file"
+            )
         if type(example.get("label")) is not int:
             raise UserError(f"{path}, line {number}: its label must be a whole number")
     return examples
@@ -199,10 +205,10 @@ class Scoring:
             write_json(stage.directory / "dtype.json", self.dtype_effect(recipe, examples, done))
         stage.finish(metrics.summarise(done).to_dict())
 
-    def attack(self, recipe: str, target: Target, examples: list[dict], indices: list[int]):
-        """Records of examples, in the order of `indices`."""
-        fixed = (target, self.spec(recipe), self.seed)
-        tasks = [(*fixed, index, examples[index], self.options.max_seconds) for index in indices]
+    def attack(self, recipe: str, target: Target, examples: list[dict], indices: list[int], split: str = "test"):
+        """Records of examples of a split, in the order of `indices`."""
+        fixed, source = (target, self.spec(recipe), self.seed), str(self.run_dir.split(split))
+        tasks = [(*fixed, index, examples[index], self.options.max_seconds, source) for index in indices]
         return self.workers.map(attack_example, *zip(*tasks)) if tasks else ()
 
     def dtype_effect(self, recipe: str, examples: list[dict], done: list[dict]) -> dict:

@@ -66,7 +66,7 @@ def score(scoring: Scoring, dev: list[dict]) -> dict:
         print(f"{label}: already done, Aua {aua:.1%}")
         return {"aua": aua, "accuracy": stage.number("accuracy")}
     done = resume(stage, expected)
-    rest = scoring.attack(choice.recipe, scoring.target, dev, indices[len(done) :])
+    rest = scoring.attack(choice.recipe, scoring.target, dev, indices[len(done) :], "dev")
     for record in tqdm(rest, desc=label, total=len(indices), initial=len(done), unit="text"):
         records.append(stage.directory / "results.jsonl", record)
         done.append(record)

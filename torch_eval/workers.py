@@ -108,9 +108,13 @@ def logits_of(target: Target, texts: list[tuple[str, ...]]) -> list[list[float]]
 
 
 def attack_example(
-    target: Target, spec: recipes.Spec, seed: int, index: int, example: dict, max_seconds: float | None = None
+    target: Target, spec: recipes.Spec, seed: int, index: int, example: dict, max_seconds: float | None = None,
+    source: str = "the texts",
 ) -> dict:
-    """Attack one example and return its record. `max_seconds` ends it between two calls of the victim."""
+    """Attack one example and return its record. `max_seconds` ends it between two calls of the victim.
+
+    Raises `UserError` naming the example, by its line of the file `source`, where the attack itself fails.
+    """
     attack = load_attack(target, spec)
     # After the line above: building an attack sets the environment in which TextAttack can be imported.
     from textattack.shared.utils import set_seed
@@ -131,6 +135,14 @@ def attack_example(
         if spec.recipe not in recipes.OTHERS:
             raise
         raise UserError(recipes.cannot_run(spec.recipe, error)) from error
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # TextAttack's own, for a text that it cannot handle
+        raise UserError(
+            f"{source}, line {index + 1}: {spec.recipe} fails on this example, index {index} "
+            f"({type(error).__name__}: {error}); take it out of the data and run prepare again under another name=..., "
+            f"or leave {spec.recipe} out of attack.recipes"
+        ) from error
     seconds = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - processor}
     return {**record, **{name: round(value, 3) for name, value in seconds.items()}}
 

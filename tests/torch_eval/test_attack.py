@@ -115,11 +115,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(experiment, monkeypatch, capsys)
     killed = experiment("attack.recipes=[textbugger]", name="killed")
     attack_example, calls = attack.attack_example, []
 
-    def counted(target, spec, seed, index, example, max_seconds):
+    def counted(target, spec, seed, index, *rest):
         calls.append(index)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return attack_example(target, spec, seed, index, example, max_seconds)
+        return attack_example(target, spec, seed, index, *rest)
 
     monkeypatch.setattr(attack, "attack_example", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -342,13 +342,27 @@ def test_a_masked_model_that_was_never_made_stops_the_run(experiment, monkeypatc
 
 @pytest.mark.parametrize("example", [
     {"sentence": "fine"}, {"text": "fine", "label": 1}, {"sentence": 3, "label": 1}, {"sentence": "fine", "label": -1},
-    {"sentence": "fine", "label": 2},
+    {"sentence": "fine", "label": 2}, {"sentence": "great <SPLIT> movie", "label": 1},
 ])
 def test_a_broken_test_set_is_one_clear_error(experiment, example):
     run_dir = experiment()
     write_lines(run_dir.split("test"), [{"sentence": "fine", "label": 1}, example])
     write_summary(run_dir)
     with pytest.raises(UserError, match="test.jsonl, line 2"):
+        attack.run(run_dir)
+
+
+def test_textattack_joins_columns_with_the_token_that_is_refused():
+    from textattack.shared import AttackedText
+
+    assert attack.SPLIT_TOKEN == AttackedText.SPLIT_TOKEN
+
+
+def test_an_example_on_which_the_attack_itself_fails_is_named(experiment, monkeypatch):
+    run_dir = experiment("attack.recipes=[textbugger]")
+    [first, *_] = sample([1, 0, 1, 0, 1, 0], 4, 0)
+    monkeypatch.setattr("textattack.Attack.attack", lambda *_: "a".index("b"))
+    with pytest.raises(UserError, match=rf"test.jsonl, line {first + 1}: textbugger fails .*substring not found.*name"):
         attack.run(run_dir)
 
 
