@@ -99,7 +99,25 @@ def load_attack(target: Target, spec: recipes.Spec):
         from torch_eval import stock
 
         return stock.build(spec, load_victim(target))
-    return recipes.build(spec, load_victim(target))
+    attack = recipes.build(spec, load_victim(target))
+    _count_answers_only(attack.goal_function)
+    return attack
+
+
+def _count_answers_only(goal) -> None:
+    """TextAttack counts queries before it asks: those that the deadline cut off are taken back."""
+    from torch_eval.victim import OutOfTime
+
+    ask = goal._call_model
+
+    def answered(texts):
+        try:
+            return ask(texts)
+        except OutOfTime:
+            goal.num_queries -= len(texts)
+            raise
+
+    goal._call_model = answered
 
 
 def logits_of(target: Target, texts: list[tuple[str, ...]]) -> list[list[float]]:
@@ -179,12 +197,17 @@ def as_record(index: int, result, max_queries: int | None = None) -> dict:
 
 
 def _out_of_time(attack, index: int, text: OrderedDict, label: int) -> dict:
-    """The record of an attack that was stopped: what it had found by then is lost, the text counts as unchanged."""
-    queries = attack.goal_function.num_queries
+    """The record of an attack that was stopped: what it had found by then is lost, the text counts as unchanged.
+
+    A text that is misclassified from the start is skipped as without a deadline, however soon that came.
+    """
+    goal = attack.goal_function
+    queries = goal.num_queries
     from textattack.shared import AttackedText
 
-    before, _ = attack.goal_function.init_attack_example(AttackedText(text), label)
-    return _record(index, "timeout", queries, before, before)
+    before, _ = goal.init_attack_example(AttackedText(text), label)
+    outcome = "timeout" if before.output == label else "skipped"
+    return _record(index, outcome, max(queries, goal.num_queries), before, before)
 
 
 def _record(index: int, outcome: str, queries: int, before, after) -> dict:

@@ -438,6 +438,38 @@ def test_budgets_end_attacks_as_timeouts(experiment):
     assert found["timeouts"] == found["attacked"] > 0 and found["aua"]["value"] == 0.0 < found["aua"]["high"]
 
 
+def test_a_deadline_before_the_first_answer_skips_what_is_misclassified(experiment, monkeypatch):
+    run_dir = experiment("attack.recipes=[textbugger]", "attack.examples=6", "attack.max_seconds=0.001")
+    monkeypatch.setattr(workers._deadline, "__enter__", lambda self: setattr(self.victim, "deadline", 0.0))
+    attack.run(run_dir)
+    records = results(run_dir, "textbugger")
+    for record in records:
+        wrong = record["original_prediction"] != record["label"]
+        assert (record["outcome"], record["queries"]) == ("skipped" if wrong else "timeout", 1)
+    assert len({record["outcome"] for record in records}) == 2
+
+
+def test_queries_that_the_deadline_cut_off_are_not_counted(experiment, monkeypatch):
+    from torch_eval.victim import OutOfTime, Victim
+
+    run_dir = experiment()
+    asked, answer = [], Victim.__call__
+
+    def two_answers(victim, texts):
+        asked.append(len(texts))
+        if len(asked) == 3:
+            raise OutOfTime
+        return answer(victim, texts)
+
+    target = workers.Target(run_dir.model(1, "finetune"), 128)
+    spec = attack.recipes.Spec("textbugger", ("sentence",), ("sentence",))
+    label = workers.logits_of(target, [(SENTENCES[0],)])[0]
+    example = {"sentence": SENTENCES[0], "label": label.index(max(label))}
+    monkeypatch.setattr(Victim, "__call__", two_answers)
+    record = workers.attack_example(target, spec, 1, 0, example, 100)
+    assert (record["outcome"], record["queries"]) == ("timeout", sum(asked[:2])) and asked[2] > 0
+
+
 def test_the_official_protocol_attacks_the_first_examples_at_length_512(experiment):
     run_dir = experiment("attack.protocol=official", "attack.recipes=[bertattack]")
     attack.run(run_dir)
