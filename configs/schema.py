@@ -165,7 +165,7 @@ class Attack:
         choices=["paper", "official"],
     )
     examples: int = option(1000, "test sentences attacked, the same for every model", low=1)
-    stratified: bool = option(False, "attack as many sentences of each label as its share of the test set asks for")
+    stratified: bool = option(False, "protocol paper: attack each label's share of the test set, not what a draw gives")
     resources: str = option(
         "packaged", "word lists, encoders and taggers of the attacks", choices=["packaged", "original"]
     )
@@ -438,6 +438,8 @@ def _check_together(config: Experiment, origins: dict) -> None:
         config.methods = list(METHODS)
     if config.attack.calibrate and not config.chooses_on_dev:
         raise UserError("attack.calibrate: compat: official trains on dev, which tells nothing of confidence then")
+    if config.attack.stratified and config.attack.protocol == "official":
+        raise UserError("attack.stratified: protocol: official attacks the first examples; leave one of the two out")
     if config.infobert.anchor_low >= config.infobert.anchor_high:
         raise UserError("infobert.anchor_low must be below infobert.anchor_high")
     if config.search.keep_epochs and config.search.keep_epochs < config.choice.epochs:

@@ -271,6 +271,7 @@ def test_a_control_for_length_with_fewer_updates_is_refused(section, override, w
         (["search.keep_epochs=1", "choice.epochs=2"], "search.keep_epochs"),
         (["infobert.anchor_low=0.9", "infobert.anchor_high=0.5"], "infobert.anchor_low"),
         (["compat=official", "attack.calibrate=true"], "attack.calibrate"),
+        (["attack.protocol=official", "attack.stratified=true"], "attack.stratified"),
     ],
 )
 def test_values_that_do_not_go_together(overrides, expected):
