@@ -130,7 +130,7 @@ class Scoring:
         """The victim's temperature, fitted on dev."""
         if self.options.temperature != 1.0:
             raise UserError("attack.calibrate fits the temperature: leave attack.temperature at 1.0")
-        stage = self.stage(self.directory / "calibration", "calibration", {}, "dev")
+        stage = self.stage(self.directory / "calibration", "calibration", {"range": list(calibration.RANGE)}, "dev")
         if not stage.is_done():
             if self.workers is None:
                 raise UserError(f"{stage.directory} is missing: the first shard makes it")
@@ -138,7 +138,11 @@ class Scoring:
             _, dev = read_split(self.run_dir, "dev")
             texts = [self.text_of(example) for example in dev]
             logits = self.logits(texts, f"seed {self.seed}, {self.name}: calibration")
-            stage.finish(calibration.fit(logits, [example["label"] for example in dev]))
+            fitted = calibration.fit(logits, [example["label"] for example in dev])
+            if fitted["temperature"] in calibration.RANGE:
+                print(f"seed {self.seed}, {self.name}: temperature {fitted['temperature']:g} is at the end of what is "
+                      f"searched, {calibration.RANGE[0]:g} to {calibration.RANGE[1]:g}: calibration says little here")
+            stage.finish(fitted)
         return stage.number("temperature")
 
     def clean_stage(self) -> Stage:
