@@ -184,27 +184,29 @@ class Scoring:
         return self.stage(self.directory / recipe / shard.folder, "attack", settings), shard.part(indices)
 
     def recipe(self, recipe: str, examples: list[dict]) -> None:
-        """Attack the sample with one recipe, from the first example that has no result."""
-        directory, label = self.directory / recipe, f"seed {self.seed}, {self.name}: {recipe}"
+        """Attack the sample with one recipe. If that cannot run here, the reason stands in place of results."""
+        missing, label = self.directory / recipe / "missing.json", f"seed {self.seed}, {self.name}: {recipe}"
+        missing.unlink(missing_ok=True)
         try:
-            stage, indices = self.recipe_stage(recipe, examples, self.shard)
-        except recipes.TooPoor as error:
-            write_json(directory / "missing.json", {"reason": str(error)})
+            self.attack_sample(recipe, examples, label)
+        except recipes.CannotRun as error:
+            write_json(missing, {"reason": str(error)})
             print(f"{label}: left out; {error}")
-            return
-        (directory / "missing.json").unlink(missing_ok=True)
+
+    def attack_sample(self, recipe: str, examples: list[dict], label: str) -> None:
+        """From the first example that has no result."""
+        stage, indices = self.recipe_stage(recipe, examples, self.shard)
         expected = self.expected(indices, examples)
         if stage.is_done():
             print(f"{label}: already done, Aua {metrics.aua(finished(stage, expected)):.1%}")
             return
         done = resume(stage, expected)
-        progress = tqdm(total=len(indices), initial=len(done), desc=label, unit="text")
-        for record in self.attack(recipe, self.target, examples, indices[len(done) :]):
-            records.append(stage.directory / "results.jsonl", record)
-            done.append(record)
-            progress.set_postfix_str(f"Aua {metrics.aua(done):.1%}", refresh=False)
-            progress.update()
-        progress.close()
+        with tqdm(total=len(indices), initial=len(done), desc=label, unit="text") as progress:
+            for record in self.attack(recipe, self.target, examples, indices[len(done) :]):
+                records.append(stage.directory / "results.jsonl", record)
+                done.append(record)
+                progress.set_postfix_str(f"Aua {metrics.aua(done):.1%}", refresh=False)
+                progress.update()
         if self.target.dtype != "float32":
             write_json(stage.directory / "dtype.json", self.dtype_effect(recipe, examples, done))
         stage.finish(metrics.summarise(done).to_dict())

@@ -10,6 +10,7 @@ import functools
 import itertools
 import logging
 import os
+from pathlib import Path
 from typing import Callable
 
 from configs import assets
@@ -20,7 +21,8 @@ def prepare_environment() -> None:
     """Let TextAttack start and run offline. Call before it is imported; callable any number of times.
 
     Its import reads NLTK's English stop words and, on first use, tries six downloads unless a marker
-    file says that they were done.
+    file says that they were done. The user's own NLTK_DATA and TA_CACHE_DIR stand in front: recipes beside the
+    three find there what they need.
     """
     home = assets.CACHE / "textattack"
     corpus = home / "nltk_data" / "corpora" / "stopwords"
@@ -29,10 +31,12 @@ def prepare_environment() -> None:
         folder.chmod(0o755)  # NLTK refuses data that others may write, whatever the umask was
     if not (corpus / "english").exists():
         (corpus / "english").write_bytes(packaged.STOP_WORDS.read_bytes())
-    (home / "post_install_check_3").touch()
+    cache = Path(os.environ.setdefault("TA_CACHE_DIR", str(home)))
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "post_install_check_3").touch()
+    folders = [*filter(None, os.environ.get("NLTK_DATA", "").split(os.pathsep)), str(home / "nltk_data")]
     os.environ.update(
-        NLTK_DATA=str(home / "nltk_data"),
-        TA_CACHE_DIR=str(home),
+        NLTK_DATA=os.pathsep.join(dict.fromkeys(folders)),
         HF_HUB_OFFLINE="1",
         TRANSFORMERS_OFFLINE="1",
         HF_DATASETS_OFFLINE="1",
@@ -42,6 +46,7 @@ def prepare_environment() -> None:
 
 prepare_environment()
 
+import nltk  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402  before TextAttack sets a variable that it warns about
 import textattack.shared.attacked_text  # noqa: E402
@@ -53,6 +58,18 @@ from textattack.transformations import WordSwapHomoglyphSwap, WordSwapMaskedLM  
 
 textattack.shared.utils.logger.setLevel(logging.ERROR)
 transformers.logging.set_verbosity_error()
+
+
+def stored(name: str, skip_if_cached: bool = True) -> str:
+    """In place of TextAttack's download: what it fetches is unverified, and in part pickles, which run code."""
+    path = Path(os.environ["TA_CACHE_DIR"], name)
+    if not path.exists():
+        raise FileNotFoundError(f"put https://textattack.s3.amazonaws.com/{name}, unpacked, at {path}")
+    return str(path)
+
+
+textattack.shared.utils.download_from_s3 = stored
+nltk.download = lambda *_, **__: False
 
 
 class SentenceSimilarity(SentenceEncoder):

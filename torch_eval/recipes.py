@@ -27,8 +27,8 @@ from configs.errors import UserError
 from torch_eval import original, packaged
 
 
-class TooPoor(UserError):
-    """A resource is there but not good enough for the recipe's name: its results are left out, not the whole run."""
+class CannotRun(UserError):
+    """A recipe cannot run here as what its name says: its results are left out, not the whole run."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,29 @@ OTHERS = {
     "pso": "PSOZang2020",
     "pwws": "PWWSRen2019",
 }
+VECTORS, ENCODER = "TextAttack's word_embeddings/paragramcf", "tensorflow_hub with the Universal Sentence Encoder"
+NEEDS = {  # all but those that run with what TextAttack brings
+    "a2t": f"the package sentence_transformers with stsb-distilbert-base, NLTK's tagger, {VECTORS}",
+    "alzantot": f"tensorflow, {VECTORS} and constraints/semantics/language-models/alzantot-goog-lm",
+    "bae": f"bert-base-uncased, NLTK's tagger, {ENCODER}",
+    "checklist": "flair's ner-english",
+    "clare": f"distilroberta-base, {ENCODER}",
+    "faster-alzantot": f"{VECTORS} and constraints/grammaticality/language-models/learning-to-write",
+    "iga": VECTORS,
+    "kuleshov": f"gpt2, {VECTORS}",
+    "pso": "TextAttack's transformations/hownet/word_candidates_sense.pkl, flair's tagger",
+    "pwws": "NLTK's wordnet and omw-1.4",
+}
+PLACES = (
+    "nothing is downloaded: TextAttack's files go into the folder named by TA_CACHE_DIR, NLTK's into one of NLTK_DATA, "
+    "models into Hugging Face's cache, flair's into ~/.flair"
+)
 
 
 def describe(spec: Spec) -> dict:
     """Everything that decides what a recipe does, for manifests (JSON values only).
 
-    Raises `UserError` if a resource is missing, and its `TooPoor` if the masked model is below NEEDED_TOP1.
+    Raises `UserError` if a resource is missing, and its `CannotRun` if the masked model is below NEEDED_TOP1.
     """
     common = {
         "recipe": spec.recipe,
@@ -140,7 +157,7 @@ def describe(spec: Spec) -> dict:
         "max_queries": spec.max_queries,
     }
     if spec.recipe in OTHERS:
-        own = {"from": spec.resources, "of this recipe": "what TextAttack itself brings or downloads"}
+        own = {"of this recipe": "what TextAttack itself brings or downloads"}
         return {**common, "parameters": f"TextAttack's {OTHERS[spec.recipe]}", "resources": own}
     parameters = {name: dict(values) for name, values in PARAMETERS[spec.key].items()}
     if spec.resources == "original":
@@ -150,7 +167,7 @@ def describe(spec: Spec) -> dict:
         if "word distance" in parameters:
             parameters["word distance"]["min_cos_sim"] = 0.4
         if spec.key == "bertattack" and resources["masked language model"]["top1"] < NEEDED_TOP1:
-            raise TooPoor(
+            raise CannotRun(
                 f"bertattack: its masked language model finds {resources['masked language model']['top1']:.1%} of "
                 f"hidden pieces, below the {NEEDED_TOP1:.0%} that a result called BERT-Attack needs"
             )
@@ -197,19 +214,23 @@ def build(spec: Spec, victim, source=None):
 
 
 def _build_other(spec: Spec, victim, columns, budget: float):
-    """One of TextAttack's own recipes as it builds it, kept to the columns that may change."""
+    """One of TextAttack's own recipes as it builds it, kept to the columns that may change.
+
+    Raises `CannotRun` where something that it needs is missing.
+    """
     try:
         attack = getattr(import_module("textattack.attack_recipes"), OTHERS[spec.recipe]).build(victim)
     except Exception as error:  # TextAttack fails in many ways where a download of its is missing
-        raise UserError(cannot_run(spec.recipe, error)) from error
+        raise cannot_run(spec.recipe, error) from error
     attack.pre_transformation_constraints.append(columns)
     attack.goal_function.query_budget, attack.goal_function.batch_size = budget, BATCH
     return attack
 
 
-def cannot_run(recipe: str, error: Exception) -> str:
+def cannot_run(recipe: str, error: Exception) -> CannotRun:
     reason = next((line for line in str(error).splitlines() if line.strip(" *")), type(error).__name__).strip()
-    return f"attack.recipes: {recipe} needs something that TextAttack downloads and that is not here ({reason})"
+    needs = f"needs {NEEDS[recipe]} ({PLACES})" if recipe in NEEDS else "should need nothing"
+    return CannotRun(f"attack.recipes: {recipe} {needs}; missing here: {reason}")
 
 
 def _synonym_swaps(parameters: dict, source):

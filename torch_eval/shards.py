@@ -9,8 +9,8 @@ from pathlib import Path
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RUNS, RunDir, locked, write_lines
-from torch_eval import metrics, recipes
+from configs.run_dir import RUNS, RunDir, locked, read_json, write_lines
+from torch_eval import metrics
 from torch_eval.attack import Scoring, finished, read_split
 from torch_eval.sampling import Shard
 
@@ -38,10 +38,12 @@ def merge_victim(scoring: Scoring, examples: list[dict]) -> None:
     if not scoring.clean_stage().is_done():
         raise UserError(f"{scoring.directory}/clean is missing: the first shard makes it")
     for recipe in scoring.options.recipes:
-        try:
+        missing = scoring.directory / recipe / "missing.json"
+        if missing.is_file():
+            reason = read_json(missing).get("reason")
+            print(f"seed {scoring.seed}, {scoring.name}: {recipe}: left out; {reason}")
+        else:
             merge_recipe(scoring, recipe, examples)
-        except recipes.TooPoor as error:
-            print(f"seed {scoring.seed}, {scoring.name}: {recipe}: left out; {error}")
 
 
 def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:

@@ -63,7 +63,7 @@ def adversarial_texts(scoring: Scoring, recipe: str, examples: list[dict]) -> li
     """Records of successful attacks, or None if the attack is not finished."""
     try:
         stage, indices = scoring.recipe_stage(recipe, examples, Shard())
-    except recipes.TooPoor:
+    except recipes.CannotRun:
         return None
     if not stage.is_done():
         return None

@@ -149,13 +149,11 @@ def attack_example(
         record = as_record(index, result, spec.max_queries)
     except OutOfTime:
         record = _out_of_time(attack, index, text, example["label"])
-    except (LookupError, ImportError, OSError) as error:
-        if spec.recipe not in recipes.OTHERS:
-            raise
-        raise UserError(recipes.cannot_run(spec.recipe, error)) from error
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # TextAttack's own, for a text that it cannot handle
+    except Exception as error:
+        if spec.recipe in recipes.NEEDS and (isinstance(error, (ImportError, OSError)) or type(error) is LookupError):
+            raise recipes.cannot_run(spec.recipe, error) from error  # NLTK raises a bare LookupError
         raise UserError(
             f"{source}, line {index + 1}: {spec.recipe} fails on this example, index {index} "
             f"({type(error).__name__}: {error}); take it out of the data and run prepare again under another name=..., "

@@ -516,6 +516,12 @@ def test_transfer_replays_every_text_on_every_model(experiment):
     assert all(0 <= row["fooled"] <= row["texts"] for row in rows.values())
 
 
-def test_a_recipe_without_its_downloads_is_one_clear_error(experiment):
-    with pytest.raises(UserError, match="attack.recipes: pwws needs something that TextAttack downloads"):
-        attack.run(experiment("attack.recipes=[pwws]"))
+def test_a_recipe_without_what_it_needs_is_left_out(experiment, capsys):
+    run_dir = experiment("attack.recipes=[pwws,deepwordbug]")
+    attack.run(run_dir)
+    told = "attack.recipes: pwws needs NLTK's wordnet and omw-1.4 (nothing is downloaded: "
+    assert f"seed 1, finetune: pwws: left out; {told}" in capsys.readouterr().out
+    assert told in read_json(run_dir.attack(1, "finetune") / "pwws" / "missing.json")["reason"]
+    assert len(results(run_dir, "deepwordbug")) == 4
+    shards.merge(run_dir)
+    assert "pwws: left out" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Recipes against TextAttack's own classes with the same resources and seed."""
 
+import os
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -196,5 +197,29 @@ def test_other_recipes_by_name_run_or_say_what_they_miss(model):
     attack = recipes.build(single("deepwordbug"), victim)
     assert attack.attack(OrderedDict(sentence=SENTENCES[0]), label).num_queries > 1
     assert recipes.describe(single("deepwordbug"))["parameters"] == "TextAttack's DeepWordBugGao2018"
-    with pytest.raises(UserError, match="attack.recipes: clare needs something that TextAttack downloads"):
+    assert recipes.NEEDS.keys() == recipes.OTHERS.keys() - {"deepwordbug", "pruthi"}
+    with pytest.raises(recipes.CannotRun, match="attack.recipes: clare needs distilroberta-base, .*; missing here: "):
         recipes.build(single("clare"), victim)
+
+
+def test_recipes_that_would_download_never_reach_the_network(model, monkeypatch):
+    reached = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: reached.append(1))
+    for recipe, wanted in [("iga", "word_embeddings/paragramcf"), ("pso", "hownet/word_candidates_sense.pkl")]:
+        with pytest.raises(recipes.CannotRun, match=f"put https://textattack.s3.amazonaws.com/.*{wanted}, unpacked"):
+            recipes.build(single(recipe), Victim(model, LENGTH))
+        assert "from" not in recipes.describe(single(recipe))["resources"]
+    with pytest.raises(recipes.CannotRun, match="wordnet"):
+        recipes.build(single("pwws"), Victim(model, LENGTH))
+    assert not reached
+
+
+def test_the_users_own_folders_stand_in_front(monkeypatch, tmp_path):
+    monkeypatch.setenv("NLTK_DATA", str(tmp_path / "mine"))
+    monkeypatch.setenv("TA_CACHE_DIR", str(tmp_path / "cache"))
+    for _ in range(2):  # in a worker again, which inherits what was set
+        parts.prepare_environment()
+    first, *rest = os.environ["NLTK_DATA"].split(os.pathsep)
+    assert first == str(tmp_path / "mine") and len(rest) == 1
+    (tmp_path / "cache" / "file").touch()
+    assert parts.stored("file") == str(tmp_path / "cache" / "file")
