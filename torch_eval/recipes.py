@@ -169,7 +169,8 @@ def describe(spec: Spec) -> dict:
         if spec.key == "bertattack" and resources["masked language model"]["top1"] < NEEDED_TOP1:
             raise CannotRun(
                 f"bertattack: its masked language model finds {resources['masked language model']['top1']:.1%} of "
-                f"hidden pieces, below the {NEEDED_TOP1:.0%} that a result called BERT-Attack needs"
+                f"hidden pieces, below the {NEEDED_TOP1:.0%} that a result called BERT-Attack needs; take "
+                f"attack.resources=original, or another attack (for the choice on dev: choice.recipe=textfooler)"
             )
     if spec.key == "bertattack":
         parameters["masked words"]["max_candidates"] = spec.candidates

@@ -329,7 +329,8 @@ def test_a_poor_masked_model_leaves_bertattack_out(experiment, monkeypatch, caps
     attack.run(run_dir)
     assert "left out" in capsys.readouterr().out
     folder = run_dir.attack(1, "finetune") / "bertattack"
-    assert "10.0%" in json.loads((folder / "missing.json").read_text())["reason"]
+    reason = json.loads((folder / "missing.json").read_text())["reason"]
+    assert "10.0%" in reason and "attack.resources=original" in reason and "choice.recipe=textfooler" in reason
     assert not (folder / "manifest.json").exists()
 
 
