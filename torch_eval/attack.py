@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from configs import schema, shapes
 from configs.errors import UserError
-from configs.run_dir import RUNS, RunDir, Stage, file_hash, locked, read_lines, write_json, write_lines
+from configs.run_dir import RUNS, RunDir, Stage, file_hash, locked, read_json, read_lines, write_json, write_lines
 from torch_eval import calibration, metrics, recipes, records, sampling
 from torch_eval.sampling import Shard
 from torch_eval.workers import Target, Workers, attack_example, logits_of
@@ -41,6 +41,7 @@ def run(run_dir: RunDir) -> None:
     config = run_dir.config
     task, examples = read_split(run_dir, "test")
     shard = Shard.parse(config.attack.shard)
+    check_victims(run_dir, task)
     with locked(run_dir.root / f".attack{shard.suffix}.lock"), Workers(config.attack.workers) as workers:
         for seed in config.seeds:
             for name, model in run_dir.victims(seed).items():
@@ -49,6 +50,20 @@ def run(run_dir: RunDir) -> None:
                     scoring.clean(examples)
                 for recipe in config.attack.recipes:
                     scoring.recipe(recipe, examples)
+
+
+def check_victims(run_dir: RunDir, task: dict) -> None:
+    """Raises `UserError` for a model of other labels than the data's, before any is attacked."""
+    for seed in run_dir.config.seeds:
+        for model in run_dir.victims(seed).values():
+            if not (model / "config.json").is_file():
+                continue  # its own turn says which stage makes it
+            config = read_json(model / "config.json")
+            names = config.get("id2label")
+            count = len(names) if isinstance(names, dict) else 2  # where transformers leaves them out
+            if count != len(task["labels"]):
+                told = f"{run_dir.data / 'summary.json'} names {len(task['labels'])} ({', '.join(task['labels'])})"
+                raise UserError(f"{model}: a classifier of {count} labels, {told}; give one of the data's labels")
 
 
 def read_split(run_dir: RunDir, name: str) -> tuple[dict, list[dict]]:

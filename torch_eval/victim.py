@@ -67,7 +67,7 @@ class Victim(ModelWrapper):
         if time.monotonic() > self.deadline:
             raise OutOfTime
         columns = [list(texts)] if isinstance(texts[0], str) else [list(column) for column in zip(*texts)]
-        encoded = self.tokenizer(*columns, truncation=True, max_length=self.max_length)
+        encoded = self.tokenizer(*columns, truncation=True, max_length=self.max_length, return_token_type_ids=True)
         ids, types = encoded["input_ids"], encoded["token_type_ids"]
         # Attacks write many texts that read alike, such as words of unknown characters. One forward pass for all
         # of them saves time, and lets them tie exactly, as in one padded batch: then the text's order decides.

@@ -322,6 +322,13 @@ def test_a_missing_model_is_named(experiment):
         attack.run(run_dir)
 
 
+def test_a_model_of_other_labels_than_the_data_is_refused(experiment):
+    run_dir = experiment()
+    tiny_bert(run_dir.model(1, "finetune"), labels=3)
+    with pytest.raises(UserError, match=r"finetune/model: a classifier of 3 labels, .*summary.json names 2 .bad, good"):
+        attack.run(run_dir)
+
+
 def test_a_poor_masked_model_leaves_bertattack_out(experiment, monkeypatch, capsys):
     run_dir = experiment("attack.recipes=[bertattack]")
     facts = {**packaged.mlm_facts(), "top1": 0.1}

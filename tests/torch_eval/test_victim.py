@@ -1,5 +1,6 @@
 """The victim against TextAttack's own wrapper, which pads everything to the full length."""
 
+import json
 import time
 
 import pytest
@@ -35,6 +36,15 @@ def stock_wrapper(folder, length):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.model_max_length = length
     return HuggingFaceModelWrapper(BertForSequenceClassification.from_pretrained(folder).eval(), tokenizer)
+
+
+def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
+    folder = tiny_bert(tmp_path)
+    expected = Victim(folder, LENGTH)(TEXTS)
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    told["model_input_names"] = ["input_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    assert torch.equal(Victim(folder, LENGTH)(TEXTS), expected)
 
 
 @pytest.mark.parametrize("labels, layers", [(2, 2), (3, 1), (2, 3)])
