@@ -48,23 +48,19 @@ DEFAULTS = {
     "examples": 200, "recipes": ["textfooler", "textbugger", "bertattack"], "candidates": [8, 48], "max_length": 128,
     "long_examples": 20, "combinations": 300_000, "seed": 1, "turn": 20, "model": None, "data": None,
 }
+LEAST = {"long_examples": 0, "seed": 0, "max_length": 4}  # of the other numbers it is 1
 LONG = 512
 COUNTS = ("exact", "exact_with_one_thread", "same_reading", "same_outcome_and_queries")
 
 
 def main(arguments: list[str], runs: Path = RUNS) -> int:
     configuration = arguments.pop(0) if arguments and "=" not in arguments[0] else "demo"
-    options = dict(DEFAULTS)
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key not in options:
-            raise UserError(f"bench attacks: unknown key {key}; known are {', '.join(options)}")
-        options[key] = yaml.safe_load(value)
+    options = read_options(arguments)
     run_dir = RunDir(schema.load(configuration), runs)
     task = run_dir.summary("columns", "attacked") if options["data"] is None else None
     model = Path(options["model"] or next(iter(run_dir.victims(run_dir.config.seeds[0]).values())))
     texts = Path(options["data"] or run_dir.split("test"))
-    columns = tuple(task["columns"]) if task else tuple(k for k in read_lines(texts)[0] if k != "label")
+    columns = tuple(task["columns"]) if task else tuple(k for k in (read_lines(texts) or [{}])[0] if k != "label")
     attacked = tuple(task["attacked"]) if task else columns[-1:]
     examples = read_examples(texts, list(columns))
     count = min(options["examples"], len(examples))
@@ -79,6 +75,34 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
                 append_line(runs / "bench.jsonl", comparison.result)
     write_table(runs)
     return 0
+
+
+def read_options(arguments: list[str]) -> dict:
+    """`DEFAULTS` with what `key=value` says otherwise. Raises `UserError` naming the key and what it takes."""
+    options = dict(DEFAULTS)
+    for argument in arguments:
+        key, _, text = argument.partition("=")
+        if key not in options:
+            raise UserError(f"bench attacks: unknown key {key}; known are {', '.join(options)}")
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            value = None
+        several = isinstance(DEFAULTS[key], list)
+        items = value if several and isinstance(value, list) else [value]
+        kind = str if key in ("recipes", "model", "data") else int
+        if not items or not all(type(item) is kind and _allowed(key, item) for item in items):
+            takes = f"some of {', '.join(schema.RECIPES)}" if key == "recipes" else "a path"
+            takes = f"whole numbers from {LEAST.get(key, 1)} on" if kind is int else takes
+            raise UserError(f"bench attacks: {key}={text}: it takes {takes}")
+        options[key] = items if several else value
+    return options
+
+
+def _allowed(key: str, item) -> bool:
+    if key == "recipes":
+        return item in schema.RECIPES
+    return isinstance(item, str) or item >= LEAST.get(key, 1)
 
 
 class Comparison:

@@ -77,6 +77,30 @@ def test_words_of_too_many_combinations_are_left_to_ours(bench, tmp_path):
         assert [comparison.affordable(index) for index in (0, 1)] == expected
 
 
+def test_a_single_value_is_a_list_of_one():
+    options = bench_attacks.read_options(["recipes=textfooler", "candidates=8"])
+    assert (options["recipes"], options["candidates"]) == (["textfooler"], [8])
+
+
+WRONG = [
+    "recipes=[nope]", "recipes=[bertattack", "recipes=[]", "candidates=[0]", "candidates=few", "examples=all", "turn=0",
+    "turn=true", "max_length=3", "model=", "data=7",
+]
+
+
+@pytest.mark.parametrize("argument", WRONG)
+def test_wrong_values_are_one_clear_error(argument):
+    with pytest.raises(UserError) as caught:
+        bench_attacks.read_options([argument])
+    assert str(caught.value).startswith(f"bench attacks: {argument}: it takes ")
+
+
+def test_an_empty_file_of_texts_is_one_clear_error(bench, tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(UserError, match="empty.jsonl holds no sentence"):
+        bench(f"data={tmp_path / 'empty.jsonl'}")
+
+
 def test_unknown_keys_are_refused(bench):
     with pytest.raises(UserError, match="bench attacks: unknown key exmples"):
         bench("exmples=3")
