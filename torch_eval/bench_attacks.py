@@ -19,7 +19,7 @@ examples without a word of more than `combinations` are compared, and the number
 
 The victim is the first of the experiment CONFIG (demo), and the texts are its test set, unless a model and a JSON
 Lines file are named. Results: `runs/bench.jsonl`, a line for each recipe; `runs/bench_attacks.md`, a table of them.
-Unfinished work lies in `runs/bench/attacks/` and goes on there.
+Unfinished work lies in `runs/bench/attacks/` and goes on there; after a change of our code, ours attacks again.
 """
 
 from __future__ import annotations
@@ -119,6 +119,10 @@ class Comparison:
     def target(self, length: int, stock: bool = False) -> Target:
         return Target(self.model, length, stock=stock)
 
+    def sides(self, length: int) -> dict[str, str]:
+        """Names of what both attacks leave. Ours says which code attacked: when that is changed, it attacks again."""
+        return {"ours": f"ours-{length}-{code()}", "stock": f"stock-{length}"}
+
     def affordable(self, index: int) -> bool:
         """Whether stock can go through the combinations of every word of an example."""
         if self.spec.recipe != "bertattack":
@@ -130,13 +134,12 @@ class Comparison:
     def run(self, indices: list[int], ours: Workers, stock: Workers, witness: Workers) -> dict:
         length, turn, asked = self.options["max_length"], self.options["turn"], len(indices)
         indices = [index for index in indices if self.affordable(index)]
-        sides = [(f"ours-{length}", ours, self.target(length)), (f"stock-{length}", stock, self.target(length, True))]
-        self._take_turns(sides, indices, turn)
         long = indices[: self.options["long_examples"]]
-        sides = [(f"ours-{LONG}", ours, self.target(LONG)), (f"stock-{LONG}", stock, self.target(LONG, True))]
-        self._take_turns(sides, long, turn)
+        for padded, some in ((length, indices), (LONG, long)):
+            names, targets = self.sides(padded).values(), (self.target(padded), self.target(padded, True))
+            self._take_turns(list(zip(names, (ours, stock), targets)), some, turn)
 
-        mine, theirs = (self._read(f"{side}-{length}") for side in ("ours", "stock"))
+        mine, theirs = map(self._read, self.sides(length).values())
         unlike = [index for index in indices if not same(mine[index], theirs[index])]
         self._take_turns([("stock-one-thread", witness, self.target(length, True))], unlike, turn)
         again = self._read("stock-one-thread")
@@ -187,7 +190,7 @@ class Comparison:
         """Examples a minute and processor seconds an example; ratios are of times, stock by ours."""
         if not indices:
             return {}
-        sides = {side: self._read(f"{side}-{length}") for side in ("ours", "stock")}
+        sides = {side: self._read(name) for side, name in self.sides(length).items()}
         wall = {side: sum(records[i]["wall"] for i in indices) for side, records in sides.items()}
         cpu = {side: sum(records[i]["processor_seconds"] for i in indices) for side, records in sides.items()}
         return {
@@ -204,6 +207,13 @@ class Comparison:
             self.tokenizer = AutoTokenizer.from_pretrained(self.model, local_files_only=True)
         ids = [self.tokenizer(*record["perturbed"].values())["input_ids"] for record in (a, b)]
         return same(a, b, text=False) and ids[0] == ids[1]
+
+
+@functools.cache
+def code() -> str:
+    """Identity of this half's modules."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()[:12]
 
 
 @functools.cache

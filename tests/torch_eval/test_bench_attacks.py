@@ -42,13 +42,18 @@ def test_it_counts_writes_and_goes_on(bench, monkeypatch):
     attacked, attack_example = [], workers.attack_example
 
     def counted(target, spec, seed, index, example):
-        attacked.append(index)
+        attacked.append(index if not target.stock else -1)
         return attack_example(target, spec, seed, index, example)
 
     monkeypatch.setattr(bench_attacks, "attack_example", counted)
     bench("recipes=[bertattack]", "candidates=[3]", "examples=5", "long_examples=1")
-    assert len(set(attacked)) == 1 and len(attacked) == os.cpu_count() + 3  # each process warms up with it first
+    assert len(set(attacked)) == 2 and len(attacked) == os.cpu_count() + 3  # each process warms up with it first
     assert read_lines(runs / "bench.jsonl")[-1]["of"] == 5
+
+    attacked.clear()
+    monkeypatch.setattr(bench_attacks, "code", lambda: "changed")
+    bench("recipes=[bertattack]", "candidates=[3]", "examples=5", "long_examples=1")
+    assert len(set(attacked)) == 5 and -1 not in attacked  # ours alone, all over again
 
 
 def test_texts_that_read_alike_are_told_from_exact_ones(bench, tmp_path):
