@@ -9,7 +9,7 @@ from pathlib import Path
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RUNS, RunDir, locked, read_json, write_lines
+from configs.run_dir import RUNS, RunDir, locked, read_json, write_json, write_lines
 from torch_eval import metrics
 from torch_eval.attack import Scoring, finished, read_split
 from torch_eval.sampling import Shard
@@ -63,6 +63,10 @@ def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
     whole.begin(whole.directory / "results.jsonl")
     ordered = [records[index] for index in indices]
     write_lines(whole.directory / "results.jsonl", ordered)
+    effects = [read_json(path) for shard in shards if (path := whole.directory / shard.folder / "dtype.json").is_file()]
+    if effects:
+        sums = {key: sum(effect[key] for effect in effects) for key in ("outcomes_that_float32_changes", "of")}
+        write_json(whole.directory / "dtype.json", {"dtype": scoring.target.dtype, **sums})
     whole.finish(metrics.summarise(ordered).to_dict())
     print(f"{label}: {len(shards)} parts joined, {len(ordered)} examples")
 

@@ -500,8 +500,15 @@ def test_temperature_is_fitted_on_dev_and_recorded(experiment):
 def test_another_dtype_says_how_many_outcomes_it_changes(experiment):
     run_dir = experiment("attack.dtype=bfloat16", "attack.recipes=[textbugger]")
     attack.run(run_dir)
-    told = read_json(run_dir.attack(1, "finetune") / "textbugger" / "dtype.json")
+    folder = run_dir.attack(1, "finetune") / "textbugger"
+    told = read_json(folder / "dtype.json")
     assert told["dtype"] == "bfloat16" and 0 <= told["outcomes_that_float32_changes"] <= told["of"] == 4
+    (folder / "manifest.json").unlink()
+    (folder / "dtype.json").unlink()
+    for part in ("1/2", "2/2"):
+        attack.run(experiment("attack.dtype=bfloat16", "attack.recipes=[textbugger]", f"attack.shard={part}"))
+    shards.merge(run_dir)
+    assert read_json(folder / "dtype.json") == told
 
 
 def test_transfer_replays_every_text_on_every_model(experiment):
