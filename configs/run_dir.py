@@ -151,11 +151,15 @@ class RunDir:
         return models
 
     def victims(self, seed: int) -> dict[str, Path]:
-        """The models that are attacked: name to Hugging Face directory, in the order of `methods`."""
+        """What is attacked: name to Hugging Face directory, in the order of `methods`, the user's own last."""
         chosen = self.chosen() if self.choice.is_file() else None
         victims = {name: self.model(seed, name) for name in self.models(chosen)}
         snapshots = {f"{name}@{path.name}": path for name in victims for path in self.snapshots(seed, name)}
-        return {**victims, **snapshots}
+        return {**victims, **snapshots, **(self.own_victims() if seed == self.config.seeds[0] else {})}
+
+    def own_victims(self) -> dict[str, Path]:
+        """`attack.victims`, name to Hugging Face directory. They know no seed: the first one's folder is theirs."""
+        return schema.named_folders(self.config.attack.victims or [])
 
     def snapshots(self, seed: int, name: str) -> list[Path]:
         """Models kept on the way of a training, by step: `snapshots/000120` ..."""

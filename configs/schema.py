@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -160,6 +161,7 @@ class Attack:
     """Scoring under textual attacks (section 4.3)."""
 
     recipes: list[str] = option(["textfooler", "textbugger", "bertattack"], "attacks to run", choices=RECIPES)
+    victims: list[str] | None = option(None, "BERT classifiers of your own that are attacked as well: name=folder")
     protocol: str = option(
         "paper", "paper, or what the code of its authors runs: first examples, length 512, its own bertattack",
         choices=["paper", "official"],
@@ -438,6 +440,7 @@ def _check_together(config: Experiment, origins: dict) -> None:
         config.methods = list(METHODS)
     if config.attack.calibrate and not config.chooses_on_dev:
         raise UserError("attack.calibrate: compat: official trains on dev, which tells nothing of confidence then")
+    named_folders(config.attack.victims or [])
     if config.attack.stratified and config.attack.protocol == "official":
         raise UserError("attack.stratified: protocol: official attacks the first examples; leave one of the two out")
     if config.infobert.anchor_low >= config.infobert.anchor_high:
@@ -469,6 +472,20 @@ def _no_shorter(section: str, control: Training, ticket: Training) -> None:
         if fewer:
             remedy = f"set it to {getattr(ticket, key)}"
             raise UserError(f"{section}.{key}: fewer updates than retrain, whose length it controls; {remedy}")
+
+
+def named_folders(entries: list[str]) -> dict[str, Path]:
+    """`attack.victims`. Raises `UserError` for what is no `name=folder`, or a name that would be taken for another."""
+    folders = {}
+    for entry in entries:
+        name, _, folder = entry.partition("=")
+        if not folder or not re.fullmatch(r"\w+", name) or name in METHODS or name in folders:
+            raise UserError(
+                f"attack.victims: {entry!r}: write name=folder, with a name of letters, digits and _ "
+                f"that stands once and is no method's"
+            )
+        folders[name] = Path(folder)
+    return folders
 
 
 def help_text() -> str:

@@ -53,12 +53,17 @@ def run(run_dir: RunDir) -> None:
 
 
 def check_victims(run_dir: RunDir, task: dict) -> None:
-    """Raises `UserError` for a model of other labels than the data's, before any is attacked."""
+    """Raises `UserError` for a model that is no BERT, or of other labels than the data's, before any is attacked."""
+    for name, model in run_dir.own_victims().items():
+        if not (model / "config.json").is_file():
+            raise UserError(f"attack.victims: {name}: {model} has no config.json; give a Hugging Face directory")
     for seed in run_dir.config.seeds:
         for model in run_dir.victims(seed).values():
             if not (model / "config.json").is_file():
                 continue  # its own turn says which stage makes it
             config = read_json(model / "config.json")
+            if config.get("model_type") != "bert":
+                raise UserError(f"{model}: a {config.get('model_type')} model; only BERT classifiers are scored")
             names = config.get("id2label")
             count = len(names) if isinstance(names, dict) else 2  # where transformers leaves them out
             if count != len(task["labels"]):

@@ -272,6 +272,10 @@ def test_a_control_for_length_with_fewer_updates_is_refused(section, override, w
         (["infobert.anchor_low=0.9", "infobert.anchor_high=0.5"], "infobert.anchor_low"),
         (["compat=official", "attack.calibrate=true"], "attack.calibrate"),
         (["attack.protocol=official", "attack.stratified=true"], "attack.stratified"),
+        (["attack.victims=[folder]"], "attack.victims: 'folder'"),
+        (["attack.victims=[my-bert=folder]"], "attack.victims: 'my-bert=folder'"),
+        (["attack.victims=[freelb=folder]"], "attack.victims: 'freelb=folder'"),
+        (["attack.victims=[a=x,a=y]"], "attack.victims: 'a=y'"),
     ],
 )
 def test_values_that_do_not_go_together(overrides, expected):

@@ -329,6 +329,28 @@ def test_a_model_of_other_labels_than_the_data_is_refused(experiment):
         attack.run(run_dir)
 
 
+def test_a_classifier_from_elsewhere_is_attacked_once(experiment, tmp_path):
+    tiny_bert(tmp_path / "elsewhere", seed=3)
+    asked = ["attack.recipes=[textbugger]", f"attack.victims=[mine={tmp_path / 'elsewhere'}]"]
+    run_dir = experiment(*asked)
+    attack.run(run_dir)
+    for recipe in ("clean", "textbugger"):
+        manifest = read_json(run_dir.attack(1, "mine") / recipe / "manifest.json")
+        assert manifest["inputs"]["model"] == file_hash(tmp_path / "elsewhere")
+    two = experiment(*asked, "seeds=[1,2]")
+    assert "mine" in two.victims(1) and "mine" not in two.victims(2)
+
+
+def test_what_is_no_bert_classifier_is_refused(experiment, tmp_path):
+    experiment()  # without it: the fixture makes a model for every victim
+    run_dir = experiment(f"attack.victims=[mine={tmp_path / 'elsewhere'}]")
+    with pytest.raises(UserError, match="attack.victims: mine: .*elsewhere has no config.json; give a Hugging Face"):
+        attack.run(run_dir)
+    write_json(tmp_path / "elsewhere" / "config.json", {"model_type": "roberta"})
+    with pytest.raises(UserError, match="elsewhere: a roberta model; only BERT classifiers are scored"):
+        attack.run(run_dir)
+
+
 def test_a_poor_masked_model_leaves_bertattack_out(experiment, monkeypatch, capsys):
     run_dir = experiment("attack.recipes=[bertattack]")
     facts = {**packaged.mlm_facts(), "top1": 0.1}
