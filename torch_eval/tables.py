@@ -53,7 +53,7 @@ def published(run: Run, model: str, recipe: str | None, measure: str, tables=(1,
     """`paper 26.7` and `re-run 28.9`, a line each, for the same task and method."""
     told, apart = [], bool(departures(run))
     for row in PUBLISHED["results"]:
-        if (row["task"], row["method"]) != (run.config.task, run.models[model]) or row["table"] not in tables:
+        if (row["task"], row["method"]) != (run.config.task, run.models.get(model)) or row["table"] not in tables:
             continue
         if row["source"] == "rerun" and row["sparsity"] not in (None, 0.3):
             continue
@@ -195,7 +195,7 @@ def result_table(runs: list[Run], columns: list[tuple[str, str]], methods=COMPAR
     header = ["Method", "test set", "sample", *(MEASURES[measure] for _, measure in columns)]
     rows = []
     for run in runs:
-        models = [model for method in methods if (model := run.pick(method))]
+        models = [model for method in methods if (model := run.pick(method))] + list(run.paths.own_victims())
         for way in range(run.ways()):
             if len(runs) > 1 or run.ways() > 1:
                 rows.append(heading(run, way))

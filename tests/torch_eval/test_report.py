@@ -184,6 +184,15 @@ def test_a_damaged_line_of_an_attack_is_named(tmp_path):
         _ = results.Run(paths.config, ["demo"], tmp_path).scores[1, "finetune", "textfooler"].records
 
 
+def test_a_classifier_from_elsewhere_has_a_row(quick, tmp_path):
+    paths = small(tmp_path)
+    made_up.clean(paths, 1, "mine", 0.7)
+    for recipe in paths.config.attack.recipes:
+        made_up.attack(paths, 1, "mine", recipe, (1, 6, 3))
+    _, _, markdown = written(tmp_path, "attack.victims=[mine=elsewhere]")
+    assert {"70.0", "60.0"} <= set(re.findall(r"\d+\.\d", " ".join(row(markdown, "mine"))))
+
+
 def test_a_fitted_temperature_is_each_models_own(tmp_path):
     paths = small(tmp_path, "attack.calibrate=true")
     for model, temperature in (("finetune", 1.5), ("robust-0.30", 2.5)):
