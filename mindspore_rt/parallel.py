@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 import mindspore as ms
-from mindspore import nn
+from mindspore import nn, ops
 
 
 def rank() -> int:
@@ -35,6 +35,12 @@ def start() -> None:
 def average(parameters) -> nn.Cell:
     """A cell that averages gradients over all ranks: the identity if there is one."""
     return nn.DistributedGradReducer(list(parameters)) if ranks() > 1 else Same()
+
+
+def wait() -> None:
+    """Until all ranks are here: before one reads what rank 0 writes. A sum over all of them cannot end sooner."""
+    if ranks() > 1:
+        ops.AllReduce()(ms.Tensor([0.0], ms.float32)).asnumpy()
 
 
 class Same(nn.Cell):

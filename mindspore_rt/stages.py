@@ -216,6 +216,7 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
             weights = {**pretrained.weights, **{n: classifier[n] for n in ("classifier.weight", "classifier.bias")}}
             training = _train(config, run, part, round_stage, job.model, pretrained, weights, ticket)
             _end_round(config, training, ticket, number, job, drawn)
+            parallel.wait()
         ticket = Ticket.load(part.directory / "ticket.safetensors", pretrained.config.prunable())
         classifier = _classifier_of(part.directory / "classifier.safetensors", classifier)
         report[f"round {number}"] = ticket.sparsity

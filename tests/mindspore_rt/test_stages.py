@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import plan, schema
 from configs.errors import UserError
-from configs.run_dir import RunDir, Stage, write_json
+from configs.run_dir import RunDir, Stage, file_hash, write_json
 from mindspore_rt import huggingface, prunable, stages
 from mindspore_rt.ticket import Ticket
 
@@ -204,8 +204,9 @@ def test_official_splits(monkeypatch, task, dev, train):
 def searched(run, monkeypatch, epochs, name="search"):
     """Run the search stage on made-up scores of its epochs, in place of a training; the settings that it used."""
     source = huggingface.load(huggingface.resolve(run.config.model))
-    huggingface.save_classifier(
-        run.model(1, "finetune"), source, huggingface.with_classifier(source, 2, 1), ["a", "b"], 16)
+    tuned = run.model(1, "finetune")
+    huggingface.save_classifier(tuned, source, huggingface.with_classifier(source, 2, 1), ["a", "b"], 16)
+    write_json(tuned.parent / "manifest.json", {"results": {"model_sha256": file_hash(tuned)}})
     used = {}
 
     class Search:

@@ -4,6 +4,8 @@
 """
 
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -70,7 +72,18 @@ def train(target, kind):
     save_file({n: p.asnumpy() for n, p in objective.state().items()}, f"{target}-{kind}-{rank}.safetensors")
 
 
+def read_what_rank_0_wrote(target):
+    """It takes its time; `wait` has the others wait for it. A rank that finds nothing fails the run."""
+    written = Path(f"{target}-late")
+    if parallel.rank() == 0:
+        time.sleep(1)
+        written.write_text("here")
+    parallel.wait()
+    assert written.is_file()
+
+
 if __name__ == "__main__":
     use_device("CPU")
     for kind in ("finetune", "search"):
         train(sys.argv[1], kind)
+    read_what_rank_0_wrote(sys.argv[1])
