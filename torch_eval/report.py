@@ -41,7 +41,7 @@ def introduction(runs: list[Run]) -> list:
                 Cell(f"{train['count']:,}" if "count" in train else "not prepared yet"),
                 Cell(", ".join(shares)),
                 Cell(", ".join(map(str, config.seeds))),
-                Cell(f"{config.attack.resources}, {config.attack.examples} sentences"),
+                Cell(f"{config.attack.resources}, {run.examples} sentences"),
                 Cell(f"{done} of {len(run.steps)} results"),
             ]
         )

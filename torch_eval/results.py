@@ -203,11 +203,16 @@ class Run:
             for name, now in (("model", self.trained(seed, model)), ("test", split.get("sha256")))
             if now and inputs.get(name, now) != now
         ]
-        indices, asked = manifest["settings"].get("indices"), self.config.attack.examples
-        now = min(split.get("count", asked), asked)
-        if indices is not None and len(indices) != now:
-            found.append(f"examples: {len(indices)}, now {now}")
+        indices = manifest["settings"].get("indices")
+        if indices is not None and len(indices) != self.examples:
+            found.append(f"examples: {len(indices)}, now {self.examples}")
         return found
+
+    @property
+    def examples(self) -> int:
+        """Sentences that an attack has: the asked number, if the test set has so many."""
+        asked = self.config.attack.examples
+        return min(self.data.get("splits", {}).get("test", {}).get("count", asked), asked)
 
     def trained(self, seed: int, model: str) -> str | None:
         """Hash of a model as its training left it, if that is finished."""

@@ -147,7 +147,7 @@ def progress(run: Run, model: str, recipe: str) -> str:
     """How far an unfinished attack got."""
     files = [run.paths.attack(seed, model) / recipe / "results.jsonl" for seed in run.config.seeds]
     done = sum(len(records.read(file)) for file in files if file.is_file())
-    return f"{done} of {run.config.attack.examples * len(run.config.seeds)} done" if done else ""
+    return f"{done} of {run.examples * len(run.config.seeds)} done" if done else ""
 
 
 def with_small(result: Cell, line: str) -> Cell:
@@ -180,7 +180,7 @@ def heading(run: Run, way: int = 0) -> str:
     settings = [
         f"{options.resources} resources",
         f"{options.protocol} protocol",
-        f"{options.examples} attacked",
+        f"{run.examples} attacked",
         f"seed{'s' * (len(run.config.seeds) > 1)} {', '.join(map(str, run.config.seeds))}",
     ]
     apart = " · **made in another way**" if way else ""

@@ -428,6 +428,13 @@ def test_unfinished_run_shows_commands_and_no_zero(quick, tmp_path, capsys):
     assert found["models"][0]["attacks"]["textfooler"] is None
 
 
+def test_no_more_sentences_are_asked_for_than_the_test_set_has(quick, tmp_path):
+    paths = small(tmp_path, seeds=())
+    run_dir.write_lines(paths.attack(1, "finetune") / "textfooler" / "results.jsonl", made_up.attacked(1, 1, 0))
+    _, _, markdown = written(tmp_path, "attack.examples=5000")
+    assert row(markdown, "Fine-tune")[6] == "*missing* (2 of 100 done)" and "5000 sentences" not in markdown
+
+
 def test_attack_left_out_says_why(quick, tmp_path):
     paths = small(tmp_path)
     for model in OUTCOMES:
