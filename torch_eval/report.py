@@ -41,7 +41,7 @@ def introduction(runs: list[Run]) -> list:
                 Cell(f"{train['count']:,}" if "count" in train else "not prepared yet"),
                 Cell(", ".join(shares)),
                 Cell(", ".join(map(str, config.seeds))),
-                Cell(f"{config.attack.resources}, {run.examples} sentences"),
+                Cell(", ".join(tables.made_with(run.attacks()))),
                 Cell(f"{done} of {len(run.steps)} results"),
             ]
         )
@@ -59,7 +59,11 @@ def introduction(runs: list[Run]) -> list:
 
 def results(runs: list[Run]) -> list:
     blocks = [Heading("Results"), Bullets(list(prose.MEASURED)), Text(prose.MEANING)]
-    packaged = [f"{run.task} ({run.name})" for run in runs if run.config.attack.resources == "packaged"]
+    packaged = [
+        f"{run.task} ({run.name})"
+        for run in runs
+        if any(score.resources == "packaged" for way in range(run.ways()) for score in run.attacks(way))
+    ]
     if packaged:
         blocks.append(Text(prose.PACKAGED.format(", ".join(packaged)), note=True))
     blocks += [

@@ -51,10 +51,18 @@ MANIFEST = {
     "seconds": SECONDS,
 }
 CLEAN_MANIFEST = {**MANIFEST, "results": {"accuracy": SHARE, "n": POSITIVE}}
+CANDIDATES = {"masked words": {"max_candidates": COUNT}}  # where the parameters of BERT-Attack have its K
 ESTIMATE = dict.fromkeys(("value", "low", "high"), Maybe(NUMBER))
+ATTACK_SETTINGS = {
+    "indices": [COUNT],
+    "resources": Maybe({"from": Maybe(TEXT)}),
+    "protocol": Maybe(TEXT),
+    "recipe": Maybe(TEXT),
+}
+CHOICE_MANIFEST = {**MANIFEST, "settings": ATTACK_SETTINGS}
 ATTACK_MANIFEST = {
     **MANIFEST,
-    "settings": {"indices": [COUNT]},
+    "settings": ATTACK_SETTINGS,
     "results": {
         **dict.fromkeys(("examples", "attacked", "timeouts"), COUNT),
         **dict.fromkeys(("clean", "aua", "suc", "queries"), ESTIMATE),
@@ -90,6 +98,28 @@ class Score:
             settings["temperature"] = "fitted on dev"
         test = self.manifest["inputs"].get("test")
         return {**settings, "test sentences": test, "versions": self.manifest["versions"]}
+
+    @property
+    def resources(self) -> str:
+        """Of an attack: packaged, original, or what a recipe of TextAttack's other ones brings itself."""
+        return (self.manifest["settings"].get("resources") or {}).get("from") or "TextAttack's own"
+
+    @property
+    def protocol(self) -> str | None:
+        return self.manifest["settings"].get("protocol")
+
+    @property
+    def examples(self) -> int:
+        """Number of attacked sentences."""
+        return len(self.manifest["settings"]["indices"])
+
+    @property
+    def candidates(self) -> int | None:
+        """K of BERT-Attack; None for other attacks."""
+        settings = self.manifest["settings"]
+        if settings.get("recipe") != "bertattack" or shapes.misfit(settings.get("parameters"), CANDIDATES):
+            return None
+        return settings["parameters"]["masked words"]["max_candidates"]
 
     @functools.cached_property
     def records(self) -> list[dict]:
@@ -278,6 +308,23 @@ class Run:
             if told:
                 found[RECIPES[step.directory.name]] = told.get("reason") or "no reason given"
         return found
+
+    # --- how it was attacked ---------------------------------------------------------------------------------
+
+    def attacks(self, way: int = 0, *recipes: str) -> list[Score]:
+        """Results of attacks, of all recipes or some, that were made in a way. While the first way has none, what the
+        configuration would make stands in for them."""
+        recipes = recipes or tuple(self.recipes)
+        found = [score for key, score in self.scores.items() if key[2] in recipes and score.way == way]
+        settings = {**self._expected(None, "attack"), "indices": list(range(self.examples))}
+        asked = [Score(self.paths.root, {"settings": {**settings, "recipe": recipe}}) for recipe in recipes]
+        return found or ([] if way else asked)
+
+    def chosen_by(self, candidate: str) -> list[Score]:
+        """The attacks on dev that a candidate for the choice withstood or not."""
+        folders = [self.paths.seed(seed) / "choice" / candidate for seed in self.config.seeds]
+        found = [(folder, read(folder / "manifest.json", CHOICE_MANIFEST)) for folder in folders]
+        return [Score(folder, manifest) for folder, manifest in found if manifest]
 
     # --- figures over seeds ----------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from configs.methods import METHODS
 from torch_eval import metrics, records
 from torch_eval.page import Bullets, Cell, Heading, Table, Text
-from torch_eval.results import CHOICE, CLEAN, MANIFEST, MEASURES, RECIPES, Run, Value, read, sparsity_of
+from torch_eval.results import CHOICE, CLEAN, MANIFEST, MEASURES, RECIPES, Run, Score, Value, read, sparsity_of
 
 PUBLISHED = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
 TABLE2 = ("qnli", "mnli", "qqp")
@@ -26,19 +26,19 @@ DIFFERENT = "†"  # marks published figures of another setting than the run's
 # --- published figures ---------------------------------------------------------------------------------------
 
 
-def departures(run: Run) -> list[str]:
+def departures(run: Run, way: int = 0) -> list[str]:
     """Where a run's setting is not that of the published figures; empty if they may be compared."""
-    config, setting = run.config, PUBLISHED["setting"]
+    config, setting, attacks = run.config, PUBLISHED["setting"], run.attacks(way)
     examples = setting["examples"].get(config.task)
     found = [] if config.model == setting["model"] else [f"model {config.model} instead of {setting['model']}"]
     if config.layers:
         found.append(f"only the first {config.layers} layers")
-    if config.attack.resources != setting["resources"]:
-        found.append(f"{config.attack.resources} instead of original attack resources")
-    if config.attack.protocol != "paper":
+    if any(score.resources == "packaged" for score in attacks):
+        found.append("packaged instead of original attack resources")
+    if any(score.protocol == "official" for score in attacks):
         found.append("the protocol of the official code, which pads to 512 and attacks the first sentences")
-    if examples and config.attack.examples != examples:
-        found.append(f"{config.attack.examples} instead of {examples} attacked sentences")
+    counts = dict.fromkeys(score.examples for score in attacks if examples and score.examples != examples)
+    found += [f"{count} instead of {examples} attacked sentences" for count in counts]
     if config.data.train_size or config.data.test_size:
         found.append("a part of the data")
     for key, published in PUBLISHED["table6"].get(config.task, {}).items():
@@ -49,9 +49,9 @@ def departures(run: Run) -> list[str]:
     return found
 
 
-def published(run: Run, model: str, recipe: str | None, measure: str, tables=(1, 2)) -> str:
+def published(run: Run, model: str, recipe: str | None, measure: str, tables=(1, 2), way: int = 0) -> str:
     """`paper 26.7` and `re-run 28.9`, a line each, for the same task and method."""
-    told, apart = [], bool(departures(run))
+    told, apart = [], bool(departures(run, way))
     for row in PUBLISHED["results"]:
         if (row["task"], row["method"]) != (run.config.task, run.models.get(model)) or row["table"] not in tables:
             continue
@@ -119,7 +119,7 @@ def clean_cell(run: Run, model: str, tables: tuple[int, ...], way: int = 0) -> C
     value = run.clean(model, way)
     if way and not value:
         return Cell(NONE)
-    result = cell(value, published(run, model, None, "clean", tables))
+    result = cell(value, published(run, model, None, "clean", tables, way))
     return with_small(result, "stale" if is_stale(run, model, CLEAN, way) else "")
 
 
@@ -130,7 +130,7 @@ def measured(run: Run, model: str, recipe: str, measure: str, way: int, tables=(
     value = run.value(model, recipe, measure, way)
     if way and not value:
         return Cell(NONE)
-    result = cell(value, published(run, model, recipe, measure, tables))
+    result = cell(value, published(run, model, recipe, measure, tables, way))
     if result.missing:
         begun = measure == "aua" and not any((seed, model, recipe) in run.scores for seed in run.config.seeds)
         return with_small(result, progress(run, model, recipe) if begun else "")
@@ -176,15 +176,26 @@ def _number(c: Cell) -> float | None:
 
 def heading(run: Run, way: int = 0) -> str:
     """The line above a run's rows: data set, experiment, and what decides whether figures may be compared."""
-    options = run.config.attack
-    settings = [
-        f"{options.resources} resources",
-        f"{options.protocol} protocol",
-        f"{run.examples} attacked",
-        f"seed{'s' * (len(run.config.seeds) > 1)} {', '.join(map(str, run.config.seeds))}",
-    ]
-    apart = " · **made in another way**" if way else ""
-    return f"**{run.task}** ({run.name}) · {', '.join(settings)}{apart}"
+    return band(run, run.attacks(way)) + (" · **made in another way**" if way else "")
+
+
+def band(run: Run, attacks: list[Score]) -> str:
+    seeds = f"seed{'s' * (len(run.config.seeds) > 1)} {', '.join(map(str, run.config.seeds))}"
+    return f"**{run.task}** ({run.name}) · {', '.join([*made_with(attacks), seeds])}"
+
+
+def made_with(attacks: list[Score]) -> list[str]:
+    """As the results have it, not the configuration, which may be another one by now."""
+    told = []
+    for words, values in (
+        ("{} resources", [score.resources for score in attacks]),
+        ("{} protocol", [score.protocol for score in attacks]),
+        ("{} attacked", [score.examples for score in attacks]),
+        ("K={}", [score.candidates for score in attacks]),
+    ):
+        distinct = dict.fromkeys(str(value) for value in values if value is not None)
+        told += [words.format(" and ".join(distinct))] if distinct else []
+    return told
 
 
 def result_table(runs: list[Run], columns: list[tuple[str, str]], methods=COMPARED, tables=(1, 2)) -> Table:
@@ -197,8 +208,7 @@ def result_table(runs: list[Run], columns: list[tuple[str, str]], methods=COMPAR
     for run in runs:
         models = [model for method in methods if (model := run.pick(method))] + list(run.paths.own_victims())
         for way in range(run.ways()):
-            if len(runs) > 1 or run.ways() > 1:
-                rows.append(heading(run, way))
+            rows.append(heading(run, way))
             # The first way's rows also say what is missing; the others have those models alone that were so made.
             so_made = [m for m in models if any(run.made(m, recipe, way) for recipe in (CLEAN, *run.recipes))]
             rows += rows_of(run, so_made if way else models, columns, way, tables)
@@ -238,8 +248,7 @@ def ablation_table(runs: list[Run], number: int) -> Table | None:
         cleans = [clean_cell(run, model, (number,)) for model in models]
         auas = [measured(run, model, "textfooler", "aua", 0, (number,)) for model in models]
         mark_best(cleans), mark_best(auas)
-        rows += [heading(run)] if len(asked) > 1 else []
-        rows += [[Cell(run.title(model)), *found] for model, *found in zip(models, cleans, auas)]
+        rows += [heading(run), *([Cell(run.title(model)), *f] for model, *f in zip(models, cleans, auas))]
     return Table(["Method", "Clean% (test set)", "Aua% (TextFooler)"], rows)
 
 
@@ -250,9 +259,8 @@ def sparsity_table(run: Run) -> Table | None:
         return None
     columns = [(recipe, "aua") for recipe in run.recipes]
     groups = [("Clean%", 2), *((RECIPES[recipe], 1) for recipe in run.recipes)]
-    return Table(
-        ["Method", "test set", "sample", *("Aua%" for _ in columns)], rows_of(run, several, columns, 0, ()), groups
-    )
+    rows = [heading(run), *rows_of(run, several, columns, 0, ())]
+    return Table(["Method", "test set", "sample", *("Aua%" for _ in columns)], rows, groups)
 
 
 # --- the choice on dev, and paired tests ---------------------------------------------------------------------
@@ -270,10 +278,11 @@ def choice(run: Run) -> list:
             )
         ]
     blocks = [Text(f"{run.task}: **{run.title(run.chosen.model)}** was chosen. Rule: {left['rule']}.")]
-    rows = []
+    rows, attacks = [], []
     for candidate in run.paths.candidates():
         found = [row for row in left["candidates"] if row["model"] == candidate.model]
         if found:
+            attacks += run.chosen_by(candidate.model)
             back = f", {candidate.epochs_back} epochs before the last" if candidate.epochs_back else ""
             rows.append(
                 [
@@ -282,7 +291,7 @@ def choice(run: Run) -> list:
                 ]
             )
     header = ["Candidate (the chosen one is bold)", "Aua% on dev", "Clean% on dev"]
-    return [*blocks, Table(header, rows)] if rows else blocks
+    return [*blocks, Table(header, [band(run, attacks), *rows])] if rows else blocks
 
 
 def _over_rows(values: list[float]) -> Cell:
@@ -295,7 +304,14 @@ def paired_table(run: Run) -> Table | None:
     attacked in the same way."""
     ours = run.pick("robust") or run.pick(run.config.methods[0])
     rivals = [run.pick(method) for method in run.config.methods]
-    rows = [row for rival in rivals if ours and rival and rival != ours for row in paired_rows(run, ours, rival)]
+    rivals = [rival for rival in rivals if ours and rival and rival != ours]
+    rows = [row for rival in rivals for row in paired_rows(run, ours, rival)]
+    attacks = [
+        run.scores[seed, model, recipe]
+        for seed in run.config.seeds for recipe in run.recipes for rival in rivals for model in (ours, rival)
+        if comparable(run, seed, recipe, ours, rival)
+    ]
+    rows = [band(run, attacks), *rows] if rows else []
     return Table(["Attack", "Pairs", "Only the first right", "Only the second right", "p"], rows) if rows else None
 
 

@@ -120,6 +120,7 @@ def attack(paths, seed, model, recipe, counts, **settings):
         "temperature": 1.0,
         "protocol": "paper",
         "resources": {"from": "packaged", "synonyms": {"words": 41203}},
+        "parameters": {"masked words": {"max_candidates": 48}} if recipe == "bertattack" else {},
     }
     finish(folder, summary(counts), {**about, **settings}, {"test": "test" * 8})
 

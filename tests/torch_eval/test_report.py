@@ -221,7 +221,7 @@ def test_timeouts_are_told(quick, tmp_path):
 
 def run_of(tmp_path, *overrides, config="sst2"):
     paths = run_dir.RunDir(schema.load(config, overrides), tmp_path)
-    made_up.prepare(paths)
+    made_up.prepare(paths, test=1000)
     return results.Run(paths.config, [config], tmp_path)
 
 
@@ -323,33 +323,33 @@ def test_paired_test_by_hand(whole):
     _, first, _ = whole
     run = results.Run(first.config, ["x"], first.root.parent)
     table = tables.paired_table(run)
-    assert len([r for r in table.rows if isinstance(r, str)]) == len(METHODS) - 1  # against each other
+    assert len([r for r in table.rows if isinstance(r, str)]) == 1 + len(METHODS) - 1  # against each other
     ours, theirs = run.scores[1, "robust-0.30", "textfooler"].records, run.scores[1, "finetune", "textfooler"].records
     only = sum(a["outcome"] == "failure" and b["outcome"] != "failure" for a, b in zip(ours, theirs))
     seed_two = [run.scores[2, model, "textfooler"].records for model in ("robust-0.30", "finetune")]
     only += sum(a["outcome"] == "failure" and b["outcome"] != "failure" for a, b in zip(*seed_two))
-    assert [cell.text for cell in table.rows[1]][:3] == ["TextFooler", "200", str(only)]
-    assert table.rows[1][4].small.count("seed") == 2
+    assert [cell.text for cell in table.rows[2]][:3] == ["TextFooler", "200", str(only)]
+    assert table.rows[2][4].small.count("seed") == 2
 
 
 def test_without_a_robust_ticket_the_first_method_is_compared(whole):
     _, first, _ = whole
     config = dataclasses.replace(first.config, methods=["freelb", "lth"])
     table = tables.paired_table(results.Run(config, ["x"], first.root.parent))
-    assert [row for row in table.rows if isinstance(row, str)] == ["**FreeLB** against **LTH 30%**"]
+    assert [row for row in table.rows[1:] if isinstance(row, str)] == ["**FreeLB** against **LTH 30%**"]
 
 
 def test_control_rows_of_table_4(whole):
     _, first, _ = whole
     table = tables.ablation_table([results.Run(first.config, ["x"], first.root.parent)], 4)
-    assert [r[0].text for r in table.rows] == [
+    assert [r[0].text for r in table.rows[1:]] == [
         "Robust ticket 30%",
         "w/o Initialization 30%",
         "w/o Structure 30%",
         "w/o Structure + Longer 30%",
     ]
     # Aua of the made-up seeds is 44 + seed for the ticket: mean 45.5.
-    assert table.rows[0][2].text == "45.5" and table.rows[0][2].published == "paper 26.7†"
+    assert table.rows[1][2].text == "45.5" and table.rows[1][2].published == "paper 26.7†"
 
 
 def test_json_and_csv_hold_all_runs(whole):
@@ -426,6 +426,22 @@ def test_unfinished_run_shows_commands_and_no_zero(quick, tmp_path, capsys):
     assert "mindspore_rt prepare" not in markdown
     found = json.loads((folder / "results.json").read_text())["experiments"][0]
     assert found["models"][0]["attacks"]["textfooler"] is None
+
+
+def test_every_table_says_how_its_attacks_were_made(quick, tmp_path):
+    """As the results have it: the configuration of the report may be another one."""
+    paths = small(tmp_path, "sparsities=[0.3,0.5]", "methods=[finetune,robust,robust_no_adversary]")
+    folder = paths.seed(1) / "choice" / "robust-0.30"
+    choice = {"indices": list(range(7)), "resources": {"from": "packaged"}, "protocol": "paper", "recipe": "textfooler"}
+    made_up.finish(folder, {"aua": 0.5}, choice)
+    made_up.attack(paths, 1, "robust_no_adversary-0.30", "textfooler", (5, 4, 1))
+    settings = ("sparsities=[0.3,0.5]", "methods=[finetune,robust,robust_no_adversary]")
+    _, _, markdown = written(tmp_path, *settings, "attack.resources=original", "attack.candidates=8")
+    made = "(demo) · packaged resources, paper protocol, 10 attacked, K=48, seed 1 | "
+    # The main table, every sparsity, Table 3, each again for its intervals, and the paired tests.
+    assert markdown.count(made) == 7
+    assert markdown.count("packaged resources, paper protocol, 7 attacked, seed 1") == 1  # the choice
+    assert "original resources" not in markdown and "Not comparable with the paper" in markdown
 
 
 def test_no_more_sentences_are_asked_for_than_the_test_set_has(quick, tmp_path):
