@@ -51,7 +51,6 @@ MANIFEST = {
     "seconds": SECONDS,
 }
 CLEAN_MANIFEST = {**MANIFEST, "results": {"accuracy": SHARE, "n": POSITIVE}}
-CANDIDATES = {"masked words": {"max_candidates": COUNT}}  # where the parameters of BERT-Attack have its K
 ESTIMATE = dict.fromkeys(("value", "low", "high"), Maybe(NUMBER))
 ATTACK_SETTINGS = {
     "indices": [COUNT],
@@ -93,8 +92,8 @@ class Score:
     def signature(self) -> dict:
         """How the result was made, model and seed apart. A temperature fitted on dev is each model's own."""
         settings = {k: v for k, v in self.manifest["settings"].items() if k not in ("seed", "shard")}
-        fitted = read(self.directory.parent / "calibration" / "manifest.json", MANIFEST)
-        if fitted and settings.get("temperature") == fitted["results"].get("temperature"):
+        fitted = fitted_temperature(self.directory.parent)
+        if fitted and settings.get("temperature") == fitted:
             settings["temperature"] = "fitted on dev"
         test = self.manifest["inputs"].get("test")
         return {**settings, "test sentences": test, "versions": self.manifest["versions"]}
@@ -117,7 +116,8 @@ class Score:
     def candidates(self) -> int | None:
         """K of BERT-Attack; None for other attacks."""
         settings = self.manifest["settings"]
-        if settings.get("recipe") != "bertattack" or shapes.misfit(settings.get("parameters"), CANDIDATES):
+        shape = bertattack_with(COUNT)
+        if settings.get("recipe") != "bertattack" or shapes.misfit(settings.get("parameters"), shape):
             return None
         return settings["parameters"]["masked words"]["max_candidates"]
 
@@ -222,7 +222,10 @@ class Run:
 
     def _stale(self, seed: int, model: str, manifest: dict) -> tuple[str, ...]:
         """What a result was made with and is otherwise now."""
-        changed = unlike(manifest["settings"], self._expected(seed, "attack"))
+        expected = self._expected(seed, "attack")
+        if self.config.attack.calibrate:
+            expected["temperature"] = fitted_temperature(self.paths.attack(seed, model)) or "fitted on dev"
+        changed = unlike(manifest["settings"], expected)
         return (*self._changed_inputs(seed, model, manifest), *changed)
 
     def _changed_inputs(self, seed: int, model: str, manifest: dict) -> list[str]:
@@ -257,10 +260,8 @@ class Run:
         if stage == "attack":
             options = self.config.attack
             length = 512 if options.protocol == "official" else self.config.data.max_length  # pieces, as attacked there
-            expected = {**now["attack"], "seed": seed, "max_length": length, "resources": {"from": options.resources}}
-            if options.calibrate:
-                del expected["temperature"]
-            return expected
+            own = {"resources": {"from": options.resources}, "parameters": bertattack_with(options.candidates)}
+            return {**now["attack"], "seed": seed, "max_length": length, **own}
         return {**now, "seed": seed, "max_length": self.config.data.max_length, "amp": self.config.amp}
 
     @functools.cached_property
@@ -416,6 +417,17 @@ def sparsity_of(model: str) -> float | None:
     for part in model.partition("@")[0].split("-")[1:2]:
         return float(part)
     return None
+
+
+def bertattack_with(candidates) -> dict:
+    """Where the parameters of BERT-Attack hold its K; the official code's has other parts, and none."""
+    return {"masked words": {"max_candidates": candidates}}
+
+
+def fitted_temperature(directory: Path) -> float | None:
+    """Of the victim whose attacks are in a directory, if its temperature was fitted on dev."""
+    manifest = read(directory / "calibration" / "manifest.json", MANIFEST)
+    return manifest["results"].get("temperature") if manifest else None
 
 
 def unlike(settings: dict, expected: dict, prefix: str = "") -> list[str]:

@@ -203,6 +203,24 @@ def test_a_fitted_temperature_is_each_models_own(tmp_path):
     assert run.ways() == 1 and not run.stale()
 
 
+def test_another_k_or_calibration_is_stale(tmp_path):
+    paths = small(tmp_path)
+    made_up.attack(paths, 1, "finetune", "pwws", OUTCOMES["finetune"], parameters="TextAttack's PWWSRen2019")
+
+    def stale(*overrides):
+        config = schema.load("demo", [*SMALL, *overrides])
+        scores = results.Run(config, ["demo"], tmp_path).scores.items()
+        return {key[1:]: score.stale for key, score in scores if score.stale}
+
+    assert stale("attack.recipes=[bertattack,pwws]") == {}
+    told = ("parameters.masked words.max_candidates: 48, now 8",)
+    assert stale("attack.candidates=8") == {(model, "bertattack"): told for model in OUTCOMES}
+    made_up.finish(paths.attack(1, "finetune") / "calibration", {"temperature": 1.5})
+    found = stale("attack.recipes=[textfooler]", "attack.calibrate=true")
+    assert found["finetune", "textfooler"] == ("temperature: 1.0, now 1.5",)
+    assert found["robust-0.30", "textfooler"] == ("temperature: 1.0, now fitted on dev",)
+
+
 def test_timeouts_are_told(quick, tmp_path):
     paths = small(tmp_path)
     folder = paths.attack(1, "finetune") / "textfooler"
