@@ -38,6 +38,10 @@ PACKAGED = (
     "encoder, tagger and masked language model that work offline) in place of the originals; compare only rows of "
     "one table part with each other."
 )
+BOTH_TEXTS = (
+    "**{}**: under the official protocol {} may change both texts of a pair. The official code protects one of them "
+    "under TextFooler alone, and only where they are called premise and hypothesis, as in MNLI."
+)
 MIXED = (
     "**{}: some results were made in another way** and stand apart; they are never averaged or compared with the "
     "rest. {}"

@@ -19,7 +19,7 @@ from configs.methods import METHODS
 from torch_eval import prose, sections, tables
 from torch_eval.examples import examples
 from torch_eval.page import Bullets, Cell, Details, Heading, Table, Text, to_html, to_markdown
-from torch_eval.results import CLEAN, MEASURES, RECIPES, Run
+from torch_eval.results import CLEAN, MEASURES, RECIPES, Run, titles
 from torch_eval.tickets import tickets
 
 
@@ -84,6 +84,9 @@ def results(runs: list[Run]) -> list:
             if number == 2:
                 every = [(r, m) for r in RECIPES for m in MEASURES if any(r in run.recipes for run in group)]
                 blocks.append(Details("All measures of these data sets", [tables.result_table(group, every)]))
+    for run in runs:
+        both = [score for way in range(run.ways()) for score in run.attacks(way) if score.both_texts]
+        blocks += [Text(prose.BOTH_TEXTS.format(f"{run.task} ({run.name})", titles(both)))] if both else []
     blocks += tables.reference_notes(runs)
     for run in runs:
         table = tables.sparsity_table(run)

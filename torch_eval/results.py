@@ -57,6 +57,7 @@ ATTACK_SETTINGS = {
     "resources": Maybe({"from": Maybe(TEXT)}),
     "protocol": Maybe(TEXT),
     "recipe": Maybe(TEXT),
+    "attacked": Maybe([TEXT]),
 }
 CHOICE_MANIFEST = {**MANIFEST, "settings": ATTACK_SETTINGS}
 ATTACK_MANIFEST = {
@@ -97,6 +98,17 @@ class Score:
             settings["temperature"] = "fitted on dev"
         test = self.manifest["inputs"].get("test")
         return {**settings, "test sentences": test, "versions": self.manifest["versions"]}
+
+    @property
+    def title(self) -> str:
+        """Of an attack; what the official code calls BERT-Attack is another one."""
+        official = self.protocol == "official" and self.directory.name == "bertattack"
+        return RECIPES[self.directory.name] + (" (official code's)" if official else "")
+
+    @property
+    def both_texts(self) -> bool:
+        """True for an attack that may change both texts of a pair."""
+        return len(self.manifest["settings"].get("attacked") or []) > 1
 
     @property
     def resources(self) -> str:
@@ -307,7 +319,7 @@ class Run:
         for step in self.missing():
             told = read(step.directory / "missing.json", LEFT_OUT) if step.title.startswith("attack ") else None
             if told:
-                found[RECIPES[step.directory.name]] = told.get("reason") or "no reason given"
+                found[self.attack_title(step.directory.name)] = told.get("reason") or "no reason given"
         return found
 
     # --- how it was attacked ---------------------------------------------------------------------------------
@@ -318,8 +330,11 @@ class Run:
         recipes = recipes or tuple(self.recipes)
         found = [score for key, score in self.scores.items() if key[2] in recipes and score.way == way]
         settings = {**self._expected(None, "attack"), "indices": list(range(self.examples))}
-        asked = [Score(self.paths.root, {"settings": {**settings, "recipe": recipe}}) for recipe in recipes]
+        asked = [Score(self.paths.root / recipe, {"settings": {**settings, "recipe": recipe}}) for recipe in recipes]
         return found or ([] if way else asked)
+
+    def attack_title(self, recipe: str, way: int = 0) -> str:
+        return titles(self.attacks(way, recipe))
 
     def chosen_by(self, candidate: str) -> list[Score]:
         """The attacks on dev that a candidate for the choice withstood or not."""
@@ -339,7 +354,7 @@ class Run:
         for recipe in (CLEAN, *self.recipes):
             found = {s.way: s.signature for key, s in self.scores.items() if key[2] == recipe}
             if way in found:
-                name = RECIPES.get(recipe, "Clean")
+                name = "Clean" if recipe == CLEAN else self.attack_title(recipe, way)
                 told.append(f"{name}: {'; '.join(_differences(found[0], found[way])[:4])}")
         return ". ".join(told)
 
@@ -410,6 +425,10 @@ class Value:
         if self.deviation is None:
             return self.seeds[0][2:]
         return self.mean - self.deviation, self.mean + self.deviation
+
+
+def titles(attacks: list[Score]) -> str:
+    return " / ".join(dict.fromkeys(score.title for score in attacks))
 
 
 def sparsity_of(model: str) -> float | None:

@@ -13,7 +13,7 @@ from configs.methods import METHODS
 from configs.shapes import COUNT, SHARE, TEXT, Maybe
 from torch_eval import figures
 from torch_eval.page import Details, Heading, Picture, Text
-from torch_eval.results import MANIFEST, RECIPES, Run, lines, read, sparsity_of
+from torch_eval.results import MANIFEST, Run, lines, read, sparsity_of
 from torch_eval.tables import sample_clean
 
 # Methods of Figure 4.
@@ -81,11 +81,11 @@ def trade_off(run: Run, folder: Path) -> list:
                     points[method] = (band(clean), band(aua))
         if len(points) > 1:
             path = folder / file_name("trade-off", run.name, recipe)
-            figures.trade_off(points, names_of(points), path, f"{run.task}, {RECIPES[recipe]}")
+            figures.trade_off(points, names_of(points), path, f"{run.task}, {run.attack_title(recipe)}")
             blocks.append(
                 Picture(
                     path,
-                    f"{run.task}: clean accuracy against accuracy under {RECIPES[recipe]}, for all "
+                    f"{run.task}: clean accuracy against accuracy under {run.attack_title(recipe)}, for all "
                     f"methods; bars: {spans(run)}. Up and to the right is better.",
                 )
             )
@@ -99,7 +99,7 @@ def sparsities(run: Run, folder: Path) -> list:
         return []
     panels, level = {}, {}
     columns = {"Clean (test set)": run.clean}
-    columns |= {f"Aua, {RECIPES[r]}": lambda model, r=r: run.value(model, r, "aua") for r in run.recipes}
+    columns |= {f"Aua, {run.attack_title(r)}": lambda model, r=r: run.value(model, r, "aua") for r in run.recipes}
     for title, measure in columns.items():
         curves = {}
         for model, method in run.models.items():
@@ -129,7 +129,7 @@ def progress(run: Run, folder: Path) -> list:
         return []
     panels = {}
     columns = {"Clean (attacked sample)": lambda model: sample_clean(run, model)}
-    columns |= {f"Aua, {RECIPES[r]}": lambda model, r=r: run.value(model, r, "aua") for r in run.recipes}
+    columns |= {f"Aua, {run.attack_title(r)}": lambda model, r=r: run.value(model, r, "aua") for r in run.recipes}
     for title, measure in columns.items():
         curves = {}
         for method in PROGRESS:
@@ -186,15 +186,15 @@ def transfer(runs: list[Run], folder: Path) -> list:
                     grid,
                     [run.title(model) for model in models],
                     path,
-                    f"{run.task}, {RECIPES[recipe]}: fooled, in %",
+                    f"{run.task}, {run.attack_title(recipe)}: fooled, in %",
                     side="texts made on",
                     bottom="given to",
                 )
                 blocks.append(
                     Picture(
                         path,
-                        f"{run.task}: share of the adversarial texts of {RECIPES[recipe]} made on one model "
-                        "(row) that fool another (column), of those it classifies rightly unchanged.",
+                        f"{run.task}: share of the adversarial texts of {run.attack_title(recipe)} made on "
+                        "one model (row) that fool another (column), of those it classifies rightly unchanged.",
                     )
                 )
     return [Heading("Transfer of adversarial texts"), *blocks] if blocks else []

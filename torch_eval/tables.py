@@ -10,7 +10,7 @@ from pathlib import Path
 from configs.methods import METHODS
 from torch_eval import metrics, records
 from torch_eval.page import Bullets, Cell, Heading, Table, Text
-from torch_eval.results import CHOICE, CLEAN, MANIFEST, MEASURES, RECIPES, Run, Score, Value, read, sparsity_of
+from torch_eval.results import CHOICE, CLEAN, MANIFEST, MEASURES, Run, Score, Value, read, sparsity_of, titles
 
 PUBLISHED = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
 TABLE2 = ("qnli", "mnli", "qqp")
@@ -202,7 +202,9 @@ def result_table(runs: list[Run], columns: list[tuple[str, str]], methods=COMPAR
     """Tables 1 and 2: a row a method under a line for each data set; `columns` are (attack, measure)."""
     groups = [("Clean%", 2)]
     for recipe in dict.fromkeys(recipe for recipe, _ in columns):
-        groups.append((RECIPES[recipe], sum(r == recipe for r, _ in columns)))
+        asked = [run for run in runs if recipe in run.recipes]
+        attacks = [score for run in asked for way in range(run.ways()) for score in run.attacks(way, recipe)]
+        groups.append((titles(attacks), sum(r == recipe for r, _ in columns)))
     header = ["Method", "test set", "sample", *(MEASURES[measure] for _, measure in columns)]
     rows = []
     for run in runs:
@@ -258,7 +260,7 @@ def sparsity_table(run: Run) -> Table | None:
     if len(run.config.sparsities) < 2 or not several:
         return None
     columns = [(recipe, "aua") for recipe in run.recipes]
-    groups = [("Clean%", 2), *((RECIPES[recipe], 1) for recipe in run.recipes)]
+    groups = [("Clean%", 2), *((run.attack_title(recipe), 1) for recipe in run.recipes)]
     rows = [heading(run), *rows_of(run, several, columns, 0, ())]
     return Table(["Method", "test set", "sample", *("Aua%" for _ in columns)], rows, groups)
 
@@ -329,7 +331,8 @@ def paired_rows(run: Run, ours: str, rival: str) -> list:
             by_seed = [f"seed {seed}: {p_text(metrics.paired([pair])['p'])}" for seed, pair in pairs.items()]
             counts = [Cell(str(pooled[name])) for name in ("tested", "b", "c")]
             p = Cell(p_text(pooled["p"]), "\n".join(by_seed) if len(pairs) > 1 else "")
-            rows.append([Cell(RECIPES[recipe]), *counts, p])
+            name = titles([run.scores[seed, ours, recipe] for seed in pairs])
+            rows.append([Cell(name), *counts, p])
     return [f"**{run.title(ours)}** against **{run.title(rival)}**", *rows] if rows else []
 
 

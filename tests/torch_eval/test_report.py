@@ -334,7 +334,7 @@ def test_everything_is_drawn_and_nothing_is_missing(whole):
         "λ = 0.1",
     ):
         assert title in markdown, title
-    assert len({line for line in markdown.splitlines() if line.startswith("| **SST-2**")}) == 2
+    assert set(re.findall(r"\| \*\*SST-2\*\* \((\w+)\)", markdown)) == {"sst2", "other"}
 
 
 def test_paired_test_by_hand(whole):
@@ -460,6 +460,18 @@ def test_every_table_says_how_its_attacks_were_made(quick, tmp_path):
     assert markdown.count(made) == 7
     assert markdown.count("packaged resources, paper protocol, 7 attacked, seed 1") == 1  # the choice
     assert "original resources" not in markdown and "Not comparable with the paper" in markdown
+
+
+def test_the_official_protocol_is_named(quick, tmp_path):
+    paths = small(tmp_path)
+    for model in OUTCOMES:
+        official = {"protocol": "official", "resources": {"from": "original"}, "attacked": ["question", "sentence"]}
+        made_up.attack(paths, 1, model, "bertattack", OUTCOMES[model], parameters={}, **official)
+    _, _, markdown = written(tmp_path)
+    assert "original and packaged resources, official and paper protocol, 10 attacked" in markdown
+    assert "| BERT-Attack (official code's) Aua% |" in markdown and "TextFooler (official" not in markdown
+    assert "| BERT-Attack (official code's) | 10 |" in markdown  # a row of the paired tests
+    assert "under the official protocol BERT-Attack (official code's) may change both texts" in markdown
 
 
 def test_no_more_sentences_are_asked_for_than_the_test_set_has(quick, tmp_path):
