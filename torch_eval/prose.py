@@ -31,7 +31,8 @@ MEASURED = (
 MEANING = (
     "A robust model has high Clean, Aua and #Query and a low Suc. The best value of a column is bold. Several seeds: "
     "the mean, and after ± the standard deviation; the 95% intervals (Wilson's for shares, bootstrap for #Query) are "
-    "each seed's own. Percentages behind a method's name are the share of weights pruned."
+    "each seed's own. Where attacks ran out of their budget (timed out), Aua and Suc lie between two values, those "
+    "of all of these broken and of all survived. Percentages behind a method's name are the share of weights pruned."
 )
 PACKAGED = (
     "**Not comparable with the paper's figures:** {}. These attacks use **packaged** resources (synonyms, sentence "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import statistics
 from pathlib import Path
 
@@ -134,9 +135,22 @@ def measured(run: Run, model: str, recipe: str, measure: str, way: int, tables=(
     if result.missing:
         begun = measure == "aua" and not any((seed, model, recipe) in run.scores for seed in run.config.seeds)
         return with_small(result, progress(run, model, recipe) if begun else "")
-    timeouts = sum(score.summary.timeouts for _, score in run.made(model, recipe, way))
     result = with_small(result, "stale" if is_stale(run, model, recipe, way) else "")
-    return with_small(result, f"{timeouts} timed out" if timeouts and measure in ("aua", "suc") else "")
+    made = [score.summary for _, score in run.made(model, recipe, way)]
+    known = [summary for summary in made if getattr(summary, measure).value is not None]
+    return reaching(result, measure, value.mean, known)
+
+
+def reaching(result: Cell, measure: str, mean: float, made: list[metrics.Metrics]) -> Cell:
+    """Aua and Suc of attacks some of which timed out: from all of these broken to all survived, means over seeds."""
+    if measure == "queries" or not any(summary.timeouts for summary in made):
+        return result
+    timeouts = [summary.timeouts for summary in made]
+    of = [summary.examples if measure == "aua" else summary.attacked for summary in made]
+    open_share = 100 * statistics.mean(map(operator.truediv, timeouts, of))
+    low, high = (mean, mean + open_share) if measure == "aua" else (mean - open_share, mean)
+    result = dataclasses.replace(result, text=f"{low:.1f}–{high:.1f}")
+    return with_small(result, f"{sum(timeouts)} of {sum(of)} timed out")
 
 
 def is_stale(run: Run, model: str, recipe: str, way: int) -> bool:
@@ -155,20 +169,21 @@ def with_small(result: Cell, line: str) -> Cell:
 
 
 def mark_best(column: list[Cell], lowest: bool = False) -> None:
-    """Values that look the same in the table are equally good; a lone value is the best of nothing."""
-    found = [c for c in column if _number(c) is not None]
-    values = {_number(c) for c in found}
-    if len(values) > 1:
-        best = min(values) if lowest else max(values)
-        for c in found:
-            c.best = _number(c) == best
+    """Values that look the same in the table are equally good; a lone value is the best of nothing. One of two ends is
+    the best only if no other can be better."""
+    found = [(c, ends) for c in column if (ends := _ends(c))]
+    if len({ends for _, ends in found}) > 1:
+        for c, (low, high) in found:
+            others = [ends for other, ends in found if other is not c]
+            c.best = all(high <= least if lowest else low >= most for least, most in others)
 
 
-def _number(c: Cell) -> float | None:
+def _ends(c: Cell) -> tuple[float, float] | None:
     try:
-        return None if c.missing else float(c.text)
+        numbers = [] if c.missing else [float(number) for number in c.text.split("–")]
     except ValueError:
         return None
+    return (numbers[0], numbers[-1]) if numbers else None
 
 
 # --- Tables 1 to 4 -------------------------------------------------------------------------------------------

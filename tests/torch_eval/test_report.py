@@ -229,9 +229,22 @@ def test_timeouts_are_told(quick, tmp_path):
     manifest = run_dir.read_json(folder / "manifest.json")
     run_dir.write_json(folder / "manifest.json", {**manifest, "results": metrics.summarise(records).to_dict()})
     _, _, markdown = written(tmp_path)
-    # Values count timeouts as broken: 4 of 10 hold; the interval reaches to 6 of 10.
-    assert row(markdown, "Fine-tune")[6] == "40.0 (2 timed out)"
+    # 4 of 10 hold for certain and at most 6; of 9 attacked 3 to 5 break. The ticket has 60.0 and 33.3.
+    assert row(markdown, "Fine-tune")[6:8] == ["40.0–60.0 (2 of 10 timed out)", "33.3–55.6 (2 of 9 timed out)"]
+    assert row(markdown, "Robust ticket 30%")[6:8] == ["**60.0**", "**33.3**"]
     assert row(markdown, "Fine-tune", 1)[6] == f"{wilson(4, 10).split('–')[0]}–{wilson(6, 10).split('–')[1]}"
+
+
+def test_the_ends_of_several_seeds_are_means():
+    made = [metrics.counted(made_up.attacked(2, 6, 2)), metrics.counted([made_up.record(i, "timeout") for i in (0, 1)])]
+    # Aua from 60% and 0% to 60% and 100%.
+    assert tables.reaching(page.Cell("30.0"), "aua", 30.0, made).text == "30.0–80.0"
+
+
+def test_a_value_that_may_be_beaten_is_not_the_best():
+    column = [page.Cell("50.0"), page.Cell("40.0–60.0"), page.Cell("–")]
+    tables.mark_best(column)
+    assert not any(cell.best for cell in column)
 
 
 # --- published figures ---------------------------------------------------------------------------------------
