@@ -58,7 +58,10 @@ ATTACK_SETTINGS = {
     "protocol": Maybe(TEXT),
     "recipe": Maybe(TEXT),
     "attacked": Maybe([TEXT]),
+    "temperature": Maybe(NUMBER),
+    "dtype": Maybe(TEXT),
 }
+DTYPE = {"outcomes_that_float32_changes": COUNT, "of": COUNT}
 CHOICE_MANIFEST = {**MANIFEST, "settings": ATTACK_SETTINGS}
 ATTACK_MANIFEST = {
     **MANIFEST,
@@ -118,6 +121,21 @@ class Score:
     @property
     def protocol(self) -> str | None:
         return self.manifest["settings"].get("protocol")
+
+    @property
+    def temperature(self) -> float:
+        """By which the victim's logits were divided."""
+        return self.manifest["settings"].get("temperature") or 1.0
+
+    @property
+    def dtype(self) -> str:
+        return self.manifest["settings"].get("dtype") or "float32"
+
+    @functools.cached_property
+    def dtype_effect(self) -> tuple[int, int] | None:
+        """How many outcomes of so many another dtype than float32 changed."""
+        found = read(self.directory / "dtype.json", DTYPE) if self.dtype != "float32" else None
+        return (found["outcomes_that_float32_changes"], found["of"]) if found else None
 
     @property
     def examples(self) -> int:

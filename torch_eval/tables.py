@@ -210,6 +210,21 @@ def made_with(attacks: list[Score]) -> list[str]:
     ):
         distinct = dict.fromkeys(str(value) for value in values if value is not None)
         told += [words.format(" and ".join(distinct))] if distinct else []
+    return told + victims_with(attacks)
+
+
+def victims_with(attacks: list[Score]) -> list[str]:
+    """Temperature and dtype of the attacked models, where they are not the usual ones."""
+    told, temperatures = [], sorted({score.temperature for score in attacks})
+    if set(temperatures) - {1.0}:
+        ends = dict.fromkeys((temperatures[0], temperatures[-1]))
+        told.append(f"temperature {' to '.join(f'{end:g}' for end in ends)}")
+    dtypes = dict.fromkeys(score.dtype for score in attacks if score.dtype != "float32")
+    changed = [score.dtype_effect for score in attacks if score.dtype_effect]
+    if dtypes:
+        told.append(f"victims in {' and '.join(dtypes)}")
+    if changed:
+        told.append(f"float32 changes {sum(n for n, _ in changed)} of {sum(of for _, of in changed)} outcomes")
     return told
 
 

@@ -487,6 +487,19 @@ def test_the_official_protocol_is_named(quick, tmp_path):
     assert "under the official protocol BERT-Attack (official code's) may change both texts" in markdown
 
 
+def test_half_precision_and_temperatures_are_told(tmp_path):
+    paths = small(tmp_path)
+    for model, temperature in (("finetune", 1.5), ("robust-0.30", 2.5)):
+        folder = paths.attack(1, model)
+        made_up.finish(folder / "calibration", {"temperature": temperature})
+        for recipe in paths.config.attack.recipes:
+            made_up.attack(paths, 1, model, recipe, OUTCOMES[model], temperature=temperature, dtype="float16")
+            effect = {"dtype": "float16", "outcomes_that_float32_changes": 1, "of": 10}
+            run_dir.write_json(folder / recipe / "dtype.json", effect)
+    band = tables.heading(results.Run(paths.config, ["demo"], tmp_path))
+    assert "temperature 1.5 to 2.5, victims in float16, float32 changes 6 of 60 outcomes" in band
+
+
 def test_no_more_sentences_are_asked_for_than_the_test_set_has(quick, tmp_path):
     paths = small(tmp_path, seeds=())
     run_dir.write_lines(paths.attack(1, "finetune") / "textfooler" / "results.jsonl", made_up.attacked(1, 1, 0))
