@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch_eval.page import Example, Heading, Text, compare
-from torch_eval.results import RECIPES, Run
+from torch_eval.results import Run
 
 SAYS = {
     "success": "Fooled as well, perhaps by other words",
@@ -27,7 +27,7 @@ def examples(runs: list[Run]) -> list:
             seen = seen or bool(by_model)
             picked = pick(by_model)
             if picked:
-                blocks.append(Heading(f"{run.task}, {RECIPES[recipe]}", 3))
+                blocks.append(Heading(f"{run.task}, {run.attack_title(recipe)}", 3))
                 blocks += [_example(run, by_model, index, model) for index, model in picked]
     if blocks:
         return [Heading("Adversarial sentences"), Text("Words that the attack changed are marked."), *blocks]
