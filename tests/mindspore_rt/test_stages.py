@@ -260,10 +260,13 @@ def test_the_search_without_an_adversary_is_one_clean_pass(run, monkeypatch):
 
 @pytest.mark.parametrize("structured", [False, True])
 def test_a_search_stops_once_its_ticket_has_settled(run, monkeypatch, structured):
-    """The third epoch's scores are the second's, moved together: the ticket of any form stays the same."""
+    """The third epoch's scores are the second's, moved together. Those of the pooler are others where tickets are
+    structured: it has no units, so that ticket stays as it was, and one of single weights would not."""
     run.config.structured, run.config.search.stop_distance = structured, 0.01
     two = made_up_scores(run, 2)
     three = {n: v + np.float32(1) for n, v in two.items()}
+    if structured:
+        three["bert.pooler.dense.weight"] = -three["bert.pooler.dense.weight"]
     used = searched(run, monkeypatch, [made_up_scores(run, 1), two, three, made_up_scores(run, 4)])
     assert used["figures"]["ticket_distance"] == 0
     assert Stage(run.stage(1, "search"), "search", {}, {}).results()["epochs"] == 3
