@@ -111,12 +111,16 @@ def test_a_sparsity_asked_for_later_trains_only_the_rounds_that_it_needs(run):
     assert all(path.read_bytes() == before[path] for path in masks)
 
 
-def test_a_sparsity_asked_for_later_under_other_settings_is_refused(run):
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_sparsity_asked_for_later_under_other_settings_is_refused(run, finished):
+    """Also where the pruning was interrupted: its rounds are there, its own manifest is not."""
     stages.prune(run.config, run, job(run, "prune")[0])
-    run.config.sparsities, run.config.lth.learning_rate = [0.15], 1.0
-    with pytest.raises(UserError, match="lth was made with other settings .*learning_rate"):
+    if not finished:
+        (run.stage(1, "lth") / "manifest.json").unlink()
+    run.config.sparsities, run.config.lth.learning_rate = [0.05], 1.0
+    with pytest.raises(UserError, match="lth.* was made with other settings .*learning_rate"):
         stages.prune(run.config, run, job(run, "prune")[0])
-    assert (run.stage(1, "lth") / "round-2" / "manifest.json").is_file()
+    assert (run.stage(1, "lth") / "round-1" / "manifest.json").is_file()
 
 
 @pytest.mark.parametrize(
