@@ -126,8 +126,6 @@ def torch_half(source: Path, target: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word why"])[-1]
-        if not last.startswith("error: "):  # the end of a traceback: the pickle is none that PyTorch writes
-            raise UserError(f"{source}: cannot be read as a PyTorch weight file ({last})")
         raise UserError(f"{source}: {last.removeprefix('error: ').removeprefix(f'{source.resolve()}: ')}")
 
 
