@@ -232,7 +232,7 @@ def _misshapen(found: Contents, expected: dict, prunable: dict) -> list[str]:
     for name, array in found.weights.items():
         if array.shape != expected.get(name, array.shape):
             wrong.append(f"{name} is {list(array.shape)}, not {list(expected[name])}")
-    for name in prunable.keys() & found.scores.keys():
+    for name in (name for name in prunable if name in found.scores):  # in order: the message repeats
         try:
             spread(found.scores[name], prunable[name])
         except ValueError as error:
