@@ -356,6 +356,43 @@ def _sweep(root: Path) -> None:
 OWNER = "ROBUST_TICKET_RUN"  # process that holds the lock, for the processes that it starts
 
 
+class Changed(UserError):
+    """A stage was made, or begun, with something else than now."""
+
+    def __init__(self, directory: Path, what: str, remedy: str):
+        super().__init__(
+            f"{directory} was {what}: {remedy}choose another name=..., or delete that folder to redo the stage, or have "
+            f"all that is affected redone with on_change=redo"
+        )
+        self.directory, self.what = directory, what
+
+    def clear(self) -> None:
+        """Delete the stage, but for stages inside it (rounds of pruning, shards of an attack): they answer for
+        themselves. What tells that it is another goes last: killed before, this is done again."""
+        tell = ("begun.json", "manifest.json")
+        for path in sorted(self.directory.iterdir(), key=lambda path: path.name in tell):
+            if not path.is_dir() or path.is_symlink():
+                path.unlink()
+            elif not any((path / name).is_file() for name in tell):
+                shutil.rmtree(path)
+
+
+def redo_changed(config: schema.Experiment, work, leads: bool = True, wait=lambda: None):
+    """`work()`, which may find stages of its own made with something else than now: refused, or cleared and made again,
+    as `on_change` says. Of several processes the one that `leads` clears, while the others `wait()`."""
+    while True:
+        try:
+            return work()
+        except Changed as change:
+            if config.on_change == "refuse":
+                raise
+            wait()  # until every process has seen it
+            if leads:
+                print(f"{change.directory} was {change.what}: made again", flush=True)
+                change.clear()
+            wait()
+
+
 class Stage:
     """One stage of a run: skipped when its manifest says that the same thing was already done.
 
@@ -382,7 +419,7 @@ class Stage:
         }
 
     def is_done(self) -> bool:
-        """True if the stage is whole. Raises `UserError` if it was made with something else."""
+        """True if the stage is whole. Raises `Changed` if it was made with something else."""
         if not self.manifest.is_file():
             return False
         self._compare(read_json(self.manifest), self.fingerprint(), "made")
@@ -391,7 +428,7 @@ class Stage:
     def begin(self, progress: Path | None = None) -> None:
         """Call before reading the inputs, and before going on from `progress`, a file that an interrupted run leaves.
 
-        Raises `UserError` if that is there and was begun with something else, or by other code: half of the results
+        Raises `Changed` if that is there and was begun with something else, or by other code: half of the results
         would be of the one, half of the other. A stage that is whole stays so when the code changes.
         """
         code = source_hashes("torch_eval" if "torch" in self.packages else "mindspore_rt")
@@ -407,18 +444,13 @@ class Stage:
         changed = sorted(file for file in {*before, *now} if before.get(file) != now.get(file))
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-            raise UserError(
-                f"{self.directory} was begun with other code ({', '.join(changed[:3])}{more} changed since): put that "
-                f"back to go on, choose another name=..., or delete that folder to redo the stage"
-            )
+            what = f"begun with other code ({', '.join(changed[:3])}{more} changed since)"
+            raise Changed(self.directory, what, "put that back to go on, ")
 
     def _compare(self, before: dict, now: dict, verb: str) -> None:
         changed = _differences(before, now)
         if changed:
-            raise UserError(
-                f"{self.directory} was {verb} with other settings ({'; '.join(changed[:3])}): "
-                f"choose another name=..., or delete that folder to redo the stage"
-            )
+            raise Changed(self.directory, f"{verb} with other settings ({'; '.join(changed[:3])})", "")
 
     def finish(self, results: dict) -> None:
         """Write the manifest: from here on the stage counts as whole.
@@ -427,8 +459,11 @@ class Stage:
         again meanwhile: then nobody knows which of the two the results are of.
         """
         now = self.fingerprint()
-        if self.begun.is_file():
-            self._compare(read_json(self.begun), now, "begun")
+        try:
+            if self.begun.is_file():
+                self._compare(read_json(self.begun), now, "begun")
+        except Changed as change:  # under a running stage: nothing to redo without being asked once more
+            raise UserError(str(change)) from None
         write_json(
             self.manifest,
             {

@@ -217,6 +217,10 @@ class Experiment:
     jit_level: str = option("O0", "how far MindSpore optimises its graphs", choices=["O0", "O1", "O2"])
     amp_level: str = option("O0", "O1: matmuls in amp_dtype; masks, norms, optimizer in float32", choices=["O0", "O1"])
     amp_dtype: str = option("float16", "of amp_level O1", choices=["float16", "bfloat16"])
+    on_change: str = option(
+        "refuse", "what was made with other settings, inputs or code: stop there, or delete it and redo all it affects",
+        choices=["refuse", "redo"],
+    )
     checkpoint_steps: int = option(200, "steps between two checkpoints for resuming", low=1)
     log_steps: int = option(20, "steps between two lines of metrics", low=1)
     snapshots: int = option(0, "models of finetune, freelb, lth, robust kept on the way and attacked (Figure 4)", low=0)

@@ -86,10 +86,10 @@ def main() -> int:
         if not jobs:
             raise UserError(f"--only {arguments.only}: the stage {arguments.stage} of {config.name} has no such job")
     with only_one(run) if leads() else contextlib.nullcontext() as lock:
-        left = [job for job in jobs if not job.done]
+        left = [job for job in jobs if not job.done or config.on_change == "redo"]
         trains = arguments.stage not in ("prepare", "draw")
         apart = trains and not arguments.only and (len(left) > 1 or (left and config.workers > 1))
-        status = run_here(config, run, [job for job in jobs if job.done] if apart else jobs)
+        status = run_here(config, run, [job for job in jobs if job not in left] if apart else jobs)
         status = run_apart(config, left, arguments, lock) if apart else status
         if not status:  # settings that were refused are not those of the run
             run.save_config()

@@ -14,7 +14,7 @@ from configs import estimate, schema
 from configs.errors import UserError
 from configs.methods import METHODS, SEARCHES
 from configs.plan import Job
-from configs.run_dir import RunDir, Stage, atomic_write, file_hash, write_json
+from configs.run_dir import RunDir, Stage, atomic_write, file_hash, redo_changed, write_json
 from mindspore_rt import data, gate, huggingface, noise, parallel, prunable
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.infobert import InfoBert
@@ -35,12 +35,13 @@ OBJECTIVES = {
 
 
 def do(config: schema.Experiment, run: RunDir, job: Job) -> None:
-    """Run one job, unless it is done."""
-    stage = {
+    """Run one job, unless it is done. Raises `Changed` if it is done otherwise and `on_change` is refuse."""
+    stages = {
         "prepare": prepare, "finetune": finetune, "search": search, "prune": prune, "draw": draw,
         "retrain": retrain, "control": control,
     }
-    stage[job.stage](config, run, job)
+    work = functools.partial(stages[job.stage], config, run, job)
+    redo_changed(config, work, leads=not parallel.rank(), wait=parallel.wait)
 
 
 def prepare(config: schema.Experiment, run: RunDir, job: Job) -> None:
@@ -196,8 +197,7 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
     settings = getattr(config, job.model)
     shape = {"structured": True} if config.structured else {}
     stage = _stage(config, run, job, [job.model], **shape)
-    asked = {path: sparsity for path, sparsity in zip(job.leaves, config.sparsities) if not path.is_file()}
-    if stage.is_done() and not asked:
+    if stage.is_done() and job.done:
         _skip(stage)
         return
     pretrained, ticket, report = _pretrained(config), None, {}
@@ -208,9 +208,9 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
         part = dataclasses.replace(job, model=f"{job.model}/round-{number}", directory=directory)
         before = {"before": stage.directory / f"round-{number - 1}" / "ticket.safetensors"} if ticket else {}
         round_stage = _stage(config, run, part, [job.model], before, **shape)
-        drawn = {path: sparsity for path, sparsity in asked.items()
+        drawn = {path: sparsity for path, sparsity in zip(job.leaves, config.sparsities)
                  if settings.share * (number - 1) < sparsity <= settings.share * number + 1e-9}
-        if drawn and round_stage.is_done():
+        if not all(path.is_file() for path in drawn) and round_stage.is_done():
             round_stage.manifest.unlink(missing_ok=True)
         if not _skip(round_stage):
             weights = {**pretrained.weights, **{n: classifier[n] for n in ("classifier.weight", "classifier.bias")}}

@@ -11,13 +11,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from configs import schema, shapes
 from configs.errors import UserError
-from configs.run_dir import RUNS, RunDir, Stage, file_hash, locked, read_json, read_lines, write_json, write_lines
+from configs.run_dir import (
+    RUNS, RunDir, Stage, file_hash, locked, read_json, read_lines, redo_changed, write_json, write_lines,
+)
 from torch_eval import calibration, metrics, recipes, records, sampling
 from torch_eval.sampling import Shard
 from torch_eval.workers import Target, Workers, attack_example, logits_of
@@ -45,11 +48,16 @@ def run(run_dir: RunDir) -> None:
     with locked(run_dir.root / f".attack{shard.suffix}.lock"), Workers(config.attack.workers) as workers:
         for seed in config.seeds:
             for name, model in run_dir.victims(seed).items():
-                scoring = Scoring(workers, run_dir, seed, name, model, task, shard)
-                if shard.number == 1:
-                    scoring.clean(examples)
-                for recipe in config.attack.recipes:
-                    scoring.recipe(recipe, examples)
+                redo_changed(config, partial(score, workers, run_dir, seed, name, model, task, shard, examples))
+
+
+def score(workers, run_dir: RunDir, seed: int, name: str, model: Path, task: dict, shard: Shard, examples: list[dict]):
+    """One victim: clean accuracy, which the first shard makes, and all attacks."""
+    scoring = Scoring(workers, run_dir, seed, name, model, task, shard)
+    if shard.number == 1:
+        scoring.clean(examples)
+    for recipe in run_dir.config.attack.recipes:
+        scoring.recipe(recipe, examples)
 
 
 def check_victims(run_dir: RunDir, task: dict) -> None:

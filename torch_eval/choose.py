@@ -9,13 +9,14 @@ The candidates are robust tickets of several sparsities and search epochs. None 
 from __future__ import annotations
 
 import statistics
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RUNS, Candidate, RunDir, locked, write_json
+from configs.run_dir import RUNS, Candidate, RunDir, locked, redo_changed, write_json
 from torch_eval import metrics, recipes, records, sampling
 from torch_eval.attack import Scoring, finished, read_split, resume
 from torch_eval.workers import Workers
@@ -44,8 +45,9 @@ def run(run_dir: RunDir) -> None:
         for candidate in candidates:
             for seed in config.seeds:
                 model = run_dir.model(seed, candidate.model)
-                scoring = Scoring(workers, run_dir, seed, candidate.model, model, task)
-                rows.append({**candidate._asdict(), "seed": seed, **score(scoring, dev)})
+                victim = partial(Scoring, workers, run_dir, seed, candidate.model, model, task)
+                found = redo_changed(config, lambda: score(victim(), dev))
+                rows.append({**candidate._asdict(), "seed": seed, **found})
     rule = RULE.format(recipe=config.choice.recipe, examples=min(config.choice.examples, len(dev)))
     write_choice(run_dir, rule, rows, best(candidates, rows))
 

@@ -193,6 +193,36 @@ def test_a_stage_whose_input_changes_on_the_way_is_not_finished(stage, tmp_path)
     assert stage().is_done()
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_changed_stage_is_cleared_and_made_again_when_asked(stage, tmp_path, monkeypatch, capsys, killed):
+    """Stages inside it stay, and a clearing that was killed is done again."""
+    stage().begin()
+    for name in ("model/weights", "shard-1-of-2/manifest.json", "results.jsonl"):
+        atomic_write(tmp_path / "out" / name, "old")
+    stage().finish({})
+
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    def work():
+        if stage(seed=2).is_done():
+            return "skipped"
+        assert names(tmp_path / "out") == ["shard-1-of-2"]
+        stage(seed=2).finish({})
+        return "made"
+
+    with pytest.raises(UserError, match="settings.seed: 1, now 2.*on_change=redo"):
+        run_dir.redo_changed(schema.load("base"), work)
+    redo = schema.load("base", ["on_change=redo"])
+    if killed:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(run_dir.shutil, "rmtree", interrupted)
+            run_dir.redo_changed(redo, work)
+    assert run_dir.redo_changed(redo, work) == "made"
+    assert "out was made with other settings (settings.seed: 1, now 2): made again" in capsys.readouterr().out
+    assert run_dir.redo_changed(redo, work) == "skipped"
+
+
 def test_an_interrupted_stage_never_goes_on_with_other_code(stage, tmp_path, monkeypatch):
     """The files that differ are named; one that is whole stays so, and one begun before codes were kept goes on."""
     begun, progress = stage(), tmp_path / "progress"

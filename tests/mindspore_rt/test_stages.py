@@ -1,6 +1,7 @@
 """What the stages do beyond training: rounds of magnitude pruning, controls, sharing of scores, official splits."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -121,6 +122,29 @@ def test_a_sparsity_asked_for_later_under_other_settings_is_refused(run, finishe
     with pytest.raises(UserError, match="lth.* was made with other settings .*learning_rate"):
         stages.prune(run.config, run, job(run, "prune")[0])
     assert (run.stage(1, "lth") / "round-1" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_changed_pruning_is_redone_as_a_fresh_one_when_asked(run, finished):
+    """Every round, and every ticket: also those that an interrupted one had drawn already."""
+    def tickets():
+        return {path.relative_to(run.root): path.read_bytes() for path in run.root.rglob("ticket*.safetensors")}
+
+    run.config.sparsities = [0.05, 0.25]
+    stages.do(run.config, run, job(run, "prune")[0])
+    if not finished:
+        (run.stage(1, "lth") / "manifest.json").unlink()
+        run.pruned(1, "lth", 0.25).unlink()
+    run.pruned(1, "lth", 0.05).write_text("of the old settings")
+    run.config.lth.learning_rate, run.config.on_change = 1.0, "redo"
+    run.recorder.calls.clear()
+    shutil.copytree(run.data, run.root.with_name("fresh") / "data")
+    stages.do(run.config, run, job(run, "prune")[0])
+    redone = tickets()
+    assert [c["model"] for c in run.recorder.calls] == ["lth/round-1", "lth/round-2", "lth/round-3"]
+    run.root = run.root.with_name("fresh")
+    stages.do(run.config, run, job(run, "prune")[0])
+    assert redone == tickets()
 
 
 @pytest.mark.parametrize(

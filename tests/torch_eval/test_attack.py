@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -144,6 +145,20 @@ def test_results_of_other_settings_are_never_mixed(experiment):
     (run_dir.attack(1, "finetune") / "bertattack" / "manifest.json").unlink()  # as if killed at the end
     with pytest.raises(UserError, match="begun with other settings"):
         attack.run(experiment("attack.recipes=[bertattack]", "attack.candidates=2"))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_attack_of_other_settings_is_made_again_when_asked(experiment, finished):
+    asked = ("attack.recipes=[textbugger]", "attack.examples=2", "attack.max_queries=40")
+    attack.run(experiment("attack.recipes=[textbugger]", "attack.examples=2", "attack.max_queries=1"))
+    run_dir = experiment(*asked, "on_change=redo")
+    if not finished:
+        (run_dir.attack(1, "finetune") / "textbugger" / "manifest.json").unlink()
+    attack.run(run_dir)
+    redone = results(run_dir, "textbugger")
+    shutil.rmtree(run_dir.attack(1, "finetune"))
+    attack.run(experiment(*asked))
+    assert redone == results(run_dir, "textbugger")
 
 
 def rewritten(change):

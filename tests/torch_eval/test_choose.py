@@ -7,7 +7,7 @@ from test_victim import tiny_bert
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RunDir, read_json, write_json, write_lines
+from configs.run_dir import RunDir, file_hash, read_json, write_json, write_lines
 from torch_eval import choose, workers
 
 
@@ -66,6 +66,10 @@ def test_a_candidate_attacked_before_it_was_made_again_is_refused(experiment):
     tiny_bert(run_dir.model(1, "robust-0.50"), seed=99)
     with pytest.raises(UserError, match="choice/robust-0.50 was made with other settings .inputs.model: .*, now "):
         choose.run(run_dir)
+    run_dir.config.on_change = "redo"
+    choose.run(run_dir)
+    manifest = read_json(run_dir.seed(1) / "choice" / "robust-0.50" / "manifest.json")
+    assert manifest["inputs"]["model"] == file_hash(run_dir.model(1, "robust-0.50"))
 
 
 def test_one_candidate_is_chosen_unseen(experiment, monkeypatch):
