@@ -29,14 +29,14 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
 def run(run_dir: RunDir) -> None:
     """Replay the adversarial texts of every finished attack on every victim of the same seed.
 
-    `transfer.json`: {"rows": [{recipe, seed, source, target, texts, fooled, share}], and the model of each name,
-    "models": [{seed, model, sha256}]}. `texts` are the source's adversarial texts whose unchanged form the target
-    classifies rightly, `fooled` those that change its mind.
+    `transfer.json`: {"rows": [{recipe, seed, source, target, texts, fooled, share}], and what they were made of:
+    "models": [{seed, model, sha256}], "attacks": [{seed, model, recipe, sha256 of results.jsonl}]}. `texts` are the
+    source's adversarial texts whose unchanged form the target classifies rightly, `fooled` those that change its mind.
 
     Raises `UserError` if no attack is finished, or one was made with another model, test set or setting.
     """
     config, (task, examples) = run_dir.config, read_split(run_dir, "test")
-    rows, models = [], []
+    rows, models, attacks = [], [], []
     with Workers(config.attack.workers) as workers:
         for seed in config.seeds:
             victims = {
@@ -48,6 +48,9 @@ def run(run_dir: RunDir) -> None:
                 for recipe in config.attack.recipes for name, scoring in victims.items()
             }
             found = {key: records for key, records in found.items() if records is not None}
+            for recipe, name in found:
+                made = file_hash(run_dir.attack(seed, name) / recipe / "results.jsonl")
+                attacks.append({"seed": seed, "model": name, "recipe": recipe, "sha256": made})
             models += [{"seed": seed, "model": n, "sha256": file_hash(v.target.model)} for n, v in victims.items()]
             for target, scoring in victims.items():
                 for (recipe, source), records in tqdm(found.items(), desc=f"seed {seed}, {target}: transfer"):
@@ -55,7 +58,7 @@ def run(run_dir: RunDir) -> None:
                     rows.append({"recipe": recipe, "seed": seed, "source": source, "target": target, **counts})
     if not rows:
         raise UserError(f"{run_dir.root}: no attack is finished: run `python -m torch_eval attack` first")
-    write_json(run_dir.root / "transfer.json", {"rows": rows, "models": models})
+    write_json(run_dir.root / "transfer.json", {"rows": rows, "models": models, "attacks": attacks})
     print(f"{run_dir.root / 'transfer.json'}: {len(rows)} pairs of models")
 
 
