@@ -361,8 +361,8 @@ class Changed(UserError):
 
     def __init__(self, directory: Path, what: str, remedy: str):
         super().__init__(
-            f"{directory} was {what}: {remedy}choose another name=..., or delete that folder to redo the stage, or have "
-            f"all that is affected redone with on_change=redo"
+            f"{directory} was {what}: {remedy}choose another name=..., delete that folder to redo the stage, or write "
+            f"on_change=redo to redo all that is affected"
         )
         self.directory, self.what = directory, what
 
@@ -405,7 +405,7 @@ class Stage:
         self.settings, self.inputs = settings, inputs
         self.manifest, self.begun = directory / "manifest.json", directory / "begun.json"
         self.checkpoint = directory / "checkpoint.safetensors"  # of a training; kept until the manifest is there
-        self.started = time.time()
+        self.started = time.time()  # earlier by what interrupted processes have spent on it
 
     def fingerprint(self) -> dict:
         """Raises `UserError` if an input is missing."""

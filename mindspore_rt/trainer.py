@@ -163,11 +163,11 @@ class Trainer:
             self.board.add(record)
 
     def _save(self, done: int, arrays: dict[str, np.ndarray]) -> None:
-        """The state, how many lines of metrics belong to it, and where training ends."""
+        """The state, how many lines of metrics belong to it, where training ends, and the seconds spent."""
         if self.rank:
             return
         lines = len(read_lines(self.metrics)) if self.metrics.is_file() else 0
-        about = f"{done} {lines} {self.steps}"
+        about = f"{done} {lines} {self.steps} {time.time() - self.stage.started:.0f}"
         atomic_write(self.checkpoint, save(arrays, metadata={"done": f"{about} {_checksum(arrays, about)}"}))
 
     def _resume(self) -> int:
@@ -177,7 +177,8 @@ class Trainer:
             if not self.rank:
                 self.metrics.unlink(missing_ok=True)
             return 0
-        done, lines, self.steps = self._restore()
+        done, lines, self.steps, seconds = self._restore()
+        self.stage.started -= seconds
         if not self.rank:
             logged = read_lines(self.metrics) if lines else []
             if len(logged) < lines:
@@ -190,7 +191,7 @@ class Trainer:
         return done
 
     def _restore(self) -> list[int]:
-        """Updates made, lines of metrics and last update, after all arrays are set."""
+        """Updates made, lines of metrics, last update and seconds spent, after all arrays are set."""
         try:
             with safetensors.safe_open(self.checkpoint, "numpy") as file:
                 about = file.metadata()
@@ -201,7 +202,7 @@ class Trainer:
                 if not np.isfinite(values[name]).all():
                     raise ValueError(f"{name} holds values that are not finite")
             numbers = [int(number) for number in about["done"].split()]
-            if len(numbers) != 4 or not 0 <= numbers[0] <= numbers[2]:
+            if len(numbers) != 5 or not 0 <= numbers[0] <= numbers[2]:
                 raise ValueError("its position cannot be read")
             if numbers.pop() != _checksum(values, about["done"].rpartition(" ")[0]):
                 raise ValueError("its values have changed")

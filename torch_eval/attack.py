@@ -25,7 +25,7 @@ from torch_eval import calibration, metrics, recipes, records, sampling
 from torch_eval.sampling import Shard
 from torch_eval.workers import Target, Workers, attack_example, logits_of
 
-PACKAGES = ("torch", "textattack", "transformers", "numpy")
+PACKAGES = ("torch", "textattack", "transformers", "tokenizers", "numpy")
 CHUNK = 128  # sentences handed to a worker at once for their logits
 OFFICIAL_LENGTH = 512  # pieces to which the official code pads and cuts
 SPLIT_TOKEN = "<SPLIT>"  # TextAttack's `AttackedText` joins columns with it and fails on a text that holds it
@@ -228,7 +228,7 @@ class Scoring:
         if stage.is_done():
             print(f"{label}: already done, Aua {metrics.aua(finished(stage, expected)):.1%}")
             return
-        done = resume(stage, expected)
+        done = resume(stage, expected, self.options.workers)
         with tqdm(total=len(indices), initial=len(done), desc=label, unit="text") as progress:
             for record in self.attack(recipe, self.target, examples, indices[len(done) :]):
                 records.append(stage.directory / "results.jsonl", record)
@@ -263,14 +263,15 @@ def unchanged(model: Path) -> None:
             raise UserError(f"{model} is damaged or was changed after its training; delete {model.parent} to redo it")
 
 
-def resume(stage: Stage, expected: list[dict]) -> list[dict]:
-    """Records that an interrupted run left. Raises `UserError` if they are not the beginning of this one's."""
+def resume(stage: Stage, expected: list[dict], workers: int) -> list[dict]:
+    """Records that an interrupted run of so many workers left. Raises `UserError` if they are not the beginning of this one's."""
     results = stage.directory / "results.jsonl"
     stage.begin(results)
     if not results.is_file():
         return []
     done = records.read(results, expected)
     write_lines(results, done)  # without the torn last line, if there is one
+    stage.started -= sum(record.get("seconds", 0) for record in done) / workers
     return done
 
 

@@ -67,7 +67,7 @@ def score(scoring: Scoring, dev: list[dict]) -> dict:
         aua = metrics.aua(finished(stage, expected))
         print(f"{label}: already done, Aua {aua:.1%}")
         return {"aua": aua, "accuracy": stage.number("accuracy")}
-    done = resume(stage, expected)
+    done = resume(stage, expected, scoring.options.workers)
     rest = scoring.attack(choice.recipe, scoring.target, dev, indices[len(done) :], "dev")
     for record in tqdm(rest, desc=label, total=len(indices), initial=len(done), unit="text"):
         records.append(stage.directory / "results.jsonl", record)

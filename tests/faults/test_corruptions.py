@@ -177,7 +177,7 @@ def read_results(run):
 
     expected = [{"index": i, "label": e["label"], "original": {"sentence": e["sentence"]}}
                 for i, e in enumerate(read_lines(run.split("test"))[:6])]
-    return resume(attack_stage(run), expected)
+    return resume(attack_stage(run), expected, 1)
 
 
 def read_test(run):

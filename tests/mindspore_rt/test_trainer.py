@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from configs import schema
 from configs.errors import Stopped, UserError
-from configs.run_dir import Stage, read_lines
+from configs.run_dir import Stage, read_json, read_lines
 from mindspore_rt import parallel
 from mindspore_rt.bert import BertClassifier, BertConfig
 from mindspore_rt.data import Batches
@@ -136,6 +136,25 @@ def test_the_speed_is_that_of_all_workers_together(tmp_path, monkeypatch, ranks)
     counted(tmp_path, later, steps=7)[0].run()
     speeds = [r["sentences_per_second"] for r in read_lines(tmp_path / "metrics.jsonl") if "loss" in r]
     assert speeds[:6] == [2.0] * 6
+
+
+def test_the_time_of_a_resumed_stage_is_that_of_all_its_processes(tmp_path, monkeypatch):
+    """Two seconds a step, less those that the first process did not save; the hour between the two does not count."""
+    now = [1000.0]
+
+    def later(index):
+        now[0] += 2
+        if index == 9 and now[0] < 2000:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.time", lambda: now[0])
+    with pytest.raises(KeyboardInterrupt):
+        counted(tmp_path, later)[0].run()  # saved at the end of the first epoch, after step 7
+    now[0] += 3600
+    trainer, _ = counted(tmp_path, later)
+    trainer.run()
+    trainer.stage.finish({})
+    assert read_json(trainer.stage.manifest)["seconds"] == 14 * 2
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

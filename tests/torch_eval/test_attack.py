@@ -125,9 +125,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(experiment, monkeypatch, capsys)
     monkeypatch.setattr(attack, "attack_example", counted)
     with pytest.raises(KeyboardInterrupt):
         attack.run(killed)
-    with open(killed.attack(1, "finetune") / "textbugger" / "results.jsonl", "a") as file:
-        file.write('{"index": 5, "lab')  # torn
+    file = killed.attack(1, "finetune") / "textbugger" / "results.jsonl"
+    write_lines(file, [{**record, "seconds": 500.0} for record in read_lines(file)])
+    file.write_text(file.read_text() + '{"index": 5, "lab')  # torn
     attack.run(killed)
+    assert 500 <= read_json(file.with_name("manifest.json"))["seconds"] < 1000  # two workers' time goes into the whole
     indices = [record["index"] for record in results(whole, "textbugger")]
     assert calls == indices[:3] + indices[2:]
     assert results(killed, "textbugger") == results(whole, "textbugger")
@@ -559,10 +561,14 @@ def test_transfer_replays_every_text_on_every_model(experiment):
     assert transferred["models"] == [
         {"seed": 1, "model": name, "sha256": file_hash(run_dir.model(1, name))} for name in ("finetune", "freelb")
     ]
+    files = {name: run_dir.attack(1, name) / "textbugger" / "results.jsonl" for name in ("finetune", "freelb")}
+    assert transferred["attacks"] == [
+        {"seed": 1, "model": name, "recipe": "textbugger", "sha256": file_hash(file)} for name, file in files.items()
+    ]
     rows = {(row["source"], row["target"]): row for row in transferred["rows"]}
     assert set(rows) == {(a, b) for a in ("finetune", "freelb") for b in ("finetune", "freelb")}
     for name in ("finetune", "freelb"):
-        records = read_lines(run_dir.attack(1, name) / "textbugger" / "results.jsonl")
+        records = read_lines(files[name])
         successes = sum(record["outcome"] == "success" for record in records)
         assert rows[name, name]["texts"] == rows[name, name]["fooled"] == successes
     assert all(0 <= row["fooled"] <= row["texts"] for row in rows.values())
