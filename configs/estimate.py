@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from configs import assets, schema, shapes
-from configs.methods import METHODS, of_kind
+from configs.methods import KEPT_ON_THE_WAY, METHODS, of_kind
 from configs.run_dir import RunDir
 
 BERT_BASE = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
@@ -75,13 +75,27 @@ class Estimator:
             count = _missing(candidates) * config.choice.examples
             found.append(("choose", f"{len(candidates) * config.choice.examples} dev sentences",
                           count * self._attack_seconds(config.choice.recipe)))
-        victims = [run.attack(seed, model) for seed in config.seeds for model in run.models(run.likely_choice())]
+        victims = self._victims()
         seconds = sum(
             _missing([victim / recipe for victim in victims]) * config.attack.examples * self._attack_seconds(recipe)
             for recipe in config.attack.recipes
         )
         text = f"{len(victims)} models, {config.attack.examples} sentences, {len(config.attack.recipes)} attacks"
         return [*found, ("attack", text, seconds)]
+
+    def _victims(self) -> list[Path]:
+        """Folders of what will be attacked: models, those kept on the way (under made-up names until they are there),
+        and the user's own."""
+        run, config = self.run, self.config
+        found = [run.attack(config.seeds[0], name) for name in run.own_victims()]
+        for seed in config.seeds:
+            for model, method in run.models(run.likely_choice()).items():
+                found.append(run.attack(seed, model))
+                if method in KEPT_ON_THE_WAY and config.snapshots:
+                    there = [path.name for path in run.snapshots(seed, model)]
+                    names = there or map(str, range(1, config.snapshots))
+                    found += [run.attack(seed, f"{model}@{name}") for name in names]
+        return found
 
     def _attack_seconds(self, recipe: str) -> float:
         """Seconds for one sentence: as its attacks have shown, else by its queries, and as much again for the rest

@@ -35,6 +35,7 @@ METHODS = {
     "robust_no_structure_long": Method("w/o Structure + Longer", "control", "retrain_long"),
 }
 SEARCHES = ("search", "search_no_adversary")  # sources that learn masks; the others prune by magnitude, round by round
+KEPT_ON_THE_WAY = ("finetune", "freelb", "lth", "robust")  # whose `snapshots` Figure 4 shows
 
 
 def of_kind(names: list[str], kind: str) -> list[str]:

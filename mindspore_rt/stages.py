@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from configs import estimate, schema
 from configs.errors import UserError
-from configs.methods import METHODS, SEARCHES
+from configs.methods import KEPT_ON_THE_WAY, METHODS, SEARCHES
 from configs.plan import Job
 from configs.run_dir import RunDir, Stage, atomic_write, file_hash, redo_changed, write_json
 from mindspore_rt import data, gate, huggingface, noise, parallel, prunable
@@ -101,7 +101,7 @@ class Training:
         self.evaluator = Evaluator(self.model, batches("dev", EVALUATION_BATCH)[0])
         self.accuracy = []
         self.trainer = Trainer(stage, objective, train, self.steps, config, title, self._on_epoch)
-        if config.snapshots and job.method in ("finetune", "freelb", "lth", "robust") and job.stage != "prune":
+        if config.snapshots and job.method in KEPT_ON_THE_WAY and job.stage != "prune":
             points = {round(self.steps * i / config.snapshots) for i in range(1, config.snapshots)}
             self.trainer.snapshots = (points, lambda done: self._save(stage.directory / "snapshots" / f"{done:06d}"))
 

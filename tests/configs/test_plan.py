@@ -113,6 +113,19 @@ def test_finished_attacks_set_their_speed(tmp_path):
     assert estimate.Estimator(run).attacks()[-1][2] == pytest.approx(20 * 3 / 2)
 
 
+def test_the_plan_counts_models_kept_on_the_way_and_the_users_own(tmp_path):
+    own = ("methods=[finetune,infobert]", "seeds=[1,2]", "snapshots=4", f"attack.victims=[mine={tmp_path}]")
+    run = run_of(tmp_path, *own, "attack.recipes=[textfooler]", "attack.examples=10")
+    assert estimate.Estimator(run).attacks()[-1][1].startswith("11 models")  # 2 x (2 + 3 of finetune) + mine
+    write_json(run.attack(1, "mine") / "textfooler" / "manifest.json", {})
+    for step in (5, 10, 15):
+        write_json(run.stage(2, "finetune") / "snapshots" / f"{step:06d}" / "config.json", {})
+    write_json(run.attack(2, "finetune@000005") / "textfooler" / "manifest.json", {})
+    guess = estimate.Estimator(run)
+    (_, count, seconds), = guess.attacks()
+    assert count.startswith("11 models") and seconds == pytest.approx(9 * 10 * guess._attack_seconds("textfooler"))
+
+
 def test_a_wider_choice_shows_its_cost_whatever_was_chosen_before(tmp_path):
     run = run_of(tmp_path, "methods=[robust]", "sparsities=[0.3,0.5]", "choice.epochs=2", "choice.examples=10")
     write_json(run.choice, {"chosen": {"model": "robust-0.30", "sparsity": 0.3, "epochs_back": 0}})
