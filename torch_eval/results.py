@@ -104,9 +104,7 @@ class Score:
 
     @property
     def title(self) -> str:
-        """Of an attack; what the official code calls BERT-Attack is another one."""
-        official = self.protocol == "official" and self.directory.name == "bertattack"
-        return RECIPES[self.directory.name] + (" (official code's)" if official else "")
+        return recipe_title(self.directory.name, self.protocol)
 
     @property
     def both_texts(self) -> bool:
@@ -121,6 +119,11 @@ class Score:
     @property
     def protocol(self) -> str | None:
         return self.manifest["settings"].get("protocol")
+
+    @property
+    def has_budget(self) -> bool:
+        """True if attacks may have ended as timeouts."""
+        return any(self.manifest["settings"].get(key) is not None for key in ("max_queries", "max_seconds"))
 
     @property
     def temperature(self) -> float:
@@ -354,6 +357,12 @@ class Run:
     def attack_title(self, recipe: str, way: int = 0) -> str:
         return titles(self.attacks(way, recipe))
 
+    def attack_facts(self, *recipes: str) -> str:
+        """What the figures of attacks must not be read without: `TextFooler, packaged resources`."""
+        attacks = self.attacks(0, *recipes)
+        resources = " and ".join(dict.fromkeys(score.resources for score in attacks))
+        return f"{titles(attacks)}, {resources} resources"
+
     def chosen_by(self, candidate: str) -> list[Score]:
         """The attacks on dev that a candidate for the choice withstood or not."""
         folders = [self.paths.seed(seed) / "choice" / candidate for seed in self.config.seeds]
@@ -443,6 +452,11 @@ class Value:
         if self.deviation is None:
             return self.seeds[0][2:]
         return self.mean - self.deviation, self.mean + self.deviation
+
+
+def recipe_title(recipe: str, protocol: str | None) -> str:
+    """Of an attack; what the official code calls BERT-Attack is another one."""
+    return RECIPES[recipe] + (" (official code's)" if protocol == "official" and recipe == "bertattack" else "")
 
 
 def titles(attacks: list[Score]) -> str:

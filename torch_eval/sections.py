@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.methods import METHODS
+from configs.methods import KEPT_ON_THE_WAY, METHODS
+from configs.run_dir import file_hash
 from configs.shapes import COUNT, SHARE, TEXT, Maybe
 from torch_eval import figures
 from torch_eval.page import Details, Heading, Picture, Text
 from torch_eval.results import MANIFEST, Run, lines, read, sparsity_of
 from torch_eval.tables import sample_clean
 
-# Methods of Figure 4.
-PROGRESS = ("finetune", "freelb", "lth", "robust")
 TRANSFER = {
     "rows": [{**dict.fromkeys(("recipe", "source", "target"), TEXT), "seed": COUNT, "share": Maybe(SHARE)}],
     "models": [{"seed": COUNT, "model": TEXT, "sha256": TEXT}],
+    "attacks": Maybe([{"seed": COUNT, "model": TEXT, "recipe": TEXT, "sha256": TEXT}]),
 }
 SEARCHED = ("l0_weight", "l0_term", "settled_zero", "settled_one")  # in every line of a search
 MOST_CURVES = 6  # in one picture of training
@@ -81,11 +81,11 @@ def trade_off(run: Run, folder: Path) -> list:
                     points[method] = (band(clean), band(aua))
         if len(points) > 1:
             path = folder / file_name("trade-off", run.name, recipe)
-            figures.trade_off(points, names_of(points), path, f"{run.task}, {run.attack_title(recipe)}")
+            figures.trade_off(points, names_of(points), path, f"{run.task}\n{run.attack_facts(recipe)}")
             blocks.append(
                 Picture(
                     path,
-                    f"{run.task}: clean accuracy against accuracy under {run.attack_title(recipe)}, for all "
+                    f"{run.task}: clean accuracy against accuracy under attack ({run.attack_facts(recipe)}), for all "
                     f"methods; bars: {spans(run)}. Up and to the right is better.",
                 )
             )
@@ -117,7 +117,8 @@ def sparsities(run: Run, folder: Path) -> list:
     return [
         Picture(
             path,
-            f"{run.task}: accuracies against sparsity (Figure 2 of the paper); bands: {spans(run)}. "
+            f"{run.task}: accuracies against sparsity (Figure 2 of the paper; {run.attack_facts()}); "
+            f"bands: {spans(run)}. "
             "The level line is the fine-tuned model, which has all its weights.",
         )
     ]
@@ -132,7 +133,7 @@ def progress(run: Run, folder: Path) -> list:
     columns |= {f"Aua, {run.attack_title(r)}": lambda model, r=r: run.value(model, r, "aua") for r in run.recipes}
     for title, measure in columns.items():
         curves = {}
-        for method in PROGRESS:
+        for method in KEPT_ON_THE_WAY:
             model = run.pick(method)
             if model:
                 found = [(share, band(measure(name))) for share, name in kept(run, model) if measure(name)]
@@ -148,11 +149,12 @@ def progress(run: Run, folder: Path) -> list:
             )
         ]
     path = folder / file_name("progress", run.name)
-    figures.accuracy_curves(panels, names_of(PROGRESS), path, "share of the training done")
+    figures.accuracy_curves(panels, names_of(KEPT_ON_THE_WAY), path, "share of the training done")
     return [
         Picture(
             path,
-            f"{run.task}: accuracies over training (Figure 4 of the paper), from models kept on the way; "
+            f"{run.task}: accuracies over training (Figure 4 of the paper; {run.attack_facts()}), from models kept "
+            "on the way; "
             f"bands: {spans(run)}.",
         )
     ]
@@ -166,7 +168,7 @@ def transfer(runs: list[Run], folder: Path) -> list:
         if changed:
             names = ", ".join(f"{model} (seed {seed})" for seed, model in sorted(changed))
             command = f"`python -m torch_eval transfer {run.arguments}`"
-            told = f"Transfer is left out for what was trained again since: {names}. {command} makes it again."
+            told = f"Transfer is left out for what was trained or attacked again since: {names}. {command} redoes it."
             blocks.append(Text(told, note=True))
         models = [model for method in run.config.methods if (model := run.pick(method))]
         for recipe in run.recipes:
@@ -186,14 +188,14 @@ def transfer(runs: list[Run], folder: Path) -> list:
                     grid,
                     [run.title(model) for model in models],
                     path,
-                    f"{run.task}, {run.attack_title(recipe)}: fooled, in %",
+                    f"{run.task}: fooled, in %\n{run.attack_facts(recipe)}",
                     side="texts made on",
                     bottom="given to",
                 )
                 blocks.append(
                     Picture(
                         path,
-                        f"{run.task}: share of the adversarial texts of {run.attack_title(recipe)} made on "
+                        f"{run.task}: share of the adversarial texts ({run.attack_facts(recipe)}) made on "
                         "one model (row) that fool another (column), of those it classifies rightly unchanged.",
                     )
                 )
@@ -201,11 +203,27 @@ def transfer(runs: list[Run], folder: Path) -> list:
 
 
 def transferred(run: Run) -> tuple[list[dict], set[tuple[int, str]]]:
-    """Rows of `transfer.json`, but those of (seed, model) that are others by now, which come second."""
+    """Rows of `transfer.json`, but those of (seed, model) trained or attacked again since, which come second."""
     found = read(run.paths.root / "transfer.json", TRANSFER) or {"rows": [], "models": []}
+    asked = {(seed, model) for seed in run.config.seeds for model in run.paths.victims(seed)}  # no others are drawn
     models = {(m["seed"], m["model"]): m["sha256"] for m in found["models"]}
-    changed = {key for key, then in models.items() if run.trained(*key) not in (None, then)}
-    return [r for r in found["rows"] if not changed & {(r["seed"], r["source"]), (r["seed"], r["target"])}], changed
+    attacks = {(a["seed"], a["model"], a["recipe"]): a["sha256"] for a in found.get("attacks") or []}
+    trained = {key for key in asked & models.keys() if run.trained(*key) not in (None, models[key])}
+    attacked = {
+        key for key, then in attacks.items()
+        if key[:2] in asked and key[2] in run.recipes and _hash_of_results(run, *key) != then
+    }
+
+    def holds(row: dict) -> bool:
+        seed, source, target = row["seed"], row["source"], row["target"]
+        return not trained & {(seed, source), (seed, target)} and (seed, source, row["recipe"]) not in attacked
+
+    return list(filter(holds, found["rows"])), trained | {key[:2] for key in attacked}
+
+
+def _hash_of_results(run: Run, seed: int, model: str, recipe: str) -> str | None:
+    path = run.paths.attack(seed, model) / recipe / "results.jsonl"
+    return file_hash(path) if path.is_file() else None
 
 
 def kept(run: Run, model: str) -> list[tuple[float, str]]:

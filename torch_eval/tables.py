@@ -314,12 +314,18 @@ def choice(run: Run) -> list:
     for candidate in run.paths.candidates():
         found = [row for row in left["candidates"] if row["model"] == candidate.model]
         if found:
-            attacks += run.chosen_by(candidate.model)
+            own = run.chosen_by(candidate.model)
+            attacks += own
+            aua = _over_rows([100 * row["aua"] for row in found])
+            limited = [score for score in own if score.has_budget]
+            made = [metrics.counted(score.records) for score in limited]
+            aua = reaching(aua, "aua", 100 * statistics.mean(row["aua"] for row in found), made)
             back = f", {candidate.epochs_back} epochs before the last" if candidate.epochs_back else ""
             rows.append(
                 [
                     Cell(run.title(candidate.model) + back, best=candidate.model == run.chosen.model),
-                    *(_over_rows([100 * row[key] for row in found]) for key in ("aua", "accuracy")),
+                    aua,
+                    _over_rows([100 * row["accuracy"] for row in found]),
                 ]
             )
     header = ["Candidate (the chosen one is bold)", "Aua% on dev", "Clean% on dev"]

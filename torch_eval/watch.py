@@ -17,7 +17,7 @@ from configs.errors import UserError, command
 from configs.methods import METHODS, of_kind
 from configs.plan import Job, jobs
 from torch_eval import records as attack_records
-from torch_eval.results import DATA, RECIPES, lines, read
+from torch_eval.results import DATA, lines, read, recipe_title
 
 RECENT = 50  # records that a speed is taken over
 QUIET = 600  # seconds without a new line after which work counts as interrupted
@@ -108,7 +108,7 @@ def attacks(run: run_dir.RunDir) -> list[tuple[str, Path, int]]:
         for model in run.victims(seed):
             found += [
                 (
-                    f"attack seed-{seed}/{model} {RECIPES[recipe]}",
+                    f"attack seed-{seed}/{model} {recipe_title(recipe, config.attack.protocol)}",
                     run.attack(seed, model) / recipe,
                     config.attack.examples,
                 )

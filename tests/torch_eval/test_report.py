@@ -171,7 +171,27 @@ def test_transfer_to_a_model_trained_again_is_left_out(tmp_path):
         })
         rows, changed = sections.transferred(results.Run(paths.config, ["demo"], tmp_path))
         assert (len(rows), changed) == (left, {(1, "finetune")} if left == 1 else set())
-    assert "trained again since: finetune (seed 1)" in written(tmp_path)[2]
+    assert "trained or attacked again since: finetune (seed 1)" in written(tmp_path)[2]
+
+
+def test_transfer_of_texts_attacked_again_is_left_out(tmp_path):
+    """Only of that attack, and where its model is the source."""
+    paths = small(tmp_path)
+    files = {r: paths.attack(1, "finetune") / r / "results.jsonl" for r in ("textfooler", "textbugger")}
+    run_dir.write_json(paths.root / "transfer.json", {
+        "rows": [{"recipe": recipe, "seed": 1, "share": 0.5, "source": source, "target": target}
+                 for recipe in files for source, target in (("finetune", "finetune"), ("random-0.30", "finetune"))],
+        "models": [],
+        "attacks": [{"seed": 1, "model": "finetune", "recipe": r, "sha256": run_dir.file_hash(f)}
+                    for r, f in files.items()],
+    })
+    assert len(sections.transferred(results.Run(paths.config, ["demo"], tmp_path))[0]) == 4
+    files["textfooler"].write_text(files["textfooler"].read_text() + " ")
+    rows, changed = sections.transferred(results.Run(paths.config, ["demo"], tmp_path))
+    assert [(row["recipe"], row["source"]) for row in rows] == [
+        ("textfooler", "random-0.30"), ("textbugger", "finetune"), ("textbugger", "random-0.30"),
+    ]
+    assert changed == {(1, "finetune")}
 
 
 def test_a_damaged_line_of_an_attack_is_named(tmp_path):
@@ -473,6 +493,25 @@ def test_every_table_says_how_its_attacks_were_made(quick, tmp_path):
     assert markdown.count(made) == 7
     assert markdown.count("packaged resources, paper protocol, 7 attacked, seed 1") == 1  # the choice
     assert "original resources" not in markdown and "Not comparable with the paper" in markdown
+
+
+def test_a_choice_with_timeouts_shows_both_ends(quick, tmp_path):
+    """Two of ten timed out: broken or not, nobody knows."""
+    settings = ("sparsities=[0.3,0.5]", "methods=[finetune,robust]")
+    paths = small(tmp_path, *settings)
+    rows = run_dir.read_json(paths.choice)["candidates"]
+    run_dir.write_json(paths.choice, {**run_dir.read_json(paths.choice), "candidates": [{**r, "aua": 0.4} for r in rows]})
+    for candidate, timeouts in (("robust-0.30", 2), ("robust-0.50", 0)):
+        made_up.attack(paths, 1, candidate, "textfooler", (6, 4, 0), max_seconds=9.0)
+        folder = paths.seed(1) / "choice" / candidate
+        folder.parent.mkdir(exist_ok=True)
+        (paths.attack(1, candidate) / "textfooler").rename(folder)
+        lines = run_dir.read_lines(folder / "results.jsonl")
+        ended = [{**line, "outcome": "timeout"} if line["index"] < timeouts else line for line in lines]
+        run_dir.write_lines(folder / "results.jsonl", ended)
+    _, _, markdown = written(tmp_path, *settings)
+    table = markdown.partition("Candidate (the chosen one")[2]
+    assert "40.0–60.0" in table and "2 of 10 timed out" in table and "| 40.0" in table
 
 
 def test_the_official_protocol_is_named(quick, tmp_path):

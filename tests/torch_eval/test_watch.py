@@ -81,6 +81,13 @@ def test_an_attack_at_work_and_its_shards(paths):
     assert "6 of 10  60%" in watch.look(paths, time.time())[0]
 
 
+def test_what_the_official_code_calls_bert_attack_is_named(tmp_path):
+    asked = ["attack.recipes=[bertattack]", "methods=[finetune]"]
+    for protocol, title in (("paper", "BERT-Attack"), ("official", "BERT-Attack (official code's)")):
+        run = run_dir.RunDir(schema.load("demo", [*asked, f"attack.protocol={protocol}"]), tmp_path)
+        assert [name for name, _, _ in watch.attacks(run)] == [f"attack seed-1/finetune {title}"]
+
+
 def test_silence_is_told(paths):
     searching(paths)
     assert "no new line for 1 h 00 min" in watch.look(paths, time.time() + 3600)[0]
