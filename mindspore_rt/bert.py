@@ -16,6 +16,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from configs.errors import UserError
 from mindspore_rt import fused, gate, kernels, plain, precise, prunable
 
+MOST_LAYERS = 1000
+
 
 @dataclass(frozen=True)
 class BertConfig:
@@ -52,6 +54,9 @@ class BertConfig:
         wrong = [name for name in required if type(values.get(name)) is not int or values[name] < 1]
         if wrong:
             raise UserError(f"{where}: {', '.join(wrong)} missing or not a positive whole number")
+        if values["num_hidden_layers"] > MOST_LAYERS:  # each has sixteen names, all of which are made up soon
+            told = f"num_hidden_layers is {values['num_hidden_layers']}, no BERT has so many"
+            raise UserError(f"{where}: {told}; give the config.json of the model")
         if not 0 < _number(values.get("layer_norm_eps", cls.layer_norm_eps)) < 1:
             raise UserError(f"{where}: layer_norm_eps is {values['layer_norm_eps']!r}, not a number between 0 and 1")
         if values["hidden_size"] % values["num_attention_heads"]:
