@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+import kill_at_random
 from kill_at_random import killed
 
 from configs import plan, schema
@@ -72,7 +73,8 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory):
-    """The robust ticket under another name; training killed at random moments, and search after its fifth step."""
+    """The robust ticket under another name, killed: training at random moments, search after its fifth step, and one
+    attack after its first sentence."""
     run, moment = Run("resumed", tmp_path_factory.mktemp("elsewhere")), random.Random(1)
     metrics = run.dir.stage(1, "search") / "metrics.jsonl"
     try:
@@ -90,6 +92,14 @@ def resumed(tmp_path_factory):
         for _ in range(2):
             killed("retrain", run.overrides, moment.uniform(0, 10))
         run("retrain")
+        run.overrides.append("attack.recipes=[textfooler]")
+        lines = run.dir.attack(1, "finetune") / "textfooler" / "results.jsonl"
+        process = kill_at_random.start("attack", run.overrides)
+        while process.poll() is None and not (lines.is_file() and read_lines(lines)):
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        run("attack")
         yield run
     finally:
         shutil.rmtree(run.dir.root, ignore_errors=True)
@@ -210,7 +220,7 @@ def test_a_killed_search_goes_on_from_its_checkpoint(resumed):
 
 
 def test_the_same_seed_gives_the_same_bytes(whole, resumed):
-    """Under another name, among other methods, and although three stages were killed and resumed."""
+    """Under another name, among other methods, and although training, search and retraining were killed."""
     results = [
         "data/train.jsonl",
         "data/dev.jsonl",
@@ -223,6 +233,16 @@ def test_the_same_seed_gives_the_same_bytes(whole, resumed):
     ]
     for name in results:
         assert (whole.dir.root / name).read_bytes() == (resumed.dir.root / name).read_bytes(), name
+
+
+def test_a_killed_attack_ends_as_a_whole_one(whole, resumed):
+    """Every sentence once, with the same text, scores and queries; only the clock differs."""
+    for victim in ("finetune", "robust-0.30"):
+        found = []
+        for run in (whole, resumed):
+            records = read_lines(run.dir.attack(1, victim) / "textfooler" / "results.jsonl")
+            found.append([{k: v for k, v in r.items() if "seconds" not in k} for r in records])
+        assert found[0] == found[1] and len(found[0]) == 4
 
 
 def test_the_log_of_a_resumed_search_is_that_of_a_whole_one(whole, resumed):
