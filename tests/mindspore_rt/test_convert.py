@@ -91,8 +91,7 @@ def test_the_checkpoint_loads_into_the_cells(tiny_bert, tmp_path):
     same({n: p.asnumpy() for n, p in net.weights().items()}, load_file(tiny_bert / "model.safetensors"))
 
 
-@pytest.mark.parametrize("share", [(1, 1), (32, 1), (16, 32)])
-@pytest.mark.parametrize("way", ["m.ckpt", "m.safetensors", "directory"])
+@pytest.mark.parametrize("share, way", [((1, 1), "m.ckpt"), ((32, 1), "m.safetensors"), ((16, 32), "directory")])
 def test_a_search_checkpoint_of_the_official_code_and_back(tiny_bert, weights, shapes, tmp_path, share, way):
     source = official_directory(tmp_path / "theirs", tiny_bert, weights, random_scores(shapes, share))
     run(source, tmp_path / way, "--to", "huggingface" if way == "directory" else "mindspore")
@@ -172,8 +171,7 @@ def torch_draw(scores, sparsity):
     return {n: getattr(m, "0_mask").bool().numpy() for n, m in zip(scores, modules, strict=True)}
 
 
-@pytest.mark.parametrize("share", [(1, 1), (32, 1)])
-@pytest.mark.parametrize("sparsity", [0.1, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("share, sparsity", [((1, 1), 0.1), ((32, 1), 0.3), ((1, 1), 0.5), ((32, 1), 0.9)])
 def test_the_official_draw(tiny_bert, weights, shapes, tmp_path, capsys, share, sparsity):
     """Equal to torch's up to the scores that tie at the threshold, and these are counted."""
     scores = random_scores(shapes, share)
