@@ -103,12 +103,12 @@ WRITERS = {name: globals()[f"write_{name}"] for name in TASKS}
 
 
 @contextlib.contextmanager
-def run(task: str, folder: Path, model: str = "packaged"):
-    """The run directory of one task after all stages, each by its own command; removed at the end.
+def run(task: str, folder: Path, *more: str):
+    """The run directory of one task after all stages, each by its own command; removed at the end. `more` are keys.
 
     `subprocess.CalledProcessError` if one fails.
     """
-    overrides = [f"name=test-{task}-{os.getpid()}", f"model={model}", *write_files(task, folder), *SMALL]
+    overrides = [f"name=test-{task}-{os.getpid()}", "model=packaged", *write_files(task, folder), *SMALL, *more]
     directory = RunDir(schema.load(task, overrides))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     try:

@@ -226,7 +226,7 @@ def run(code, **environment):
     )
 
 
-@pytest.mark.parametrize(("path", "all_threads"), [("fused", "124"), ("plain", "13")])
+@pytest.mark.parametrize(("path", "all_threads"), [("fused", "14"), ("plain", "13")])
 def test_steps_repeat_byte_for_byte_in_another_process_with_other_threads(path, all_threads):
     digests = set()
     for threads in all_threads:
