@@ -369,6 +369,8 @@ class Changed(UserError):
     def clear(self) -> None:
         """Delete the stage, but for stages inside it (rounds of pruning, shards of an attack): they answer for
         themselves. What tells that it is another goes last: killed before, this is done again."""
+        if self.directory.is_symlink():
+            raise UserError(f"{self.directory} is a link, whose target stays; delete the link to redo the stage")
         tell = ("begun.json", "manifest.json")
         for path in sorted(self.directory.iterdir(), key=lambda path: path.name in tell):
             if not path.is_dir() or path.is_symlink():

@@ -223,6 +223,15 @@ def test_a_changed_stage_is_cleared_and_made_again_when_asked(stage, tmp_path, m
     assert run_dir.redo_changed(redo, work) == "skipped"
 
 
+def test_a_changed_stage_that_is_a_link_is_not_cleared(stage, tmp_path):
+    stage().finish({})
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="out is a link, .*; delete the link"):
+        run_dir.redo_changed(schema.load("base", ["on_change=redo"]), stage(seed=2).is_done)
+    assert names(tmp_path / "elsewhere") == ["manifest.json"]
+
+
 def test_an_interrupted_stage_never_goes_on_with_other_code(stage, tmp_path, monkeypatch):
     """The files that differ are named; one that is whole stays so, and one begun before codes were kept goes on."""
     begun, progress = stage(), tmp_path / "progress"
