@@ -287,14 +287,13 @@ def draw(config: schema.Experiment, run: RunDir, job: Job) -> None:
 
 
 def _searched(config, source: huggingface.Model, scores: dict, sparsity: float, **about) -> Ticket:
-    """The ticket of a search's scores, which weights may share. Ties fall by the order of the matrices, which a file
-    does not keep."""
+    """The ticket of a search's scores. Weights that share one are pruned or kept together. Ties fall by the order of the
+    matrices, which a file does not keep."""
     shapes = source.config.prunable()
-    if config.compat == "official" and not config.structured:  # counts scores, not the weights that share them
-        ordered = {name: scores[name] for name in shapes}
-        return Ticket.from_scores(ordered, sparsity, official=True, **about).spread(shapes)
-    own = {name: spread(scores[name], shape) for name, shape in shapes.items()}
-    return _ticket(config, source, own, sparsity, **about)
+    if config.structured:
+        return _ticket(config, source, {n: spread(scores[n], shape) for n, shape in shapes.items()}, sparsity, **about)
+    ordered, official = {name: scores[name] for name in shapes}, config.compat == "official"
+    return Ticket.from_scores(ordered, sparsity, official=official, **about).spread(shapes)
 
 
 def _ticket(config, source: huggingface.Model, scores: dict, sparsity: float, **about) -> Ticket:
