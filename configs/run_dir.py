@@ -361,8 +361,8 @@ class Changed(UserError):
 
     def __init__(self, directory: Path, what: str, remedy: str):
         super().__init__(
-            f"{directory} was {what}: {remedy}choose another name=..., delete that folder to redo the stage, or write "
-            f"on_change=redo to redo all that is affected"
+            f"{directory} was {what}: {remedy}choose another name=..., delete that folder to redo the stage, or run "
+            f"the experiment again with on_change=redo, which makes all that is affected again"
         )
         self.directory, self.what = directory, what
 
