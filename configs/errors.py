@@ -24,12 +24,13 @@ class Stopped(Exception):
 
 class StopRequest:
     """While it lasts, Ctrl-C and SIGTERM do not stop the process but are remembered, so that a loop can save first.
-    A second Ctrl-C stops at once."""
+    A second Ctrl-C stops at once. SIGTERM may come any number of times: whoever started this process hands on as such
+    what the terminal has already sent to all."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self):
-        self.number = None
+        self.number, self.interrupted = None, False
 
     @property
     def made(self) -> bool:
@@ -44,10 +45,12 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _remember(self, number, _frame):
-        if self.made:
+        if number == signal.SIGINT and self.interrupted:
             raise KeyboardInterrupt
-        self.number = number
-        print("\nstopping after this step", file=sys.stderr)
+        self.interrupted |= number == signal.SIGINT
+        if not self.made:
+            self.number = number
+            print("\nstopping after this step", file=sys.stderr)
 
     def obey(self, message: str):
         raise Stopped(message, self.number)

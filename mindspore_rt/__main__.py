@@ -142,18 +142,20 @@ def run_apart(config: schema.Experiment, jobs: list[plan.Job], arguments, lock) 
             status = _wait(child, request)
         if status:
             return status
+        if request.made:  # too late for that job
+            request.obey(f"{job.name}: finished")
     return 0
 
 
 def _wait(child: subprocess.Popen, request: StopRequest) -> int:
-    """Exit status of a child that is told of a stop request once."""
+    """Exit status of a child that is told of a stop request: as SIGTERM, for a second Ctrl-C would stop it at once."""
     told = False
     while True:
         try:
             return child.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
             if request.made and not told:
-                child.send_signal(request.number)
+                child.terminate()
                 told = True
 
 

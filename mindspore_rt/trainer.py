@@ -104,7 +104,7 @@ class Trainer:
                     self.steps = done
             if saves:
                 self._save(done, arrays)
-            if request.made and done < self.steps:
+            if request.made:  # after the last step too: then all but the export is saved
                 bar.close()
                 request.obey(f"{self.title}: stopped after step {done} of {self.steps}")
             if done == self.steps:

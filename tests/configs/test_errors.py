@@ -2,13 +2,14 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 
 import pytest
 
-from configs.errors import UserError, command
+from configs.errors import Stopped, StopRequest, UserError, command
 from configs.run_dir import ROOT
 
 
@@ -69,3 +70,17 @@ def test_a_name_that_the_locale_cannot_write(tmp_path):
     assert (made.returncode, made.stderr) == (
         1, r"error: 'na\xefve' cannot be written as ascii; set LC_ALL=C.UTF-8, or use other names" + "\n"
     )
+
+
+@pytest.mark.parametrize("signals, status", [(["INT", "TERM", "TERM"], 130), (["TERM", "INT", "TERM"], 143)])
+def test_a_stop_request_that_is_handed_on_is_one(signals, status):
+    """Ctrl-C reaches a whole process group, and run.sh and the process of all jobs hand it on as SIGTERM."""
+    with StopRequest() as request:
+        for name in signals:
+            signal.raise_signal(getattr(signal, f"SIG{name}"))
+        assert request.made
+        with pytest.raises(KeyboardInterrupt):  # a second Ctrl-C
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(Stopped) as stopped:
+        request.obey("x")
+    assert stopped.value.status == status

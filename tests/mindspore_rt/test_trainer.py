@@ -172,6 +172,18 @@ def test_a_stop_request_saves_and_says_how_to_go_on(tmp_path, number, status):
     assert made == list(range(4, 14)) and objective.made.asnumpy() == 14
 
 
+@pytest.mark.parametrize("where", ["step", "evaluation"])
+def test_a_stop_request_at_the_very_end_is_obeyed_too(tmp_path, where):
+    """Else the next job would start. What the last step made is saved; the next run only has to write the model."""
+    ask = lambda done: os.kill(os.getpid(), signal.SIGTERM) if done == 13 else None  # noqa: E731
+    at = {"before": ask} if where == "step" else {"on_epoch": lambda epoch, done: ask(done - 1) or {}}
+    with pytest.raises(Stopped, match="stopped after step 14 of 14"):
+        counted(tmp_path, **at)[0].run()
+    made = []
+    trainer, objective = counted(tmp_path, made.append)
+    assert trainer.run() == 14 and made == [] and objective.made.asnumpy() == 14
+
+
 def test_a_training_can_end_early_also_when_it_is_killed_right_then(tmp_path):
     """`stop` ends it after the epoch; the checkpoint remembers, so that a resumed run does not go on."""
 
