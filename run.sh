@@ -55,7 +55,8 @@ experiment() {
     done <<<"$stages"
 }
 
-# Bash would keep a signal from the command that it waits for: hand it on, and wait until that has saved its work.
+# Bash would keep a signal from the command that it waits for: hand it on, and wait until that has saved its work. Ctrl-C
+# reaches all without us, but what bash starts in the background ignores it at first: SIGTERM it does not.
 in_front() {
     "$@" </dev/null &
     child=$!
@@ -86,14 +87,15 @@ case ${1:-demo} in
         ;;
     plan)
         set_up
-        "$venv/bin/python" -m configs.plan show "${@:2}"
+        shift
+        "$venv/bin/python" -m configs.plan show "${@:-demo}"
         ;;
     watch)
         in_front "$venv/bin/python" -m torch_eval watch "${@:2}"
         ;;
     *)
         if [ "${!#}" = --plan ]; then
-            exec "${BASH_SOURCE[0]}" plan "${@:1:$#-1}"
+            exec bash "$here/run.sh" plan "${@:1:$#-1}"
         fi
         set_up
         experiment "${@:-demo}"
