@@ -51,7 +51,6 @@ examples:
   the published bert-base-uncased, whose pre-training heads are not wanted
     convert bert-base-uncased base.ckpt --allow-missing classifier --allow-unknown cls
 """
-ALIASES = {".gamma": ".weight", ".beta": ".bias", ".embedding_table": ".weight"}  # TensorFlow's and MindSpore's
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # counters that older transformers save
 SCORES = "log_alpha.safetensors"
 OUR_SCORES, THEIR_SCORES = ".log_alpha", ".mask.mask_scores"
@@ -163,11 +162,7 @@ def _named(path: Path, format: str, arrays: dict, config: dict | None = None, to
     for name, array in arrays.items():
         if name.endswith(BUFFERS):
             continue
-        for alias, suffix in ALIASES.items():
-            if name.endswith(alias):
-                name = name.removesuffix(alias) + suffix
-        if name.startswith(("embeddings.", "encoder.", "pooler.")):
-            name = f"bert.{name}"
+        name = huggingface.standard_name(name)
         official = name.endswith(THEIR_SCORES)
         if official and array.ndim == 4 and array.shape[::2] == (1, 1):
             array = array[0, :, 0]

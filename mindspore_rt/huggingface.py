@@ -26,6 +26,7 @@ from mindspore_rt.ticket import Ticket
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 INITIALIZER_RANGE = 0.02
+ALIASES = {".gamma": ".weight", ".beta": ".bias", ".embedding_table": ".weight"}  # TensorFlow's and MindSpore's
 
 
 def resolve(model: str) -> Path:
@@ -54,8 +55,8 @@ class Model:
 def load(directory: Path, layers: int | None = None) -> Model:
     """Read a BERT directory, keeping only the first `layers` if given.
 
-    Weight names may carry the `bert.` prefix or not. Raises `UserError` naming the file and the weight
-    for anything that is not a whole BERT.
+    Weights may have the names of `standard_name` or those that it translates, as the published bert-base-uncased has.
+    Raises `UserError` naming the file and the weight for anything that is not a whole BERT.
     """
     raw = read_config(directory)
     config = BertConfig.from_dict(raw, str(directory / "config.json"))
@@ -64,17 +65,29 @@ def load(directory: Path, layers: int | None = None) -> Model:
             raise UserError(f"layers: {layers} asked, {directory} has {config.num_hidden_layers}")
         raw = {**raw, "num_hidden_layers": layers}
         config = replace(config, num_hidden_layers=layers)
-    found = read_weights(directory)
+    arrays = read_weights(directory)
+    found = {standard_name(name): value for name, value in arrays.items()}
+    if len(found) < len(arrays):
+        twice = next(name for name in found if sum(standard_name(other) == name for other in arrays) > 1)
+        raise UserError(f"{directory}: holds {twice} twice, under two names")
     labels = len(np.atleast_1d(found.get("classifier.bias", 0)))
     shapes, weights = config.parameters(labels), {}
     for name, shape in shapes.items():
-        value = found.get(name, found.get(name.removeprefix("bert.")))
+        value = found.get(name)
         if value is None and name.startswith("classifier."):
             continue  # a pre-trained model has none
         if value is None:
             raise UserError(f"{directory}: weight {name} is missing")
         weights[name] = _checked(value, shape, f"{directory}: {name}")
     return Model(config, raw, weights, directory)
+
+
+def standard_name(name: str) -> str:
+    """What Hugging Face's classifier calls a weight of BERT: with the prefix `bert.`, ending in .weight or .bias."""
+    for alias, suffix in ALIASES.items():
+        if name.endswith(alias):
+            name = name.removesuffix(alias) + suffix
+    return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
 
 
 def _checked(value: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:

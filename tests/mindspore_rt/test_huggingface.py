@@ -81,6 +81,24 @@ def test_names_without_the_prefix(model):
     same(found, {n: v for n, v in expected.items() if n.startswith("bert.")})
 
 
+def test_names_of_the_published_bert(model):
+    """bert-base-uncased is TensorFlow's: its LayerNorm has a gamma and a beta. It has a head for hidden words, too."""
+    expected = huggingface.load(model).weights
+    names = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+
+    def published(weights):
+        found = {next((n.replace(a, b) for a, b in names.items() if a in n), n): w for n, w in weights.items()}
+        return {**found, "cls.predictions.transform.LayerNorm.gamma": np.ones(32, np.float32)}
+
+    change(model, published)
+    same(huggingface.load(model).weights, expected)
+
+
+def test_one_weight_under_two_names_is_refused(model):
+    change(model, lambda weights: weights.update({QUERY.removeprefix("bert."): weights[QUERY] + 1}))
+    assert f"holds {QUERY} twice" in refusal(model)
+
+
 def test_half_precision_becomes_float32(model):
     change(model, lambda w: {n: v.astype(np.float16) for n, v in w.items()})
     same(huggingface.load(model).weights, load_file(model / "model.safetensors"))
