@@ -90,8 +90,9 @@ def anchors(norms: np.ndarray, lengths: np.ndarray, low: float, high: float) -> 
 
 
 class InfoBert(Ascents):
-    """All weights and the critic, K passes an update with one dropout mask. A pass of `index` and `ascent` minimises
-    (cross entropy + beta bottleneck - alpha InfoNCE) / K; the perturbation climbs the first two.
+    """All weights and the critic, K passes an update with one dropout mask (on a device with fresh ones, see noise.py).
+    A pass of `index` and `ascent` minimises (cross entropy + beta bottleneck - alpha InfoNCE) / K; the perturbation
+    climbs the first two. Of several workers each has its own pairs, shares and chunks.
 
     Which tokens are anchored depends on the perturbation's gradient, so a pass takes two graphs: `ascent`, then
     `anchor`, which computes the same forward pass again. The critic is decayed, and left out of the clip.
@@ -218,5 +219,6 @@ def bottleneck_pairs(lengths: np.ndarray, length: int, random: np.random.Generat
     """For each token of the flattened batch a partner out of the batch's, drawn with replacement, and its share."""
     tokens = np.flatnonzero(np.arange(length) < lengths[:, None])
     partners, shares = np.zeros(lengths.size * length, np.int32), np.zeros(lengths.size * length, np.float32)
-    partners[tokens], shares[tokens] = random.choice(tokens, len(tokens)), 1 / len(tokens)
+    if len(tokens):  # a worker may have no sentence of an epoch's last batch
+        partners[tokens], shares[tokens] = random.choice(tokens, len(tokens)), 1 / len(tokens)
     return Tensor(partners), Tensor(shares)

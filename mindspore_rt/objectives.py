@@ -137,8 +137,8 @@ class Ascents:
 
 
 class FreeLB(Ascents):
-    """Adversarial training of all weights. The dropout mask stays the same over the K passes. With `masks`, pruned
-    weights stay exactly zero."""
+    """Adversarial training of all weights. The dropout mask stays the same over the K passes, but on a device, where it
+    cannot be drawn twice (noise.py). With `masks`, pruned weights stay exactly zero."""
 
     def __init__(
         self,
@@ -203,20 +203,21 @@ class RobustSearch(Ascents):
 
     def _compile_update(self):
         scores, optimizer, count = self.scores, self.optimizer, len(self.scores)
-        total, stale = tuple(self.total[:count]), tuple(self.total[count:])
+        total, stale = tuple(self.total), tuple(self.total[count:])
         masks, assign, clip_norm = sum(p.size for p in scores), ops.Assign(), self.settings.clip_norm
         shares = Tensor(np.float32([1 / (count * p.size) if self.official else 1 / masks for p in scores]))
-        average, scale, clear = parallel.average(scores), loss_scale(self.model), Clear(self.total[:count])
+        average, scale, clear = parallel.average(self.trained), loss_scale(self.model), Clear(self.total[:count])
 
         @ms.jit
         def update(l0_weight, rates):
-            gradients = average(total)
-            norm = optimizer.norm(gradients, stale) / scale
+            averaged = average(total)
+            gradients, unused = averaged[:count], averaged[count:]
+            norm = optimizer.norm(gradients, unused) / scale
             factor = clip_factor(norm, clip_norm)
             optimizer(gradients, rates, factor / scale, l0_weight * shares)
             clear()
-            for gradient in stale:
-                assign(gradient, gradient * factor)
+            for kept, gradient in zip(stale, unused):
+                assign(kept, gradient * factor)
             return norm
 
         return update
@@ -228,8 +229,9 @@ class RobustSearch(Ascents):
         done = 3 * (index + 1) if self.official else index
         since = done - settings.l0_start * self.total_steps
         ramp = settings.l0_ramp * self.total_steps
-        share = 1.0 if since >= ramp else max(0.0, since / ramp)
-        return settings.l0_weight * share
+        if since < 0:
+            return 0.0
+        return settings.l0_weight * (1.0 if since >= ramp else since / ramp)
 
     def step(self, batch: Batch, index: int) -> dict[str, float]:
         if self.official:

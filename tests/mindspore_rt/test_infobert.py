@@ -246,6 +246,15 @@ def test_what_stands_in_a_filler_row_changes_nothing(objective):
     assert all((results[0][name] == results[1][name]).all() for name in before)
 
 
+def test_a_worker_without_a_sentence_adds_nothing(objective):
+    """The last batch of an epoch may have fewer sentences than there are workers."""
+    before, b = snapshot(objective), batch(0)
+    b.targets[:], b.attention_mask[:, 1:] = 0, 0
+    figures = objective.step(b, 0)
+    assert [figures[name] for name in ("adversarial_loss", "bottleneck", "anchor", "gradient_norm")] == [0, 0, 0, 0]
+    restore(objective, before)
+
+
 def test_the_passes_share_one_dropout_mask(monkeypatch):
     """With no perturbation at all, only the dropout could tell the passes apart."""
     settings = schema.InfoBert(ascent_steps=3, ascent_rate=0.0, initial_norm=0.0)

@@ -157,6 +157,12 @@ def test_l0_weight_follows_its_schedule(compat, at, expected):
     assert [objective.l0_weight(i) for i in at] == pytest.approx(expected)
 
 
+def test_a_penalty_without_a_ramp_starts_at_once():
+    model = BertClassifier(CONFIG, 2, dropout=0.0, masked=True)
+    objective = RobustSearch(model, schema.Search(l0_weight=0.5, l0_ramp=0.0), 200, 1)
+    assert [objective.l0_weight(i) for i in (0, 19, 20, 199)] == [0, 0, 0.5, 0.5]
+
+
 def test_the_passes_accumulate_and_start_afresh_at_every_step(torch_model):
     objective = RobustSearch(masked_bert(torch_model), schema.Search(ascent_steps=2), STEPS, seed=1)
     objective.step(batch(0), 0)

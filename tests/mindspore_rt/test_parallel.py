@@ -35,9 +35,10 @@ def results(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["finetune", "search"])
+@pytest.mark.parametrize("kind", ["finetune", "search", "official search"])
 def test_two_workers_equal_one(results, kind):
-    """Weights or scores and both moments after two updates, with dropout and mask noise given."""
+    """Weights or scores and both moments after two updates, with dropout and mask noise given. The official search
+    keeps gradients from one update to the next, too."""
     one, first, second = (load_file(results / f"{name}.safetensors") for name in
                           (f"one-{kind}-0", f"two-{kind}-0", f"two-{kind}-1"))
     assert one.keys() == first.keys() and len(one) > 20

@@ -58,11 +58,13 @@ class GivenNoise:
 def train(target, kind):
     rank, ranks = parallel.rank(), parallel.ranks()
     random = np.random.default_rng(1)
-    model = BertClassifier(CONFIG, 2, dropout=0.1, masked=kind == "search")
+    model = BertClassifier(CONFIG, 2, dropout=0.1, masked="search" in kind)
     model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
-    if kind == "search":
-        settings = schema.Search(ascent_steps=2, initial_norm=0.0, warmup=0.0)
-        objective = RobustSearch(model, settings, 10, seed=5, rank=rank)
+    if "search" in kind:
+        # A clip that every update meets: its factor must be that of all ranks.
+        settings = schema.Search(ascent_steps=2, initial_norm=0.0, warmup=0.0, clip_norm=0.01, l0_start=0.0)
+        compat = "official" if "official" in kind else "paper"
+        objective = RobustSearch(model, settings, 10, seed=5, rank=rank, compat=compat)
     else:
         objective = FineTuning(model, schema.Training(learning_rate=1e-3, warmup=0.0), 10, seed=5, rank=rank)
     objective.noise = GivenNoise(model, rank, ranks)
@@ -84,6 +86,6 @@ def read_what_rank_0_wrote(target):
 
 if __name__ == "__main__":
     use_device("CPU")
-    for kind in ("finetune", "search"):
+    for kind in ("finetune", "search", "official search"):
         train(sys.argv[1], kind)
     read_what_rank_0_wrote(sys.argv[1])
