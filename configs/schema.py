@@ -22,6 +22,7 @@ from configs.errors import UserError
 from configs.methods import METHODS
 
 CONFIG_DIR = Path(__file__).parent
+LARGEST_SEED = 2**32 - 1  # a seed is one word of every random number's key
 COMMAND_LINE = "the command line"  # where a key was set, if not in a file; there the last one wins
 
 
@@ -50,7 +51,7 @@ class Data:
     dev_size: int = option(1000, "sentences split off the training set when there is no dev file", low=1)
     test_size: int | None = option(None, "keep so many test sentences, or split them off without a test set", low=1)
     max_length: int = option(128, "longest input in word pieces; longer ones are cut", low=4, high=512)
-    seed: int = option(0, "seed of the split; the same for every experiment seed", low=0)
+    seed: int = option(0, "seed of the split; the same for every experiment seed", low=0, high=LARGEST_SEED)
 
 
 @dataclass
@@ -205,7 +206,7 @@ class Experiment:
     task: str = option("sst2", "what is classified; see configs/tasks.py")
     model: str = option("bert-base-uncased", "hub name, local Hugging Face directory, or `packaged`")
     layers: int | None = option(None, "keep only the first layers of the model", low=1)
-    seeds: list[int] = option([1], "one whole run for each", low=0)
+    seeds: list[int] = option([1], "one whole run for each", low=0, high=LARGEST_SEED)
     sparsities: list[float] = option([0.3], "shares of pruned weights", low=0.01, high=0.99)
     methods: list[str] = option(["finetune", "robust"], "models compared, or all", choices=[*METHODS, "all"])
     structured: bool = option(False, "prune whole attention heads and intermediate neurons, and export a smaller model")
@@ -451,6 +452,9 @@ def _check_together(config: Experiment, origins: dict) -> None:
         raise UserError("infobert.anchor_low must be below infobert.anchor_high")
     if config.search.keep_epochs and config.search.keep_epochs < config.choice.epochs:
         raise UserError(f"search.keep_epochs: below choice.epochs, {config.choice.epochs}, whose scores are needed")
+    if config.choice.epochs > config.search.epochs:
+        raise UserError(f"choice.epochs: {config.choice.epochs} search epochs to choose from; there are only "
+                        f"search.epochs, {config.search.epochs}")
     for section, method in (("finetune_long", "finetune_long"), ("retrain_long", "robust_no_structure_long")):
         if method in config.methods:
             _no_shorter(section, getattr(config, section), config.retrain)

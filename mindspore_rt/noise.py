@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from mindspore import Tensor, context, mutable, nn, ops
 
-from mindspore_rt import kernels
+from mindspore_rt import kernels, parallel
 
 # What may be drawn outside of a place, with numbers far above any place.
 PERTURBATION, SHUFFLE, INITIAL, REINITIAL, CRITIC, PAIRS = ((1 << 24) + i for i in range(6))
@@ -28,7 +28,7 @@ THREADS = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
 def generator(seed: int, place: int, step: int = 0, ascent: int = 0, rank: int = 0) -> np.random.Generator:
     """A NumPy generator for one key. Each part of the key is one word of the seed sequence, so two keys
-    never collide by arithmetic; all parts must be below 2**32."""
+    never collide by arithmetic; all parts must be below 2**32 (seeds are: `schema.LARGEST_SEED`)."""
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, rank, step, ascent, place])))
 
 
@@ -120,11 +120,11 @@ class HostUniform(nn.Cell):
 
 class DeviceUniform(nn.Cell):
     """The uniform numbers of one place, drawn on the device. One primitive for each place: a random
-    primitive that is used at two places of a graph draws the same values at both."""
+    primitive that is used at two places of a graph draws the same values at both. Every rank has its own numbers."""
 
     def __init__(self, place: int, seed: int):
         super().__init__(auto_prefix=False)
-        self.place, self.uniform = place, ops.UniformReal(seed=seed + 1, seed2=place + 1)
+        self.place, self.uniform = place, ops.UniformReal(seed=seed + 1, seed2=(parallel.rank() << 16) + place + 1)
 
     def construct(self, draws, like):
         return self.uniform(like.shape)

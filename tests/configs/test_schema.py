@@ -269,6 +269,9 @@ def test_a_control_for_length_with_fewer_updates_is_refused(section, override, w
     "overrides, expected",
     [
         (["search.keep_epochs=1", "choice.epochs=2"], "search.keep_epochs"),
+        (["search.epochs=2", "choice.epochs=3"], "choice.epochs"),
+        (["seeds=[1,4294967296]"], "seeds"),
+        (["data.seed=4294967296"], "data.seed"),
         (["infobert.anchor_low=0.9", "infobert.anchor_high=0.5"], "infobert.anchor_low"),
         (["compat=official", "attack.calibrate=true"], "attack.calibrate"),
         (["attack.protocol=official", "attack.stratified=true"], "attack.stratified"),

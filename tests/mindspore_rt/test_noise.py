@@ -8,7 +8,7 @@ import pytest
 from mindspore import Tensor
 from scipy import stats
 
-from mindspore_rt import kernels, noise, plain
+from mindspore_rt import kernels, noise, parallel, plain
 from mindspore_rt.bert import BertClassifier, BertConfig, MaskedLinear, parts
 
 SHAPES = [(40, 50), (40, 50), (7,)]
@@ -138,5 +138,7 @@ def test_the_device_draws_where_it_is_not_the_cpu(monkeypatch):
     assert isinstance(one.uniform, noise.DeviceUniform)
     ones = Tensor(np.ones((100, 100), np.float32))
     streams = np.stack([cell(ones, ()).asnumpy().ravel() for cell in (one, one, two)])
-    correlation = np.corrcoef(streams) - np.eye(3)
+    monkeypatch.setattr(parallel, "rank", lambda: 1)
+    other = plain.Dropout(0.5, 0, 1)(ones, ()).asnumpy().ravel()
+    correlation = np.corrcoef([*streams, other]) - np.eye(4)
     assert np.abs(correlation).max() < 5 / 100
