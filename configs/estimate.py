@@ -27,13 +27,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def search_space(shapes: dict, settings: schema.Search) -> str:
-    """What a search needs: scores, gradients and both moments in memory, scores on disk."""
-    scores = sum(math.prod(shape) for shape in shapes.values())
+def search_space(scores: int, state: int, settings: schema.Search) -> str:
+    """What a search needs, by the numbers of its scores and of all that a checkpoint holds: these and the scores'
+    gradients in memory, scores on disk."""
     epochs = min(settings.epochs, settings.keep_epochs or settings.epochs)
     return (
-        f"{scores:,} masks: {16 * scores / 1e9:.2f} GB for scores, gradients and moments, {4 * scores / 1e6:.0f} MB on "
-        f"disk for each of {epochs} kept epochs (search.keep_epochs), {12 * scores / 1e6:.0f} MB for the checkpoint"
+        f"{scores:,} masks: {4 * (state + scores) / 1e9:.2f} GB for scores, gradients and moments, "
+        f"{4 * scores / 1e6:.0f} MB on disk for each of {epochs} kept epochs (search.keep_epochs), "
+        f"{4 * state / 1e6:.0f} MB for the checkpoint"
     )
 
 

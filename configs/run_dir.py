@@ -480,10 +480,12 @@ class Stage:
 
     def results(self) -> dict:
         """What `finish` was given. Raises `UserError` for a manifest without it."""
-        results = read_json(self.manifest).get("results")
-        if not isinstance(results, dict):
-            raise UserError(f"{self.manifest}: states no results; delete {self.directory} to redo the stage")
-        return results
+        return stated_results(self.directory)
+
+    def spent(self) -> float:
+        """Seconds that all processes together have worked on a finished stage; 0 if its manifest states none."""
+        seconds = read_json(self.manifest).get("seconds")
+        return seconds if type(seconds) in (int, float) and math.isfinite(seconds) else 0.0
 
     def number(self, name: str) -> float:
         """One number of `results`. Raises `UserError` for a manifest without it."""
@@ -491,6 +493,14 @@ class Stage:
         if type(value) not in (int, float) or not math.isfinite(value):
             raise UserError(f"{self.manifest}: states no number {name}; delete {self.directory} to redo the stage")
         return value
+
+
+def stated_results(directory: Path) -> dict:
+    """What the finished stage of a directory has found. Raises `UserError` for one without a manifest that says so."""
+    results = read_json(directory / "manifest.json").get("results")
+    if not isinstance(results, dict):
+        raise UserError(f"{directory / 'manifest.json'}: states no results; delete {directory} to redo the stage")
+    return results
 
 
 def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:

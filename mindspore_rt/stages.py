@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 import zlib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from configs import estimate, schema
 from configs.errors import UserError
 from configs.methods import KEPT_ON_THE_WAY, METHODS, SEARCHES
 from configs.plan import Job
-from configs.run_dir import RunDir, Stage, atomic_write, file_hash, redo_changed, write_json
+from configs.run_dir import RunDir, Stage, atomic_write, file_hash, redo_changed, stated_results, write_json
 from mindspore_rt import data, gate, huggingface, noise, parallel, prunable
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.infobert import InfoBert
@@ -77,9 +78,8 @@ def finetune(config: schema.Experiment, run: RunDir, job: Job) -> None:
         _train(config, run, job, stage, section, source, weights).export()
 
 
-def _train(config, run, job, stage, section, source, weights, ticket=None, title="") -> Training:
-    settings = getattr(config, section)
-    training = Training(config, run, job, stage, settings, source, weights, ticket, title or f"{job.stage} {job.name}")
+def _train(config, run, job, stage, section, source, weights, ticket=None) -> Training:
+    training = Training(config, run, job, stage, getattr(config, section), source, weights, ticket)
     training.run()
     return training
 
@@ -87,7 +87,7 @@ def _train(config, run, job, stage, section, source, weights, ticket=None, title
 class Training:
     """One training of a classifier, from given weights to a Hugging Face directory."""
 
-    def __init__(self, config, run, job, stage, settings, source, weights, ticket, title):
+    def __init__(self, config, run, job, stage, settings, source, weights, ticket):
         self.config, self.run_dir, self.stage, self.source, self.ticket = config, run, stage, source, ticket
         batches = functools.partial(_batches, config, run, job, source=source)
         train, self.summary = batches("train", settings.batch_size)
@@ -100,8 +100,9 @@ class Training:
         )
         self.evaluator = Evaluator(self.model, batches("dev", EVALUATION_BATCH)[0])
         self.accuracy = []
+        title = f"{job.stage} {job.name}"
         self.trainer = Trainer(stage, objective, train, self.steps, config, title, self._on_epoch)
-        if config.snapshots and job.method in KEPT_ON_THE_WAY and job.stage != "prune":
+        if config.snapshots and job.method in KEPT_ON_THE_WAY:
             points = {round(self.steps * i / config.snapshots) for i in range(1, config.snapshots)}
             self.trainer.snapshots = (points, lambda done: self._save(stage.directory / "snapshots" / f"{done:06d}"))
 
@@ -158,7 +159,8 @@ def search(config: schema.Experiment, run: RunDir, job: Job) -> None:
     steps = total_steps(settings, train)
     objective = RobustSearch(model, settings, steps, job.seed, config.compat, parallel.rank())
     evaluator = Evaluator(model, _batches(config, run, job, "dev", EVALUATION_BATCH, source)[0])
-    print(f"  {estimate.search_space(model.config.prunable(), settings)}", flush=True)
+    masks, state = (sum(p.size for p in some) for some in (objective.scores, objective.state().values()))
+    print(f"  {estimate.search_space(masks, state, settings)}", flush=True)
 
     def on_epoch(epoch, done):
         scores = {p.name.removesuffix(".log_alpha"): p.asnumpy() for p in objective.scores}
@@ -180,9 +182,8 @@ def search(config: schema.Experiment, run: RunDir, job: Job) -> None:
     if not parallel.rank():
         epochs = -(-done // len(train))
         final = _scores(run.log_alpha(job.seed, epochs, job.model), source.config.prunable())
-        candidates = range(max(1, epochs + 1 - config.choice.epochs), epochs + 1)
-        kept = [run.log_alpha(job.seed, epoch, job.model) for epoch in candidates]
-        hashes = {path.name: file_hash(path) for path in kept}
+        kept = (run.log_alpha(job.seed, epoch, job.model) for epoch in range(1, epochs + 1))
+        hashes = {path.name: file_hash(path) for path in kept if path.is_file()}
         statistics = gate.mask_statistics(list(final.values()))
         stage.finish({"steps": done, "epochs": epochs, **statistics, "scores_sha256": hashes})
 
@@ -200,7 +201,7 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
     if stage.is_done() and job.done:
         _skip(stage)
         return
-    pretrained, ticket, report = _pretrained(config), None, {}
+    pretrained, ticket, report, spent = _pretrained(config), None, {}, 0.0
     _highest_sparsity(config, pretrained)
     classifier = huggingface.with_classifier(pretrained, _labels(run), job.seed)
     for number in range(1, pruning_rounds(config.sparsities, settings.share) + 1):
@@ -208,7 +209,7 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
         part = dataclasses.replace(job, model=f"{job.model}/round-{number}", directory=directory)
         before = {"before": stage.directory / f"round-{number - 1}" / "ticket.safetensors"} if ticket else {}
         round_stage = _stage(config, run, part, [job.model], before, **shape)
-        drawn = {path: sparsity for path, sparsity in zip(job.leaves, config.sparsities)
+        drawn = {run.pruned(job.seed, job.model, sparsity): sparsity for sparsity in config.sparsities
                  if settings.share * (number - 1) < sparsity <= settings.share * number + 1e-9}
         if not all(path.is_file() for path in drawn) and round_stage.is_done():
             round_stage.manifest.unlink(missing_ok=True)
@@ -220,6 +221,8 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
         ticket = Ticket.load(part.directory / "ticket.safetensors", pretrained.config.prunable())
         classifier = _classifier_of(part.directory / "classifier.safetensors", classifier)
         report[f"round {number}"] = ticket.sparsity
+        spent += round_stage.spent()
+    stage.started = time.time() - spent  # whichever process trained the rounds
     stage.finish(report)
 
 
@@ -256,7 +259,7 @@ def draw(config: schema.Experiment, run: RunDir, job: Job) -> None:
     origin = METHODS[job.method].source
     inputs = {"model": run.model(job.seed, "finetune")} if origin in SEARCHES else {}
     if origin in SEARCHES:
-        searched = Stage(run.stage(job.seed, origin), "search", {}, {}).results()
+        searched = stated_results(run.stage(job.seed, origin))
         epochs = searched.get("epochs")
         if type(epochs) is not int or epochs < 1:
             raise UserError(f"{run.stage(job.seed, origin)}/manifest.json: states no epochs; delete that folder")
@@ -389,7 +392,7 @@ def _unchanged(path: Path, stated: str | None) -> None:
 
 
 def _unchanged_model(path: Path) -> None:
-    _unchanged(path, Stage(path.parent, "finetune", {}, {}).results().get("model_sha256"))
+    _unchanged(path, stated_results(path.parent).get("model_sha256"))
 
 
 def _scores(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:
@@ -406,7 +409,7 @@ def _scores(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndar
 
 def _classifier_of(path: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The classifier that a round of pruning left."""
-    stated = Stage(path.parent, "prune", {}, {}).results().get("classifier_sha256")
+    stated = stated_results(path.parent).get("classifier_sha256")
     if stated is not None:  # rounds of older runs state none
         _unchanged(path, stated)
     found, names = huggingface.read_safetensors(path), ("classifier.weight", "classifier.bias")
@@ -435,9 +438,13 @@ def _classifier(config, source, labels, settings, seed, masked=False) -> BertCla
 
 def _stage(config, run, job, sections, inputs=None, **more) -> Stage:
     """A training stage, with what decides its outcome. Without a model among its inputs it starts pre-trained."""
+    if config.snapshots and job.method in KEPT_ON_THE_WAY:
+        more["snapshots"] = config.snapshots
+    parts = {key: dataclasses.asdict(getattr(config, key)) for key in sections}
+    parts.get("search", {}).pop("keep_epochs", None)  # decides what stays, not what it is
     settings = {
         **more,
-        **{key: dataclasses.asdict(getattr(config, key)) for key in sections},
+        **parts,
         "method": job.method or job.model,
         "seed": job.seed,
         "layers": config.layers,
@@ -448,7 +455,8 @@ def _stage(config, run, job, sections, inputs=None, **more) -> Stage:
         "workers": config.workers,
         "noise": noise.source(),
     }
-    inputs = {"model": huggingface.resolve(config.model), **(inputs or {}), "train": run.split("train")}
+    splits = {name: run.split(name) for name in _splits_read(config)}
+    inputs = {"model": huggingface.resolve(config.model), **(inputs or {}), **splits}
     return Stage(job.directory, job.stage, settings, inputs, PACKAGES)
 
 
@@ -471,6 +479,12 @@ def _batches(config, run, job, split, batch_size, source) -> tuple[data.Batches,
         raise UserError(f"{source.directory}: its type_vocab_size is 1, but pairs of texts need two segments")
     tokenizer = data.load_tokenizer(source.directory, length, source.config.vocab_size)
     return data.Batches(texts, labels, len(summary["labels"]), tokenizer, length, batch_size, job.seed), summary
+
+
+def _splits_read(config) -> tuple[str, ...]:
+    """Files that `_split` takes the training and dev sentences from."""
+    official = config.compat == "official" and config.task not in ("imdb", "agnews")
+    return ("train", "dev", "test") if official else ("train", "dev")
 
 
 def _split(config, run, job, split) -> tuple[list, np.ndarray, dict]:

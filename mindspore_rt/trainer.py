@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 import zlib
 
@@ -176,6 +177,7 @@ class Trainer:
         if not self.checkpoint.is_file():
             if not self.rank:
                 self.metrics.unlink(missing_ok=True)
+                shutil.rmtree(self.stage.directory / "snapshots", ignore_errors=True)
             return 0
         done, lines, self.steps, seconds = self._restore()
         self.stage.started -= seconds

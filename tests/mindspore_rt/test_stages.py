@@ -9,7 +9,8 @@ from safetensors.numpy import load_file, save_file
 
 from configs import plan, schema
 from configs.errors import UserError
-from configs.run_dir import RunDir, Stage, file_hash, write_json
+from configs.methods import KEPT_ON_THE_WAY
+from configs.run_dir import Changed, RunDir, file_hash, read_json, stated_results, write_json
 from mindspore_rt import huggingface, prunable, stages
 from mindspore_rt.ticket import Ticket
 
@@ -22,7 +23,7 @@ class Recorder:
     def __init__(self):
         self.calls = []
 
-    def __call__(self, config, run, job, stage, section, source, weights, ticket=None, title=""):
+    def __call__(self, config, run, job, stage, section, source, weights, ticket=None):
         start = ticket.apply(weights) if ticket else weights
         self.calls.append({"model": job.model, "weights": start, "ticket": ticket, "section": section})
         step = np.float32(1 + len(self.calls))
@@ -48,7 +49,8 @@ def run(tmp_path, monkeypatch):
     config.model, config.layers = str(model), None
     run = RunDir(config, tmp_path / "runs")
     write_json(run.data / "summary.json", {"labels": ["a", "b"]})
-    run.split("train").write_text("{}\n")
+    for split in ("train", "dev", "test"):
+        run.split(split).write_text("{}\n")
     recorder = Recorder()
     monkeypatch.setattr(stages, "_train", recorder)
     run.recorder = recorder
@@ -92,8 +94,12 @@ def test_a_killed_pruning_goes_on_with_its_next_round(run):
         patch.setattr(stages, "_train", stop)
         with pytest.raises(KeyboardInterrupt):
             stages.prune(run.config, run, job(run, "prune")[0])
+    for number in (1, 2):  # as if they had taken their time
+        manifest = run.stage(1, "lth") / f"round-{number}" / "manifest.json"
+        write_json(manifest, {**read_json(manifest), "seconds": 100.0})
     stages.prune(run.config, run, job(run, "prune")[0])
     assert [c["model"] for c in run.recorder.calls] == ["lth/round-1", "lth/round-2", "lth/round-3"]
+    assert 200 <= read_json(run.stage(1, "lth") / "manifest.json")["seconds"] < 260
 
 
 def test_a_sparsity_asked_for_later_trains_only_the_rounds_that_it_needs(run):
@@ -244,6 +250,9 @@ def searched(run, monkeypatch, epochs, name="search"):
         def metrics(self):
             return {}
 
+        def state(self):
+            return {}
+
     class Trained:
         def __init__(self, stage, objective, batches, steps, config, title, on_epoch):
             self.objective, self.on_epoch, self.stop = objective, on_epoch, False
@@ -297,13 +306,51 @@ def test_a_search_stops_once_its_ticket_has_settled(run, monkeypatch, structured
         three["bert.pooler.dense.weight"] = -three["bert.pooler.dense.weight"]
     used = searched(run, monkeypatch, [made_up_scores(run, 1), two, three, made_up_scores(run, 4)])
     assert used["figures"]["ticket_distance"] == 0
-    assert Stage(run.stage(1, "search"), "search", {}, {}).results()["epochs"] == 3
+    assert stated_results(run.stage(1, "search"))["epochs"] == 3
     assert sorted(path.stem for path in run.log_alpha(1, 1).parent.iterdir()) == ["epoch-01", "epoch-02", "epoch-03"]
 
 
 def test_a_search_goes_on_to_its_end_unless_asked_to_stop(run, monkeypatch):
     searched(run, monkeypatch, [made_up_scores(run, 1)] * 4)
-    assert Stage(run.stage(1, "search"), "search", {}, {}).results()["epochs"] == 4
+    assert stated_results(run.stage(1, "search"))["epochs"] == 4
+
+
+def test_earlier_epochs_can_be_asked_for_after_the_search(run, monkeypatch):
+    """Their scores are there; how many to keep decides nothing that a search has found."""
+    searched(run, monkeypatch, [made_up_scores(run, seed) for seed in (1, 2, 3)])
+    run.config.choice.epochs, run.config.search.keep_epochs = 2, 3
+    stages.search(run.config, run, job(run, "search")[0])  # done
+    for one in job(run, "draw"):
+        if one.method == "robust":
+            stages.draw(run.config, run, one)
+    last, earlier = (Ticket.load(run.ticket(1, f"robust-0.25{back}")) for back in ("", "-back-1"))
+    assert last.distance(earlier) > 0
+
+
+@pytest.mark.parametrize("compat, split", [("paper", "train"), ("paper", "dev"), ("official", "test")])
+def test_a_model_is_of_the_splits_that_its_training_reads(run, compat, split):
+    """Dev gives the accuracies that a training states; officially it is trained on, and test stands in for it."""
+    run.config.compat, run.config.methods, run.config.task = compat, ["finetune"], "sst2"
+    one = job(run, "finetune")[0]
+    stages.finetune(run.config, run, one)
+    stages.finetune(run.config, run, one)  # done
+    run.split(split).write_text("{}\n{}\n")
+    with pytest.raises(Changed, match=f"inputs.{split}"):
+        stages.finetune(run.config, run, one)
+
+
+def test_snapshots_asked_for_later_are_not_passed_over(run):
+    run.config.methods = ["finetune", "infobert"]
+    for one in job(run, "finetune"):
+        stages.finetune(run.config, run, one)
+    run.config.snapshots = 4
+    refused = []
+    for one in job(run, "finetune"):
+        try:
+            stages.finetune(run.config, run, one)
+        except Changed as change:
+            refused.append((one.model, "snapshots: None, now 4" in str(change)))
+    assert refused == [(model, True) for model in ("finetune", "infobert") if model in KEPT_ON_THE_WAY]
 
 
 @pytest.mark.parametrize("granularity, block", [("weight", (1, 1)), ("neuron", (8, 1)), ("matrix", (8, 8))])

@@ -216,6 +216,13 @@ def test_snapshots_are_taken_where_asked(tmp_path):
     assert taken == [(3, 3.0), (9, 9.0)]
 
 
+def test_a_fresh_start_leaves_no_snapshot_of_another_training(tmp_path):
+    """Killed after a snapshot and before the first checkpoint, the stage may be begun with other settings."""
+    (tmp_path / "snapshots" / "000003").mkdir(parents=True)
+    counted(tmp_path)[0].run()
+    assert not (tmp_path / "snapshots").exists()
+
+
 @pytest.mark.parametrize("damage, reason", [
     (lambda raw: raw[: len(raw) // 2], "not a checkpoint"),
     (lambda raw: b"", "not a checkpoint"),
