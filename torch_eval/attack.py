@@ -72,6 +72,9 @@ def check_victims(run_dir: RunDir, task: dict) -> None:
             config = read_json(model / "config.json")
             if config.get("model_type") != "bert":
                 raise UserError(f"{model}: a {config.get('model_type')} model; only BERT classifiers are scored")
+            for key, usual in (("position_embedding_type", "absolute"), ("is_decoder", False)):
+                if config.get(key, usual) != usual:  # `packed` computes it otherwise
+                    raise UserError(f"{model}: {key} is {config[key]!r}; only classifiers with {usual!r} are scored")
             names = config.get("id2label")
             count = len(names) if isinstance(names, dict) else 2  # where transformers leaves them out
             if count != len(task["labels"]):
@@ -264,7 +267,8 @@ def unchanged(model: Path) -> None:
 
 
 def resume(stage: Stage, expected: list[dict], workers: int) -> list[dict]:
-    """Records that an interrupted run of so many workers left. Raises `UserError` if they are not the beginning of this one's."""
+    """Records that an interrupted run of so many workers left. Raises `UserError` if they are not the beginning of this
+    one's."""
     results = stage.directory / "results.jsonl"
     stage.begin(results)
     if not results.is_file():

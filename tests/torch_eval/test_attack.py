@@ -366,6 +366,10 @@ def test_what_is_no_bert_classifier_is_refused(experiment, tmp_path):
     write_json(tmp_path / "elsewhere" / "config.json", {"model_type": "roberta"})
     with pytest.raises(UserError, match="elsewhere: a roberta model; only BERT classifiers are scored"):
         attack.run(run_dir)
+    for key, value in (("position_embedding_type", "relative_key"), ("is_decoder", True)):
+        write_json(tmp_path / "elsewhere" / "config.json", {"model_type": "bert", key: value})
+        with pytest.raises(UserError, match=f"elsewhere: {key} is {value!r}; only classifiers with "):
+            attack.run(run_dir)
 
 
 def test_a_poor_masked_model_leaves_bertattack_out(experiment, monkeypatch, capsys):
