@@ -161,7 +161,7 @@ def describe(spec: Spec) -> dict:
         return {**common, "parameters": f"TextAttack's {OTHERS[spec.recipe]}", "resources": own}
     parameters = {name: dict(values) for name, values in PARAMETERS[spec.key].items()}
     if spec.resources == "original":
-        resources = {name: original.describe(name, spec.resources_dir) for name in RESOURCES[spec.key]}
+        resources = {name: original.describe(name, spec.resources_dir, spec.recipe) for name in RESOURCES[spec.key]}
     else:
         resources = {name: packaged.describe(name) for name in RESOURCES[spec.key]}
         if "word distance" in parameters:

@@ -11,7 +11,7 @@ import torch
 from test_victim import tiny_bert
 
 from configs.errors import UserError
-from torch_eval import original, parts, recipes
+from torch_eval import original, packaged, parts, recipes
 from torch_eval.original import Original
 
 WORDS = [f"word{i}" for i in range(60)]
@@ -98,6 +98,9 @@ def test_manifests_hold_the_hash_of_every_file_and_textattacks_parameters(folder
     assert told["resources"]["from"] == "original"
     assert told["resources"]["synonyms"]["paragramcf/nn.npy"] == original.file_hash(folder / "paragramcf/nn.npy")
     assert told["parameters"]["word distance"] == {"min_cos_sim": 0.5}
+    assert told["resources"]["stop words"] == packaged.describe("stop words")  # its own; the others take NLTK's
+    bugger = recipes.describe(spec("textbugger", str(folder)))["resources"]["stop words"]
+    assert list(bugger) == ["nltk_data/corpora/stopwords/english"]
 
 
 def test_synonyms_are_textattacks_embedding(folder):
