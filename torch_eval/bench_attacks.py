@@ -141,8 +141,9 @@ class Comparison:
 
         mine, theirs = map(self._read, self.sides(length).values())
         unlike = [index for index in indices if not same(mine[index], theirs[index])]
-        self._take_turns([("stock-one-thread", witness, self.target(length, True))], unlike, turn)
-        again = self._read("stock-one-thread")
+        one_thread = f"stock-one-thread-{length}"
+        self._take_turns([(one_thread, witness, self.target(length, True))], unlike, turn)
+        again = self._read(one_thread)
         self.result = {
             "name": f"attack {self.name}",
             "of": len(indices),

@@ -56,6 +56,22 @@ def test_it_counts_writes_and_goes_on(bench, monkeypatch):
     assert len(set(attacked)) == 5 and -1 not in attacked  # ours alone, all over again
 
 
+def test_a_witness_of_another_length_is_not_called(bench, tmp_path):
+    """Where ours and stock differ, stock on one thread attacks again: at the length of the comparison."""
+    examples = [{"sentence": sentence, "label": i % 2} for i, sentence in enumerate(SENTENCES[:1])]
+    spec, pool = bench_attacks.Spec("textbugger", ("sentence",), ("sentence",)), Here(1)
+    for length in (16, 24):
+        options = {**bench_attacks.DEFAULTS, "max_length": length, "long_examples": 0}
+        comparison = bench_attacks.Comparison(
+            tmp_path / "bench", tmp_path / "model", tmp_path / "texts.jsonl", spec, options, examples
+        )
+        comparison.folder.mkdir(parents=True, exist_ok=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bench_attacks, "same", lambda *_, **__: False)
+            comparison.run([0], pool, pool, pool)
+    assert len(list(comparison.folder.glob("stock-one-thread*"))) == 2
+
+
 def test_texts_that_read_alike_are_told_from_exact_ones(bench, tmp_path):
     options = {**bench_attacks.DEFAULTS, "max_length": 24}
     spec = bench_attacks.Spec("textbugger", ("sentence",), ("sentence",))
