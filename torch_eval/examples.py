@@ -14,16 +14,15 @@ SAYS = {
 
 
 def examples(runs: list[Run]) -> list:
-    """For each run and attack, a sentence that fools only the first model and one that fools another."""
+    """For each run and attack, a sentence that fools the first model but not the ticket, and one that fools another;
+    of models that were attacked in one way."""
     blocks, seen = [], False
     for run in runs:
         seed, models = run.config.seeds[0], [m for method in run.config.methods if (m := run.pick(method))]
         for recipe in run.recipes:
-            by_model = {
-                m: {r["index"]: r for r in run.scores[seed, m, recipe].records}
-                for m in models
-                if (seed, m, recipe) in run.scores
-            }
+            scores = {m: run.scores[seed, m, recipe] for m in models if (seed, m, recipe) in run.scores}
+            way = min((score.way for score in scores.values()), default=0)
+            by_model = {m: {r["index"]: r for r in s.records} for m, s in scores.items() if s.way == way}
             seen = seen or bool(by_model)
             picked = pick(by_model)
             if picked:

@@ -148,8 +148,8 @@ def missing(runs: list[Run]) -> list:
         if stale:
             blocks += [
                 Text(
-                    f"{run.name}: **stale**, made under other settings than the configuration that this report was "
-                    "called with. Delete their folders and run the stage again, or choose another name:",
+                    f"{run.name}: **stale**, made with other settings, models or sentences than this report was called "
+                    "with. Run the experiment again with on_change=redo, or choose another name:",
                     note=True,
                 ),
                 Bullets(_shortened(stale)),

@@ -72,7 +72,7 @@ ATTACK_MANIFEST = {
     },
 }
 DATA = {"labels": Maybe([TEXT]), "note": Maybe(TEXT), "splits": {str: {"count": COUNT, "sha256": Maybe(TEXT)}}}
-CHOICE = {"rule": TEXT, "candidates": [{"model": TEXT, "aua": SHARE, "accuracy": SHARE}]}
+CHOICE = {"rule": TEXT, "candidates": [{"model": TEXT, "seed": COUNT, "aua": SHARE, "accuracy": SHARE}]}
 LEFT_OUT = {"reason": Maybe(TEXT)}
 FIGURES = (  # of a step or of an evaluation
     "epoch", "loss", "adversarial_loss", "l0_term", "l0_weight", "settled_zero", "settled_one",
@@ -253,35 +253,39 @@ class Run:
             _number_ways([score for key, score in scores.items() if key[2] == recipe])
         return scores
 
-    def _stale(self, seed: int, model: str, manifest: dict) -> tuple[str, ...]:
-        """What a result was made with and is otherwise now."""
-        expected = self._expected(seed, "attack")
+    def _stale(self, seed: int, model: str, manifest: dict, split="test", **more) -> tuple[str, ...]:
+        """What the result of an attack on a split was made with and is otherwise now."""
+        expected = {**self._expected(seed, "attack"), **more}
         if self.config.attack.calibrate:
             expected["temperature"] = fitted_temperature(self.paths.attack(seed, model)) or "fitted on dev"
         changed = unlike(manifest["settings"], expected)
-        return (*self._changed_inputs(seed, model, manifest), *changed)
+        return (*self._changed_inputs(seed, model, manifest, split), *changed)
 
-    def _changed_inputs(self, seed: int, model: str, manifest: dict) -> list[str]:
-        """An attacked model or test set that is another one by now."""
-        inputs, split = manifest["inputs"], self.data.get("splits", {}).get("test", {})
+    def _changed_inputs(self, seed: int, model: str, manifest: dict, split: str) -> list[str]:
+        """An attacked model or split that is another one by now."""
+        inputs, data = manifest["inputs"], self.data.get("splits", {}).get(split, {})
         found = [
             f"{name}: was made again since, {inputs[name][:8]} is {now[:8]} now"
-            for name, now in (("model", self.trained(seed, model)), ("test", split.get("sha256")))
+            for name, now in (("model", self.trained(seed, model)), (split, data.get("sha256")))
             if now and inputs.get(name, now) != now
         ]
-        indices = manifest["settings"].get("indices")
-        if indices is not None and len(indices) != self.examples:
-            found.append(f"examples: {len(indices)}, now {self.examples}")
+        indices, now = manifest["settings"].get("indices"), self.sentences(split)
+        if indices is not None and len(indices) != now:
+            found.append(f"examples: {len(indices)}, now {now}")
         return found
 
-    @property
-    def examples(self) -> int:
-        """Sentences that an attack has: the asked number, if the test set has so many."""
-        asked = self.config.attack.examples
-        return min(self.data.get("splits", {}).get("test", {}).get("count", asked), asked)
+    def sentences(self, split: str = "test") -> int:
+        """Sentences that an attack on a split has: the asked number, if there are so many."""
+        asked = self.config.attack.examples if split == "test" else self.config.choice.examples
+        return min(self.data.get("splits", {}).get(split, {}).get("count", asked), asked)
 
     def trained(self, seed: int, model: str) -> str | None:
-        """Hash of a model as its training left it, if that is finished."""
+        """Hash of a model as its training left it, if that is finished; of one kept on the way, or of the user's own,
+        as it is now."""
+        own = self.paths.own_victims().get(model)
+        if own or "@" in model:
+            folder = own or self.paths.victims(seed).get(model)
+            return _hash(folder) if folder and folder.is_dir() else None
         manifest = read(self.paths.stage(seed, model) / "manifest.json", MANIFEST)
         return manifest["results"].get("model_sha256") if manifest else None
 
@@ -315,7 +319,24 @@ class Run:
         if "robust" not in self.config.methods and not of_kind(self.config.methods, "control"):
             return []
         choice = read(self.paths.choice, CHOICE)
-        return [Step("choose", None, self.command("choose"), self.paths.root, choice)]
+        stale = self._stale_choice(choice) if choice else ()
+        return [Step("choose", None, self.command("choose"), self.paths.root, choice, stale)]
+
+    def _stale_choice(self, choice: dict) -> tuple[str, ...]:
+        """What a choice rests on and is otherwise now: candidates of all seeds, and the attacks on each."""
+        candidates, options = self.paths.candidates(), self.config.choice
+        if len(candidates) == 1 or not self.config.chooses_on_dev:
+            return ()
+        asked = {(c.model, seed) for c in candidates for seed in self.config.seeds}
+        found = {(row["model"], row["seed"]) for row in choice["candidates"]}
+        if found != asked:
+            return (f"candidates of all seeds: {len(found)}, now {len(asked)}",)
+        stale = []
+        for model, seed in sorted(asked):
+            manifest = read(self.paths.seed(seed) / "choice" / model / "manifest.json", CHOICE_MANIFEST)
+            told = self._stale(seed, model, manifest, "dev", recipe=options.recipe) if manifest else ()
+            stale += [f"{model}, seed {seed}: {what}" for what in told]
+        return tuple(stale)
 
     def _attacking(self) -> list[Step]:
         steps = []
@@ -324,12 +345,14 @@ class Run:
                 for recipe in (CLEAN, *self.recipes):
                     folder, score = self.paths.attack(seed, model) / recipe, self.scores.get((seed, model, recipe))
                     manifest, stale = (score.manifest, score.stale) if score else (None, ())
-                    title = f"attack {model} {recipe}"
-                    steps.append(Step(title, seed, self.command("attack"), folder, manifest, stale))
+                    parts = not manifest and any(folder.glob("shard-*-of-*"))
+                    command = f"python -m torch_eval merge {self.arguments}" if parts else self.command("attack")
+                    steps.append(Step(f"attack {model} {recipe}", seed, command, folder, manifest, stale))
         return steps
 
     def missing(self) -> list[Step]:
-        return [step for step in self.steps if step.manifest is None]
+        """What the commands named would make: not the attacks that cannot be run here."""
+        return [step for step in self.steps if step.manifest is None and not self._left_out(step)]
 
     def stale(self) -> list[Step]:
         return [step for step in self.steps if step.stale]
@@ -337,11 +360,15 @@ class Run:
     def left_out(self) -> dict[str, str]:
         """Attacks that could not be run as what their name says, and why."""
         found = {}
-        for step in self.missing():
-            told = read(step.directory / "missing.json", LEFT_OUT) if step.title.startswith("attack ") else None
+        for step in self.steps:
+            told = self._left_out(step)
             if told:
                 found[self.attack_title(step.directory.name)] = told.get("reason") or "no reason given"
         return found
+
+    def _left_out(self, step: Step) -> dict | None:
+        attack = step.manifest is None and step.title.startswith("attack ")
+        return read(step.directory / "missing.json", LEFT_OUT) if attack else None
 
     # --- how it was attacked ---------------------------------------------------------------------------------
 
@@ -350,7 +377,7 @@ class Run:
         configuration would make stands in for them."""
         recipes = recipes or tuple(self.recipes)
         found = [score for key, score in self.scores.items() if key[2] in recipes and score.way == way]
-        settings = {**self._expected(None, "attack"), "indices": list(range(self.examples))}
+        settings = {**self._expected(None, "attack"), "indices": list(range(self.sentences()))}
         asked = [Score(self.paths.root / recipe, {"settings": {**settings, "recipe": recipe}}) for recipe in recipes]
         return found or ([] if way else asked)
 
@@ -387,12 +414,16 @@ class Run:
 
     def clean(self, model: str, way: int = 0) -> Value:
         """Accuracy on the whole test set."""
-        return Value([(seed, score.accuracy) for seed, score in self.made(model, CLEAN, way)], self.config.seeds, 100)
+        return Value([(seed, score.accuracy) for seed, score in self.made(model, CLEAN, way)], self.seeds(model), 100)
+
+    def seeds(self, model: str) -> list[int]:
+        """Seeds that have a model: the user's own know none, and are attacked under the first."""
+        return self.config.seeds[:1] if model in self.paths.own_victims() else self.config.seeds
 
     def value(self, model: str, recipe: str, measure: str, way: int = 0) -> Value:
         """`measure` is aua, suc, queries, or clean: the accuracy on the attacked sample."""
         found = [(seed, getattr(score.summary, measure)) for seed, score in self.made(model, recipe, way)]
-        return Value(found, self.config.seeds, 1 if measure == "queries" else 100)
+        return Value(found, self.seeds(model), 1 if measure == "queries" else 100)
 
     def made(self, model: str, recipe: str, way: int) -> list[tuple[int, Score]]:
         """Seeds and their scores, of those that were made in a way."""
@@ -491,6 +522,12 @@ def unlike(settings: dict, expected: dict, prefix: str = "") -> list[str]:
         elif key in expected and not isinstance(old, dict) and not isinstance(now, dict) and old != now:
             found.append(f"{prefix}{key}: {_short(old)}, now {_short(now)}")
     return found
+
+
+@functools.cache
+def _hash(folder: Path) -> str:
+    """Of a model, which as many attacks as there are ask for."""
+    return run_dir.file_hash(folder)
 
 
 def _number_ways(scores: list[Score]) -> None:

@@ -161,7 +161,7 @@ def progress(run: Run, model: str, recipe: str) -> str:
     """How far an unfinished attack got."""
     files = [run.paths.attack(seed, model) / recipe / "results.jsonl" for seed in run.config.seeds]
     done = sum(len(records.read(file)) for file in files if file.is_file())
-    return f"{done} of {run.examples * len(run.config.seeds)} done" if done else ""
+    return f"{done} of {run.sentences() * len(run.seeds(model))} done" if done else ""
 
 
 def with_small(result: Cell, line: str) -> Cell:
@@ -354,22 +354,27 @@ def paired_table(run: Run) -> Table | None:
 
 
 def paired_rows(run: Run, ours: str, rival: str) -> list:
-    """A band that names the two, and a row for each attack."""
+    """A band that names the two, and a row for each attack, and for each way in which it was made."""
     rows = []
     for recipe in run.recipes:
-        pairs = {
-            seed: [run.scores[seed, model, recipe].records for model in (ours, rival)]
-            for seed in run.config.seeds
-            if comparable(run, seed, recipe, ours, rival)
-        }
-        if pairs:
-            pooled = metrics.paired(list(pairs.values()))
-            by_seed = [f"seed {seed}: {p_text(metrics.paired([pair])['p'])}" for seed, pair in pairs.items()]
-            counts = [Cell(str(pooled[name])) for name in ("tested", "b", "c")]
-            p = Cell(p_text(pooled["p"]), "\n".join(by_seed) if len(pairs) > 1 else "")
-            name = titles([run.scores[seed, ours, recipe] for seed in pairs])
-            rows.append([Cell(name), *counts, p])
+        ways: dict[int, dict[int, list]] = {}
+        for seed in run.config.seeds:
+            if comparable(run, seed, recipe, ours, rival):
+                pair = [run.scores[seed, model, recipe] for model in (ours, rival)]
+                ways.setdefault(pair[0].way, {})[seed] = pair
+        rows += [paired_row(pairs) for _, pairs in sorted(ways.items())]
     return [f"**{run.title(ours)}** against **{run.title(rival)}**", *rows] if rows else []
+
+
+def paired_row(pairs: dict[int, list]) -> list[Cell]:
+    """Two models' scores under one attack, seed by seed, made in one way."""
+    scores = [score for pair in pairs.values() for score in pair]
+    by_seed = {seed: [score.records for score in pair] for seed, pair in pairs.items()}
+    pooled = metrics.paired(list(by_seed.values()))
+    each = [f"seed {seed}: {p_text(metrics.paired([pair])['p'])}" for seed, pair in by_seed.items()]
+    name = Cell(titles(scores), "stale" if any(score.stale for score in scores) else "")
+    counts = [Cell(str(pooled[name])) for name in ("tested", "b", "c")]
+    return [name, *counts, Cell(p_text(pooled["p"]), "\n".join(each) if len(each) > 1 else "")]
 
 
 def comparable(run: Run, seed: int, recipe: str, ours: str, rival: str) -> bool:
