@@ -55,8 +55,8 @@ experiment() {
     done <<<"$stages"
 }
 
-# Bash would keep a signal from the command that it waits for: hand it on, and wait until that has saved its work. Ctrl-C
-# reaches all without us, but what bash starts in the background ignores it at first: SIGTERM it does not.
+# Bash would keep a signal from the command that it waits for: hand it on, and wait until that has saved its work.
+# Ctrl-C reaches all without us, but what bash starts in the background ignores it at first: SIGTERM it does not.
 in_front() {
     "$@" </dev/null &
     child=$!

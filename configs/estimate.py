@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from configs import assets, schema, shapes
-from configs.methods import KEPT_ON_THE_WAY, METHODS, of_kind
+from configs.methods import KEPT_ON_THE_WAY, METHODS, needs_robust_ticket
 from configs.run_dir import RunDir
 
 BERT_BASE = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
@@ -72,7 +72,7 @@ class Estimator:
         """Stage, what is counted, seconds left, of the two attack stages."""
         config, run, found = self.config, self.run, []
         candidates = [run.seed(seed) / "choice" / c.model for seed in config.seeds for c in run.candidates()]
-        if self._chooses() and config.chooses_on_dev and len(run.candidates()) > 1:
+        if needs_robust_ticket(self.config.methods) and config.chooses_on_dev and len(run.candidates()) > 1:
             count = _missing(candidates) * config.choice.examples
             found.append(("choose", f"{len(candidates) * config.choice.examples} dev sentences",
                           count * self._attack_seconds(config.choice.recipe)))
@@ -110,14 +110,11 @@ class Estimator:
         queries = ATTACK.get(recipe, OTHER_RECIPE) * self.tokens
         return 2 * queries * 2.0 * self.weights * self.tokens / self.rate
 
-    def _chooses(self) -> bool:
-        return "robust" in self.config.methods or bool(of_kind(self.config.methods, "control"))
-
     def space(self) -> list[str]:
         """Room on disk, where that is worth a line."""
         search, seeds = self.config.search, len(self.config.seeds)
         epochs = min(search.epochs, search.keep_epochs or search.epochs)
-        if not self._chooses():
+        if not needs_robust_ticket(self.config.methods):
             return []
         size = 4 * self.weights * epochs * seeds / 1e9
         return [f"  disk: about {size:.1f} GB of mask scores, {epochs} epochs of each seed's "

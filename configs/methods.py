@@ -38,6 +38,11 @@ SEARCHES = ("search", "search_no_adversary")  # sources that learn masks; the ot
 KEPT_ON_THE_WAY = ("finetune", "freelb", "lth", "robust")  # whose `snapshots` Figure 4 shows
 
 
+def needs_robust_ticket(names: list[str]) -> bool:
+    """True if a robust ticket is searched for and one of them chosen: it is compared, or a control changes it."""
+    return "robust" in names or bool(of_kind(names, "control"))
+
+
 def of_kind(names: list[str], kind: str) -> list[str]:
     return [name for name in names if METHODS[name].kind == kind]
 

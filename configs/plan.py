@@ -12,7 +12,7 @@ from pathlib import Path
 
 from configs import schema
 from configs.errors import UserError, command
-from configs.methods import SEARCHES, of_kind, sources
+from configs.methods import SEARCHES, needs_robust_ticket, of_kind, sources
 from configs.run_dir import RUNS, RunDir, model_name
 
 HALVES = {
@@ -88,7 +88,7 @@ def tickets(run: RunDir) -> list[tuple[str, str, float, int]]:
     for method in of_kind(run.config.methods, "ticket"):
         if method != "robust":
             found += [(model_name(method, s), method, s, 0) for s in run.config.sparsities]
-    if "robust" in run.config.methods or of_kind(run.config.methods, "control"):
+    if needs_robust_ticket(run.config.methods):
         found += [(c.model, "robust", c.sparsity, c.epochs_back) for c in run.candidates()]
     return found
 
@@ -96,7 +96,7 @@ def tickets(run: RunDir) -> list[tuple[str, str, float, int]]:
 def stages(run: RunDir) -> list[str]:
     """Stages of the two halves that this experiment needs, in order."""
     needed = {job.stage for job in jobs(run)} | {"attack", "report"}
-    if "robust" in run.config.methods or of_kind(run.config.methods, "control"):
+    if needs_robust_ticket(run.config.methods):
         needed.add("choose")
     return [stage for stage in HALVES if stage in needed]
 

@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from configs.run_dir import naming
+from configs.files import naming
 
-# tensorboardX loads torch and boto3 wherever they are installed: 190 MB that no scalar needs, in every training process.
+# tensorboardX loads torch and boto3 where they are installed: 190 MB that no scalar needs, in every training process.
 unwanted = {name: None for name in ("torch", "boto3") if name not in sys.modules}
 sys.modules.update(unwanted)  # None: an import says that there is no such module
 try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from configs.errors import UserError
-from configs.run_dir import read_json, read_lines
+from configs.files import read_json, read_lines
 
 MOST = 2**53  # of what a count or a time can be: below it every whole number is a float too
 

@@ -19,7 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from configs import plan, schema  # noqa: E402
 from configs.errors import StopRequest, UserError, command  # noqa: E402
-from configs.run_dir import OWNER, RunDir, only_one  # noqa: E402
+from configs.files import OWNER  # noqa: E402
+from configs.run_dir import RunDir, only_one  # noqa: E402
 
 STAGES = {
     "prepare": "write normalised train, dev and test splits",

@@ -21,7 +21,7 @@ from mindspore import Tensor, ops  # noqa: E402
 
 from configs import bench, schema  # noqa: E402
 from configs.bench import LABELS, TOTAL_STEPS, Case  # noqa: E402
-from configs.run_dir import versions  # noqa: E402
+from configs.stage import versions
 from mindspore_rt.optimizer import BETA1, BETA2, EPSILON, linear_schedule, no_decay  # noqa: E402
 
 

@@ -20,7 +20,7 @@ import safetensors
 from safetensors.numpy import save
 
 from configs.errors import UserError, command
-from configs.run_dir import atomic_write, file_hash
+from configs.files import atomic_write, file_hash
 from mindspore_rt import huggingface
 from mindspore_rt.bert import BertConfig
 from mindspore_rt.ticket import Ticket, spread

@@ -12,7 +12,8 @@ from tokenizers import BertWordPieceTokenizer, Tokenizer
 
 from configs import assets, schema
 from configs.errors import UserError
-from configs.run_dir import RunDir, file_hash, read_json, read_lines, write_json, write_lines
+from configs.files import file_hash, read_json, read_lines, write_json, write_lines
+from configs.run_dir import RunDir
 from configs.tasks import TASKS, Task, task_of
 from mindspore_rt import noise
 from mindspore_rt.reading import read_file

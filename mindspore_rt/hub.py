@@ -18,7 +18,7 @@ from pathlib import Path
 
 from configs import assets
 from configs.errors import UserError, command
-from configs.run_dir import ROOT, write_lines
+from configs.files import ROOT, write_lines
 
 
 HUB = "https://huggingface.co"

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save
 
 from configs import assets
 from configs.errors import UserError
-from configs.run_dir import ROOT, atomic_write, read_json
+from configs.files import ROOT, atomic_write, read_json
 from mindspore_rt import noise
 from mindspore_rt.bert import BertConfig
 from mindspore_rt.prunable import LAYER_MATRICES, matrix_name

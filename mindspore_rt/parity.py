@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import schema
 from configs.errors import command
-from configs.run_dir import read_json
+from configs.files import read_json
 from mindspore_rt import gate, huggingface, noise
 from mindspore_rt.bert import BertClassifier, MaskedLinear, Places
 from mindspore_rt.data import Batch

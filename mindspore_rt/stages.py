@@ -13,9 +13,11 @@ from safetensors.numpy import save
 
 from configs import estimate, schema
 from configs.errors import UserError
+from configs.files import atomic_write, file_hash, write_json
 from configs.methods import KEPT_ON_THE_WAY, METHODS, SEARCHES
 from configs.plan import Job
-from configs.run_dir import RunDir, Stage, atomic_write, file_hash, redo_changed, stated_results, write_json
+from configs.run_dir import RunDir
+from configs.stage import Stage, redo_changed, stated_results
 from mindspore_rt import data, gate, huggingface, noise, parallel, prunable
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.infobert import InfoBert
@@ -290,8 +292,8 @@ def draw(config: schema.Experiment, run: RunDir, job: Job) -> None:
 
 
 def _searched(config, source: huggingface.Model, scores: dict, sparsity: float, **about) -> Ticket:
-    """The ticket of a search's scores. Weights that share one are pruned or kept together. Ties fall by the order of the
-    matrices, which a file does not keep."""
+    """The ticket of a search's scores. Weights that share one are pruned or kept together; ties fall by the order of
+    the matrices, which a file does not keep."""
     shapes = source.config.prunable()
     if config.structured:
         return _ticket(config, source, {n: spread(scores[n], shape) for n, shape in shapes.items()}, sparsity, **about)

@@ -20,7 +20,7 @@ import safetensors
 from safetensors.numpy import save
 
 from configs.errors import UserError
-from configs.run_dir import atomic_write
+from configs.files import atomic_write
 from mindspore_rt.prunable import LAYER_MATRICES, matrix_name
 
 FORMAT = "ticket/1"

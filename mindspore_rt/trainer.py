@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from configs import scalars
 from configs.errors import StopRequest, UserError
-from configs.run_dir import Stage, append_line, atomic_write, read_lines, write_lines
+from configs.files import append_line, atomic_write, read_lines, write_lines
+from configs.stage import Stage
 from mindspore_rt import parallel
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.data import Batches

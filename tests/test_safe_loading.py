@@ -9,7 +9,8 @@ import torch
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import ROOT, RunDir, write_json
+from configs.files import ROOT, write_json
+from configs.run_dir import RunDir
 
 FILES = sorted(p for folder in ("configs", "mindspore_rt", "torch_eval") for p in (ROOT / folder).rglob("*.py"))
 FORBIDDEN_IMPORTS = {"marshal", "shelve", "dill", "joblib", "cloudpickle"}

@@ -105,7 +105,7 @@ def test_training_loads_no_torch():
 
 
 def test_waiting_threads_sleep():
-    """OpenMP reads how its threads wait when it is loaded: no import may load it before the command line has said so."""
+    """OpenMP reads how its threads wait when it is loaded: none may be before the command line has said so."""
     code = "import mindspore_rt.__main__, mindspore_rt.stages"
     environment = {**os.environ, "OMP_DISPLAY_ENV": "verbose"}
     environment.pop("OMP_WAIT_POLICY", None)

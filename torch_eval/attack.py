@@ -16,11 +16,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from configs import schema, shapes
+from configs import shapes
 from configs.errors import UserError
-from configs.run_dir import (
-    RUNS, RunDir, Stage, file_hash, locked, read_json, read_lines, redo_changed, write_json, write_lines,
-)
+from configs.files import file_hash, locked, read_json, read_lines, write_json, write_lines
+from configs.run_dir import RUNS, RunDir, run_of
+from configs.stage import Stage, redo_changed
 from torch_eval import calibration, metrics, recipes, records, sampling
 from torch_eval.sampling import Shard
 from torch_eval.workers import Target, Workers, attack_example, logits_of
@@ -33,9 +33,7 @@ DTYPE_SAMPLE = 50  # examples attacked again in float32 when the victims are of 
 
 
 def main(arguments: list[str], runs: Path = RUNS) -> int:
-    if not arguments:
-        raise UserError("attack: name a configuration, such as `python -m torch_eval attack demo`")
-    run(RunDir(schema.load(arguments[0], arguments[1:]), runs))
+    run(run_of("attack", arguments, runs))
     return 0
 
 
@@ -204,15 +202,16 @@ class Scoring:
             options.protocol, options.stratified,
         )
         settings = {
-            "seed": self.seed,
-            "temperature": self.target.temperature,
-            "max_seconds": options.max_seconds,
             "stratified": options.stratified,
-            "indices": indices,
             **({"shard": str(shard)} if shard.count > 1 else {}),
-            **recipes.describe(self.spec(recipe)),
+            **self.settings(recipe, indices),
         }
         return self.stage(self.directory / recipe / shard.folder, "attack", settings), shard.part(indices)
+
+    def settings(self, recipe: str, indices: list[int]) -> dict:
+        """What decides the records of one recipe, device and length apart."""
+        own = {"temperature": self.target.temperature, "max_seconds": self.options.max_seconds, "indices": indices}
+        return {"seed": self.seed, **own, **recipes.describe(self.spec(recipe))}
 
     def recipe(self, recipe: str, examples: list[dict]) -> None:
         """Attack the sample with one recipe. If that cannot run here, the reason stands in place of results."""
@@ -225,22 +224,31 @@ class Scoring:
             print(f"{label}: left out; {error}")
 
     def attack_sample(self, recipe: str, examples: list[dict], label: str) -> None:
-        """From the first example that has no result."""
         stage, indices = self.recipe_stage(recipe, examples, self.shard)
+        done = self.complete(stage, recipe, examples, indices, label)
+        if stage.manifest.is_file():
+            return
+        if self.target.dtype != "float32":
+            write_json(stage.directory / "dtype.json", self.dtype_effect(recipe, examples, done))
+        stage.finish(metrics.summarise(done).to_dict())
+
+    def complete(
+        self, stage: Stage, recipe: str, examples: list[dict], indices: list[int], label: str, split: str = "test"
+    ) -> list[dict]:
+        """All records of a stage, from the first example that has none; it is left to the caller to finish it."""
         expected = self.expected(indices, examples)
         if stage.is_done():
-            print(f"{label}: already done, Aua {metrics.aua(finished(stage, expected)):.1%}")
-            return
+            done = finished(stage, expected)
+            print(f"{label}: already done, Aua {metrics.aua(done):.1%}")
+            return done
         done = resume(stage, expected, self.options.workers)
         with tqdm(total=len(indices), initial=len(done), desc=label, unit="text") as progress:
-            for record in self.attack(recipe, self.target, examples, indices[len(done) :]):
+            for record in self.attack(recipe, self.target, examples, indices[len(done) :], split):
                 records.append(stage.directory / "results.jsonl", record)
                 done.append(record)
                 progress.set_postfix_str(f"Aua {metrics.aua(done):.1%}", refresh=False)
                 progress.update()
-        if self.target.dtype != "float32":
-            write_json(stage.directory / "dtype.json", self.dtype_effect(recipe, examples, done))
-        stage.finish(metrics.summarise(done).to_dict())
+        return done
 
     def attack(self, recipe: str, target: Target, examples: list[dict], indices: list[int], split: str = "test"):
         """Records of examples of a split, in the order of `indices`."""

@@ -30,7 +30,9 @@ from pathlib import Path
 from configs import bench
 from configs.bench import LABELS, TOTAL_STEPS, Case
 from configs.errors import UserError
-from configs.run_dir import ROOT, RUNS, append_line, atomic_write, versions
+from configs.files import ROOT, append_line, atomic_write
+from configs.run_dir import RUNS
+from configs.stage import versions
 
 LEAST_ROUNDS, MOST_ROUNDS = 3, 30
 PACKAGES = ("torch", "transformers", "mindspore", "mindnlp", "numpy")

@@ -38,7 +38,9 @@ from tqdm import tqdm
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RUNS, RunDir, append_line, atomic_write, file_hash, read_lines, versions
+from configs.files import append_line, atomic_write, file_hash, read_lines
+from configs.run_dir import RUNS, RunDir
+from configs.stage import versions
 from torch_eval import packaged
 from torch_eval.attack import PACKAGES, read_examples
 from torch_eval.recipes import Spec, describe

@@ -12,22 +12,18 @@ import statistics
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
-from configs import schema
-from configs.errors import UserError
-from configs.run_dir import RUNS, Candidate, RunDir, locked, redo_changed, write_json
-from torch_eval import metrics, recipes, records, sampling
-from torch_eval.attack import Scoring, finished, read_split, resume
+from configs.files import locked, write_json
+from configs.run_dir import RUNS, Candidate, RunDir, run_of
+from configs.stage import redo_changed
+from torch_eval import metrics, sampling
+from torch_eval.attack import Scoring, read_split
 from torch_eval.workers import Workers
 
 RULE = "highest mean accuracy under {recipe} on {examples} dev examples, then highest mean dev accuracy"
 
 
 def main(arguments: list[str], runs: Path = RUNS) -> int:
-    if not arguments:
-        raise UserError("choose: name a configuration, such as `python -m torch_eval choose demo`")
-    run(RunDir(schema.load(arguments[0], arguments[1:]), runs))
+    run(run_of("choose", arguments, runs))
     return 0
 
 
@@ -56,26 +52,14 @@ def score(scoring: Scoring, dev: list[dict]) -> dict:
     """Accuracy of one candidate on dev, attacked (`aua`) and not (`accuracy`), from where it was interrupted."""
     run_dir, choice = scoring.run_dir, scoring.run_dir.config.choice
     indices = sampling.sample([example["label"] for example in dev], choice.examples, run_dir.config.data.seed)
-    settings = {
-        "seed": scoring.seed, "indices": indices, "temperature": scoring.target.temperature,
-        "max_seconds": scoring.options.max_seconds, **recipes.describe(scoring.spec(choice.recipe)),
-    }
-    stage = scoring.stage(run_dir.seed(scoring.seed) / "choice" / scoring.name, "choice", settings, "dev")
-    label = f"seed {scoring.seed}, {scoring.name}: {choice.recipe} on dev"
-    expected = scoring.expected(indices, dev)
-    if stage.is_done():
-        aua = metrics.aua(finished(stage, expected))
-        print(f"{label}: already done, Aua {aua:.1%}")
-        return {"aua": aua, "accuracy": stage.number("accuracy")}
-    done = resume(stage, expected, scoring.options.workers)
-    rest = scoring.attack(choice.recipe, scoring.target, dev, indices[len(done) :], "dev")
-    for record in tqdm(rest, desc=label, total=len(indices), initial=len(done), unit="text"):
-        records.append(stage.directory / "results.jsonl", record)
-        done.append(record)
-    accuracy = scoring.accuracy(dev, f"seed {scoring.seed}, {scoring.name}: dev accuracy")
-    figures = {"aua": metrics.aua(done), "accuracy": accuracy}
-    stage.finish(figures)
-    return figures
+    stage = scoring.stage(
+        run_dir.seed(scoring.seed) / "choice" / scoring.name, "choice", scoring.settings(choice.recipe, indices), "dev"
+    )
+    label = f"seed {scoring.seed}, {scoring.name}:"
+    aua = metrics.aua(scoring.complete(stage, choice.recipe, dev, indices, f"{label} {choice.recipe} on dev", "dev"))
+    if not stage.manifest.is_file():
+        stage.finish({"aua": aua, "accuracy": scoring.accuracy(dev, f"{label} dev accuracy")})
+    return {"aua": aua, "accuracy": stage.number("accuracy")}
 
 
 def best(candidates: list[Candidate], rows: list[dict]) -> Candidate:

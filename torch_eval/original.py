@@ -20,7 +20,7 @@ import pickle
 from pathlib import Path
 
 from configs.errors import UserError
-from configs.run_dir import file_hash
+from configs.files import file_hash
 from torch_eval import packaged
 
 TAGGER = "nltk_data/taggers/averaged_perceptron_tagger_eng"

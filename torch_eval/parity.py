@@ -26,7 +26,8 @@ from safetensors.torch import save_file as save_tensors
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
 from configs.errors import UserError, command
-from configs.run_dir import ROOT, RUNS, atomic_write, write_json
+from configs.files import ROOT, atomic_write, write_json
+from configs.run_dir import RUNS
 from torch_eval import official
 from torch_eval.checkout import Checkout
 from torch_eval.parity_official import SHIMS, Case, Official, Restated

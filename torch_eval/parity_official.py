@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertConfig
 
-from configs.run_dir import read_json
+from configs.files import read_json
 from torch_eval import official
 from torch_eval.checkout import Checkout
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Sequence
 
 from configs.errors import UserError
-from configs.run_dir import append_line, read_lines
+from configs.files import append_line, read_lines
 from configs.shapes import COUNT, SECONDS, SHARE
 from torch_eval.metrics import OUTCOMES
 

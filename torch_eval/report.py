@@ -15,7 +15,9 @@ from pathlib import Path
 
 from configs import run_dir, schema
 from configs.errors import UserError, command
+from configs.files import atomic_write, write_json
 from configs.methods import METHODS
+from configs.stage import config_hash
 from torch_eval import prose, sections, tables
 from torch_eval.examples import examples
 from torch_eval.page import Bullets, Cell, Details, Heading, Table, Text, to_html, to_markdown
@@ -191,7 +193,7 @@ def _facts(run: Run, done: list) -> list[str]:
     items = [
         f"Versions: {', '.join(sorted(versions))}",
         f"Data split seed {run.config.data.seed}; device {run.config.device}; compat {run.config.compat}",
-        f"Experiment: SHA-256 `{run_dir.config_hash(run.config)[:16]}` of the settings",
+        f"Experiment: SHA-256 `{config_hash(run.config)[:16]}` of the settings",
         f"Time of the finished stages together: {_duration(sum(s.manifest.get('seconds') or 0 for s in done))}",
     ]
     items += [
@@ -338,10 +340,10 @@ def write(runs: list[Run], folder: Path) -> Path:
         *how(runs),
     ]
     found = [numbers(run) for run in runs]
-    run_dir.write_json(folder / "results.json", {"experiments": found})
-    run_dir.atomic_write(folder / "results.csv", as_csv(found))
-    run_dir.atomic_write(folder / "report.md", to_markdown(blocks, folder))
-    run_dir.atomic_write(folder / "report.html", to_html(title, blocks))
+    write_json(folder / "results.json", {"experiments": found})
+    atomic_write(folder / "results.csv", as_csv(found))
+    atomic_write(folder / "report.md", to_markdown(blocks, folder))
+    atomic_write(folder / "report.html", to_html(title, blocks))
     return folder / "report.html"
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from configs import run_dir, schema, shapes
 from configs.errors import UserError
-from configs.methods import METHODS, of_kind
+from configs.files import file_hash
+from configs.methods import METHODS, needs_robust_ticket
 from configs.plan import HALVES, jobs
 from configs.shapes import COUNT, NUMBER, POSITIVE, SECONDS, SHARE, TEXT, Maybe
 from torch_eval import metrics
@@ -316,7 +317,7 @@ class Run:
         return steps
 
     def _choosing(self) -> list[Step]:
-        if "robust" not in self.config.methods and not of_kind(self.config.methods, "control"):
+        if not needs_robust_ticket(self.config.methods):
             return []
         choice = read(self.paths.choice, CHOICE)
         stale = self._stale_choice(choice) if choice else ()
@@ -527,7 +528,7 @@ def unlike(settings: dict, expected: dict, prefix: str = "") -> list[str]:
 @functools.cache
 def _hash(folder: Path) -> str:
     """Of a model, which as many attacks as there are ask for."""
-    return run_dir.file_hash(folder)
+    return file_hash(folder)
 
 
 def _number_ways(scores: list[Score]) -> None:

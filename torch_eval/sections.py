@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from configs.files import file_hash
 from configs.methods import KEPT_ON_THE_WAY, METHODS
-from configs.run_dir import file_hash
 from configs.shapes import COUNT, SHARE, TEXT, Maybe
 from torch_eval import figures
 from torch_eval.page import Details, Heading, Picture, Text

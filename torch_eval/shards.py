@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RUNS, RunDir, locked, read_json, write_json, write_lines
+from configs.files import locked, read_json, write_json, write_lines
+from configs.run_dir import RUNS, RunDir, run_of
 from torch_eval import metrics
 from torch_eval.attack import Scoring, finished, read_split
 from torch_eval.sampling import Shard
 
 
 def main(arguments: list[str], runs: Path = RUNS) -> int:
-    if not arguments:
-        raise UserError("merge: name a configuration, such as `python -m torch_eval merge demo`")
-    merge(RunDir(schema.load(arguments[0], arguments[1:]), runs))
+    merge(run_of("merge", arguments, runs))
     return 0
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RUNS, RunDir, file_hash, write_json
+from configs.files import file_hash, write_json
+from configs.run_dir import RUNS, RunDir, run_of
 from torch_eval import recipes
 from torch_eval.attack import Scoring, finished, read_split
 from torch_eval.sampling import Shard
@@ -20,9 +20,7 @@ from torch_eval.workers import Workers
 
 
 def main(arguments: list[str], runs: Path = RUNS) -> int:
-    if not arguments:
-        raise UserError("transfer: name a configuration, such as `python -m torch_eval transfer demo`")
-    run(RunDir(schema.load(arguments[0], arguments[1:]), runs))
+    run(run_of("transfer", arguments, runs))
     return 0
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from configs import run_dir, schema
 from configs.errors import UserError, command
-from configs.methods import METHODS, of_kind
+from configs.methods import METHODS, needs_robust_ticket
 from configs.plan import Job, jobs
 from torch_eval import records as attack_records
 from torch_eval.results import DATA, lines, read, recipe_title
@@ -97,7 +97,7 @@ def facts(record: dict) -> str:
 def attacks(run: run_dir.RunDir) -> list[tuple[str, Path, int]]:
     """Title, directory and number of sentences of every attack of the experiment, those of the choice included."""
     config, found = run.config, []
-    chosen = of_kind(config.methods, "control") or "robust" in config.methods
+    chosen = needs_robust_ticket(config.methods)
     candidates = run.candidates() if chosen and not run.choice.is_file() else []
     for seed in config.seeds:
         if len(candidates) > 1:

@@ -10,7 +10,7 @@ import tempfile
 import pytest
 
 from configs.errors import Stopped, StopRequest, UserError, command
-from configs.run_dir import ROOT
+from configs.files import ROOT
 
 
 def told(capsys, error) -> str:

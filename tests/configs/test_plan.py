@@ -3,8 +3,9 @@
 import pytest
 
 from configs import estimate, plan, schema
+from configs.files import append_line, write_json
 from configs.methods import METHODS, of_kind, sources
-from configs.run_dir import RunDir, append_line, write_json
+from configs.run_dir import RunDir
 
 
 def run_of(tmp_path, *overrides):

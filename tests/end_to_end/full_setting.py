@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import six_tasks  # noqa: E402
 
 from configs import assets, schema  # noqa: E402
-from configs.run_dir import RunDir, read_lines  # noqa: E402
+from configs.files import read_lines
+from configs.run_dir import RunDir
 
 
 def write_model(folder: Path) -> None:

@@ -3,9 +3,9 @@
     python tests/end_to_end/kill_at_random.py [--kills 50] [--seed 0] [--keep] [key=value ...]
 
 runs the smallest experiment (`tiny`) once undisturbed. Then it runs it again, killing the whole process group of a
-stage at a random moment of it and starting that stage anew, as ./run.sh does; long stages are killed more often. A stage
-may end before its next kill, so there are as many such runs as all kills need. All files of each must be the bytes of
-the undisturbed one: models, log alpha, tickets, splits, attacks, metrics, manifests, report.
+stage at a random moment of it and starting that stage anew, as ./run.sh does; long stages are killed more often. A
+stage may end before its next kill, so there are as many such runs as all kills need. All files of each must be the
+bytes of the undisturbed one: models, log alpha, tickets, splits, attacks, metrics, manifests, report.
 Only what a clock says is left out: times and speeds, and TensorBoard's event files.
 """
 

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from configs import schema  # noqa: E402
-from configs.run_dir import RunDir, read_lines  # noqa: E402
+from configs.files import read_lines  # noqa: E402
+from configs.run_dir import RunDir  # noqa: E402
 
 LONG = ["data.train_size=2000", "search.epochs=100", "search.keep_epochs=2", "checkpoint_steps=200", "log_steps=20"]
 

@@ -18,7 +18,8 @@ import kill_at_random
 from kill_at_random import killed
 
 from configs import plan, schema
-from configs.run_dir import ROOT, RunDir, read_json, read_lines
+from configs.files import ROOT, read_json, read_lines
+from configs.run_dir import RunDir
 from mindspore_rt.ticket import Ticket
 
 RECIPES = ("textfooler", "textbugger", "bertattack")

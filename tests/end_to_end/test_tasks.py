@@ -6,7 +6,8 @@ import six_tasks
 from transformers import AutoTokenizer
 
 from configs import schema
-from configs.run_dir import RunDir, read_json, read_lines
+from configs.files import read_json, read_lines
+from configs.run_dir import RunDir
 from configs.tasks import TASKS
 from mindspore_rt import data
 

@@ -8,7 +8,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from configs import schema
-from configs.run_dir import RunDir, Stage, append_line, file_hash, write_json, write_lines
+from configs.files import append_line, file_hash, write_json, write_lines
+from configs.run_dir import RunDir
+from configs.stage import Stage
 from mindspore_rt.ticket import Ticket
 
 SHAPE = {"model_type": "bert", "vocab_size": 30522, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2,

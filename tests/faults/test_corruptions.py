@@ -17,7 +17,8 @@ from safetensors.numpy import load, save
 
 from configs import plan, schema
 from configs.errors import UserError
-from configs.run_dir import Stage, read_lines
+from configs.files import read_lines
+from configs.stage import Stage
 from mindspore_rt import data, huggingface, stages
 from mindspore_rt.ticket import Ticket
 

@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from configs import plan, schema
-from configs.run_dir import ROOT, RunDir, read_lines
+from configs.files import ROOT, read_lines
+from configs.run_dir import RunDir
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "stdin": subprocess.DEVNULL}
 SMALL = [f"name=test-faults-{os.getpid()}", "methods=[freelb]", "freelb.epochs=3", "checkpoint_steps=2"]

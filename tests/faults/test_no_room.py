@@ -3,16 +3,17 @@
 import errno
 import os
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 from tensorboardX.proto.event_pb2 import Event
 
-from configs import run_dir, scalars, schema
+from configs import files, scalars, schema
 from configs.errors import UserError, command
-from configs.run_dir import RunDir, Stage, append_line, only_one, read_lines, write_json
+from configs.files import append_line, read_lines, write_json
+from configs.run_dir import RunDir, only_one
+from configs.stage import Stage
 from mindspore_rt.ticket import Ticket
 from mindspore_rt.trainer import Trainer
 
@@ -68,7 +69,7 @@ def test_a_full_disk_at_any_write_loses_nothing(tmp_path, monkeypatch, failing):
             raise OSError(errno.ENOSPC, "No space left on device")
         fsync(descriptor)
 
-    monkeypatch.setattr(run_dir.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left on device: '.*(jsonl|json|safetensors)'"):
         train(tmp_path / "full")
     assert not list((tmp_path / "full").glob(".*.tmp"))
@@ -161,7 +162,7 @@ def test_a_damaged_checkpoint_never_goes_on(tmp_path, monkeypatch, damage):
             raise OSError(errno.ENOSPC, "No space left on device")
         fsync(descriptor)
 
-    monkeypatch.setattr(run_dir.os, "fsync", stop)
+    monkeypatch.setattr(files.os, "fsync", stop)
     with pytest.raises(OSError):
         train(tmp_path)
     checkpoint = tmp_path / "checkpoint.safetensors"

@@ -15,7 +15,9 @@ from hypothesis.extra import numpy as arrays
 
 from configs import plan, schema
 from configs.errors import UserError
-from configs.run_dir import RunDir, Stage, append_line, file_hash, read_lines, write_json, write_lines
+from configs.files import append_line, file_hash, read_lines, write_json, write_lines
+from configs.run_dir import RunDir
+from configs.stage import Stage
 from mindspore_rt import convert
 from mindspore_rt.ticket import Ticket
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.bench import Case
-from configs.run_dir import ROOT
+from configs.files import ROOT
 from mindspore_rt import bench
 from torch_eval import bench as reference
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from torch.nn.utils import prune
 from transformers import BertForSequenceClassification
 
-from configs.run_dir import read_json
+from configs.files import read_json
 from mindspore_rt import convert, huggingface
 from mindspore_rt.bert import BertClassifier
 from mindspore_rt.prunable import matrix_name

@@ -10,7 +10,8 @@ from transformers import AutoTokenizer, BertTokenizer, BertTokenizerFast
 
 from configs import assets, schema
 from configs.errors import UserError
-from configs.run_dir import RunDir, read_lines
+from configs.files import read_lines
+from configs.run_dir import RunDir
 from mindspore_rt import data
 
 HARD = [

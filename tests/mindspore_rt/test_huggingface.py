@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from transformers import BertConfig as TorchConfig
 
 from configs.errors import UserError
-from configs.run_dir import read_json
+from configs.files import read_json
 from mindspore_rt import data, huggingface
 from mindspore_rt.bert import BertClassifier, BertConfig
 from mindspore_rt.prunable import matrix_name

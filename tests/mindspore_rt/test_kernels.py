@@ -71,7 +71,8 @@ def test_bias(cells):
 
 @both_forms
 def test_split_heads(cells):
-    compare(cells.SplitHeads(4), lambda x: x.reshape(3, 7, 4, 5).transpose(1, 2), [array(21, 20)], [Tensor(array(3, 2))])
+    split = lambda x: x.reshape(3, 7, 4, 5).transpose(1, 2)  # noqa: E731
+    compare(cells.SplitHeads(4), split, [array(21, 20)], [Tensor(array(3, 2))])
 
 
 @both_forms

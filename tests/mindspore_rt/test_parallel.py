@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from configs.run_dir import ROOT
+from configs.files import ROOT
 from mindspore_rt import parallel
 
 SCRIPT = Path(__file__).with_name("two_workers.py")

@@ -9,8 +9,10 @@ from safetensors.numpy import load_file, save_file
 
 from configs import plan, schema
 from configs.errors import UserError
+from configs.files import file_hash, read_json, write_json
 from configs.methods import KEPT_ON_THE_WAY
-from configs.run_dir import Changed, RunDir, file_hash, read_json, stated_results, write_json
+from configs.run_dir import RunDir
+from configs.stage import Changed, stated_results
 from mindspore_rt import huggingface, prunable, stages
 from mindspore_rt.ticket import Ticket
 

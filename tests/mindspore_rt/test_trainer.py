@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from configs import schema
 from configs.errors import Stopped, UserError
-from configs.run_dir import Stage, read_json, read_lines
+from configs.files import read_json, read_lines
+from configs.stage import Stage
 from mindspore_rt import parallel
 from mindspore_rt.bert import BertClassifier, BertConfig
 from mindspore_rt.data import Batches

@@ -6,6 +6,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from configs import run_dir, schema
+from configs.files import write_json, write_lines
 from configs.methods import METHODS
 from configs.plan import jobs
 from mindspore_rt.prunable import prunable_shapes
@@ -32,7 +33,7 @@ LEVELS = {
 
 
 def finish(folder, results, settings=None, inputs=None, seconds=60.0):
-    run_dir.write_json(
+    write_json(
         folder / "manifest.json",
         {
             "stage": folder.name,
@@ -75,7 +76,7 @@ def prepare(paths, test=100):
         name: {"count": count, "labels": {}, "length": {}, "sha256": name * 8}
         for name, count in (("train", 6000), ("dev", 600), ("test", test))
     }
-    run_dir.write_json(
+    write_json(
         paths.data / "summary.json",
         {
             "task": paths.config.task,
@@ -111,7 +112,7 @@ def clean(paths, seed, model, accuracy, **settings):
 def attack(paths, seed, model, recipe, counts, **settings):
     """Whole results of one attack: `counts` are successes, failures, skipped."""
     folder = paths.attack(seed, model) / recipe
-    run_dir.write_lines(folder / "results.jsonl", attacked(*counts))
+    write_lines(folder / "results.jsonl", attacked(*counts))
     about = {
         "seed": seed,
         "recipe": recipe,
@@ -150,7 +151,7 @@ def choose(paths, sparsity):
         for seed in paths.config.seeds
     ]
     chosen = {key: max(rows, key=lambda row: row["aua"])[key] for key in ("model", "sparsity", "epochs_back")}
-    run_dir.write_json(
+    write_json(
         paths.choice, {"rule": "highest mean accuracy under textfooler", "candidates": rows, "chosen": chosen}
     )
 
@@ -172,7 +173,7 @@ def transfer(paths):
         for a in models
         for b in models
     ]
-    run_dir.write_json(paths.root / "transfer.json", {"rows": rows, "models": []})
+    write_json(paths.root / "transfer.json", {"rows": rows, "models": []})
 
 
 def search(paths, seed, name="search"):
@@ -199,7 +200,7 @@ def search(paths, seed, name="search"):
         )
         if step % 100 == 0:
             records.append({"step": step, "epoch": done * 4, "dev_accuracy": 0.8 + 0.02 * done})
-    run_dir.write_lines(paths.stage(seed, name) / "metrics.jsonl", records)
+    write_lines(paths.stage(seed, name) / "metrics.jsonl", records)
     scores = {
         n: random.normal(1.6 - 2.0 * (i % 3 == 0), 1.5, shape).astype(np.float32)
         for i, (n, shape) in enumerate(SHAPES.items())
@@ -214,7 +215,7 @@ def search(paths, seed, name="search"):
 def draw(paths, seed, job, scores):
     ticket = Ticket.from_scores(scores, job.sparsity)
     ticket.save(paths.ticket(seed, job.model))
-    run_dir.write_json(
+    write_json(
         paths.ticket(seed, job.model).parent / "report.json",
         {
             "sparsity": ticket.sparsity,
@@ -231,14 +232,14 @@ def draw(paths, seed, job, scores):
 def train(paths, seed, model, method, snapshots=0):
     curve = [{"step": s, "loss": 0.7 * math.exp(-s / 60) + 0.1} for s in range(10, 201, 10)]
     curve += [{"step": 200, "dev_accuracy": LEVELS[method][0] / 100}]
-    run_dir.write_lines(paths.stage(seed, model) / "metrics.jsonl", curve)
+    write_lines(paths.stage(seed, model) / "metrics.jsonl", curve)
     finish(
         paths.stage(seed, model),
         {"steps": 200, "dev_accuracy": 0.9},
         settings_of(paths.config, seed, METHODS[method].training),
     )
     for number in range(1, snapshots + 1):
-        run_dir.write_json(
+        write_json(
             paths.stage(seed, model) / "snapshots" / f"{200 * number // snapshots:06d}" / "config.json", {}
         )
 

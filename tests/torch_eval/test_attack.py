@@ -13,7 +13,8 @@ from test_victim import tiny_bert
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import ROOT, RunDir, file_hash, read_json, read_lines, write_json, write_lines
+from configs.files import ROOT, file_hash, read_json, read_lines, write_json, write_lines
+from configs.run_dir import RunDir
 from torch_eval import attack, packaged, shards, transfer, workers
 from torch_eval.sampling import Shard, sample
 

@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from configs import bench as contract
 from configs.bench import Case
 from configs.errors import UserError
-from configs.run_dir import read_lines
+from configs.files import read_lines
 from torch_eval import bench, official
 from torch_eval.bench import CONTENDERS, GROUPS, Contender, Group, Options, Worker
 

@@ -8,7 +8,7 @@ from test_attack import SENTENCES, Here
 from test_victim import tiny_bert
 
 from configs.errors import UserError
-from configs.run_dir import read_lines, write_lines
+from configs.files import read_lines, write_lines
 from torch_eval import bench_attacks, workers
 
 

@@ -7,7 +7,8 @@ from test_victim import tiny_bert
 
 from configs import schema
 from configs.errors import UserError
-from configs.run_dir import RunDir, file_hash, read_json, write_json, write_lines
+from configs.files import file_hash, read_json, write_json, write_lines
+from configs.run_dir import RunDir
 from torch_eval import choose, workers
 
 

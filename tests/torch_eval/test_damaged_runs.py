@@ -10,6 +10,7 @@ from safetensors.numpy import save
 
 from configs import estimate, plan, run_dir, schema
 from configs.errors import UserError
+from configs.files import atomic_write, read_json, read_lines
 from torch_eval import figures, metrics, report, results, tickets, watch
 
 EVERY = 9  # of the damages is tried: all of them take minutes
@@ -115,7 +116,7 @@ def test_damaged_json_is_an_error_that_names_it_or_changes_no_figure(paths, dama
 @pytest.mark.parametrize("value", [0.99, float("nan"), None, "0.45"])
 def test_a_figure_that_its_lines_do_not_give_is_refused(paths, damaged, value):
     file = paths.attack(1, "robust-0.30") / "textfooler" / "manifest.json"
-    manifest = run_dir.read_json(file)
+    manifest = read_json(file)
     manifest["results"]["aua"]["value"] = value
     damaged(file, json.dumps(manifest).encode())
     with pytest.raises(UserError, match="manifest.json: .*aua.*delete"):
@@ -124,7 +125,7 @@ def test_a_figure_that_its_lines_do_not_give_is_refused(paths, damaged, value):
 
 def test_an_interval_of_queries_without_its_mean_is_refused(paths, damaged):
     file = paths.attack(1, "robust-0.30") / "textfooler" / "manifest.json"
-    manifest = run_dir.read_json(file)
+    manifest = read_json(file)
     manifest["results"]["queries"]["low"] = manifest["results"]["queries"]["value"] + 1
     damaged(file, json.dumps(manifest).encode())
     with pytest.raises(UserError, match="manifest.json: its queries"):
@@ -152,7 +153,7 @@ def test_the_count_of_lines_is_what_an_attack_states():
 @pytest.mark.parametrize("value", ["x", float("nan"), [1]])
 def test_a_line_of_training_that_no_picture_can_show_is_named(paths, damaged, value):
     file = paths.stage(1, "search") / "metrics.jsonl"
-    records = run_dir.read_lines(file)
+    records = read_lines(file)
     damaged(file, b"".join(json.dumps(r).encode() + b"\n" for r in [records[0], {**records[1], "epoch": value}]))
     for call in (reported, lambda paths: results.lines(file)):
         with pytest.raises(UserError, match="metrics.jsonl, line 2: epoch must be a finite number; delete"):
@@ -174,7 +175,7 @@ NOT_SCORES = {
 @pytest.mark.parametrize("name", NOT_SCORES)
 def test_damaged_scores_are_named(tmp_path, name):
     path = tmp_path / "log_alpha" / "epoch-04.safetensors"
-    run_dir.atomic_write(path, NOT_SCORES[name])
+    atomic_write(path, NOT_SCORES[name])
     with pytest.raises(UserError, match="epoch-04.safetensors: not the scores of a search"):
         tickets._histogram(path, 0.3)
 

@@ -41,7 +41,7 @@ def test_texts_without_words_and_the_ends_of_texts(encode, library):
 
 
 def test_windows_of_many_tokens_do_not_run_into_each_other():
-    """A base of 13 bits: five columns are more than one 64-bit number holds, and the last one's top bit would be lost."""
+    """A base of 13 bits: five columns are more than 64 bits hold, and the last one's top bit would be lost."""
     rows = np.array([[1, 2, 3, 4, 0], [1, 2, 3, 4, 4096], [1, 2, 3, 4, 0]])
     different, which = encoder._different(rows, 8192)
     np.testing.assert_array_equal(different[which.ravel()], rows)

@@ -1,4 +1,4 @@
-"""A handful of examples attacked as the run attacks them, and by TextAttack as it comes: the same in all that counts."""
+"""A handful of examples, attacked as the run does it and by TextAttack as it comes: the same in all that counts."""
 
 from pathlib import Path
 

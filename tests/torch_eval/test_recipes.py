@@ -8,7 +8,6 @@ import pytest
 import torch
 from test_victim import tiny_bert
 
-from configs.errors import UserError
 from torch_eval import parts, recipes, resources, stock
 from torch_eval.recipes import Spec
 from torch_eval.victim import Victim

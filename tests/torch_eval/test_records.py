@@ -5,7 +5,7 @@ import json
 import pytest
 
 from configs.errors import UserError
-from configs.run_dir import write_lines
+from configs.files import write_lines
 from torch_eval import records
 
 
@@ -43,7 +43,8 @@ def test_a_value_that_changed_after_it_was_written_is_noticed(tmp_path, name):
     other = {"outcome": "failure", "original": {"sentence": "fine 4"}, "perturbed": {"sentence": "bonnie 3"}}
     other = other.get(name, before[name] / 2 if name.endswith("score") else 0)
     assert other != before[name]
-    path.write_text(path.read_text().replace(json.dumps({name: before[name]})[1:-1], json.dumps({name: other})[1:-1], 1))
+    then, now = (json.dumps({name: value})[1:-1] for value in (before[name], other))
+    path.write_text(path.read_text().replace(then, now, 1))
     with pytest.raises(UserError, match="results.jsonl, line 1: "):
         records.read(path)
 

@@ -16,6 +16,7 @@ import pytest
 
 from configs import run_dir, schema
 from configs.errors import UserError
+from configs.files import atomic_write, file_hash, read_json, read_lines, write_json, write_lines
 from configs.methods import METHODS
 from configs.plan import jobs
 from torch_eval import figures, metrics, page, report, results, sections, tables
@@ -30,7 +31,7 @@ SMALL = ("attack.examples=10",)
 @pytest.fixture
 def quick(monkeypatch):
     """Pictures are laid out but not painted, which takes most of a report's time."""
-    monkeypatch.setattr(figures, "_save", lambda _, path: run_dir.atomic_write(path.with_suffix(".svg"), b"<svg />"))
+    monkeypatch.setattr(figures, "_save", lambda _, path: atomic_write(path.with_suffix(".svg"), b"<svg />"))
 
 
 def small(tmp_path, *overrides, seeds=(1,)):
@@ -148,8 +149,8 @@ def test_a_model_trained_again_makes_its_attacks_stale(tmp_path):
     paths = small(tmp_path)
     made_up.finish(paths.stage(1, "finetune"), {"model_sha256": "new"}, {})
     folder = paths.attack(1, "finetune") / "textfooler"
-    manifest = run_dir.read_json(folder / "manifest.json")
-    run_dir.write_json(folder / "manifest.json", {**manifest, "inputs": {"model": "old", "test": "test" * 8}})
+    manifest = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", {**manifest, "inputs": {"model": "old", "test": "test" * 8}})
     run = results.Run(paths.config, ["demo"], tmp_path)
     assert not tables.is_stale(run, "finetune", results.CLEAN, 0)
     made_up.finish(paths.attack(1, "finetune") / "clean", {"accuracy": 0.8, "n": 100}, {}, {"model": "old"})
@@ -162,7 +163,7 @@ def test_a_model_trained_again_makes_its_attacks_stale(tmp_path):
 def test_attacks_on_a_model_that_no_manifest_knows_become_stale_too(tmp_path):
     """One kept on the way of a training, and one of the user's own: there the folder itself is looked at."""
     mine = tmp_path / "mine"
-    run_dir.write_json(mine / "config.json", {})
+    write_json(mine / "config.json", {})
     paths = small(tmp_path, f"attack.victims=[mine={mine}]")
     made_up.train(paths, 1, "robust-0.30", "robust", snapshots=2)
     for name in ("mine", "robust-0.30@000100"):
@@ -170,8 +171,8 @@ def test_attacks_on_a_model_that_no_manifest_knows_become_stale_too(tmp_path):
         for recipe in ("textfooler", "textbugger"):
             made_up.attack(paths, 1, name, recipe, (6, 2, 2))
             file = paths.attack(1, name) / recipe / "manifest.json"
-            made = run_dir.file_hash(model) if recipe == "textfooler" else "old"
-            run_dir.write_json(file, {**run_dir.read_json(file), "inputs": {"model": made, "test": "test" * 8}})
+            made = file_hash(model) if recipe == "textfooler" else "old"
+            write_json(file, {**read_json(file), "inputs": {"model": made, "test": "test" * 8}})
         scores = results.Run(paths.config, ["demo"], tmp_path).scores
         assert scores[1, name, "textfooler"].stale == ()
         assert "model: was made again since" in scores[1, name, "textbugger"].stale[0]
@@ -210,7 +211,7 @@ def test_transfer_to_a_model_trained_again_is_left_out(tmp_path):
     pairs = [("finetune", "random-0.30"), ("random-0.30", "finetune"), ("random-0.30", "random-0.30")]
     made_up.finish(paths.stage(1, "finetune"), {"model_sha256": "new"}, {})
     for then, left in (("new", 3), ("old", 1)):
-        run_dir.write_json(paths.root / "transfer.json", {
+        write_json(paths.root / "transfer.json", {
             "rows": [{**row, "source": a, "target": b} for a, b in pairs],
             "models": [{"seed": 1, "model": "finetune", "sha256": then}],
         })
@@ -223,11 +224,11 @@ def test_transfer_of_texts_attacked_again_is_left_out(tmp_path):
     """Only of that attack, and where its model is the source."""
     paths = small(tmp_path)
     files = {r: paths.attack(1, "finetune") / r / "results.jsonl" for r in ("textfooler", "textbugger")}
-    run_dir.write_json(paths.root / "transfer.json", {
+    write_json(paths.root / "transfer.json", {
         "rows": [{"recipe": recipe, "seed": 1, "share": 0.5, "source": source, "target": target}
                  for recipe in files for source, target in (("finetune", "finetune"), ("random-0.30", "finetune"))],
         "models": [],
-        "attacks": [{"seed": 1, "model": "finetune", "recipe": r, "sha256": run_dir.file_hash(f)}
+        "attacks": [{"seed": 1, "model": "finetune", "recipe": r, "sha256": file_hash(f)}
                     for r, f in files.items()],
     })
     assert len(sections.transferred(results.Run(paths.config, ["demo"], tmp_path))[0]) == 4
@@ -243,8 +244,8 @@ def test_a_damaged_line_of_an_attack_is_named(tmp_path):
     """Lines are counted by outcome: one that no attack has must not end in a traceback, nor count as something."""
     paths = small(tmp_path)
     file = paths.attack(1, "finetune") / "textfooler" / "results.jsonl"
-    records = run_dir.read_lines(file)
-    run_dir.write_lines(file, [*records[:2], {**records[2], "outcome": "won"}, *records[3:]])
+    records = read_lines(file)
+    write_lines(file, [*records[:2], {**records[2], "outcome": "won"}, *records[3:]])
     with pytest.raises(UserError, match=r"results.jsonl, line 3: outcome must be one of .*not 'won'"):
         _ = results.Run(paths.config, ["demo"], tmp_path).scores[1, "finetune", "textfooler"].records
 
@@ -291,9 +292,9 @@ def test_timeouts_are_told(quick, tmp_path):
     paths = small(tmp_path)
     folder = paths.attack(1, "finetune") / "textfooler"
     records = made_up.attacked(3, 4, 1) + [made_up.record(i, "timeout") for i in (8, 9)]
-    run_dir.write_lines(folder / "results.jsonl", records)
-    manifest = run_dir.read_json(folder / "manifest.json")
-    run_dir.write_json(folder / "manifest.json", {**manifest, "results": metrics.summarise(records).to_dict()})
+    write_lines(folder / "results.jsonl", records)
+    manifest = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", {**manifest, "results": metrics.summarise(records).to_dict()})
     _, _, markdown = written(tmp_path)
     # 4 of 10 hold for certain and at most 6; of 9 attacked 3 to 5 break. The ticket has 60.0 and 33.3.
     assert row(markdown, "Fine-tune")[6:8] == ["40.0–60.0 (2 of 10 timed out)", "33.3–55.6 (2 of 9 timed out)"]
@@ -519,7 +520,7 @@ def test_page_is_self_contained_and_escaped(whole):
 def test_unfinished_run_shows_commands_and_no_zero(quick, tmp_path, capsys):
     paths = small(tmp_path, "name=half run", seeds=())
     paths.choice.unlink()
-    run_dir.write_lines(paths.attack(1, "finetune") / "textfooler" / "results.jsonl", made_up.attacked(1, 1, 0))
+    write_lines(paths.attack(1, "finetune") / "textfooler" / "results.jsonl", made_up.attacked(1, 1, 0))
     folder, _, markdown = written(tmp_path, "name=half run")
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {folder / 'report.html'}"
     assert row(markdown, "Fine-tune")[6] == "*missing* (2 of 10 done)"
@@ -558,16 +559,16 @@ def test_a_choice_with_timeouts_shows_both_ends(quick, tmp_path):
     """Two of ten timed out: broken or not, nobody knows."""
     settings = ("sparsities=[0.3,0.5]", "methods=[finetune,robust]")
     paths = small(tmp_path, *settings)
-    rows = run_dir.read_json(paths.choice)["candidates"]
-    run_dir.write_json(paths.choice, {**run_dir.read_json(paths.choice), "candidates": [{**r, "aua": 0.4} for r in rows]})
+    rows = read_json(paths.choice)["candidates"]
+    write_json(paths.choice, {**read_json(paths.choice), "candidates": [{**r, "aua": 0.4} for r in rows]})
     for candidate, timeouts in (("robust-0.30", 2), ("robust-0.50", 0)):
         made_up.attack(paths, 1, candidate, "textfooler", (6, 4, 0), max_seconds=9.0)
         folder = paths.seed(1) / "choice" / candidate
         folder.parent.mkdir(exist_ok=True)
         (paths.attack(1, candidate) / "textfooler").rename(folder)
-        lines = run_dir.read_lines(folder / "results.jsonl")
+        lines = read_lines(folder / "results.jsonl")
         ended = [{**line, "outcome": "timeout"} if line["index"] < timeouts else line for line in lines]
-        run_dir.write_lines(folder / "results.jsonl", ended)
+        write_lines(folder / "results.jsonl", ended)
     _, _, markdown = written(tmp_path, *settings)
     table = markdown.partition("Candidate (the chosen one")[2]
     assert "40.0–60.0" in table and "2 of 10 timed out" in table and "| 40.0" in table
@@ -594,14 +595,14 @@ def test_half_precision_and_temperatures_are_told(tmp_path):
         for recipe in paths.config.attack.recipes:
             made_up.attack(paths, 1, model, recipe, OUTCOMES[model], temperature=temperature, dtype="float16")
             effect = {"dtype": "float16", "outcomes_that_float32_changes": 1, "of": 10}
-            run_dir.write_json(folder / recipe / "dtype.json", effect)
+            write_json(folder / recipe / "dtype.json", effect)
     band = tables.heading(results.Run(paths.config, ["demo"], tmp_path))
     assert "temperature 1.5 to 2.5, victims in float16, float32 changes 6 of 60 outcomes" in band
 
 
 def test_no_more_sentences_are_asked_for_than_the_test_set_has(quick, tmp_path):
     paths = small(tmp_path, seeds=())
-    run_dir.write_lines(paths.attack(1, "finetune") / "textfooler" / "results.jsonl", made_up.attacked(1, 1, 0))
+    write_lines(paths.attack(1, "finetune") / "textfooler" / "results.jsonl", made_up.attacked(1, 1, 0))
     _, _, markdown = written(tmp_path, "attack.examples=5000")
     assert row(markdown, "Fine-tune")[6] == "*missing* (2 of 100 done)" and "5000 sentences" not in markdown
 
@@ -612,7 +613,7 @@ def test_attack_left_out_says_why(quick, tmp_path):
         folder = paths.attack(1, model) / "bertattack"
         (folder / "manifest.json").unlink()
         (folder / "results.jsonl").unlink()
-        run_dir.write_json(folder / "missing.json", {"reason": "its language model is too poor"})
+        write_json(folder / "missing.json", {"reason": "its language model is too poor"})
     _, text, markdown = written(tmp_path)
     assert "BERT-Attack was left out: its language model is too poor" in text
     assert row(markdown, "Fine-tune")[3] == "*missing*"

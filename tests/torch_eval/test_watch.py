@@ -7,6 +7,7 @@ import pytest
 
 from configs import run_dir, schema
 from configs.errors import UserError
+from configs.files import write_lines
 from configs.plan import Job
 from torch_eval import watch
 
@@ -31,7 +32,7 @@ def searching(paths, steps=100, begun=None):
         }
         for s in range(20, steps + 1, 20)
     ]
-    run_dir.write_lines(paths.stage(1, "search") / "metrics.jsonl", [*records, {"step": steps, "dev_accuracy": 0.8}])
+    write_lines(paths.stage(1, "search") / "metrics.jsonl", [*records, {"step": steps, "dev_accuracy": 0.8}])
     return records
 
 
@@ -60,9 +61,9 @@ def test_an_interruption_does_not_count_as_pace():
 def test_a_round_of_pruning_is_found(tmp_path):
     config = schema.load("demo", ["methods=[finetune,lth]", "lth.epochs=3"])
     directory = tmp_path / "lth"
-    run_dir.write_lines(directory / "round-1" / "metrics.jsonl", [{"step": 9, "epoch": 3, "seconds": 1.0}])
+    write_lines(directory / "round-1" / "metrics.jsonl", [{"step": 9, "epoch": 3, "seconds": 1.0}])
     made_up.finish(directory / "round-1", {})
-    run_dir.write_lines(
+    write_lines(
         directory / "round-2" / "metrics.jsonl", [{"step": 3, "epoch": 1.0, "loss": 0.25, "seconds": 1.0}]
     )
     work = watch.training(config, Job("prune", "lth", directory, 1))
@@ -73,11 +74,11 @@ def test_an_attack_at_work_and_its_shards(paths):
     made_up.prepare(paths)
     folder = paths.attack(1, "finetune") / "textfooler"
     records = [{**made_up.record(i, "success" if i else "failure"), "seconds": 4.0} for i in range(6)]
-    run_dir.write_lines(folder / "results.jsonl", records[:4])
+    write_lines(folder / "results.jsonl", records[:4])
     text, _ = watch.look(paths, time.time())
     # 6 to go, 4 s each, two workers.
     assert "4 of 10  40%" in text and "Aua 25.0%" in text and "12 s left" in text
-    run_dir.write_lines(folder / "shard-1-of-2" / "results.jsonl", records[4:])
+    write_lines(folder / "shard-1-of-2" / "results.jsonl", records[4:])
     assert "6 of 10  60%" in watch.look(paths, time.time())[0]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from configs import assets
 from configs.errors import UserError
-from configs.run_dir import file_hash, read_json
+from configs.files import file_hash, read_json
 
 SYNONYMS = Path(__file__).with_name("synonyms.npz")
 STOP_WORDS = Path(__file__).with_name("stopwords.txt")

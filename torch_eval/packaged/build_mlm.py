@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, BertForMaskedLM
 from transformers.utils import logging
 
 from configs import assets
-from configs.run_dir import file_hash, write_json
+from configs.files import file_hash, write_json
 from torch_eval.packaged import MLM_SEED as SEED
 from torch_eval.packaged import MLM_STEPS as STEPS
 from torch_eval.packaged import mlm_folder
