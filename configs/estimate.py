@@ -81,7 +81,8 @@ class Estimator:
             _missing([victim / recipe for victim in victims]) * config.attack.examples * self._attack_seconds(recipe)
             for recipe in config.attack.recipes
         )
-        text = f"{len(victims)} models, {config.attack.examples} sentences, {len(config.attack.recipes)} attacks"
+        text = (f"{len(victims)} model{'s' * (len(victims) > 1)}, {config.attack.examples} sentences, "
+                f"{len(config.attack.recipes)} attack{'s' * (len(config.attack.recipes) > 1)}")
         return [*found, ("attack", text, seconds)]
 
     def _victims(self) -> list[Path]:

@@ -107,7 +107,9 @@ def stages(run: RunDir) -> list[str]:
 def show(run: RunDir) -> str:
     from configs import estimate
 
-    lines = [f"{run.config.name}: {len(run.config.methods)} methods, {len(run.config.seeds)} seeds, {run.root}", ""]
+    counts = [f"{len(items)} {name}{'s' * (len(items) > 1)}"
+              for items, name in ((run.config.methods, "method"), (run.config.seeds, "seed"))]
+    lines = [f"{run.config.name}: {', '.join(counts)}, {run.root}", ""]
     total = 0.0
     guess = estimate.Estimator(run)
     for job in jobs(run):
