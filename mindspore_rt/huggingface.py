@@ -130,11 +130,17 @@ def unpickle(path: Path) -> dict[str, np.ndarray]:
 
 def torch_half(source: Path, target: Path) -> None:
     """Safetensors from a PyTorch weight file, or the other way round, in a process of the torch half."""
-    command = [sys.executable, "-m", "torch_eval.weights", str(source.resolve()), str(target.resolve())]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no word why"])[-1]
+    status, errors = in_torch_half(str(source.resolve()), str(target.resolve()))
+    if status:
+        last = (errors.strip().splitlines() or ["no word why"])[-1]
         raise UserError(f"{source}: {last.removeprefix('error: ').removeprefix(f'{source.resolve()}: ')}")
+
+
+def in_torch_half(source: str, target: str) -> tuple[int, str]:
+    """Exit status and stderr of `torch_eval.weights`."""
+    command = [sys.executable, "-m", "torch_eval.weights", source, target]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:

@@ -29,8 +29,7 @@ def unpickle(source: str) -> dict[str, torch.Tensor]:
 
 
 @command
-def main() -> int:
-    source, target = sys.argv[1:]
+def main(source: str, target: str) -> int:
     if Path(target).suffix == ".safetensors":
         save_file(unpickle(source), target)
         return 0
@@ -43,4 +42,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -1,5 +1,7 @@
 """Conversion between formats: bit-exact round trips, the official draw, and what is refused by name."""
 
+import contextlib
+import io
 import json
 
 import mindspore as ms
@@ -17,6 +19,20 @@ from mindspore_rt.prunable import matrix_name
 from mindspore_rt.ticket import Ticket, spread
 
 QUERY = matrix_name(1, "query")
+
+
+@pytest.fixture(autouse=True)
+def torch_half_here(monkeypatch):
+    """PyTorch is loaded here anyway: the torch half in a process of its own, which takes seconds, is for
+    test_huggingface.py."""
+    from torch_eval import weights
+
+    def in_this_process(source, target):
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            status = weights.main(source, target)
+        return status, errors.getvalue()
+
+    monkeypatch.setattr(huggingface, "in_torch_half", in_this_process)
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = {
-    "fine-tuning": "FineTuning(model(), schema.Training(), 10, 1)",
-    "retraining": "FineTuning(model(), schema.Training(), 10, 1, masks)",
+    "retraining": "FineTuning(model(), schema.Training(), 10, 1, masks)",  # fine-tuning, and masks
     "search": "RobustSearch(model(masked=True), schema.Search(ascent_steps=2, max_norm=1.0), 10, 1)",
     "search by blocks": "RobustSearch(model(masked=True, block=(2, 4)), schema.Search(ascent_steps=2), 10, 1)",
     "official search": "RobustSearch(model(masked=True), schema.Search(ascent_steps=2), 10, 1, 'official')",

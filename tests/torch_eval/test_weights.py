@@ -1,7 +1,6 @@
 """PyTorch weight files to safetensors and back, bit for bit, and nothing of a file is run."""
 
 import os
-import sys
 
 import pytest
 import torch
@@ -10,9 +9,8 @@ from safetensors.torch import load_file
 from torch_eval import weights
 
 
-def convert(monkeypatch, *paths):
-    monkeypatch.setattr(sys, "argv", ["weights", *map(str, paths)])
-    return weights.main()
+def convert(*paths):
+    return weights.main(*map(str, paths))
 
 
 def tensors():
@@ -22,20 +20,20 @@ def tensors():
     return {"a.weight": base, "a.view": base[::2, 1:], "tied": base, **others}
 
 
-def test_there_and_back(tmp_path, monkeypatch):
+def test_there_and_back(tmp_path):
     """Views and shared storage, which safetensors refuses as they are, come out whole."""
     torch.save(tensors(), tmp_path / "a.bin")
-    assert convert(monkeypatch, tmp_path / "a.bin", tmp_path / "b.safetensors") == 0
-    assert convert(monkeypatch, tmp_path / "b.safetensors", tmp_path / "c.bin") == 0
+    assert convert(tmp_path / "a.bin", tmp_path / "b.safetensors") == 0
+    assert convert(tmp_path / "b.safetensors", tmp_path / "c.bin") == 0
     for found in (load_file(tmp_path / "b.safetensors"), torch.load(tmp_path / "c.bin", weights_only=True)):
         assert set(found) == set(tensors())
         for name, value in tensors().items():
             assert found[name].dtype == value.dtype and torch.equal(found[name], value)
 
 
-def test_the_format_before_zip_files(tmp_path, monkeypatch):
+def test_the_format_before_zip_files(tmp_path):
     torch.save(tensors(), tmp_path / "a.bin", _use_new_zipfile_serialization=False)
-    assert convert(monkeypatch, tmp_path / "a.bin", tmp_path / "b.safetensors") == 0
+    assert convert(tmp_path / "a.bin", tmp_path / "b.safetensors") == 0
     assert torch.equal(load_file(tmp_path / "b.safetensors")["tied"], tensors()["tied"])
 
 
@@ -47,15 +45,15 @@ class Malicious:
         return os.mkdir, (str(self.path),)
 
 
-def test_nothing_is_run(tmp_path, monkeypatch, capsys):
+def test_nothing_is_run(tmp_path, capsys):
     torch.save({"w": Malicious(tmp_path / "made")}, tmp_path / "a.bin")
-    assert convert(monkeypatch, tmp_path / "a.bin", tmp_path / "b.safetensors") == 2
+    assert convert(tmp_path / "a.bin", tmp_path / "b.safetensors") == 2
     assert "a.bin" in capsys.readouterr().err and not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80\x02}.", b"PK\x03\x04"])
 @pytest.mark.parametrize("source, target", [("a.bin", "b.safetensors"), ("a.safetensors", "b.bin")])
-def test_broken_files(tmp_path, monkeypatch, capsys, content, source, target):
+def test_broken_files(tmp_path, capsys, content, source, target):
     (tmp_path / source).write_bytes(content)
-    assert convert(monkeypatch, tmp_path / source, tmp_path / target) == 2
+    assert convert(tmp_path / source, tmp_path / target) == 2
     assert source in capsys.readouterr().err and not (tmp_path / target).exists()
