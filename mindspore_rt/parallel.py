@@ -1,7 +1,7 @@
 """Data parallel training: one process a device, started by MindSpore's own `msrun`.
 
 Every rank works on its own part of each batch with its own noise; gradients are averaged once an update, so all
-ranks make the same one. Only rank 0 writes.
+ranks make the same one. Rank 0 writes what was trained; small files that every rank knows are written by each, whole.
 """
 
 from __future__ import annotations
