@@ -74,9 +74,10 @@ def undisturbed(run):
 
 
 def test_ctrl_c_stops_at_a_safe_point_and_a_second_run_is_refused(undisturbed, run, trained):
-    """Ctrl-C reaches run.sh and the stage that it waits for, and run.sh hands it on: that is one request to stop.
-    Meanwhile nobody else gets in, and a changed setting not afterwards."""
-    process = subprocess.Popen(["bash", ROOT / "run.sh", "tiny", *SMALL], start_new_session=True, **PIPES)
+    """Ctrl-C reaches run.sh, the stage that it waits for and that stage's job, and each hands it on: that is one request
+    to stop. Meanwhile nobody else gets in, and a changed setting not afterwards."""
+    command = ["bash", ROOT / "run.sh", "tiny", *SMALL, "methods=[freelb,infobert]"]
+    process = subprocess.Popen(command, start_new_session=True, **PIPES)
     wait_for_step(trained, 3, process)
     os.killpg(process.pid, signal.SIGSTOP)  # so that it does not end before the second one has looked
     _, errors = ended(start("finetune"), 2)
@@ -85,6 +86,7 @@ def test_ctrl_c_stops_at_a_safe_point_and_a_second_run_is_refused(undisturbed, r
     os.killpg(process.pid, signal.SIGINT)
     _, errors = ended(process, (130, 143))  # MindSpore hands SIGINT on as SIGTERM
     assert "stopped after step" in errors and "the same command goes on from there" in errors
+    assert "from the last checkpoint" not in errors
     assert not (trained / "manifest.json").exists() and (trained / "checkpoint.safetensors").exists()
 
     _, errors = ended(start("finetune", "freelb.learning_rate=0.5"), 2)
