@@ -1,5 +1,6 @@
 """The real command line on a small run: signals, numbers that are not finite, limits, a second run, another setting."""
 
+import argparse
 import os
 import resource
 import shutil
@@ -13,8 +14,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from configs import plan, schema
+from configs.errors import Stopped
 from configs.files import ROOT, read_lines
 from configs.run_dir import RunDir
+from mindspore_rt import __main__ as training
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "stdin": subprocess.DEVNULL}
 SMALL = [f"name=test-faults-{os.getpid()}", "methods=[freelb]", "freelb.epochs=3", "checkpoint_steps=2"]
@@ -74,8 +77,8 @@ def undisturbed(run):
 
 
 def test_ctrl_c_stops_at_a_safe_point_and_a_second_run_is_refused(undisturbed, run, trained):
-    """Ctrl-C reaches run.sh, the stage that it waits for and that stage's job, and each hands it on: that is one request
-    to stop. Meanwhile nobody else gets in, and a changed setting not afterwards."""
+    """Ctrl-C reaches run.sh, the stage that it waits for and that stage's job, and each hands it on: that is one
+    request to stop. Meanwhile nobody else gets in, and a changed setting not afterwards."""
     command = ["bash", ROOT / "run.sh", "tiny", *SMALL, "methods=[freelb,infobert]"]
     process = subprocess.Popen(command, start_new_session=True, **PIPES)
     wait_for_step(trained, 3, process)
@@ -95,6 +98,29 @@ def test_ctrl_c_stops_at_a_safe_point_and_a_second_run_is_refused(undisturbed, r
     output, _ = ended(start("finetune"), 0)
     assert "going on from step" in output
     assert artefacts(trained) == undisturbed
+
+
+def test_a_request_that_comes_too_late_for_a_job_keeps_the_next_one_from_starting(monkeypatch):
+    """The job ends as if nothing had been asked; the process of all jobs has heard it."""
+    started = []
+
+    class Child:
+        def __init__(self, command, **_):
+            started.append(command[-1])
+
+        def wait(self, timeout):
+            signal.raise_signal(signal.SIGTERM)
+            return 0
+
+        __enter__, __exit__ = (lambda self: self), (lambda self, *_: None)
+
+    monkeypatch.setattr(training.subprocess, "Popen", Child)
+    config = schema.load("tiny", SMALL)
+    jobs = [plan.Job("finetune", name, None, 1) for name in ("finetune", "freelb")]
+    arguments = argparse.Namespace(config="tiny", overrides=SMALL)
+    with open(os.devnull) as lock, pytest.raises(Stopped, match="seed-1/finetune: finished") as stopped:
+        training.run_apart(config, jobs, arguments, lock)
+    assert started == ["seed-1/finetune"] and stopped.value.status == 143
 
 
 def test_a_run_whose_owner_was_killed_stops_its_job_and_goes_on_later(undisturbed, run, trained):
