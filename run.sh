@@ -42,14 +42,14 @@ set_up() {
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt"
         echo "$want" >"$stamp"
     fi
-    "$venv/bin/python" -m configs.assets
+    "$venv/bin/python" -m configs.contract.assets
     "$venv/bin/python" -m torch_eval setup
 }
 
 # Each stage is a process of its own: MindSpore gives the memory of its graphs back only when one ends.
 experiment() {
     local stages half stage
-    stages=$("$venv/bin/python" -m configs.plan stages "$@")
+    stages=$("$venv/bin/python" -m configs.contract.plan stages "$@")
     while read -r half stage; do
         in_front "$venv/bin/python" -m "$half" "$stage" "$@"
     done <<<"$stages"
@@ -88,7 +88,7 @@ case ${1:-demo} in
     plan)
         set_up
         shift
-        "$venv/bin/python" -m configs.plan show "${@:-demo}"
+        "$venv/bin/python" -m configs.contract.plan show "${@:-demo}"
         ;;
     watch)
         in_front "$venv/bin/python" -m torch_eval watch "${@:2}"

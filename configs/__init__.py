@@ -1,4 +1,1 @@
-"""The contract both halves read: experiments, tasks, packaged assets, the run directory.
-
-Importing this package loads nothing heavy: no mindspore, no torch.
-"""
+"""Experiments, one YAML file each, and `contract/`: what both halves of the project read."""

@@ -17,10 +17,11 @@ os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings say nothing a u
 # OpenMP reads this once, when it is loaded: it must stand before the first import that does.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from configs import plan, schema  # noqa: E402
-from configs.errors import StopRequest, UserError, command  # noqa: E402
-from configs.files import OWNER  # noqa: E402
-from configs.run_dir import RunDir, only_one  # noqa: E402
+from configs.contract import plan, schema  # noqa: E402
+from configs.contract.errors import StopRequest, UserError, command  # noqa: E402
+from configs.contract.files import OWNER  # noqa: E402
+from configs.contract.run_dir import RunDir, only_one  # noqa: E402
+from mindspore_rt.device import use_device  # noqa: E402
 
 STAGES = {
     "prepare": "write normalised train, dev and test splits",
@@ -49,33 +50,10 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def use_device(device: str, jit_level: str = "O0") -> None:
-    """Select CPU, GPU or Ascend. Raises `UserError` with what is needed and what is there."""
-    import mindspore as ms
-
-    from mindspore_rt import parallel
-
-    needs = {
-        "GPU": "CUDA 11.1 or 11.6 with cuDNN 8.0 or 8.5",
-        "Ascend": "CANN 8.2.RC1 with its driver and firmware",
-        "CPU": "a CPU build",
-    }
-    try:
-        ms.set_device(device)
-        ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": jit_level})
-        parallel.start()
-    except (RuntimeError, ValueError) as error:
-        found = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"device: {device} is not available here; MindSpore {ms.__version__} needs {needs[device]}; "
-            f"it says: {found}"
-        ) from None
-
-
 @command
 def main() -> int:
     if sys.argv[1:2] == ["convert"]:
-        from mindspore_rt import convert
+        from mindspore_rt.formats import convert
 
         return convert.main(sys.argv[2:])
     arguments = parser().parse_args()
@@ -120,7 +98,7 @@ def run_here(config: schema.Experiment, run: RunDir, jobs: list[plan.Job]) -> in
     if os.environ.get(OWNER) == str(os.getppid()):
         follow(os.getppid())
     use_device(config.device, config.jit_level)
-    from mindspore_rt import stages
+    from mindspore_rt.stages import jobs as stages
 
     for job in jobs:
         stages.do(config, run, job)

@@ -19,9 +19,9 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-from configs.errors import UserError
-from configs.files import atomic_write
-from mindspore_rt.prunable import LAYER_MATRICES, matrix_name
+from configs.contract.errors import UserError
+from configs.contract.files import atomic_write
+from configs.contract.matrices import LAYER_MATRICES, matrix_name
 
 FORMAT = "ticket/1"
 

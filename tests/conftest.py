@@ -14,21 +14,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two processes of one thread each: mor
 @functools.cache
 def use_cpu():
     """MindSpore as the command line sets it up: CPU, graph mode."""
-    from mindspore_rt.__main__ import use_device
+    from mindspore_rt.device import use_device
 
     use_device("CPU")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    if item.path.parent.name == "mindspore_rt":
+    if "mindspore_rt" in item.path.parts:
         use_cpu()
 
 
 @pytest.fixture(scope="session")
 def packaged_model():
     """Directory of the packaged BERT."""
-    from configs import assets
+    from configs.contract import assets
 
     return assets.path("minilm")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoModelForSequenceClassification
 
-from configs import schema
-from configs.tasks import task_of
+from configs.contract import schema
+from configs.contract.tasks import task_of
 from mindspore_rt.ticket import Ticket
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

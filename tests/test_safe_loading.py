@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs import schema
-from configs.errors import UserError
-from configs.files import ROOT, write_json
-from configs.run_dir import RunDir
+from configs.contract import schema
+from configs.contract.errors import UserError
+from configs.contract.files import ROOT, write_json
+from configs.contract.run_dir import RunDir
 
 FILES = sorted(p for folder in ("configs", "mindspore_rt", "torch_eval") for p in (ROOT / folder).rglob("*.py"))
 FORBIDDEN_IMPORTS = {"marshal", "shelve", "dill", "joblib", "cloudpickle"}
@@ -69,7 +69,7 @@ def test_the_check_finds_each_of_them(tmp_path, line):
 
 
 def test_a_weight_file_with_code_in_it_is_refused_unrun(tmp_path):
-    from torch_eval.weights import unpickle
+    from torch_eval.victim.pytorch_weights import unpickle
 
     class Harmful:
         def __reduce__(self):

@@ -11,73 +11,126 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FORBIDDEN = {
-    "configs": {"mindspore", "mindnlp", "torch", "textattack", "transformers", "mindspore_rt", "torch_eval"},
-    "mindspore_rt": {"torch", "textattack", "torch_eval"},
-    "torch_eval": {"mindspore", "mindnlp", "mindspore_rt"},
+# What each folder may import, beside its own modules. This table is the architecture: arrows point down the list.
+ARROWS = {
+    "configs.contract": (),
+    "mindspore_rt.ticket": ("configs.contract",),
+    "mindspore_rt.parallel": (),
+    "mindspore_rt.device": ("configs.contract", "mindspore_rt.parallel"),
+    "mindspore_rt.cells": ("configs.contract", "mindspore_rt.parallel"),
+    "mindspore_rt.formats": ("configs.contract", "mindspore_rt.ticket", "mindspore_rt.cells"),
+    "mindspore_rt.data": ("configs.contract", "mindspore_rt.cells", "mindspore_rt.formats"),
+    "mindspore_rt.training": ("configs.contract", "mindspore_rt.parallel", "mindspore_rt.cells", "mindspore_rt.data"),
+    "mindspore_rt.stages": (
+        "configs.contract", "mindspore_rt.ticket", "mindspore_rt.parallel", "mindspore_rt.cells", "mindspore_rt.formats",
+        "mindspore_rt.data", "mindspore_rt.training",
+    ),
+    "mindspore_rt.compare": (
+        "configs.contract", "mindspore_rt.ticket", "mindspore_rt.device", "mindspore_rt.cells", "mindspore_rt.formats",
+        "mindspore_rt.data", "mindspore_rt.training",
+    ),
+    "mindspore_rt.__main__": (
+        "configs.contract", "mindspore_rt.device", "mindspore_rt.formats", "mindspore_rt.stages",
+    ),
+    "torch_eval.assets": ("configs.contract",),
+    "torch_eval.recipes": ("configs.contract", "torch_eval.assets"),
+    "torch_eval.victim": ("configs.contract", "torch_eval.recipes"),
+    "torch_eval.attack": ("configs.contract", "torch_eval.recipes", "torch_eval.victim"),
+    "torch_eval.report": ("configs.contract", "mindspore_rt.ticket", "torch_eval.attack"),
+    "torch_eval.reference": ("configs.contract",),
+    "torch_eval.bench": (
+        "configs.contract", "torch_eval.assets", "torch_eval.recipes", "torch_eval.victim", "torch_eval.attack",
+        "torch_eval.reference",
+    ),
+    "torch_eval.__main__": (
+        "configs.contract", "torch_eval.assets", "torch_eval.attack", "torch_eval.report", "torch_eval.reference",
+        "torch_eval.bench",
+    ),
+}
+FRAMEWORKS = {
+    "configs": {"mindspore", "mindnlp", "torch", "textattack", "transformers"},
+    "mindspore_rt": {"torch", "textattack"},
+    "torch_eval": {"mindspore", "mindnlp"},
 }
 
 
-SHARED = {"mindspore_rt.ticket", "mindspore_rt.ticket.Ticket"}
-
-
-def imports(path: Path, module_level=False) -> set[str]:
-    """Dotted names that a file imports; `from a import b` gives a and a.b."""
-    tree, found = ast.parse(path.read_text(encoding="utf-8")), set()
-    inside = {
-        node
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
-    }
+def imports(path: Path) -> set[str]:
+    """Dotted names that a file imports, inside functions too; `from a import b` gives a and a.b."""
+    tree, names = ast.parse(path.read_text(encoding="utf-8")), set()
     for node in ast.walk(tree):
-        if module_level and node in inside:
-            continue
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
-            found |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
-    return found
+            names |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+    return names
 
 
-def files(package: str) -> dict[str, Path]:
-    """Dotted module name to file."""
-    found = {}
-    for path in sorted((ROOT / package).rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+def modules() -> dict[str, Path]:
+    """Dotted name to file, of all modules of the three packages."""
+    names = {}
+    for package in FRAMEWORKS:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_halves_stay_apart(package):
-    """Not even inside a function; other processes are started by command line only. The one thing that both read is
-    the ticket, which needs NumPy alone."""
-    modules = files(package)
-    assert len(modules) > 5
-    for name, path in modules.items():
-        wrong = {i for i in imports(path) - SHARED if i.partition(".")[0] in FORBIDDEN[package]}
-        assert not wrong, f"{name} imports {wrong}"
+def folder_of(module: str) -> str | None:
+    """The row of the table that a module belongs to; None for a package that holds nothing itself."""
+    return next((folder for folder in ARROWS if module == folder or module.startswith(f"{folder}.")), None)
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_no_import_circles(package):
-    """Imports at the top of modules run one way."""
-    modules = files(package)
-    graph = {name: imports(path, module_level=True) & set(modules) - {package} for name, path in modules.items()}
-    assert any(graph.values())
+def arrows() -> set[tuple[str, str]]:
+    """(module, module that it imports), within the three packages."""
+    known = modules()
+    return {(name, target) for name, path in known.items() for target in imports(path) & set(known) if target != name}
+
+
+def test_every_module_stands_in_the_table():
+    rooms = {name for name in modules() if folder_of(name) is None}
+    assert rooms == {"configs", "mindspore_rt", "torch_eval"}
+
+
+def test_imports_between_folders_follow_the_table():
+    """Not even inside a function. The halves never import each other; what both read is the contract and the ticket."""
+    pairs = {(folder_of(a), folder_of(b)) for a, b in arrows() if folder_of(b)}
+    wrong = sorted((a, b) for a, b in pairs if a != b and b not in ARROWS[a])
+    assert not wrong
+    assert not sorted((a, b) for a, allowed in ARROWS.items() for b in allowed if (a, b) not in pairs), "unused arrow"
+
+
+def test_the_table_itself_runs_downwards():
+    order = list(ARROWS)
+    assert all(order.index(target) < order.index(folder) for folder, targets in ARROWS.items() for target in targets)
+
+
+def test_no_import_circles():
+    """Inside folders too, and through imports inside functions."""
+    graph = {}
+    for module, target in arrows():
+        graph.setdefault(module, set()).add(target)
     list(graphlib.TopologicalSorter(graph).static_order())
 
 
-def test_training_layers_run_downwards():
-    """__main__ > stages > trainer > bert > gate, noise: a lower room never imports a higher one, even lazily."""
-    order = ("noise", "gate", "bert", "trainer", "stages", "__main__")
-    for rank, name in enumerate(order):
-        above = {f"mindspore_rt.{higher}" for higher in order[rank + 1 :]}
-        assert not imports(files("mindspore_rt")[f"mindspore_rt.{name}"]) & above, name
+@pytest.mark.parametrize("package", FRAMEWORKS)
+def test_frameworks_stay_on_their_side(package):
+    for name, path in modules().items():
+        if name.partition(".")[0] == package:
+            wrong = {i for i in imports(path) if i.partition(".")[0] in FRAMEWORKS[package]}
+            assert not wrong, f"{name} imports {wrong}"
+
+
+def test_no_module_is_longer_than_400_lines():
+    long = {name: n for name, path in modules().items() if (n := len(path.read_text().splitlines())) > 400}
+    assert not long
+
+
+def test_every_folder_says_what_belongs_there():
+    for path in {path.parent for path in modules().values()}:
+        assert ast.get_docstring(ast.parse((path / "__init__.py").read_text())), path
 
 
 def test_the_ticket_is_light():
@@ -89,7 +142,7 @@ def test_the_ticket_is_light():
 
 def test_the_contract_is_light():
     """Reading a configuration loads no framework."""
-    code = "import sys, configs.schema, configs.tasks, configs.assets, configs.run_dir; print(*sys.modules)"
+    code = "import sys, configs.contract.schema, configs.contract.tasks, configs.contract.assets, configs.contract.run_dir; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     heavy = {"mindspore", "mindnlp", "torch", "transformers", "numpy", "pandas", "safetensors"}
     assert not heavy & set(result.stdout.split())
@@ -97,7 +150,7 @@ def test_the_contract_is_light():
 
 def test_training_loads_no_torch():
     """Not through a library either: tensorboardX would bring it, and boto3, into every training process."""
-    code = "import sys, mindspore_rt.stages, mindspore_rt.trainer; print(*sys.modules)"
+    code = "import sys, mindspore_rt.stages.jobs, mindspore_rt.training.trainer; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(result.stdout.split())
     assert {"mindspore", "tensorboardX"} <= loaded
@@ -106,7 +159,7 @@ def test_training_loads_no_torch():
 
 def test_waiting_threads_sleep():
     """OpenMP reads how its threads wait when it is loaded: none may be before the command line has said so."""
-    code = "import mindspore_rt.__main__, mindspore_rt.stages"
+    code = "import mindspore_rt.__main__, mindspore_rt.stages.jobs"
     environment = {**os.environ, "OMP_DISPLAY_ENV": "verbose"}
     environment.pop("OMP_WAIT_POLICY", None)
     command = [sys.executable, "-c", code]

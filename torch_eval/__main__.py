@@ -17,20 +17,20 @@ import importlib
 import os
 import sys
 
-from configs.errors import UserError, command
+from configs.contract.errors import UserError, command
 
-# Nothing here or below may touch the network; only `python -m configs.assets` does.
+# Nothing here or below may touch the network; only `python -m configs.contract.assets` does.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 
 def setup(arguments: list[str]) -> int:
     if arguments:
         raise UserError("setup takes no arguments")
-    from torch_eval import packaged
+    from torch_eval.assets import packaged
 
     done = (packaged.mlm_folder() / "mlm.json").is_file()
     if not done:
-        from torch_eval.packaged import build_mlm
+        from torch_eval.assets import build_mlm
 
         build_mlm.build()
     facts = packaged.mlm_facts()
@@ -48,19 +48,19 @@ def _module(name: str, function: str = "main"):
 
 def bench(arguments: list[str]) -> int:
     if arguments[:1] == ["attacks"]:
-        return _module("bench_attacks")(arguments[1:])
-    return _module("bench")(arguments)
+        return _module("bench.attacks")(arguments[1:])
+    return _module("bench.training_steps")(arguments)
 
 
 COMMANDS = {
     "setup": setup,
-    "choose": _module("choose"),
-    "attack": _module("attack"),
-    "merge": _module("shards"),
-    "transfer": _module("transfer"),
-    "report": _module("report"),
-    "watch": _module("watch"),
-    "parity": _module("parity"),
+    "choose": _module("attack.choose"),
+    "attack": _module("attack.scoring"),
+    "merge": _module("attack.merge"),
+    "transfer": _module("attack.transfer"),
+    "report": _module("report.build"),
+    "watch": _module("report.watch"),
+    "parity": _module("reference.parity"),
     "bench": bench,
 }
 
@@ -68,7 +68,7 @@ COMMANDS = {
 @command
 def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        from configs import schema
+        from configs.contract import schema
 
         print(f"{__doc__}\nKeys of an experiment:\n\n{schema.help_text()}")
         return 0

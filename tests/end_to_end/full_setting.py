@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import six_tasks  # noqa: E402
 
-from configs import assets, schema  # noqa: E402
-from configs.files import read_lines
-from configs.run_dir import RunDir
+from configs.contract import assets, schema  # noqa: E402
+from configs.contract.files import read_lines
+from configs.contract.run_dir import RunDir
 
 
 def write_model(folder: Path) -> None:

@@ -26,8 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs import plan, schema  # noqa: E402
-from configs.run_dir import RunDir  # noqa: E402
+from configs.contract import plan, schema  # noqa: E402
+from configs.contract.run_dir import RunDir  # noqa: E402
 
 SMALL = [
     "methods=[finetune,infobert,lth,random,robust]", "lth.share=0.2", "infobert.max_steps=3", "snapshots=2",

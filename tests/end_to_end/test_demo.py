@@ -17,9 +17,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import kill_at_random
 from kill_at_random import killed
 
-from configs import plan, schema
-from configs.files import ROOT, read_json, read_lines
-from configs.run_dir import RunDir
+from configs.contract import plan, schema
+from configs.contract.files import ROOT, read_json, read_lines
+from configs.contract.run_dir import RunDir
 from mindspore_rt.ticket import Ticket
 
 RECIPES = ("textfooler", "textbugger", "bertattack")
@@ -165,18 +165,19 @@ def test_retrained_weights_are_zero_where_the_ticket_prunes(whole, victim):
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_exported_models_compute_the_same_in_transformers(whole, victim):
     """Logits of all test sentences to 1e-5, and the dev accuracy in the manifest."""
-    from mindspore_rt import data, huggingface
-    from mindspore_rt.__main__ import use_device
-    from mindspore_rt.bert import BertClassifier
-    from mindspore_rt.trainer import Evaluator
+    from mindspore_rt.data import prepare
+    from mindspore_rt.formats import huggingface
+    from mindspore_rt.device import use_device
+    from mindspore_rt.cells.bert import BertClassifier
+    from mindspore_rt.training.trainer import Evaluator
 
     use_device("CPU")
     directory = whole.dir.victims(1)[victim]
-    texts, labels, _ = data.load_split(whole.dir, "test")
+    texts, labels, _ = prepare.load_split(whole.dir, "test")
     source = huggingface.load(directory)
     cells = BertClassifier(source.config, 2)
     cells.load(source.weights)
-    batches = data.Batches(texts, labels, 2, data.load_tokenizer(directory, 16), 16, 32, seed=0)
+    batches = prepare.Batches(texts, labels, 2, prepare.load_tokenizer(directory, 16), 16, 32, seed=0)
     found = Evaluator(cells, batches).logits()
 
     model = AutoModelForSequenceClassification.from_pretrained(directory).eval()

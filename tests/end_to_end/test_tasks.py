@@ -5,11 +5,11 @@ import pytest
 import six_tasks
 from transformers import AutoTokenizer
 
-from configs import schema
-from configs.files import read_json, read_lines
-from configs.run_dir import RunDir
-from configs.tasks import TASKS
-from mindspore_rt import data
+from configs.contract import schema
+from configs.contract.files import read_json, read_lines
+from configs.contract.run_dir import RunDir
+from configs.contract.tasks import TASKS
+from mindspore_rt.data import prepare
 
 
 @pytest.mark.parametrize("task", six_tasks.TASKS)
@@ -17,15 +17,15 @@ def test_files_become_batches(task, tmp_path, packaged_model):
     """All labels, columns and texts arrive; a batch is what transformers makes of them."""
     keys = [*six_tasks.write_files(task, tmp_path), *six_tasks.SMALL]
     run = RunDir(schema.load(task, keys), tmp_path / "runs")
-    summary = data.prepare(run.config, run)
+    summary = prepare.prepare(run.config, run)
     assert {name: split["count"] for name, split in summary["splits"].items()} == {"train": 32, "dev": 8, "test": 6}
     assert summary["columns"] == list(TASKS[task].columns)
     assert all(summary["splits"]["train"]["labels"].values()) and not any(summary["duplicates"].values())
     assert len(summary["warnings"]) == (task == "qqp")  # its torn rows
 
-    texts, labels, _ = data.load_split(run, "test")
+    texts, labels, _ = prepare.load_split(run, "test")
     assert list(labels) == [i % len(summary["labels"]) for i in range(6)] or task == "imdb"  # by folder there
-    batches = data.Batches(texts, labels, len(summary["labels"]), data.load_tokenizer(packaged_model, 16), 16, 6, 0)
+    batches = prepare.Batches(texts, labels, len(summary["labels"]), prepare.load_tokenizer(packaged_model, 16), 16, 6, 0)
     batch = batches.batch(np.arange(6))
     cut = {"truncation": "longest_first", "padding": "max_length", "max_length": 16}
     expected = AutoTokenizer.from_pretrained(packaged_model)(*map(list, zip(*texts)), **cut)

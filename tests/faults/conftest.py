@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from configs import schema
-from configs.files import append_line, file_hash, write_json, write_lines
-from configs.run_dir import RunDir
-from configs.stage import Stage
+from configs.contract import schema
+from configs.contract.files import append_line, file_hash, write_json, write_lines
+from configs.contract.run_dir import RunDir
+from configs.contract.stage import Stage
 from mindspore_rt.ticket import Ticket
 
 SHAPE = {"model_type": "bert", "vocab_size": 30522, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -20,7 +20,7 @@ SHAPE = {"model_type": "bert", "vocab_size": 30522, "hidden_size": 4, "num_hidde
 
 def write_model(folder, packaged, labels=2):
     """A one-layer BERT classifier of random weights with the packaged tokenizer; its weights."""
-    from mindspore_rt.bert import BertConfig
+    from mindspore_rt.cells.bert import BertConfig
 
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def write_model(folder, packaged, labels=2):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, packaged_model):
     """RunDir of `robust` with seed 1 up to an attack, every file with its true hash in the manifests."""
-    from mindspore_rt.bert import BertConfig
+    from mindspore_rt.cells.bert import BertConfig
 
     config = schema.load("tiny", ["methods=[robust]", "attack.recipes=[textfooler]", "layers=null"])
     run = RunDir(config, tmp_path_factory.mktemp("runs"))

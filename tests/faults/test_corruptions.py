@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from configs import plan, schema
-from configs.errors import UserError
-from configs.files import read_lines
-from configs.stage import Stage
-from mindspore_rt import data, huggingface, stages
+from configs.contract import plan, schema
+from configs.contract.errors import UserError
+from configs.contract.files import read_lines
+from configs.contract.stage import Stage
+from mindspore_rt.data import prepare
+from mindspore_rt.formats import huggingface
+from mindspore_rt.stages import jobs
 from mindspore_rt.ticket import Ticket
 
 RANDOM = random.Random(0)  # at import: the same corruptions in every run
@@ -134,7 +136,7 @@ def read_pretrained(run):
 
 
 def read_tuned(run):
-    stages._unchanged_model(run.model(1, "finetune"))
+    jobs._unchanged_model(run.model(1, "finetune"))
     return huggingface.load(run.model(1, "finetune")).weights
 
 
@@ -145,20 +147,20 @@ def read_ticket(run):
 def read_by_drawing(run):
     job = next(job for job in plan.jobs(run) if job.stage == "draw")
     try:
-        stages.draw(run.config, run, job)
+        jobs.draw(run.config, run, job)
         return read_ticket(run)
     finally:
         (job.directory / "manifest.json").unlink(missing_ok=True)
 
 
 def read_split(run):
-    texts, labels, summary = data.load_split(run, "train")
+    texts, labels, summary = prepare.load_split(run, "train")
     return texts, labels, summary["labels"]
 
 
 def read_classifier(run):
     path = run.stage(1, "lth") / "round-1" / "classifier.safetensors"
-    return stages._classifier_of(path, huggingface.load(run.model(1, "finetune")).weights)
+    return jobs._classifier_of(path, huggingface.load(run.model(1, "finetune")).weights)
 
 
 def attack_stage(run):
@@ -174,7 +176,7 @@ def read_begun(run):
 
 
 def read_results(run):
-    from torch_eval.attack import resume
+    from torch_eval.attack.scoring import resume
 
     expected = [{"index": i, "label": e["label"], "original": {"sentence": e["sentence"]}}
                 for i, e in enumerate(read_lines(run.split("test"))[:6])]
@@ -182,14 +184,14 @@ def read_results(run):
 
 
 def read_test(run):
-    from torch_eval.attack import read_split
+    from torch_eval.attack.scoring import read_split
 
     return read_split(run, "test")
 
 
 def read_tokenizer(run):
     folder = Path(run.config.model)
-    tokenizer = data.load_tokenizer(folder, 16, 30522)
+    tokenizer = prepare.load_tokenizer(folder, 16, 30522)
     return tokenizer.encode("an unfilmable film").ids
 
 

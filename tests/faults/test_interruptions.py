@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from configs import plan, schema
-from configs.errors import Stopped
-from configs.files import ROOT, read_lines
-from configs.run_dir import RunDir
+from configs.contract import plan, schema
+from configs.contract.errors import Stopped
+from configs.contract.files import ROOT, read_lines
+from configs.contract.run_dir import RunDir
 from mindspore_rt import __main__ as training
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "stdin": subprocess.DEVNULL}

@@ -9,13 +9,14 @@ import pytest
 from mindspore import Parameter, Tensor
 from tensorboardX.proto.event_pb2 import Event
 
-from configs import files, scalars, schema
-from configs.errors import UserError, command
-from configs.files import append_line, read_lines, write_json
-from configs.run_dir import RunDir, only_one
-from configs.stage import Stage
+from configs.contract import files, schema
+from mindspore_rt.training import tensorboard
+from configs.contract.errors import UserError, command
+from configs.contract.files import append_line, read_lines, write_json
+from configs.contract.run_dir import RunDir, only_one
+from configs.contract.stage import Stage
 from mindspore_rt.ticket import Ticket
-from mindspore_rt.trainer import Trainer
+from mindspore_rt.training.trainer import Trainer
 
 
 class Batches:
@@ -174,7 +175,7 @@ def test_a_damaged_checkpoint_never_goes_on(tmp_path, monkeypatch, damage):
 
 
 def test_tensorboard_gets_the_numbers(tmp_path):
-    with scalars.Writer(tmp_path) as board:
+    with tensorboard.Writer(tmp_path) as board:
         board.add({"step": 3, "seconds": 9.0, "loss": 0.5, "note": "text"})
     raw, events = next((tmp_path / "tensorboard").iterdir()).read_bytes(), []
     while raw:  # records of TensorFlow: length, its checksum, data, its checksum

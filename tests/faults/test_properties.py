@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from configs import plan, schema
-from configs.errors import UserError
-from configs.files import append_line, file_hash, read_lines, write_json, write_lines
-from configs.run_dir import RunDir
-from configs.stage import Stage
-from mindspore_rt import convert
+from configs.contract import plan, schema
+from configs.contract.errors import UserError
+from configs.contract.files import append_line, file_hash, read_lines, write_json, write_lines
+from configs.contract.run_dir import RunDir
+from configs.contract.stage import Stage
+from mindspore_rt.formats import convert
 from mindspore_rt.ticket import Ticket
 
 few = settings(max_examples=30, derandomize=True, deadline=None)
@@ -120,8 +120,8 @@ def test_lines_before_a_torn_write_come_back(folder, records, last, share):
 @settings(max_examples=10, derandomize=True, deadline=None)
 @given(shares, st.integers(0, 2**32 - 1), st.sampled_from(["compact", "mindspore", "huggingface"]))
 def test_a_pruned_model_survives_conversion_bit_for_bit(folder, packaged_model, sparsity, seed, form):
-    from conftest import SHAPE
-    from mindspore_rt.bert import BertConfig
+    from tests.faults.conftest import SHAPE
+    from mindspore_rt.cells.bert import BertConfig
 
     random, raw = np.random.default_rng(seed), {**SHAPE, "vocab_size": 5}
     config = BertConfig.from_dict(raw, "test")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from configs.files import ROOT
+from configs.contract.files import ROOT
 from mindspore_rt import parallel
 
-SCRIPT = Path(__file__).with_name("two_workers.py")
+SCRIPT = ROOT / "tests" / "helpers" / "two_workers.py"
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # msrun starts plain "python"
 ENVIRONMENT = {**os.environ, "PATH": PATH, "PYTHONPATH": str(ROOT), "ROBUST_TICKET_KERNELS": "plain", "GLOG_v": "3"}
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from torch.nn.utils import prune
 
-from configs.errors import UserError
-from mindspore_rt.prunable import matrix_name, prunable_shapes
+from configs.contract.errors import UserError
+from configs.contract.matrices import matrix_name, prunable_shapes
 from mindspore_rt.ticket import Ticket, most_structured, spread
 
 

@@ -1,0 +1,4 @@
+"""What both halves read: settings, tasks, methods, the plan of an experiment, and the layout of its run directory.
+
+Importing this package loads neither MindSpore nor PyTorch.
+"""

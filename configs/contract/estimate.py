@@ -1,0 +1,174 @@
+"""How long an experiment may take and how much room it needs, before it starts. Rough on purpose: counts of
+multiplications, divided by the speed that this machine has shown in jobs that are done."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+
+from configs.contract import assets, schema, shapes
+from configs.contract.methods import KEPT_ON_THE_WAY, METHODS, needs_robust_ticket
+from configs.contract.run_dir import RunDir
+
+BERT_BASE = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
+START = 12.0  # seconds to start a process and to compile its graphs
+# Victim queries for one token of an attacked sentence: the paper's Table 1, SST-2 and IMDB, by their lengths.
+ATTACK = {"textfooler": 4.5, "textbugger": 2.5, "bertattack": 6.0}
+OTHER_RECIPE = 6.0
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def search_space(scores: int, state: int, settings: schema.Search) -> str:
+    """What a search needs, by the numbers of its scores and of all that a checkpoint holds: these and the scores'
+    gradients in memory, scores on disk."""
+    epochs = min(settings.epochs, settings.keep_epochs or settings.epochs)
+    return (
+        f"{scores:,} masks: {4 * (state + scores) / 1e9:.2f} GB for scores, gradients and moments, "
+        f"{4 * scores / 1e6:.0f} MB on disk for each of {epochs} kept epochs (search.keep_epochs), "
+        f"{4 * state / 1e6:.0f} MB for the checkpoint"
+    )
+
+
+class Estimator:
+    """Times of the jobs of one experiment. `basis` says what they rest on."""
+
+    def __init__(self, run: RunDir):
+        self.run, self.config = run, run.config
+        shape = _model_shape(self.config)
+        hidden = shape["hidden_size"]
+        layers = self.config.layers or shape["num_hidden_layers"]
+        self.weights = layers * (4 * hidden * hidden + 2 * hidden * shape["intermediate_size"]) + hidden * hidden
+        self.sentences, self.tokens = _data(run)
+        self.rate, self.basis = self._rate()
+
+    def work(self, job) -> float:
+        """Multiplications of a training job: two for each weight and token forwards, four backwards."""
+        if job.stage in ("prepare", "draw"):
+            return 0.0
+        if job.stage == "prune":
+            settings = getattr(self.config, job.model)
+            times = max(1, math.ceil(max(self.config.sparsities) / settings.share - 1e-9))
+        else:
+            settings, times = getattr(self.config, METHODS[job.method].training if job.method else "search"), 1
+        steps = settings.epochs * -(-self.sentences // settings.batch_size)
+        steps = min(steps, settings.max_steps or steps)
+        passes = 1 if job.model == "search_no_adversary" else getattr(settings, "ascent_steps", 1)
+        passes *= 2 if job.method == "infobert" else 1
+        return 6.0 * self.weights * self.tokens * steps * settings.batch_size * passes * times
+
+    def seconds(self, job) -> float:
+        return START + self.work(job) / self.rate if self.work(job) else 5.0
+
+    def attacks(self) -> list[tuple[str, str, float]]:
+        """Stage, what is counted, seconds left, of the two attack stages."""
+        config, run, found = self.config, self.run, []
+        candidates = [run.seed(seed) / "choice" / c.model for seed in config.seeds for c in run.candidates()]
+        if needs_robust_ticket(self.config.methods) and config.chooses_on_dev and len(run.candidates()) > 1:
+            count = _missing(candidates) * config.choice.examples
+            found.append(("choose", f"{len(candidates) * config.choice.examples} dev sentences",
+                          count * self._attack_seconds(config.choice.recipe)))
+        victims = self._victims()
+        seconds = sum(
+            _missing([victim / recipe for victim in victims]) * config.attack.examples * self._attack_seconds(recipe)
+            for recipe in config.attack.recipes
+        )
+        text = (f"{len(victims)} model{'s' * (len(victims) > 1)}, {config.attack.examples} sentences, "
+                f"{len(config.attack.recipes)} attack{'s' * (len(config.attack.recipes) > 1)}")
+        return [*found, ("attack", text, seconds)]
+
+    def _victims(self) -> list[Path]:
+        """Folders of what will be attacked: models, those kept on the way (under made-up names until they are there),
+        and the user's own."""
+        run, config = self.run, self.config
+        found = [run.attack(config.seeds[0], name) for name in run.own_victims()]
+        for seed in config.seeds:
+            for model, method in run.models(run.likely_choice()).items():
+                found.append(run.attack(seed, model))
+                if method in KEPT_ON_THE_WAY and config.snapshots:
+                    there = [path.name for path in run.snapshots(seed, model)]
+                    names = there or map(str, range(1, config.snapshots))
+                    found += [run.attack(seed, f"{model}@{name}") for name in names]
+        return found
+
+    def _attack_seconds(self, recipe: str) -> float:
+        """Seconds for one sentence: as its attacks have shown, else by its queries, and as much again for the rest
+        (synonyms, tagger, sentence encoder)."""
+        folders = [self.run.seed(seed) / "attacks" for seed in self.config.seeds]
+        files = [path for folder in folders for path in folder.glob(f"*/{recipe}/results.jsonl")]
+        lines = [line for file in files for line in shapes.lines(file, {"seconds": shapes.Maybe(shapes.SECONDS)})]
+        times = [line["seconds"] for line in lines if line.get("seconds") is not None]
+        if times:
+            return sum(times) / len(times) / self.config.attack.workers
+        queries = ATTACK.get(recipe, OTHER_RECIPE) * self.tokens
+        return 2 * queries * 2.0 * self.weights * self.tokens / self.rate
+
+    def space(self) -> list[str]:
+        """Room on disk, where that is worth a line."""
+        search, seeds = self.config.search, len(self.config.seeds)
+        epochs = min(search.epochs, search.keep_epochs or search.epochs)
+        if not needs_robust_ticket(self.config.methods):
+            return []
+        size = 4 * self.weights * epochs * seeds / 1e9
+        return [f"  disk: about {size:.1f} GB of mask scores, {epochs} epochs of each seed's "
+                f"search (search.keep_epochs keeps fewer)"]
+
+    def _rate(self) -> tuple[float, str]:
+        """Multiplications a second of training."""
+        from configs.contract import plan
+
+        done = [(self.work(job), _seconds(job.directory)) for job in plan.jobs(self.run) if job.done]
+        done = [(work, seconds - START) for work, seconds in done if work and seconds > 2 * START]
+        if done:
+            return sum(w for w, _ in done) / sum(s for _, s in done), f"measured on {len(done)} finished jobs"
+        a = np.ones((768, 768), np.float32)
+        a @ a
+        started = time.perf_counter()
+        for _ in range(10):
+            a @ a
+        # Half of a bare product's speed is what a training step reaches.
+        return 10 * 2 * 768**3 / (time.perf_counter() - started) / 2, "guessed from one matrix product"
+
+
+def _missing(stages: list[Path]) -> int:
+    return sum(not (stage / "manifest.json").is_file() for stage in stages)
+
+
+def _seconds(directory: Path) -> float:
+    return shapes.read(directory / "manifest.json", {"seconds": shapes.SECONDS})["seconds"]
+
+
+def _model_shape(config: schema.Experiment) -> dict:
+    directory = assets.path("minilm") if config.model == "packaged" else Path(config.model)
+    file = directory / "config.json"
+    if not file.is_file():
+        return BERT_BASE
+    remedy = "model must name the directory of a Hugging Face BERT"
+    found = shapes.read(file, {name: shapes.Maybe(shapes.POSITIVE) for name in BERT_BASE}, remedy)
+    return {name: found.get(name) or usual for name, usual in BERT_BASE.items()}
+
+
+def _data(run: RunDir) -> tuple[int, float]:
+    """Training sentences and mean padded tokens of one, as far as known before `prepare`."""
+    config, summary = run.config.data, run.data / "summary.json"
+    if not summary.is_file():
+        return config.train_size or 60_000, config.max_length / 2
+    shape = {"splits": {"train": {"count": shapes.POSITIVE, "length": LENGTHS}}}
+    split = shapes.read(summary, shape)["splits"]["train"]
+    words = sum((int(name.split("-")[0]) + 5) * count for name, count in split["length"].items()) / split["count"]
+    return split["count"], min(config.max_length, 1.4 * words + 10)
+
+
+def _lengths(value) -> bool:
+    return isinstance(value, dict) and all(re.match(r"\d{1,9}-", k) and shapes.count(n) for k, n in value.items())
+
+
+LENGTHS = (_lengths, "numbers of sentences by their words")

@@ -1,0 +1,194 @@
+"""The run directory: who leaves what where.
+
+    runs/<experiment>/
+      config.yaml                      the experiment as it ran
+      choice.json                      which ticket is reported, and what it was chosen from
+      data/                            train.jsonl dev.jsonl test.jsonl summary.json
+      seed-1/finetune/                 model/ metrics.jsonl; freelb/ infobert/ finetune_long/ likewise
+      seed-1/search/                   log_alpha/epoch-01.safetensors ... metrics.jsonl
+      seed-1/lth/                      rounds of magnitude pruning
+      seed-1/tickets/<model>/          ticket.safetensors report.json
+      seed-1/<model>/                  model/ metrics.jsonl; <model> is robust-0.30, lth-0.30 ...
+      seed-1/choice/<model>/           attacks on dev that the choice rests on
+      seed-1/attacks/<model>/clean/    manifest.json (accuracy on the whole test set)
+      seed-1/attacks/<model>/<recipe>/ results.jsonl, or missing.json with the reason
+      report/                          report.md report.html results.json results.csv figures/
+
+Stages and their manifests: `configs.contract.stage`. Lock files name the process that works in the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from configs.contract import schema
+from configs.contract.errors import UserError
+from configs.contract.files import ROOT, atomic_write, file_hash, locked, read_json, sweep
+from configs.contract.methods import METHODS
+
+RUNS = ROOT / "runs"
+
+
+class RunDir:
+    """Names of everything an experiment leaves behind."""
+
+    def __init__(self, config: schema.Experiment, runs: Path = RUNS):
+        self.root = Path(runs) / config.name
+        self.config = config
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    def split(self, name: str) -> Path:
+        """`name` is train, dev or test."""
+        return self.data / f"{name}.jsonl"
+
+    def summary(self, *needed: str) -> dict:
+        """What `prepare` states about the data. Raises `UserError` if it is not what is `needed`: some of `columns`,
+        `attacked`, `labels` (lists of names) and `splits`."""
+        path = self.data / "summary.json"
+        summary = read_json(path)
+        for key in needed:
+            value, kind = summary.get(key), dict if key == "splits" else list
+            if not isinstance(value, kind) or not value or not all(isinstance(item, str) for item in value):
+                raise UserError(f"{path}: states no {key}; delete {self.data} and run prepare again")
+            if len(set(value)) < len(value):
+                raise UserError(f"{path}: states one of its {key} twice; delete {self.data} and run prepare again")
+        return summary
+
+    def whole_split(self, name: str) -> Path:
+        """`split(name)`. Raises `UserError` if it is not the file that `prepare` left."""
+        path, stated = self.split(name), self.summary("splits")["splits"].get(name)
+        if not path.is_file() or not isinstance(stated, dict) or file_hash(path) != stated.get("sha256"):
+            raise UserError(f"{path} was changed after prepare; delete {self.data} and run prepare again")
+        return path
+
+    def seed(self, seed: int) -> Path:
+        return self.root / f"seed-{seed}"
+
+    def stage(self, seed: int, name: str) -> Path:
+        """Directory of one training stage: `finetune`, `search`, `lth`, `robust-0.30` ..."""
+        return self.seed(seed) / name
+
+    def model(self, seed: int, name: str) -> Path:
+        """Hugging Face directory of a trained model."""
+        return self.stage(seed, name) / "model"
+
+    def log_alpha(self, seed: int, epoch: int, search: str = "search") -> Path:
+        return self.stage(seed, search) / "log_alpha" / f"epoch-{epoch:02d}.safetensors"
+
+    def ticket(self, seed: int, model: str) -> Path:
+        """The ticket of the model of that name."""
+        return self.seed(seed) / "tickets" / model / "ticket.safetensors"
+
+    def pruned(self, seed: int, source: str, sparsity: float) -> Path:
+        """The ticket that magnitude pruning leaves for one asked sparsity: `lth/ticket-0.30.safetensors`."""
+        return self.stage(seed, source) / f"{model_name('ticket', sparsity)}.safetensors"
+
+    @property
+    def choice(self) -> Path:
+        return self.root / "choice.json"
+
+    def chosen(self) -> Candidate:
+        """The candidate that `torch_eval choose` reports. Raises `UserError` if it has not run."""
+        stated = read_json(self.choice).get("chosen")
+        found = next((candidate for candidate in self.candidates() if candidate._asdict() == stated), None)
+        if not found:
+            raise UserError(f"{self.choice}: states none of this experiment's tickets; delete it and run choose again")
+        return found
+
+    def likely_choice(self) -> Candidate:
+        """For a plan: the chosen candidate, or the first one as long as none of those asked for now is chosen."""
+        stated = read_json(self.choice).get("chosen") if self.choice.is_file() else None
+        return next((c for c in self.candidates() if c._asdict() == stated), self.candidates()[0])
+
+    def candidates(self) -> list[Candidate]:
+        """Robust tickets to choose from: the last search epochs at every asked sparsity."""
+        return [
+            Candidate(candidate_name(sparsity, back), sparsity, back)
+            for sparsity in self.config.sparsities
+            for back in range(self.config.choice.epochs)
+        ]
+
+    def models(self, chosen: Candidate | None = None) -> dict[str, str]:
+        """Every model of one seed that is attacked, with its method, in the order of `methods`.
+
+        Of robust candidates that differ by the search epoch only, the chosen one stands for its sparsity. Controls
+        have the chosen sparsity; without a choice they stand at the first asked one.
+        """
+        chosen, models = chosen or self.candidates()[0], {}
+        for method in self.config.methods:
+            if METHODS[method].kind == "dense":
+                models[method] = method
+            elif METHODS[method].kind == "control":
+                models[model_name(method, chosen.sparsity)] = method
+            else:
+                for sparsity in self.config.sparsities:
+                    here = method == "robust" and sparsity == chosen.sparsity
+                    models[chosen.model if here else model_name(method, sparsity)] = method
+        return models
+
+    def victims(self, seed: int) -> dict[str, Path]:
+        """What is attacked: name to Hugging Face directory, in the order of `methods`, the user's own last."""
+        chosen = self.chosen() if self.choice.is_file() else None
+        victims = {name: self.model(seed, name) for name in self.models(chosen)}
+        snapshots = {f"{name}@{path.name}": path for name in victims for path in self.snapshots(seed, name)}
+        return {**victims, **snapshots, **(self.own_victims() if seed == self.config.seeds[0] else {})}
+
+    def own_victims(self) -> dict[str, Path]:
+        """`attack.victims`, name to Hugging Face directory. They know no seed: the first one's folder is theirs."""
+        return schema.named_folders(self.config.attack.victims or [])
+
+    def snapshots(self, seed: int, name: str) -> list[Path]:
+        """Models kept on the way of a training, by step: `snapshots/000120` ..."""
+        folder = self.stage(seed, name) / "snapshots"
+        return sorted(path for path in folder.glob("[0-9]*") if (path / "config.json").is_file())
+
+    def attack(self, seed: int, model: str) -> Path:
+        """Directory of one victim's results: `clean/` and one folder for each recipe."""
+        return self.seed(seed) / "attacks" / model
+
+    def save_config(self) -> None:
+        atomic_write(self.root / "config.yaml", yaml.safe_dump(schema.to_dict(self.config), sort_keys=False))
+
+
+class Candidate(NamedTuple):
+    """A robust ticket that may be reported: `epochs_back` counts search epochs from the last one, 0."""
+
+    model: str
+    sparsity: float
+    epochs_back: int
+
+
+def run_of(command: str, arguments: list[str], runs: Path = RUNS) -> RunDir:
+    """The run that a command of the scoring half is about: a configuration, then `key=value` ..."""
+    if not arguments:
+        raise UserError(f"{command}: name a configuration, such as `python -m torch_eval {command} demo`")
+    return RunDir(schema.load(arguments[0], arguments[1:]), runs)
+
+
+def model_name(method: str, sparsity: float) -> str:
+    """`robust-0.30`; `robust-0.875` where two decimals would be another sparsity."""
+    share = f"{sparsity:.2f}"
+    return f"{method}-{share if float(share) == sparsity else f'{sparsity:g}'}"
+
+
+def candidate_name(sparsity: float, back: int) -> str:
+    return model_name("robust", sparsity) + (f"-back-{back}" if back else "")
+
+
+@contextlib.contextmanager
+def only_one(run: RunDir):
+    """Hold the lock of a run's training, and clear away what killed processes left half written."""
+    with locked(run.root / ".lock") as lock:
+        sweep(run.root)
+        yield lock

@@ -1,0 +1,506 @@
+"""One experiment as a tree of dataclasses, read from YAML and `key=value` overrides.
+
+The defaults are the paper's (Tables 5 and 6, sections 3 and 4). Every field carries its help
+text and what is allowed, so that a wrong key or value is refused in one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from yaml.composer import ComposerError
+
+from configs.contract.errors import UserError
+from configs.contract.methods import METHODS
+
+CONFIG_DIR = Path(__file__).parent.parent
+LARGEST_SEED = 2**32 - 1  # a seed is one word of every random number's key
+COMMAND_LINE = "the command line"  # where a key was set, if not in a file; there the last one wins
+
+
+def option(default, help, *, low=None, high=None, choices=None):
+    """A field with its help text and its limits (`low` and `high` are inclusive)."""
+    metadata = {"help": help, "low": low, "high": high, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Data:
+    """Where sentences come from and how they are cut into splits."""
+
+    train: str | None = option(None, "CSV, TSV or JSON Lines file, or a folder of texts for each label; unset: the hub")
+    dev: str | None = option(None, "like data.train; unset: split off the training sentences")
+    test: str | None = option(None, "like data.train; the sentences that are attacked")
+    columns: list[str] | None = option(None, "names of the columns of CSV and TSV files without a header")
+    text_columns: list[str] | None = option(None, "columns of the text or pair; a+b joins two; unset: the task's")
+    label_column: str | None = option(None, "column of the label; unset: label, or as the task's own files call it")
+    labels: list[str] | None = option(None, "labels in the order of their numbers; 1=World: a file's 1 means World")
+    attacked: str | None = option(None, "text column that attacks change; unset: the last one")
+    bad_rows: int = option(0, "rows of a file that are skipped if broken; one more is an error", low=0)
+    train_size: int | None = option(None, "keep only this many training sentences, chosen at random", low=1)
+    dev_size: int = option(1000, "sentences split off the training set when there is no dev file", low=1)
+    test_size: int | None = option(None, "keep so many test sentences, or split them off without a test set", low=1)
+    max_length: int = option(128, "longest input in word pieces; longer ones are cut", low=4, high=512)
+    seed: int = option(0, "seed of the split; the same for every experiment seed", low=0, high=LARGEST_SEED)
+
+
+@dataclass
+class Training:
+    """Fine-tuning and retraining (Table 5)."""
+
+    epochs: int = option(3, "passes over the training set", low=1)
+    max_steps: int | None = option(None, "stop after this many steps, if that is sooner", low=1)
+    batch_size: int = option(32, "sentences in a step", low=1)
+    learning_rate: float = option(2e-5, "peak learning rate of AdamW", low=0.0)
+    weight_decay: float = option(0.01, "decoupled decay; not on biases and LayerNorm", low=0.0)
+    warmup: float = option(0.1, "share of steps with a rising learning rate (above 1: steps); then it falls", low=0.0)
+    clip_norm: float = option(1.0, "largest global gradient norm; 0 switches clipping off", low=0.0)
+    dropout: float = option(0.1, "dropout of hidden states and attention", low=0.0, high=0.9)
+    attention_dropout: float | None = option(None, "dropout of attention, if it differs", low=0.0, high=0.9)
+
+
+@dataclass
+class LongTraining(Training):
+    """Training for longer: the control for the number of updates (Table 4)."""
+
+    epochs: int = option(10, "passes over the training set", low=1)
+
+
+@dataclass
+class AdversarialTraining(Training):
+    """FreeLB (Zhu et al. 2020): K ascents on the word embeddings, gradients averaged, one update."""
+
+    ascent_steps: int = option(5, "K: forward-backward passes of one step", low=1)
+    ascent_rate: float = option(0.03, "eta: length of one ascent step on the embeddings", low=0.0)
+    initial_norm: float = option(0.05, "eps0: size of the random start of the perturbation", low=0.0)
+    max_norm: float = option(0.0, "bound on the perturbation of a sentence; 0: none", low=0.0)
+
+
+@dataclass
+class InfoBert(AdversarialTraining):
+    """InfoBERT (Wang et al. 2021): FreeLB with two regularisers on the information in the embeddings."""
+
+    weight_decay: float = option(1e-5, "decoupled decay; not on biases and LayerNorm", low=0.0)
+    warmup: float = option(1000.0, "share of steps in which the learning rate rises (above 1: steps)", low=0.0)
+    attention_dropout: float | None = option(0.0, "dropout of attention, if it differs", low=0.0, high=0.9)
+    ascent_steps: int = option(3, "K: forward-backward passes of one step", low=1)
+    ascent_rate: float = option(0.04, "eta: length of one ascent step on the embeddings", low=0.0)
+    initial_norm: float = option(0.08, "eps0: size of the random start of the perturbation", low=0.0)
+    anchor_weight: float = option(5e-3, "alpha: weight of the anchored-feature regulariser", low=0.0)
+    bottleneck_weight: float = option(5e-3, "beta: weight of the information-bottleneck regulariser", low=0.0)
+    anchor_low: float = option(0.5, "lower share of the tokens, ranked by gradient, that count", low=0.0, high=1.0)
+    anchor_high: float = option(0.9, "upper share of these tokens", low=0.0, high=1.0)
+
+
+@dataclass
+class Pruning(Training):
+    """Iterative magnitude pruning (LTH for BERT, Chen et al. 2020): the training of one round."""
+
+    weight_decay: float = option(0.0, "decoupled decay; not on biases and LayerNorm", low=0.0)
+    warmup: float = option(0.0, "share of steps in which the learning rate rises (above 1: steps)", low=0.0)
+    share: float = option(0.1, "share of the original weights that one round prunes", low=0.01, high=1.0)
+
+
+@dataclass
+class AdversarialPruning(AdversarialTraining):
+    """Iterative magnitude pruning under the adversarial objective (w/o Mask Learning of Table 3)."""
+
+    share: float = option(0.1, "share of the original weights that one round prunes", low=0.01, high=1.0)
+
+
+@dataclass
+class Search:
+    """Learning the masks (section 3.2; Table 6)."""
+
+    epochs: int = option(20, "passes over the training set", low=1)
+    max_steps: int | None = option(None, "stop after this many steps, if that is sooner", low=1)
+    batch_size: int = option(32, "sentences in a step", low=1)
+    learning_rate: float = option(0.1, "peak learning rate of the masks' AdamW", low=0.0)
+    weight_decay: float = option(1e-6, "decoupled decay of log alpha", low=0.0)
+    warmup: float = option(0.1, "share of steps in which the learning rate rises (above 1: steps)", low=0.0)
+    clip_norm: float = option(1.0, "largest global norm of the adversarial mask gradient; 0: off", low=0.0)
+    dropout: float = option(0.1, "dropout of hidden states and attention", low=0.0, high=0.9)
+    ascent_steps: int = option(5, "K: forward-backward passes of one step (s in Table 6)", low=1)
+    ascent_rate: float = option(0.03, "eta: length of one ascent step on the embeddings", low=0.0)
+    initial_norm: float = option(0.05, "eps0: size of the random start of the perturbation", low=0.0)
+    max_norm: float = option(0.0, "bound on the perturbation of a sentence; 0: none, as in appendix B.3", low=0.0)
+    l0_weight: float = option(0.5, "lambda: weight of the L0 penalty", low=0.0)
+    l0_start: float = option(0.1, "share of steps before the penalty starts", low=0.0, high=1.0)
+    l0_ramp: float = option(0.3, "share of steps over which lambda then grows linearly", low=0.0, high=1.0)
+    mask_p: float = option(0.9, "deterministic mask value at the start", low=0.01, high=0.99)
+    granularity: str = option(
+        "weight",
+        "what has a score of its own, with the sharing of the official code",
+        choices=["weight", "neuron", "matrix"],
+    )
+    keep_epochs: int | None = option(None, "keep the scores of only so many last epochs; unset: all", low=1)
+    stop_distance: float = option(
+        0.0, "stop when the first asked ticket changed by less than this share of its mask in an epoch; 0: never",
+        low=0.0, high=1.0,
+    )
+
+
+# The paper's three attacks, then TextAttack's other recipes under the names of its command line.
+RECIPES = [
+    "textfooler", "textbugger", "bertattack", "a2t", "alzantot", "bae", "checklist", "clare", "deepwordbug",
+    "faster-alzantot", "iga", "kuleshov", "pruthi", "pso", "pwws",
+]
+
+
+@dataclass
+class Attack:
+    """Scoring under textual attacks (section 4.3)."""
+
+    recipes: list[str] = option(["textfooler", "textbugger", "bertattack"], "attacks to run", choices=RECIPES)
+    victims: list[str] | None = option(None, "BERT classifiers of your own that are attacked as well: name=folder")
+    protocol: str = option(
+        "paper", "paper, or what the code of its authors runs: first examples, length 512, its own bertattack",
+        choices=["paper", "official"],
+    )
+    examples: int = option(1000, "test sentences attacked, the same for every model", low=1)
+    stratified: bool = option(False, "protocol paper: attack each label's share of the test set, not what a draw gives")
+    resources: str = option(
+        "packaged", "word lists, encoders and taggers of the attacks", choices=["packaged", "original"]
+    )
+    resources_dir: str | None = option(None, "folder with the original resources; see torch_eval/recipes/original_resources.py")
+    candidates: int = option(48, "BERT-Attack: replacements tried for a word (K in its paper)", low=1)
+    max_queries: int | None = option(None, "end the attack of an example after this many queries: a timeout", low=1)
+    max_seconds: float | None = option(None, "end the attack of an example after so long: a timeout", low=0.001)
+    temperature: float = option(1.0, "divides the victims' logits", low=0.01)
+    calibrate: bool = option(False, "fit each victim's temperature on dev, by likelihood, before it is attacked")
+    shard: str | None = option(None, "i/n: attack only the i-th of n parts of the examples; see `torch_eval merge`")
+    workers: int = option(2, "processes, one thread each", low=1)
+    device: str = option("cpu", "where PyTorch runs the victims", choices=["cpu", "cuda"])
+    dtype: str = option(
+        "float32", "of the victims; a sample tells how many outcomes another than float32 changes",
+        choices=["float32", "bfloat16", "float16"],
+    )
+
+
+@dataclass
+class Choice:
+    """The choice of the reported ticket on dev: highest accuracy under attack, then highest accuracy."""
+
+    epochs: int = option(1, "so many last search epochs are candidates, each at every asked sparsity", low=1)
+    recipe: str = option(
+        "textfooler", "attack that the candidates face", choices=["textfooler", "textbugger", "bertattack"]
+    )
+    examples: int = option(200, "dev sentences attacked for each candidate", low=1)
+
+
+@dataclass
+class Experiment:
+    """One experiment: a task, a model, the methods compared on it."""
+
+    name: str = option("experiment", "folder under runs/ that holds everything")
+    task: str = option("sst2", "what is classified; see configs/contract/tasks.py")
+    model: str = option("bert-base-uncased", "hub name, local Hugging Face directory, or `packaged`")
+    layers: int | None = option(None, "keep only the first layers of the model", low=1)
+    seeds: list[int] = option([1], "one whole run for each", low=0, high=LARGEST_SEED)
+    sparsities: list[float] = option([0.3], "shares of pruned weights", low=0.01, high=0.99)
+    methods: list[str] = option(["finetune", "robust"], "models compared, or all", choices=[*METHODS, "all"])
+    structured: bool = option(False, "prune whole attention heads and intermediate neurons, and export a smaller model")
+    compat: str = option(
+        "paper", "where paper and official code differ in training, which one to follow", choices=["paper", "official"]
+    )
+    device: str = option("CPU", "where MindSpore trains", choices=["CPU", "GPU", "Ascend"])
+    workers: int = option(1, "processes of data-parallel training, one device each", low=1)
+    jit_level: str = option("O0", "how far MindSpore optimises its graphs", choices=["O0", "O1", "O2"])
+    amp_level: str = option("O0", "O1: matmuls in amp_dtype; masks, norms, optimizer in float32", choices=["O0", "O1"])
+    amp_dtype: str = option("float16", "of amp_level O1", choices=["float16", "bfloat16"])
+    on_change: str = option(
+        "refuse", "what was made with other settings, inputs or code: stop there, or delete it and redo all it affects",
+        choices=["refuse", "redo"],
+    )
+    checkpoint_steps: int = option(200, "steps between two checkpoints for resuming", low=1)
+    log_steps: int = option(20, "steps between two lines of metrics", low=1)
+    snapshots: int = option(0, "models of finetune, freelb, lth, robust kept on the way and attacked (Figure 4)", low=0)
+    data: Data = field(default_factory=Data)
+    finetune: Training = field(default_factory=Training)
+    finetune_long: LongTraining = field(default_factory=LongTraining)
+    freelb: AdversarialTraining = field(default_factory=AdversarialTraining)
+    infobert: InfoBert = field(default_factory=InfoBert)
+    lth: Pruning = field(default_factory=Pruning)
+    search: Search = field(default_factory=Search)
+    adversarial_pruning: AdversarialPruning = field(default_factory=AdversarialPruning)
+    retrain: Training = field(default_factory=Training)
+    retrain_long: LongTraining = field(default_factory=LongTraining)
+    choice: Choice = field(default_factory=Choice)
+    attack: Attack = field(default_factory=Attack)
+
+    @property
+    def amp(self) -> str | None:
+        """dtype of the matmuls, or None for float32."""
+        return self.amp_dtype if self.amp_level == "O1" else None
+
+    @property
+    def chooses_on_dev(self) -> bool:
+        """False under `compat: official`, whose training sees the dev set."""
+        return self.compat == "paper"
+
+
+# What `compat: official` changes by default; the rest of it is decided where the computation stands.
+OFFICIAL = {"retrain.epochs": 10} | {
+    f"{section}.clip_norm": 0.0 for section in ("finetune", "finetune_long", "retrain", "retrain_long")
+}
+
+
+def to_dict(config) -> dict:
+    """A configuration (or a section of one) as plain nested dictionaries."""
+    return dataclasses.asdict(config)
+
+
+def load(source: str, overrides: typing.Sequence[str] = ()) -> Experiment:
+    """Read an experiment.
+
+    `source` is the name of a file in `configs/` (`demo`, `sst2`) or a path to a YAML file.
+    `overrides` are `key=value` strings; keys are dotted, values are YAML.
+    Raises `UserError` naming the key, the file and what is allowed.
+    """
+    values, origins = _read_yaml(_find(source))
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise UserError(f"`{text}` on the command line: write overrides as key=value, such as search.epochs=5")
+        try:
+            parsed = _Loader(value).get_single_data()
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise UserError(f"{key:.80} on the command line: {_quoted(value)} is not valid YAML") from None
+        _merge(values, origins, {key: parsed}, COMMAND_LINE)
+    return _build(Experiment, values, origins)
+
+
+def _find(source: str) -> Path:
+    named = CONFIG_DIR / f"{source}.yaml"
+    if named.is_file():
+        return named
+    path = Path(source)
+    if path.is_file():
+        return path
+    known = ", ".join(sorted(p.stem for p in CONFIG_DIR.glob("*.yaml")))
+    raise UserError(f"no configuration `{source}`: give a YAML file, or one of {known}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML forbids it, but PyYAML takes the last one without a word."""
+
+    def compose_mapping_node(self, anchor):
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise ComposerError(None, None, f"{_quoted(key.value)} stands twice, keep one", key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+def _read_yaml(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict, dict]:
+    """Flat dotted keys of a file and the files it `extends`, and where each key was set.
+
+    `below` are the files that extend this one.
+    """
+    try:
+        loaded = _Loader(path.read_text(encoding="utf-8")).get_single_data()
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise UserError(f"{path}{line}: not valid YAML ({problem})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    loaded = {} if loaded is None else loaded
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path}: expected `key: value` lines, found a {type(loaded).__name__}")
+    parent = loaded.pop("extends", None)
+    below = (*below, path.resolve())
+    named = isinstance(parent, str) and parent.isprintable()
+    if parent is not None and (not named or _find(parent).resolve() in below):
+        raise UserError(f"{path}: extends: name another configuration, not {_quoted(parent)}")
+    values, origins = _read_yaml(_find(parent), below) if parent else ({}, {})
+    _merge(values, origins, loaded, str(path))
+    return values, origins
+
+
+def _merge(values: dict, origins: dict, new: dict, origin: str, prefix: str = "") -> None:
+    if prefix.count(".") > 1:  # also an alias that stands in itself
+        raise UserError(f"{prefix[:-1]} in {origin}: unknown section; keys are nested one deep")
+    sections = {f.name for f in dataclasses.fields(Experiment) if _section(f)}
+    for key, value in new.items():
+        name = f"{prefix}{key}"
+        if not name.isprintable() or len(name) > 80:
+            raise UserError(f"{_quoted(name)} in {origin}: unknown key")
+        if isinstance(value, dict):
+            _merge(values, origins, value, origin, f"{name}.")
+        elif name in sections:
+            raise UserError(f"{name} in {origin}: a section, write its keys below it, such as {name}.KEY")
+        elif origins.get(name) == origin != COMMAND_LINE:
+            raise UserError(f"{name} in {origin}: stands twice, below its section and written out; keep one")
+        else:
+            values[name], origins[name] = value, origin
+
+
+def _section(f) -> type | None:
+    hint = typing.get_type_hints(Experiment).get(f.name)
+    return hint if dataclasses.is_dataclass(hint) else None
+
+
+def _keys(cls=Experiment, prefix: str = "") -> dict:
+    """Every dotted key with its field and type."""
+    hints, keys = typing.get_type_hints(cls), {}
+    for f in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(hints[f.name]):
+            keys.update(_keys(hints[f.name], f"{prefix}{f.name}."))
+        else:
+            keys[f"{prefix}{f.name}"] = (f, hints[f.name])
+    return keys
+
+
+def _build(cls, values: dict, origins: dict) -> Experiment:
+    keys = _keys()
+    for name in values:
+        if name not in keys:
+            near = difflib.get_close_matches(name, keys, 3, 0.5)
+            allowed = ", ".join(near) if near else ", ".join(sorted({k.partition(".")[0] for k in keys}))
+            raise UserError(f"{name} in {origins[name]}: unknown key; did you mean {allowed}?")
+    for name, value in values.items():
+        f, hint = keys[name]
+        values[name] = _checked(f"{name} in {origins[name]}", value, hint, f.metadata)
+    if values.get("compat") == "official":
+        values = {**OFFICIAL, **values}
+    config = Experiment()
+    for name, value in values.items():
+        section, _, key = name.rpartition(".")
+        setattr(getattr(config, section) if section else config, key, value)
+    _check_together(config, origins)
+    return config
+
+
+def _quoted(value) -> str:
+    """A user's value for a message: one line and short. YAML aliases make megabytes of lists out of a kilobyte."""
+    scalar = value is None or isinstance(value, str | int | float)
+    return f"{value!r:.80}" if scalar else f"a {type(value).__name__}"
+
+
+def _checked(where: str, value, hint, limits, outer=None):
+    """The value, converted only where nothing is lost, or a `UserError`. `outer` is the list that it stands in."""
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(h for h in typing.get_args(hint) if h is not types.NoneType)
+    if typing.get_origin(hint) is list:
+        items = value if isinstance(value, list) else [value]
+        if not items:
+            raise UserError(f"{where}: give at least one value")
+        return [_checked(where, item, typing.get_args(hint)[0], limits, hint) for item in items]
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise UserError(f"{where}: a number of {value.bit_length()} bits; 63 are the most")
+    if hint is float and isinstance(value, str):
+        # YAML 1.1 reads 2e-5 as a string; a learning rate written so is meant as a number.
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if hint is str and type(value) is int and typing.get_origin(outer) is list:
+        value = str(value)  # labels: [1, 2]
+    if type(value) is not hint:
+        names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        quote = "; YAML reads no, yes, on and off so: quote them" if hint is str and isinstance(value, bool) else ""
+        raise UserError(f"{where}: expected {names[hint]}, found {_quoted(value)}{quote}")
+    if hint is str and any("\ud800" <= character <= "\udfff" for character in value):
+        raise UserError(f"{where}: {_quoted(value)} holds half a character (a lone surrogate)")
+    low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
+    if choices and value not in choices:
+        raise UserError(f"{where}: {_quoted(value)} is not one of {', '.join(choices)}")
+    if hint is float and not math.isfinite(value):
+        raise UserError(f"{where}: expected a finite number, found {value}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        span = f"from {low} to {high}" if high is not None else f"{low} or more"
+        raise UserError(f"{where}: {value} is out of range, allowed is {span}")
+    return value
+
+
+def _check_together(config: Experiment, origins: dict) -> None:
+    """What no single field can tell."""
+    from configs.contract.tasks import TASKS, task_of
+
+    if config.task not in TASKS:
+        where = origins.get("task", "the defaults")
+        raise UserError(f"task in {where}: {config.task!r} is not one of {', '.join(TASKS)}")
+    task_of(config)
+    if "all" in config.methods:
+        config.methods = list(METHODS)
+    if config.attack.calibrate and not config.chooses_on_dev:
+        raise UserError("attack.calibrate: compat: official trains on dev, which tells nothing of confidence then")
+    named_folders(config.attack.victims or [])
+    if config.attack.stratified and config.attack.protocol == "official":
+        raise UserError("attack.stratified: protocol: official attacks the first examples; leave one of the two out")
+    if config.infobert.anchor_low >= config.infobert.anchor_high:
+        raise UserError("infobert.anchor_low must be below infobert.anchor_high")
+    if config.search.keep_epochs and config.search.keep_epochs < config.choice.epochs:
+        raise UserError(f"search.keep_epochs: below choice.epochs, {config.choice.epochs}, whose scores are needed")
+    if config.choice.epochs > config.search.epochs:
+        raise UserError(f"choice.epochs: {config.choice.epochs} search epochs to choose from; there are only "
+                        f"search.epochs, {config.search.epochs}")
+    for section, method in (("finetune_long", "finetune_long"), ("retrain_long", "robust_no_structure_long")):
+        if method in config.methods:
+            _no_shorter(section, getattr(config, section), config.retrain)
+    for sparsity in config.sparsities:
+        if float(f"{sparsity:g}") != sparsity:
+            raise UserError(f"sparsities in {origins['sparsities']}: {sparsity} has more than six digits; round it")
+    if not config.name.isprintable() or config.name[:1] in ("", ".") or set(config.name) & set("/\\:"):
+        raise UserError(f"name in {origins['name']}: {_quoted(config.name)} cannot be a folder name")
+    for key in ("seeds", "sparsities", "methods", "attack.recipes"):
+        section, _, name = key.rpartition(".")
+        items = getattr(getattr(config, section) if section else config, name)
+        if len(set(items)) != len(items):
+            raise UserError(f"{key} in {origins.get(key)}: a value stands twice in {items}")
+
+
+def _no_shorter(section: str, control: Training, ticket: Training) -> None:
+    """A control for training length never gets fewer epochs or updates than the ticket that it is compared with."""
+    control.epochs = max(control.epochs, ticket.epochs)
+    for key, fewer in (
+        ("batch_size", control.batch_size > ticket.batch_size),
+        ("max_steps", bool(control.max_steps) and (not ticket.max_steps or control.max_steps < ticket.max_steps)),
+    ):
+        if fewer:
+            remedy = f"set it to {getattr(ticket, key)}"
+            raise UserError(f"{section}.{key}: fewer updates than retrain, whose length it controls; {remedy}")
+
+
+def named_folders(entries: list[str]) -> dict[str, Path]:
+    """`attack.victims`. Raises `UserError` for what is no `name=folder`, or a name that would be taken for another."""
+    folders = {}
+    for entry in entries:
+        name, _, folder = entry.partition("=")
+        if not folder or not re.fullmatch(r"\w+", name) or name in METHODS or name in folders:
+            raise UserError(
+                f"attack.victims: {entry!r}: write name=folder, with a name of letters, digits and _ "
+                f"that stands once and is no method's"
+            )
+        folders[name] = Path(folder)
+    return folders
+
+
+def help_text() -> str:
+    """All keys with their defaults and meaning, for `--help`."""
+    rows = []
+    for name, (f, _) in _keys().items():
+        default = f.default if f.default is not dataclasses.MISSING else f.default_factory()
+        choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata.get("choices") else ""
+        rows.append(f"  {name + '=' + str(default):42s} {f.metadata['help']}{choices}")
+    return "\n".join(rows)

@@ -1,0 +1,1 @@
+"""The MindSpore side of comparisons that `torch_eval` starts: speed and parity."""

@@ -1,0 +1,206 @@
+"""The MindSpore half of the comparison with the official code: computes one case and leaves every quantity in files.
+
+    python -m mindspore_rt.compare.parity_worker CASE_DIRECTORY OUT_DIRECTORY paper|official
+
+`torch_eval parity` writes the case and reads the results. Everything runs through the classes that train; the noise
+they drew is left beside the results, so that the other implementations can be given the same numbers. Dropout is off.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+from safetensors.numpy import load_file, save_file
+
+from configs.contract import schema
+from configs.contract.errors import command
+from configs.contract.files import read_json
+from mindspore_rt.cells import gate, noise
+from mindspore_rt.formats import huggingface
+from mindspore_rt.cells.bert import BertClassifier, MaskedLinear, Places
+from mindspore_rt.data.prepare import Batch
+from mindspore_rt.training.objectives import FineTuning, RobustSearch
+from mindspore_rt.training.optimizer import BETA1, linear_schedule
+from mindspore_rt.ticket import Ticket
+
+SCORES = ("scores", "grown", "shared")
+Rows = Iterator[tuple[str, dict[str, np.ndarray]]]
+
+
+class Case:
+    """Model, scores, ticket, batches and settings, the same for every implementation."""
+
+    def __init__(self, folder: Path, compat: str):
+        self.settings, self.official = read_json(folder / "case.json"), compat == "official"
+        self.compat, self.source = compat, huggingface.load(folder)
+        self.scores, self.grown, self.shared = (load_file(folder / f"{n}.safetensors") for n in SCORES)
+        self.masks = {name: m.astype(bool) for name, m in load_file(folder / "ticket.safetensors").items()}
+        arrays = load_file(folder / "batches.safetensors")
+        self.labels = len(self.source.weights["classifier.bias"])
+        self.batches = [
+            Batch(
+                ids.astype(np.int32), mask.astype(np.float32), types.astype(np.int32),
+                np.eye(self.labels, dtype=np.float32)[labels] / len(labels), np.arange(len(labels)),
+            )
+            for ids, mask, types, labels in zip(
+                *(arrays[n] for n in ("input_ids", "attention_mask", "token_type_ids", "labels")), strict=True
+            )
+        ]
+
+
+def rows(case: Case, out: Path) -> Rows:
+    """Name of a row of the comparison, and its arrays."""
+    model = masked_model(case, case.scores)
+    yield "logits", {"logits": logits(model, case.batches[0])}
+    shared = masked_model(case, case.shared, (case.source.config.hidden_size, 1))
+    yield "shared", {"logits": logits(shared, case.batches[0])}
+    settings = schema.Search(**case.settings["search"], dropout=0.0)
+    search = RobustSearch(model, settings, case.settings["total_steps"], case.settings["seed"], case.compat)
+    save_noise(search, case, out)
+    yield "gates", sampled_gates(model, search, case.batches[0])
+    yield from l0_rows(search, case.official)
+    yield from search_rows(search, case)
+    yield from schedule_rows(search, case)
+    yield from draw_rows(case)
+    yield from retraining_rows(case)
+
+
+def masked_model(case: Case, scores: dict[str, np.ndarray], block=(1, 1)) -> BertClassifier:
+    model = BertClassifier(case.source.config, case.labels, 0.0, masked=True, block=block)
+    model.load(case.source.weights)
+    for parameter in model.log_alpha():
+        parameter.set_data(Tensor(scores[_matrix(parameter)]))
+    return model
+
+
+def logits(model: BertClassifier, batch: Batch) -> np.ndarray:
+    @ms.jit
+    def graph(ids, attention_mask, token_types):
+        return model(model.embed(ids), attention_mask, token_types, None)
+
+    return graph(*batch.tensors()[:3]).asnumpy()
+
+
+def save_noise(search: RobustSearch, case: Case, out: Path) -> None:
+    """`noise-STEP-ASCENT`: the uniform numbers of every gate; `noise-STEP`: those of the perturbation's start."""
+    model, names = search.model, list(case.source.config.prunable())
+    first = Places(case.source.config.num_hidden_layers).gate(0)
+    for step, batch in enumerate(case.batches):
+        shapes = model.noise_shapes(*batch.ids.shape)
+        for ascent in range(search.settings.ascent_steps):
+            numbers = search.noise.numbers(shapes, step, ascent)[first:]
+            save_file(dict(zip(names, numbers, strict=True)), out / f"noise-{step}-{ascent}.safetensors")
+        shape = (*batch.ids.shape, case.source.config.hidden_size)
+        draw = noise.generator(search.seed, noise.PERTURBATION, step).random(shape, dtype=np.float32) * 2 - 1
+        save_file({"start": draw}, out / f"noise-{step}.safetensors")
+
+
+def sampled_gates(model: BertClassifier, search: RobustSearch, batch: Batch) -> dict[str, np.ndarray]:
+    """Each layer's own mask of a weight of ones."""
+    cells = {_matrix(c.log_alpha): c for _, c in model.cells_and_names() if isinstance(c, MaskedLinear)}
+    ones = {name: Tensor(np.ones(cell.weight.shape, np.float32)) for name, cell in cells.items()}
+
+    @ms.jit
+    def graph(draws):
+        return tuple(cells[name].masked(ones[name], cells[name].log_alpha, draws) for name in cells)
+
+    masks = graph(search.noise.draw(model.noise_shapes(*batch.ids.shape), 0, 0))
+    return {name: mask.asnumpy() for name, mask in zip(cells, masks, strict=True)}
+
+
+def l0_rows(search: RobustSearch, official: bool) -> Rows:
+    """The L0 term, and its gradient as the update adds it: the first moment after an update without any other."""
+    scores = [p.asnumpy() for p in search.scores]
+    groups = [[a] for a in scores] if official else [scores]
+    yield "l0_term", {"l0_term": np.mean([gate.mask_statistics(g)["l0_term"] for g in groups], keepdims=True)}
+    search.update(Tensor(np.float32(1.0)), search.optimizer.rates(0.0, 1))
+    yield "l0_gradient", moments(search, 1 / (1 - BETA1))
+    for parameter in search.optimizer.state().values():
+        parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))
+
+
+def moments(search: RobustSearch, factor: float) -> dict[str, np.ndarray]:
+    pairs = zip(search.scores, search.optimizer.moment1, strict=True)
+    return {_matrix(p): m.asnumpy().astype(np.float64) * factor for p, m in pairs}
+
+
+def search_rows(search: RobustSearch, case: Case) -> Rows:
+    """A short search by `RobustSearch.step`, watched through the two graphs that it calls."""
+    deltas, gradients, norms = [], {}, []
+    ascent, update = search.ascent, search.update
+
+    def watched_ascent(*inputs):
+        loss, delta = ascent(*inputs)
+        deltas.append(delta.asnumpy())
+        return loss, delta
+
+    def watched_update(*inputs):
+        if not gradients:
+            pairs = zip(search.scores, search.total, strict=False)
+            gradients.update({_matrix(p): t.asnumpy().copy() for p, t in pairs})  # the update clears them in place
+        return update(*inputs)
+
+    search.ascent, search.update = watched_ascent, watched_update
+    yield "start", {"start": search.start(case.batches[0], 0).asnumpy()}
+    for step, batch in enumerate(case.batches):
+        norms.append(search.step(batch, step)["gradient_norm"])
+        if step == 0:
+            yield from ((f"ascent_{k}", {"delta": delta}) for k, delta in enumerate(deltas[:-1], 1))
+            yield "gradient", gradients
+            yield "clipped", moments(search, 1 / (1 - BETA1))  # lambda is still 0
+        if step + 1 in (2, len(case.batches)):
+            yield f"scores_{step + 1}", {_matrix(p): p.asnumpy() for p in search.scores}
+    yield "norms", {"norms": np.array(norms)}
+    search.ascent, search.update = ascent, update
+
+
+def schedule_rows(search: RobustSearch, case: Case) -> Rows:
+    total, settings = search.total_steps, search.settings
+    rates = [settings.learning_rate * linear_schedule(i, total, settings.warmup) for i in range(total)]
+    yield "lambda", {"lambda": np.array([search.l0_weight(i) for i in range(total)])}
+    yield "rate", {"rate": np.array(rates)}
+
+
+def draw_rows(case: Case) -> Rows:
+    scores = {name: case.grown[name] for name in case.source.config.prunable()}  # ties go by the order of the matrices
+    for sparsity in case.settings["sparsities"]:
+        masks = Ticket.from_scores(scores, sparsity, official=case.official).masks
+        yield f"draw_{sparsity:.2f}", {name: mask.astype(np.uint8) for name, mask in masks.items()}
+
+
+def retraining_rows(case: Case) -> Rows:
+    """The ticket of the case, retrained for a few steps by `FineTuning`."""
+    ticket, settings = Ticket(case.masks), schema.Training(**case.settings["retrain"], dropout=0.0)
+    if case.official:
+        settings.clip_norm = 0.0
+    model = BertClassifier(case.source.config, case.labels, 0.0)
+    model.load(ticket.apply(case.source.weights))
+    training = FineTuning(model, settings, case.settings["retrain_total_steps"], case.settings["seed"], case.masks)
+    for step in range(case.settings["retrain_steps"]):
+        training.step(case.batches[step], step)
+    yield "retrained", {name: p.asnumpy() for name, p in model.weights().items()}
+    yield "retrained_logits", {"logits": logits(model, case.batches[-1])}
+
+
+def _matrix(parameter) -> str:
+    return parameter.name.removesuffix(".log_alpha")
+
+
+@command
+def main() -> int:
+    from mindspore_rt.device import use_device
+
+    folder, out, compat = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    use_device("CPU")
+    for name, arrays in rows(Case(folder, compat), out):
+        save_file({k: np.ascontiguousarray(a) for k, a in arrays.items()}, out / f"{name}.safetensors")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The MindSpore workers of `python -m torch_eval bench`: one step of ours, or of mindnlp's BERT, on request.
+
+    python -m mindspore_rt.compare.step_worker CASE ours|mindnlp
+
+The protocol is in `configs/contract/bench_case.py`. mindnlp replaces the `torch` module of its process, so its worker is another one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import sys
+from collections.abc import Callable
+
+os.environ.setdefault("GLOG_v", "3")
+
+import mindspore as ms  # noqa: E402
+import numpy as np  # noqa: E402
+from mindspore import Tensor, ops  # noqa: E402
+
+from configs.contract import bench_case, schema  # noqa: E402
+from configs.contract.bench_case import LABELS, TOTAL_STEPS, Case  # noqa: E402
+from configs.contract.stage import versions
+from mindspore_rt.training.optimizer import BETA1, BETA2, EPSILON, linear_schedule, no_decay  # noqa: E402
+
+
+def ours(case: Case) -> tuple[Callable[[], float], dict]:
+    """The step of `case` by the cells and objectives that the stages use, and what there is to say about it.
+
+    The step returns its loss; an evaluation, the sum of its logits.
+    """
+    from mindspore_rt.cells import kernels
+    from mindspore_rt.device import use_device
+    from mindspore_rt.cells.bert import BertClassifier, BertConfig
+    from mindspore_rt.data.prepare import Batch
+    from mindspore_rt.training.objectives import FineTuning, RobustSearch
+    from mindspore_rt.training.trainer import Evaluator
+
+    use_device("CPU")
+    about = {"kernels": "fused" if kernels.available() else "plain", "versions": versions("mindspore", "numpy")}
+    config = BertConfig.from_dict(case.config(), "the bench's case")
+    model = BertClassifier(config, LABELS, case.dropout, masked=case.task == "search")
+    pruned = config.prunable() if case.task == "retrain" else {}
+    masks = {name: bench_case.ticket(name, shape) for name, shape in pruned.items()}
+    model.load({
+        name: bench_case.weight(name, shape) * masks.get(name, np.float32(1))
+        for name, shape in config.parameters(LABELS).items()
+    })
+    ids, labels = case.inputs()
+    batch = Batch(
+        ids.astype(np.int32),
+        np.ones(ids.shape, np.float32),
+        np.zeros(ids.shape, np.int32),
+        np.eye(LABELS, dtype=np.float32)[labels] / np.float32(case.batch),
+        np.arange(case.batch),
+    )
+    if case.task == "evaluate":
+        graph = Evaluator(model, None).graph
+        return lambda: float(graph(*batch.tensors()[:3]).asnumpy().sum()), about
+    if case.task == "search":
+        objective = RobustSearch(model, schema.Search(ascent_steps=case.passes), TOTAL_STEPS, 0)
+    else:
+        objective = FineTuning(model, schema.Training(), TOTAL_STEPS, 0, masks)
+    loss = "adversarial_loss" if case.task == "search" else "loss"
+    index = itertools.count()
+    return lambda: objective.step(batch, next(index))[loss], about
+
+
+def mindnlp(case: Case) -> tuple[Callable[[], float], dict]:
+    """Fine-tuning of mindnlp's BERT as far as it goes on CPU: `value_and_grad` on its own model, op by op, and
+    MindSpore's AdamW primitive on its parameters, without a clip. Its `backward` leaves no gradients; its optimizers
+    and its clip fail."""
+    if case.task != "finetune":
+        raise ValueError(f"mindnlp has no {case.task} step")
+    import mindnlp  # noqa: F401  has to come before anything of it
+    import mindtorch
+    from mindnlp.transformers import BertConfig, BertForSequenceClassification
+
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    settings = schema.Training()
+    model = BertForSequenceClassification(BertConfig(**case.config(), num_labels=LABELS))
+    names, parameters = zip(*model.named_parameters())
+    for name, parameter in zip(names, parameters, strict=True):
+        parameter.assign_value(Tensor(bench_case.weight(name, parameter.shape)))
+    model.train()
+    ids, labels = map(mindtorch.tensor, case.inputs())
+
+    def loss_of(ids, labels):
+        return mindtorch.nn.functional.cross_entropy(model(input_ids=ids).logits, labels)
+
+    value_and_grad, adam = ms.value_and_grad(loss_of, None, parameters), ops.AdamWeightDecay()
+    moments = [[Tensor(np.zeros(p.shape, np.float32)) for p in parameters] for _ in range(2)]
+    index = itertools.count()
+
+    def step():
+        loss, gradients = value_and_grad(ids, labels)
+        rate = settings.learning_rate * linear_schedule(next(index), TOTAL_STEPS, settings.warmup)
+        for name, p, m, v, g in zip(names, parameters, *moments, gradients, strict=True):
+            decay = 0.0 if no_decay(name) else settings.weight_decay
+            adam(p, m, v, rate, BETA1, BETA2, EPSILON, decay, g)
+        return float(loss.asnumpy())
+
+    return step, {"versions": versions("mindspore", "mindnlp", "numpy")}
+
+
+def main() -> None:
+    case, (variant,), answers = bench_case.start()
+    step, about = {"ours": ours, "mindnlp": mindnlp}[variant](case)
+    for _ in bench_case.serve(answers, about):
+        if not math.isfinite(step()):
+            sys.exit("the loss is not finite")
+
+
+if __name__ == "__main__":
+    main()

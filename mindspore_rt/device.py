@@ -1,0 +1,28 @@
+"""The device that MindSpore computes on."""
+
+from __future__ import annotations
+
+from configs.contract.errors import UserError
+
+
+def use_device(device: str, jit_level: str = "O0") -> None:
+    """Select CPU, GPU or Ascend. Raises `UserError` with what is needed and what is there."""
+    import mindspore as ms
+
+    from mindspore_rt import parallel
+
+    needs = {
+        "GPU": "CUDA 11.1 or 11.6 with cuDNN 8.0 or 8.5",
+        "Ascend": "CANN 8.2.RC1 with its driver and firmware",
+        "CPU": "a CPU build",
+    }
+    try:
+        ms.set_device(device)
+        ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": jit_level})
+        parallel.start()
+    except (RuntimeError, ValueError) as error:
+        found = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"device: {device} is not available here; MindSpore {ms.__version__} needs {needs[device]}; "
+            f"it says: {found}"
+        ) from None

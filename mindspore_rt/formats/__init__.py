@@ -1,0 +1,1 @@
+"""Model files: Hugging Face directories, the hub, and conversion between formats."""

@@ -1,0 +1,118 @@
+"""The Hugging Face hub, through mindnlp: models with their tokenizers, and data sets.
+
+    python -m mindspore_rt.formats.hub model bert-base-uncased REVISION TARGET_DIR
+    python -m mindspore_rt.formats.hub dataset nyu-mll/glue sst2 REVISION TARGET_DIR SPLIT [SPLIT ...]
+
+Runs as a process of its own: importing mindnlp replaces `torch` in its process, and takes seconds. `HF_ENDPOINT`
+chooses a mirror, `HF_TOKEN` opens what is not public; both reach the hub's own client.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from configs.contract import assets
+from configs.contract.errors import UserError, command
+from configs.contract.files import ROOT, write_lines
+
+
+HUB = "https://huggingface.co"
+BERT = "86b5e0934494bd15c9632b12f734a8a67f723594"
+COMMIT = "commit.txt"
+PINNED = {"bert-base-uncased": BERT, "google-bert/bert-base-uncased": BERT}
+
+
+def model_dir(name: str) -> Path:
+    """A hub model as a local Hugging Face directory, downloaded on first use.
+
+    `name` may end in `@REVISION`. Without one it is the pinned revision of the paper's model, or what is newest when it
+    is first used; the cache keeps it from then on, with its commit in `commit.txt`.
+    """
+    name, _, revision = name.partition("@")
+    return _cached("model", [name, revision or PINNED.get(name, "main")])
+
+
+def dataset_dir(id: str, config: str | None, revision: str, splits: list[str]) -> Path:
+    """A hub data set as `<split>.jsonl` files, downloaded on first use."""
+    return _cached("dataset", [id, config or "", revision], splits)
+
+
+def _cached(kind: str, key: list[str], extra: list[str] = ()) -> Path:
+    parts = [part for part in key if part and part != "main"]
+    target = assets.CACHE / "hub" / kind / "--".join(part.replace("/", "--") for part in parts)
+    if target.is_dir():
+        return target
+    print(f"downloading {kind} {key[0]} from the hub", flush=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        folder = Path(temporary) / "whole"
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-m", "mindspore_rt.formats.hub", kind, *key, str(folder), *extra],
+            # Where it is unset, mindnlp would turn to a mirror, and hand it the user's token.
+            env={**os.environ, "HF_ENDPOINT": os.environ.get("HF_ENDPOINT") or HUB},
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["no reason given"]
+            reason = next((line for line in lines if line.startswith("error:")), lines[-1])
+            reason = reason.removeprefix("error:").lstrip(" :")[:300]
+            local = "model=DIRECTORY" if kind == "model" else "data.train=FILE data.test=FILE"
+            by_hand = shlex.join(["python", "-m", "mindspore_rt.formats.hub", kind, *key, "FOLDER", *extra])
+            raise UserError(
+                f"{kind} {key[0]} is not in {target} and could not be downloaded ({reason}); go online, set "
+                f"HF_ENDPOINT to a mirror, give {local}, or run `{by_hand}` where there is a network "
+                f"and copy FOLDER to {target}"
+            )
+        os.replace(folder, target)
+    if (target / COMMIT).is_file():
+        commit = (target / COMMIT).read_text(encoding="utf-8")
+        print(f"  its newest commit is {commit}; model={key[0]}@{commit} asks for that one anywhere", flush=True)
+    return target
+
+
+def _save_model(name: str, revision: str, target: str) -> None:
+    from mindnlp.transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    # The hub's client compares the size of what it downloads with the stated one, not a hash. What a run then computes
+    # with is hashed by its stages.
+    model = AutoModelForSequenceClassification.from_pretrained(name, revision=revision)
+    commit = getattr(model.config, "_commit_hash", None)
+    if revision == "main" and commit:  # the tokenizer of the same commit, whatever is pushed meanwhile
+        revision = commit
+        (Path(target) / COMMIT).write_text(commit, encoding="utf-8")
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(name, revision=revision).save_pretrained(target)
+
+
+def _save_dataset(id: str, config: str, revision: str, target: str, *splits: str) -> None:
+    from mindnlp.dataset import load_dataset
+
+    for split in splits:
+        rows = load_dataset(id, config or None, split=split, revision=revision)
+        names = rows.column_names if hasattr(rows, "column_names") else rows.get_col_names()
+        write_lines(
+            Path(target) / f"{split}.jsonl",
+            ({name: row[name].item() if hasattr(row[name], "item") else row[name] for name in names}
+             for row in rows.create_dict_iterator(output_numpy=True, num_epochs=1)),
+        )
+
+
+@command
+def main() -> int:
+    kind, *arguments = sys.argv[1:]
+    try:
+        {"model": _save_model, "dataset": _save_dataset}[kind](*arguments)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # The libraries raise all of these for a name, a revision or a file that is not what they expect.
+        raise UserError(" ".join(f"{type(error).__name__}: {error}".split())) from None
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

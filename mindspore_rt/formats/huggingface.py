@@ -1,0 +1,244 @@
+"""Hugging Face directories: read any BERT, write classifiers that plain transformers loads, shrink pruned ones."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import safetensors
+from safetensors.numpy import load_file, save
+
+from configs.contract import assets
+from configs.contract.errors import UserError
+from configs.contract.files import ROOT, atomic_write, read_json
+from mindspore_rt.cells import noise
+from mindspore_rt.cells.bert import BertConfig
+from configs.contract.matrices import LAYER_MATRICES, matrix_name
+from mindspore_rt.ticket import Ticket
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+INITIALIZER_RANGE = 0.02
+ALIASES = {".gamma": ".weight", ".beta": ".bias", ".embedding_table": ".weight"}  # TensorFlow's and MindSpore's
+
+
+def resolve(model: str) -> Path:
+    """The directory of `packaged`, a local directory, or a hub name (downloaded on first use)."""
+    if model == "packaged":
+        return assets.path("minilm")
+    if Path(model).is_dir():
+        return Path(model)
+    if Path(model).is_absolute() or model.startswith("."):
+        raise UserError(f"model: no directory {model}")
+    from mindspore_rt.formats import hub
+
+    return hub.model_dir(model)
+
+
+@dataclass
+class Model:
+    """A model on disk: its shape, its `config.json`, its weights (float32) and where it came from."""
+
+    config: BertConfig
+    raw: dict
+    weights: dict[str, np.ndarray]
+    directory: Path
+
+
+def load(directory: Path, layers: int | None = None) -> Model:
+    """Read a BERT directory, keeping only the first `layers` if given.
+
+    Weights may have the names of `standard_name` or those that it translates, as the published bert-base-uncased has.
+    Raises `UserError` naming the file and the weight for anything that is not a whole BERT.
+    """
+    raw = read_config(directory)
+    config = BertConfig.from_dict(raw, str(directory / "config.json"))
+    if layers is not None:
+        if layers > config.num_hidden_layers:
+            raise UserError(f"layers: {layers} asked, {directory} has {config.num_hidden_layers}")
+        raw = {**raw, "num_hidden_layers": layers}
+        config = replace(config, num_hidden_layers=layers)
+    arrays = read_weights(directory)
+    found = {standard_name(name): value for name, value in arrays.items()}
+    if len(found) < len(arrays):
+        twice = next(name for name in found if sum(standard_name(other) == name for other in arrays) > 1)
+        raise UserError(f"{directory}: holds {twice} twice, under two names")
+    labels = len(np.atleast_1d(found.get("classifier.bias", 0)))
+    shapes, weights = config.parameters(labels), {}
+    for name, shape in shapes.items():
+        value = found.get(name)
+        if value is None and name.startswith("classifier."):
+            continue  # a pre-trained model has none
+        if value is None:
+            raise UserError(f"{directory}: weight {name} is missing")
+        weights[name] = _checked(value, shape, f"{directory}: {name}")
+    return Model(config, raw, weights, directory)
+
+
+def standard_name(name: str) -> str:
+    """What Hugging Face's classifier calls a weight of BERT: with the prefix `bert.`, ending in .weight or .bias."""
+    for alias, suffix in ALIASES.items():
+        if name.endswith(alias):
+            name = name.removesuffix(alias) + suffix
+    return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
+
+
+def _checked(value: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """A weight as float32. Raises `UserError` if it is not of this shape, of floats and finite."""
+    if value.shape != shape:
+        raise UserError(f"{where} is {list(value.shape)}, config.json says {list(shape)}")
+    if value.dtype.kind != "f":
+        raise UserError(f"{where} is of {value.dtype}, not of floats")
+    with np.errstate(over="ignore"):
+        value = np.asarray(value, np.float32)  # first: a float64 may be too large for it
+    if not np.isfinite(value).all():
+        raise UserError(f"{where} holds values that are not finite as float32")
+    return value
+
+
+def read_config(directory: Path) -> dict:
+    """The content of config.json. Raises `UserError` for a shrunk model, which no longer has the named matrices."""
+    raw = read_json(directory / "config.json")
+    if raw.get("pruned_heads"):
+        raise UserError(f"{directory / 'config.json'}: pruned_heads is set: a shrunk model is for inference with "
+                        f"transformers only; give the masked model that it came from")
+    return raw
+
+
+def read_weights(directory: Path) -> dict[str, np.ndarray]:
+    """Every array of model.safetensors, else of pytorch_model.bin, under the names that stand there."""
+    for name, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", unpickle)):
+        if (directory / name).is_file():
+            return read(directory / name)
+    raise UserError(f"{directory}: neither model.safetensors nor pytorch_model.bin is there")
+
+
+def unpickle(path: Path) -> dict[str, np.ndarray]:
+    """A PyTorch weight file. Unpickling is the torch half's business: it loads weights only, as safetensors."""
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(temporary) / "model.safetensors"
+        torch_half(path, target)
+        return read_safetensors(target)
+
+
+def torch_half(source: Path, target: Path) -> None:
+    """Safetensors from a PyTorch weight file, or the other way round, in a process of the torch half."""
+    status, errors = in_torch_half(str(source.resolve()), str(target.resolve()))
+    if status:
+        last = (errors.strip().splitlines() or ["no word why"])[-1]
+        raise UserError(f"{source}: {last.removeprefix('error: ').removeprefix(f'{source.resolve()}: ')}")
+
+
+def in_torch_half(source: str, target: str) -> tuple[int, str]:
+    """Exit status and stderr of `torch_eval.victim.pytorch_weights`."""
+    command = [sys.executable, "-m", "torch_eval.victim.pytorch_weights", source, target]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a whole safetensors file of float weights ({error})") from None
+
+
+def with_classifier(model: Model, labels: int, seed: int) -> dict[str, np.ndarray]:
+    """The pre-trained weights and a fresh classifier, drawn as BERT's: normal(0, 0.02), bias 0."""
+    draw = noise.generator(seed, noise.INITIAL).standard_normal((labels, model.config.hidden_size), np.float32)
+    return {
+        **model.weights,
+        "classifier.weight": draw * np.float32(INITIALIZER_RANGE),
+        "classifier.bias": np.zeros(labels, np.float32),
+    }
+
+
+def save_classifier(target: Path, model: Model, weights: dict[str, np.ndarray], labels: list[str], max_length: int):
+    """Write a directory that `AutoModelForSequenceClassification.from_pretrained` loads.
+
+    The directory appears whole or not at all. Pruned weights stand in it as exact zeros.
+    """
+    config = {
+        **model.raw,
+        "id2label": {str(i): name for i, name in enumerate(labels)},
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
+    with whole_directory(target) as folder:
+        write_model(folder, config, weights, model.directory)
+        tokenizer = folder / "tokenizer_config.json"
+        settings = read_json(tokenizer) if tokenizer.is_file() else {}
+        # What the model was trained with is what an attack must use.
+        atomic_write(tokenizer, json.dumps({**settings, "model_max_length": max_length}, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def whole_directory(target: Path):
+    """Gives an empty directory to fill; it takes the place of `target` when the block ends without an error."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_model(folder: Path, config: dict, weights: dict[str, np.ndarray], tokenizer: Path | None) -> None:
+    """Fill a directory: a classifier's config.json, its weights, and the tokenizer files of another directory."""
+    config = {**config, "architectures": ["BertForSequenceClassification"], "torch_dtype": "float32"}
+    config.pop("_name_or_path", None)
+    atomic_write(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    atomic_write(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
+    copy_tokenizer(tokenizer, folder)
+
+
+def copy_tokenizer(source: Path | None, folder: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if source and (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def shrink(weights: dict[str, np.ndarray], config: dict, ticket: Ticket) -> tuple[dict[str, np.ndarray], dict]:
+    """A smaller model that computes what the masked one does: heads and neurons that `ticket` prunes whole are cut out.
+
+    `config` is the content of config.json. Returns the weights and the config to hand to `write_model`; plain
+    transformers loads the result (`pruned_heads`, and a smaller `intermediate_size`). The other pruned weights
+    become exact zeros. Raises `ValueError` if the ticket is of another model, or leaves a layer no head; if layers
+    keep different numbers of neurons, as many stay in all of them as in the largest.
+    """
+    heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
+    small, cut = ticket.apply(weights), {}
+    dead = [{kind: ~ticket.masks[matrix_name(i, kind)] for kind in LAYER_MATRICES} for i in range(layers)]
+    neurons = [d["output"].all(0) for d in dead]  # a neuron whose output counts nowhere
+    size = max(1, *(int((~gone).sum()) for gone in neurons))
+    for i in range(layers):
+        lost = dead[i]["attention output"].all(0).reshape(heads, -1).all(1)
+        if lost.all():
+            raise ValueError(f"the ticket leaves no attention head in layer {i}")
+        if lost.any():
+            cut[str(i)] = np.flatnonzero(lost).tolist()
+        kept = np.flatnonzero(np.repeat(~lost, len(dead[i]["query"]) // heads))
+        for kind in ("query", "key", "value"):
+            _take(small, matrix_name(i, kind), kept, rows=True)
+        _take(small, matrix_name(i, "attention output"), kept, rows=False)
+        # Live neurons first; a layer with fewer than the largest is filled up with dead ones, which add nothing.
+        kept = np.sort(np.argsort(neurons[i], kind="stable")[:size])
+        _take(small, matrix_name(i, "intermediate"), kept, rows=True)
+        _take(small, matrix_name(i, "output"), kept, rows=False)
+    return small, {**config, "pruned_heads": cut, "intermediate_size": size}
+
+
+def _take(weights: dict[str, np.ndarray], name: str, kept: np.ndarray, rows: bool) -> None:
+    weights[name] = np.ascontiguousarray(weights[name][kept] if rows else weights[name][:, kept])
+    if rows:
+        bias = name.replace(".weight", ".bias")
+        weights[bias] = weights[bias][kept]

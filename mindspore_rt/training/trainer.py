@@ -1,0 +1,226 @@
+"""One loop for every objective: steps, evaluation, metrics, checkpoint, exact resume."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+import zlib
+
+import mindspore as ms
+import numpy as np
+import safetensors
+from mindspore import Tensor
+from safetensors.numpy import save
+from tqdm import tqdm
+
+from mindspore_rt.training import tensorboard
+from configs.contract.errors import StopRequest, UserError
+from configs.contract.files import append_line, atomic_write, read_lines, write_lines
+from configs.contract.stage import Stage
+from mindspore_rt import parallel
+from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.data.prepare import Batches
+
+
+class Evaluator:
+    """Accuracy of a model on one split, by a deterministic pass."""
+
+    def __init__(self, model: BertClassifier, batches: Batches):
+        self.batches = batches
+
+        @ms.jit
+        def logits(ids, attention_mask, token_types):
+            return model(model.embed(ids), attention_mask, token_types, None)
+
+        self.graph = logits
+
+    def logits(self) -> np.ndarray:
+        """(sentences, labels) float32, in the order of the split."""
+        result = np.zeros((len(self.batches.ids), self.batches.classes), np.float32)
+        for indices in self.batches.in_order():
+            *inputs, _ = self.batches.batch(indices).tensors()
+            result[indices] = self.graph(*inputs).asnumpy()[: len(indices)]
+        return result
+
+    def accuracy(self) -> float:
+        return float((self.logits().argmax(1) == self.batches.labels).mean())
+
+
+def total_steps(settings, batches: Batches) -> int:
+    """Updates of a whole stage: epochs, cut short by `max_steps`."""
+    steps = settings.epochs * len(batches)
+    return min(steps, settings.max_steps or steps)
+
+
+class Trainer:
+    """Runs an objective for `steps` updates in the directory of `stage`, from the last checkpoint if there is one.
+
+    `on_epoch(number, step)` is called at the end of every epoch, and of the last one even if `max_steps`
+    cut it short, and returns figures for the log; it may set `stop`, which ends the training there. `snapshots` are
+    the steps after which something more is called. On CPU a resumed run ends with the same bytes as one that was
+    never stopped. The last checkpoint stays until the stage is finished: what remains to be written may fail.
+    Of several ranks, only rank 0 writes.
+    """
+
+    def __init__(self, stage: Stage, objective, batches: Batches, steps: int, config, title: str, on_epoch):
+        self.stage, self.objective, self.batches, self.steps = stage, objective, batches, steps
+        self.log_steps, self.checkpoint_steps = config.log_steps, config.checkpoint_steps
+        self.title, self.on_epoch, self.stop = title, on_epoch, False
+        self.snapshots = (set(), None)
+        self.rank, self.ranks = parallel.rank(), parallel.ranks()
+        self.checkpoint, self.metrics = stage.checkpoint, stage.directory / "metrics.jsonl"
+
+    def run(self) -> int:
+        """Train to the end; the number of updates made."""
+        done = self._resume()
+        self._announce()
+        bar = tqdm(total=self.steps, initial=done, desc=self.title, unit="step", dynamic_ncols=True,
+                   disable=self.rank > 0)
+        with bar, StopRequest() as request, tensorboard.Writer(self.stage.directory, self.rank) as board:
+            self.board = board
+            while done < self.steps:
+                done = self._epoch(bar, done, request)
+        return done
+
+    def _epoch(self, bar, done: int, request: StopRequest) -> int:
+        """The rest of the epoch that update `done` lies in."""
+        epoch, position = divmod(done, len(self.batches))
+        started, sentences = time.time(), 0
+        for indices in self.batches.epoch(epoch)[position:]:
+            figures = self._step(indices, done)
+            done, sentences = done + 1, sentences + len(indices)
+            bar.update()
+            if done % self.log_steps == 0 or done == self.steps:
+                self._log(bar, done, figures, sentences / (time.time() - started))
+                started, sentences = time.time(), 0
+            ended = done == self.steps or done % len(self.batches) == 0
+            saves = ended or done % self.checkpoint_steps == 0 or request.made
+            snapshot = done in self.snapshots[0] and not self.rank
+            arrays = self._arrays(indices, done) if saves or snapshot else {}
+            if snapshot:
+                self.snapshots[1](done)
+            if ended:
+                self._end_epoch(bar, epoch + 1, done)
+                if self.stop:
+                    self.steps = done
+            if saves:
+                self._save(done, arrays)
+            if request.made:  # after the last step too: then all but the export is saved
+                bar.close()
+                request.obey(f"{self.title}: stopped after step {done} of {self.steps}")
+            if done == self.steps:
+                break
+        return done
+
+    def _step(self, indices: np.ndarray, index: int) -> dict[str, float]:
+        """One update. Raises `UserError` for a loss or gradient that is not finite: before anything is saved."""
+        figures = self.objective.step(self.batches.batch(indices, self.rank, self.ranks), index)
+        wrong = [name for name, value in figures.items() if not math.isfinite(value)]
+        if wrong:
+            raise self._not_finite(wrong[0].replace("_", " "), indices, index + 1)
+        return figures
+
+    def _not_finite(self, what: str, indices: np.ndarray, step: int) -> UserError:
+        kept = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.is_file() else "no checkpoint yet"
+        return UserError(
+            f"{self.title}: the {what} of step {step} is not finite (sentences {indices[:8].tolist()} ... of "
+            f"{len(indices)} in train.jsonl); {kept}; try a smaller learning rate"
+        )
+
+    def _arrays(self, indices: np.ndarray, done: int) -> dict[str, np.ndarray]:
+        """Everything the next step depends on. Raises `UserError` if it is not finite, as the weights may be while
+        the loss still is: such a state is never saved."""
+        if self.rank:
+            return {}
+        arrays = {name: p.asnumpy() for name, p in self.objective.state().items()}
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise self._not_finite(f"state ({name})", indices, done)
+        return arrays
+
+    def _announce(self) -> None:
+        lengths = sorted(self.batches.lengths(0))
+        if not self.rank:
+            shown = ", ".join(map(str, lengths))
+            print(f"  {len(self.batches)} batches an epoch, {len(lengths)} compiled lengths: {shown}", flush=True)
+
+    def _log(self, bar, done: int, figures: dict, rate: float) -> None:
+        figures = {**figures, **(self.objective.metrics() if hasattr(self.objective, "metrics") else {})}
+        record = {"step": done, "epoch": round(done / len(self.batches), 4), **figures}
+        self._write({**record, "seconds": round(time.time(), 1), "sentences_per_second": round(rate, 1)})
+        shown = ("loss", "adversarial_loss", "l0_term", "settled_zero")
+        bar.set_postfix({name: f"{figures[name]:.3f}" for name in shown if name in figures}, refresh=False)
+
+    def _end_epoch(self, bar, epoch: int, done: int) -> None:
+        figures = self.on_epoch(epoch, done)
+        self._write({"step": done, "epoch": round(done / len(self.batches), 4), **figures})
+        if not self.rank:
+            shown = ", ".join(f"{name.replace('_', ' ')} {v:.3f}" for name, v in figures.items())
+            bar.write(f"  epoch {epoch}: {shown}")
+
+    def _write(self, record: dict) -> None:
+        if not self.rank:
+            append_line(self.metrics, record)
+            self.board.add(record)
+
+    def _save(self, done: int, arrays: dict[str, np.ndarray]) -> None:
+        """The state, how many lines of metrics belong to it, where training ends, and the seconds spent."""
+        if self.rank:
+            return
+        lines = len(read_lines(self.metrics)) if self.metrics.is_file() else 0
+        about = f"{done} {lines} {self.steps} {time.time() - self.stage.started:.0f}"
+        atomic_write(self.checkpoint, save(arrays, metadata={"done": f"{about} {_checksum(arrays, about)}"}))
+
+    def _resume(self) -> int:
+        """Restore the last checkpoint and drop the metrics written after it; 0 if there is none."""
+        self.stage.begin(self.checkpoint)
+        if not self.checkpoint.is_file():
+            if not self.rank:
+                self.metrics.unlink(missing_ok=True)
+                shutil.rmtree(self.stage.directory / "snapshots", ignore_errors=True)
+            return 0
+        done, lines, self.steps, seconds = self._restore()
+        self.stage.started -= seconds
+        if not self.rank:
+            logged = read_lines(self.metrics) if lines else []
+            if len(logged) < lines:
+                raise UserError(
+                    f"{self.metrics}: {len(logged)} lines, but {lines} belong to {self.checkpoint.name}; put the file "
+                    f"back, or delete {self.stage.directory} to redo the stage"
+                )
+            write_lines(self.metrics, logged[:lines])
+            print(f"{self.title}: going on from step {done} of {self.steps}", flush=True)
+        return done
+
+    def _restore(self) -> list[int]:
+        """Updates made, lines of metrics, last update and seconds spent, after all arrays are set."""
+        try:
+            with safetensors.safe_open(self.checkpoint, "numpy") as file:
+                about = file.metadata()
+                values = {name: file.get_tensor(name) for name in self.objective.state()}
+            for name, parameter in self.objective.state().items():
+                if values[name].shape != tuple(parameter.shape) or values[name].dtype != np.float32:
+                    raise ValueError(f"{name} is {values[name].dtype} {values[name].shape}, expected {parameter.shape}")
+                if not np.isfinite(values[name]).all():
+                    raise ValueError(f"{name} holds values that are not finite")
+            numbers = [int(number) for number in about["done"].split()]
+            if len(numbers) != 5 or not 0 <= numbers[0] <= numbers[2]:
+                raise ValueError("its position cannot be read")
+            if numbers.pop() != _checksum(values, about["done"].rpartition(" ")[0]):
+                raise ValueError("its values have changed")
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.checkpoint}: not a checkpoint of this stage ({error}); delete it and run again"
+            ) from None
+        for name, parameter in self.objective.state().items():
+            parameter.set_data(Tensor(values[name]))
+        return numbers
+
+
+def _checksum(arrays: dict[str, np.ndarray], about: str) -> int:
+    """CRC-32 of a checkpoint: a bit that flipped on the disk must not go on training unseen."""
+    checksum = zlib.crc32(about.encode())
+    for name in sorted(arrays):
+        checksum = zlib.crc32(np.ascontiguousarray(arrays[name]), checksum)
+    return checksum

@@ -1,0 +1,86 @@
+"""What a command says when it fails: one line, whose fault it is, and what helps."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from configs.contract.errors import Stopped, StopRequest, UserError, command
+from configs.contract.files import ROOT
+
+
+def told(capsys, error) -> str:
+    """The one line on stderr of a command that raises `error`."""
+
+    def main():
+        raise error
+
+    assert command(main)() == (2 if isinstance(error, UserError) else 1)
+    out, line = capsys.readouterr()
+    assert out == "" and line.count("\n") == 1
+    return line
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
+    type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
+    RuntimeError("Out of Memory!!! Request memory size: 9"),
+    RuntimeError("Allocate memory failed for size: 9"),
+    RuntimeError("Allocate dynamic workspace memory failed"),
+    RuntimeError("Device(id:0) memory isn't enough and alloc failed, kernel name: MatMul"),
+])
+def test_no_memory_is_said_alike_by_every_allocator(capsys, error):
+    assert told(capsys, error) == "error: out of memory; a smaller batch_size or data.max_length needs less\n"
+
+
+def test_what_nobody_foresaw_is_a_fault_of_the_program(capsys, monkeypatch, tmp_path):
+    """Never taken for a message to the user, which begins with `error:`; the traceback is kept."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    line = told(capsys, KeyError("two\nlines, naïve \ud800"))
+    assert re.match(r"internal error: KeyError: .* \(.*test_errors.py:\d+\); this is a fault of the program", line)
+    kept = line.strip().rpartition(" in ")[2]
+    assert "Traceback" in open(kept).read() and os.listdir(tmp_path) == [os.path.basename(kept)]
+    assert told(capsys, UserError("x: wrong")) == "error: x: wrong\n"
+
+
+def test_without_room_for_a_traceback_it_is_shown(capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    assert command(lambda: {}["absent"])() == 1
+    assert "KeyError: 'absent'" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_name_that_the_locale_cannot_write(tmp_path):
+    """A plan is shown with escapes; a folder of that name cannot be made, and that is said."""
+    path = tmp_path / "mine.yaml"
+    path.write_text('name: "naïve ☃"', encoding="utf-8")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+
+    def run(code):
+        return subprocess.run([sys.executable, "-c", code, "show", path], cwd=ROOT, env=environment,
+                              capture_output=True, text=True, check=False)
+
+    shown = run("import sys; from configs import plan; sys.exit(plan.main(sys.argv[1:]))")
+    assert shown.returncode == 0 and r"na\xefve \u2603: 2 methods" in shown.stdout
+    made = run("import sys, os; from configs.errors import command; sys.exit(command(os.mkdir)('na\\xefve'))")
+    assert (made.returncode, made.stderr) == (
+        1, r"error: 'na\xefve' cannot be written as ascii; set LC_ALL=C.UTF-8, or use other names" + "\n"
+    )
+
+
+@pytest.mark.parametrize("signals, status", [(["INT", "TERM", "TERM"], 130), (["TERM", "INT", "TERM"], 143)])
+def test_a_stop_request_that_is_handed_on_is_one(signals, status):
+    """Ctrl-C reaches a whole process group, and run.sh and the process of all jobs hand it on as SIGTERM."""
+    with StopRequest() as request:
+        for name in signals:
+            signal.raise_signal(getattr(signal, f"SIG{name}"))
+        assert request.made
+        with pytest.raises(KeyboardInterrupt):  # a second Ctrl-C
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(Stopped) as stopped:
+        request.obey("x")
+    assert stopped.value.status == status

@@ -1,0 +1,146 @@
+"""The plan: what an experiment consists of, in order, shared between methods."""
+
+import pytest
+
+from configs.contract import estimate, plan, schema
+from configs.contract.files import append_line, write_json
+from configs.contract.methods import METHODS, of_kind, sources
+from configs.contract.run_dir import RunDir
+
+
+def run_of(tmp_path, *overrides):
+    return RunDir(schema.load("tiny", [*overrides]), tmp_path)
+
+
+def names(run):
+    return [f"{job.stage} {job.name}" for job in plan.jobs(run)]
+
+
+def test_the_default_experiment(tmp_path):
+    assert names(run_of(tmp_path)) == [
+        "prepare data", "finetune seed-1/finetune", "search seed-1/search", "draw seed-1/robust-0.30",
+        "retrain seed-1/robust-0.30",
+    ]
+    assert plan.stages(run_of(tmp_path)) == [
+        "prepare", "finetune", "search", "draw", "retrain", "choose", "attack", "report"
+    ]
+
+
+def test_methods_share_their_stages(tmp_path):
+    """All twelve, two seeds, two sparsities: one prepare, for each seed one fine-tuning and one search of a kind."""
+    run = run_of(tmp_path, "methods=all", "seeds=[1,2]", "sparsities=[0.3,0.5]")
+    jobs = plan.jobs(run)
+    assert len({job.name + job.stage for job in jobs}) == len(jobs)
+    count = {stage: sum(job.stage == stage for job in jobs) for stage in plan.HALVES}
+    tickets = len(of_kind(list(METHODS), "ticket"))
+    assert count == {
+        "prepare": 1, "finetune": 2 * 4, "search": 2 * 2, "prune": 2 * 2, "draw": 2 * 2 * tickets,
+        "retrain": 2 * 2 * tickets, "choose": 0, "control": 2 * 4, "attack": 0, "report": 0,
+    }
+    order = [list(plan.HALVES).index(job.stage) for job in jobs]
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize(
+    "methods, needed",
+    [
+        ("[freelb]", ["finetune seed-1/freelb"]),
+        ("[lth]", ["prune seed-1/lth", "draw seed-1/lth-0.30", "retrain seed-1/lth-0.30"]),
+        ("[robust_no_adversary]", ["finetune seed-1/finetune", "search seed-1/search_no_adversary",
+                                   "draw seed-1/robust_no_adversary-0.30", "retrain seed-1/robust_no_adversary-0.30"]),
+        ("[random]", ["finetune seed-1/finetune", "search seed-1/search", "draw seed-1/robust-0.30",
+                      "retrain seed-1/robust-0.30", "control seed-1/random-0.30"]),
+    ],
+)
+def test_a_method_brings_what_it_needs_and_no_more(tmp_path, methods, needed):
+    assert names(run_of(tmp_path, f"methods={methods}")) == ["prepare data", *needed]
+
+
+def test_controls_follow_the_choice(tmp_path):
+    run = run_of(tmp_path, "methods=[robust,random]", "sparsities=[0.3,0.5]")
+    write_json(run.choice, {"chosen": {"model": "robust-0.50", "sparsity": 0.5, "epochs_back": 0}})
+    assert names(run)[-1] == "control seed-1/random-0.50"
+
+
+def test_every_ticket_has_a_source():
+    assert sources(["lth", "robust", "robust_no_adversary", "robust_no_mask_learning"]) == [
+        "lth", "search", "adversarial_pruning", "search_no_adversary"
+    ]
+    assert sources(["finetune"]) == [] and sources(["robust_no_structure"]) == ["search"]
+
+
+def test_the_estimate_counts_what_training_multiplies(tmp_path):
+    """64 sentences, one layer of MiniLM: six multiplications for each weight, token and pass."""
+    run = run_of(tmp_path, "methods=all")
+    guess = estimate.Estimator(run)
+    weights = 12 * 384 * 384 + 384 * 384
+    assert guess.weights == weights
+    work = {job.model: guess.work(job) for job in plan.jobs(run)}
+    assert work["finetune"] == pytest.approx(6 * weights * guess.tokens * 4 * 16)
+    assert work["freelb"] == 2 * work["finetune"]  # K = 2
+    assert work["infobert"] == 4 * work["finetune"]  # two gradients a pass
+    assert work["search"] == 2 * work["search_no_adversary"]
+    assert work["lth"] == 3 * work["finetune"]  # three rounds to 30%
+
+
+def test_finished_jobs_set_the_speed(tmp_path):
+    run = run_of(tmp_path)
+    job = next(job for job in plan.jobs(run) if job.model == "finetune")
+    write_json(job.directory / "manifest.json", {"seconds": estimate.START + 30})
+    guess = estimate.Estimator(run)
+    assert guess.seconds(job) == pytest.approx(estimate.START + 30)
+    assert "1 finished" in guess.basis
+    shown = plan.show(run)
+    assert "finetune  seed-1/finetune" in shown and "done" in shown and "about" in shown
+
+
+def test_an_attack_takes_its_queries_and_as_much_again(tmp_path):
+    run = run_of(tmp_path, "methods=[finetune,freelb]", "attack.recipes=[textfooler,pwws]", "attack.examples=10")
+    guess = estimate.Estimator(run)
+    query = 2 * guess.weights * guess.tokens / guess.rate
+    (stage, count, seconds), = guess.attacks()
+    assert (stage, count) == ("attack", "2 models, 10 sentences, 2 attacks")
+    assert seconds == pytest.approx(2 * 10 * 2 * (4.5 + 6) * guess.tokens * query)
+
+
+def test_finished_attacks_set_their_speed(tmp_path):
+    """Twenty sentences of a recipe in 30 s of two processes: the same again for the model that is left."""
+    run = run_of(tmp_path, "methods=[finetune,freelb]", "attack.recipes=[textfooler]", "attack.examples=20",
+                 "attack.workers=2")
+    folder = run.attack(1, "finetune") / "textfooler"
+    write_json(folder / "manifest.json", {})
+    for index in range(20):
+        append_line(folder / "results.jsonl", {"index": index, "seconds": 3.0})
+    assert estimate.Estimator(run).attacks()[-1][2] == pytest.approx(20 * 3 / 2)
+
+
+def test_the_plan_counts_models_kept_on_the_way_and_the_users_own(tmp_path):
+    own = ("methods=[finetune,infobert]", "seeds=[1,2]", "snapshots=4", f"attack.victims=[mine={tmp_path}]")
+    run = run_of(tmp_path, *own, "attack.recipes=[textfooler]", "attack.examples=10")
+    assert estimate.Estimator(run).attacks()[-1][1].startswith("11 models")  # 2 x (2 + 3 of finetune) + mine
+    write_json(run.attack(1, "mine") / "textfooler" / "manifest.json", {})
+    for step in (5, 10, 15):
+        write_json(run.stage(2, "finetune") / "snapshots" / f"{step:06d}" / "config.json", {})
+    write_json(run.attack(2, "finetune@000005") / "textfooler" / "manifest.json", {})
+    guess = estimate.Estimator(run)
+    (_, count, seconds), = guess.attacks()
+    assert count.startswith("11 models") and seconds == pytest.approx(9 * 10 * guess._attack_seconds("textfooler"))
+
+
+def test_a_wider_choice_shows_its_cost_whatever_was_chosen_before(tmp_path):
+    run = run_of(tmp_path, "methods=[robust]", "sparsities=[0.3,0.5]", "choice.epochs=2", "choice.examples=10")
+    write_json(run.choice, {"chosen": {"model": "robust-0.30", "sparsity": 0.3, "epochs_back": 0}})
+    guess = estimate.Estimator(run)
+    (stage, count, seconds), _ = guess.attacks()
+    assert (stage, count) == ("choose", "40 dev sentences") and seconds > 0
+    for candidate in run.candidates()[:3]:
+        write_json(run.seed(1) / "choice" / candidate.model / "manifest.json", {})
+    assert guess.attacks()[0][2] == pytest.approx(seconds / 4)
+    assert estimate.Estimator(run_of(tmp_path, "sparsities=[0.3,0.5]", "compat=official")).attacks()[0][0] == "attack"
+
+
+def test_a_plan_survives_the_choice_of_a_ticket_that_is_no_longer_asked_for(tmp_path):
+    run = run_of(tmp_path, "methods=[robust,random]", "sparsities=[0.5]")
+    write_json(run.choice, {"chosen": {"model": "robust-0.30", "sparsity": 0.3, "epochs_back": 0}})
+    assert names(run)[-1] == "control seed-1/random-0.50"
+    assert "random-0.50" in plan.show(run)

@@ -1,0 +1,133 @@
+"""The run directory: names, the choice, what prepare states, and one process at a time."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from configs.contract import schema
+from configs.contract.errors import UserError
+from configs.contract.files import OWNER, ROOT, append_line, file_hash, write_json, write_lines
+from configs.contract.run_dir import RunDir, model_name, only_one
+
+
+def test_a_run_may_be_a_link_and_links_in_it_are_swept(tmp_path):
+    """Their targets stay."""
+    run = RunDir(schema.load("base", ["name=mine"]), tmp_path / "runs")
+    disk = tmp_path / "disk"
+    (disk / "folder").mkdir(parents=True)
+    run.root.parent.mkdir()
+    run.root.symlink_to(disk)
+    (disk / ".model.999999999.tmp").symlink_to(disk / "folder")
+    with only_one(run):
+        append_line(run.root / "metrics.jsonl", {"n": 1})
+    assert sorted(path.name for path in disk.iterdir()) == [".lock", "folder", "metrics.jsonl"]
+
+
+def test_names_under_runs(tmp_path):
+    config = schema.load("base", ["name=mine", "sparsities=[0.3,0.05]"])
+    run = RunDir(config, tmp_path)
+    assert run.split("dev") == tmp_path / "mine/data/dev.jsonl"
+    assert run.log_alpha(2, 3) == tmp_path / "mine/seed-2/search/log_alpha/epoch-03.safetensors"
+    assert run.ticket(1, "robust-0.30") == tmp_path / "mine/seed-1/tickets/robust-0.30/ticket.safetensors"
+    assert run.victims(1) == {
+        "finetune": tmp_path / "mine/seed-1/finetune/model",
+        "robust-0.30": tmp_path / "mine/seed-1/robust-0.30/model",
+        "robust-0.05": tmp_path / "mine/seed-1/robust-0.05/model",
+    }
+
+
+def test_the_chosen_ticket_stands_for_its_sparsity_and_gives_it_to_the_controls(tmp_path):
+    overrides = ["methods=[robust,random,lth]", "sparsities=[0.3,0.5]", "choice.epochs=2"]
+    run = RunDir(schema.load("base", overrides), tmp_path)
+    assert [c.model for c in run.candidates()] == [
+        "robust-0.30", "robust-0.30-back-1", "robust-0.50", "robust-0.50-back-1"
+    ]
+    assert list(run.models()) == ["robust-0.30", "robust-0.50", "random-0.30", "lth-0.30", "lth-0.50"]
+    with pytest.raises(UserError, match="choice.json is missing"):
+        run.chosen()
+    write_json(run.choice, {"chosen": {"model": "robust-0.50-back-1", "sparsity": 0.5, "epochs_back": 1}})
+    assert list(run.victims(1)) == ["robust-0.30", "robust-0.50-back-1", "random-0.50", "lth-0.30", "lth-0.50"]
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    run = RunDir(schema.load("base", ["name=mine"]), tmp_path)
+    write_lines(run.split("test"), [{"sentence": "fine", "label": 1}])
+    splits = {"test": {"sha256": file_hash(run.split("test"))}}
+    write_json(run.data / "summary.json", {"columns": ["sentence"], "labels": ["bad", "good"], "splits": splits})
+    return run
+
+
+def test_the_summary_states_what_is_needed(prepared):
+    assert prepared.summary("columns", "labels")["labels"] == ["bad", "good"]
+    assert prepared.whole_split("test") == prepared.split("test")
+    with pytest.raises(UserError, match="summary.json: states no attacked; delete .*data and run prepare again"):
+        prepared.summary("columns", "attacked")
+
+
+@pytest.mark.parametrize("value", [None, [], "sentence", [1], {"sentence": 1}, ["sentence", "sentence"]])
+def test_a_broken_summary_is_refused(prepared, value):
+    write_json(prepared.data / "summary.json", {"columns": value})
+    with pytest.raises(UserError, match="summary.json: states .* its columns twice|summary.json: states no columns"):
+        prepared.summary("columns")
+
+
+def test_a_split_that_is_another_or_gone_is_refused(prepared):
+    with pytest.raises(UserError, match="dev.jsonl was changed after prepare"):
+        prepared.whole_split("dev")
+    write_lines(prepared.split("test"), [{"sentence": "fine", "label": 0}])
+    with pytest.raises(UserError, match="test.jsonl was changed after prepare; delete .*data and run prepare again"):
+        prepared.whole_split("test")
+    prepared.split("test").unlink()
+    with pytest.raises(UserError, match="test.jsonl was changed"):
+        prepared.whole_split("test")
+
+
+def test_snapshots_are_victims_too(tmp_path):
+    run = RunDir(schema.load("base", ["methods=[finetune]"]), tmp_path)
+    for step in ("000120", "000060", "half"):
+        folder = run.stage(1, "finetune") / "snapshots" / step
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    assert list(run.victims(1)) == ["finetune", "finetune@000060", "finetune@000120"]
+
+
+def test_a_run_in_use_is_refused_with_its_owner(tmp_path):
+    """The lock of a process that was killed is free again; a child of the owner may enter."""
+    run = RunDir(schema.load("base", ["name=mine"]), tmp_path)
+    code = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from configs import schema\nfrom configs.run_dir import RunDir, only_one\n"
+        "with only_one(RunDir(schema.load('base', ['name=mine']), Path(sys.argv[1]))):\n    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=rf"process {owner.pid} of .*, started \d{{4}}-"):
+            with only_one(run):
+                pass
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(OWNER, str(owner.pid))
+            with only_one(run):
+                pass
+        owner.kill()
+    with only_one(run):
+        assert f"process {os.getpid()} of" in (run.root / ".lock").read_text()
+
+
+def test_the_saved_configuration_loads_again(tmp_path):
+    config = schema.load("demo", ["search.learning_rate=2e-5"])
+    run = RunDir(config, tmp_path)
+    run.save_config()
+    assert schema.load(str(run.root / "config.yaml")) == config
+    assert json.dumps(schema.to_dict(config))
+
+
+@pytest.mark.parametrize("sparsity, name", [(0.3, "robust-0.30"), (0.05, "robust-0.05"), (0.875, "robust-0.875")])
+def test_a_name_states_its_sparsity_exactly(sparsity, name):
+    """Two decimals, and as many as it takes: 0.875 and 0.88 are two tickets."""
+    assert model_name("robust", sparsity) == name and float(name.partition("-")[2]) == sparsity

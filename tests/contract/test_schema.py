@@ -1,0 +1,285 @@
+"""Experiments: the paper's defaults, and one clear line for every wrong input."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.contract import schema
+from configs.contract.errors import UserError
+from configs.contract.methods import METHODS
+
+ROOT = Path(schema.__file__).parents[2]
+
+
+def written(tmp_path, text, name="mine.yaml"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def refusal(source, *overrides):
+    """The message of the `UserError`; always one line."""
+    with pytest.raises(UserError) as caught:
+        schema.load(source, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_fine_tuning_defaults_are_table_5():
+    base = schema.load("base")
+    for training in (base.finetune, base.retrain):
+        assert training.learning_rate == 2e-5
+        assert training.dropout == 0.1
+        assert training.weight_decay == 0.01
+        assert training.batch_size in (16, 32)
+        assert training.clip_norm == 1
+        assert training.epochs == 3
+
+
+def test_search_defaults_are_table_6_for_sst2():
+    search = schema.load("base").search
+    assert (search.ascent_rate, search.learning_rate, search.l0_weight) == (0.03, 0.1, 0.5)
+    assert (search.initial_norm, search.ascent_steps, search.weight_decay) == (0.05, 5, 1e-6)
+    assert search.epochs == 20
+    assert search.mask_p == 0.9
+    assert search.max_norm == 0  # appendix B.3: no bound on the perturbation
+
+
+@pytest.mark.parametrize(
+    "name, ascent_rate, learning_rate, l0_weight, ascent_steps, sparsity, examples",
+    [
+        ("sst2", 0.03, 0.1, 0.5, 5, 0.3, 872),
+        ("agnews", 0.03, 0.05, 0.5, 5, 0.4, 1000),
+        ("imdb", 0.03, 0.1, 0.5, 5, 0.2, 500),
+        ("qqp", 0.04, 0.05, 0.1, 3, 0.3, 1000),
+        ("qnli", 0.04, 0.05, 0.1, 3, 0.3, 1000),
+        ("mnli", 0.2, 0.1, 0.1, 2, 0.3, 1000),
+    ],
+)
+def test_data_sets_are_table_6(name, ascent_rate, learning_rate, l0_weight, ascent_steps, sparsity, examples):
+    """With the reported sparsity and the number of attacked texts (section 4)."""
+    config = schema.load(name)
+    search = config.search
+    assert config.task == name
+    assert (search.ascent_rate, search.learning_rate, search.l0_weight) == (ascent_rate, learning_rate, l0_weight)
+    assert (search.ascent_steps, search.initial_norm, search.weight_decay) == (ascent_steps, 0.05, 1e-6)
+    assert (config.sparsities, config.attack.examples) == ([sparsity], examples)
+
+
+def test_experiment_defaults_are_section_4():
+    base = schema.load("base")
+    assert (base.model, base.task, base.sparsities) == ("bert-base-uncased", "sst2", [0.3])
+    assert set(base.attack.recipes) == {"bertattack", "textfooler", "textbugger"}
+    assert base.attack.examples == 1000
+
+
+@pytest.mark.parametrize("path", sorted(schema.CONFIG_DIR.glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_configurations_load(path):
+    """Each is named after its file, so that two never share a run directory."""
+    assert schema.load(path.stem).name == path.stem
+
+
+def test_files_extend_files_and_the_command_line_wins(tmp_path):
+    path = written(tmp_path, "extends: demo\nsearch: {epochs: 7, granularity: neuron}\nseeds: 3\n")
+    config = schema.load(path, ["search.epochs=9", "seeds=[1,2]"])
+    assert config.task == "snippets"  # from demo
+    assert config.search.granularity == "neuron"
+    assert (config.search.epochs, config.seeds) == (9, [1, 2])
+    assert schema.load(path).seeds == [3]  # one value stands for a list of one
+
+
+@pytest.mark.parametrize("text", ["2e-5", "2.0e-5", "0.00002"])
+def test_numbers_in_scientific_notation(text):
+    """YAML 1.1 reads 2e-5 as text."""
+    assert schema.load("base", [f"finetune.learning_rate={text}"]).finetune.learning_rate == 2e-5
+
+
+def test_whole_numbers_become_floats():
+    value = schema.load("base", ["search.l0_weight=1"]).search.l0_weight
+    assert type(value) is float and value == 1
+
+
+@pytest.mark.parametrize(
+    "override, expected",
+    [
+        ("serch.epochs=3", ["serch.epochs", "unknown key", "search.epochs"]),
+        ("search.epochs=many", ["search.epochs", "a whole number", "'many'"]),
+        ("search.epochs=2.5", ["search.epochs", "a whole number", "2.5"]),
+        ("search.epochs=true", ["search.epochs", "a whole number", "True"]),
+        ("search.learning_rate=fast", ["search.learning_rate", "a number", "'fast'"]),
+        ("search.learning_rate=.nan", ["search.learning_rate", "finite"]),
+        ("search.learning_rate=inf", ["search.learning_rate", "finite"]),
+        ("name=5", ["name", "text", "5"]),
+        ("name=a/b", ["name", "'a/b'", "folder name"]),
+        ("search.epochs=0", ["search.epochs", "0", "1 or more"]),
+        ("sparsities=[0.30000001]", ["sparsities", "six digits"]),
+        ("sparsities=[0.3,1.5]", ["sparsities", "1.5", "from 0.01 to 0.99"]),
+        ("device=TPU", ["device", "'TPU'", "CPU, GPU, Ascend"]),
+        ("attack.recipes=[textfoller]", ["attack.recipes", "'textfoller'", "textfooler, textbugger, bertattack"]),
+        ("task=sst3", ["task", "'sst3'", "sst2", "snippets"]),
+        ("search=5", ["search", "a section", "search.KEY"]),
+        ("search.granularity=head", ["search.granularity", "'head'", "weight, neuron, matrix"]),
+        ("methods=[lht]", ["methods", "'lht'", "lth"]),
+        ("seeds=[]", ["seeds", "at least one"]),
+        ("seeds=[1,2,1]", ["seeds", "twice", "[1, 2, 1]"]),
+        ("attack.recipes=[textfooler,textfooler]", ["attack.recipes", "twice"]),
+        ("seeds=[1", ["seeds", "not valid YAML"]),
+        ("epochs", ["`epochs`", "key=value"]),
+    ],
+)
+def test_wrong_values_name_key_place_and_remedy(override, expected):
+    message = refusal("base", override)
+    assert "the command line" in message or "on the command line" in message
+    for part in expected:
+        assert part in message
+
+
+def test_the_file_at_fault_is_named(tmp_path):
+    """Also when another file extends it."""
+    wrong = written(tmp_path, "search: {epochs: 0}\n", "wrong.yaml")
+    child = written(tmp_path, f"extends: {wrong}\nseeds: [1]\n", "child.yaml")
+    assert wrong in refusal(wrong) and "search.epochs" in refusal(wrong)
+    assert wrong in refusal(child)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("search:\n", "a section, write its keys"),
+        ("name: a\nsearch: [1\n", "line 3: not valid YAML"),
+        ("- a\n- b\n", "key: value"),
+        (b"name: caf\xe9\n", "not UTF-8"),
+        ("extends: nowhere\n", "no configuration `nowhere`"),
+        ("extends: [base]\n", "extends"),
+        ("extends: 'a\n\n  b'\n", r"extends: name another configuration, not 'a\nb'"),
+        ("seeds: [1]\nname: a\nseeds: [2]\n", "line 3: not valid YAML ('seeds' stands twice"),
+        ("search: {epochs: 2, warmup: 0, epochs: 3}\n", "line 1: not valid YAML ('epochs' stands twice"),
+        ("search: {epochs: 2}\nsearch.epochs: 3\n", "search.epochs in"),
+        ('"a\\nb": 1\n', r"'a\nb' in"),
+        ('name: "a\\nb"\n', r"'a\nb' cannot be a folder name"),
+        ('name: "\\ud800"\n', r"'\ud800' holds half a character"),
+        ('model: "\\ud800"\n', r"'\ud800' holds half a character"),
+        ("search: {learning_rate: 1" + 400 * "0" + "}\n", "a number of 1329 bits"),
+        ("seeds: [0x" + 5000 * "f" + "]\n", "a number of 20000 bits"),
+    ],
+)
+def test_wrong_files(tmp_path, text, expected):
+    path = written(tmp_path, text)
+    message = refusal(path)
+    assert expected in message
+    assert path in message or "base" in message
+
+
+@pytest.mark.parametrize("key", ["name", "seeds", "device", "extends", "epochs"])
+def test_a_bomb_of_aliases_makes_a_short_message(tmp_path, key):
+    """Under a kilobyte of YAML that stands for a million words."""
+    bomb = "&a [x]"
+    for name in "bcdefg":
+        bomb = f"&{name} [{bomb}, {', '.join(9 * ['*' + chr(ord(name) - 1)])}]"
+    assert len(bomb) < 1000
+    assert len(refusal(written(tmp_path, f"{key}: {bomb}\n"))) < 300
+
+
+def test_files_that_extend_each_other(tmp_path):
+    first, second = str(tmp_path / "first.yaml"), str(tmp_path / "second.yaml")
+    written(tmp_path, f"extends: {second}\n", "first.yaml")
+    written(tmp_path, f"extends: {first}\n", "second.yaml")
+    assert "extends" in refusal(first)
+
+
+def test_unknown_configuration_lists_the_known():
+    assert "base" in refusal("nothing") and "demo" in refusal("nothing")
+
+
+def test_help_names_every_key():
+    text = schema.help_text()
+    for key in ("search.l0_weight=0.5", "retrain.learning_rate=2e-05", "attack.recipes", "data.max_length=128"):
+        assert key in text
+
+
+@pytest.mark.parametrize("module", [["mindspore_rt", "search"], ["torch_eval", "report"], ["configs.contract.plan", "show"]])
+def test_command_line_refuses_in_one_line(module):
+    """Both halves: status 2, one line on stderr, nothing on stdout, no traceback."""
+    command = [sys.executable, "-m", *module, "demo", "serch.epochs=3"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert "serch.epochs" in result.stderr and "search.epochs" in result.stderr
+
+
+def test_all_methods():
+    assert schema.load("demo", ["methods=all"]).methods == list(METHODS)
+
+
+def test_official_defaults_give_way_to_what_is_written():
+    """The official scripts retrain for 10 epochs and do not clip; Table 5 says 3 and 1."""
+    paper, official = schema.load("base"), schema.load("base", ["compat=official"])
+    assert (paper.retrain.epochs, paper.retrain.clip_norm, paper.finetune.clip_norm) == (3, 1.0, 1.0)
+    assert (official.retrain.epochs, official.retrain.clip_norm, official.finetune.clip_norm) == (10, 0.0, 0.0)
+    # The controls for length change nothing but the length.
+    assert (paper.finetune_long.clip_norm, paper.retrain_long.clip_norm) == (1.0, 1.0)
+    assert (official.finetune_long.clip_norm, official.retrain_long.clip_norm) == (0.0, 0.0)
+    assert schema.load("base", ["compat=official", "retrain.epochs=4"]).retrain.epochs == 4
+
+
+def test_the_control_for_length_is_never_shorter_than_a_ticket():
+    assert schema.load("base").finetune_long.epochs == 10
+    longer = schema.load("base", ["retrain.epochs=12", "methods=all"])
+    assert longer.finetune_long.epochs == longer.retrain_long.epochs == 12
+
+
+# Table 5 of the paper, and what each baseline's own code runs with; max_norm 0 is none.
+TABLE5 = {"epochs": 3, "batch_size": 32, "learning_rate": 2e-5, "weight_decay": 0.01, "warmup": 0.1, "clip_norm": 1.0,
+          "dropout": 0.1, "max_steps": None}
+FREELB = {"ascent_steps": 5, "ascent_rate": 0.03, "initial_norm": 0.05, "max_norm": 0.0}
+
+
+@pytest.mark.parametrize("section, published", [
+    ("finetune", TABLE5),
+    ("retrain", TABLE5),
+    ("finetune_long", {**TABLE5, "epochs": 10}),
+    ("retrain_long", {**TABLE5, "epochs": 10}),
+    ("freelb", {**TABLE5, **FREELB}),
+    ("infobert", {
+        **TABLE5, "weight_decay": 1e-5, "warmup": 1000.0, "attention_dropout": 0.0, "ascent_steps": 3,
+        "ascent_rate": 0.04, "initial_norm": 0.08, "anchor_weight": 5e-3, "bottleneck_weight": 5e-3,
+        "anchor_low": 0.5, "anchor_high": 0.9,
+    }),
+    ("lth", {**TABLE5, "weight_decay": 0.0, "warmup": 0.0, "share": 0.1}),
+    ("adversarial_pruning", {**TABLE5, **FREELB, "share": 0.1}),
+])
+def test_defaults_are_the_published_ones(section, published):
+    found = schema.to_dict(schema.load("base"))[section]
+    assert {key: found[key] for key in published} == published
+
+
+@pytest.mark.parametrize("section", ["finetune_long", "retrain_long"])
+@pytest.mark.parametrize("override, wanted", [("retrain.batch_size=8", 8), ("{}.max_steps=10", None), (
+    "{0}.max_steps=10 retrain.max_steps=20", 20)])
+def test_a_control_for_length_with_fewer_updates_is_refused(section, override, wanted):
+    overrides = override.format(section).split()
+    assert f"set it to {wanted}" in refusal("base", "methods=all", *overrides)
+    schema.load("base", overrides)  # nothing to compare: neither method is asked for
+
+
+@pytest.mark.parametrize(
+    "overrides, expected",
+    [
+        (["search.keep_epochs=1", "choice.epochs=2"], "search.keep_epochs"),
+        (["search.epochs=2", "choice.epochs=3"], "choice.epochs"),
+        (["seeds=[1,4294967296]"], "seeds"),
+        (["data.seed=4294967296"], "data.seed"),
+        (["infobert.anchor_low=0.9", "infobert.anchor_high=0.5"], "infobert.anchor_low"),
+        (["compat=official", "attack.calibrate=true"], "attack.calibrate"),
+        (["attack.protocol=official", "attack.stratified=true"], "attack.stratified"),
+        (["attack.victims=[folder]"], "attack.victims: 'folder'"),
+        (["attack.victims=[my-bert=folder]"], "attack.victims: 'my-bert=folder'"),
+        (["attack.victims=[freelb=folder]"], "attack.victims: 'freelb=folder'"),
+        (["attack.victims=[a=x,a=y]"], "attack.victims: 'a=y'"),
+    ],
+)
+def test_values_that_do_not_go_together(overrides, expected):
+    assert expected in refusal("base", *overrides)

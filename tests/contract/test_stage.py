@@ -1,0 +1,142 @@
+"""A finished stage knows what made it, and a changed one is refused or made again."""
+
+import hashlib
+
+import pytest
+
+from configs.contract import schema
+from configs.contract import stage as stages
+from configs.contract.errors import UserError
+from configs.contract.files import atomic_write, read_json, write_json
+from configs.contract.stage import Stage, redo_changed, source_hashes
+
+
+@pytest.fixture
+def stage(tmp_path):
+    (tmp_path / "input.txt").write_text("words")
+
+    def make(**settings):
+        values = {"seed": 1, "search": {"epochs": 2, "layers": (1, 1)}, **settings}
+        return Stage(tmp_path / "out", "search", values, {"text": tmp_path / "input.txt"}, ("pyyaml",))
+
+    return make
+
+
+def test_a_stage_is_done_once_finished(stage):
+    assert not stage().is_done()
+    stage().finish({"accuracy": 0.5})
+    assert stage().is_done()
+    assert stage().results() == {"accuracy": 0.5}
+
+
+def test_a_stage_with_other_settings_is_refused(stage):
+    """The difference is named, old value and new one."""
+    stage().finish({})
+    with pytest.raises(UserError, match=r"search\.epochs: 2, now 3.*name=.*delete"):
+        stage(search={"epochs": 3, "layers": [1, 1]}).is_done()
+    with pytest.raises(UserError, match="settings.seed: 1, now 2"):
+        stage(seed=2).is_done()
+
+
+def test_a_stage_with_changed_input_is_refused(stage, tmp_path):
+    stage().finish({})
+    (tmp_path / "input.txt").write_text("other words")
+    with pytest.raises(UserError, match="inputs.text"):
+        stage().is_done()
+
+
+def test_a_stage_without_its_input_says_so(stage, tmp_path):
+    (tmp_path / "input.txt").unlink()
+    for ask in (stage().begin, lambda: stage().finish({})):
+        with pytest.raises(UserError, match="input.txt is missing: run the stage that writes it first"):
+            ask()
+
+
+def test_a_stage_whose_input_changes_on_the_way_is_not_finished(stage, tmp_path):
+    """With the old hash and the new one; a stage that was never begun has nothing to compare with."""
+    begun = stage()
+    begun.begin()
+    (tmp_path / "input.txt").write_text("other words")
+    before, after = hashlib.sha256(b"words").hexdigest()[:40], hashlib.sha256(b"other words").hexdigest()[:40]
+    with pytest.raises(UserError, match=rf"out was begun with other settings \(inputs.text: {before}, now {after}\)"):
+        begun.finish({})
+    assert not begun.manifest.exists()
+    (tmp_path / "input.txt").write_text("words")
+    begun.finish({})
+    assert stage().is_done()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_changed_stage_is_cleared_and_made_again_when_asked(stage, tmp_path, monkeypatch, capsys, killed):
+    """Stages inside it stay, and a clearing that was killed is done again."""
+    stage().begin()
+    for name in ("model/weights", "shard-1-of-2/manifest.json", "results.jsonl"):
+        atomic_write(tmp_path / "out" / name, "old")
+    stage().finish({})
+
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    def work():
+        if stage(seed=2).is_done():
+            return "skipped"
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["shard-1-of-2"]
+        stage(seed=2).finish({})
+        return "made"
+
+    with pytest.raises(UserError, match="settings.seed: 1, now 2.*on_change=redo"):
+        redo_changed(schema.load("base"), work)
+    redo = schema.load("base", ["on_change=redo"])
+    if killed:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(stages.shutil, "rmtree", interrupted)
+            redo_changed(redo, work)
+    assert redo_changed(redo, work) == "made"
+    assert "out was made with other settings (settings.seed: 1, now 2): made again" in capsys.readouterr().out
+    assert redo_changed(redo, work) == "skipped"
+
+
+def test_a_changed_stage_that_is_a_link_is_not_cleared(stage, tmp_path):
+    stage().finish({})
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="out is a link, .*; delete the link"):
+        redo_changed(schema.load("base", ["on_change=redo"]), stage(seed=2).is_done)
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["manifest.json"]
+
+
+def test_an_interrupted_stage_never_goes_on_with_other_code(stage, tmp_path, monkeypatch):
+    """The files that differ are named; one that is whole stays so, and one begun before codes were kept goes on."""
+    begun, progress = stage(), tmp_path / "progress"
+    begun.begin(progress)
+    progress.write_text("half")
+    stage().begin(progress)
+    code = read_json(begun.begun)["code"]
+    assert "mindspore_rt/cells/kernels.cc" in code and "configs/contract/stage.py" in code
+    assert not any(name.startswith("torch_eval") for name in code)
+    assert "torch_eval/assets/synonyms.npz" in source_hashes("torch_eval")
+    other = {**code, "mindspore_rt/training/objectives.py": "edited", "mindspore_rt/new.py": "added"}
+    monkeypatch.setattr(stages, "source_hashes", lambda half: other)
+    changed = "out was begun with other code .mindspore_rt/new.py, mindspore_rt/training/objectives.py changed since.: put"
+    with pytest.raises(UserError, match=changed):
+        stage().begin(progress)
+    begun.finish({})
+    assert stage().is_done()
+    write_json(begun.begun, {name: value for name, value in read_json(begun.begun).items() if name != "code"})
+    stage().begin(progress)
+
+
+@pytest.mark.parametrize("value", [None, "0.5", True, float("nan"), float("inf"), [0.5]])
+def test_a_figure_that_is_no_number_is_refused(stage, value):
+    stage().finish({"accuracy": value, "steps": 3})
+    assert stage().number("steps") == 3
+    for name in ("accuracy", "absent"):
+        with pytest.raises(UserError, match=f"out/manifest.json: states no number {name}; delete .*/out to redo"):
+            stage().number(name)
+
+
+def test_a_stage_made_by_another_version_is_refused(stage, monkeypatch):
+    stage().finish({})
+    monkeypatch.setattr(stages.metadata, "version", lambda name: "0.0")
+    with pytest.raises(UserError, match="versions.pyyaml: .*, now 0.0"):
+        stage().is_done()

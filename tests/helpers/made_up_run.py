@@ -1,0 +1,294 @@
+"""Complete run directories of made-up numbers, small and made in a blink; nothing is trained or attacked."""
+
+import math
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from configs.contract import run_dir, schema
+from configs.contract.files import write_json, write_lines
+from configs.contract.methods import METHODS
+from configs.contract.plan import jobs
+from configs.contract.matrices import prunable_shapes
+from mindspore_rt.ticket import Ticket
+from torch_eval.attack import metrics
+
+EVIL = '<script>alert("x")</script> a | fine * film & more'
+SHAPES = prunable_shapes(2, 8, 16)
+# Clean and Aua of 100 sentences, in per cent, made up so that each method has a place of its own.
+LEVELS = {
+    "finetune": (92, 10),
+    "finetune_long": (93, 14),
+    "freelb": (91, 24),
+    "infobert": (92, 28),
+    "lth": (91, 8),
+    "random": (82, 5),
+    "robust": (90, 44),
+    "robust_no_mask_learning": (91, 16),
+    "robust_no_adversary": (91, 7),
+    "robust_no_initialization": (80, 3),
+    "robust_no_structure": (90, 20),
+    "robust_no_structure_long": (91, 30),
+}
+
+
+def finish(folder, results, settings=None, inputs=None, seconds=60.0):
+    write_json(
+        folder / "manifest.json",
+        {
+            "stage": folder.name,
+            "settings": settings or {},
+            "inputs": inputs or {},
+            "versions": {"python": "3.11.7"},
+            "results": results,
+            "finished": "2026-01-02T03:04:05Z",
+            "seconds": seconds,
+        },
+    )
+
+
+def record(index, outcome, queries=None):
+    fooled = outcome == "success"
+    return {
+        "index": index,
+        "label": 1,
+        "outcome": outcome,
+        "queries": queries or 10 * (index + 1),
+        "original": {"sentence": EVIL},
+        "perturbed": {"sentence": EVIL.replace("fine", "bonny") if fooled else EVIL},
+        "original_prediction": 0 if outcome == "skipped" else 1,
+        "perturbed_prediction": 0 if fooled else 1,
+        "original_score": 0.9,
+        "perturbed_score": 0.4,
+        "words_changed": int(fooled),
+        "words": 5,
+        "seconds": 0.1,
+    }
+
+
+def attacked(success, failure, skipped):
+    outcomes = ["success"] * success + ["failure"] * failure + ["skipped"] * skipped
+    return [record(index, outcome) for index, outcome in enumerate(outcomes)]
+
+
+def prepare(paths, test=100):
+    splits = {
+        name: {"count": count, "labels": {}, "length": {}, "sha256": name * 8}
+        for name, count in (("train", 6000), ("dev", 600), ("test", test))
+    }
+    write_json(
+        paths.data / "summary.json",
+        {
+            "task": paths.config.task,
+            "columns": ["sentence"],
+            "attacked": ["sentence"],
+            "labels": ["negative", "positive"],
+            "splits": splits,
+            "note": "",
+        },
+    )
+    finish(paths.data, {})
+
+
+def settings_of(config, seed, *section_names):
+    whole = schema.to_dict(config)
+    return {
+        **{name: whole[name] for name in section_names},
+        "seed": seed,
+        "max_length": config.data.max_length,
+        "compat": config.compat,
+        "device": config.device,
+        "layers": config.layers,
+    }
+
+
+def clean(paths, seed, model, accuracy, **settings):
+    """Accuracy on a whole test set of 100 sentences."""
+    about = {"max_length": paths.config.data.max_length, "device": "cpu", "dtype": "float32", "columns": ["sentence"]}
+    folder = paths.attack(seed, model) / "clean"
+    finish(folder, {"accuracy": accuracy, "n": 100}, {**about, **settings}, {"test": "test" * 8})
+
+
+def attack(paths, seed, model, recipe, counts, **settings):
+    """Whole results of one attack: `counts` are successes, failures, skipped."""
+    folder = paths.attack(seed, model) / recipe
+    write_lines(folder / "results.jsonl", attacked(*counts))
+    about = {
+        "seed": seed,
+        "recipe": recipe,
+        "max_length": paths.config.data.max_length,
+        "indices": list(range(sum(counts))),
+        "temperature": 1.0,
+        "protocol": "paper",
+        "resources": {"from": "packaged", "synonyms": {"words": 41203}},
+        "parameters": {"masked words": {"max_candidates": 48}} if recipe == "bertattack" else {},
+    }
+    finish(folder, summary(counts), {**about, **settings}, {"test": "test" * 8})
+
+
+def summary(counts):
+    """As the attack stage leaves it, but for the bootstrap, which takes its time."""
+    success, failure, skipped = counts
+    queries = 5.0 * (success + failure + 1)
+    estimates = {
+        "clean": metrics.wilson(success + failure, sum(counts)),
+        "aua": metrics.wilson(failure, sum(counts)),
+        "suc": metrics.wilson(success, success + failure),
+        "queries": metrics.Estimate(queries, queries - 9, queries + 9),
+    }
+    return {
+        "examples": sum(counts),
+        "attacked": success + failure,
+        "timeouts": 0,
+        **{k: vars(e) for k, e in estimates.items()},
+    }
+
+
+def choose(paths, sparsity):
+    rows = [
+        {**c._asdict(), "seed": seed, "aua": 0.5 - abs(c.sparsity - sparsity) - 0.01 * c.epochs_back, "accuracy": 0.9}
+        for c in paths.candidates()
+        for seed in paths.config.seeds
+    ]
+    chosen = {key: max(rows, key=lambda row: row["aua"])[key] for key in ("model", "sparsity", "epochs_back")}
+    write_json(
+        paths.choice, {"rule": "highest mean accuracy under textfooler", "candidates": rows, "chosen": chosen}
+    )
+
+
+def transfer(paths):
+    models = list(paths.models(paths.chosen()))
+    rows = [
+        {
+            "recipe": recipe,
+            "seed": seed,
+            "source": a,
+            "target": b,
+            "texts": 50,
+            "fooled": 20 if a != b else 50,
+            "share": 0.4 if a != b else 1.0,
+        }
+        for recipe in paths.config.attack.recipes
+        for seed in paths.config.seeds
+        for a in models
+        for b in models
+    ]
+    write_json(paths.root / "transfer.json", {"rows": rows, "models": []})
+
+
+def search(paths, seed, name="search"):
+    random = np.random.default_rng(seed)
+    records, peak = [], paths.config.search.l0_weight
+    for step in range(20, 401, 20):
+        done = step / 400
+        weight = peak * min(1, max(0, (done - 0.1) / 0.3))
+        settled = 0.6 * done * (0.4 + peak)
+        records.append(
+            {
+                "step": step,
+                "epoch": done * 4,
+                "l0_weight": weight,
+                "l0_term": 0.96 - 0.4 * done * (0.3 + peak),
+                "adversarial_loss": 0.7 * math.exp(-2 * done) + 0.2 + 0.05 * random.random(),
+                "settled_zero": settled,
+                "settled_one": 0.2 * done,
+                "sparsity_at_threshold": 0.8 * settled,
+                "learning_rate": 0.1,
+                "sentences_per_second": 100.0,
+                "seconds": 1.7e9 + step,
+            }
+        )
+        if step % 100 == 0:
+            records.append({"step": step, "epoch": done * 4, "dev_accuracy": 0.8 + 0.02 * done})
+    write_lines(paths.stage(seed, name) / "metrics.jsonl", records)
+    scores = {
+        n: random.normal(1.6 - 2.0 * (i % 3 == 0), 1.5, shape).astype(np.float32)
+        for i, (n, shape) in enumerate(SHAPES.items())
+    }
+    path = paths.log_alpha(seed, 4, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(scores, path)
+    finish(paths.stage(seed, name), {"steps": 400, "epochs": 4}, settings_of(paths.config, seed, "search"))
+    return scores
+
+
+def draw(paths, seed, job, scores):
+    ticket = Ticket.from_scores(scores, job.sparsity)
+    ticket.save(paths.ticket(seed, job.model))
+    write_json(
+        paths.ticket(seed, job.model).parent / "report.json",
+        {
+            "sparsity": ticket.sparsity,
+            "pruned": ticket.pruned,
+            "weights": ticket.weights,
+            "layers": ticket.pruned_share(),
+            "magnitude_overlap": 0.25,
+            "chance_overlap": 0.1765,
+        },
+    )
+    finish(paths.ticket(seed, job.model).parent, {}, {"seed": seed, "sparsity": job.sparsity})
+
+
+def train(paths, seed, model, method, snapshots=0):
+    curve = [{"step": s, "loss": 0.7 * math.exp(-s / 60) + 0.1} for s in range(10, 201, 10)]
+    curve += [{"step": 200, "dev_accuracy": LEVELS[method][0] / 100}]
+    write_lines(paths.stage(seed, model) / "metrics.jsonl", curve)
+    finish(
+        paths.stage(seed, model),
+        {"steps": 200, "dev_accuracy": 0.9},
+        settings_of(paths.config, seed, METHODS[method].training),
+    )
+    for number in range(1, snapshots + 1):
+        write_json(
+            paths.stage(seed, model) / "snapshots" / f"{200 * number // snapshots:06d}" / "config.json", {}
+        )
+
+
+def whole(root, *overrides, config="sst2", chosen=None):
+    """A finished run of every job of a configuration, with all its attacks."""
+    experiment = schema.load(config, overrides)
+    paths = run_dir.RunDir(experiment, root)
+    prepare(paths, test=100)
+    choose(paths, chosen or experiment.sparsities[0])
+    scores = {}
+    for job in jobs(paths):
+        if job.stage == "search":
+            scores[job.seed, "search" if job.model == "search" else "other"] = search(paths, job.seed, job.model)
+        elif job.stage == "prune":
+            finish(job.directory, {}, settings_of(experiment, job.seed, job.model))
+        elif job.stage == "draw":
+            draw(
+                paths,
+                job.seed,
+                job,
+                scores.get((job.seed, "search"))
+                or {n: np.random.default_rng(0).random(s, np.float32) for n, s in SHAPES.items()},
+            )
+        elif job.stage != "prepare":
+            train(
+                paths,
+                job.seed,
+                job.model,
+                job.method,
+                experiment.snapshots if METHODS[job.method].kind != "control" else 0,
+            )
+    for seed in experiment.seeds:
+        for model in paths.victims(seed):
+            score(paths, seed, model)
+    return paths
+
+
+def score(paths, seed, model):
+    stem, _, step = model.partition("@")
+    method = paths.models(paths.chosen()).get(stem, stem.partition("-")[0])
+    right, aua = LEVELS[method]
+    if METHODS[method].kind == "ticket":
+        away = abs(float(stem.split("-")[1]) - 0.3)
+        right, aua = right - round(20 * away**2), aua - round(30 * away)
+    if step:
+        right, aua = right - round(6 * (1 - int(step) / 200)), round(aua * (0.6 + 0.4 * int(step) / 200))
+    right, aua = right - seed % 2, max(1, aua + seed)
+    clean(paths, seed, model, right / 100)
+    for number, recipe in enumerate(paths.config.attack.recipes):
+        held = max(1, min(right, round(aua * (1 + 0.2 * number))))
+        attack(paths, seed, model, recipe, (right - held, held, 100 - right))

@@ -1,0 +1,91 @@
+"""Run by test_parallel.py under msrun: a few updates on this rank's part of each batch; rank 0 saves what came out.
+
+    python two_workers.py TARGET
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from configs.contract import schema
+from mindspore_rt import parallel
+from mindspore_rt.device import use_device
+from mindspore_rt.cells.bert import BertClassifier, BertConfig
+from mindspore_rt.data.prepare import Batches
+from mindspore_rt.training.objectives import FineTuning, RobustSearch
+
+CONFIG, ROWS = BertConfig(40, 16, 1, 2, 32, 32, 2), 6
+
+
+class Encoding:
+    def __init__(self, ids):
+        self.ids, self.type_ids = ids, [0] * len(ids)
+
+
+class Tokenizer:
+    """Word pieces of numbers: the text is a list of ids."""
+
+    def encode_batch(self, texts):
+        return [Encoding([int(word) for word in text.split()]) for text in texts]
+
+
+def batches():
+    random = np.random.default_rng(0)
+    texts = [(" ".join(map(str, random.integers(1, 40, 8))),) for _ in range(11)]
+    return Batches(texts, random.integers(0, 2, 11), 2, Tokenizer(), 8, ROWS, seed=3)
+
+
+class GivenNoise:
+    """The same uniform numbers for one worker and for two: of what belongs to a sentence, each takes its own rows."""
+
+    def __init__(self, model, rank, ranks):
+        self.model, self.rank, self.ranks = model, rank, ranks
+
+    def draw(self, shapes, step, ascent=0):
+        from mindspore import Tensor, mutable
+
+        masks, whole = {p.shape for p in self.model.log_alpha()}, self.model.noise_shapes(ROWS, 8)
+        random = np.random.default_rng([step, ascent])
+        arrays = [random.random(shape, dtype=np.float32) for shape in whole]
+        mine = [a if a.shape in masks else a.reshape(ROWS, -1)[self.rank :: self.ranks].reshape(shape)
+                for a, shape in zip(arrays, shapes, strict=True)]
+        return mutable(tuple(Tensor(np.ascontiguousarray(a)) for a in mine))
+
+
+def train(target, kind):
+    rank, ranks = parallel.rank(), parallel.ranks()
+    random = np.random.default_rng(1)
+    model = BertClassifier(CONFIG, 2, dropout=0.1, masked="search" in kind)
+    model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
+    if "search" in kind:
+        # A clip that every update meets: its factor must be that of all ranks.
+        settings = schema.Search(ascent_steps=2, initial_norm=0.0, warmup=0.0, clip_norm=0.01, l0_start=0.0)
+        compat = "official" if "official" in kind else "paper"
+        objective = RobustSearch(model, settings, 10, seed=5, rank=rank, compat=compat)
+    else:
+        objective = FineTuning(model, schema.Training(learning_rate=1e-3, warmup=0.0), 10, seed=5, rank=rank)
+    objective.noise = GivenNoise(model, rank, ranks)
+    source = batches()
+    for index, indices in enumerate(source.epoch(0)):  # the second one has a sentence less
+        objective.step(source.batch(indices, rank, ranks), index)
+    save_file({n: p.asnumpy() for n, p in objective.state().items()}, f"{target}-{kind}-{rank}.safetensors")
+
+
+def read_what_rank_0_wrote(target):
+    """It takes its time; `wait` has the others wait for it. A rank that finds nothing fails the run."""
+    written = Path(f"{target}-late")
+    if parallel.rank() == 0:
+        time.sleep(1)
+        written.write_text("here")
+    parallel.wait()
+    assert written.is_file()
+
+
+if __name__ == "__main__":
+    use_device("CPU")
+    for kind in ("finetune", "search", "official search"):
+        train(sys.argv[1], kind)
+    read_what_rank_0_wrote(sys.argv[1])

@@ -1,0 +1,283 @@
+"""The fused kernels against float64 PyTorch given the same noise; how they are built; the bytes they return."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+import torch
+from mindspore import Tensor
+
+from configs.contract import assets
+from mindspore_rt.cells import kernel_cells, kernels, noise, primitive_cells
+
+ROOT = Path(__file__).resolve().parents[3]
+KEY = {"seed": 3, "rank": 1, "step": 20, "ascent": 2}
+PLACE, RATE = 5, 0.3
+RANDOM = np.random.default_rng(0)
+
+pytestmark = pytest.mark.skipif(not kernels._library("CPU"), reason="no kernels: no compiler, or switched off")
+
+
+def array(*shape, scale=1.0):
+    return (RANDOM.normal(size=shape) * scale).astype(np.float32)
+
+
+def draws():
+    return noise.KernelNoise(KEY["seed"], KEY["rank"]).draw([], KEY["step"], KEY["ascent"])
+
+
+def kept(shape):
+    """Inverted dropout's factors, float64."""
+    return torch.tensor((kernels.uniform(**KEY, place=PLACE, shape=shape) >= np.float32(RATE)) / (1 - RATE))
+
+
+def compare(cell, reference, arrays, constants=(), tolerance=2e-6):
+    """Output and all gradients of sum(output * weights), cell(*tensors, *constants) against reference(*float64)."""
+    inputs = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in arrays]
+    expected = reference(*inputs)
+    weights = array(*expected.shape)
+    (expected * torch.tensor(weights)).sum().backward()
+
+    def loss(w, *tensors):
+        out = cell(*tensors, *constants)
+        return (out * w).sum(), out
+
+    function = ms.value_and_grad(loss, tuple(range(1, 1 + len(arrays))), has_aux=True)
+
+    @ms.jit
+    def graph(w, *tensors):
+        return function(w, *tensors)
+
+    (_, out), gradients = graph(Tensor(weights), *map(Tensor, arrays))
+    np.testing.assert_allclose(out.asnumpy(), expected.detach(), atol=tolerance, rtol=tolerance)
+    if len(inputs) == 1:
+        gradients = [gradients]
+    for found, x in zip(gradients, inputs, strict=True):
+        error = np.linalg.norm(found.asnumpy() - x.grad.numpy()) / np.linalg.norm(x.grad.numpy())
+        assert error <= 1e-5
+
+
+both_forms = pytest.mark.parametrize("cells", [kernel_cells, primitive_cells], ids=["fused", "plain"])
+
+
+@both_forms
+def test_bias(cells):
+    compare(cells.AddBias(), lambda x, bias: x + bias, [array(70, 37), array(37)])
+
+
+@both_forms
+def test_split_heads(cells):
+    split = lambda x: x.reshape(3, 7, 4, 5).transpose(1, 2)  # noqa: E731
+    compare(cells.SplitHeads(4), split, [array(21, 20)], [Tensor(array(3, 2))])
+
+
+@both_forms
+def test_join_heads(cells):
+    compare(cells.JoinHeads(), lambda x: x.transpose(1, 2).reshape(21, 20), [array(3, 4, 7, 5)])
+
+
+@both_forms
+def test_moving_heads_keeps_no_memory(cells):
+    """MindSpore's Transpose for the CPU would keep two to four times the data in each of the places."""
+    places = [cells.SplitHeads(4) for _ in range(4)]
+
+    @ms.jit
+    def sums(x, padding):
+        return [place(x * i, padding).sum() for i, place in enumerate(places, 1)]
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    x, padding = Tensor(np.ones((2**14, 256), np.float32)), Tensor(np.ones((8, 1), np.float32))
+    before = resident()
+    assert [round(float(part.asnumpy()) / 2**22) for part in sums(x, padding)] == [1, 2, 3, 4]
+    assert resident() - before < 6 * x.nbytes  # 4 at once in passing; with Transpose 12 or more
+
+
+def test_gelu():
+    x = np.concatenate([array(300), np.linspace(-12, 12, 4500, dtype=np.float32)])
+    compare(kernel_cells.Gelu(), torch.nn.functional.gelu, [x])
+
+
+@pytest.mark.parametrize("rate", [0.0, RATE])
+@pytest.mark.parametrize("hidden", [48, 37])
+def test_add_norm(rate, hidden):
+    class Cell(ms.nn.Cell):
+        def __init__(self):
+            super().__init__(auto_prefix=False)
+            self.part = kernel_cells._AddNorm(1e-12, rate, PLACE)
+
+        def construct(self, x, residual, weight, bias, key):
+            return self.part(x, residual, weight, bias, key)[0]
+
+    def reference(x, residual, weight, bias):
+        z = x * (kept(x.shape) if rate else 1) + residual
+        return torch.nn.functional.layer_norm(z, (hidden,), weight, bias, 1e-12)
+
+    compare(Cell(), reference, [array(70, hidden), array(70, hidden), array(hidden), array(hidden)], [draws()])
+
+
+def test_the_norm_without_noise_is_the_plain_layer_norm():
+    cell = kernel_cells.AddNorm(48, 1e-12, "norm", RATE, PLACE, 0)
+
+    def reference(x, residual):
+        return torch.nn.functional.layer_norm(x + residual, (48,), eps=1e-12)
+
+    compare(cell, reference, [array(9, 48), array(9, 48)], [None])
+
+
+@pytest.mark.parametrize("rate", [0.0, RATE])
+def test_attention_share(rate):
+    scores, padding = array(3, 4, 21, 21, scale=3), np.zeros((3, 21), np.float32)
+    padding[1, 9:] = -10000.0
+    cell = kernel_cells.AttentionShare(0.25, rate, PLACE, 0)
+
+    def reference(scores):
+        share = torch.softmax(scores * 0.25 + torch.tensor(padding)[:, None, None, :], -1)
+        return share * kept(scores.shape) if rate else share
+
+    compare(cell, reference, [scores], [Tensor(padding), draws()])
+    out = cell(Tensor(scores), Tensor(padding), draws()).asnumpy()
+    assert (out[1, :, :, 9:] == 0).all()  # padding takes no share at all
+
+
+def test_dropout():
+    compare(kernel_cells.Dropout(RATE, PLACE, 0), lambda x: x * kept(x.shape), [array(31, 211)], [draws()])
+
+
+def torch_masked(weight, s):
+    return weight * torch.clamp(s * 1.2 - 0.1, 0, 1)
+
+
+def test_masked_weight_with_noise():
+    """Gradients of weight and score; entries on an edge of the clamp may stand on either side of it in float32."""
+    weight, log_alpha = array(90, 70), array(90, 70, scale=3)
+    u = torch.tensor(kernels.uniform(**KEY, place=PLACE, shape=weight.shape)).double().clamp(1e-4, 1 - 1e-4)
+    z = (u.log() - (1 - u).log() + torch.tensor(log_alpha)) * 1.5
+    edge = (torch.sigmoid(z) * 1.2 - 0.1 - torch.tensor([[[0.0]], [[1.0]]])).abs().amin(0) < 1e-5
+    log_alpha[edge.numpy()] += 1.0
+
+    def reference(weight, log_alpha):
+        return torch_masked(weight, torch.sigmoid((u.log() - (1 - u).log() + log_alpha) / (2 / 3)))
+
+    compare(kernel_cells.MaskedWeight(PLACE, 0), reference, [weight, log_alpha], [draws()])
+
+
+def test_masked_weight_without_noise():
+    compare(kernel_cells.MaskedWeight(PLACE, 0), lambda w, a: torch_masked(w, torch.sigmoid(a)),
+            [array(90, 70), array(90, 70, scale=3)], [None])
+
+
+def test_uniform_numbers_are_those_of_the_restatement():
+    cell = noise.KernelUniform(PLACE)
+    found = cell(draws(), Tensor(np.zeros((123, 45), np.float32))).asnumpy()
+    assert found.tobytes() == kernels.uniform(**KEY, place=PLACE, shape=(123, 45)).tobytes()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_stays_visible(bad):
+    x = np.ones((4, 16), np.float32)
+    x[1, 3] = bad
+    tensor, zeros = Tensor(x), Tensor(np.zeros((4, 16), np.float32))
+    norm = kernel_cells.AddNorm(16, 1e-12, "norm", RATE, PLACE, 0)
+    scores = Tensor(np.full((1, 1, 4, 4), bad, np.float32))
+    assert not np.isfinite(kernel_cells.Gelu()(tensor).asnumpy()).all()
+    assert not np.isfinite(norm(tensor, zeros, None).asnumpy()).all()
+    assert not np.isfinite(kernel_cells.AttentionShare(1.0, 0.0, 0, 0)(scores, zeros[:1, :4], None).asnumpy()).all()
+    if np.isnan(bad):
+        assert np.isnan(kernel_cells.MaskedWeight(0, 0)(zeros + 1, tensor, draws()).asnumpy()).any()
+        assert np.isnan(kernel_cells.MaskedWeight(0, 0)(zeros + 1, tensor, None).asnumpy()).any()
+
+
+BYTES = """
+import hashlib, sys, numpy as np, mindspore as ms
+from mindspore import Tensor
+from configs import schema
+from mindspore_rt import kernels
+from mindspore_rt.bert import BertClassifier, BertConfig
+from mindspore_rt.data import Batch
+from mindspore_rt.objectives import FineTuning, RobustSearch
+ms.set_device("CPU")
+ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
+random, digest = np.random.default_rng(0), hashlib.sha256()
+config = BertConfig(60, 96, 1, 4, 160, 16, 2)
+for masked in (True, False):
+    model = BertClassifier(config, 2, masked=masked)
+    model.load({n: random.normal(0, 0.3, s).astype(np.float32) for n, s in config.parameters(2).items()})
+    batch = Batch(random.integers(5, 60, (4, 16)).astype(np.int32), np.ones((4, 16), np.float32),
+                  np.zeros((4, 16), np.int32), np.eye(2, dtype=np.float32)[[0, 1, 1, 0]] / 4, np.arange(4))
+    settings = schema.Search(ascent_steps=2) if masked else schema.Training()
+    objective = (RobustSearch if masked else FineTuning)(model, settings, 10, 1)
+    for step in range(3):
+        digest.update(repr(objective.step(batch, step)).encode())
+    for parameter in objective.state().values():
+        digest.update(parameter.asnumpy().tobytes())
+print(digest.hexdigest(), kernels.available())
+"""
+
+
+def run(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "3", **environment},
+    )
+
+
+@pytest.mark.parametrize(("path", "all_threads"), [("fused", "14"), ("plain", "13")])
+def test_steps_repeat_byte_for_byte_in_another_process_with_other_threads(path, all_threads):
+    digests = set()
+    for threads in all_threads:
+        result = run(BYTES, OMP_NUM_THREADS=threads, ROBUST_TICKET_KERNELS=path)
+        assert result.returncode == 0, result.stderr[-2000:]
+        *lines, last = result.stdout.strip().splitlines()
+        assert last.split()[1] == str(path == "fused")
+        assert len([line for line in lines if line.startswith("kernels: ")]) == 1
+        digests.add(last.split()[0])
+    assert len(digests) == 1
+
+
+SHORT = "from mindspore_rt import kernels; print(kernels.available(), kernels.available())"
+
+
+def test_without_a_compiler_plain_primitives_stand_in(tmp_path):
+    for environment, reason in (
+        ({"CXX": "no-such-compiler"}, "no C++ compiler: none of no-such-compiler found"),
+        ({"CXX": "false"}, "exit status 1"),
+        ({"ROBUST_TICKET_KERNELS": "plain"}, "ROBUST_TICKET_KERNELS=plain"),
+    ):
+        result = run(SHORT, ROBUST_TICKETS_CACHE=str(tmp_path), **environment)
+        line, answer = result.stdout.strip().splitlines()
+        assert line.startswith("kernels: plain primitives (") and reason in line and answer == "False False"
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_two_processes_that_compile_at_once_both_get_a_whole_library(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "3", "ROBUST_TICKETS_CACHE": str(tmp_path / "a b")}
+    both = [
+        subprocess.Popen([sys.executable, "-c", SHORT], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        out, _ = process.communicate()
+        assert out.startswith("kernels: fused (") and out.strip().endswith("True True")
+    assert len(list((tmp_path / "a b" / "kernels").iterdir())) == 1
+
+
+def test_a_library_is_named_after_source_compiler_and_processor(monkeypatch, tmp_path):
+    monkeypatch.setattr(assets, "CACHE", tmp_path)
+    monkeypatch.setattr(kernels, "_run", lambda command: Path(command[-1]).write_bytes(command[0].encode()) and "")
+    monkeypatch.setattr(kernels.ctypes, "CDLL", lambda path: None)
+    source = tmp_path / "kernels.cc"
+    source.write_text("one")
+    monkeypatch.setattr(kernels, "SOURCE", source)
+    monkeypatch.setattr(kernels, "_processor", lambda: "one")
+    paths = [kernels._build("g++", "version one"), kernels._build("g++", "version two")]
+    monkeypatch.setattr(kernels, "_processor", lambda: "two")
+    paths.append(kernels._build("g++", "version one"))
+    source.write_text("two")
+    paths.append(kernels._build("g++", "version one"))
+    assert len(set(paths)) == 4 and all(path.is_file() for path in paths)

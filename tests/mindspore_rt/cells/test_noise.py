@@ -1,0 +1,145 @@
+"""Random numbers: repeatable by key, uniform, and independent between places, steps and passes."""
+
+import itertools
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+from scipy import stats
+
+from mindspore_rt import parallel
+from mindspore_rt.cells import kernels, noise, primitive_cells
+from mindspore_rt.cells.bert import BertClassifier, BertConfig, MaskedLinear, parts
+
+SHAPES = [(40, 50), (40, 50), (7,)]
+CONFIG = BertConfig(30, 16, 2, 2, 16, 16, 2)
+
+
+@pytest.fixture(params=["kernels", "host"])
+def source(request, monkeypatch):
+    """The class of noise; with `host`, models are built of plain primitives."""
+    if request.param == "kernels" and not kernels.available():
+        pytest.skip("no kernels here")
+    if request.param == "host":
+        monkeypatch.setattr(kernels, "available", lambda: False)
+    assert type(noise.noise_for(1)).__name__ == {"kernels": "KernelNoise", "host": "HostNoise"}[request.param]
+    return type(noise.noise_for(1))
+
+
+def test_same_key_same_bytes(source):
+    for a, b in zip(source(1, 2).numbers(SHAPES, 3, 2), source(1, 2).numbers(SHAPES, 3, 2), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_every_part_of_the_key_changes_everything(source):
+    keys = list(itertools.product((0, 1, 2), repeat=4))
+    draws = [source(seed, rank).numbers(SHAPES, step, ascent) for seed, step, ascent, rank in keys]
+    streams = np.stack([a.ravel() for d in draws for a in d[:2]])
+    correlation = np.corrcoef(streams) - np.eye(len(streams))
+    # 162 streams of 2000 numbers: the largest of 13,041 correlations stays within 5 standard deviations.
+    assert np.abs(correlation).max() < 5 / np.sqrt(2000)
+
+
+def test_keys_of_neighbouring_words_share_no_numbers(source):
+    """Sums, shifts and swaps of a key's words give other streams, and no stream is another one moved."""
+    keys = [(1, 2, 3, 4), (2, 1, 3, 4), (1, 2, 4, 3), (1, 3, 2, 4), (0, 0, 0, 10), (2**32 - 1,) * 4]
+    streams = [source(s, r).numbers([(4096,), (4096,)], step, ascent) for s, r, step, ascent in keys]
+    arrays = [a for pair in streams for a in pair]
+    for a, b in itertools.combinations(arrays, 2):
+        correlation = np.fft.irfft(np.fft.rfft(a - 0.5) * np.conj(np.fft.rfft(b - 0.5))) * 12 / a.size
+        assert np.abs(correlation).max() < 6 / np.sqrt(a.size)  # at any cyclic shift
+
+
+def test_numbers_are_uniform(source):
+    values = np.concatenate([a.ravel() for step in range(20) for a in source(1).numbers(SHAPES, step)[:2]])
+    assert values.min() >= 0 and values.max() < 1
+    assert stats.kstest(values, "uniform").pvalue > 1e-3
+    assert abs(values.mean() - 0.5) < 5 * np.sqrt(1 / 12 / values.size)
+    assert abs(values.var() - 1 / 12) < 5 * np.sqrt(1 / 180 / values.size)
+    pairs = np.histogram2d(values[:-1], values[1:], 16)[0]  # of successive numbers
+    assert stats.chisquare(pairs.ravel()).pvalue > 1e-3
+
+
+def test_the_training_graph_uses_other_numbers_at_every_place(source):
+    """Every dropout and gate of the model that trains draws at a place of its own, and its masks of several passes
+    and steps are independent: mean, variance and correlations."""
+    model = BertClassifier(CONFIG, 2, dropout=0.5, masked=True)
+    model.load({name: np.ones(shape, np.float32) for name, shape in CONFIG.parameters(2).items()})
+    cells = [c for _, c in model.cells_and_names() if isinstance(c, MaskedLinear)]
+    words = [int(c.word.asnumpy()[0]) for _, c in model.cells_and_names() if hasattr(c, "word")]
+    places = words + [c.place for _, c in model.cells_and_names() if isinstance(c, noise.HostUniform)]
+    assert set(places) == set(range(len(model.noise_shapes(4, 8))))
+
+    @ms.jit
+    def masks(draws):
+        return tuple(c.masked(c.weight, c.log_alpha, draws) for c in cells)
+
+    shapes = model.noise_shapes(4, 8)
+    passes = [masks(source(1).draw(shapes, step, ascent)) for step in range(2) for ascent in range(2)]
+    streams = np.stack([m.asnumpy().ravel() for one in passes for m in one])
+    expected = _mask_moments()
+    assert np.abs(streams.mean(1) - expected[0]).max() < 5 * np.sqrt(expected[1] / streams.shape[1])
+    correlation = np.corrcoef(streams) - np.eye(len(streams))
+    assert np.abs(correlation).max() < 5.5 / np.sqrt(streams.shape[1])
+
+
+def _mask_moments():
+    """Mean and variance of Eq. 3 at log alpha = log 5, by quadrature over u."""
+    u = (np.arange(1_000_000) + 0.5) / 1_000_000
+    mask = np.clip(1.2 / (1 + ((1 - u) / u / 5) ** 1.5) - 0.1, 0, 1)
+    return mask.mean(), mask.var()
+
+
+def test_dropout_masks_of_the_model_are_independent(source):
+    """Captured at three places and in two passes of one graph."""
+    cells = [parts().Dropout(0.5, place, 0) for place in (0, 2, 3)]
+    ones = Tensor(np.ones((50, 60), np.float32))
+
+    @ms.jit
+    def drop(draws):
+        return tuple(cell(ones, draws) for cell in cells)
+
+    shapes = [(50, 60)] * 4
+    streams = np.stack([d.asnumpy().ravel() for ascent in (0, 1) for d in drop(source(1).draw(shapes, 0, ascent))])
+    correlation = np.corrcoef(streams) - np.eye(len(streams))
+    assert np.abs(correlation).max() < 5 / np.sqrt(streams.shape[1])
+
+
+def test_a_pass_repeats_itself_and_another_does_not(source):
+    """FreeLB keeps its dropout mask: the same ascent number draws the same, on the whole model."""
+    model = BertClassifier(CONFIG, 2, dropout=0.3)
+    random = np.random.default_rng(0)
+    model.load({n: random.normal(0, 0.5, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
+    ids, mask, types = np.full((4, 8), 7, np.int32), np.ones((4, 8), np.float32), np.zeros((4, 8), np.int32)
+
+    @ms.jit
+    def logits(ids, mask, types, draws):
+        return model(model.embed(ids), mask, types, draws)
+
+    first, same, other = (
+        logits(*map(Tensor, (ids, mask, types)), source(1).draw(model.noise_shapes(4, 8), 3, ascent)).asnumpy()
+        for ascent in (0, 0, 1)
+    )
+    assert first.tobytes() == same.tobytes() and not np.allclose(first, other)
+
+
+def test_dropout_keeps_the_asked_share_and_the_mean(source):
+    cell, x = parts().Dropout(0.1, 0, 0), Tensor(np.ones((200, 300), np.float32))
+    out = cell(x, source(5).draw([(200, 300)], 0)).asnumpy()
+    np.testing.assert_allclose(np.unique(out), [0, 1 / 0.9], rtol=1e-6)
+    assert abs((out == 0).mean() - 0.1) < 5 * np.sqrt(0.09 / out.size)
+    assert cell(x, None) is x
+
+
+def test_the_device_draws_where_it_is_not_the_cpu(monkeypatch):
+    monkeypatch.setattr(noise, "on_host", lambda: False)
+    assert noise.noise_for(1).draw([(2,)], 0) == ()
+    one, two = (primitive_cells.Dropout(0.5, place, 1) for place in (0, 1))
+    assert isinstance(one.uniform, noise.DeviceUniform)
+    ones = Tensor(np.ones((100, 100), np.float32))
+    streams = np.stack([cell(ones, ()).asnumpy().ravel() for cell in (one, one, two)])
+    monkeypatch.setattr(parallel, "rank", lambda: 1)
+    other = primitive_cells.Dropout(0.5, 0, 1)(ones, ()).asnumpy().ravel()
+    correlation = np.corrcoef([*streams, other]) - np.eye(4)
+    assert np.abs(correlation).max() < 5 / 100

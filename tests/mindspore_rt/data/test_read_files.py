@@ -1,0 +1,269 @@
+"""Files as users have them: every kind and every data set's own format, and what is refused, by file and line."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from configs.contract import schema
+from configs.contract.errors import UserError
+from configs.contract.tasks import TASKS, task_of
+from mindspore_rt.data.read_files import read_file
+
+SINGLE, PAIR = TASKS["sst2"], TASKS["qnli"]
+HARD = [
+    "plain words",
+    'a "quoted", and\na second line',
+    'three """ quotes',
+    "tab\tinside",
+    "line\u2028separator, next\u0085line",
+    "naïve café 北京 😀",
+    "it's 'single'",
+    "Rated 8, 1\nor 9, 0 of 10,\n1 as ever",
+]
+
+
+def file(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def records(path, task=SINGLE, **options):
+    found, skipped = read_file(path, task, **options)
+    assert not skipped
+    return found
+
+
+def refusal(path, task=SINGLE, **options):
+    """The message of the `UserError`; always one line, always naming the file."""
+    with pytest.raises(UserError) as caught:
+        read_file(path, task, **options)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- kinds of files ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("newline", ["\r\n", "\n"])
+@pytest.mark.parametrize("order", [("id", "sentence", "label"), ("label", "sentence", "id"), ("sentence", "label")])
+def test_csv_is_rfc_4180(tmp_path, newline, order):
+    """Whatever Python's writer quotes comes back: commas, quotes, newlines."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, order, lineterminator=newline, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows({"id": i, "sentence": text, "label": i % 2} for i, text in enumerate(HARD))
+    found = records(file(tmp_path, "a.csv", stream.getvalue()))
+    assert found == [{"sentence": text, "label": i % 2} for i, text in enumerate(HARD)]
+
+
+def test_tsv_knows_no_quotes(tmp_path):
+    """GLUE's files: a quote is a character like any other, and only a newline ends a row."""
+    texts = ['"opened and never closed', 'closed only"', '""', 'in "the" middle', *HARD[4:7]]
+    text = "sentence\tlabel\n" + "".join(f"{t}\t{i % 2}\r\n" for i, t in enumerate(texts))
+    assert records(file(tmp_path, "a.tsv", text)) == [{"sentence": t, "label": i % 2} for i, t in enumerate(texts)]
+
+
+@pytest.mark.parametrize("ascii", [True, False])
+def test_json_lines(tmp_path, ascii):
+    """Also with separators inside a sentence that Unicode counts as line ends."""
+    rows = [{"label": i % 2, "sentence": text, "more": [1]} for i, text in enumerate(HARD)]
+    text = "\n".join(json.dumps(row, ensure_ascii=ascii) for row in rows)
+    for ending in ("", "\n", "\n\n"):
+        found = records(file(tmp_path, "a.jsonl", text + ending))
+        assert found == [{"sentence": t, "label": i % 2} for i, t in enumerate(HARD)]
+
+
+def test_labels_are_names_or_numbers(tmp_path):
+    text = "sentence,question,label\na,b,entailment\na,b,1\n\na,b, 0 \na,b,not_entailment\n"
+    found = records(file(tmp_path, "a.csv", text), PAIR)
+    assert [r["label"] for r in found] == [0, 1, 0, 1]
+    assert list(found[0]) == ["question", "sentence", "label"]  # reading order of the task
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
+    assert records(file(tmp_path, "a.csv", b"\xef\xbb\xbfsentence,label\nfine,1\n"))
+
+
+# --- the six data sets as they are handed out ----------------------------------------------------------------
+
+MNLI = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"
+MNLI_ROW = "0\t31\t31n\tfiction\t( a )\t( b )\t(ROOT a)\t(ROOT b)\tIt \"rained .\tIt was wet .\t"
+FORMATS = [
+    ("sst2", "train.tsv", "sentence\tlabel\nfine \t1\nso 'dull' \t0\n", None, [("fine", 1), ("so 'dull'", 0)]),
+    (
+        "qnli", "dev.tsv",
+        'index\tquestion\tsentence\tlabel\n0\tWho "won?\tThey did.\tentailment\n1\tWhen?\tNo.\tnot_entailment\n',
+        None, [('Who "won?', "They did.", 0), ("When?", "No.", 1)],
+    ),
+    (
+        "mnli", "train.tsv", f"{MNLI} sentence1 sentence2 label1 gold_label".replace(" ", "\t")
+        + f"\n{MNLI_ROW}neutral\tneutral\n{MNLI_ROW}entailment\tcontradiction\n",
+        None, [('It "rained .', "It was wet .", 1), ('It "rained .', "It was wet .", 2)],
+    ),
+    (
+        "mnli", "dev_matched.tsv",
+        f"{MNLI} sentence1 sentence2 label1 label2 label3 label4 label5 gold_label".replace(" ", "\t")
+        + f"\n{MNLI_ROW}" + "neutral\t" * 5 + "entailment\n", None, [('It "rained .', "It was wet .", 0)],
+    ),
+    (
+        "qqp", "train.tsv",
+        "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n7\t1\t2\tHow?\tWhy?\t0\n8\t3\t4\tA?\tB?\t1\n",
+        None, [("How?", "Why?", 0), ("A?", "B?", 1)],
+    ),
+    (
+        "agnews", "test.csv",
+        '"3","Wall St. ""Bears""","Short, and\\black."\n"1","Vote","A poll."\n"4","Chip","New."\n',
+        ["label", "title", "description"],
+        [('Wall St. "Bears" Short, and\\black.', 2), ("Vote A poll.", 0), ("Chip New.", 3)],
+    ),
+    ("agnews", "train.csv", "Class Index,Title,Description\n2,Cup,Final.\n", None, [("Cup Final.", 1)]),
+    (
+        "agnews", "a.jsonl", '{"text": "Cup", "label": 1}\n{"text": "Chip", "label": "Sci/Tech"}',
+        None, [("Cup", 1), ("Chip", 3)],
+    ),
+    (
+        "imdb", "IMDB Dataset.csv", 'review,sentiment\n"It, <br />was",positive\nno,negative\n',
+        None, [("It, <br />was", 1), ("no", 0)],
+    ),
+    (
+        "imdb", "a.jsonl", '{"text": "good", "label": 1}\n{"text": "bad", "label": "neg"}\n',
+        None, [("good", 1), ("bad", 0)],
+    ),
+    ("imdb", "train.tsv", "sentence\tlabel\ngood\t1\n", None, [("good", 1)]),
+]
+
+
+@pytest.mark.parametrize("task, name, content, columns, expected", FORMATS, ids=[f"{f[0]} {f[1]}" for f in FORMATS])
+def test_every_data_set_in_its_own_format(tmp_path, task, name, content, columns, expected):
+    found = records(file(tmp_path, name, content), TASKS[task], columns=columns)
+    assert found == [dict(zip((*TASKS[task].columns, "label"), row)) for row in expected]
+
+
+def test_agnews_counts_labels_from_1_where_it_has_titles(tmp_path):
+    """So a 0 there is an error, not World."""
+    path = file(tmp_path, "a.csv", "0,Vote,A poll.\n")
+    message = refusal(path, TASKS["agnews"], columns=["label", "title", "description"])
+    assert "line 1: unknown label '0'; allowed: 1 or World" in message
+
+
+def test_the_folders_of_imdb(tmp_path):
+    for label, texts in {"neg": ["dull", "naïve"], "pos": ["fine"], "unsup": ["unknown"]}.items():
+        (tmp_path / "train" / label).mkdir(parents=True)
+        for i, text in enumerate(texts):
+            file(tmp_path, f"train/{label}/{i}_7.txt", text)
+    expected = [{"text": "dull", "label": 0}, {"text": "naïve", "label": 0}, {"text": "fine", "label": 1}]
+    assert records(tmp_path / "train", TASKS["imdb"]) == expected
+    assert "pairs" in refusal(tmp_path / "train", TASKS["qqp"])
+    broken = file(tmp_path, "train/pos/1_7.txt", b"caf\xe9")
+    with pytest.raises(UserError, match=f"{broken}, line 1: not UTF-8"):
+        read_file(tmp_path / "train", TASKS["imdb"])
+    broken.write_bytes(b" \n")
+    with pytest.raises(UserError, match=f"{broken}: empty"):
+        read_file(tmp_path / "train", TASKS["imdb"])
+    assert "no neg/" in refusal(tmp_path, TASKS["imdb"])
+
+
+# --- files of a user's own -----------------------------------------------------------------------------------
+
+
+def own(*overrides):
+    return task_of(schema.load("base", ["data.train=x.csv", *overrides]))
+
+
+def test_own_columns_and_labels(tmp_path):
+    names = ("data.text_columns=[head+body, claim]", "data.label_column=verdict", "data.labels=[x, y, z]")
+    task = own("task=custom", *names)
+    path = file(tmp_path, "a.csv", "verdict,claim,head,body,more\nz,c,h,b,0\n1,c,,b,0\n")
+    assert records(path, task) == [
+        {"head+body": "h b", "claim": "c", "label": 2}, {"head+body": "b", "claim": "c", "label": 1}
+    ]
+
+
+def test_values_of_labels(tmp_path):
+    """`value=name` gives what stands in the file; plain numbers are values too, and then nothing else is."""
+    path = file(tmp_path, "a.csv", "text,label\na,1\nb,2\nc,1\n")
+    for labels, names in (("[1=up, 2=down]", ("up", "down")), ("['1', '2']", ("1", "2"))):
+        task = own("task=custom", "data.text_columns=[text]", f"data.labels={labels}")
+        assert task.labels == names
+        assert [r["label"] for r in records(path, task)] == [0, 1, 0]
+        assert "unknown label '0'" in refusal(file(tmp_path, "b.csv", "text,label\na,0\n"), task)
+
+
+def test_a_task_of_the_table_with_own_spellings(tmp_path):
+    task = own("task=sst2", "data.text_columns=[quote]", "data.label_column=tone", "data.labels=[sad, glad]")
+    path = file(tmp_path, "a.tsv", "tone\tquote\nglad\tfine\nsad\tdull\n")
+    assert records(path, task) == [{"sentence": "fine", "label": 1}, {"sentence": "dull", "label": 0}]
+    assert task.labels == ("negative", "positive")
+
+
+# --- what is refused -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, content, expected",
+    [
+        ("a.csv", "text,label\nfine,1\n", ["line 1", "no column 'sentence'", "text, label", "data.text_columns"]),
+        ("a.csv", "fine,1\ndull,0\n", ["line 1", "only fine, 1", "data.columns"]),
+        ("a.csv", "sentence,label,label\nfine,1,1\n", ["line 1", "'label' twice"]),
+        ("a.csv", 'sentence,label\n"two\nlines",1\nfine,2\n', ["line 4", "'2'", "0 or negative, 1 or positive"]),
+        ("a.csv", 'sentence,label\n"two\nlines",1\nfine\n', ["line 4", "1 fields, the header has 2", "data.bad_rows"]),
+        ("a.csv", "sentence,label\nfine, really,1\n", ["line 2", "3 fields, the header has 2"]),
+        ("a.csv", 'sentence,label\nfine,1\n"open,1\n', ["line 3", "quote"]),
+        ("a.csv", 'sentence,label\n"a" b,1\n', ["line 2", "quote fields"]),
+        ("a.csv", 'sentence,label\nfine,1\n"open,1\nmore,0\n"closed",1\n', ["line 3", "double quotes"]),
+        ("a.csv", 'sentence,label\n"open,1\nmore, with comma,0\nlast",1\n', ["line 2", "swallows the rows below"]),
+        ("a.csv", 'sentence,label\n"a ""b"", 0\nopen,1\nmore",1\n', ["line 2", "swallows"]),
+        ("a.csv", 'label,sentence\n1,"open\n0,more\n1,last"\n', ["line 2", "swallows"]),
+        ("a.csv", 'id,label,sentence,x\n1,1,"open,a\n2,0,last",b\n', ["line 2", "swallows"]),
+        ("a.csv", "sentence,label\n  ,1\n", ["line 2", "'sentence'", "no text"]),
+        ("a.csv", "sentence,label\nfine,\n", ["line 2", "unknown label ''"]),
+        ("a.csv", "sentence,label\nfine,-1\n", ["line 2", "unknown label '-1'"]),
+        ("a.csv", "sentence,label\n", ["no rows"]),
+        *((name, content, ["empty"]) for name in ("a.csv", "a.tsv", "a.jsonl") for content in ("", "\n")),
+        ("a.csv", b"sentence,label\nfine,1\ncaf\xe9,1\n", ["line 3", "UTF-8", "iconv"]),
+        ("a.csv", "sentence,label\nfine,1\n".encode("utf-16"), ["line 1", "UTF-8", "iconv"]),
+        ("a.csv", "sentence,label\nfine,1\n".encode("utf-16-le"), ["line 1", "NUL", "UTF-16"]),
+        ("a.tsv", "sentence\tlabel\nfi\0ne\t1\n", ["line 2", "NUL"]),
+        ("a.tsv", "sentence\tlabel\nfine\t1\nfine\ttwice\t1\n", ["line 3", "3 fields, the header has 2"]),
+        ("a.tsv", "sentence\tlabel\nfine\t1 dull\t0\n", ["line 2", "3 fields"]),
+        ("a.tsv", "sentence\tlabel\nfine\tgreat\n", ["line 2", "unknown label 'great'", "1 or positive"]),
+        ("a.tsv", "index\tsentence\n0\tfine\n", ["line 1", "no column 'label'", "dev.tsv serves as the test set"]),
+        ("a.jsonl", '{"sentence": "a", "label": 1}\n{"sentence": \n', ["line 2", "not valid JSON"]),
+        ("a.jsonl", '{"sentence": "a", "label": 1} {"sentence": "b", "label": 1}\n', ["line 1", "one object a line"]),
+        ("a.jsonl", '{"sentence": "a", "label": 1}\n[1]\n', ["line 2", "JSON object"]),
+        ("a.jsonl", '{"sentence": 5, "label": 1}\n', ["line 1", "'sentence'", "no text"]),
+        ("a.jsonl", '{"sentence": "a", "label": 1}\n{"text": "a", "label": 1}\n', ["line 2", "'sentence'"]),
+        ("a.jsonl", '{"sentence": "a", "label": null}\n', ["line 1", "unknown label 'None'"]),
+        ("a.jsonl", '{"sentence": "a \\ud83d", "label": 1}\n', ["line 1", "half a character"]),
+        ("a.jsonl", '{"sentence": "a", "label": ' + "9" * 5000 + "}\n", ["line 1", "not valid JSON"]),
+        ("a.jsonl", '{"sentence": "a", "label": 1}\n' + "[" * 100_000 + "\n", ["line 2", "nested too deep"]),
+        ("a.jsonl", '{"sentence": "a", "label": 1, "label": 0}\n', ["line 1", "'label' stands twice"]),
+        ("a.txt", "fine", [".csv, .tsv or .jsonl"]),
+    ],
+)
+def test_wrong_files_name_line_and_remedy(tmp_path, name, content, expected):
+    message = refusal(file(tmp_path, name, content))
+    for part in expected:
+        assert part in message
+
+
+def test_a_missing_file(tmp_path):
+    assert "no such file" in refusal(tmp_path / "gone.csv")
+
+
+def test_a_header_that_is_named_again(tmp_path):
+    message = refusal(file(tmp_path, "a.csv", "sentence,label\nfine,1\n"), columns=["sentence", "label"])
+    assert "line 1: this file has a header" in message
+    assert "empty" in refusal(file(tmp_path, "b.csv", ""), columns=["sentence", "label"])
+
+
+def test_broken_rows_are_skipped_as_far_as_allowed(tmp_path):
+    """As in QQP's own file: torn lines, a question without text."""
+    path = file(tmp_path, "a.tsv", "sentence\tlabel\nfine\t1\ntorn\n\t0\ndull\t0\n")
+    found, skipped = read_file(path, SINGLE, bad_rows=2)
+    assert [r["sentence"] for r in found] == ["fine", "dull"]
+    assert [text.partition(": ")[0] for text in skipped] == [f"{path}, line 3", f"{path}, line 4"]
+    assert "line 4" in refusal(path, bad_rows=1) and "line 3" in refusal(path)

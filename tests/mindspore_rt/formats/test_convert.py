@@ -1,0 +1,370 @@
+"""Conversion between formats: bit-exact round trips, the official draw, and what is refused by name."""
+
+import contextlib
+import io
+import json
+
+import mindspore as ms
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from torch.nn.utils import prune
+from transformers import BertForSequenceClassification
+
+from configs.contract.files import read_json
+from mindspore_rt.formats import convert, huggingface
+from mindspore_rt.cells.bert import BertClassifier
+from configs.contract.matrices import matrix_name
+from mindspore_rt.ticket import Ticket, spread
+
+QUERY = matrix_name(1, "query")
+
+
+@pytest.fixture(autouse=True)
+def torch_half_here(monkeypatch):
+    """PyTorch is loaded here anyway: the torch half in a process of its own, which takes seconds, is for
+    test_huggingface.py."""
+    from torch_eval.victim import pytorch_weights
+
+    def in_this_process(source, target):
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            status = pytorch_weights.main(source, target)
+        return status, errors.getvalue()
+
+    monkeypatch.setattr(huggingface, "in_torch_half", in_this_process)
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_bert):
+    return load_file(tiny_bert / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def shapes(tiny_bert):
+    return huggingface.load(tiny_bert).config.prunable()
+
+
+def random_scores(shapes, share=(1, 1), seed=0):
+    random = np.random.default_rng(seed)
+    return {n: random.normal(1, 4, (r // share[0], c // share[1])).astype(np.float32) for n, (r, c) in shapes.items()}
+
+
+def official_directory(folder, tiny_bert, weights, scores):
+    """As the official code's `save_pretrained` left it: pickled, scores among the weights, a buffer, its arguments."""
+    folder.mkdir()
+    (folder / "config.json").write_text((tiny_bert / "config.json").read_text())
+    (folder / "tokenizer.json").write_text((tiny_bert / "tokenizer.json").read_text())
+    entries = {**weights, "bert.embeddings.position_ids": np.arange(512)[None]}
+    for name, values in scores.items():
+        entries[name.replace(".weight", ".mask.mask_scores")] = values[None, :, None]
+    torch.save({n: torch.tensor(a) for n, a in entries.items()}, folder / "pytorch_model.bin")
+    (folder / "training_args.bin").write_bytes(b"pickled arguments, never read")
+    return folder
+
+
+def run(*arguments, capsys=None):
+    assert convert.main([str(a) for a in arguments]) == 0
+    return capsys.readouterr().out if capsys else None
+
+
+def refused(capsys, *arguments):
+    assert convert.main([str(a) for a in arguments]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1
+    return message
+
+
+def pickled(path):
+    return {n: t.numpy() for n, t in torch.load(path / "pytorch_model.bin", weights_only=True).items()}
+
+
+def same(found, expected):
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert found[name].tobytes() == value.tobytes() and found[name].dtype == value.dtype, name
+
+
+# --- round trips -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["m.ckpt", "m.safetensors"])
+def test_hugging_face_to_mindspore_and_back(tiny_bert, weights, tmp_path, file):
+    run(tiny_bert, tmp_path / file, "--to", "mindspore")
+    run(tmp_path / file, tmp_path / "back", "--like", tiny_bert)
+    same(load_file(tmp_path / "back" / "model.safetensors"), weights)
+    assert (tmp_path / "back" / "tokenizer.json").read_bytes() == (tiny_bert / "tokenizer.json").read_bytes()
+    loaded, info = BertForSequenceClassification.from_pretrained(tmp_path / "back", output_loading_info=True)
+    assert not any(info.values())
+    assert read_json(tmp_path / "back" / "config.json") == read_json(tiny_bert / "config.json")
+
+
+def test_the_checkpoint_loads_into_the_cells(tiny_bert, tmp_path):
+    run(tiny_bert, tmp_path / "m.ckpt")
+    net = BertClassifier(huggingface.load(tiny_bert).config, 2)
+    missing, unknown = ms.load_param_into_net(net, ms.load_checkpoint(str(tmp_path / "m.ckpt")), strict_load=True)
+    assert not missing and unknown == ["config"]
+    same({n: p.asnumpy() for n, p in net.weights().items()}, load_file(tiny_bert / "model.safetensors"))
+
+
+@pytest.mark.parametrize("share, way", [((1, 1), "m.ckpt"), ((32, 1), "m.safetensors"), ((16, 32), "directory")])
+def test_a_search_checkpoint_of_the_official_code_and_back(tiny_bert, weights, shapes, tmp_path, share, way):
+    source = official_directory(tmp_path / "theirs", tiny_bert, weights, random_scores(shapes, share))
+    run(source, tmp_path / way, "--to", "huggingface" if way == "directory" else "mindspore")
+    run(tmp_path / way, tmp_path / "back", "--to", "official")
+    expected = pickled(source)
+    del expected["bert.embeddings.position_ids"]  # a buffer, not a weight
+    same(pickled(tmp_path / "back"), expected)
+
+
+def test_scores_of_our_search_for_the_official_code(tiny_bert, weights, shapes, tmp_path):
+    scores = random_scores(shapes)
+    save_file(scores, tmp_path / "epoch-20.safetensors", {"step": "9"})
+    run(tmp_path / "epoch-20.safetensors", tmp_path / "theirs", "--to", "official", "--like", tiny_bert)
+    found = pickled(tmp_path / "theirs")
+    np.testing.assert_array_equal(found[QUERY.replace(".weight", ".mask.mask_scores")][0, :, 0], scores[QUERY])
+    assert len(found) == len(weights) + len(shapes)
+
+
+def test_a_retrained_checkpoint_becomes_what_it_computes(tiny_bert, weights, shapes, tmp_path):
+    """Scores of +-20 are a ticket: its pruned weights are exact zeros in plain transformers, its mask comes back."""
+    ticket = Ticket.from_scores(random_scores(shapes), 0.4)
+    settled = {n: np.where(m, 20, -20).astype(np.float32) for n, m in ticket.masks.items()}
+    source = official_directory(tmp_path / "theirs", tiny_bert, weights, settled)
+    run(source, tmp_path / "model")
+    same(load_file(tmp_path / "model" / "model.safetensors"), ticket.apply(weights))
+    run(source, tmp_path / "a", "--to", "ticket")
+    run(tmp_path / "model", tmp_path / "b", "--to", "ticket")
+    for path in (tmp_path / "a", tmp_path / "b"):
+        same(Ticket.load(path).masks, ticket.masks)
+
+
+@pytest.mark.parametrize("to", ["huggingface", "official"])
+def test_a_ticket_with_the_weights_of_a_model(tiny_bert, weights, shapes, tmp_path, to):
+    ticket = Ticket.from_scores(random_scores(shapes), 0.3)
+    ticket.save(tmp_path / "t.safetensors")
+    run(tmp_path / "t.safetensors", tmp_path / "out", "--to", to, "--like", tiny_bert)
+    if to == "official":
+        scores = pickled(tmp_path / "out")[QUERY.replace(".weight", ".mask.mask_scores")][0, :, 0]
+        np.testing.assert_array_equal(scores, np.where(ticket.masks[QUERY], 20, -20))
+    run(tmp_path / "out", tmp_path / "again", "--to", "ticket")
+    same(Ticket.load(tmp_path / "again").masks, ticket.masks)
+
+
+def test_compact_file(tiny_bert, weights, shapes, tmp_path, capsys):
+    ticket = Ticket.from_scores(random_scores(shapes), 0.75)
+    ticket.save(tmp_path / "t.safetensors")
+    arguments = (tmp_path / "t.safetensors", tmp_path / "c.safetensors", "--to", "compact", "--like", tiny_bert)
+    out = run(*arguments, capsys=capsys)
+    same(convert.load_compact(tmp_path / "c.safetensors"), ticket.apply(weights))
+    size, dense = (tmp_path / "c.safetensors").stat().st_size, sum(w.nbytes for w in weights.values())
+    prunable = sum(r * c for r, c in shapes.values())
+    assert size < dense - prunable * (4 * 0.75 - 1 / 8) + 20_000
+    assert f"{size:,} bytes against {dense:,}" in out
+    run(tmp_path / "c.safetensors", tmp_path / "model", "--like", tiny_bert)
+    same(load_file(tmp_path / "model" / "model.safetensors"), ticket.apply(weights))
+
+
+def test_a_kept_weight_may_be_zero(tiny_bert, weights, shapes, tmp_path):
+    """A compact file keeps the ticket's own mask, and the sign of zero."""
+    masks = {n: np.ones(s, bool) for n, s in shapes.items()}
+    masks[QUERY][0] = False
+    spoiled = {**weights, QUERY: weights[QUERY].copy()}
+    spoiled[QUERY][1, :2] = 0.0, -0.0
+    settled = {n: np.where(m, 20, -20).astype(np.float32) for n, m in masks.items()}
+    source = official_directory(tmp_path / "o", tiny_bert, spoiled, settled)
+    run(source, tmp_path / "c", "--to", "compact")
+    same(convert.load_compact(tmp_path / "c"), Ticket(masks).apply(spoiled))
+
+
+# --- the draw --------------------------------------------------------------------------------------------------
+
+
+def torch_draw(scores, sparsity):
+    """float32 sigmoid, then a global L1 prune, on modules as in the official code."""
+    modules = [torch.nn.ParameterList([torch.sigmoid(torch.tensor(s))]) for s in scores.values()]
+    prune.global_unstructured([(m, "0") for m in modules], prune.L1Unstructured, amount=sparsity)
+    return {n: getattr(m, "0_mask").bool().numpy() for n, m in zip(scores, modules, strict=True)}
+
+
+@pytest.mark.parametrize("share, sparsity", [((1, 1), 0.1), ((32, 1), 0.3), ((1, 1), 0.5), ((32, 1), 0.9)])
+def test_the_official_draw(tiny_bert, weights, shapes, tmp_path, capsys, share, sparsity):
+    """Equal to torch's up to the scores that tie at the threshold, and these are counted."""
+    scores = random_scores(shapes, share)
+    if share == (1, 1):
+        scores = {n: s + 9 for n, s in scores.items()}  # float32 sigmoids tie in great number
+    source = official_directory(tmp_path / "theirs", tiny_bert, weights, scores)
+    out = run(source, tmp_path / "t", "--to", "ticket", "--sparsity", sparsity, "--compat", "official", capsys=capsys)
+    found, expected = Ticket.load(tmp_path / "t"), torch_draw(scores, sparsity)
+    tied = int(found.about["tied"])
+    assert f"{tied} scores tie" in out
+    flat = torch.sigmoid(torch.tensor(np.concatenate([s.ravel() for s in scores.values()]))).numpy()
+    threshold = np.sort(flat)[round(sparsity * flat.size) - 1]
+    # torch's exponential may differ in its last bit, which moves a few scores into or out of a tie.
+    assert abs(tied - (flat == threshold).sum()) <= max(2, 0.05 * tied)
+    for name, mask in expected.items():
+        s = torch.sigmoid(torch.tensor(scores[name])).numpy()
+        clear = spread(np.abs(s - threshold) > 2.4e-7 * threshold, shapes[name])
+        np.testing.assert_array_equal(found.masks[name][clear], spread(mask, shapes[name])[clear])
+    assert found.pruned == sum(int((~m).sum()) for m in expected.values()) * share[0] * share[1]
+
+
+def test_raw_scores_by_default(tiny_bert, weights, shapes, tmp_path):
+    scores = random_scores(shapes)
+    source = official_directory(tmp_path / "theirs", tiny_bert, weights, scores)
+    run(source, tmp_path / "t", "--to", "ticket", "--sparsity", "0.3")
+    same(Ticket.load(tmp_path / "t").masks, Ticket.from_scores(scores, 0.3).masks)
+
+
+# --- names -----------------------------------------------------------------------------------------------------
+
+
+def rewritten(folder, tiny_bert, weights):
+    folder.mkdir()
+    (folder / "config.json").write_text((tiny_bert / "config.json").read_text())
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_older_names_are_understood(tiny_bert, weights, tmp_path):
+    """TensorFlow's gamma and beta, an encoder without prefix; MindSpore's embedding_table."""
+    def old(name):
+        name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        return name.replace("embeddings.weight", "embeddings.embedding_table").removeprefix("bert.")
+
+    source = rewritten(tmp_path / "old", tiny_bert, {old(n): w for n, w in weights.items()})
+    run(source, tmp_path / "new")
+    same(load_file(tmp_path / "new" / "model.safetensors"), weights)
+
+
+def test_a_bare_torch_file(tiny_bert, weights, tmp_path):
+    torch.save({n: torch.tensor(w) for n, w in weights.items()}, tmp_path / "some.file")
+    run(tmp_path / "some.file", tmp_path / "m.ckpt", "--like", tiny_bert)
+    run(tmp_path / "m.ckpt", tmp_path / "back")
+    same(load_file(tmp_path / "back" / "model.safetensors"), weights)
+
+
+def test_half_precision_is_widened(tiny_bert, weights, tmp_path):
+    half = {n: w.astype(np.float16) for n, w in weights.items()}
+    run(rewritten(tmp_path / "half", tiny_bert, half), tmp_path / "m.ckpt")
+    run(tmp_path / "m.ckpt", tmp_path / "back")
+    same(load_file(tmp_path / "back" / "model.safetensors"), {n: w.astype(np.float32) for n, w in half.items()})
+
+
+def test_missing_and_unknown_only_by_word(tiny_bert, weights, tmp_path, capsys):
+    changed = {n: w for n, w in weights.items() if not n.startswith("classifier")}
+    changed["cls.predictions.bias"] = np.zeros(3, np.float32)
+    source = rewritten(tmp_path / "pretrained", tiny_bert, changed)
+    message = refused(capsys, source, tmp_path / "m.ckpt")
+    for part in ("classifier.weight, classifier.bias", "cls.predictions.bias", "--allow-missing", "--allow-unknown"):
+        assert part in message
+    assert "cls" not in refused(capsys, source, tmp_path / "m.ckpt", "--allow-unknown", "cls")
+    assert "missing:" not in refused(capsys, source, tmp_path / "m.ckpt", "--allow-missing", "classifier")
+    run(source, tmp_path / "m.ckpt", "--allow-unknown", "cls", "--allow-missing", "classifier")
+    entries = ms.load_checkpoint(str(tmp_path / "m.ckpt"))
+    assert set(entries) - {"config"} == {n for n in weights if not n.startswith("classifier")}
+
+
+# --- what is refused -------------------------------------------------------------------------------------------
+
+
+def test_misshapen_and_not_finite_weights_are_named(tiny_bert, weights, tmp_path, capsys):
+    wrong = {**weights, QUERY: weights[QUERY][:30].copy(), "classifier.bias": np.float32([np.nan, 0])}
+    message = refused(capsys, rewritten(tmp_path / "wrong", tiny_bert, wrong), tmp_path / "m.ckpt")
+    assert f"{QUERY} is [30, 32], not [32, 32]" in message and "not finite: classifier.bias" in message
+
+
+def test_scores_that_do_not_fit_are_named(tiny_bert, weights, shapes, tmp_path, capsys):
+    scores = random_scores(shapes)
+    scores[QUERY] = scores[QUERY][:5]
+    del scores[matrix_name(0, "key")]
+    source = official_directory(tmp_path / "theirs", tiny_bert, weights, scores)
+    message = refused(capsys, source, tmp_path / "m.ckpt")
+    assert f"scores of {QUERY}" in message and f"scores of {matrix_name(0, 'key')}" in message
+
+
+def test_an_existing_target_is_left_alone(tiny_bert, tmp_path, capsys):
+    (tmp_path / "there").write_text("mine")
+    assert "is there already" in refused(capsys, tiny_bert, tmp_path / "there")
+    assert (tmp_path / "there").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 broken", b"\x80\x02}.", b"\n3\n\x08a.weight\x12'"])
+def test_a_file_of_no_known_format(tmp_path, capsys, content):
+    (tmp_path / "x.ckpt").write_bytes(content)
+    assert "x.ckpt" in refused(capsys, tmp_path / "x.ckpt", tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_truncated_checkpoint(tiny_bert, tmp_path, capsys):
+    for name in ("m.ckpt", "m.safetensors"):
+        run(tiny_bert, tmp_path / name, "--to", "mindspore")
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
+        assert name in refused(capsys, tmp_path / name, tmp_path / "out")
+
+
+def test_a_damaged_compact_file(tiny_bert, shapes, tmp_path, capsys):
+    Ticket.from_scores(random_scores(shapes), 0.5).save(tmp_path / "t")
+    run(tmp_path / "t", tmp_path / "c", "--to", "compact", "--like", tiny_bert)
+    arrays = load_file(tmp_path / "c")
+    arrays["mask:" + QUERY] = arrays["mask:" + QUERY] ^ np.uint8(1)
+    config = json.dumps(read_json(tiny_bert / "config.json"))
+    save_file(arrays, tmp_path / "d", {"format": "compact/1", "config": config})
+    assert QUERY in refused(capsys, tmp_path / "d", tmp_path / "out")
+    arrays["mask:" + QUERY] = arrays["mask:" + QUERY].astype(np.float32)
+    save_file(arrays, tmp_path / "d", {"format": "compact/1", "config": config})
+    assert QUERY in refused(capsys, tmp_path / "d", tmp_path / "out")
+
+
+@pytest.mark.parametrize("format", ["compact/1", "ms"])
+@pytest.mark.parametrize("config", [None, "[]", "3", "[" * 100_000, "{"])
+def test_a_config_of_nonsense(weights, tmp_path, capsys, format, config):
+    about = {"format": format, **({"config": config} if config else {})}
+    save_file(weights, tmp_path / "x.safetensors", about)
+    assert "x.safetensors" in refused(capsys, tmp_path / "x.safetensors", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [np.int32, bool])
+def test_weights_that_are_no_floats(tiny_bert, weights, tmp_path, capsys, kind):
+    source = rewritten(tmp_path / "wrong", tiny_bert, {**weights, QUERY: weights[QUERY].astype(kind)})
+    assert f"not of floats: {QUERY}" in refused(capsys, source, tmp_path / "out")
+
+
+def test_arrays_of_odd_ranks(tiny_bert, weights, shapes, tmp_path, capsys):
+    """A classifier's bias that is a number, and scores of four axes that are empty."""
+    source = rewritten(tmp_path / "bias", tiny_bert, {**weights, "classifier.bias": np.array(1, np.float32)})
+    assert "classifier.bias is []" in refused(capsys, source, tmp_path / "out")
+    scores = {name.replace(".weight", ".mask.mask_scores"): np.zeros((0, 1, 1, 1), np.float32) for name in shapes}
+    source = rewritten(tmp_path / "scores", tiny_bert, {**weights, **scores})
+    assert f"scores of {QUERY}" in refused(capsys, source, tmp_path / "out")
+
+
+def test_a_type_that_numpy_lacks(tiny_bert, weights, tmp_path, capsys):
+    from safetensors.torch import save_file as save_torch
+
+    source = rewritten(tmp_path / "eight", tiny_bert, weights)
+    save_torch({QUERY: torch.zeros(32, 32, dtype=torch.float8_e4m3fn)}, source / "model.safetensors")
+    assert "model.safetensors: not a whole safetensors file of float" in refused(capsys, source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"\x80\x02.", b"\x80\x02}.", b"PK\x03\x04 broken"])
+def test_a_broken_pickle_is_named_once(tmp_path, capsys, content):
+    (tmp_path / "x.bin").write_bytes(content)
+    message = refused(capsys, tmp_path / "x.bin", tmp_path / "m")
+    assert message.count("error: ") == 1 and message.count("x.bin: ") == 1 and "PyTorch weight file" in message
+
+
+def test_what_cannot_be_made_says_why(tiny_bert, weights, shapes, tmp_path, capsys):
+    assert "no such file" in refused(capsys, tmp_path / "gone", tmp_path / "out")
+    assert "--to" in refused(capsys, tiny_bert, tmp_path / "out.safetensors")
+    assert "states no ticket" in refused(capsys, tiny_bert, tmp_path / "out", "--to", "ticket")
+    assert "holds no scores" in refused(capsys, tiny_bert, tmp_path / "out", "--to", "ticket", "--sparsity", "0.3")
+    assert "neither scores" in refused(capsys, tiny_bert, tmp_path / "out", "--to", "official")
+    assert ".ckpt or .safetensors" in refused(capsys, tiny_bert, tmp_path / "out", "--to", "mindspore")
+    Ticket.from_scores(random_scores(shapes), 0.3).save(tmp_path / "t")
+    assert "--like" in refused(capsys, tmp_path / "t", tmp_path / "out")
+    assert "already" in refused(capsys, tmp_path / "t", tmp_path / "out", "--to", "ticket")
+    source = official_directory(tmp_path / "theirs", tiny_bert, weights, random_scores(shapes))
+    assert "--sparsity" in refused(capsys, source, tmp_path / "out", "--to", "ticket")
+    assert "between 0 and 1" in refused(capsys, source, tmp_path / "out", "--to", "ticket", "--sparsity", "30")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,258 @@
+"""The way to the Hugging Face hub, through mindnlp in a process of its own, against a stand-in hub on this machine."""
+
+import hashlib
+import json
+import shlex
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from safetensors.numpy import load_file
+
+from configs.contract import assets, schema
+from configs.contract.errors import UserError
+from configs.contract.run_dir import RunDir
+from configs.contract.tasks import GLUE, TASKS
+from mindspore_rt.data import prepare
+from mindspore_rt.formats import hub, huggingface
+
+TEXTS = ["a fine film", "dull", "it's the one , at 9 o'clock"]
+# As on the hub: the card's head says which files make which split, and which numbers are labels.
+CARD = """---
+dataset_info:
+- config_name: qqp
+  features:
+  - {name: question1, dtype: string}
+  - {name: question2, dtype: string}
+  - name: label
+    dtype: {class_label: {names: {'0': not_duplicate, '1': duplicate}}}
+  - {name: idx, dtype: int32}
+configs:
+- config_name: qqp
+  data_files:
+  - {split: test, path: qqp/test-*}
+  - {split: train, path: qqp/train-*}
+  - {split: validation, path: qqp/validation-*}
+---
+# GLUE
+"""
+REFUSED = b"Access to this model is restricted"
+
+
+class Hub(ThreadingHTTPServer):
+    """Serves folders as repositories, each at one revision, by the part of the hub's protocol that its client uses.
+
+    Paths are `<id>` for models and `datasets/<id>` for data sets. A private repository wants the token.
+    """
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.repositories, self.asked = {}, []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def add(self, path, revision, folder, private=False):
+        self.repositories[path] = (revision, folder, private)
+
+
+class Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def answer(self):
+        path = unquote(urlsplit(self.path).path).strip("/")
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        self.server.asked.append((path, token))
+        api = path.startswith("api/")
+        path = path.removeprefix("api/").removeprefix("models/") if api else path
+        for repository, (revision, folder, private) in self.server.repositories.items():
+            if path == repository or path.startswith(f"{repository}/"):
+                if private and token != "secret":
+                    return self.send(401, REFUSED, {"X-Error-Code": "GatedRepo", "X-Error-Message": REFUSED.decode()})
+                what, _, rest = path.removeprefix(repository).strip("/").partition("/")
+                return (self.describe if api else self.file)(what, rest, revision, folder, repository, body)
+        return self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
+
+    do_GET = do_HEAD = do_POST = answer
+
+    def describe(self, what, rest, revision, folder, repository, body):
+        paths = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*"))}
+        entries = [
+            {"type": "file" if p.is_file() else "directory", "path": name, "size": p.stat().st_size, "oid": tag(p)}
+            for name, p in paths.items()
+        ]
+        asked, _, inside = rest.partition("/")
+        if asked not in ("", "main", revision):
+            return self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+        if what == "tree":
+            entries = [entry for entry in entries if str(Path(entry["path"]).parent) == (inside or ".")]
+        elif what == "paths-info":
+            wanted = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body).get("paths", [])
+            entries = [entry for entry in entries if entry["path"] in wanted]
+        else:
+            entries = {
+                "id": repository.removeprefix("datasets/"), "sha": revision, "private": False, "tags": [],
+                "siblings": [{"rfilename": name} for name, p in paths.items() if p.is_file()],
+            }
+        return self.send(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
+
+    def file(self, what, rest, revision, folder, repository, body):
+        asked, _, name = rest.partition("/")
+        path = folder / name
+        if what != "resolve" or asked not in ("main", revision):
+            return self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+        if not path.is_file():
+            return self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": revision})
+        return self.send(200, path.read_bytes(), {"ETag": f'"{tag(path)}"', "X-Repo-Commit": revision})
+
+    def send(self, status, content, headers):
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+
+def tag(path):
+    return hashlib.sha1(path.read_bytes() if path.is_file() else b"").hexdigest()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache, a user with a token, and a hub that nobody answers for."""
+    monkeypatch.setattr(assets, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    # Set by TextAttack and the scoring half, if another test loads them.
+    for name in ("HF_DATASETS_OFFLINE", "PYTORCH_TRANSFORMERS_CACHE", "TRANSFORMERS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def stand_in(cache, monkeypatch):
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.setenv(name, "0")
+    with Hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path, capfd):
+    """QQP by its own configuration, at the pinned revision, to splits; a private model, by the user's token.
+
+    The data hold what QQP's do: a question without text. A repository at another revision is not taken.
+    """
+    rows = {split: [(f"How {split} {i}?", f"Why \u2028 {i}, naïve?", i % 2, i) for i in range(n)]
+            for split, n in (("train", 40), ("validation", 12), ("test", 3))}
+    rows["train"][7] = ("How can I develop?", "", 0, 7)
+    glue = tmp_path / "glue"
+    (glue / "qqp").mkdir(parents=True)
+    (glue / "README.md").write_text(CARD)
+    for split, values in rows.items():
+        table = pyarrow.table(dict(zip(("question1", "question2", "label", "idx"), map(list, zip(*values)))))
+        pyarrow.parquet.write_table(table, glue / "qqp" / f"{split}-00000-of-00001.parquet")
+    stand_in.add(f"datasets/{GLUE[0]}", GLUE[1], glue)
+    stand_in.add("someone/bert", "f" * 40, tiny_bert, private=True)
+
+    run = RunDir(schema.load("qqp", ["data.dev_size=9"]), tmp_path / "runs")
+    with ThreadPoolExecutor(2) as pool:  # each takes seconds, which importing mindnlp costs
+        prepared = pool.submit(prepare.prepare, run.config, run)
+        newest = pool.submit(hub.model_dir, "someone/bert")
+        model = pool.submit(hub.model_dir, "someone/bert@" + "f" * 40)
+        summary, folder, newest = prepared.result(), model.result(), newest.result()
+
+    texts = {split: [tuple(t) for t in prepare.load_split(run, split)[0]] for split in ("train", "dev", "test")}
+    pairs = {split: [(a, b) for a, b, *_ in values if b] for split, values in rows.items()}
+    assert sorted(texts["train"] + texts["dev"]) == sorted(pairs["train"]) and len(texts["dev"]) == 9
+    assert texts["test"] == pairs["validation"]  # GLUE's official dev set
+    assert list(prepare.load_split(run, "test")[1]) == [i % 2 for i in range(12)]
+    assert GLUE[1][:8] in summary["note"] and "line 8: column 'question2' holds no text" in summary["warnings"][0]
+
+    assert folder == cache / "hub" / "model" / ("someone--bert--" + "f" * 40)
+    assert newest == cache / "hub" / "model" / "someone--bert" and (newest / hub.COMMIT).read_text() == "f" * 40
+    assert f"model=someone/bert@{'f' * 40} asks for that one" in capfd.readouterr().out
+    assert not (folder / hub.COMMIT).exists()
+    found, expected = huggingface.load(folder).weights, load_file(tiny_bert / "model.safetensors")
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    ours, theirs = (prepare.load_tokenizer(f, 24).encode_batch(TEXTS) for f in (folder, tiny_bert))
+    assert [e.ids for e in ours] == [e.ids for e in theirs]
+
+    # What is there is not asked for again.
+    asked = len(stand_in.asked)
+    assert all(token == "secret" for path, token in stand_in.asked if path.startswith("someone"))
+    assert hub.model_dir("someone/bert@" + "f" * 40) == folder
+    prepare.prepare(run.config, run)
+    assert len(stand_in.asked) == asked
+
+
+def test_without_an_endpoint_the_hub_itself_is_asked(cache, monkeypatch):
+    """mindnlp's own default is a mirror, which would be handed the user's token."""
+    monkeypatch.delenv("HF_ENDPOINT")
+    seen = {}
+
+    class Done:
+        returncode = 0
+
+    monkeypatch.setattr(hub.subprocess, "run", lambda command, env, **more: seen.update(env, command=command) or Done)
+    hub.model_dir("bert-base-uncased")
+    assert seen["HF_ENDPOINT"] == "https://huggingface.co" and seen["HF_TOKEN"] == "secret"
+    assert seen["command"][3:6] == ["model", "bert-base-uncased", hub.BERT]
+    hub.model_dir("someone/bert")
+    assert seen["command"][3:6] == ["model", "someone/bert", "main"]
+
+
+def test_every_data_set_is_pinned(cache, monkeypatch):
+    """And asked for by the splits that the paper uses."""
+    asked = []
+    monkeypatch.setattr(hub, "_cached", lambda kind, key, extra: asked.append((kind, *key, *extra)) or cache)
+    for name in ("sst2", "imdb", "agnews", "qnli", "mnli", "qqp"):
+        with pytest.raises(UserError, match="train.jsonl: no such file"):
+            prepare.prepare(schema.load(name), RunDir(schema.load(name), cache))
+        source = TASKS[name].hub
+        test = {"imdb": "test", "agnews": "test", "mnli": "validation_matched"}.get(name, "validation")
+        assert asked.pop() == ("dataset", source.id, source.config or "", source.revision, "train", test)
+
+
+def test_offline_says_what_would_help(cache, monkeypatch):
+    """One line with the remedies, one of them a command; nothing half-made stays in the cache."""
+
+    def refusal(ask, *arguments):
+        with pytest.raises(UserError) as caught:
+            ask(*arguments)
+        return str(caught.value)
+
+    with ThreadPoolExecutor(2) as pool:  # each takes seconds, which importing mindnlp costs
+        model = pool.submit(refusal, hub.model_dir, "someone/bert")
+        dataset = pool.submit(refusal, hub.dataset_dir, "someone/glue", None, "abc", ["train", "test"])
+        of_model, of_dataset = model.result(), dataset.result()
+    assert "couldn't connect to 'http://127.0.0.1:9'" in of_model and "Couldn't reach 'someone/glue'" in of_dataset
+    assert "model someone/bert" in of_model and "model=DIRECTORY" in of_model
+    assert "dataset someone/glue" in of_dataset and "data.train=FILE" in of_dataset
+    for message in (of_model, of_dataset):
+        assert "could not be downloaded" in message and "HF_ENDPOINT" in message and "\n" not in message
+    assert not list((cache / "hub" / "model").iterdir()) and not list((cache / "hub" / "dataset").iterdir())
+
+    # The command is one that the module takes, and fills the folder that it is to be copied to.
+    command, folder = of_dataset.split("`")[1], of_dataset.split("copy FOLDER to ")[1]
+    done = []
+    monkeypatch.setattr(hub, "_save_dataset", lambda *arguments: done.append(arguments))
+    monkeypatch.setattr(hub.sys, "argv", shlex.split(command)[2:])
+    assert hub.main() == 0 and done == [("someone/glue", "", "abc", "FOLDER", "train", "test")]
+    shutil.copytree(cache / "hub" / "model", folder)
+    assert str(hub.dataset_dir("someone/glue", None, "abc", ["train", "test"])) == folder

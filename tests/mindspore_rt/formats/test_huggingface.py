@@ -1,0 +1,410 @@
+"""Hugging Face directories: whatever is no whole BERT is refused by name, and what is written loads anywhere."""
+
+import json
+import os
+import re
+import shutil
+import time
+
+import mindspore as ms
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
+from transformers import BertConfig as TorchConfig
+
+from configs.contract.errors import UserError
+from configs.contract.files import read_json
+from mindspore_rt.data import prepare
+from mindspore_rt.formats import huggingface
+from mindspore_rt.cells.bert import BertClassifier, BertConfig
+from configs.contract.matrices import matrix_name
+from mindspore_rt.ticket import Ticket
+
+QUERY = "bert.encoder.layer.1.attention.self.query.weight"
+
+
+@pytest.fixture
+def model(tiny_bert, tmp_path):
+    """A copy of the tiny model that a test may spoil."""
+    return shutil.copytree(tiny_bert, tmp_path / "model")
+
+
+def change(folder, function):
+    """Rewrite the weights: `function` gets the dictionary and changes it."""
+    weights = load_file(folder / "model.safetensors")
+    weights = function(weights) or weights
+    save_file(weights, folder / "model.safetensors")
+
+
+def change_config(folder, **values):
+    config = read_json(folder / "config.json")
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
+
+
+def refusal(folder, layers=None):
+    with pytest.raises(UserError) as caught:
+        huggingface.load(folder, layers)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def same(found, expected):
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], value)
+
+
+# --- reading -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(50, 32, 2, 4, 64, 20, 2), (97, 24, 3, 2, 20, 40, 3)])
+def test_parameters_are_those_of_transformers(shape):
+    """Names and shapes, nothing missing and nothing more."""
+    config = BertConfig(*shape)
+    theirs = BertForSequenceClassification(TorchConfig(**vars(config), num_labels=3))
+    assert config.parameters(3) == {name: tuple(p.shape) for name, p in theirs.named_parameters()}
+
+
+def test_weights_come_back(tiny_bert):
+    found = huggingface.load(tiny_bert)
+    same(found.weights, load_file(tiny_bert / "model.safetensors"))
+    assert found.config == BertConfig(30522, 32, 2, 4, 64, 512, 2)
+
+
+def test_names_without_the_prefix(model):
+    """As in the packaged model, which is a bare encoder: there is then no classifier."""
+    expected = load_file(model / "model.safetensors")
+    change(model, lambda w: {n.removeprefix("bert."): v for n, v in w.items() if not n.startswith("classifier")})
+    found = huggingface.load(model).weights
+    same(found, {n: v for n, v in expected.items() if n.startswith("bert.")})
+
+
+def test_names_of_the_published_bert(model):
+    """bert-base-uncased is TensorFlow's: its LayerNorm has a gamma and a beta. It has a head for hidden words, too."""
+    expected = huggingface.load(model).weights
+    names = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+
+    def published(weights):
+        found = {next((n.replace(a, b) for a, b in names.items() if a in n), n): w for n, w in weights.items()}
+        return {**found, "cls.predictions.transform.LayerNorm.gamma": np.ones(32, np.float32)}
+
+    change(model, published)
+    same(huggingface.load(model).weights, expected)
+
+
+def test_one_weight_under_two_names_is_refused(model):
+    change(model, lambda weights: weights.update({QUERY.removeprefix("bert."): weights[QUERY] + 1}))
+    assert f"holds {QUERY} twice" in refusal(model)
+
+
+def test_half_precision_becomes_float32(model):
+    change(model, lambda w: {n: v.astype(np.float16) for n, v in w.items()})
+    same(huggingface.load(model).weights, load_file(model / "model.safetensors"))
+
+
+def test_the_first_layers_are_kept(tiny_bert):
+    found = huggingface.load(tiny_bert, layers=1)
+    assert found.config.num_hidden_layers == found.raw["num_hidden_layers"] == 1
+    expected = load_file(tiny_bert / "model.safetensors")
+    same(found.weights, {n: v for n, v in expected.items() if "layer.1." not in n})
+
+
+def test_more_layers_than_there_are(tiny_bert):
+    assert "layers: 3 asked" in refusal(tiny_bert, 3)
+
+
+@pytest.mark.parametrize("prefix", ["bert.", ""])
+def test_pickled_weights(model, prefix):
+    """Read by the other half in a process of its own."""
+    expected = load_file(model / "model.safetensors")
+    renamed = {n.replace("bert.", prefix): torch.tensor(v) for n, v in expected.items()}
+    torch.save(renamed, model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    same(huggingface.load(model).weights, expected)
+
+
+class Malicious:
+    """Unpickled carelessly, makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_runs_nothing(model, tmp_path):
+    torch.save({QUERY: Malicious(tmp_path / "executed")}, model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    assert "pytorch_model.bin" in refusal(model)
+    assert not (tmp_path / "executed").exists()
+    torch.load(model / "pytorch_model.bin", weights_only=False)
+    assert (tmp_path / "executed").exists()  # it would have
+
+
+@pytest.mark.parametrize("content", [b"not a pickle", b"\x80\x04}."])
+def test_broken_pickles(model, content):
+    (model / "pytorch_model.bin").write_bytes(content)
+    (model / "model.safetensors").unlink()
+    message = refusal(model)
+    assert "pytorch_model.bin" in message or "is missing" in message
+    assert "Traceback" not in message
+
+
+def test_no_weights_at_all(model):
+    (model / "model.safetensors").unlink()
+    assert "neither model.safetensors nor pytorch_model.bin" in refusal(model)
+
+
+@pytest.mark.parametrize("name", [QUERY, "bert.embeddings.LayerNorm.bias", "bert.pooler.dense.weight"])
+def test_a_missing_weight_is_named(model, name):
+    change(model, lambda w: {n: v for n, v in w.items() if n != name})
+    assert f"weight {name} is missing" in refusal(model)
+
+
+def test_a_misshapen_weight_is_named(model):
+    change(model, lambda w: w.update({QUERY: w[QUERY][:, :30].copy()}))
+    assert f"{QUERY} is [32, 30], config.json says [32, 32]" in refusal(model)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_is_named(model, value):
+    change(model, lambda w: w[QUERY].__setitem__((3, 4), value))
+    assert QUERY in refusal(model) and "not finite" in refusal(model)
+
+
+def test_a_double_too_large_for_a_float_is_not_finite(model):
+    change(model, lambda w: w.update({QUERY: np.full((32, 32), 1e300)}))
+    assert QUERY in refusal(model) and "not finite" in refusal(model)
+
+
+@pytest.mark.parametrize("shape, value, message", [((2, 32), np.nan, "not finite"), ((7, 3), 0, "is \\[7, 3")])
+def test_a_classifier_is_checked_too(model, shape, value, message):
+    change(model, lambda w: w.update({"classifier.weight": np.full(shape, value, np.float32)}))
+    assert re.search(f"classifier.weight .*{message}", refusal(model))
+
+
+def test_more_layers_than_any_file_has(model):
+    """Told before the names of three million layers are made up."""
+    change_config(model, num_hidden_layers=3_000_000)
+    started = time.monotonic()
+    assert "num_hidden_layers is 3000000" in refusal(model)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("size", [0, 4, 5000])
+def test_truncated_safetensors(model, size):
+    content = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(content[:size])
+    assert "model.safetensors: not a whole safetensors file" in refusal(model)
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ({"model_type": "roberta"}, ["RoBERTa", "give a BERT"]),
+        ({"model_type": None}, ["model_type", "'bert'"]),
+        ({"hidden_act": "relu"}, ["hidden_act", "'relu'", "'gelu'"]),
+        ({"position_embedding_type": "relative_key"}, ["position_embedding_type", "'absolute'"]),
+        ({"is_decoder": True}, ["is_decoder"]),
+        ({"hidden_size": "32"}, ["hidden_size", "positive whole number"]),
+        ({"vocab_size": None}, ["vocab_size", "positive whole number"]),
+        ({"num_attention_heads": 5}, ["num_attention_heads"]),
+    ],
+)
+def test_configurations_of_other_models(model, values, expected):
+    change_config(model, **values)
+    message = refusal(model)
+    for part in ["config.json", *expected]:
+        assert part in message
+
+
+def test_no_or_broken_configuration(model):
+    (model / "config.json").write_text('{"model_type": "bert",\n')
+    assert "config.json, line 2" in refusal(model)
+    (model / "config.json").unlink()
+    assert "config.json is missing" in refusal(model)
+
+
+@pytest.mark.parametrize("layers", [None, "6"])
+def test_a_layer_count_that_is_no_number(model, layers):
+    change_config(model, num_hidden_layers=layers)
+    assert "num_hidden_layers" in refusal(model, layers=1)
+
+
+def test_where_a_model_comes_from(packaged_model, tiny_bert, tmp_path):
+    assert huggingface.resolve("packaged") == packaged_model
+    assert huggingface.resolve(str(tiny_bert)) == tiny_bert
+    with pytest.raises(UserError, match="model: no directory"):
+        huggingface.resolve(str(tmp_path / "gone"))
+
+
+def test_a_fresh_classifier_is_drawn_as_berts(tiny_bert):
+    """Normal(0, 0.02), bias 0, the same for the same seed; the encoder's weights as they were."""
+    source = huggingface.load(tiny_bert)
+    weights = huggingface.with_classifier(source, 600, seed=1)
+    assert weights["classifier.weight"].shape == (600, 32) and weights["classifier.weight"].dtype == np.float32
+    assert abs(weights["classifier.weight"].std() - 0.02) < 0.001 and abs(weights["classifier.weight"].mean()) < 0.001
+    assert not weights["classifier.bias"].any()
+    again, other = (huggingface.with_classifier(source, 600, seed)["classifier.weight"] for seed in (1, 2))
+    assert (again == weights["classifier.weight"]).all() and (other != again).mean() > 0.99
+    assert weights[QUERY] is source.weights[QUERY]
+
+
+# --- writing -------------------------------------------------------------------------------------------------
+
+NAMES = ["entailment", "neutral", "contradiction"]
+TEXTS = ["a fine film", "dull", "an utterly charming and warm piece of work " * 3, "it's the one , at 9 o'clock"]
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_bert, tmp_path_factory):
+    """The tiny model with a new classifier of three labels, length 20, and its weights."""
+    source = huggingface.load(tiny_bert)
+    weights = huggingface.with_classifier(source, 3, seed=1)
+    weights["classifier.weight"] = weights["classifier.weight"] * 20
+    weights["classifier.bias"] = np.array([0.5, -0.5, 0.1], np.float32)
+    target = tmp_path_factory.mktemp("saved") / "deep" / "model"
+    huggingface.save_classifier(target, source, weights, NAMES, 20)
+    return target, source, weights
+
+
+def test_the_written_configuration(saved):
+    target = saved[0]
+    found = AutoModelForSequenceClassification.from_pretrained(target)
+    assert type(found) is BertForSequenceClassification
+    assert found.config.id2label == dict(enumerate(NAMES))
+    assert found.config.label2id == {name: i for i, name in enumerate(NAMES)}
+    assert found.dtype == torch.float32
+    assert AutoTokenizer.from_pretrained(target).model_max_length == 20
+
+
+def test_written_weights_are_the_ones_given(saved):
+    """Bit for bit, in transformers and read again here."""
+    target, _, weights = saved
+    model = AutoModelForSequenceClassification.from_pretrained(target)
+    same({n: p.detach().numpy() for n, p in model.named_parameters()}, weights)
+    read = huggingface.load(target).weights
+    same(read, weights)
+
+
+@pytest.mark.parametrize("second", [None, TEXTS[::-1]], ids=["single", "pair"])
+def test_logits_equal_in_transformers(saved, second):
+    """The same texts through the whole of either side: tokenizer, padding, truncation, model."""
+    target, source, weights = saved
+    texts = list(zip(TEXTS, second)) if second else [(t,) for t in TEXTS]
+    tokenizer = prepare.load_tokenizer(target, 20)
+    batches = prepare.Batches(texts, np.zeros(4, int), 3, tokenizer, 20, 5, seed=0)
+    ids, mask, types, _ = batches.batch(np.arange(4)).tensors()
+    cells = BertClassifier(source.config, 3)
+    cells.load(weights)
+
+    @ms.jit
+    def graph(ids, mask, types):
+        return cells(cells.embed(ids), mask, types, None)
+
+    found = graph(ids, mask, types).asnumpy()[:4]
+
+    theirs = AutoModelForSequenceClassification.from_pretrained(target).eval()
+    encoded = AutoTokenizer.from_pretrained(target)(
+        TEXTS, second, padding=True, truncation=True, max_length=20, return_tensors="pt"
+    )
+    with torch.no_grad():
+        expected = theirs(**encoded).logits.numpy()
+    assert expected.std(0).min() > 0.05  # the rows differ, so mixed-up rows would show
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+def test_writing_again_replaces(saved, tmp_path):
+    """Nothing of the old directory stays, and no temporary one."""
+    _, source, weights = saved
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old.txt").write_text("old")
+    huggingface.save_classifier(target, source, weights, NAMES, 20)
+    assert not (target / "old.txt").exists() and (target / "model.safetensors").is_file()
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_failed_write_leaves_the_old_directory(saved, tmp_path, monkeypatch):
+    _, source, weights = saved
+    target = tmp_path / "model"
+    huggingface.save_classifier(target, source, weights, NAMES, 20)
+
+    def failing(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(huggingface, "save", failing)
+    with pytest.raises(OSError):
+        huggingface.save_classifier(target, source, weights, ["a", "b", "c"], 20)
+    assert read_json(target / "config.json")["id2label"]["0"] == "entailment"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_pruned_weights_are_exact_zeros(saved, tmp_path):
+    _, source, weights = saved
+    pruned = {**weights, QUERY: np.where(weights[QUERY] > 0, weights[QUERY], np.float32(0))}
+    huggingface.save_classifier(tmp_path / "model", source, pruned, NAMES, 20)
+    found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").state_dict()[QUERY].numpy()
+    assert ((found == 0) == (weights[QUERY] <= 0)).all()
+
+
+# --- shrinking -----------------------------------------------------------------------------------------------
+
+
+def logits(folder):
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    random = np.random.default_rng(0)
+    ids, mask = torch.tensor(random.integers(1000, 20000, (5, 12))), torch.ones(5, 12, dtype=torch.long)
+    mask[1, 7:] = 0
+    with torch.no_grad():
+        return model, model(input_ids=ids, attention_mask=mask).logits.numpy()
+
+
+def both_sizes(tiny_bert, ticket, folder):
+    source = huggingface.load(tiny_bert)
+    huggingface.write_model(folder, source.raw, ticket.apply(source.weights), tiny_bert)
+    large, expected = logits(folder)
+    weights, config = huggingface.shrink(source.weights, source.raw, ticket)
+    huggingface.write_model(folder, config, weights, tiny_bert)
+    small, found = logits(folder)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    return large, small
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.2, 0.5, 0.7])
+def test_a_shrunk_model_computes_what_the_masked_one_does(tiny_bert, tmp_path, sparsity):
+    random = np.random.default_rng(1)
+    shapes = huggingface.load(tiny_bert).config.prunable()
+    scores = {n: random.normal(0, 1, s).astype(np.float32) for n, s in shapes.items()}
+    ticket = Ticket.structured(scores, 4, sparsity)
+    large, small = both_sizes(tiny_bert, ticket, tmp_path)
+    biases = sum(int((~m.any(1)).sum()) for n, m in ticket.masks.items() if not n.endswith("output.dense.weight"))
+    assert large.num_parameters() - small.num_parameters() == ticket.pruned + biases
+    if sparsity:
+        with pytest.raises(UserError, match="pruned_heads is set"):
+            huggingface.load(tmp_path)
+
+
+def test_layers_may_keep_different_numbers_of_neurons(tiny_bert, tmp_path):
+    """Single weights pruned besides, a head whose rows alone are gone: only what adds nothing is cut."""
+    random, shapes = np.random.default_rng(2), huggingface.load(tiny_bert).config.prunable()
+    masks = {n: random.random(s) > 0.2 for n, s in shapes.items()}
+    masks[matrix_name(0, "output")][:, 10:] = False
+    masks[matrix_name(1, "output")][:, 30:] = False
+    masks[matrix_name(1, "intermediate")][5] = False  # its bias still comes through
+    masks[matrix_name(0, "attention output")][:, 8:16] = False
+    masks[matrix_name(1, "value")][:8] = False  # likewise
+    _, small = both_sizes(tiny_bert, Ticket(masks), tmp_path)
+    assert small.config.intermediate_size == 30 and small.config.pruned_heads == {0: [1]}
+
+
+def test_a_layer_without_heads_is_refused(tiny_bert):
+    source = huggingface.load(tiny_bert)
+    masks = {n: np.ones(s, bool) for n, s in source.config.prunable().items()}
+    masks[matrix_name(1, "attention output")][:] = False
+    with pytest.raises(ValueError, match="no attention head in layer 1"):
+        huggingface.shrink(source.weights, source.raw, Ticket(masks))

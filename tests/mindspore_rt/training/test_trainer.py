@@ -1,0 +1,259 @@
+"""The training loop: exact resume, metrics, and a loss that is not finite."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from configs.contract import schema
+from configs.contract.errors import Stopped, UserError
+from configs.contract.files import read_json, read_lines
+from configs.contract.stage import Stage
+from mindspore_rt import parallel
+from mindspore_rt.cells.bert import BertClassifier, BertConfig
+from mindspore_rt.data.prepare import Batches
+from mindspore_rt.training.objectives import FineTuning, RobustSearch
+from mindspore_rt.training.trainer import Evaluator, Trainer, total_steps
+
+CONFIG = BertConfig(40, 16, 1, 2, 16, 32, 2)
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def batches():
+    words = [f"w{i}" for i in range(40)]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    random = np.random.default_rng(0)
+    texts = [(" ".join(random.choice(words, random.integers(3, 16))),) for _ in range(26)]
+    return Batches(texts, random.integers(0, 2, 26), 2, tokenizer, 16, 4, seed=3)
+
+
+def train(directory, masked, stop_at=None, settings=None):
+    """Seven-step epochs, two of them; returns the final state as bytes."""
+    random, source = np.random.default_rng(1), batches()
+    model = BertClassifier(CONFIG, 2, dropout=0.1, masked=masked)
+    model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
+    if masked:
+        objective = RobustSearch(model, schema.Search(ascent_steps=2), 14, seed=5)
+    else:
+        objective = FineTuning(model, schema.Training(learning_rate=1e-3), 14, seed=5)
+    evaluator, step, count = Evaluator(model, source), objective.step, []
+
+    def stopping(batch, index):
+        count.append(index)
+        if index == stop_at:
+            raise Killed
+        return step(batch, index)
+
+    objective.step = stopping
+    config = schema.Experiment(checkpoint_steps=3, log_steps=1)
+    stage = Stage(directory, "test", settings or {}, {})
+    Trainer(stage, objective, source, 14, config, "test", lambda *_: {"dev_accuracy": evaluator.accuracy()}).run()
+    state = {n: p.asnumpy().tobytes() for n, p in objective.state().items()}
+    times = ("seconds", "sentences_per_second")
+    metrics = [{k: v for k, v in r.items() if k not in times} for r in read_lines(directory / "metrics.jsonl")]
+    return state, metrics, count
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_killed_run_ends_with_the_same_bytes(tmp_path, masked):
+    state, metrics, _ = train(tmp_path / "whole", masked)
+    for stop in (8, 11):
+        with pytest.raises(Killed):
+            train(tmp_path / "killed", masked, stop)
+    # What a kill in the middle of a line leaves behind.
+    with open(tmp_path / "killed" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 11, "lo')
+    resumed, resumed_metrics, steps = train(tmp_path / "killed", masked)
+    assert steps[0] == 9  # the checkpoint before step 11, not the beginning
+    assert resumed == state
+    assert resumed_metrics == metrics
+
+
+def test_a_log_that_lost_lines_is_refused(tmp_path):
+    """A checkpoint knows how many belong to it: the run must not end with a log of less."""
+    with pytest.raises(Stopped):
+        counted(tmp_path, lambda index: os.kill(os.getpid(), signal.SIGINT) if index == 3 else None)[0].run()
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="metrics.jsonl: 0 lines, but 4 belong to checkpoint.safetensors"):
+        counted(tmp_path)[0].run()
+
+
+def test_metrics_have_a_line_a_step_and_one_an_epoch(tmp_path):
+    _, metrics, _ = train(tmp_path, False)
+    assert [m["step"] for m in metrics if "loss" in m] == list(range(1, 15))
+    assert [(m["step"], m["epoch"]) for m in metrics if "dev_accuracy" in m] == [(7, 1.0), (14, 2.0)]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    class Broken:
+        def step(self, batch, index):
+            return {"loss": float("nan") if index == 4 else 1.0}
+
+        def state(self):
+            return {}
+
+    source, config = batches(), schema.Experiment(checkpoint_steps=2, log_steps=1)
+    with pytest.raises(UserError, match="step 5"):
+        Trainer(Stage(tmp_path, "test", {}, {}), Broken(), source, 14, config, "test", lambda *_: {}).run()
+
+
+class Counter:
+    """An objective of one number: the updates it has made. `before` is called at every step."""
+
+    def __init__(self, before=lambda index: None):
+        self.made, self.before = Parameter(np.zeros(1, np.float32), name="made"), before
+
+    def step(self, batch, index):
+        self.before(index)
+        self.made.set_data(Tensor(np.array([index + 1], np.float32)))
+        return {"loss": 1.0}
+
+    def state(self):
+        return {"made": self.made}
+
+
+def counted(directory, before=lambda index: None, on_epoch=lambda *_: {}, steps=14):
+    objective, config = Counter(before), schema.Experiment(checkpoint_steps=100, log_steps=1)
+    return Trainer(Stage(directory, "test", {}, {}), objective, batches(), steps, config, "test", on_epoch), objective
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_speed_is_that_of_all_workers_together(tmp_path, monkeypatch, ranks):
+    """The clock moves by two seconds a step, in which the workers together train on the four sentences of a batch."""
+    now = [0.0]
+
+    def later(index):
+        now[0] += 2
+
+    monkeypatch.setattr(parallel, "ranks", lambda: ranks)
+    monkeypatch.setattr("mindspore_rt.training.trainer.time.time", lambda: now[0])
+    counted(tmp_path, later, steps=7)[0].run()
+    speeds = [r["sentences_per_second"] for r in read_lines(tmp_path / "metrics.jsonl") if "loss" in r]
+    assert speeds[:6] == [2.0] * 6
+
+
+def test_the_time_of_a_resumed_stage_is_that_of_all_its_processes(tmp_path, monkeypatch):
+    """Two seconds a step, less those that the first process did not save; the hour between the two does not count."""
+    now = [1000.0]
+
+    def later(index):
+        now[0] += 2
+        if index == 9 and now[0] < 2000:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.time", lambda: now[0])
+    with pytest.raises(KeyboardInterrupt):
+        counted(tmp_path, later)[0].run()  # saved at the end of the first epoch, after step 7
+    now[0] += 3600
+    trainer, _ = counted(tmp_path, later)
+    trainer.run()
+    trainer.stage.finish({})
+    assert read_json(trainer.stage.manifest)["seconds"] == 14 * 2
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_request_saves_and_says_how_to_go_on(tmp_path, number, status):
+    """Ctrl-C, and what clusters send, in the middle of step 4: that step is finished and saved, none is lost."""
+    trainer, _ = counted(tmp_path, lambda index: os.kill(os.getpid(), number) if index == 3 else None)
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match="stopped after step 4 of 14") as stopped:
+        trainer.run()
+    assert stopped.value.status == status
+    assert signal.getsignal(number) == before
+    made = []
+    trainer, objective = counted(tmp_path, made.append)
+    assert trainer.run() == 14
+    assert made == list(range(4, 14)) and objective.made.asnumpy() == 14
+
+
+@pytest.mark.parametrize("where", ["step", "evaluation"])
+def test_a_stop_request_at_the_very_end_is_obeyed_too(tmp_path, where):
+    """Else the next job would start. What the last step made is saved; the next run only has to write the model."""
+    ask = lambda done: os.kill(os.getpid(), signal.SIGTERM) if done == 13 else None  # noqa: E731
+    at = {"before": ask} if where == "step" else {"on_epoch": lambda epoch, done: ask(done - 1) or {}}
+    with pytest.raises(Stopped, match="stopped after step 14 of 14"):
+        counted(tmp_path, **at)[0].run()
+    made = []
+    trainer, objective = counted(tmp_path, made.append)
+    assert trainer.run() == 14 and made == [] and objective.made.asnumpy() == 14
+
+
+def test_a_training_can_end_early_also_when_it_is_killed_right_then(tmp_path):
+    """`stop` ends it after the epoch; the checkpoint remembers, so that a resumed run does not go on."""
+
+    def on_epoch(epoch, done):
+        trainer.stop = epoch == 1
+        return {}
+
+    trainer, _ = counted(tmp_path, on_epoch=on_epoch)
+    save = trainer._save
+
+    def save_and_die(*state):
+        save(*state)
+        raise Killed
+
+    trainer._save = save_and_die
+    with pytest.raises(Killed):
+        trainer.run()
+    made = []
+    trainer, _ = counted(tmp_path, made.append)
+    assert trainer.run() == 7 and made == []
+    trainer.stage.finish({})
+    assert not trainer.checkpoint.exists()
+
+
+def test_snapshots_are_taken_where_asked(tmp_path):
+    trainer, objective = counted(tmp_path)
+    taken = []
+    trainer.snapshots = ({3, 9}, lambda done: taken.append((done, float(objective.made.asnumpy()[0]))))
+    trainer.run()
+    assert taken == [(3, 3.0), (9, 9.0)]
+
+
+def test_a_fresh_start_leaves_no_snapshot_of_another_training(tmp_path):
+    """Killed after a snapshot and before the first checkpoint, the stage may be begun with other settings."""
+    (tmp_path / "snapshots" / "000003").mkdir(parents=True)
+    counted(tmp_path)[0].run()
+    assert not (tmp_path / "snapshots").exists()
+
+
+@pytest.mark.parametrize("damage, reason", [
+    (lambda raw: raw[: len(raw) // 2], "not a checkpoint"),
+    (lambda raw: b"", "not a checkpoint"),
+    (lambda raw: raw[:-4] + np.float32(np.nan).tobytes(), "not finite"),
+])
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage, reason):
+    trainer, _ = counted(tmp_path, lambda index: os.kill(os.getpid(), signal.SIGTERM) if index == 3 else None)
+    with pytest.raises(Stopped):
+        trainer.run()
+    trainer.checkpoint.write_bytes(damage(trainer.checkpoint.read_bytes()))
+    with pytest.raises(UserError, match=rf"checkpoint.safetensors: .*{reason}.*delete it"):
+        counted(tmp_path)[0].run()
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path):
+    with pytest.raises(Killed):
+        train(tmp_path, True, stop_at=8)
+    with pytest.raises(UserError, match="checkpoint.safetensors"):
+        train(tmp_path, False)
+
+
+def test_a_checkpoint_begun_with_other_settings_is_refused(tmp_path):
+    with pytest.raises(Killed):
+        train(tmp_path, True, stop_at=8, settings={"rate": 1})
+    with pytest.raises(UserError, match="rate: 1, now 2"):
+        train(tmp_path, True, settings={"rate": 2})
+
+
+def test_total_steps():
+    source = batches()
+    assert len(source) == 7
+    assert total_steps(schema.Training(epochs=2), source) == 14
+    assert total_steps(schema.Training(epochs=2, max_steps=5), source) == 5

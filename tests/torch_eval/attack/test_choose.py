@@ -1,0 +1,113 @@
+"""The choice on dev: the rule, resuming, and no attack where there is nothing to choose."""
+
+import pytest
+import torch
+from test_attack import BROKEN_SUMMARIES, SENTENCES, Here, write_summary
+from test_victim import tiny_bert
+
+from configs.contract import schema
+from configs.contract.errors import UserError
+from configs.contract.files import file_hash, read_json, write_json, write_lines
+from configs.contract.run_dir import RunDir
+from torch_eval.attack import choose, workers
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    def make(*overrides):
+        run_dir = RunDir(schema.load("tiny", ["choice.examples=4", "choice.recipe=textbugger", *overrides]), tmp_path)
+        for split in ("dev", "test"):
+            write_lines(run_dir.split(split), [{"sentence": s, "label": i % 2} for i, s in enumerate(SENTENCES)])
+        write_summary(run_dir)
+        for seed in run_dir.config.seeds:
+            for number, candidate in enumerate(run_dir.candidates()):
+                if not run_dir.model(seed, candidate.model).is_dir():
+                    tiny_bert(run_dir.model(seed, candidate.model), seed=10 * number + seed)
+        return run_dir
+
+    monkeypatch.setattr(choose, "Workers", Here)
+    workers.load_victim.cache_clear()
+    workers.load_attack.cache_clear()
+    threads = torch.get_num_threads()
+    yield make
+    torch.set_num_threads(threads)
+
+
+def test_the_most_robust_on_dev_is_chosen(experiment, capsys):
+    run_dir = experiment("sparsities=[0.3,0.5]", "choice.epochs=2", "seeds=[1,2]")
+    choose.run(run_dir)
+    choice = read_json(run_dir.choice)
+    assert len(choice["candidates"]) == 8 and "textbugger on 4 dev examples" in choice["rule"]
+    assert set(choice["candidates"][0]) == {"model", "seed", "sparsity", "epochs_back", "aua", "accuracy"}
+
+    def means(model):
+        rows = [row for row in choice["candidates"] if row["model"] == model]
+        return [sum(row[key] for row in rows) / 2 for key in ("aua", "accuracy")]
+
+    assert run_dir.chosen().model == choice["chosen"]["model"]
+    assert means(choice["chosen"]["model"]) == max(means(candidate.model) for candidate in run_dir.candidates())
+
+    run_dir.choice.unlink()
+    capsys.readouterr()
+    choose.run(run_dir)
+    assert capsys.readouterr().out.count("already done") == 8 and read_json(run_dir.choice) == choice
+
+
+@pytest.mark.parametrize("change", BROKEN_SUMMARIES)
+def test_a_broken_summary_is_one_clear_error(experiment, change):
+    run_dir = experiment("sparsities=[0.3,0.5]")
+    write_json(run_dir.data / "summary.json", {**read_json(run_dir.data / "summary.json"), **change})
+    with pytest.raises(UserError, match=r"summary\.json: .*; delete .*/data and run prepare again"):
+        choose.run(run_dir)
+
+
+def test_a_candidate_attacked_before_it_was_made_again_is_refused(experiment):
+    run_dir = experiment("sparsities=[0.3,0.5]")
+    choose.run(run_dir)
+    tiny_bert(run_dir.model(1, "robust-0.50"), seed=99)
+    with pytest.raises(UserError, match="choice/robust-0.50 was made with other settings .inputs.model: .*, now "):
+        choose.run(run_dir)
+    run_dir.config.on_change = "redo"
+    choose.run(run_dir)
+    manifest = read_json(run_dir.seed(1) / "choice" / "robust-0.50" / "manifest.json")
+    assert manifest["inputs"]["model"] == file_hash(run_dir.model(1, "robust-0.50"))
+
+
+def test_one_candidate_is_chosen_unseen(experiment, monkeypatch):
+    run_dir = experiment("sparsities=[0.4]", "choice.epochs=1")
+    monkeypatch.setattr(choose, "Workers", None)
+    choose.run(run_dir)
+    assert read_json(run_dir.choice) == {
+        "rule": "the only candidate", "candidates": [],
+        "chosen": {"model": "robust-0.40", "sparsity": 0.4, "epochs_back": 0},
+    }
+    assert run_dir.chosen() == run_dir.candidates()[0]
+
+
+@pytest.mark.parametrize(
+    "figures, chosen",
+    [
+        ({"a": (0.2, 0.9), "b": (0.3, 0.5)}, "b"),  # robustness first
+        ({"a": (0.3, 0.9), "b": (0.3, 0.5)}, "a"),  # then accuracy
+        ({"a": (0.3, 0.5), "b": (0.3, 0.5)}, "a"),  # then the order of candidates
+    ],
+)
+def test_the_rule(figures, chosen):
+    candidates = [choose.Candidate(name, 0.3, 0) for name in figures]
+    rows = [{"model": name, "aua": aua, "accuracy": accuracy} for name, (aua, accuracy) in figures.items()]
+    assert choose.best(candidates, rows).model == chosen
+
+
+def test_nothing_is_chosen_on_a_dev_set_that_was_trained_on(experiment, monkeypatch):
+    run_dir = experiment("sparsities=[0.3,0.5]", "compat=official")
+    monkeypatch.setattr(choose, "Workers", None)
+    choose.run(run_dir)
+    assert "official trains on dev" in read_json(run_dir.choice)["rule"]
+    assert run_dir.chosen() == run_dir.candidates()[0]
+
+
+@pytest.mark.parametrize("change", ["attack.temperature=2.0", "attack.max_seconds=60"])
+def test_a_choice_made_with_another_victim_or_budget_is_refused(experiment, change):
+    choose.run(experiment("sparsities=[0.3,0.5]"))
+    with pytest.raises(UserError, match=rf"was made with other settings .*{change.partition('=')[0][7:]}"):
+        choose.run(experiment("sparsities=[0.3,0.5]", change))

@@ -1,0 +1,49 @@
+"""A handful of examples, attacked as the run does it and by TextAttack as it comes: the same in all that counts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_victim import tiny_bert
+
+from torch_eval.attack import workers
+from torch_eval.recipes.recipes import Spec
+from torch_eval.attack.workers import Target
+
+LENGTH = 48
+SENTENCES = [
+    "a gripping and thoughtful drama about the price of freedom , told with rare patience",
+    "the jokes are stale and the pace is slow",
+    "an honest portrait of grief that never once begs for tears",
+    "loud , silly and far too long",
+    "the cast is superb but the script , alas , is merely adequate",
+    "dull",
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Random weights, the label decided by them; tie-breaking matters more here than with a trained model."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tiny_bert(tmp_path_factory.mktemp("victim"), seed=3)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("recipe", ["textfooler", "textbugger", "bertattack"])
+def test_the_same_as_textattack(recipe, model):
+    spec = Spec(recipe, ("sentence",), ("sentence",), candidates=5)
+    labels = [row.index(max(row)) for row in workers.logits_of(Target(Path(model), LENGTH), [(s,) for s in SENTENCES])]
+    found = {}
+    for stock in (False, True):
+        target = Target(Path(model), LENGTH, stock=stock)
+        found[stock] = [
+            workers.attack_example(target, spec, 1, i, {"sentence": sentence, "label": label})
+            for i, (sentence, label) in enumerate(zip(SENTENCES, labels))
+        ]
+    assert sum(record["queries"] for record in found[True]) > 60
+    for ours, theirs in zip(found[False], found[True]):
+        for key in ("index", "outcome", "queries", "original", "perturbed_prediction", "words_changed"):
+            assert ours[key] == theirs[key], key
+        assert ours["perturbed"] == theirs["perturbed"]  # both on one thread, or ties may break: see bench_attacks.py
+        assert ours["perturbed_score"] == pytest.approx(theirs["perturbed_score"], abs=2e-5)

@@ -1,0 +1,125 @@
+"""Metrics against the paper's definitions and closed forms."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from torch_eval.attack import metrics
+
+
+def record(outcome, queries=1):
+    return {"outcome": outcome, "queries": queries}
+
+
+def test_definitions_put_the_skipped_in_the_right_denominators():
+    found = metrics.summarise(
+        [record("success", 10)] * 3 + [record("failure", 40)] * 2 + [record("skipped", 1)] * 5
+    )
+    assert (found.examples, found.attacked) == (10, 5)
+    assert found.clean.value == 0.5
+    assert found.aua.value == 0.2
+    assert found.suc.value == 0.6
+    assert found.queries.value == (3 * 10 + 2 * 40) / 5
+
+
+@pytest.mark.parametrize("successes, trials", [(0, 10), (10, 10), (7, 20), (499, 1000)])
+def test_wilson_bounds_solve_the_score_equation(successes, trials):
+    """By definition each bound p satisfies (share - p)^2 = z^2 p (1 - p) / n."""
+    found = metrics.wilson(successes, trials)
+    for bound in (found.low, found.high):
+        assert (found.value - bound) ** 2 == pytest.approx(metrics.Z95**2 * bound * (1 - bound) / trials, abs=1e-12)
+    assert found.low <= found.value <= found.high
+
+
+def test_wilson_agrees_with_a_published_example():
+    found = metrics.wilson(81, 263)  # Newcombe 1998, table I, method 3: 0.2553 to 0.3662
+    assert (round(found.low, 4), round(found.high, 4)) == (0.2553, 0.3662)
+
+
+def test_bootstrap_repeats_and_covers_the_normal_interval():
+    values = [float(i % 17) for i in range(400)]
+    found = metrics.bootstrap_mean(values, seed=3)
+    assert found == metrics.bootstrap_mean(values, seed=3) != metrics.bootstrap_mean(values, seed=4)
+    mean = sum(values) / len(values)
+    error = math.sqrt(sum((v - mean) ** 2 for v in values) / len(values) / len(values))
+    assert found.value == mean
+    assert found.low == pytest.approx(mean - 1.96 * error, abs=0.3 * error)
+    assert found.high == pytest.approx(mean + 1.96 * error, abs=0.3 * error)
+
+
+def test_timeouts_are_broken_in_the_value_and_either_in_the_interval():
+    certain = [record("success")] * 30 + [record("failure")] * 50 + [record("skipped")] * 10
+    found = metrics.summarise(certain + [record("timeout")] * 10)
+    broken = metrics.summarise(certain + [record("success")] * 10)
+    survived = metrics.summarise(certain + [record("failure")] * 10)
+    assert (found.examples, found.attacked, found.timeouts, broken.timeouts) == (100, 90, 10, 0)
+    assert found.clean == broken.clean == survived.clean
+    assert found.aua.value == broken.aua.value == 0.5
+    assert (found.aua.low, found.aua.high) == (broken.aua.low, survived.aua.high)
+    assert found.suc.value == broken.suc.value == 40 / 90
+    assert (found.suc.low, found.suc.high) == (survived.suc.low, broken.suc.high)
+
+
+@pytest.mark.parametrize("b, c", [(0, 0), (5, 0), (3, 9), (21, 9), (7, 7), (120, 160)])
+def test_the_test_of_one_seed_is_the_exact_binomial_one(b, c):
+    from scipy.stats import binomtest
+
+    expected = binomtest(b, b + c).pvalue if b + c else 1.0
+    found = metrics.sign_flip([1] * b + [-1] * c), metrics.sign_flip([-1] * b + [1] * c + [0] * 50)
+    assert found == (pytest.approx(expected, rel=1e-9), pytest.approx(expected, rel=1e-9))
+
+
+@pytest.mark.parametrize("differences", [[3, -1, 2, 0, 1], [2, 2, -1, -1, 3, 1], [3, 3, 3]])
+def test_the_test_of_several_seeds_counts_all_signs(differences):
+    all_signs = itertools.product((1, -1), repeat=len(differences))
+    flips = [sum(s * d for s, d in zip(signs, differences)) for signs in all_signs]
+    expected = np.mean([abs(flip) >= abs(sum(differences)) for flip in flips])
+    assert metrics.sign_flip(differences) == pytest.approx(expected, rel=1e-12)
+
+
+def test_paired_counts_the_examples_that_only_one_withstands():
+    outcomes = {"failure failure": 5, "failure success": 4, "skipped failure": 1, "success success": 3,
+                "timeout failure": 2, "failure timeout": 1}
+    pairs = [names.split() for names, count in outcomes.items() for _ in range(count)]
+    first, second = ([{"index": i, "outcome": pair[side]} for i, pair in enumerate(pairs)] for side in (0, 1))
+    p = metrics.sign_flip([1, 1, 1, 1, -1])
+    assert metrics.paired([(first, second)]) == {"tested": 13, "b": 4, "c": 1, "p": p}
+    # The same again under another seed: twice the counts, but no more sentences.
+    assert metrics.paired([(first, second)] * 2) == {"tested": 26, "b": 8, "c": 2, "p": p}
+    with pytest.raises(ValueError, match="different examples"):
+        metrics.paired([(first, second[1:])])
+
+
+def test_seeds_on_the_same_sentences_do_not_make_a_difference_of_chance():
+    """Two equal methods, each with sentences that it happens to be good at, under every seed: 5% of tests at most find
+    a difference at the level of 5%; pooling seeds as if they were sentences found one in far more."""
+    random, found, naive = np.random.default_rng(0), 0, 0
+    for _ in range(300):
+        chance = random.beta(0.3, 2.0, size=(2, 100))  # of withstanding: by method and sentence
+        right = random.random((3, 2, 100)) < chance
+        seeds = [[[{"index": i, "outcome": "failure" if stays else "success"} for i, stays in enumerate(side)]
+                  for side in seed] for seed in right]
+        result = metrics.paired(seeds)
+        found += result["p"] < 0.05
+        naive += metrics.sign_flip([1] * result["b"] + [-1] * result["c"]) < 0.05
+    assert found / 300 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300) < naive / 300
+
+
+def test_nothing_attacked_gives_no_figure():
+    found = metrics.summarise([record("skipped")])
+    assert found.clean.value == found.aua.value == 0.0
+    assert found.suc.value is found.queries.value is None
+
+
+def test_aua_alone_is_that_of_the_summary():
+    outcomes = ("success", "failure", "timeout", "skipped", "failure", "failure", "success")
+    some = [record(outcome) for outcome in outcomes]
+    assert metrics.aua(some) == metrics.summarise(some).aua.value == 3 / 7
+    assert metrics.aua([]) == 0  # of a shard that has no example
+
+
+def test_unknown_outcome_is_refused():
+    with pytest.raises(ValueError, match="crashed"):
+        metrics.summarise([record("crashed")])

@@ -1,0 +1,591 @@
+"""The run: independence of examples, shards, budgets, resuming, transfer, and what it refuses."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_victim import tiny_bert
+
+from configs.contract import schema
+from configs.contract.errors import UserError
+from configs.contract.files import ROOT, file_hash, read_json, read_lines, write_json, write_lines
+from configs.contract.run_dir import RunDir
+from torch_eval.assets import packaged
+from torch_eval.attack import merge, scoring, transfer, workers
+from torch_eval.attack.sampling import Shard, sample
+
+SENTENCES = [
+    "a gripping and thoughtful drama", "the jokes are stale and the pace is slow", "an honest portrait of grief",
+    "loud , silly and far too long", "the cast is superb", "a dull script ruins a good idea",
+]
+OVERRIDES = ["attack.examples=4", "attack.candidates=3", "sparsities=[0.3]", "methods=[finetune]", "attack.workers=2"]
+
+
+class Here:
+    """Workers without processes, on one thread too: more sum in another order."""
+
+    def __init__(self, count, threads=1):
+        self.count = count
+        torch.set_num_threads(1)
+
+    def map(self, function, *arguments):
+        return map(function, *arguments)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def write_summary(run_dir):
+    """As `prepare` does, of the dev and test sets that are there."""
+    splits = {name: {"sha256": file_hash(run_dir.split(name))} for name in ("dev", "test")}
+    names = {"columns": ["sentence"], "labels": ["bad", "good"], "attacked": ["sentence"]}
+    write_json(run_dir.data / "summary.json", {**names, "splits": splits})
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    """A run directory that is ready to be attacked. Call with overrides."""
+
+    def make(*overrides, name="one"):
+        run_dir = RunDir(schema.load("tiny", [*OVERRIDES, f"name={name}", *overrides]), tmp_path)
+        if not run_dir.data.is_dir():
+            labels = [1, 0, 1, 0, 1, 0]
+            write_lines(run_dir.split("test"), [{"sentence": s, "label": y} for s, y in zip(SENTENCES, labels)])
+            write_lines(run_dir.split("dev"), [{"sentence": s, "label": y} for s, y in zip(SENTENCES, labels)])
+            write_summary(run_dir)
+            for model in run_dir.victims(1).values():
+                tiny_bert(model)
+        return run_dir
+
+    for module in (scoring, transfer):
+        monkeypatch.setattr(module, "Workers", Here)
+    workers.load_victim.cache_clear()
+    workers.load_attack.cache_clear()
+    threads = torch.get_num_threads()
+    yield make
+    torch.set_num_threads(threads)
+
+
+def results(run_dir, recipe):
+    records = read_lines(run_dir.attack(1, "finetune") / recipe / "results.jsonl")
+    return [{key: value for key, value in record.items() if "seconds" not in key} for record in records]
+
+
+def test_processes_give_the_same_file_as_one_process(experiment, monkeypatch):
+    here = experiment()
+    scoring.run(here)
+    monkeypatch.undo()  # real processes
+    there = experiment(name="two")
+    scoring.run(there)
+    for recipe in here.config.attack.recipes:
+        assert results(here, recipe) == results(there, recipe)
+        assert len(results(here, recipe)) == 4
+        manifest = read_json(there.attack(1, "finetune") / recipe / "manifest.json")
+        assert manifest["settings"]["indices"] == [record["index"] for record in results(there, recipe)]
+        assert manifest["results"]["examples"] == 4
+    clean = read_json(there.attack(1, "finetune") / "clean" / "manifest.json")["results"]
+    right = sum(record["original_prediction"] == record["label"] for record in results(there, "textfooler"))
+    assert clean["n"] == 6 and right <= 6 * clean["accuracy"] <= right + 2
+
+
+def test_records_say_what_changed(experiment):
+    run_dir = experiment("attack.recipes=[textbugger]", "attack.examples=6")
+    scoring.run(run_dir)
+    records = results(run_dir, "textbugger")
+    assert [record["original"]["sentence"] for record in records] == SENTENCES
+    for record in records:
+        changed = record["original"] != record["perturbed"]
+        assert changed == (record["words_changed"] > 0)
+        flipped = record["perturbed_prediction"] != record["label"]
+        assert flipped == (record["outcome"] in ("success", "skipped"))
+        assert (record["outcome"] == "skipped") == (record["original_prediction"] != record["label"])
+        assert (record["original_score"] < 0.5) == (record["outcome"] == "skipped")
+    assert {record["outcome"] for record in records} >= {"skipped"} and any(r["queries"] > 1 for r in records)
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(experiment, monkeypatch, capsys):
+    whole = experiment("attack.recipes=[textbugger]")
+    scoring.run(whole)
+
+    killed = experiment("attack.recipes=[textbugger]", name="killed")
+    attack_example, calls = scoring.attack_example, []
+
+    def counted(target, spec, seed, index, *rest):
+        calls.append(index)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return attack_example(target, spec, seed, index, *rest)
+
+    monkeypatch.setattr(scoring, "attack_example", counted)
+    with pytest.raises(KeyboardInterrupt):
+        scoring.run(killed)
+    file = killed.attack(1, "finetune") / "textbugger" / "results.jsonl"
+    write_lines(file, [{**record, "seconds": 500.0} for record in read_lines(file)])
+    file.write_text(file.read_text() + '{"index": 5, "lab')  # torn
+    scoring.run(killed)
+    assert 500 <= read_json(file.with_name("manifest.json"))["seconds"] < 1000  # two workers' time goes into the whole
+    indices = [record["index"] for record in results(whole, "textbugger")]
+    assert calls == indices[:3] + indices[2:]
+    assert results(killed, "textbugger") == results(whole, "textbugger")
+
+    capsys.readouterr()
+    scoring.run(killed)
+    assert capsys.readouterr().out.count("already done") == 2 and len(calls) == 5
+
+
+def test_results_of_other_settings_are_never_mixed(experiment):
+    run_dir = experiment("attack.recipes=[bertattack]")
+    scoring.run(run_dir)
+    with pytest.raises(UserError, match="other settings"):
+        scoring.run(experiment("attack.recipes=[bertattack]", "attack.candidates=2"))
+    (run_dir.attack(1, "finetune") / "bertattack" / "manifest.json").unlink()  # as if killed at the end
+    with pytest.raises(UserError, match="begun with other settings"):
+        scoring.run(experiment("attack.recipes=[bertattack]", "attack.candidates=2"))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_attack_of_other_settings_is_made_again_when_asked(experiment, finished):
+    asked = ("attack.recipes=[textbugger]", "attack.examples=2", "attack.max_queries=40")
+    scoring.run(experiment("attack.recipes=[textbugger]", "attack.examples=2", "attack.max_queries=1"))
+    run_dir = experiment(*asked, "on_change=redo")
+    if not finished:
+        (run_dir.attack(1, "finetune") / "textbugger" / "manifest.json").unlink()
+    scoring.run(run_dir)
+    redone = results(run_dir, "textbugger")
+    shutil.rmtree(run_dir.attack(1, "finetune"))
+    scoring.run(experiment(*asked))
+    assert redone == results(run_dir, "textbugger")
+
+
+def rewritten(change):
+    """The text of results.jsonl with its records changed."""
+
+    def damage(text):
+        lines = [json.loads(line) for line in text.splitlines()]
+        change(lines)
+        return "".join(json.dumps(line) + "\n" for line in lines)
+
+    return damage
+
+
+BROKEN_RESULTS = [
+    (lambda text: "{broken\n" + text, "line 1: not valid JSON"),
+    (rewritten(lambda lines: lines[1].update(index=77)), "line 2: .*other examples"),
+    (rewritten(lambda lines: lines[2].update(outcome="crashed")), "line 3: outcome must be .*, not 'crashed'"),
+    (rewritten(lambda lines: lines[2].update(queries=-3)), "line 3: queries must be .*, not -3"),
+    (rewritten(lambda lines: lines[0].update(perturbed_score=float("nan"))), "line 1: perturbed_score .*, not nan"),
+    (rewritten(lambda lines: lines[3].pop("label")), "line 4: label is missing"),
+    (rewritten(lambda lines: lines.insert(1, lines[0])), "line 2: example .* stands in line 1 already"),
+    (rewritten(lambda lines: lines[1]["original"].update(sentence="other")), "line 2: original of example"),
+    (rewritten(lambda lines: lines[1]["perturbed"].update(sentence="other")), "line 2: is not what the attack wrote"),
+]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("damage, message", BROKEN_RESULTS)
+def test_broken_results_are_one_clear_error(experiment, damage, message, finished):
+    run_dir = experiment("attack.recipes=[textbugger]")
+    scoring.run(run_dir)
+    folder = run_dir.attack(1, "finetune") / "textbugger"
+    results = folder / "results.jsonl"
+    results.write_text(damage(results.read_text()))
+    if not finished:
+        (folder / "manifest.json").unlink()
+    with pytest.raises(UserError, match=f"results.jsonl, {message}.*delete"):
+        scoring.run(run_dir)
+    if finished:
+        with pytest.raises(UserError, match=f"results.jsonl, {message}.*delete"):
+            transfer.run(run_dir)
+
+
+@pytest.mark.parametrize("left", [0, 2])
+def test_a_finished_attack_without_its_lines_is_refused(experiment, left):
+    run_dir = experiment("attack.recipes=[textbugger]")
+    scoring.run(run_dir)
+    results = run_dir.attack(1, "finetune") / "textbugger" / "results.jsonl"
+    write_lines(results, read_lines(results)[:left])
+    if not left:
+        results.unlink()
+    for again in (scoring.run, transfer.run):
+        with pytest.raises(UserError, match=f"results.jsonl: holds {left} of 4 examples .*delete .*textbugger to redo"):
+            again(run_dir)
+
+
+def test_a_model_made_again_is_refused_wherever_its_lines_are_read(experiment):
+    """After the attack and in the middle of it; the two hashes are told."""
+    run_dir = experiment("attack.recipes=[textbugger]")
+    scoring.run(run_dir)
+    model, folder = run_dir.model(1, "finetune"), run_dir.attack(1, "finetune")
+    old = file_hash(model)
+    assert read_json(folder / "textbugger" / "begun.json")["inputs"]["model"] == old
+    tiny_bert(model, seed=5)
+    told = rf"inputs.model: {old[:40]}, now {file_hash(model)[:40]}"
+    with pytest.raises(UserError, match=f"finetune/clean was made with other settings .{told}"):
+        scoring.run(run_dir)
+    with pytest.raises(UserError, match=f"textbugger was made with other settings .{told}"):
+        transfer.run(run_dir)
+    (folder / "clean" / "manifest.json").unlink()
+    (folder / "textbugger" / "manifest.json").unlink()
+    workers.load_victim.cache_clear()
+    with pytest.raises(UserError, match=f"textbugger was begun with other settings .{told}"):
+        scoring.run(run_dir)
+
+
+def test_a_model_that_its_training_did_not_leave_is_refused(experiment):
+    """Before anything is attacked, and for the choice as well, which scores its candidates likewise."""
+    run_dir = experiment("attack.recipes=[textbugger]")
+    model = run_dir.model(1, "finetune")
+    write_json(model.parent / "manifest.json", {"results": {"model_sha256": file_hash(model)}})
+    scoring.unchanged(model)
+    tiny_bert(model, seed=5)
+    with pytest.raises(UserError, match="finetune/model is damaged or was changed after its training; delete"):
+        scoring.run(run_dir)
+    assert not run_dir.attack(1, "finetune").exists()
+
+
+@pytest.mark.parametrize("swapped_in", ["attack_example", "logits_of"])
+def test_a_model_made_again_during_an_attack_ends_in_no_results(experiment, monkeypatch, swapped_in):
+    run_dir = experiment("attack.recipes=[textbugger]")
+    real = getattr(scoring, swapped_in)
+
+    def meanwhile(*arguments):
+        tiny_bert(run_dir.model(1, "finetune"), seed=5)
+        return real(*arguments)
+
+    monkeypatch.setattr(scoring, swapped_in, meanwhile)
+    with pytest.raises(UserError, match="was begun with other settings .inputs.model: .*, now .*delete that folder"):
+        scoring.run(run_dir)
+    stage = "textbugger" if swapped_in == "attack_example" else "clean"
+    assert not (run_dir.attack(1, "finetune") / stage / "manifest.json").exists()
+
+
+BROKEN_SUMMARIES = [
+    {"columns": None}, {"columns": []}, {"columns": "sentence"}, {"columns": [1]}, {"columns": {"sentence": 1}},
+    {"columns": ["sentence", "sentence"]}, {"attacked": None}, {"attacked": []}, {"attacked": ["other"]},
+    {"labels": None}, {"labels": [0, 1]}, {"splits": None}, {"splits": []},
+]
+
+
+@pytest.mark.parametrize("change", BROKEN_SUMMARIES)
+def test_a_broken_summary_is_one_clear_error(experiment, change):
+    run_dir = experiment()
+    write_json(run_dir.data / "summary.json", {**read_json(run_dir.data / "summary.json"), **change})
+    for command in (scoring.run, merge.merge, transfer.run):
+        with pytest.raises(UserError, match=r"summary\.json: .*; delete .*/data and run prepare again"):
+            command(run_dir)
+
+
+@pytest.mark.parametrize("damage", [lambda text: text.replace("gripping", "griping"), lambda text: text + text])
+def test_a_test_set_that_prepare_did_not_leave_is_refused(experiment, damage):
+    run_dir = experiment()
+    run_dir.split("test").write_text(damage(run_dir.split("test").read_text()))
+    with pytest.raises(UserError, match="test.jsonl was changed after prepare; delete"):
+        scoring.run(run_dir)
+
+
+@pytest.mark.parametrize("results", [{}, {"accuracy": None}, {"accuracy": "0.5"}, {"accuracy": float("nan")}])
+def test_a_manifest_without_its_figure_is_one_clear_error(experiment, results):
+    run_dir = experiment("attack.recipes=[textbugger]")
+    scoring.run(run_dir)
+    manifest = run_dir.attack(1, "finetune") / "clean" / "manifest.json"
+    write_json(manifest, {**read_json(manifest), "results": results})
+    with pytest.raises(UserError, match="clean/manifest.json: states no number accuracy; delete .*/clean to redo"):
+        scoring.run(run_dir)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from configs.run_dir import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_with_the_owner_and_a_dead_owner_stands_in_nobodys_way(experiment):
+    run_dir = experiment("attack.recipes=[textbugger]")
+    lock = run_dir.root / ".attack.lock"
+    command = [sys.executable, "-c", HOLDER, str(lock)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout.readline() == "held\n"
+        for refused in (scoring.run, merge.merge):
+            with pytest.raises(UserError, match=rf"in use by process {owner.pid} of .*, started \d{{4}}-\d\d-\d\d"):
+                refused(run_dir)
+        owner.kill()
+    assert f"process {owner.pid} of" in lock.read_text()
+    scoring.run(run_dir)
+    assert f"process {os.getpid()} of" in lock.read_text() and len(results(run_dir, "textbugger")) == 4
+
+
+def test_an_owner_that_has_not_written_who_it_is_holds_the_lock_too(experiment):
+    run_dir = experiment()
+    with open(run_dir.root / ".attack.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="in use by another process; wait"):
+            scoring.run(run_dir)
+
+
+def test_a_missing_model_is_named(experiment):
+    run_dir = experiment()
+    (run_dir.model(1, "finetune") / "config.json").unlink()
+    with pytest.raises(UserError, match="finetune/model is missing"):
+        scoring.run(run_dir)
+
+
+def test_a_model_of_other_labels_than_the_data_is_refused(experiment):
+    run_dir = experiment()
+    tiny_bert(run_dir.model(1, "finetune"), labels=3)
+    with pytest.raises(UserError, match=r"finetune/model: a classifier of 3 labels, .*summary.json names 2 .bad, good"):
+        scoring.run(run_dir)
+
+
+def test_a_classifier_from_elsewhere_is_attacked_once(experiment, tmp_path):
+    tiny_bert(tmp_path / "elsewhere", seed=3)
+    asked = ["attack.recipes=[textbugger]", f"attack.victims=[mine={tmp_path / 'elsewhere'}]"]
+    run_dir = experiment(*asked)
+    scoring.run(run_dir)
+    for recipe in ("clean", "textbugger"):
+        manifest = read_json(run_dir.attack(1, "mine") / recipe / "manifest.json")
+        assert manifest["inputs"]["model"] == file_hash(tmp_path / "elsewhere")
+    two = experiment(*asked, "seeds=[1,2]")
+    assert "mine" in two.victims(1) and "mine" not in two.victims(2)
+
+
+def test_what_is_no_bert_classifier_is_refused(experiment, tmp_path):
+    experiment()  # without it: the fixture makes a model for every victim
+    run_dir = experiment(f"attack.victims=[mine={tmp_path / 'elsewhere'}]")
+    with pytest.raises(UserError, match="attack.victims: mine: .*elsewhere has no config.json; give a Hugging Face"):
+        scoring.run(run_dir)
+    write_json(tmp_path / "elsewhere" / "config.json", {"model_type": "roberta"})
+    with pytest.raises(UserError, match="elsewhere: a roberta model; only BERT classifiers are scored"):
+        scoring.run(run_dir)
+    for key, value in (("position_embedding_type", "relative_key"), ("is_decoder", True)):
+        write_json(tmp_path / "elsewhere" / "config.json", {"model_type": "bert", key: value})
+        with pytest.raises(UserError, match=f"elsewhere: {key} is {value!r}; only classifiers with "):
+            scoring.run(run_dir)
+
+
+def test_a_poor_masked_model_leaves_bertattack_out(experiment, monkeypatch, capsys):
+    run_dir = experiment("attack.recipes=[bertattack]")
+    facts = {**packaged.mlm_facts(), "top1": 0.1}
+    monkeypatch.setattr(packaged, "mlm_facts", lambda: facts)
+    scoring.run(run_dir)
+    assert "left out" in capsys.readouterr().out
+    folder = run_dir.attack(1, "finetune") / "bertattack"
+    reason = json.loads((folder / "missing.json").read_text())["reason"]
+    assert "10.0%" in reason and "attack.resources=original" in reason and "choice.recipe=textfooler" in reason
+    assert not (folder / "manifest.json").exists()
+
+
+def test_a_masked_model_that_was_never_made_stops_the_run(experiment, monkeypatch, tmp_path):
+    run_dir = experiment("attack.recipes=[bertattack]")
+    monkeypatch.setattr(packaged, "mlm_folder", lambda: tmp_path / "absent")
+    with pytest.raises(UserError, match="torch_eval setup"):
+        scoring.run(run_dir)
+
+
+@pytest.mark.parametrize("example", [
+    {"sentence": "fine"}, {"text": "fine", "label": 1}, {"sentence": 3, "label": 1}, {"sentence": "fine", "label": -1},
+    {"sentence": "fine", "label": 2}, {"sentence": "great <SPLIT> movie", "label": 1},
+])
+def test_a_broken_test_set_is_one_clear_error(experiment, example):
+    run_dir = experiment()
+    write_lines(run_dir.split("test"), [{"sentence": "fine", "label": 1}, example])
+    write_summary(run_dir)
+    with pytest.raises(UserError, match="test.jsonl, line 2"):
+        scoring.run(run_dir)
+
+
+def test_textattack_joins_columns_with_the_token_that_is_refused():
+    from textattack.shared import AttackedText
+
+    assert scoring.SPLIT_TOKEN == AttackedText.SPLIT_TOKEN
+
+
+def test_an_example_on_which_the_attack_itself_fails_is_named(experiment, monkeypatch):
+    run_dir = experiment("attack.recipes=[textbugger]")
+    [first, *_] = sample([1, 0, 1, 0, 1, 0], 4, 0)
+    monkeypatch.setattr("textattack.Attack.attack", lambda *_: "a".index("b"))
+    with pytest.raises(UserError, match=rf"test.jsonl, line {first + 1}: textbugger fails .*substring not found.*name"):
+        scoring.run(run_dir)
+
+
+def test_sample_is_seeded_and_never_larger_than_the_data():
+    labels = [0] * 1000
+    assert sample(labels, 60, 0) == sample(labels, 60, 0) != sample(labels, 60, 1)
+    assert sample(labels[:5], 60, 0) == [0, 1, 2, 3, 4]
+    assert sample(labels, 3, 0, "official") == [0, 1, 2]
+    assert len({workers.example_seed(seed, index) for seed in range(50) for index in range(50)}) == 2500
+
+
+@pytest.mark.parametrize("size", [1, 10, 99, 100])
+def test_a_stratified_sample_keeps_the_shares_of_labels(size):
+    labels = [2] * 10 + [0] * 60 + [1] * 30
+    drawn = sample(labels, size, 0, stratified=True)
+    assert len(drawn) == len(set(drawn)) == size and drawn == sorted(drawn)
+    for label, count in ((0, 60), (1, 30), (2, 10)):
+        assert abs(sum(labels[i] == label for i in drawn) - size * count / 100) < 1
+
+
+def test_shards_share_the_examples_out():
+    indices = list(range(0, 100, 7))
+    parts = [Shard(number, 4).part(indices) for number in range(1, 5)]
+    assert sorted(sum(parts, [])) == indices and max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert Shard.parse(None) == Shard(1, 1) and Shard.parse("2/3") == Shard(2, 3)
+    for text in ("0/2", "3/2", "1", "a/b", "1/2/3"):
+        with pytest.raises(UserError, match="attack.shard"):
+            Shard.parse(text)
+
+
+def test_merged_shards_are_the_run_without_them(experiment):
+    one = ["attack.recipes=[textbugger]", "attack.examples=5"]
+    whole, parts = experiment(*one), experiment(*one, name="parts")
+    scoring.run(whole)
+    folder = parts.attack(1, "finetune") / "textbugger"
+    with pytest.raises(UserError, match="clean is missing"):
+        merge.merge(parts)
+    scoring.run(experiment(*one, "attack.shard=1/2", name="parts"))
+    with pytest.raises(UserError, match="attack.shard=2/2"):
+        merge.merge(parts)
+    scoring.run(experiment(*one, "attack.shard=2/2", name="parts"))
+    (folder / "shard-1-of-3").mkdir()
+    with pytest.raises(UserError, match="parts of 2 and of 3"):
+        merge.merge(parts)
+    (folder / "shard-1-of-3").rmdir()
+    moved = folder / "shard-2-of-2" / "results.jsonl"
+    saved = moved.read_text()
+    moved.write_text((folder / "shard-1-of-2" / "results.jsonl").read_text())
+    with pytest.raises(UserError, match="other examples"):
+        merge.merge(parts)
+    moved.write_text(saved)
+    merge.merge(parts)
+    assert results(parts, "textbugger") == results(whole, "textbugger")
+    first, second = (read_json(run.attack(1, "finetune") / "textbugger" / "manifest.json") for run in (whole, parts))
+    assert {**first, "finished": 0, "seconds": 0} == {**second, "finished": 0, "seconds": 0}
+    scoring.run(experiment(*one, name="parts"))  # nothing is left to do
+    assert results(parts, "textbugger") == results(whole, "textbugger")
+
+
+def test_budgets_end_attacks_as_timeouts(experiment):
+    free, few = experiment("attack.recipes=[bertattack]"), experiment(
+        "attack.recipes=[bertattack]", "attack.max_queries=3", name="few")
+    quick = experiment("attack.recipes=[bertattack]", "attack.max_seconds=0.001", name="quick")
+    for run_dir in (free, few, quick):
+        scoring.run(run_dir)
+    for a, b, c in zip(*(results(run, "bertattack") for run in (free, few, quick))):
+        assert (a["outcome"] == "skipped") == (b["outcome"] == "skipped") == (c["outcome"] == "skipped")
+        if a["outcome"] != "skipped":
+            assert b["queries"] <= 3 and b["outcome"] == (a["outcome"] if a["queries"] < 3 else "timeout")
+            assert c["outcome"] == "timeout" and c["perturbed"] == c["original"] and c["queries"] >= 1
+            assert c["original_score"] == a["original_score"]
+    found = read_json(few.attack(1, "finetune") / "bertattack" / "manifest.json")["results"]
+    assert found["timeouts"] == found["attacked"] > 0 and found["aua"]["value"] == 0.0 < found["aua"]["high"]
+
+
+def test_a_deadline_before_the_first_answer_skips_what_is_misclassified(experiment, monkeypatch):
+    run_dir = experiment("attack.recipes=[textbugger]", "attack.examples=6", "attack.max_seconds=0.001")
+    monkeypatch.setattr(workers._deadline, "__enter__", lambda self: setattr(self.victim, "deadline", 0.0))
+    scoring.run(run_dir)
+    records = results(run_dir, "textbugger")
+    for record in records:
+        wrong = record["original_prediction"] != record["label"]
+        assert (record["outcome"], record["queries"]) == ("skipped" if wrong else "timeout", 1)
+    assert len({record["outcome"] for record in records}) == 2
+
+
+def test_queries_that_the_deadline_cut_off_are_not_counted(experiment, monkeypatch):
+    from torch_eval.victim.classifier import OutOfTime, Victim
+
+    run_dir = experiment()
+    asked, answer = [], Victim.__call__
+
+    def two_answers(victim, texts):
+        asked.append(len(texts))
+        if len(asked) == 3:
+            raise OutOfTime
+        return answer(victim, texts)
+
+    target = workers.Target(run_dir.model(1, "finetune"), 128)
+    spec = scoring.recipes.Spec("textbugger", ("sentence",), ("sentence",))
+    label = workers.logits_of(target, [(SENTENCES[0],)])[0]
+    example = {"sentence": SENTENCES[0], "label": label.index(max(label))}
+    monkeypatch.setattr(Victim, "__call__", two_answers)
+    record = workers.attack_example(target, spec, 1, 0, example, 100)
+    assert (record["outcome"], record["queries"]) == ("timeout", sum(asked[:2])) and asked[2] > 0
+
+
+def test_the_official_protocol_attacks_the_first_examples_at_length_512(experiment):
+    run_dir = experiment("attack.protocol=official", "attack.recipes=[bertattack]")
+    scoring.run(run_dir)
+    settings = read_json(run_dir.attack(1, "finetune") / "bertattack" / "manifest.json")["settings"]
+    assert (settings["protocol"], settings["max_length"], settings["indices"]) == ("official", 512, [0, 1, 2, 3])
+    assert "masked language model" not in settings["resources"] and "tagger" in settings["resources"]
+
+
+def test_temperature_is_fitted_on_dev_and_recorded(experiment):
+    run_dir = experiment("attack.calibrate=true", "attack.recipes=[textbugger]")
+    scoring.run(run_dir)
+    folder = run_dir.attack(1, "finetune")
+    fitted = read_json(folder / "calibration" / "manifest.json")["results"]
+    assert fitted["nll_calibrated"] <= fitted["nll"] and fitted["temperature"] != 1.0
+    assert read_json(folder / "textbugger" / "manifest.json")["settings"]["temperature"] == fitted["temperature"]
+    with pytest.raises(UserError, match="attack.temperature"):
+        scoring.run(experiment("attack.calibrate=true", "attack.temperature=2"))
+
+
+def test_another_dtype_says_how_many_outcomes_it_changes(experiment):
+    run_dir = experiment("attack.dtype=bfloat16", "attack.recipes=[textbugger]")
+    scoring.run(run_dir)
+    folder = run_dir.attack(1, "finetune") / "textbugger"
+    told = read_json(folder / "dtype.json")
+    assert told["dtype"] == "bfloat16" and 0 <= told["outcomes_that_float32_changes"] <= told["of"] == 4
+    (folder / "manifest.json").unlink()
+    (folder / "dtype.json").unlink()
+    for part in ("1/2", "2/2"):
+        scoring.run(experiment("attack.dtype=bfloat16", "attack.recipes=[textbugger]", f"attack.shard={part}"))
+    merge.merge(run_dir)
+    assert read_json(folder / "dtype.json") == told
+
+
+def test_transfer_replays_every_text_on_every_model(experiment):
+    run_dir = experiment("attack.recipes=[textbugger]", "methods=[finetune,freelb]", "attack.examples=6")
+    with pytest.raises(UserError, match="no attack is finished"):
+        transfer.run(run_dir)
+    tiny_bert(run_dir.model(1, "freelb"), seed=7)
+    scoring.run(run_dir)
+    transfer.run(run_dir)
+    transferred = read_json(run_dir.root / "transfer.json")
+    assert transferred["models"] == [
+        {"seed": 1, "model": name, "sha256": file_hash(run_dir.model(1, name))} for name in ("finetune", "freelb")
+    ]
+    files = {name: run_dir.attack(1, name) / "textbugger" / "results.jsonl" for name in ("finetune", "freelb")}
+    assert transferred["attacks"] == [
+        {"seed": 1, "model": name, "recipe": "textbugger", "sha256": file_hash(file)} for name, file in files.items()
+    ]
+    rows = {(row["source"], row["target"]): row for row in transferred["rows"]}
+    assert set(rows) == {(a, b) for a in ("finetune", "freelb") for b in ("finetune", "freelb")}
+    for name in ("finetune", "freelb"):
+        records = read_lines(files[name])
+        successes = sum(record["outcome"] == "success" for record in records)
+        assert rows[name, name]["texts"] == rows[name, name]["fooled"] == successes
+    assert all(0 <= row["fooled"] <= row["texts"] for row in rows.values())
+
+
+def test_a_recipe_without_what_it_needs_is_left_out(experiment, capsys):
+    run_dir = experiment("attack.recipes=[pwws,deepwordbug]")
+    scoring.run(run_dir)
+    told = "attack.recipes: pwws needs NLTK's wordnet and omw-1.4 (nothing is downloaded: "
+    assert f"seed 1, finetune: pwws: left out; {told}" in capsys.readouterr().out
+    assert told in read_json(run_dir.attack(1, "finetune") / "pwws" / "missing.json")["reason"]
+    assert len(results(run_dir, "deepwordbug")) == 4
+    merge.merge(run_dir)
+    assert "pwws: left out" in capsys.readouterr().out

@@ -1,0 +1,236 @@
+"""The bench: ratios, what counts as met, options, the protocol with real worker processes, and what the torch workers
+compute. Nothing here depends on how fast anything is."""
+
+import io
+import itertools
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import BertConfig, BertForSequenceClassification
+
+from configs.contract import bench_case as contract
+from configs.contract.bench_case import Case
+from configs.contract.errors import UserError
+from configs.contract.files import read_lines
+from torch_eval.bench import training_steps
+from torch_eval.reference import restatement
+from torch_eval.bench.training_steps import CONTENDERS, GROUPS, Contender, Group, Options, Worker
+
+TINY = {"layers": 2, "hidden": 24, "batch": 4, "length": 8, "vocabulary": 60}
+
+
+def answers(wall, cpu=None, memory=1e9, first=5.0, **more):
+    return {"wall": wall, "cpu": cpu or wall, "memory": memory, "first": first, "title": "reference", **more}
+
+
+def test_ratio_is_taken_round_by_round():
+    """A spell in which everything takes ten times as long moves both medians, but no ratio."""
+    reference = [1.0, 1.0, 10.0, 10.0, 10.0]
+    ours = [0.5, 0.5, 5.0, 6.0, 4.0]
+    assert training_steps.median_ratio(ours, reference) == 0.5
+    with pytest.raises(ValueError):
+        training_steps.median_ratio([1.0], reference)
+
+
+def group(throughput=False, **targets):
+    return Group("a step", Case("finetune", **TINY), "transformers", targets, 10, 1.0, throughput, first_step=4)
+
+
+@pytest.mark.parametrize("wall, memory, met", [(0.7, 0.8e9, True), (0.71, 0.8e9, False), (0.7, 0.91e9, False)])
+def test_a_figure_is_met_when_time_and_memory_are(wall, memory, met):
+    found = training_steps.figure(
+        "g", group(fused=(0.7, 0.9)), "fused", answers([9.0, wall, wall], [9.0, 0.6, 0.6], memory, kernels="fused"),
+        answers([1.0, 1.0], [2.0, 2.0]), 2,
+    )
+    assert found["name"] == "g/fused" and found["ours"] == "MindSpore, fused kernels" and found["kernels"] == "fused"
+    assert (found["ratio"], found["cpu_ratio"], found["memory_ratio"]) == (wall, 0.3, round(memory / 1e9, 3))
+    assert found["target"] == {"ratio": 0.7, "memory_ratio": 0.9} and found["met"] is met
+
+
+def test_throughput_is_better_above_one():
+    for wall, ratio, met in ((0.8, 1.25, True), (1.25, 0.8, False)):
+        found = training_steps.figure("g", group(True, fused=(1.0, None)), "fused", answers([wall]), answers([1.0]), 1)
+        assert (found["ratio"], found["met"], found["target"]) == (ratio, met, {"ratio": 1.0})
+        assert f"{ratio:.2f}x speed" in training_steps.table([found]) and "speed >= 1" in training_steps.table([found])
+
+
+def test_without_target_nothing_is_met_or_missed():
+    found = training_steps.figure("g", group(frozen=(None, None)), "frozen", answers([0.9]), answers([1.0]), 1)
+    assert found["target"] == {} and found["met"] is None
+    assert "met" not in training_steps.table([found]).replace("transformers", "").splitlines()[3].lower()
+
+
+def test_first_step_has_a_limit_in_seconds():
+    for first, met in ((3.9, True), (4.1, False)):
+        found = training_steps.first_step("g", group(fused=(None, None)), "fused", answers([1.0], first=first))
+        assert (found["seconds"], found["met"], found["target"]) == (first, met, {"seconds": 4})
+
+
+def test_options():
+    assert Options.read([]) == Options(None, tuple(GROUPS), None, False)
+    found = Options.read(["only=retrain,evaluate", "rounds=3", "markdown=yes"])
+    assert (found.only, found.rounds, found.markdown) == (("retrain", "evaluate"), 3, True)
+
+
+@pytest.mark.parametrize(
+    "argument, said",
+    [
+        ("official=/nowhere", "no masked_bert.py"),
+        ("only=retrain,speed", "no group `speed`; there are search-minilm,"),
+        ("rounds=0", "1 or more"),
+        ("rounds=many", "1 or more"),
+        ("markdown=please", "yes or no"),
+        ("round=3", "unknown argument `round=3`"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(argument, said):
+    with pytest.raises(UserError, match=said) as caught:
+        Options.read([argument])
+    assert "\n" not in str(caught.value)
+
+
+def test_every_contender_of_every_group_exists_and_the_whole_fits_in_ten_minutes():
+    for one in GROUPS.values():
+        assert {one.reference, *one.others} <= set(CONTENDERS)
+    assert sum(one.seconds for one in GROUPS.values()) < 600
+
+
+# --- the protocol -----------------------------------------------------------------------------------------
+
+
+def test_serve_runs_once_unasked_then_once_a_line(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
+    written, turns = io.StringIO(), 0
+    for _ in contract.serve(written, {"kernels": "fused"}):
+        turns += 1
+    found = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert turns == 3 and len(found) == 3
+    assert found[0]["kernels"] == "fused" and "kernels" not in found[1]
+    assert all(f["wall"] > 0 and f["memory"] > 1e7 for f in found)
+
+
+SCRIPT = """
+import os, sys, time
+from configs import bench
+case, others, answers = bench.start()
+print("libraries chatter")
+os.write(1, b"so do kernels\\n")
+for turn, _ in enumerate(bench.serve(answers, {"who": case.task, "kernels": os.environ.get("KIND")})):
+    if turn == 0:
+        block = bytearray(200 << 20)
+        block[:: 1 << 12] = b"x" * len(block[:: 1 << 12])
+        del block
+    if turn == 2:
+        sys.exit("out of luck")
+    until = time.process_time() + 0.02
+    while time.process_time() < until:
+        pass
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "worker.py"
+    path.write_text(SCRIPT)
+    return [sys.executable, str(path), Case("search", **TINY).to_json()]
+
+
+def test_a_worker_process_answers_steps_and_its_end_is_told(script):
+    worker = Worker(Contender("someone", "", "", (("KIND", "odd"),)), script)
+    try:
+        assert worker.answers["who"] == "search" and worker.answers["kernels"] == "odd"
+        worker.step()
+        (wall,), (cpu,) = worker.answers["wall"], worker.answers["cpu"]
+        assert wall >= 0.065 and 0.015 < cpu < wall  # sleeping costs no processor time
+        assert worker.answers["memory"] > 200e6  # the peak, though the block is gone
+        with pytest.raises(UserError, match="someone: stopped with status 1: out of luck"):
+            worker.step()
+    finally:
+        worker.close()
+
+
+def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
+    """torch workers in turns; little memory lets one beside the reference at a time, and one that cannot be started is
+    left out."""
+    tiny = Group("a tiny step", Case("search", **TINY, passes=2), "official",
+                 {"frozen": (None, None), "transformers": (None, None), "fused": (1e3, 1e3)}, 3, 1.0, first_step=1e3)
+    monkeypatch.setattr(training_steps, "GROUPS", {"tiny": tiny})
+    monkeypatch.setattr(training_steps, "CONTENDERS", {**CONTENDERS, "fused": CONTENDERS["official"]})
+    monkeypatch.setattr(training_steps, "available_memory", lambda: 2.5)
+    alive = []
+    monkeypatch.setattr(training_steps, "Worker", lambda *a: alive.append(Worker(*a)) or alive[-1])
+    options = ["only=tiny", "rounds=2", "markdown=yes"]
+    assert training_steps.main(options, tmp_path) == 1
+    assert [w.process.poll() is not None for w in alive] == [True] * 3
+    frozen, again, first = read_lines(tmp_path / "bench.jsonl")
+    assert [r["name"] for r in (frozen, again, first)] == ["tiny/frozen", "tiny/fused", "tiny/fused/first-step"]
+    assert frozen["met"] is None and again["met"] is True and again["rounds"] == 2
+    assert again["reference"] == "official PyTorch" and again["reference_seconds"] > 0
+    assert len(alive[0].answers["wall"]) == 4  # the reference was there in both turns
+    assert {"cpu", "cores", "memory_gb"} <= set(again["machine"]) and "torch" in again["versions"] and again["date"]
+    shown = capsys.readouterr()
+    assert "a tiny step" in shown.out and "left" in shown.out
+    assert shown.err.count("\n") == 1 and "transformers has no search step" in shown.err
+    assert (tmp_path / "bench.md").read_text().count("| a tiny step |") == 2
+
+
+def test_a_group_that_fails_does_not_stop_the_others(monkeypatch, tmp_path, capsys):
+    broken = Group("a step", Case("retrain", **TINY), "transformers", {"frozen": (None, None)}, 3, 0.1)
+    monkeypatch.setattr(training_steps, "GROUPS", {"broken": broken, "huge": Group("", broken.case, "", {}, 3, 1e6)})
+    assert training_steps.main(["only=broken,huge"], tmp_path) == 1
+    shown = capsys.readouterr()
+    assert "transformers has no retrain step" in shown.err and "huge: needs 2000000 GB" in shown.err
+    assert not (tmp_path / "bench.jsonl").exists()
+
+
+# --- what the workers compute -----------------------------------------------------------------------------
+
+
+def test_evaluation_is_transformers():
+    case = Case("evaluate", **TINY)
+    ids, _ = case.inputs()
+    model = BertForSequenceClassification(BertConfig(**case.config())).eval()
+    model.load_state_dict({n: torch.tensor(contract.weight(n, tuple(p.shape))) for n, p in model.state_dict().items()})
+    with torch.no_grad():
+        expected = model(input_ids=torch.tensor(ids)).logits.sum().item()
+    assert training_steps.transformers_step(case)() == pytest.approx(expected, abs=1e-6) and abs(expected) > 1e-3
+
+
+def test_retraining_starts_as_fine_tuning_of_the_pruned_weights():
+    """Without dropout the first loss is that of transformers with zeros for the pruned weights."""
+    case = Case("retrain", **TINY, dropout=0.0)
+    (ids, labels), model = case.inputs(), BertForSequenceClassification(BertConfig(**case.config()))
+    masked = restatement.MaskedBert(BertConfig(**case.config())).log_alpha()
+    weights = {}
+    for name, p in model.named_parameters():
+        value = contract.weight(name, tuple(p.shape))
+        weights[name] = torch.tensor(value * contract.ticket(name, value.shape) if name in masked else value)
+    model.load_state_dict(weights)
+    expected = cross_entropy(model(input_ids=torch.tensor(ids)).logits, torch.tensor(labels)).item()
+    assert training_steps.official_step(case, freeze=False)() == pytest.approx(expected, abs=1e-6)
+    assert 0.25 < 1 - np.mean(contract.ticket("x", (100, 100))) < 0.35
+
+
+def test_checkout_takes_one_step_for_each_turn():
+    """With OFFICIAL_REPO, its own loops as well as ours."""
+    case = Case("search", **TINY, passes=2, dropout=0.0)
+    losses = [training_steps.official_step(case, freeze)() for freeze in (False, True)]
+    assert all(np.isfinite(losses)) and abs(losses[0] - np.log(2)) < 0.1
+    if "OFFICIAL_REPO" in os.environ:
+        for task in ("search", "retrain"):
+            turns = iter(range(5))
+            training_steps.run_checkout(os.environ["OFFICIAL_REPO"], Case(task, **TINY), False, itertools.islice(turns, 3))
+            assert next(turns) == 3
+
+
+def test_a_task_a_library_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="no search step"):
+        training_steps.transformers_step(Case("search", **TINY))
+    with pytest.raises(ValueError, match="no finetune step"):
+        training_steps.official_step(Case("finetune", **TINY), False)

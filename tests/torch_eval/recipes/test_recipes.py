@@ -1,0 +1,225 @@
+"""Recipes against TextAttack's own classes with the same resources and seed."""
+
+import os
+from collections import OrderedDict
+from dataclasses import replace
+
+import pytest
+import torch
+from test_victim import tiny_bert
+
+from torch_eval.bench import stock_textattack
+from torch_eval.recipes import fast_textattack, packaged_resources, recipes
+from torch_eval.recipes.recipes import Spec
+from torch_eval.victim.classifier import Victim
+
+from textattack.shared import AttackedText
+from textattack.shared.utils import set_seed
+from textattack.transformations import WordSwapMaskedLM
+
+LENGTH = 32
+SENTENCES = [
+    "a thoroughly enjoyable film with a superb cast and a moving story",
+    "the plot is dull , predictable and overlong",
+    "an uninspired rehashing of melodramatic whodunits",
+]
+PAIRS = [("premise", "hypothesis"), ("question", "sentence"), ("question1", "question2")]
+RECIPES = ["textfooler", "textbugger", "bertattack"]
+
+
+def single(recipe, **more):
+    return Spec(recipe, ("sentence",), ("sentence",), candidates=4, **more)
+
+
+def outcome(result):
+    return type(result).__name__, result.num_queries, result.perturbed_result.attacked_text.text
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in a worker; many threads on busy cores make these small models ten times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_bert(tmp_path_factory.mktemp("victim"))
+
+
+SPECS = [single(recipe) for recipe in RECIPES] + [single("bertattack", protocol="official")]
+SPECS += [Spec(recipe, columns, columns[1:], candidates=4) for recipe in RECIPES for columns in PAIRS]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.protocol}-{spec.recipe}-{spec.columns[0]}")
+def test_same_outcomes_queries_and_texts_as_stock(spec, model):
+    victim, wrapper = Victim(model, LENGTH), stock_textattack.victim(model, LENGTH)
+    texts = [(SENTENCES[i - 1], SENTENCES[i])[-len(spec.columns) :] for i in range(len(SENTENCES))]
+    labels = victim(texts).argmax(1).tolist()
+    results, queries = [], 0
+    for build in (lambda: recipes.build(spec, victim), lambda: stock_textattack.build(spec, wrapper)):
+        attack, found = build(), []
+        for i, (text, label) in enumerate(zip(texts, labels)):
+            set_seed(i)
+            result = attack.attack(OrderedDict(zip(spec.columns, text)), label)
+            found.append(outcome(result))
+            queries += result.num_queries
+            if len(spec.columns) == 2:
+                assert result.perturbed_result.attacked_text.tokenizer_input[0] == text[0]
+        results.append(found)
+    assert results[0] == results[1]
+    assert queries > 40  # the attacks did something
+
+
+@pytest.mark.parametrize("candidates", [3, 5])
+def test_masked_words_are_the_stock_candidates(candidates):
+    model, tokenizer = packaged_resources.masked_model(packaged_resources.packaged_mlm())
+    parameters = dict(masked_language_model=model, tokenizer=tokenizer, max_length=64, max_candidates=candidates)
+    theirs = WordSwapMaskedLM(method="bert-attack", **parameters)
+    ours = fast_textattack.MaskedWords(**parameters)
+    several_pieces = found = 0
+    for sentence in SENTENCES:
+        text = AttackedText(sentence)
+        for i, word in enumerate(text.words):
+            pieces = len(tokenizer.tokenize(word))
+            if candidates**pieces > 200:
+                continue
+            several_pieces += pieces > 1
+            expected = [t.text for t in theirs._get_transformations(text, {i})]
+            assert [t.text for t in ours._get_transformations(text, {i})] == expected
+            found += len(expected)
+    assert several_pieces >= 2 and found > 20
+
+
+def test_words_cut_off_have_no_candidates():
+    ours = packaged_resources.Packaged().masked_words(max_length=6, max_candidates=3)
+    text = AttackedText(SENTENCES[0])
+    assert ours._get_transformations(text, {1})
+    assert ours._get_transformations(text, {9}) == []
+
+
+def allowed_words(attack, columns):
+    text = AttackedText(OrderedDict(zip(columns, ("great strange film", "clever wonderful acting"))))
+    allowed = set(range(6))
+    for constraint in attack.pre_transformation_constraints:
+        allowed &= constraint(text, attack.transformation)
+    return allowed
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, "deepwordbug"])
+@pytest.mark.parametrize("columns", PAIRS)
+@pytest.mark.parametrize("protocol", ["paper", "official"])
+def test_the_columns_that_may_change(recipe, columns, protocol, model):
+    spec = Spec(recipe, columns, columns[1:], protocol=protocol, candidates=3)
+    protected = protocol == "paper" or (recipe, columns[0]) == ("textfooler", "premise")
+    assert allowed_words(recipes.build(spec, Victim(model, LENGTH)), columns) == set(range(3 if protected else 0, 6))
+    assert recipes.describe(spec)["attacked"] == list(columns[1:] if protected else columns)
+
+
+def stock_recipe(name, victim, monkeypatch):
+    """One of TextAttack's recipes as it builds it, with our resources in place of downloads."""
+    from textattack import attack_recipes
+    from textattack.shared import WordEmbedding
+    import textattack.transformations.word_swaps.word_swap_masked_lm as stock_masked
+
+    mlm, tokenizer = packaged_resources.masked_model(packaged_resources.packaged_mlm())
+    monkeypatch.setattr(WordEmbedding, "counterfitted_GLOVE_embedding", staticmethod(packaged_resources.synonyms))
+    monkeypatch.setattr(stock_masked.AutoModelForMaskedLM, "from_pretrained", lambda *a, **k: mlm)
+    monkeypatch.setattr(stock_masked.AutoTokenizer, "from_pretrained", lambda *a, **k: tokenizer)
+    monkeypatch.setattr(attack_recipes.textbugger_li_2018, "WordSwapHomoglyphSwap", fast_textattack.HomoglyphSwap)
+    return getattr(attack_recipes, name).build(victim)
+
+
+KINDS = ("SentenceEncoder", "PartOfSpeech", "MaxWordsPerturbed", "WordEmbeddingDistance")
+
+
+def of_kind(attack, kind):
+    return [values(c) for c in attack.constraints if kind in [k.__name__ for k in type(c).__mro__]]
+
+
+@pytest.mark.parametrize(
+    "recipe, name",
+    [("textfooler", "TextFoolerJin2019"), ("textbugger", "TextBuggerLi2018"), ("bertattack", "BERTAttackLi2020")],
+)
+def test_parameters_are_textattacks_but_for_the_smallest_cosine(recipe, name, monkeypatch, model):
+    victim = Victim(model, LENGTH)
+    ours = recipes.build(replace(single(recipe), candidates=8), victim)
+    theirs = stock_recipe(name, victim, monkeypatch)
+    assert values(ours.search_method) == values(theirs.search_method)
+    assert values(ours.transformation) == values(theirs.transformation)
+    for kind in KINDS:
+        found, expected = of_kind(ours, kind), of_kind(theirs, kind)
+        if kind == "WordEmbeddingDistance" and found:
+            assert (found[0].pop("min_cos_sim"), expected[0].pop("min_cos_sim")) == (0.4, 0.5)
+        assert found == expected, kind
+
+
+def test_the_official_bertattack_is_bae_with_synonyms_and_a_looser_encoder(monkeypatch, model):
+    """BAE's own objects, changed as the official code changes them."""
+    victim = Victim(model, LENGTH)
+    ours = recipes.build(single("bertattack", protocol="official"), victim)
+    theirs = stock_recipe("BAEGarg2019", victim, monkeypatch)
+    assert values(ours.search_method) == values(theirs.search_method)
+    assert type(ours.transformation).__name__ == "WordSwapEmbedding" and ours.transformation.max_candidates == 50
+    assert of_kind(ours, "PartOfSpeech") == of_kind(theirs, "PartOfSpeech") != []
+    changed = {"threshold": 0.2, "metric": "cosine", "window_size": 15, "skip_text_shorter_than_window": False}
+    encoder = {**of_kind(theirs, "SentenceEncoder")[0], **changed}
+    assert of_kind(ours, "SentenceEncoder") == [encoder]
+    assert of_kind(ours, "MaxWordsPerturbed") == of_kind(ours, "WordEmbeddingDistance") == []
+
+
+def values(part):
+    """Plain settings of a part, and of the parts that it is made of."""
+    if hasattr(part, "transformations"):
+        return [values(one) for one in part.transformations]
+    hidden = ("tagger_type", "_tfhub_url")
+    return {
+        key: value for key, value in vars(part).items()
+        if isinstance(value, (int, float, str, bool, type(None))) and key not in hidden and key != "model"
+    }
+
+
+def test_a_budget_of_queries_ends_an_attack(model):
+    victim = Victim(model, LENGTH)
+    label = victim(SENTENCES[:1]).argmax(1).item()
+    attack = recipes.build(single("bertattack", max_queries=5), victim)
+    assert attack.attack(OrderedDict(sentence=SENTENCES[0]), label).num_queries == 5
+
+
+def test_other_recipes_by_name_run_or_say_what_they_miss(model):
+    from configs.contract.schema import RECIPES as known
+
+    assert set(known) == {*RECIPES, *recipes.OTHERS}
+    victim = Victim(model, LENGTH)
+    label = victim(SENTENCES[:1]).argmax(1).item()
+    attack = recipes.build(single("deepwordbug"), victim)
+    assert attack.attack(OrderedDict(sentence=SENTENCES[0]), label).num_queries > 1
+    assert recipes.describe(single("deepwordbug"))["parameters"] == "TextAttack's DeepWordBugGao2018"
+    assert recipes.NEEDS.keys() == recipes.OTHERS.keys() - {"deepwordbug", "pruthi"}
+    with pytest.raises(recipes.CannotRun, match="attack.recipes: clare needs distilroberta-base, .*; missing here: "):
+        recipes.build(single("clare"), victim)
+
+
+def test_recipes_that_would_download_never_reach_the_network(model, monkeypatch):
+    reached = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: reached.append(1))
+    for recipe, wanted in [("iga", "word_embeddings/paragramcf"), ("pso", "hownet/word_candidates_sense.pkl")]:
+        with pytest.raises(recipes.CannotRun, match=f"put https://textattack.s3.amazonaws.com/.*{wanted}, unpacked"):
+            recipes.build(single(recipe), Victim(model, LENGTH))
+        assert "from" not in recipes.describe(single(recipe))["resources"]
+    with pytest.raises(recipes.CannotRun, match="wordnet"):
+        recipes.build(single("pwws"), Victim(model, LENGTH))
+    assert not reached
+
+
+def test_the_users_own_folders_stand_in_front(monkeypatch, tmp_path):
+    monkeypatch.setenv("NLTK_DATA", str(tmp_path / "mine"))
+    monkeypatch.setenv("TA_CACHE_DIR", str(tmp_path / "cache"))
+    for _ in range(2):  # in a worker again, which inherits what was set
+        fast_textattack.prepare_environment()
+    first, *rest = os.environ["NLTK_DATA"].split(os.pathsep)
+    assert first == str(tmp_path / "mine") and len(rest) == 1
+    (tmp_path / "cache" / "file").touch()
+    assert fast_textattack.stored("file") == str(tmp_path / "cache" / "file")

@@ -1,0 +1,69 @@
+"""The encoder that computes each window once, against the library's."""
+
+import random
+
+import numpy as np
+import pytest
+
+from torch_eval.recipes import fast_textattack, packaged_resources, sentence_encoder
+
+WORDS = "the film is a slow , honest and bright portrait of grief that never begs for tears".split()
+
+
+@pytest.fixture(scope="module")
+def library():
+    return packaged_resources.sentence_model()
+
+
+@pytest.fixture
+def encode(library):
+    return sentence_encoder.WindowEncoder(library)
+
+
+def candidates(length):
+    """A text, and what an attack makes of it: another word at one place, in halves, gone, with strange letters."""
+    words = (WORDS * length)[:length]
+    places = random.Random(length).sample(range(length), min(length, 5))
+    changes = ["terrible", "b ad", "", "ꞙіlm", "qwzxv", "日本", "pоrtrait's"]
+    return [" ".join(words)] + [" ".join([*words[:i], new, *words[i + 1 :]]) for i in places for new in changes]
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 40, 700])
+def test_vectors_are_the_librarys(encode, library, length):
+    texts = candidates(length)
+    np.testing.assert_allclose(encode(texts), library.encode(texts), atol=2e-6)
+
+
+def test_texts_without_words_and_the_ends_of_texts(encode, library):
+    """Neighbours in a batch must not see each other."""
+    texts = ["", " ", "\n", "�", "a", "a a", "film", "begs for", "for tears", "x" * 300]
+    np.testing.assert_allclose(encode(texts), library.encode(texts), atol=2e-6)
+
+
+def test_windows_of_many_tokens_do_not_run_into_each_other():
+    """A base of 13 bits: five columns are more than 64 bits hold, and the last one's top bit would be lost."""
+    rows = np.array([[1, 2, 3, 4, 0], [1, 2, 3, 4, 4096], [1, 2, 3, 4, 0]])
+    different, which = sentence_encoder._different(rows, 8192)
+    np.testing.assert_array_equal(different[which.ravel()], rows)
+    assert len(different) == 2
+
+
+def test_words_are_split_as_in_the_whole_text(encode, library):
+    for text in candidates(40) + ["  two  spaces ", "ﬁne № ½", "a▁b ▁ c"]:
+        assert encode._tokens(text) == library._tokenizer.encode(text), text
+
+
+def test_scores_are_computed_again_only_where_they_nearly_tie():
+    asked = []
+
+    def exact():
+        asked.append(1)
+        return [0.9, 0.90001, 0.2]
+
+    first, second, third = (fast_textattack.Late(about, exact, i) for i, about in enumerate([0.90001, 0.9, 0.2]))
+    assert first > third
+    assert not third > first
+    assert first > float("-inf")
+    assert not asked
+    assert second > first  # not as the rough scores have it
+    assert asked

@@ -1,0 +1,115 @@
+"""What `watch` says about runs at several stages; times are worked out by hand."""
+
+import time
+
+from tests.helpers import made_up_run as made_up
+import pytest
+
+from configs.contract import run_dir, schema
+from configs.contract.errors import UserError
+from configs.contract.files import write_lines
+from configs.contract.plan import Job
+from torch_eval.report import watch
+
+
+@pytest.fixture
+def paths(tmp_path):
+    config = schema.load("demo", ["attack.examples=10", "attack.recipes=[textfooler]", "attack.workers=2"])
+    return run_dir.RunDir(config, tmp_path)
+
+
+def searching(paths, steps=100, begun=None):
+    """Metrics of a search, two seconds a step, of 200 steps an epoch."""
+    records = [
+        {
+            "step": s,
+            "epoch": s / 200,
+            "adversarial_loss": 0.5,
+            "l0_term": 0.9,
+            "sparsity_at_threshold": 0.125,
+            "sentences_per_second": 32.4,
+            "seconds": 1000.0 + 2 * s,
+        }
+        for s in range(20, steps + 1, 20)
+    ]
+    write_lines(paths.stage(1, "search") / "metrics.jsonl", [*records, {"step": steps, "dev_accuracy": 0.8}])
+    return records
+
+
+def test_a_search_at_work(paths):
+    searching(paths)
+    text, finished = watch.look(paths, time.time())
+    # 2 epochs of 200 steps; 300 to go at 2 s each.
+    assert "search seed-1/search" in text and "100 of 400  25%" in text and "10 min 00 s left" in text
+    assert "loss 0.500, L0 term 0.900, sparsity 12.5%, sentences/s 32" in text
+    assert not finished
+
+
+def test_total_steps_knows_max_steps_and_the_first_record():
+    settings = schema.Training(epochs=3, max_steps=500)
+    assert watch.total_steps(settings, {"step": 50, "epoch": 0.25}) == 500
+    assert watch.total_steps(settings, {"step": 50, "epoch": 0.5}) == 300
+    assert watch.total_steps(schema.Training(), {"step": 50}) is None
+
+
+def test_an_interruption_does_not_count_as_pace():
+    records = [{"step": s, "seconds": 10.0 * s + (5000 if s > 3 else 0)} for s in range(1, 8)]
+    assert watch.left(records, 17) == 100
+    assert watch.left(records[:1], 17) is None
+
+
+def test_a_round_of_pruning_is_found(tmp_path):
+    config = schema.load("demo", ["methods=[finetune,lth]", "lth.epochs=3"])
+    directory = tmp_path / "lth"
+    write_lines(directory / "round-1" / "metrics.jsonl", [{"step": 9, "epoch": 3, "seconds": 1.0}])
+    made_up.finish(directory / "round-1", {})
+    write_lines(
+        directory / "round-2" / "metrics.jsonl", [{"step": 3, "epoch": 1.0, "loss": 0.25, "seconds": 1.0}]
+    )
+    work = watch.training(config, Job("prune", "lth", directory, 1))
+    assert (work.title, work.done, work.total) == ("prune seed-1/lth, round-2", 3, 9)
+
+
+def test_an_attack_at_work_and_its_shards(paths):
+    made_up.prepare(paths)
+    folder = paths.attack(1, "finetune") / "textfooler"
+    records = [{**made_up.record(i, "success" if i else "failure"), "seconds": 4.0} for i in range(6)]
+    write_lines(folder / "results.jsonl", records[:4])
+    text, _ = watch.look(paths, time.time())
+    # 6 to go, 4 s each, two workers.
+    assert "4 of 10  40%" in text and "Aua 25.0%" in text and "12 s left" in text
+    write_lines(folder / "shard-1-of-2" / "results.jsonl", records[4:])
+    assert "6 of 10  60%" in watch.look(paths, time.time())[0]
+
+
+def test_what_the_official_code_calls_bert_attack_is_named(tmp_path):
+    asked = ["attack.recipes=[bertattack]", "methods=[finetune]"]
+    for protocol, title in (("paper", "BERT-Attack"), ("official", "BERT-Attack (official code's)")):
+        run = run_dir.RunDir(schema.load("demo", [*asked, f"attack.protocol={protocol}"]), tmp_path)
+        assert [name for name, _, _ in watch.attacks(run)] == [f"attack seed-1/finetune {title}"]
+
+
+def test_silence_is_told(paths):
+    searching(paths)
+    assert "no new line for 1 h 00 min" in watch.look(paths, time.time() + 3600)[0]
+
+
+def test_beginning_and_end(tmp_path, capsys):
+    config = schema.load("demo", ["attack.examples=10"])
+    text, finished = watch.look(run_dir.RunDir(config, tmp_path), time.time())
+    assert "next: prepare data" in text and not finished
+    paths = made_up.whole(tmp_path, "attack.examples=100", config="demo")
+    text, finished = watch.look(paths, time.time())
+    assert finished and "all is done" in text
+    assert watch.main(["demo", "attack.examples=100"], tmp_path) == 0  # ends by itself
+    assert "all is done" in capsys.readouterr().out
+
+
+def test_once_and_mistakes(paths, capsys):
+    searching(paths)
+    assert watch.main(["demo", "attack.recipes=[textfooler]", "--once"], paths.root.parent) == 0
+    assert "search seed-1/search" in capsys.readouterr().out
+    for wrong in ([], ["--once"], ["demo", "--every"], ["demo", "--every", "0"]):
+        with pytest.raises(UserError):
+            watch.parse(wrong)
+    assert watch.parse(["demo", "--every", "2.5", "a=b"]) == (["demo", "a=b"], False, 2.5)

@@ -1,0 +1,169 @@
+"""The victim against TextAttack's own wrapper, which pads everything to the full length."""
+
+import json
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoTokenizer, BertConfig, BertForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification,
+)
+
+from configs.contract import assets
+from configs.contract.errors import UserError
+from torch_eval.victim.classifier import OutOfTime, Victim
+
+LENGTH = 24
+TEXTS = ["a fine film .", "dull", "", "an utterly charming , funny and warm piece of work " * 4] * 11
+
+
+def tiny_bert(folder, labels=2, seed=0, layers=2):
+    """A random BERT classifier with logits that differ clearly between texts."""
+    torch.manual_seed(seed)
+    model = BertForSequenceClassification(BertConfig(
+        hidden_size=32, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=64, num_labels=labels,
+        initializer_range=0.3,
+    ))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(assets.path("minilm")).save_pretrained(folder)
+    return folder
+
+
+def stock_wrapper(folder, length):
+    from textattack.models.wrappers import HuggingFaceModelWrapper
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.model_max_length = length
+    return HuggingFaceModelWrapper(BertForSequenceClassification.from_pretrained(folder).eval(), tokenizer)
+
+
+def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
+    folder = tiny_bert(tmp_path)
+    expected = Victim(folder, LENGTH)(TEXTS)
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    told["model_input_names"] = ["input_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    assert torch.equal(Victim(folder, LENGTH)(TEXTS), expected)
+
+
+@pytest.mark.parametrize("labels, layers", [(2, 2), (3, 1), (2, 3)])
+def test_same_logits_as_the_stock_wrapper(tmp_path, labels, layers):
+    folder = tiny_bert(tmp_path, labels, layers=layers)
+    found, expected = Victim(folder, LENGTH)(TEXTS), stock_wrapper(folder, LENGTH)(TEXTS)
+    assert found.shape == (len(TEXTS), labels) and found.dtype == torch.float32
+    assert expected.std(0).min() > 0.1  # rows differ, so a wrong order shows
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_pairs_are_read_as_two_segments(tmp_path):
+    folder = tiny_bert(tmp_path, 3)
+    pairs = [("who came ?", text) for text in TEXTS[:7]]
+    expected = stock_wrapper(folder, LENGTH)(pairs)
+    torch.testing.assert_close(Victim(folder, LENGTH)(pairs), expected, atol=1e-5, rtol=0)
+    joined = Victim(folder, LENGTH)([" ".join(pair) for pair in pairs])
+    assert not torch.allclose(joined, expected, atol=1e-3)
+
+
+def test_one_column_in_a_tuple_is_a_single_text(tmp_path):
+    victim = Victim(tiny_bert(tmp_path), LENGTH)
+    torch.testing.assert_close(victim([(text,) for text in TEXTS]), victim(TEXTS))
+
+
+def test_texts_that_read_alike_are_classified_once_and_tie_exactly(tmp_path):
+    victim = Victim(tiny_bert(tmp_path), LENGTH)
+    texts = [text for code in range(0x1F600, 0x1F614) for text in (f"a {chr(code)} film", f"film {code}")]
+    rows, packed = [], victim.packed
+    victim.packed = lambda ids, types: rows.append(len(ids)) or packed(ids, types)
+    logits = victim(texts)
+    assert sum(rows) == 21  # the 20 unknown characters are one input
+    assert torch.equal(logits[::2], logits[:1].expand(20, -1))
+    assert len(set(map(tuple, logits[1::2].tolist()))) == 20
+
+
+@pytest.mark.parametrize("positions", [1, 40, 4096])
+def test_batches_of_any_size_give_the_same_logits(tmp_path, positions):
+    victim = Victim(tiny_bert(tmp_path), LENGTH)
+    expected = victim(TEXTS)
+    victim.positions = positions
+    torch.testing.assert_close(victim(TEXTS), expected, atol=1e-5, rtol=0)
+
+
+def test_pruned_heads_and_neurons(tmp_path):
+    """Heads are pruned by transformers itself; layers may then differ in size."""
+    folder = tiny_bert(tmp_path)
+    model = BertForSequenceClassification.from_pretrained(folder)
+    model.prune_heads({0: [1]})
+    model.save_pretrained(folder)
+    torch.testing.assert_close(Victim(folder, LENGTH)(TEXTS), stock_wrapper(folder, LENGTH)(TEXTS), atol=1e-5, rtol=0)
+
+
+def test_temperature_divides_and_dtype_rounds(tmp_path):
+    folder = tiny_bert(tmp_path)
+    exact = Victim(folder, LENGTH)(TEXTS)
+    torch.testing.assert_close(Victim(folder, LENGTH, temperature=4.0)(TEXTS), exact / 4)
+    rounded = Victim(folder, LENGTH, dtype="bfloat16")(TEXTS)
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, atol=0.3, rtol=0.1)
+
+
+def test_a_call_after_the_deadline_raises(tmp_path):
+    victim = Victim(tiny_bert(tmp_path), LENGTH)
+    victim.deadline = time.monotonic() - 1
+    with pytest.raises(OutOfTime):
+        victim(TEXTS)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+def test_an_absent_device_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match="no CUDA device"):
+        Victim(tiny_bert(tmp_path), LENGTH, device="cuda")
+
+
+def test_other_models_are_refused(tmp_path):
+    config = DistilBertConfig(dim=16, n_layers=1, n_heads=2, hidden_dim=16)
+    DistilBertForSequenceClassification(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(assets.path("minilm")).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="a distilbert model"):
+        Victim(tmp_path, LENGTH)
+
+
+def test_broken_directories_are_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match="missing"):
+        Victim(tmp_path / "absent", LENGTH)
+    folder = tiny_bert(tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(UserError, match="not a loadable"):
+        Victim(folder, LENGTH)
+
+
+def changed(folder, change):
+    """The folder with another file of weights."""
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+QUERY = "bert.encoder.layer.0.attention.self.query.weight"
+DAMAGES = {
+    "has no weights .*query.weight": lambda weights: weights.pop(QUERY),
+    "has no weights bert.pooler.dense.weight": lambda weights: weights.pop("bert.pooler.dense.weight"),
+    "too many, bert.encoder.layer.7.x": lambda weights: weights.update({"bert.encoder.layer.7.x": torch.zeros(2)}),
+    "weights of classifier.weight are not finite": lambda weights: weights["classifier.weight"].fill_(torch.nan),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_damaged_weights_are_refused(tmp_path, message):
+    folder = changed(tiny_bert(tmp_path), DAMAGES[message])
+    with pytest.raises(UserError, match=message):
+        Victim(folder, LENGTH)
+
+
+def test_weights_that_a_classifier_does_not_use_do_no_harm(tmp_path):
+    folder = tiny_bert(tmp_path)
+    expected = Victim(folder, LENGTH)(TEXTS)
+    more = {"bert.embeddings.position_ids": torch.arange(512)[None], "cls.predictions.bias": torch.zeros(9)}
+    changed(folder, lambda weights: weights.update(more))
+    torch.testing.assert_close(Victim(folder, LENGTH)(TEXTS), expected)

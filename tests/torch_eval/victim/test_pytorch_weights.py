@@ -1,0 +1,59 @@
+"""PyTorch weight files to safetensors and back, bit for bit, and nothing of a file is run."""
+
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from torch_eval.victim import pytorch_weights
+
+
+def convert(*paths):
+    return pytorch_weights.main(*map(str, paths))
+
+
+def tensors():
+    torch.manual_seed(0)
+    base = torch.randn(6, 4)
+    others = {"half": torch.randn(3).half(), "ids": torch.arange(3)}
+    return {"a.weight": base, "a.view": base[::2, 1:], "tied": base, **others}
+
+
+def test_there_and_back(tmp_path):
+    """Views and shared storage, which safetensors refuses as they are, come out whole."""
+    torch.save(tensors(), tmp_path / "a.bin")
+    assert convert(tmp_path / "a.bin", tmp_path / "b.safetensors") == 0
+    assert convert(tmp_path / "b.safetensors", tmp_path / "c.bin") == 0
+    for found in (load_file(tmp_path / "b.safetensors"), torch.load(tmp_path / "c.bin", weights_only=True)):
+        assert set(found) == set(tensors())
+        for name, value in tensors().items():
+            assert found[name].dtype == value.dtype and torch.equal(found[name], value)
+
+
+def test_the_format_before_zip_files(tmp_path):
+    torch.save(tensors(), tmp_path / "a.bin", _use_new_zipfile_serialization=False)
+    assert convert(tmp_path / "a.bin", tmp_path / "b.safetensors") == 0
+    assert torch.equal(load_file(tmp_path / "b.safetensors")["tied"], tensors()["tied"])
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_nothing_is_run(tmp_path, capsys):
+    torch.save({"w": Malicious(tmp_path / "made")}, tmp_path / "a.bin")
+    assert convert(tmp_path / "a.bin", tmp_path / "b.safetensors") == 2
+    assert "a.bin" in capsys.readouterr().err and not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80\x02}.", b"PK\x03\x04"])
+@pytest.mark.parametrize("source, target", [("a.bin", "b.safetensors"), ("a.safetensors", "b.bin")])
+def test_broken_files(tmp_path, capsys, content, source, target):
+    (tmp_path / source).write_bytes(content)
+    assert convert(tmp_path / source, tmp_path / target) == 2
+    assert source in capsys.readouterr().err and not (tmp_path / target).exists()

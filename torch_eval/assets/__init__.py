@@ -1,0 +1,1 @@
+"""Packaged resources of the attacks (synonyms, stop words) and the scripts that made them."""

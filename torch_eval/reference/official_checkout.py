@@ -1,0 +1,143 @@
+"""Drives a checkout of the official repository (github.com/ruizheng20/robust_ticket) as it stands.
+
+Nothing on disk is changed. What today's transformers lacks or does otherwise is supplied in memory: the AdamW class
+that was dropped, and eager attention, without which only 37 of BERT-base's 73 matrices would get a mask. Its `main`
+functions run as they are; models and batches are handed in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import logging
+import sys
+import tempfile
+import types
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig
+
+from configs.contract.errors import UserError
+from torch_eval.reference import restatement
+
+MODULES = ("masked_linear", "masked_bert", "utils", "search_ticket", "draw_retrain_ticket")
+Batch = tuple[dict[str, Tensor], Tensor]
+
+
+class Checkout:
+    """The repository's modules. Raises `UserError` if `path` is not a checkout."""
+
+    def __init__(self, path: Path):
+        path = Path(path).resolve()
+        missing = [f"{name}.py" for name in MODULES if not (path / f"{name}.py").is_file()]
+        if missing:
+            raise UserError(f"official={path}: {missing[0]} is missing; give a checkout of ruizheng20/robust_ticket")
+        # It reads its data through `datasets`; here they are handed in, so the import may be empty.
+        stand_in = {"datasets": types.ModuleType("datasets")}
+        with (
+            # Not `import transformers`: it puts another module in its place while it loads.
+            mock.patch.object(sys.modules["transformers"], "AdamW", restatement.AdamW, create=True),
+            mock.patch.object(sys, "path", [str(path), *sys.path]),
+            mock.patch.dict(sys.modules, stand_in),
+            mock.patch.object(sys, "dont_write_bytecode", True),
+        ):
+            loaded = {name: importlib.import_module(name) for name in MODULES}
+        self.masked_bert, self.searching, self.retraining = (loaded[n] for n in (MODULES[1], *MODULES[3:]))
+        for module in (self.searching, self.retraining):
+            module.logger.setLevel(logging.ERROR)
+            module.tqdm = functools.partial(module.tqdm, disable=True)
+
+    def model(self, config: BertConfig, mask_p: float = 0.9, block: tuple[int, int] = (1, 1)) -> nn.Module:
+        """Its masked BERT, of random weights."""
+        config._attn_implementation = "eager"
+        return self.masked_bert.MaskedBertForSequenceClassification(config, *block, mask_p)
+
+    @staticmethod
+    def log_alpha(model: nn.Module) -> dict[str, nn.Parameter]:
+        """Its scores, of shape (1, rows, 1, columns), by the name of the weight."""
+        ending = ".mask.mask_scores"
+        return {
+            name.removesuffix(ending) + ".weight": p for name, p in model.named_parameters() if name.endswith(ending)
+        }
+
+    def search(self, model: nn.Module, batches: Iterable[Batch], total_steps: int, **arguments) -> None:
+        """Its search loop over `batches`, one step each; `arguments` are its options, such as `adv_steps=3`.
+
+        A step is done when the next batch is asked for.
+        """
+        self._run(self.searching, model, batches, total_steps, arguments)
+
+    def retrain(
+        self, model: nn.Module, masks: dict[str, Tensor], batches: Iterable[Batch], total_steps: int, **arguments
+    ) -> None:
+        """Its retraining loop from the weights of `model`, as `search`. `masks` stand in for its draw, which knows
+        only BERTs of 12 layers."""
+
+        def settle(model, masks):
+            for name, scores in self.log_alpha(model).items():
+                kept = masks[name].to(scores).view_as(scores)
+                scores.data = restatement.KEPT * kept + restatement.PRUNED * (1 - kept)
+
+        with (
+            mock.patch.object(self.retraining, "draw_ticket_mask", lambda *_: masks),
+            mock.patch.object(self.retraining, "init_mask_score", settle),
+            contextlib.redirect_stdout(sys.stderr),
+        ):
+            self._run(self.retraining, model, batches, total_steps, arguments)
+
+    def draw(self, model: nn.Module, sparsity: float) -> dict[str, Tensor]:
+        """Its draw, on a model of 12 layers, whose scores it changes: bool masks by the name of the weight."""
+        ending = ".mask.mask_scores_mask"
+        found = self.retraining.draw_ticket_mask(model, sparsity)
+        return {name.removesuffix(ending) + ".weight": mask.bool()[0, :, 0] for name, mask in found.items()}
+
+    def _run(self, module, model, batches, total_steps, arguments) -> None:
+        feed = _Feed(batches, total_steps)
+        ready = types.SimpleNamespace(from_pretrained=lambda *_, **__: model)
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(
+            sys, "argv", [module.__name__, "--ckpt_dir", folder]
+        ):
+            settings = module.parse_args()
+            vars(settings).update(arguments, model_name="model", epochs=1, bsz=1)
+            state = torch.random.get_rng_state()  # its main seeds torch; noise stays the caller's
+            with mock.patch.multiple(
+                module,
+                MaskedBertForSequenceClassification=ready,
+                AutoConfig=ready,
+                AutoTokenizer=ready,
+                load_data=lambda *_: (range(total_steps), feed, [], []),
+                set_seed=lambda _: torch.random.set_rng_state(state),
+            ):
+                with contextlib.suppress(_Finished):
+                    module.main(settings)
+            _close_log_files(module.logger)
+
+
+class _Finished(Exception):
+    """Leaves the official loop after its last step, before it evaluates and saves."""
+
+
+class _Feed:
+    """Stands in for its data loader: as long as the whole training, over after the given batches."""
+
+    def __init__(self, batches: Iterable[Batch], total_steps: int):
+        self.batches, self.total_steps = batches, total_steps
+
+    def __len__(self) -> int:
+        return self.total_steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        for inputs, labels in self.batches:
+            yield inputs, labels[:, None]
+        raise _Finished
+
+
+def _close_log_files(logger: logging.Logger) -> None:
+    for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
+        handler.close()
+        logger.removeHandler(handler)

@@ -1,0 +1,1 @@
+"""From a run directory to tables, figures and the report page."""
