@@ -17,11 +17,11 @@ os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings say nothing a u
 # OpenMP reads this once, when it is loaded: it must stand before the first import that does.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from configs.contract import plan, schema  # noqa: E402
-from configs.contract.errors import StopRequest, UserError, command  # noqa: E402
-from configs.contract.files import OWNER  # noqa: E402
-from configs.contract.run_dir import RunDir, only_one  # noqa: E402
-from mindspore_rt.device import use_device  # noqa: E402
+from configs.contract import plan, schema
+from configs.contract.errors import StopRequest, UserError, command
+from configs.contract.files import OWNER
+from configs.contract.run_dir import RunDir, only_one
+from mindspore_rt.device import use_device
 
 STAGES = {
     "prepare": "write normalised train, dev and test splits",
@@ -113,8 +113,14 @@ def run_apart(config: schema.Experiment, jobs: list[plan.Job], arguments, lock) 
         # msrun starts "python": the one beside it.
         here, count = Path(sys.executable).parent, config.workers
         environment["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", "")])
-        python = [str(here / "msrun"), f"--worker_num={count}", f"--local_worker_num={count}", "--join=True",
-                  f"--log_dir={RunDir(config).root / 'workers'}", "python"]
+        python = [
+            str(here / "msrun"),
+            f"--worker_num={count}",
+            f"--local_worker_num={count}",
+            "--join=True",
+            f"--log_dir={RunDir(config).root / 'workers'}",
+            "python",
+        ]
     for job in jobs:
         command = [*python, "-m", "mindspore_rt", job.stage, arguments.config, *arguments.overrides, "--only", job.name]
         with StopRequest() as request, subprocess.Popen(command, env=environment, pass_fds=[lock.fileno()]) as child:

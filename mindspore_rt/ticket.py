@@ -1,10 +1,10 @@
 """A ticket: which weights of a BERT are kept. NumPy only; needs neither MindSpore nor PyTorch.
 
-    >>> from mindspore_rt.ticket import Ticket
-    >>> ticket = Ticket.load("robust-0.30.safetensors")
-    >>> ticket.sparsity
-    0.3
-    >>> pruned = ticket.apply(weights)          # weights: {name: array}, pruned ones become exact zeros
+>>> from mindspore_rt.ticket import Ticket
+>>> ticket = Ticket.load("robust-0.30.safetensors")
+>>> ticket.sparsity
+0.3
+>>> pruned = ticket.apply(weights)          # weights: {name: array}, pruned ones become exact zeros
 """
 
 from __future__ import annotations
@@ -147,8 +147,10 @@ class Ticket:
         for name, mask in self.masks.items():
             if weights[name].shape != mask.shape:
                 raise ValueError(f"{name} is {weights[name].shape}, the ticket's mask {mask.shape}")
-        return {name: np.where(self.masks[name], w, w.dtype.type(0)) if name in self.masks else w
-                for name, w in weights.items()}
+        return {
+            name: np.where(self.masks[name], w, w.dtype.type(0)) if name in self.masks else w
+            for name, w in weights.items()
+        }
 
     def save(self, path: Path) -> None:
         """One safetensors file, one bit a weight."""
@@ -185,8 +187,10 @@ class Ticket:
         except (AttributeError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path}: damaged ticket ({error}); draw it again") from None
         if shapes is not None and {name: mask.shape for name, mask in ticket.masks.items()} != shapes:
-            raise UserError(f"{path}: a ticket of another model: its masks are not those of this one's matrices; "
-                            f"draw it again, or choose the model that it was drawn for")
+            raise UserError(
+                f"{path}: a ticket of another model: its masks are not those of this one's matrices; "
+                f"draw it again, or choose the model that it was drawn for"
+            )
         return ticket
 
 

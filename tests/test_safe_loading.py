@@ -58,11 +58,22 @@ def test_nothing_read_is_ever_run():
     assert [offence for path in FILES for offence in offences(path)] == []
 
 
-@pytest.mark.parametrize("line", [
-    "torch.load('a')", "torch.load('a', weights_only=False)", "pickle.load(f)", "yaml.load(t)", "yaml.full_load(t)",
-    "np.load('a', allow_pickle=True)", "f(trust_remote_code=True)", "archive.extractall('.')", "import dill",
-    "eval('1')", "subprocess.run('ls', shell=True)",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.load('a')",
+        "torch.load('a', weights_only=False)",
+        "pickle.load(f)",
+        "yaml.load(t)",
+        "yaml.full_load(t)",
+        "np.load('a', allow_pickle=True)",
+        "f(trust_remote_code=True)",
+        "archive.extractall('.')",
+        "import dill",
+        "eval('1')",
+        "subprocess.run('ls', shell=True)",
+    ],
+)
 def test_the_check_finds_each_of_them(tmp_path, line):
     (tmp_path / "bad.py").write_text(line)
     assert offences(tmp_path / "bad.py")

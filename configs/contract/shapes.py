@@ -47,7 +47,7 @@ def misfit(value, shape, name: str = "it") -> str | None:
     if isinstance(shape, dict):
         if not isinstance(value, dict):
             return f"{name} must be an object"
-        wanted = {key: shape[str] for key in value} if str in shape else shape
+        wanted = dict.fromkeys(value, shape[str]) if str in shape else shape
         inner = ((value.get(key), of, key if name == "it" else f"{name}.{key}") for key, of in wanted.items())
     elif isinstance(shape, list):
         if not isinstance(value, list):

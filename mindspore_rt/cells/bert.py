@@ -13,8 +13,8 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from configs.contract.errors import UserError
 from configs.contract import matrices
+from configs.contract.errors import UserError
 from mindspore_rt.cells import float64_ops, gate, kernel_cells, kernels, primitive_cells
 
 MOST_LAYERS = 1000
@@ -220,8 +220,16 @@ class BertClassifier(nn.Cell):
     """
 
     def __init__(
-        self, config: BertConfig, labels: int, dropout=0.1, masked=False, mask_p=0.9, block=(1, 1), seed=0,
-        attention_dropout: float | None = None, amp: str | None = None,
+        self,
+        config: BertConfig,
+        labels: int,
+        dropout=0.1,
+        masked=False,
+        mask_p=0.9,
+        block=(1, 1),
+        seed=0,
+        attention_dropout: float | None = None,
+        amp: str | None = None,
     ):
         super().__init__(auto_prefix=False)
         self.config, self.labels, self.masked, self.amp = config, labels, masked, amp
@@ -237,9 +245,7 @@ class BertClassifier(nn.Cell):
         self.rates = rates = (dropout, dropout if attention_dropout is None else attention_dropout)
 
         def layer(index):
-            return Layer(
-                config, index, lambda at, kind: linear_named(matrices.matrix_name(at, kind)), rates, seed, amp
-            )
+            return Layer(config, index, lambda at, kind: linear_named(matrices.matrix_name(at, kind)), rates, seed, amp)
 
         prefix = "bert.embeddings"
         self.word_embeddings = _table(config.vocab_size, hidden, f"{prefix}.word_embeddings.weight")

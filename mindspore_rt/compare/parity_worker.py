@@ -21,12 +21,12 @@ from configs.contract import schema
 from configs.contract.errors import command
 from configs.contract.files import read_json
 from mindspore_rt.cells import gate, noise
-from mindspore_rt.formats import huggingface
 from mindspore_rt.cells.bert import BertClassifier, MaskedLinear, Places
 from mindspore_rt.data.prepare import Batch
+from mindspore_rt.formats import huggingface
+from mindspore_rt.ticket import Ticket
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
 from mindspore_rt.training.optimizer import BETA1, linear_schedule
-from mindspore_rt.ticket import Ticket
 
 SCORES = ("scores", "grown", "shared")
 Rows = Iterator[tuple[str, dict[str, np.ndarray]]]
@@ -44,8 +44,11 @@ class Case:
         self.labels = len(self.source.weights["classifier.bias"])
         self.batches = [
             Batch(
-                ids.astype(np.int32), mask.astype(np.float32), types.astype(np.int32),
-                np.eye(self.labels, dtype=np.float32)[labels] / len(labels), np.arange(len(labels)),
+                ids.astype(np.int32),
+                mask.astype(np.float32),
+                types.astype(np.int32),
+                np.eye(self.labels, dtype=np.float32)[labels] / len(labels),
+                np.arange(len(labels)),
             )
             for ids, mask, types, labels in zip(
                 *(arrays[n] for n in ("input_ids", "attention_mask", "token_type_ids", "labels")), strict=True

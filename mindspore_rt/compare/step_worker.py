@@ -2,7 +2,8 @@
 
     python -m mindspore_rt.compare.step_worker CASE ours|mindnlp
 
-The protocol is in `configs/contract/bench_case.py`. mindnlp replaces the `torch` module of its process, so its worker is another one.
+The protocol is in `configs/contract/bench_case.py`. mindnlp replaces the `torch` module of its process, so its worker is
+another one.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from collections.abc import Callable
 
 os.environ.setdefault("GLOG_v", "3")
 
-import mindspore as ms  # noqa: E402
-import numpy as np  # noqa: E402
-from mindspore import Tensor, ops  # noqa: E402
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
 
-from configs.contract import bench_case, schema  # noqa: E402
-from configs.contract.bench_case import LABELS, TOTAL_STEPS, Case  # noqa: E402
+from configs.contract import bench_case, schema
+from configs.contract.bench_case import LABELS, TOTAL_STEPS, Case
 from configs.contract.stage import versions
-from mindspore_rt.training.optimizer import BETA1, BETA2, EPSILON, linear_schedule, no_decay  # noqa: E402
+from mindspore_rt.training.optimizer import BETA1, BETA2, EPSILON, linear_schedule, no_decay
 
 
 def ours(case: Case) -> tuple[Callable[[], float], dict]:
@@ -31,9 +32,9 @@ def ours(case: Case) -> tuple[Callable[[], float], dict]:
     The step returns its loss; an evaluation, the sum of its logits.
     """
     from mindspore_rt.cells import kernels
-    from mindspore_rt.device import use_device
     from mindspore_rt.cells.bert import BertClassifier, BertConfig
     from mindspore_rt.data.prepare import Batch
+    from mindspore_rt.device import use_device
     from mindspore_rt.training.objectives import FineTuning, RobustSearch
     from mindspore_rt.training.trainer import Evaluator
 
@@ -43,10 +44,12 @@ def ours(case: Case) -> tuple[Callable[[], float], dict]:
     model = BertClassifier(config, LABELS, case.dropout, masked=case.task == "search")
     pruned = config.prunable() if case.task == "retrain" else {}
     masks = {name: bench_case.ticket(name, shape) for name, shape in pruned.items()}
-    model.load({
-        name: bench_case.weight(name, shape) * masks.get(name, np.float32(1))
-        for name, shape in config.parameters(LABELS).items()
-    })
+    model.load(
+        {
+            name: bench_case.weight(name, shape) * masks.get(name, np.float32(1))
+            for name, shape in config.parameters(LABELS).items()
+        }
+    )
     ids, labels = case.inputs()
     batch = Batch(
         ids.astype(np.int32),

@@ -21,8 +21,8 @@ from safetensors.numpy import save
 
 from configs.contract.errors import UserError, command
 from configs.contract.files import atomic_write, file_hash
-from mindspore_rt.formats import huggingface
 from mindspore_rt.cells.bert import BertConfig
+from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket, spread
 
 FORMATS = {
@@ -333,8 +333,10 @@ def _write_ticket(ticket: Ticket, target: Path) -> str:
     ticket.save(target)
     text = f"ticket at sparsity {ticket.sparsity:.6f}: {ticket.pruned} of {ticket.weights} weights pruned"
     if "tied" in ticket.about:
-        text += (f"; {ticket.about['tied']} scores tie at the threshold as float32 sigmoids, "
-                 f"{ticket.about['tied_pruned']} of them are pruned: only among these can the official draw differ")
+        text += (
+            f"; {ticket.about['tied']} scores tie at the threshold as float32 sigmoids, "
+            f"{ticket.about['tied_pruned']} of them are pruned: only among these can the official draw differ"
+        )
     return text
 
 
@@ -346,8 +348,10 @@ def _write_compact(found: Contents, ticket: Ticket, target: Path) -> str:
     content = save(arrays, metadata={"format": COMPACT, "config": json.dumps(found.config)})
     atomic_write(target, content)
     dense = sum(w.nbytes for w in found.weights.values())
-    return (f"ticket at sparsity {ticket.sparsity:.6f}: {len(content):,} bytes against {dense:,} of the dense weights "
-            f"({len(content) / dense:.1%})")
+    return (
+        f"ticket at sparsity {ticket.sparsity:.6f}: {len(content):,} bytes against {dense:,} of the dense weights "
+        f"({len(content) / dense:.1%})"
+    )
 
 
 def _unpack_compact(path: Path, arrays: dict[str, np.ndarray], config: dict) -> dict[str, np.ndarray]:
@@ -388,15 +392,35 @@ def parser() -> argparse.ArgumentParser:
     add("source", type=Path, metavar="SOURCE", help="what to convert; also a bare PyTorch file, or a search's scores")
     add("target", type=Path, metavar="TARGET", help="file or directory to write; must not be there yet")
     add("--to", choices=FORMATS, help="format of TARGET")
-    add("--like", type=Path, metavar="DIRECTORY",
-        help="Hugging Face directory that gives what SOURCE lacks: config.json, tokenizer, weights")
+    add(
+        "--like",
+        type=Path,
+        metavar="DIRECTORY",
+        help="Hugging Face directory that gives what SOURCE lacks: config.json, tokenizer, weights",
+    )
     add("--sparsity", type=float, help="draw a ticket from the scores of SOURCE: share of weights to prune, 0 to 1")
-    add("--compat", choices=("paper", "official"), default="paper",
-        help="rank raw scores, or float32 sigmoids as the official code does (default: %(default)s)")
-    add("--allow-missing", nargs="+", action="extend", default=[], metavar="PREFIX",
-        help="entries whose names begin so may be missing, such as classifier")
-    add("--allow-unknown", nargs="+", action="extend", default=[], metavar="PREFIX",
-        help="unknown entries whose names begin so are dropped, such as cls")
+    add(
+        "--compat",
+        choices=("paper", "official"),
+        default="paper",
+        help="rank raw scores, or float32 sigmoids as the official code does (default: %(default)s)",
+    )
+    add(
+        "--allow-missing",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PREFIX",
+        help="entries whose names begin so may be missing, such as classifier",
+    )
+    add(
+        "--allow-unknown",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PREFIX",
+        help="unknown entries whose names begin so are dropped, such as cls",
+    )
     return result
 
 

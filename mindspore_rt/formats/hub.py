@@ -20,7 +20,6 @@ from configs.contract import assets
 from configs.contract.errors import UserError, command
 from configs.contract.files import ROOT, write_lines
 
-
 HUB = "https://huggingface.co"
 BERT = "86b5e0934494bd15c9632b12f734a8a67f723594"
 COMMIT = "commit.txt"
@@ -56,7 +55,10 @@ def _cached(kind: str, key: list[str], extra: list[str] = ()) -> Path:
             [sys.executable, "-m", "mindspore_rt.formats.hub", kind, *key, str(folder), *extra],
             # Where it is unset, mindnlp would turn to a mirror, and hand it the user's token.
             env={**os.environ, "HF_ENDPOINT": os.environ.get("HF_ENDPOINT") or HUB},
-            cwd=ROOT, capture_output=True, text=True, check=False,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no reason given"]
@@ -98,8 +100,10 @@ def _save_dataset(id: str, config: str, revision: str, target: str, *splits: str
         names = rows.column_names if hasattr(rows, "column_names") else rows.get_col_names()
         write_lines(
             Path(target) / f"{split}.jsonl",
-            ({name: row[name].item() if hasattr(row[name], "item") else row[name] for name in names}
-             for row in rows.create_dict_iterator(output_numpy=True, num_epochs=1)),
+            (
+                {name: row[name].item() if hasattr(row[name], "item") else row[name] for name in names}
+                for row in rows.create_dict_iterator(output_numpy=True, num_epochs=1)
+            ),
         )
 
 

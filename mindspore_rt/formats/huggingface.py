@@ -19,9 +19,9 @@ from safetensors.numpy import load_file, save
 from configs.contract import assets
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, atomic_write, read_json
+from configs.contract.matrices import LAYER_MATRICES, matrix_name
 from mindspore_rt.cells import noise
 from mindspore_rt.cells.bert import BertConfig
-from configs.contract.matrices import LAYER_MATRICES, matrix_name
 from mindspore_rt.ticket import Ticket
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -107,8 +107,10 @@ def read_config(directory: Path) -> dict:
     """The content of config.json. Raises `UserError` for a shrunk model, which no longer has the named matrices."""
     raw = read_json(directory / "config.json")
     if raw.get("pruned_heads"):
-        raise UserError(f"{directory / 'config.json'}: pruned_heads is set: a shrunk model is for inference with "
-                        f"transformers only; give the masked model that it came from")
+        raise UserError(
+            f"{directory / 'config.json'}: pruned_heads is set: a shrunk model is for inference with "
+            f"transformers only; give the masked model that it came from"
+        )
     return raw
 
 

@@ -1,4 +1,7 @@
-"""The stages of an experiment: configuration in, run directory out. `configs.contract.plan` says which run, in which order."""
+"""The stages of an experiment: configuration in, run directory out.
+
+`configs.contract.plan` says which run, in which order.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,21 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from configs.contract import estimate, schema
+from configs.contract import estimate, matrices, schema
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, file_hash, write_json
 from configs.contract.methods import KEPT_ON_THE_WAY, METHODS, SEARCHES
 from configs.contract.plan import Job
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage, redo_changed, stated_results
-from configs.contract import matrices
 from mindspore_rt import parallel
 from mindspore_rt.cells import gate, noise
+from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.data import prepare as data
 from mindspore_rt.formats import huggingface
-from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.ticket import Ticket, most_structured, spread
 from mindspore_rt.training.infobert import InfoBert
 from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
-from mindspore_rt.ticket import Ticket, most_structured, spread
 from mindspore_rt.training.trainer import Evaluator, Trainer, total_steps
 
 PACKAGES = ("mindspore", "numpy", "tokenizers", "safetensors")
@@ -44,8 +46,13 @@ OBJECTIVES = {
 def do(config: schema.Experiment, run: RunDir, job: Job) -> None:
     """Run one job, unless it is done. Raises `Changed` if it is done otherwise and `on_change` is refuse."""
     stages = {
-        "prepare": prepare, "finetune": finetune, "search": search, "prune": prune, "draw": draw,
-        "retrain": retrain, "control": control,
+        "prepare": prepare,
+        "finetune": finetune,
+        "search": search,
+        "prune": prune,
+        "draw": draw,
+        "retrain": retrain,
+        "control": control,
     }
     work = functools.partial(stages[job.stage], config, run, job)
     redo_changed(config, work, leads=not parallel.rank(), wait=parallel.wait)
@@ -215,8 +222,11 @@ def prune(config: schema.Experiment, run: RunDir, job: Job) -> None:
         part = dataclasses.replace(job, model=f"{job.model}/round-{number}", directory=directory)
         before = {"before": stage.directory / f"round-{number - 1}" / "ticket.safetensors"} if ticket else {}
         round_stage = _stage(config, run, part, [job.model], before, **shape)
-        drawn = {run.pruned(job.seed, job.model, sparsity): sparsity for sparsity in config.sparsities
-                 if settings.share * (number - 1) < sparsity <= settings.share * number + 1e-9}
+        drawn = {
+            run.pruned(job.seed, job.model, sparsity): sparsity
+            for sparsity in config.sparsities
+            if settings.share * (number - 1) < sparsity <= settings.share * number + 1e-9
+        }
         if not all(path.is_file() for path in drawn) and round_stage.is_done():
             round_stage.manifest.unlink(missing_ok=True)
         if not _skip(round_stage):
@@ -244,8 +254,10 @@ def _end_round(config, training: Training, ticket: Ticket | None, number: int, j
         return
     directory, weights = training.stage.directory, training.weights()
     # A weight that is pruned is zero and stays so: magnitudes rank it first.
-    magnitudes = {name: np.where(ticket.masks[name], np.abs(weights[name]), -1.0) if ticket else np.abs(weights[name])
-                  for name in training.source.config.prunable()}
+    magnitudes = {
+        name: np.where(ticket.masks[name], np.abs(weights[name]), -1.0) if ticket else np.abs(weights[name])
+        for name in training.source.config.prunable()
+    }
     about = {"method": job.model, "seed": str(job.seed), "round": str(number)}
     for target, sparsity in drawn.items():
         _ticket(config, training.source, magnitudes, sparsity, **about).save(target)
@@ -406,8 +418,11 @@ def _scores(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndar
     found = huggingface.read_safetensors(path)
     for name, shape in shapes.items():
         score = found.get(name, np.zeros(0))
-        if score.dtype != np.float32 or not np.isfinite(score).all() or score.ndim != 2 or any(
-            not shared or size % shared for size, shared in zip(shape, score.shape)
+        if (
+            score.dtype != np.float32
+            or not np.isfinite(score).all()
+            or score.ndim != 2
+            or any(not shared or size % shared for size, shared in zip(shape, score.shape))
         ):
             raise UserError(f"{path}: scores of {name} are missing, misshapen or not finite; redo the search")
     return {name: found[name] for name in shapes}

@@ -15,9 +15,9 @@ from mindspore import Parameter, Tensor, nn, ops
 from configs.contract import schema
 from mindspore_rt import parallel
 from mindspore_rt.cells import float64_ops, noise
-from mindspore_rt.training import adversary
 from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.data.prepare import Batch
+from mindspore_rt.training import adversary
 from mindspore_rt.training.objectives import Ascents, WeightUpdate, loss_scale, value
 from mindspore_rt.training.optimizer import AdamW, Clear, linear_schedule
 
@@ -100,9 +100,7 @@ class InfoBert(Ascents):
     `anchor`, which computes the same forward pass again. The critic is decayed, and left out of the clip.
     """
 
-    def __init__(
-        self, model: BertClassifier, settings: schema.InfoBert, total_steps: int, seed: int, rank: int = 0
-    ):
+    def __init__(self, model: BertClassifier, settings: schema.InfoBert, total_steps: int, seed: int, rank: int = 0):
         self.critic = Critic(model.config.hidden_size, seed)
         critic, self.total_steps = list(self.critic.get_parameters()), total_steps
         self.update = WeightUpdate(model, settings, {})

@@ -15,11 +15,11 @@ from mindspore import Parameter, Tensor, nn, ops
 from configs.contract import schema
 from mindspore_rt import parallel
 from mindspore_rt.cells import gate, noise
-from mindspore_rt.training import adversary
 from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.data.prepare import Batch
-from mindspore_rt.training.optimizer import AdamW, Clear, clip_factor, linear_schedule, no_decay
 from mindspore_rt.cells.float64_ops import cross_entropy
+from mindspore_rt.data.prepare import Batch
+from mindspore_rt.training import adversary
+from mindspore_rt.training.optimizer import AdamW, Clear, clip_factor, linear_schedule, no_decay
 
 LOSS_SCALE = 1024.0  # keeps small gradients of float16 matmuls above their smallest number
 
@@ -98,8 +98,9 @@ class Ascents:
         self.model, self.settings, self.seed, self.rank = model, settings, seed, rank
         self.noise = noise.noise_for(seed, rank)
         self.trained = list(trained)
-        self.total = [Parameter(np.zeros(p.shape, np.float32), name=f"{p.name}.grad", requires_grad=False)
-                      for p in self.trained]
+        self.total = [
+            Parameter(np.zeros(p.shape, np.float32), name=f"{p.name}.grad", requires_grad=False) for p in self.trained
+        ]
         self.ascent = self._compile_pass()
 
     def _compile_pass(self):

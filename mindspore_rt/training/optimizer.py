@@ -114,8 +114,9 @@ class PlainForm(nn.Cell):
         if penalty is not None:
             gradient = gradient + l0_gradient(parameter) * penalty
         # p - lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps): the primitive is the reference form.
-        self.adam(parameter, self.moment1[i], self.moment2[i], power1, power2, learning_rate, beta1, beta2, epsilon,
-                  gradient)
+        self.adam(
+            parameter, self.moment1[i], self.moment2[i], power1, power2, learning_rate, beta1, beta2, epsilon, gradient
+        )
         if self.decays[i]:
             self.assign_sub(parameter, parameter * shrink)
 

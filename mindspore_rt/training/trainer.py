@@ -14,13 +14,13 @@ from mindspore import Tensor
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from mindspore_rt.training import tensorboard
 from configs.contract.errors import StopRequest, UserError
 from configs.contract.files import append_line, atomic_write, read_lines, write_lines
 from configs.contract.stage import Stage
 from mindspore_rt import parallel
 from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.data.prepare import Batches
+from mindspore_rt.training import tensorboard
 
 
 class Evaluator:
@@ -75,8 +75,9 @@ class Trainer:
         """Train to the end; the number of updates made."""
         done = self._resume()
         self._announce()
-        bar = tqdm(total=self.steps, initial=done, desc=self.title, unit="step", dynamic_ncols=True,
-                   disable=self.rank > 0)
+        bar = tqdm(
+            total=self.steps, initial=done, desc=self.title, unit="step", dynamic_ncols=True, disable=self.rank > 0
+        )
         with bar, StopRequest() as request, tensorboard.Writer(self.stage.directory, self.rank) as board:
             self.board = board
             while done < self.steps:

@@ -25,15 +25,20 @@ def told(capsys, error) -> str:
     return line
 
 
-@pytest.mark.parametrize("error", [
-    MemoryError(),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
-    type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
-    RuntimeError("Out of Memory!!! Request memory size: 9"),
-    RuntimeError("Allocate memory failed for size: 9"),
-    RuntimeError("Allocate dynamic workspace memory failed"),
-    RuntimeError("Device(id:0) memory isn't enough and alloc failed, kernel name: MatMul"),
-])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: not enough memory: you tried to allocate 9"
+        ),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
+        RuntimeError("Out of Memory!!! Request memory size: 9"),
+        RuntimeError("Allocate memory failed for size: 9"),
+        RuntimeError("Allocate dynamic workspace memory failed"),
+        RuntimeError("Device(id:0) memory isn't enough and alloc failed, kernel name: MatMul"),
+    ],
+)
 def test_no_memory_is_said_alike_by_every_allocator(capsys, error):
     assert told(capsys, error) == "error: out of memory; a smaller batch_size or data.max_length needs less\n"
 
@@ -61,14 +66,21 @@ def test_a_name_that_the_locale_cannot_write(tmp_path):
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
 
     def run(code):
-        return subprocess.run([sys.executable, "-c", code, "show", path], cwd=ROOT, env=environment,
-                              capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [sys.executable, "-c", code, "show", path],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     shown = run("import sys; from configs import plan; sys.exit(plan.main(sys.argv[1:]))")
     assert shown.returncode == 0 and r"na\xefve \u2603: 2 methods" in shown.stdout
     made = run("import sys, os; from configs.errors import command; sys.exit(command(os.mkdir)('na\\xefve'))")
     assert (made.returncode, made.stderr) == (
-        1, r"error: 'na\xefve' cannot be written as ascii; set LC_ALL=C.UTF-8, or use other names" + "\n"
+        1,
+        r"error: 'na\xefve' cannot be written as ascii; set LC_ALL=C.UTF-8, or use other names" + "\n",
     )
 
 

@@ -104,11 +104,15 @@ def test_file_hash_of_a_folder_sees_names_and_contents(tmp_path):
     assert len({first, *others}) == 5
 
 
-@pytest.mark.parametrize("write, name", [
-    (lambda path: append_line(path, {"n": 1}), "metrics.jsonl"),
-    (lambda path: atomic_write(path.with_name("file"), "new"), f".file.{os.getpid()}.tmp"),
-    (lambda path: files.locked(path).__enter__(), ".lock"),
-], ids=["log", "temporary", "lock"])
+@pytest.mark.parametrize(
+    "write, name",
+    [
+        (lambda path: append_line(path, {"n": 1}), "metrics.jsonl"),
+        (lambda path: atomic_write(path.with_name("file"), "new"), f".file.{os.getpid()}.tmp"),
+        (lambda path: files.locked(path).__enter__(), ".lock"),
+    ],
+    ids=["log", "temporary", "lock"],
+)
 def test_a_link_is_never_written_through(tmp_path, write, name):
     other, link = tmp_path / "other", tmp_path / "run" / name
     link.parent.mkdir()

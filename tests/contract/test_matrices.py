@@ -14,9 +14,7 @@ def test_bert_base_has_the_papers_matrices():
 
 
 def test_names_and_shapes_are_those_of_transformers():
-    config = BertConfig(
-        vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
-    )
+    config = BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
     state = BertForSequenceClassification(config).state_dict()
     linear = {
         name: tuple(w.shape)

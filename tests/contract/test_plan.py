@@ -18,11 +18,21 @@ def names(run):
 
 def test_the_default_experiment(tmp_path):
     assert names(run_of(tmp_path)) == [
-        "prepare data", "finetune seed-1/finetune", "search seed-1/search", "draw seed-1/robust-0.30",
+        "prepare data",
+        "finetune seed-1/finetune",
+        "search seed-1/search",
+        "draw seed-1/robust-0.30",
         "retrain seed-1/robust-0.30",
     ]
     assert plan.stages(run_of(tmp_path)) == [
-        "prepare", "finetune", "search", "draw", "retrain", "choose", "attack", "report"
+        "prepare",
+        "finetune",
+        "search",
+        "draw",
+        "retrain",
+        "choose",
+        "attack",
+        "report",
     ]
 
 
@@ -34,8 +44,16 @@ def test_methods_share_their_stages(tmp_path):
     count = {stage: sum(job.stage == stage for job in jobs) for stage in plan.HALVES}
     tickets = len(of_kind(list(METHODS), "ticket"))
     assert count == {
-        "prepare": 1, "finetune": 2 * 4, "search": 2 * 2, "prune": 2 * 2, "draw": 2 * 2 * tickets,
-        "retrain": 2 * 2 * tickets, "choose": 0, "control": 2 * 4, "attack": 0, "report": 0,
+        "prepare": 1,
+        "finetune": 2 * 4,
+        "search": 2 * 2,
+        "prune": 2 * 2,
+        "draw": 2 * 2 * tickets,
+        "retrain": 2 * 2 * tickets,
+        "choose": 0,
+        "control": 2 * 4,
+        "attack": 0,
+        "report": 0,
     }
     order = [list(plan.HALVES).index(job.stage) for job in jobs]
     assert order == sorted(order)
@@ -46,10 +64,25 @@ def test_methods_share_their_stages(tmp_path):
     [
         ("[freelb]", ["finetune seed-1/freelb"]),
         ("[lth]", ["prune seed-1/lth", "draw seed-1/lth-0.30", "retrain seed-1/lth-0.30"]),
-        ("[robust_no_adversary]", ["finetune seed-1/finetune", "search seed-1/search_no_adversary",
-                                   "draw seed-1/robust_no_adversary-0.30", "retrain seed-1/robust_no_adversary-0.30"]),
-        ("[random]", ["finetune seed-1/finetune", "search seed-1/search", "draw seed-1/robust-0.30",
-                      "retrain seed-1/robust-0.30", "control seed-1/random-0.30"]),
+        (
+            "[robust_no_adversary]",
+            [
+                "finetune seed-1/finetune",
+                "search seed-1/search_no_adversary",
+                "draw seed-1/robust_no_adversary-0.30",
+                "retrain seed-1/robust_no_adversary-0.30",
+            ],
+        ),
+        (
+            "[random]",
+            [
+                "finetune seed-1/finetune",
+                "search seed-1/search",
+                "draw seed-1/robust-0.30",
+                "retrain seed-1/robust-0.30",
+                "control seed-1/random-0.30",
+            ],
+        ),
     ],
 )
 def test_a_method_brings_what_it_needs_and_no_more(tmp_path, methods, needed):
@@ -64,7 +97,10 @@ def test_controls_follow_the_choice(tmp_path):
 
 def test_every_ticket_has_a_source():
     assert sources(["lth", "robust", "robust_no_adversary", "robust_no_mask_learning"]) == [
-        "lth", "search", "adversarial_pruning", "search_no_adversary"
+        "lth",
+        "search",
+        "adversarial_pruning",
+        "search_no_adversary",
     ]
     assert sources(["finetune"]) == [] and sources(["robust_no_structure"]) == ["search"]
 
@@ -98,15 +134,16 @@ def test_an_attack_takes_its_queries_and_as_much_again(tmp_path):
     run = run_of(tmp_path, "methods=[finetune,freelb]", "attack.recipes=[textfooler,pwws]", "attack.examples=10")
     guess = estimate.Estimator(run)
     query = 2 * guess.weights * guess.tokens / guess.rate
-    (stage, count, seconds), = guess.attacks()
+    ((stage, count, seconds),) = guess.attacks()
     assert (stage, count) == ("attack", "2 models, 10 sentences, 2 attacks")
     assert seconds == pytest.approx(2 * 10 * 2 * (4.5 + 6) * guess.tokens * query)
 
 
 def test_finished_attacks_set_their_speed(tmp_path):
     """Twenty sentences of a recipe in 30 s of two processes: the same again for the model that is left."""
-    run = run_of(tmp_path, "methods=[finetune,freelb]", "attack.recipes=[textfooler]", "attack.examples=20",
-                 "attack.workers=2")
+    run = run_of(
+        tmp_path, "methods=[finetune,freelb]", "attack.recipes=[textfooler]", "attack.examples=20", "attack.workers=2"
+    )
     folder = run.attack(1, "finetune") / "textfooler"
     write_json(folder / "manifest.json", {})
     for index in range(20):
@@ -123,7 +160,7 @@ def test_the_plan_counts_models_kept_on_the_way_and_the_users_own(tmp_path):
         write_json(run.stage(2, "finetune") / "snapshots" / f"{step:06d}" / "config.json", {})
     write_json(run.attack(2, "finetune@000005") / "textfooler" / "manifest.json", {})
     guess = estimate.Estimator(run)
-    (_, count, seconds), = guess.attacks()
+    ((_, count, seconds),) = guess.attacks()
     assert count.startswith("11 models") and seconds == pytest.approx(9 * 10 * guess._attack_seconds("textfooler"))
 
 

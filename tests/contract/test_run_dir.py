@@ -43,7 +43,10 @@ def test_the_chosen_ticket_stands_for_its_sparsity_and_gives_it_to_the_controls(
     overrides = ["methods=[robust,random,lth]", "sparsities=[0.3,0.5]", "choice.epochs=2"]
     run = RunDir(schema.load("base", overrides), tmp_path)
     assert [c.model for c in run.candidates()] == [
-        "robust-0.30", "robust-0.30-back-1", "robust-0.50", "robust-0.50-back-1"
+        "robust-0.30",
+        "robust-0.30-back-1",
+        "robust-0.50",
+        "robust-0.50-back-1",
     ]
     assert list(run.models()) == ["robust-0.30", "robust-0.50", "random-0.30", "lth-0.30", "lth-0.50"]
     with pytest.raises(UserError, match="choice.json is missing"):

@@ -199,7 +199,9 @@ def test_help_names_every_key():
         assert key in text
 
 
-@pytest.mark.parametrize("module", [["mindspore_rt", "search"], ["torch_eval", "report"], ["configs.contract.plan", "show"]])
+@pytest.mark.parametrize(
+    "module", [["mindspore_rt", "search"], ["torch_eval", "report"], ["configs.contract.plan", "show"]]
+)
 def test_command_line_refuses_in_one_line(module):
     """Both halves: status 2, one line on stderr, nothing on stdout, no traceback."""
     command = [sys.executable, "-m", *module, "demo", "serch.epochs=3"]
@@ -232,33 +234,57 @@ def test_the_control_for_length_is_never_shorter_than_a_ticket():
 
 
 # Table 5 of the paper, and what each baseline's own code runs with; max_norm 0 is none.
-TABLE5 = {"epochs": 3, "batch_size": 32, "learning_rate": 2e-5, "weight_decay": 0.01, "warmup": 0.1, "clip_norm": 1.0,
-          "dropout": 0.1, "max_steps": None}
+TABLE5 = {
+    "epochs": 3,
+    "batch_size": 32,
+    "learning_rate": 2e-5,
+    "weight_decay": 0.01,
+    "warmup": 0.1,
+    "clip_norm": 1.0,
+    "dropout": 0.1,
+    "max_steps": None,
+}
 FREELB = {"ascent_steps": 5, "ascent_rate": 0.03, "initial_norm": 0.05, "max_norm": 0.0}
 
 
-@pytest.mark.parametrize("section, published", [
-    ("finetune", TABLE5),
-    ("retrain", TABLE5),
-    ("finetune_long", {**TABLE5, "epochs": 10}),
-    ("retrain_long", {**TABLE5, "epochs": 10}),
-    ("freelb", {**TABLE5, **FREELB}),
-    ("infobert", {
-        **TABLE5, "weight_decay": 1e-5, "warmup": 1000.0, "attention_dropout": 0.0, "ascent_steps": 3,
-        "ascent_rate": 0.04, "initial_norm": 0.08, "anchor_weight": 5e-3, "bottleneck_weight": 5e-3,
-        "anchor_low": 0.5, "anchor_high": 0.9,
-    }),
-    ("lth", {**TABLE5, "weight_decay": 0.0, "warmup": 0.0, "share": 0.1}),
-    ("adversarial_pruning", {**TABLE5, **FREELB, "share": 0.1}),
-])
+@pytest.mark.parametrize(
+    "section, published",
+    [
+        ("finetune", TABLE5),
+        ("retrain", TABLE5),
+        ("finetune_long", {**TABLE5, "epochs": 10}),
+        ("retrain_long", {**TABLE5, "epochs": 10}),
+        ("freelb", {**TABLE5, **FREELB}),
+        (
+            "infobert",
+            {
+                **TABLE5,
+                "weight_decay": 1e-5,
+                "warmup": 1000.0,
+                "attention_dropout": 0.0,
+                "ascent_steps": 3,
+                "ascent_rate": 0.04,
+                "initial_norm": 0.08,
+                "anchor_weight": 5e-3,
+                "bottleneck_weight": 5e-3,
+                "anchor_low": 0.5,
+                "anchor_high": 0.9,
+            },
+        ),
+        ("lth", {**TABLE5, "weight_decay": 0.0, "warmup": 0.0, "share": 0.1}),
+        ("adversarial_pruning", {**TABLE5, **FREELB, "share": 0.1}),
+    ],
+)
 def test_defaults_are_the_published_ones(section, published):
     found = schema.to_dict(schema.load("base"))[section]
     assert {key: found[key] for key in published} == published
 
 
 @pytest.mark.parametrize("section", ["finetune_long", "retrain_long"])
-@pytest.mark.parametrize("override, wanted", [("retrain.batch_size=8", 8), ("{}.max_steps=10", None), (
-    "{0}.max_steps=10 retrain.max_steps=20", 20)])
+@pytest.mark.parametrize(
+    "override, wanted",
+    [("retrain.batch_size=8", 8), ("{}.max_steps=10", None), ("{0}.max_steps=10 retrain.max_steps=20", 20)],
+)
 def test_a_control_for_length_with_fewer_updates_is_refused(section, override, wanted):
     overrides = override.format(section).split()
     assert f"set it to {wanted}" in refusal("base", "methods=all", *overrides)

@@ -117,7 +117,9 @@ def test_an_interrupted_stage_never_goes_on_with_other_code(stage, tmp_path, mon
     assert "torch_eval/assets/synonyms.npz" in source_hashes("torch_eval")
     other = {**code, "mindspore_rt/training/objectives.py": "edited", "mindspore_rt/new.py": "added"}
     monkeypatch.setattr(stages, "source_hashes", lambda half: other)
-    changed = "out was begun with other code .mindspore_rt/new.py, mindspore_rt/training/objectives.py changed since.: put"
+    changed = (
+        "out was begun with other code .mindspore_rt/new.py, mindspore_rt/training/objectives.py changed since.: put"
+    )
     with pytest.raises(UserError, match=changed):
         stage().begin(progress)
     begun.finish({})

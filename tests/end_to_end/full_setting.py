@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import six_tasks  # noqa: E402
+import six_tasks
 
-from configs.contract import assets, schema  # noqa: E402
+from configs.contract import assets, schema
 from configs.contract.files import read_lines
 from configs.contract.run_dir import RunDir
 
@@ -53,8 +53,14 @@ def main() -> None:
         model = Path(folder) / "bert-base"
         write_model(model)
         overrides = [
-            f"name=full-{task}-{os.getpid()}", f"model={model}", *six_tasks.write_files(task, Path(folder)),
-            "data.dev_size=8", "finetune.max_steps=1", "search.max_steps=1", "log_steps=1", *overrides,
+            f"name=full-{task}-{os.getpid()}",
+            f"model={model}",
+            *six_tasks.write_files(task, Path(folder)),
+            "data.dev_size=8",
+            "finetune.max_steps=1",
+            "search.max_steps=1",
+            "log_steps=1",
+            *overrides,
         ]
         config = schema.load(task, overrides)
         run = RunDir(config)

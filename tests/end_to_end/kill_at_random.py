@@ -30,8 +30,13 @@ from configs.contract import plan, schema  # noqa: E402
 from configs.contract.run_dir import RunDir  # noqa: E402
 
 SMALL = [
-    "methods=[finetune,infobert,lth,random,robust]", "lth.share=0.2", "infobert.max_steps=3", "snapshots=2",
-    "attack.recipes=[textfooler,bertattack]", "attack.examples=3", "attack.workers=1",
+    "methods=[finetune,infobert,lth,random,robust]",
+    "lth.share=0.2",
+    "infobert.max_steps=3",
+    "snapshots=2",
+    "attack.recipes=[textfooler,bertattack]",
+    "attack.examples=3",
+    "attack.workers=1",
 ]
 CLOCK = {"seconds", "processor_seconds", "sentences_per_second", "finished", "started"}
 ENDED = "whole"
@@ -41,8 +46,15 @@ def start(stage: str, overrides: list[str]) -> subprocess.Popen:
     """A stage of `tiny` in a process group of its own."""
     command = [sys.executable, "-m", plan.HALVES[stage], stage, "tiny", *overrides]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "3"}
-    return subprocess.Popen(command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def run(stage: str, overrides: list[str]) -> float:

@@ -25,9 +25,20 @@ from configs.contract.run_dir import RunDir  # noqa: E402
 TASKS = ("sst2", "imdb", "agnews", "qnli", "mnli", "qqp")
 TRAIN, TEST = 40, 6
 SMALL = [
-    "layers=1", "data.max_length=16", "data.dev_size=8", "finetune.epochs=1", "finetune.batch_size=8",
-    "search.epochs=1", "search.batch_size=8", "search.ascent_steps=2", "retrain.epochs=1", "retrain.batch_size=8",
-    "attack.examples=2", "attack.recipes=[textfooler]", "attack.workers=1", "choice.examples=2",
+    "layers=1",
+    "data.max_length=16",
+    "data.dev_size=8",
+    "finetune.epochs=1",
+    "finetune.batch_size=8",
+    "search.epochs=1",
+    "search.batch_size=8",
+    "search.ascent_steps=2",
+    "retrain.epochs=1",
+    "retrain.batch_size=8",
+    "attack.examples=2",
+    "attack.recipes=[textfooler]",
+    "attack.workers=1",
+    "choice.examples=2",
 ]
 
 

@@ -8,14 +8,13 @@ import subprocess
 import sys
 import time
 
+import kill_at_random
 import numpy as np
 import pytest
 import torch
+from kill_at_random import killed
 from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-import kill_at_random
-from kill_at_random import killed
 
 from configs.contract import plan, schema
 from configs.contract.files import ROOT, read_json, read_lines
@@ -165,10 +164,10 @@ def test_retrained_weights_are_zero_where_the_ticket_prunes(whole, victim):
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_exported_models_compute_the_same_in_transformers(whole, victim):
     """Logits of all test sentences to 1e-5, and the dev accuracy in the manifest."""
-    from mindspore_rt.data import prepare
-    from mindspore_rt.formats import huggingface
-    from mindspore_rt.device import use_device
     from mindspore_rt.cells.bert import BertClassifier
+    from mindspore_rt.data import prepare
+    from mindspore_rt.device import use_device
+    from mindspore_rt.formats import huggingface
     from mindspore_rt.training.trainer import Evaluator
 
     use_device("CPU")

@@ -13,9 +13,17 @@ from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
 from mindspore_rt.ticket import Ticket
 
-SHAPE = {"model_type": "bert", "vocab_size": 30522, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2,
-         "intermediate_size": 8, "max_position_embeddings": 16, "type_vocab_size": 2,
-         "layer_norm_eps": 1e-12}
+SHAPE = {
+    "model_type": "bert",
+    "vocab_size": 30522,
+    "hidden_size": 4,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "max_position_embeddings": 16,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+}
 
 
 def write_model(folder, packaged, labels=2):
@@ -47,10 +55,17 @@ def finished(tmp_path_factory, packaged_model):
     for name in ("train", "dev", "test"):
         write_lines(run.split(name), [{"sentence": f"a {name} film {i}", "label": i % 2} for i in range(8)])
         splits[name] = {"count": 8, "sha256": file_hash(run.split(name))}
-    write_json(run.data / "summary.json", {
-        "task": "snippets", "columns": ["sentence"], "labels": ["negative", "positive"], "attacked": ["sentence"],
-        "splits": splits, "warnings": [],
-    })
+    write_json(
+        run.data / "summary.json",
+        {
+            "task": "snippets",
+            "columns": ["sentence"],
+            "labels": ["negative", "positive"],
+            "attacked": ["sentence"],
+            "splits": splits,
+            "warnings": [],
+        },
+    )
     model = run.model(1, "finetune")
     weights = write_model(model, packaged_model)
     prunable = BertConfig.from_dict(SHAPE, "test").prunable()
@@ -72,12 +87,25 @@ def finished(tmp_path_factory, packaged_model):
     attack = Stage(run.attack(1, "robust-0.30") / "textfooler", "attack", {"seed": 1}, {"test": run.split("test")})
     attack.begin(attack.directory / "results.jsonl")
     for index in range(6):
-        append_line(attack.directory / "results.jsonl", {
-            "index": index, "label": index % 2, "outcome": "failure", "queries": 3,
-            "original": {"sentence": f"a test film {index}"}, "perturbed": {"sentence": f"a test movie {index}"},
-            "original_prediction": index % 2, "perturbed_prediction": index % 2, "original_score": 0.9,
-            "perturbed_score": 0.6, "words_changed": 1, "words": 4, "seconds": 0.1, "processor_seconds": 0.1,
-        })
+        append_line(
+            attack.directory / "results.jsonl",
+            {
+                "index": index,
+                "label": index % 2,
+                "outcome": "failure",
+                "queries": 3,
+                "original": {"sentence": f"a test film {index}"},
+                "perturbed": {"sentence": f"a test movie {index}"},
+                "original_prediction": index % 2,
+                "perturbed_prediction": index % 2,
+                "original_score": 0.9,
+                "perturbed_score": 0.6,
+                "words_changed": 1,
+                "words": 4,
+                "seconds": 0.1,
+                "processor_seconds": 0.1,
+            },
+        )
     attack.finish({"n": 6})
     run.save_config()
     return run

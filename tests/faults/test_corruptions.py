@@ -48,9 +48,13 @@ def cut(share):
 
 CUTS = {f"cut to {share}": cut(share) for share in (0, 0.001, 0.1, 0.5, 0.9)}
 CUTS |= {"one byte short": lambda raw: raw[:-1]}
-BINARY = {**CUTS, "zeros": lambda raw: bytes(len(raw)), "noise": lambda raw: random.Random(1).randbytes(len(raw)),
-          "text": lambda raw: b"<html>404 not found</html>\n",
-          "halves swapped": lambda raw: raw[len(raw) // 2 :] + raw[: len(raw) // 2]}
+BINARY = {
+    **CUTS,
+    "zeros": lambda raw: bytes(len(raw)),
+    "noise": lambda raw: random.Random(1).randbytes(len(raw)),
+    "text": lambda raw: b"<html>404 not found</html>\n",
+    "halves swapped": lambda raw: raw[len(raw) // 2 :] + raw[: len(raw) // 2],
+}
 HEADER_FLIPS = {f"header flip {i}": flip(lambda raw, share: int(share * header_end(raw))) for i in range(12)}
 DATA_FLIPS = {
     f"data flip {i}": flip(lambda raw, share: header_end(raw) + int(share * (len(raw) - header_end(raw))))
@@ -91,8 +95,10 @@ HALF = {"half precision": edited(lambda a: a.astype(np.float16))}
 
 JSON = {
     **CUTS,
-    **{f"is {text[:12]}": lambda raw, text=text: text.encode() for text in
-       ("[]", "{}", "null", "3", '"text"', "NaN", "[" * 100_000, "9" * 5000, '{"a": 1')},
+    **{
+        f"is {text[:12]}": lambda raw, text=text: text.encode()
+        for text in ("[]", "{}", "null", "3", '"text"', "NaN", "[" * 100_000, "9" * 5000, '{"a": 1')
+    },
     "not UTF-8": lambda raw: b"\xff\xfe" + raw,
     "noise": lambda raw: random.Random(2).randbytes(len(raw)),
 }
@@ -178,8 +184,10 @@ def read_begun(run):
 def read_results(run):
     from torch_eval.attack.scoring import resume
 
-    expected = [{"index": i, "label": e["label"], "original": {"sentence": e["sentence"]}}
-                for i, e in enumerate(read_lines(run.split("test"))[:6])]
+    expected = [
+        {"index": i, "label": e["label"], "original": {"sentence": e["sentence"]}}
+        for i, e in enumerate(read_lines(run.split("test"))[:6])
+    ]
     return resume(attack_stage(run), expected, 1)
 
 
@@ -258,38 +266,80 @@ def line_with(name, value):
 
 FIELDS = {
     f"{name} {value!r:.9}": line_with(name, value)
-    for name in ("index", "label", "outcome", "queries", "original", "perturbed", "original_prediction",
-                 "perturbed_prediction", "original_score", "perturbed_score", "words_changed", "words")
+    for name in (
+        "index",
+        "label",
+        "outcome",
+        "queries",
+        "original",
+        "perturbed",
+        "original_prediction",
+        "perturbed_prediction",
+        "original_score",
+        "perturbed_score",
+        "words_changed",
+        "words",
+    )
     for value in (KeyError, None, "crashed", -1, [], float("nan"), True, 1e300)
 }
 MANY_FLIPS = {f"flip {i}": flip(lambda raw, share: int(share * len(raw))) for i in range(16)}
 
 CASES = [
     ("pretrained", read_pretrained, {**BINARY, **HEADER_FLIPS, **ARRAYS, **NOT_FINITE}),
-    ("config", read_pretrained, {**JSON, **settings(*[[key] for key in (
-        "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "layer_norm_eps")])}),
+    (
+        "config",
+        read_pretrained,
+        {
+            **JSON,
+            **settings(
+                *[
+                    [key]
+                    for key in (
+                        "model_type",
+                        "vocab_size",
+                        "hidden_size",
+                        "num_hidden_layers",
+                        "intermediate_size",
+                        "layer_norm_eps",
+                    )
+                ]
+            ),
+        },
+    ),
     ("tokenizer", read_tokenizer, {**JSON, "noise": BINARY["noise"], "zeros": BINARY["zeros"]}),
     ("vocabulary", read_vocabulary, {**CUTS, "noise": BINARY["noise"], "zeros": BINARY["zeros"]}),
     ("tuned", read_tuned, {**BINARY, **DATA_FLIPS, **HALF, **ARRAYS}),
     ("tuned tokenizer", read_tuned, {**CUTS, **MANY_FLIPS}),
     ("ticket", read_ticket, {**BINARY, **HEADER_FLIPS, **DATA_FLIPS, **ARRAYS, **HALF}),
     ("scores", read_by_drawing, {**BINARY, **HEADER_FLIPS, **DATA_FLIPS, **ARRAYS, **NOT_FINITE, **HALF}),
-    ("search manifest", read_by_drawing, {**JSON, **settings(
-        ["results"], ["results", "epochs"], ["results", "scores_sha256"])}),
+    (
+        "search manifest",
+        read_by_drawing,
+        {**JSON, **settings(["results"], ["results", "epochs"], ["results", "scores_sha256"])},
+    ),
     ("tuned manifest", read_tuned, {**JSON, **settings(["results"], ["results", "model_sha256"])}),
     ("classifier", read_classifier, {**BINARY, **HEADER_FLIPS, **DATA_FLIPS, **ARRAYS, **NOT_FINITE, **HALF}),
     ("split", read_split, {**CUTS, **LINES, **MANY_FLIPS}),
     ("summary", read_split, {**JSON, **settings(["labels"], ["columns"], ["splits"], ["splits", "train"])}),
     ("test split", read_test, {**CUTS, **LINES, **MANY_FLIPS}),
-    ("summary", read_test, {
-        **JSON, **settings(["labels"], ["columns"], ["attacked"], ["splits"], ["splits", "test"])}),
-    ("manifest", read_manifest, {
-        **JSON, **settings(["results"], ["settings"], ["inputs"], ["versions"], ["inputs", "test"])}),
+    ("summary", read_test, {**JSON, **settings(["labels"], ["columns"], ["attacked"], ["splits"], ["splits", "test"])}),
+    (
+        "manifest",
+        read_manifest,
+        {**JSON, **settings(["results"], ["settings"], ["inputs"], ["versions"], ["inputs", "test"])},
+    ),
     ("begun", read_begun, {**JSON, **settings(["settings"], ["inputs"], ["inputs", "test"])}),
     ("results", read_results, {**CUTS, **LINES, **FIELDS, "noise": BINARY["noise"]}),
     ("results", read_log, {**CUTS, "noise": BINARY["noise"], "zeros": BINARY["zeros"]}),
-    ("choice", lambda run: run.chosen(), {**JSON, **settings(["chosen"], ["chosen", "model"], ["chosen", "sparsity"]),
-        "outside": setting("chosen", "model", to="../../elsewhere")}),
+    (
+        "choice",
+        lambda run: run.chosen(),
+        {
+            **JSON,
+            **settings(["chosen"], ["chosen", "model"], ["chosen", "sparsity"]),
+            "outside": setting("chosen", "model", to="../../elsewhere"),
+        },
+    ),
 ]
 
 
@@ -304,10 +354,14 @@ def same(one, other) -> bool:
     return np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
 
 
-@pytest.mark.parametrize("file, read, damage", [
-    pytest.param(file, read, damage, id=f"{file}: {name}")
-    for file, read, damages in CASES for name, damage in damages.items()
-])
+@pytest.mark.parametrize(
+    "file, read, damage",
+    [
+        pytest.param(file, read, damage, id=f"{file}: {name}")
+        for file, read, damages in CASES
+        for name, damage in damages.items()
+    ],
+)
 def test_a_damaged_file_is_refused_by_name_or_harmless(finished, file, read, damage):
     path = path_of(file)(finished)
     whole, before = path.read_bytes(), read(finished)

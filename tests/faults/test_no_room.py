@@ -10,12 +10,12 @@ from mindspore import Parameter, Tensor
 from tensorboardX.proto.event_pb2 import Event
 
 from configs.contract import files, schema
-from mindspore_rt.training import tensorboard
 from configs.contract.errors import UserError, command
 from configs.contract.files import append_line, read_lines, write_json
 from configs.contract.run_dir import RunDir, only_one
 from configs.contract.stage import Stage
 from mindspore_rt.ticket import Ticket
+from mindspore_rt.training import tensorboard
 from mindspore_rt.training.trainer import Trainer
 
 
@@ -148,11 +148,19 @@ def test_out_of_memory_is_said_with_a_remedy_and_the_old_file_stays(tmp_path, mo
     assert Ticket.load(tmp_path / "ticket.safetensors").pruned == 0
 
 
-@pytest.mark.parametrize("damage", [
-    lambda raw: raw[:-1], lambda raw: raw[:20], lambda raw: b"", lambda raw: raw[:-5] + bytes([raw[-5] ^ 1]) + raw[-4:],
-    lambda raw: raw[:300] + bytes([raw[300] ^ 64]) + raw[301:], lambda raw: raw.replace(b"4 5", b"2 5"),
-    lambda raw: raw.replace(b'"value"', b'"eulav"'), lambda raw: raw.replace(b"[300]", b"[003]"),
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[:-1],
+        lambda raw: raw[:20],
+        lambda raw: b"",
+        lambda raw: raw[:-5] + bytes([raw[-5] ^ 1]) + raw[-4:],
+        lambda raw: raw[:300] + bytes([raw[300] ^ 64]) + raw[301:],
+        lambda raw: raw.replace(b"4 5", b"2 5"),
+        lambda raw: raw.replace(b'"value"', b'"eulav"'),
+        lambda raw: raw.replace(b"[300]", b"[003]"),
+    ],
+)
 def test_a_damaged_checkpoint_never_goes_on(tmp_path, monkeypatch, damage):
     """Not even with one bit of a value, or with another step."""
     fsync, count = os.fsync, []

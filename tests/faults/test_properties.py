@@ -24,10 +24,14 @@ from mindspore_rt.ticket import Ticket
 few = settings(max_examples=30, derandomize=True, deadline=None)
 matrices = st.dictionaries(
     st.text("abc.", min_size=1, max_size=5),
-    arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=7),
-                  # Few values, so that many tie.
-                  elements=st.sampled_from([-3.5, -1.0, 0.0, 2.0**-33, 2.0, 50.0])),
-    min_size=1, max_size=4,
+    arrays.arrays(
+        np.float32,
+        arrays.array_shapes(min_dims=2, max_dims=2, max_side=7),
+        # Few values, so that many tie.
+        elements=st.sampled_from([-3.5, -1.0, 0.0, 2.0**-33, 2.0, 50.0]),
+    ),
+    min_size=1,
+    max_size=4,
 )
 shares = st.floats(0, 1)
 
@@ -120,8 +124,8 @@ def test_lines_before_a_torn_write_come_back(folder, records, last, share):
 @settings(max_examples=10, derandomize=True, deadline=None)
 @given(shares, st.integers(0, 2**32 - 1), st.sampled_from(["compact", "mindspore", "huggingface"]))
 def test_a_pruned_model_survives_conversion_bit_for_bit(folder, packaged_model, sparsity, seed, form):
-    from tests.faults.conftest import SHAPE
     from mindspore_rt.cells.bert import BertConfig
+    from tests.faults.conftest import SHAPE
 
     random, raw = np.random.default_rng(seed), {**SHAPE, "vocab_size": 5}
     config = BertConfig.from_dict(raw, "test")
@@ -172,9 +176,14 @@ def read_everything(run):
     for read in (
         lambda: run.summary("columns", "labels", "attacked", "splits"),
         lambda: [run.whole_split(name) for name in ("train", "dev", "test")],
-        run.chosen, lambda: run.victims(1), lambda: plan.jobs(run), lambda: plan.stages(run),
+        run.chosen,
+        lambda: run.victims(1),
+        lambda: plan.jobs(run),
+        lambda: plan.stages(run),
         lambda: stage_of(run, "finetune").is_done() and stage_of(run, "finetune").number("dev_accuracy"),
-        lambda: search.begin(metrics), lambda: search.is_done(), lambda: read_lines(metrics),
+        lambda: search.begin(metrics),
+        lambda: search.is_done(),
+        lambda: read_lines(metrics),
     ):
         try:
             read()
@@ -184,15 +193,21 @@ def read_everything(run):
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
-    lambda t: st.lists(t, max_size=3) | st.dictionaries(
-        st.sampled_from(["results", "inputs", "splits", "train", "chosen", "labels", "code"]) | st.text(max_size=4), t,
-        max_size=3,
+    lambda t: (
+        st.lists(t, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["results", "inputs", "splits", "train", "chosen", "labels", "code"]) | st.text(max_size=4),
+            t,
+            max_size=3,
+        )
     ),
     max_leaves=5,
 )
 DAMAGES = st.one_of(
-    st.tuples(st.just("flip"), shares, st.integers(0, 7)), st.tuples(st.just("cut"), shares),
-    st.tuples(st.just("value"), JSON_VALUES), st.tuples(st.just("delete")),
+    st.tuples(st.just("flip"), shares, st.integers(0, 7)),
+    st.tuples(st.just("cut"), shares),
+    st.tuples(st.just("value"), JSON_VALUES),
+    st.tuples(st.just("delete")),
 )
 
 

@@ -7,9 +7,9 @@ from safetensors.numpy import save_file
 
 from configs.contract import run_dir, schema
 from configs.contract.files import write_json, write_lines
+from configs.contract.matrices import prunable_shapes
 from configs.contract.methods import METHODS
 from configs.contract.plan import jobs
-from configs.contract.matrices import prunable_shapes
 from mindspore_rt.ticket import Ticket
 from torch_eval.attack import metrics
 
@@ -151,9 +151,7 @@ def choose(paths, sparsity):
         for seed in paths.config.seeds
     ]
     chosen = {key: max(rows, key=lambda row: row["aua"])[key] for key in ("model", "sparsity", "epochs_back")}
-    write_json(
-        paths.choice, {"rule": "highest mean accuracy under textfooler", "candidates": rows, "chosen": chosen}
-    )
+    write_json(paths.choice, {"rule": "highest mean accuracy under textfooler", "candidates": rows, "chosen": chosen})
 
 
 def transfer(paths):
@@ -239,9 +237,7 @@ def train(paths, seed, model, method, snapshots=0):
         settings_of(paths.config, seed, METHODS[method].training),
     )
     for number in range(1, snapshots + 1):
-        write_json(
-            paths.stage(seed, model) / "snapshots" / f"{200 * number // snapshots:06d}" / "config.json", {}
-        )
+        write_json(paths.stage(seed, model) / "snapshots" / f"{200 * number // snapshots:06d}" / "config.json", {})
 
 
 def whole(root, *overrides, config="sst2", chosen=None):

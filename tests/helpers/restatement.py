@@ -7,9 +7,9 @@ from torch.func import functional_call
 from transformers import BertConfig as TorchConfig
 from transformers import BertForSequenceClassification
 
-from mindspore_rt.training import adversary
 from mindspore_rt.cells.bert import BertConfig
 from mindspore_rt.data.prepare import Batch
+from mindspore_rt.training import adversary
 
 CONFIG = BertConfig(60, 16, 2, 2, 32, 16, 2)
 WORDS = "bert.embeddings.word_embeddings.weight"
@@ -19,9 +19,16 @@ def small_bert():
     torch.manual_seed(0)
     model = BertForSequenceClassification(
         TorchConfig(
-            vocab_size=60, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-            max_position_embeddings=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-            initializer_range=0.3, attn_implementation="eager",
+            vocab_size=60,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=16,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            initializer_range=0.3,
+            attn_implementation="eager",
         )
     )
     return model.double()
@@ -42,8 +49,12 @@ def batch(step):
 
 def forward(model, weights, b, delta=0.0):
     """Output of transformers' model, with `delta` on the word embeddings."""
-    arguments = {"inputs_embeds": weights[WORDS][torch.tensor(b.ids)] + delta, "output_hidden_states": True,
-                 "attention_mask": torch.tensor(b.attention_mask), "token_type_ids": torch.tensor(b.token_types)}
+    arguments = {
+        "inputs_embeds": weights[WORDS][torch.tensor(b.ids)] + delta,
+        "output_hidden_states": True,
+        "attention_mask": torch.tensor(b.attention_mask),
+        "token_type_ids": torch.tensor(b.token_types),
+    }
     return functional_call(model, weights, (), arguments)
 
 

@@ -1,6 +1,6 @@
 """Run by test_parallel.py under msrun: a few updates on this rank's part of each batch; rank 0 saves what came out.
 
-    python two_workers.py TARGET
+python two_workers.py TARGET
 """
 
 import sys
@@ -12,9 +12,9 @@ from safetensors.numpy import save_file
 
 from configs.contract import schema
 from mindspore_rt import parallel
-from mindspore_rt.device import use_device
 from mindspore_rt.cells.bert import BertClassifier, BertConfig
 from mindspore_rt.data.prepare import Batches
+from mindspore_rt.device import use_device
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
 
 CONFIG, ROWS = BertConfig(40, 16, 1, 2, 32, 32, 2), 6
@@ -50,8 +50,10 @@ class GivenNoise:
         masks, whole = {p.shape for p in self.model.log_alpha()}, self.model.noise_shapes(ROWS, 8)
         random = np.random.default_rng([step, ascent])
         arrays = [random.random(shape, dtype=np.float32) for shape in whole]
-        mine = [a if a.shape in masks else a.reshape(ROWS, -1)[self.rank :: self.ranks].reshape(shape)
-                for a, shape in zip(arrays, shapes, strict=True)]
+        mine = [
+            a if a.shape in masks else a.reshape(ROWS, -1)[self.rank :: self.ranks].reshape(shape)
+            for a, shape in zip(arrays, shapes, strict=True)
+        ]
         return mutable(tuple(Tensor(np.ascontiguousarray(a)) for a in mine))
 
 

@@ -28,8 +28,16 @@ def free_port():
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workers")
     subprocess.run([sys.executable, SCRIPT, folder / "one"], env=ENVIRONMENT, check=True)
-    command = [Path(sys.executable).with_name("msrun"), "--worker_num=2", "--local_worker_num=2", "--join=True",
-               f"--master_port={free_port()}", f"--log_dir={folder / 'logs'}", SCRIPT, folder / "two"]
+    command = [
+        Path(sys.executable).with_name("msrun"),
+        "--worker_num=2",
+        "--local_worker_num=2",
+        "--join=True",
+        f"--master_port={free_port()}",
+        f"--log_dir={folder / 'logs'}",
+        SCRIPT,
+        folder / "two",
+    ]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -39,8 +47,9 @@ def results(tmp_path_factory):
 def test_two_workers_equal_one(results, kind):
     """Weights or scores and both moments after two updates, with dropout and mask noise given. The official search
     keeps gradients from one update to the next, too."""
-    one, first, second = (load_file(results / f"{name}.safetensors") for name in
-                          (f"one-{kind}-0", f"two-{kind}-0", f"two-{kind}-1"))
+    one, first, second = (
+        load_file(results / f"{name}.safetensors") for name in (f"one-{kind}-0", f"two-{kind}-0", f"two-{kind}-1")
+    )
     assert one.keys() == first.keys() and len(one) > 20
     for name, value in one.items():
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)  # the ranks agree to the bit

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import mindspore
-import mindspore.mint  # noqa: F401
+import mindspore.mint
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,8 +84,15 @@ def primitives_of(graphs: str) -> list[str]:
 def modules():
     operations = importlib.import_module("mindspore.ops.operations")
     inner = [f"{operations.__name__}.{m.name}" for m in pkgutil.iter_modules(operations.__path__)]
-    names = ["mindspore.ops.auto_generate.gen_ops_prim", operations.__name__, *inner, "mindspore.ops",
-             "mindspore.ops.auto_generate.gen_ops_def", "mindspore.mint", "mindspore.mint.nn.functional"]
+    names = [
+        "mindspore.ops.auto_generate.gen_ops_prim",
+        operations.__name__,
+        *inner,
+        "mindspore.ops",
+        "mindspore.ops.auto_generate.gen_ops_def",
+        "mindspore.mint",
+        "mindspore.mint.nn.functional",
+    ]
     return [importlib.import_module(name) for name in names]
 
 

@@ -17,8 +17,10 @@ from mindspore_rt.ticket import Ticket, most_structured, spread
 
 def scores(seed=0, spread=3.0):
     random = np.random.default_rng(seed)
-    return {"a.weight": random.normal(0, spread, (40, 30)).astype(np.float32),
-            "b.weight": random.normal(1, spread, (7, 90)).astype(np.float32)}
+    return {
+        "a.weight": random.normal(0, spread, (40, 30)).astype(np.float32),
+        "b.weight": random.normal(1, spread, (7, 90)).astype(np.float32),
+    }
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.3, 0.333, 0.5, 0.9, 1.0])
@@ -259,15 +261,28 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, damage):
 
 def rewritten(path, **changes):
     """The ticket at `path` with another header."""
-    header = {"format": "ticket/1", "shapes": {"a.weight": [40, 30], "b.weight": [7, 90]}, "sparsity": 0.3,
-              "about": {}, **changes}
+    header = {
+        "format": "ticket/1",
+        "shapes": {"a.weight": [40, 30], "b.weight": [7, 90]},
+        "sparsity": 0.3,
+        "about": {},
+        **changes,
+    }
     save_file(load_file(path), path, metadata={"ticket": json.dumps(header)})
 
 
-@pytest.mark.parametrize("changes", [
-    {"shapes": {}}, {"shapes": {"a.weight": [0, 4]}}, {"shapes": {"a.weight": [1e400, 1]}},
-    {"shapes": {"a.weight": []}}, {"shapes": {"a.weight": [1200]}}, {"shapes": {"a.weight": 7}}, {"about": [1]},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shapes": {}},
+        {"shapes": {"a.weight": [0, 4]}},
+        {"shapes": {"a.weight": [1e400, 1]}},
+        {"shapes": {"a.weight": []}},
+        {"shapes": {"a.weight": [1200]}},
+        {"shapes": {"a.weight": 7}},
+        {"about": [1]},
+    ],
+)
 def test_a_header_of_nonsense_is_refused(tmp_path, changes):
     Ticket.from_scores(scores(), 0.3).save(tmp_path / "t")
     rewritten(tmp_path / "t", **changes)

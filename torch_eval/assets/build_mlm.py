@@ -58,12 +58,20 @@ def build() -> Path:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
-    write_json(temporary / "mlm.json", {
-        "top1": round(top1, 4), "measured": f"{MEASURED_MASKED:.0%} of the pieces of {len(measured)} unseen snippets",
-        "steps": STEPS, "batch": BATCH, "seed": SEED, "seconds": round(time.time() - started, 1),
-        "start": assets.ASSETS["mlm"].package, "text": f"{assets.ASSETS['snippets'].package}: {', '.join(TEXTS)}",
-        "sha256": file_hash(temporary / "model.safetensors"),
-    })
+    write_json(
+        temporary / "mlm.json",
+        {
+            "top1": round(top1, 4),
+            "measured": f"{MEASURED_MASKED:.0%} of the pieces of {len(measured)} unseen snippets",
+            "steps": STEPS,
+            "batch": BATCH,
+            "seed": SEED,
+            "seconds": round(time.time() - started, 1),
+            "start": assets.ASSETS["mlm"].package,
+            "text": f"{assets.ASSETS['snippets'].package}: {', '.join(TEXTS)}",
+            "sha256": file_hash(temporary / "model.safetensors"),
+        },
+    )
     if folder.exists():  # another set-up was faster
         shutil.rmtree(temporary)
     else:

@@ -108,10 +108,13 @@ def neighbour_lists(vectors: torch.Tensor, antonyms: set) -> list[list[tuple[int
     for start in range(0, len(vectors), 2048):
         values, others = (vectors[start : start + 2048] @ vectors.T).topk(NEIGHBOURS + 1, 1)
         for row, (cosine, other) in enumerate(zip(values.tolist(), others.tolist()), start):
-            lists.append([
-                (word, value) for word, value in zip(other, cosine)
-                if word != row and value >= MINIMUM_COSINE and (row, word) not in barred
-            ][:NEIGHBOURS])
+            lists.append(
+                [
+                    (word, value)
+                    for word, value in zip(other, cosine)
+                    if word != row and value >= MINIMUM_COSINE and (row, word) not in barred
+                ][:NEIGHBOURS]
+            )
     return lists
 
 
@@ -168,9 +171,7 @@ def main() -> None:
     antonyms |= read_pairs(options.lists / "wordnet_antonyms.txt", index)
     synonyms = read_pairs(options.lists / "ppdb_synonyms.txt", index)
     synonyms = {pair for pair in synonyms if pair not in antonyms and pair[::-1] not in antonyms}
-    vectors = counter_fit(
-        start_vectors(vocabulary), torch.tensor(sorted(synonyms)).T, torch.tensor(sorted(antonyms)).T
-    )
+    vectors = counter_fit(start_vectors(vocabulary), torch.tensor(sorted(synonyms)).T, torch.tensor(sorted(antonyms)).T)
     lists = neighbour_lists(vectors, antonyms)
     save(options.out, vocabulary, lists)
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB")

@@ -1,6 +1,6 @@
 """Joining the parts that `attack.shard=i/n` left, on one machine or copied together from several.
 
-    python -m torch_eval merge CONFIG [key=value ...]     with the same keys as the attacks, `attack.shard` aside
+python -m torch_eval merge CONFIG [key=value ...]     with the same keys as the attacks, `attack.shard` aside
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from configs.contract.errors import UserError
 from configs.contract.files import locked, read_json, write_json, write_lines
 from configs.contract.run_dir import RUNS, RunDir, run_of
 from torch_eval.attack import metrics
-from torch_eval.attack.scoring import Scoring, finished, read_split
 from torch_eval.attack.sampling import Shard
+from torch_eval.attack.scoring import Scoring, finished, read_split
 
 
 def main(arguments: list[str], runs: Path = RUNS) -> int:

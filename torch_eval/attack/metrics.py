@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Sequence
 
 import numpy as np
 
@@ -148,6 +148,4 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Estimate:
         return Estimate(None, None, None)
     generator = random.Random(seed)
     means = sorted(sum(generator.choices(values, k=len(values))) / len(values) for _ in range(RESAMPLES))
-    return Estimate(
-        sum(values) / len(values), means[int(0.025 * RESAMPLES)], means[math.ceil(0.975 * RESAMPLES) - 1]
-    )
+    return Estimate(sum(values) / len(values), means[int(0.025 * RESAMPLES)], means[math.ceil(0.975 * RESAMPLES) - 1])

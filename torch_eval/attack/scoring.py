@@ -1,11 +1,11 @@
 """The run: every recipe against every victim of an experiment, one JSON line an example.
 
-    seed-1/attacks/<model>/clean/                 manifest.json (accuracy on the whole test set)
-    seed-1/attacks/<model>/calibration/           manifest.json (temperature fitted on dev, if asked for)
-    seed-1/attacks/<model>/<recipe>/              results.jsonl manifest.json
-                                                  or missing.json, why there are no results;
-                                                  dtype.json, what another dtype than float32 changed
-    seed-1/attacks/<model>/<recipe>/shard-1-of-4/ the same for a part of the examples; see shards.py
+seed-1/attacks/<model>/clean/                 manifest.json (accuracy on the whole test set)
+seed-1/attacks/<model>/calibration/           manifest.json (temperature fitted on dev, if asked for)
+seed-1/attacks/<model>/<recipe>/              results.jsonl manifest.json
+                                              or missing.json, why there are no results;
+                                              dtype.json, what another dtype than float32 changed
+seed-1/attacks/<model>/<recipe>/shard-1-of-4/ the same for a part of the examples; see shards.py
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from configs.contract.files import file_hash, locked, read_json, read_lines, wri
 from configs.contract.run_dir import RUNS, RunDir, run_of
 from configs.contract.stage import Stage, redo_changed
 from torch_eval.attack import metrics, records, sampling
-from torch_eval.recipes import recipes
-from torch_eval.victim import calibration
 from torch_eval.attack.sampling import Shard
 from torch_eval.attack.workers import Target, Workers, attack_example, logits_of
+from torch_eval.recipes import recipes
+from torch_eval.victim import calibration
 
 PACKAGES = ("torch", "textattack", "transformers", "tokenizers", "numpy")
 CHUNK = 128  # sentences handed to a worker at once for their logits
@@ -133,8 +133,14 @@ class Scoring:
     def spec(self, recipe: str) -> recipes.Spec:
         options = self.options
         return recipes.Spec(
-            recipe, self.columns, self.attacked, options.protocol, options.resources, options.resources_dir,
-            options.candidates, options.max_queries,
+            recipe,
+            self.columns,
+            self.attacked,
+            options.protocol,
+            options.resources,
+            options.resources_dir,
+            options.candidates,
+            options.max_queries,
         )
 
     def stage(self, directory: Path, name: str, settings: dict, split: str = "test") -> Stage:
@@ -171,8 +177,10 @@ class Scoring:
             logits = self.logits(texts, f"seed {self.seed}, {self.name}: calibration")
             fitted = calibration.fit(logits, [example["label"] for example in dev])
             if fitted["temperature"] in calibration.RANGE:
-                print(f"seed {self.seed}, {self.name}: temperature {fitted['temperature']:g} is at the end of what is "
-                      f"searched, {calibration.RANGE[0]:g} to {calibration.RANGE[1]:g}: calibration says little here")
+                print(
+                    f"seed {self.seed}, {self.name}: temperature {fitted['temperature']:g} is at the end of what is "
+                    f"searched, {calibration.RANGE[0]:g} to {calibration.RANGE[1]:g}: calibration says little here"
+                )
             stage.finish(fitted)
         return stage.number("temperature")
 
@@ -200,8 +208,11 @@ class Scoring:
         """The stage of one recipe, and the indices of all examples that it attacks in this shard."""
         config, options = self.run_dir.config, self.options
         indices = sampling.sample(
-            [example["label"] for example in examples], options.examples, config.data.seed,
-            options.protocol, options.stratified,
+            [example["label"] for example in examples],
+            options.examples,
+            config.data.seed,
+            options.protocol,
+            options.stratified,
         )
         settings = {
             "stratified": options.stratified,

@@ -13,10 +13,10 @@ from tqdm import tqdm
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, write_json
 from configs.contract.run_dir import RUNS, RunDir, run_of
-from torch_eval.recipes import recipes
-from torch_eval.attack.scoring import Scoring, finished, read_split
 from torch_eval.attack.sampling import Shard
+from torch_eval.attack.scoring import Scoring, finished, read_split
 from torch_eval.attack.workers import Workers
+from torch_eval.recipes import recipes
 
 
 def main(arguments: list[str], runs: Path = RUNS) -> int:
@@ -43,7 +43,8 @@ def run(run_dir: RunDir) -> None:
             }
             found = {
                 (recipe, name): adversarial_texts(scoring, recipe, examples)
-                for recipe in config.attack.recipes for name, scoring in victims.items()
+                for recipe in config.attack.recipes
+                for name, scoring in victims.items()
             }
             found = {key: records for key, records in found.items() if records is not None}
             for recipe, name in found:

@@ -126,7 +126,12 @@ def logits_of(target: Target, texts: list[tuple[str, ...]]) -> list[list[float]]
 
 
 def attack_example(
-    target: Target, spec: recipes.Spec, seed: int, index: int, example: dict, max_seconds: float | None = None,
+    target: Target,
+    spec: recipes.Spec,
+    seed: int,
+    index: int,
+    example: dict,
+    max_seconds: float | None = None,
     source: str = "the texts",
 ) -> dict:
     """Attack one example and return its record. `max_seconds` ends it between two calls of the victim.

@@ -43,12 +43,20 @@ from configs.contract.run_dir import RUNS, RunDir
 from configs.contract.stage import versions
 from torch_eval.assets import packaged
 from torch_eval.attack.scoring import PACKAGES, read_examples
-from torch_eval.recipes.recipes import Spec, describe
 from torch_eval.attack.workers import Target, Workers, attack_example
+from torch_eval.recipes.recipes import Spec, describe
 
 DEFAULTS = {
-    "examples": 200, "recipes": ["textfooler", "textbugger", "bertattack"], "candidates": [8, 48], "max_length": 128,
-    "long_examples": 20, "combinations": 300_000, "seed": 1, "turn": 20, "model": None, "data": None,
+    "examples": 200,
+    "recipes": ["textfooler", "textbugger", "bertattack"],
+    "candidates": [8, 48],
+    "max_length": 128,
+    "long_examples": 20,
+    "combinations": 300_000,
+    "seed": 1,
+    "turn": 20,
+    "model": None,
+    "data": None,
 }
 LEAST = {"long_examples": 0, "seed": 0, "max_length": 4}  # of the other numbers it is 1
 LONG = 512
@@ -242,8 +250,11 @@ def write_table(runs: Path) -> None:
     for line in last.values():
         counts = [f"{line[key]}/{line['of']}" for key in COUNTS]
         cells = [
-            line["name"].removeprefix("attack "), *counts, line["ours_examples_a_minute"],
-            line["stock_examples_a_minute"], f"{line['ratio']}x",
+            line["name"].removeprefix("attack "),
+            *counts,
+            line["ours_examples_a_minute"],
+            line["stock_examples_a_minute"],
+            f"{line['ratio']}x",
             f"{line[f'ratio_{LONG}']}x" if f"ratio_{LONG}" in line else "-",
         ]
         rows.append(f"| {' | '.join(map(str, cells))} |")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-
-from torch_eval.recipes import fast_textattack, packaged_resources, recipes
-
 from textattack import Attack
 from textattack.constraints.semantics.sentence_encoders.sentence_encoder import SentenceEncoder
 from textattack.models.wrappers import HuggingFaceModelWrapper
 from textattack.transformations import WordSwapMaskedLM
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from torch_eval.recipes import fast_textattack, packaged_resources, recipes
 
 
 def victim(directory: Path, max_length: int) -> HuggingFaceModelWrapper:
@@ -38,9 +37,7 @@ class Stock(packaged_resources.Packaged):
 
     def masked_words(self, **parameters):
         model, tokenizer = packaged_resources.masked_model(packaged_resources.packaged_mlm())
-        return WordSwapMaskedLM(
-            method="bert-attack", masked_language_model=model, tokenizer=tokenizer, **parameters
-        )
+        return WordSwapMaskedLM(method="bert-attack", masked_language_model=model, tokenizer=tokenizer, **parameters)
 
 
 def build(spec: recipes.Spec, wrapper: HuggingFaceModelWrapper) -> Attack:

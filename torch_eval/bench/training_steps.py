@@ -90,24 +90,46 @@ class Group:
 MINILM, BERT_BASE = {"layers": 6, "hidden": 384}, {"layers": 12, "hidden": 768}
 GROUPS = {
     "search-minilm": Group(
-        "search step, 6 layers x 384, batch 16, length 64, K=3", Case("search", **MINILM, batch=16, passes=3),
-        "official", {"fused": (0.70, 0.90), "plain": (1.04, 1.33), "frozen": (None, None)}, 110, 2.4, first_step=10,
+        "search step, 6 layers x 384, batch 16, length 64, K=3",
+        Case("search", **MINILM, batch=16, passes=3),
+        "official",
+        {"fused": (0.70, 0.90), "plain": (1.04, 1.33), "frozen": (None, None)},
+        110,
+        2.4,
+        first_step=10,
     ),
     "search-bert-base": Group(
-        "search step, 12 layers x 768, batch 8, length 64, K=2", Case("search", **BERT_BASE, batch=8, passes=2),
-        "official", {"fused": (0.55, 0.65), "frozen": (None, None), "plain": (None, None)}, 240, 7.3,
+        "search step, 12 layers x 768, batch 8, length 64, K=2",
+        Case("search", **BERT_BASE, batch=8, passes=2),
+        "official",
+        {"fused": (0.55, 0.65), "frozen": (None, None), "plain": (None, None)},
+        240,
+        7.3,
     ),
     "retrain": Group(
-        "retraining step of a ticket, 6 layers x 384, batch 32, length 64", Case("retrain", **MINILM, batch=32),
-        "official", {"fused": (0.60, None)}, 50, 2.5,
+        "retraining step of a ticket, 6 layers x 384, batch 32, length 64",
+        Case("retrain", **MINILM, batch=32),
+        "official",
+        {"fused": (0.60, None)},
+        50,
+        2.5,
     ),
     "finetune": Group(
-        "fine-tuning step, 6 layers x 384, batch 32, length 64", Case("finetune", **MINILM, batch=32),
-        "transformers", {"fused": (1.05, None), "mindnlp": (None, None)}, 90, 4.0,
+        "fine-tuning step, 6 layers x 384, batch 32, length 64",
+        Case("finetune", **MINILM, batch=32),
+        "transformers",
+        {"fused": (1.05, None), "mindnlp": (None, None)},
+        90,
+        4.0,
     ),
     "evaluate": Group(
-        "evaluation, 6 layers x 384, batch 32, length 64", Case("evaluate", **MINILM, batch=32),
-        "transformers", {"fused": (1.0, None)}, 40, 1.5, throughput=True,
+        "evaluation, 6 layers x 384, batch 32, length 64",
+        Case("evaluate", **MINILM, batch=32),
+        "transformers",
+        {"fused": (1.0, None)},
+        40,
+        1.5,
+        throughput=True,
     ),
 }
 
@@ -203,14 +225,22 @@ class Worker:
         self.contender, self.log = contender, tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         threads = str(bench_case.THREADS)
         environment = {
-            **os.environ, **dict(contender.environment), "GLOG_v": "3", "OMP_WAIT_POLICY": "passive",
+            **os.environ,
+            **dict(contender.environment),
+            "GLOG_v": "3",
+            "OMP_WAIT_POLICY": "passive",
             **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         }
         if contender.variant == "ours" and not contender.environment:
             environment.pop("ROBUST_TICKET_KERNELS", None)
         self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
             cwd=tempfile.gettempdir(),  # where libraries may leave what they like to leave
         )
         try:
@@ -503,7 +533,9 @@ def official_step(case: Case, freeze: bool) -> Callable[[], float]:
     model, (inputs, labels) = restatement.MaskedBert(torch_config(case)), torch_inputs(case)
     load(model)
     if case.task == "search":
-        trained = restatement.Search(model, restatement.SearchSettings(TOTAL_STEPS, ascent_steps=case.passes, freeze=freeze))
+        trained = restatement.Search(
+            model, restatement.SearchSettings(TOTAL_STEPS, ascent_steps=case.passes, freeze=freeze)
+        )
     elif case.task == "retrain":
         model.fix_ticket(torch_masks(model.log_alpha()))
         trained = restatement.Retraining(model, TOTAL_STEPS)

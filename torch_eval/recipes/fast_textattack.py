@@ -10,8 +10,8 @@ import functools
 import itertools
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 from configs.contract import assets
 from torch_eval.assets import packaged
@@ -47,10 +47,10 @@ def prepare_environment() -> None:
 prepare_environment()
 
 import nltk  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402  before TextAttack sets a variable that it warns about
 import textattack.shared.attacked_text  # noqa: E402
 import textattack.shared.utils.strings  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402  before TextAttack sets a variable that it warns about
 from textattack.constraints import grammaticality  # noqa: E402
 from textattack.constraints.semantics.sentence_encoders.sentence_encoder import SentenceEncoder  # noqa: E402
 from textattack.shared.utils import check_if_subword, is_one_word  # noqa: E402

@@ -9,13 +9,13 @@ import itertools
 import json
 from pathlib import Path
 
+import numpy as np
+from textattack.shared import AbstractWordEmbedding
+
 from configs.contract import assets
 from torch_eval.assets import packaged
 from torch_eval.recipes import fast_textattack
 from torch_eval.recipes.sentence_encoder import WindowEncoder
-
-import numpy as np
-from textattack.shared import AbstractWordEmbedding
 
 
 class Packaged:
@@ -29,7 +29,9 @@ class Packaged:
         return frozenset(packaged.STOP_WORDS.read_text(encoding="utf-8").split())
 
     def sentence_similarity(self, **parameters):
-        return fast_textattack.SentenceSimilarity(WindowEncoder(sentence_model()), sentence_model().encode, **parameters)
+        return fast_textattack.SentenceSimilarity(
+            WindowEncoder(sentence_model()), sentence_model().encode, **parameters
+        )
 
     def part_of_speech(self, **parameters):
         return fast_textattack.PartOfSpeech(tag, **parameters)

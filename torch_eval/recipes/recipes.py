@@ -70,8 +70,11 @@ PARAMETERS = {
         "word distance": {"min_cos_sim": 0.5},
         "part of speech": {"allow_verb_noun_swap": True},
         "sentence similarity": {
-            "threshold": 0.840845057, "metric": "angular", "compare_against_original": False,
-            "window_size": 15, "skip_text_shorter_than_window": True,
+            "threshold": 0.840845057,
+            "metric": "angular",
+            "compare_against_original": False,
+            "window_size": 15,
+            "skip_text_shorter_than_window": True,
         },
     },
     "textbugger": {
@@ -81,8 +84,11 @@ PARAMETERS = {
         "swap": CHARACTERS,
         "synonyms": {"max_candidates": 5},
         "sentence similarity": {
-            "threshold": 0.8, "metric": "angular", "compare_against_original": True,
-            "window_size": None, "skip_text_shorter_than_window": False,
+            "threshold": 0.8,
+            "metric": "angular",
+            "compare_against_original": True,
+            "window_size": None,
+            "skip_text_shorter_than_window": False,
         },
     },
     "bertattack": {
@@ -90,8 +96,11 @@ PARAMETERS = {
         "masked words": {"max_length": 512},
         "words perturbed": {"max_percent": 0.4},
         "sentence similarity": {
-            "threshold": 0.2, "metric": "cosine", "compare_against_original": True,
-            "window_size": None, "skip_text_shorter_than_window": False,
+            "threshold": 0.2,
+            "metric": "cosine",
+            "compare_against_original": True,
+            "window_size": None,
+            "skip_text_shorter_than_window": False,
         },
     },
     "official bertattack": {
@@ -99,8 +108,11 @@ PARAMETERS = {
         "synonyms": {"max_candidates": 50},
         "part of speech": {"allow_verb_noun_swap": True},
         "sentence similarity": {
-            "threshold": 0.2, "metric": "cosine", "compare_against_original": True,
-            "window_size": 15, "skip_text_shorter_than_window": False,
+            "threshold": 0.2,
+            "metric": "cosine",
+            "compare_against_original": True,
+            "window_size": 15,
+            "skip_text_shorter_than_window": False,
         },
     },
 }
@@ -162,7 +174,9 @@ def describe(spec: Spec) -> dict:
         return {**common, "parameters": f"TextAttack's {OTHERS[spec.recipe]}", "resources": own}
     parameters = {name: dict(values) for name, values in PARAMETERS[spec.key].items()}
     if spec.resources == "original":
-        resources = {name: original_resources.describe(name, spec.resources_dir, spec.recipe) for name in RESOURCES[spec.key]}
+        resources = {
+            name: original_resources.describe(name, spec.resources_dir, spec.recipe) for name in RESOURCES[spec.key]
+        }
     else:
         resources = {name: packaged.describe(name) for name in RESOURCES[spec.key]}
         if "word distance" in parameters:
@@ -184,14 +198,19 @@ def build(spec: Spec, victim, source=None):
     `source` makes the parts that need resources; it is `Packaged` or `Original` as the spec says, if not given.
     """
     parameters = describe(spec)["parameters"]
-    from torch_eval.recipes import fast_textattack, packaged_resources  # first: they set the environment that textattack's import wants
-
     from textattack import Attack
     from textattack.constraints.pre_transformation import (
-        InputColumnModification, RepeatModification, StopwordModification,
+        InputColumnModification,
+        RepeatModification,
+        StopwordModification,
     )
     from textattack.goal_functions import UntargetedClassification
     from textattack.search_methods import GreedyWordSwapWIR
+
+    from torch_eval.recipes import (
+        fast_textattack,
+        packaged_resources,
+    )  # first: they set the environment that textattack's import wants
 
     fast_textattack.remember_word_splits()
     budget = float("inf") if spec.max_queries is None else spec.max_queries
@@ -199,7 +218,11 @@ def build(spec: Spec, victim, source=None):
     if spec.recipe in OTHERS:
         return _build_other(spec, victim, columns, budget)
     if source is None:
-        source = original_resources.Original(spec.resources_dir) if spec.resources == "original" else packaged_resources.Packaged()
+        source = (
+            original_resources.Original(spec.resources_dir)
+            if spec.resources == "original"
+            else packaged_resources.Packaged()
+        )
     transformation, constraints = PARTS[spec.key](parameters, source)
     return Attack(
         UntargetedClassification(victim, model_batch_size=BATCH, query_budget=budget),

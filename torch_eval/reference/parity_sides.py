@@ -45,9 +45,7 @@ class Case:
         self.masks = {name: m.bool() for name, m in load_file(folder / "ticket.safetensors").items()}
         arrays = load_file(folder / "batches.safetensors")
         names = ("input_ids", "attention_mask", "token_type_ids")
-        self.batches = [
-            ({n: arrays[n][i] for n in names}, labels) for i, labels in enumerate(arrays["labels"])
-        ]
+        self.batches = [({n: arrays[n][i] for n in names}, labels) for i, labels in enumerate(arrays["labels"])]
 
     def moved(self, seed: int) -> Case:
         """The same case with every weight moved by up to one rounding of float32, up or down."""
@@ -61,8 +59,15 @@ class Case:
 
     def config(self) -> BertConfig:
         values = read_json(self.folder / "config.json")
-        return BertConfig(**{**values, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-                             "classifier_dropout": None, "num_labels": len(self.weights["classifier.bias"])})
+        return BertConfig(
+            **{
+                **values,
+                "hidden_dropout_prob": 0.0,
+                "attention_probs_dropout_prob": 0.0,
+                "classifier_dropout": None,
+                "num_labels": len(self.weights["classifier.bias"]),
+            }
+        )
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - lives as long as one comparison
     def gates(self, step: int, ascent: int) -> dict[str, Tensor]:
@@ -184,7 +189,9 @@ class Restated:
         model.zero_grad()
 
     def search(self, model) -> None:
-        search = restatement.Search(model, restatement.SearchSettings(self.case.settings["total_steps"], **self.options()))
+        search = restatement.Search(
+            model, restatement.SearchSettings(self.case.settings["total_steps"], **self.options())
+        )
         for step, (inputs, labels) in enumerate(self.case.batches):
             gates = [self.case.gates(step, k) for k in range(search.settings.ascent_steps)]
             start = self.case.start(step).to(self.dtype)
@@ -265,10 +272,16 @@ class Official(Restated):
         """The names of its command line."""
         s = self.case.settings["search"]
         return {
-            "lr": s["learning_rate"], "weight_decay": s["weight_decay"], "warmup_ratio": s["warmup"],
-            "max_grad_norm": s["clip_norm"], "adv_steps": s["ascent_steps"], "adv_lr": s["ascent_rate"],
-            "adv_init_mag": s["initial_norm"], "lambda_amp": s["l0_weight"],
-            "lambda_startup_frac": s["l0_start"], "lambda_warmup_frac": s["l0_ramp"],
+            "lr": s["learning_rate"],
+            "weight_decay": s["weight_decay"],
+            "warmup_ratio": s["warmup"],
+            "max_grad_norm": s["clip_norm"],
+            "adv_steps": s["ascent_steps"],
+            "adv_lr": s["ascent_rate"],
+            "adv_init_mag": s["initial_norm"],
+            "lambda_amp": s["l0_weight"],
+            "lambda_startup_frac": s["l0_start"],
+            "lambda_warmup_frac": s["l0_ramp"],
         }
 
     def schedule(self):
@@ -297,7 +310,10 @@ class Official(Restated):
 
     def retrain(self, model):
         s = self.case.settings
-        options = {"lr": s["retrain"]["learning_rate"], "weight_decay": s["retrain"]["weight_decay"],
-                   "warmup_ratio": s["retrain"]["warmup"]}
+        options = {
+            "lr": s["retrain"]["learning_rate"],
+            "weight_decay": s["retrain"]["weight_decay"],
+            "warmup_ratio": s["retrain"]["warmup"],
+        }
         batches = self.case.batches[: s["retrain_steps"]]
         self.checkout.retrain(model, self.case.masks, batches, s["retrain_total_steps"], **options)

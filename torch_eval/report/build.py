@@ -24,7 +24,6 @@ from torch_eval.report.render import Bullets, Cell, Details, Heading, Table, Tex
 from torch_eval.report.run_state import CLEAN, MEASURES, RECIPES, Run, titles
 from torch_eval.report.ticket_sections import tickets
 
-
 # --- sections without pictures -------------------------------------------------------------------------------
 
 

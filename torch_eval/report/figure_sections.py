@@ -210,7 +210,8 @@ def transferred(run: Run) -> tuple[list[dict], set[tuple[int, str]]]:
     attacks = {(a["seed"], a["model"], a["recipe"]): a["sha256"] for a in found.get("attacks") or []}
     trained = {key for key in asked & models.keys() if run.trained(*key) not in (None, models[key])}
     attacked = {
-        key for key, then in attacks.items()
+        key
+        for key, then in attacks.items()
         if key[:2] in asked and key[2] in run.recipes and _hash_of_results(run, *key) != then
     }
 

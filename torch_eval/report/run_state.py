@@ -76,8 +76,16 @@ DATA = {"labels": Maybe([TEXT]), "note": Maybe(TEXT), "splits": {str: {"count": 
 CHOICE = {"rule": TEXT, "candidates": [{"model": TEXT, "seed": COUNT, "aua": SHARE, "accuracy": SHARE}]}
 LEFT_OUT = {"reason": Maybe(TEXT)}
 FIGURES = (  # of a step or of an evaluation
-    "epoch", "loss", "adversarial_loss", "l0_term", "l0_weight", "settled_zero", "settled_one",
-    "sparsity_at_threshold", "sentences_per_second", "dev_accuracy",
+    "epoch",
+    "loss",
+    "adversarial_loss",
+    "l0_term",
+    "l0_weight",
+    "settled_zero",
+    "settled_one",
+    "sparsity_at_threshold",
+    "sentences_per_second",
+    "dev_accuracy",
 )
 LEARNING = {"step": COUNT, "seconds": Maybe(SECONDS), **dict.fromkeys(FIGURES, Maybe(NUMBER))}
 MEASURES = {"aua": "Aua%", "suc": "Suc%", "queries": "#Query"}

@@ -346,7 +346,10 @@ def paired_table(run: Run) -> Table | None:
     rows = [row for rival in rivals for row in paired_rows(run, ours, rival)]
     attacks = [
         run.scores[seed, model, recipe]
-        for seed in run.config.seeds for recipe in run.recipes for rival in rivals for model in (ours, rival)
+        for seed in run.config.seeds
+        for recipe in run.recipes
+        for rival in rivals
+        for model in (ours, rival)
         if comparable(run, seed, recipe, ours, rival)
     ]
     rows = [band(run, attacks), *rows] if rows else []

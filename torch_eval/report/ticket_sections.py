@@ -13,9 +13,9 @@ from configs.contract.errors import UserError
 from configs.contract.shapes import COUNT, POSITIVE, SHARE, Maybe
 from mindspore_rt.ticket import Ticket
 from torch_eval.report import figures
+from torch_eval.report.figure_sections import file_name, or_missing, percent
 from torch_eval.report.render import Cell, Details, Picture, Table, Text
 from torch_eval.report.run_state import Run, read, sparsity_of
-from torch_eval.report.figure_sections import file_name, or_missing, percent
 
 REPORT = {
     "pruned": COUNT,

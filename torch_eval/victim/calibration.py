@@ -7,7 +7,7 @@ certainty that this is to remove.
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from collections.abc import Sequence
 
 RANGE = (1.0, 20.0)
 

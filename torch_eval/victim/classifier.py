@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import torch
-import torch_eval.recipes.fast_textattack  # noqa: F401  sets what the next import needs
+
+import torch_eval.recipes.fast_textattack  # noqa: F401, I001  sets what the next import needs
 from textattack.models.wrappers import ModelWrapper
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

@@ -1,7 +1,7 @@
 """PyTorch weight files from and to safetensors, without running anything that is in them.
 
-    python -m torch_eval.victim.pytorch_weights pytorch_model.bin model.safetensors
-    python -m torch_eval.victim.pytorch_weights model.safetensors pytorch_model.bin
+python -m torch_eval.victim.pytorch_weights pytorch_model.bin model.safetensors
+python -m torch_eval.victim.pytorch_weights model.safetensors pytorch_model.bin
 """
 
 import sys

@@ -9,8 +9,8 @@ to the rounding of sums.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Sequence
 
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention

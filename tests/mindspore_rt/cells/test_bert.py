@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 from mindspore import Tensor, ops
-from transformers import BertForSequenceClassification
 from transformers import BertConfig as TorchConfig
+from transformers import BertForSequenceClassification
 
 from configs.contract.errors import UserError
 from mindspore_rt.cells import kernel_cells, kernels, noise, primitive_cells
-from mindspore_rt.formats import huggingface
 from mindspore_rt.cells.bert import BertClassifier, BertConfig, Product, parts
+from mindspore_rt.formats import huggingface
 from mindspore_rt.training.objectives import cross_entropy
 
 
@@ -184,8 +184,10 @@ def test_noisy_pass_and_all_its_gradients_agree_with_the_restatement(path, block
         a = np.where(np.minimum(abs(mask), abs(mask - 1)) < 1e-4, a + 0.1, a).astype(np.float32)
         scores[parameter.name.removesuffix(".log_alpha")] = a
         parameter.set_data(Tensor(a))
-    trained = {**{n: p for n, p in model.weights().items() if "word_embeddings" not in n},
-               **{p.name: p for p in model.log_alpha()}}
+    trained = {
+        **{n: p for n, p in model.weights().items() if "word_embeddings" not in n},
+        **{p.name: p for p in model.log_alpha()},
+    }
 
     def loss(delta, ids, mask, types, targets, draws):
         logits = model(model.embed(ids) + delta, mask, types, draws)

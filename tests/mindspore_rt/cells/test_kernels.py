@@ -168,8 +168,12 @@ def test_masked_weight_with_noise():
 
 
 def test_masked_weight_without_noise():
-    compare(kernel_cells.MaskedWeight(PLACE, 0), lambda w, a: torch_masked(w, torch.sigmoid(a)),
-            [array(90, 70), array(90, 70, scale=3)], [None])
+    compare(
+        kernel_cells.MaskedWeight(PLACE, 0),
+        lambda w, a: torch_masked(w, torch.sigmoid(a)),
+        [array(90, 70), array(90, 70, scale=3)],
+        [None],
+    )
 
 
 def test_uniform_numbers_are_those_of_the_restatement():
@@ -222,7 +226,10 @@ print(digest.hexdigest(), kernels.available())
 
 def run(code, **environment):
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "3", **environment},
     )
 

@@ -238,14 +238,17 @@ def one_segment(tokenizer):
         next(iter(part.values()))["type_id"] = 0
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda t: t.update(post_processor=None), "between"),
-    (lambda t: t["post_processor"]["special_tokens"]["[CLS]"].update(ids=[999_999]), "between"),
-    (lambda t: t.update(pre_tokenizer=None), "spaces"),
-    (lambda t: t["model"]["vocab"].update(film=999_999), "the id 999999, the model 30522"),
-    (without_unknown, "no piece \\[UNK\\]"),
-    (one_segment, "pair"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: t.update(post_processor=None), "between"),
+        (lambda t: t["post_processor"]["special_tokens"]["[CLS]"].update(ids=[999_999]), "between"),
+        (lambda t: t.update(pre_tokenizer=None), "spaces"),
+        (lambda t: t["model"]["vocab"].update(film=999_999), "the id 999999, the model 30522"),
+        (without_unknown, "no piece \\[UNK\\]"),
+        (one_segment, "pair"),
+    ],
+)
 def test_an_edited_tokenizer_is_refused(packaged_model, tmp_path, change, message):
     tokenizer = json.loads((packaged_model / "tokenizer.json").read_text())
     change(tokenizer)
@@ -254,14 +257,17 @@ def test_an_edited_tokenizer_is_refused(packaged_model, tmp_path, change, messag
         prepare.load_tokenizer(tmp_path, 32, 30522)
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda raw: raw.replace(b"\n[UNK]\n", b"\n[gone]\n"), "no piece \\[UNK\\]"),
-    (lambda raw: raw[: len(raw) // 2], "cut off"),
-    (lambda raw: raw[: raw.index(b"\n", len(raw) // 2) + 1], "cut off"),
-    (lambda raw: raw[:-2], "not UTF-8"),
-    (lambda raw: raw.replace(b"\nfilm\n", b"\nfilm\nfilm\n"), "'film' stands in 2 lines"),
-    (lambda raw: raw + b"one more\n", "the id 30522, the model 30522"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda raw: raw.replace(b"\n[UNK]\n", b"\n[gone]\n"), "no piece \\[UNK\\]"),
+        (lambda raw: raw[: len(raw) // 2], "cut off"),
+        (lambda raw: raw[: raw.index(b"\n", len(raw) // 2) + 1], "cut off"),
+        (lambda raw: raw[:-2], "not UTF-8"),
+        (lambda raw: raw.replace(b"\nfilm\n", b"\nfilm\nfilm\n"), "'film' stands in 2 lines"),
+        (lambda raw: raw + b"one more\n", "the id 30522, the model 30522"),
+    ],
+)
 def test_an_edited_vocabulary_is_refused(packaged_model, tmp_path, change, message):
     (tmp_path / "vocab.txt").write_bytes(change((packaged_model / "vocab.txt").read_bytes()))
     with pytest.raises(UserError, match=f"vocab.txt: .*{message}"):
@@ -345,7 +351,7 @@ def test_targets_average_over_real_rows(batches):
 def test_token_types_mark_the_second_part(batches):
     batch = batches.batch(np.arange(8))
     for row in range(8):
-        first, second = (np.flatnonzero(batch.ids[row] == 102))  # the two [SEP]
+        first, second = np.flatnonzero(batch.ids[row] == 102)  # the two [SEP]
         assert not batch.token_types[row, : first + 1].any()
         assert batch.token_types[row, first + 1 : second + 1].all()
         assert not batch.token_types[row, second + 1 :].any()
@@ -361,7 +367,9 @@ def test_pairs_keep_their_segments(packaged_model):
     random, length = np.random.default_rng(1), 40
     words = np.array("good film , it 's a long-winded naïve comedy of 1999 !".split())
     texts = [tuple(" ".join(random.choice(words, random.integers(1, 50))) for _ in range(2)) for _ in range(16)]
-    batches = prepare.Batches(texts, np.zeros(16, int), 2, prepare.load_tokenizer(packaged_model, length), length, 16, seed=0)
+    batches = prepare.Batches(
+        texts, np.zeros(16, int), 2, prepare.load_tokenizer(packaged_model, length), length, 16, seed=0
+    )
     batch = batches.batch(np.arange(16))
     cut = {"truncation": "longest_first", "padding": "max_length", "max_length": length}
     theirs = BertTokenizerFast.from_pretrained(packaged_model)

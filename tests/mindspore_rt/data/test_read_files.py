@@ -90,47 +90,69 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
 # --- the six data sets as they are handed out ----------------------------------------------------------------
 
 MNLI = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"
-MNLI_ROW = "0\t31\t31n\tfiction\t( a )\t( b )\t(ROOT a)\t(ROOT b)\tIt \"rained .\tIt was wet .\t"
+MNLI_ROW = '0\t31\t31n\tfiction\t( a )\t( b )\t(ROOT a)\t(ROOT b)\tIt "rained .\tIt was wet .\t'
 FORMATS = [
     ("sst2", "train.tsv", "sentence\tlabel\nfine \t1\nso 'dull' \t0\n", None, [("fine", 1), ("so 'dull'", 0)]),
     (
-        "qnli", "dev.tsv",
+        "qnli",
+        "dev.tsv",
         'index\tquestion\tsentence\tlabel\n0\tWho "won?\tThey did.\tentailment\n1\tWhen?\tNo.\tnot_entailment\n',
-        None, [('Who "won?', "They did.", 0), ("When?", "No.", 1)],
+        None,
+        [('Who "won?', "They did.", 0), ("When?", "No.", 1)],
     ),
     (
-        "mnli", "train.tsv", f"{MNLI} sentence1 sentence2 label1 gold_label".replace(" ", "\t")
+        "mnli",
+        "train.tsv",
+        f"{MNLI} sentence1 sentence2 label1 gold_label".replace(" ", "\t")
         + f"\n{MNLI_ROW}neutral\tneutral\n{MNLI_ROW}entailment\tcontradiction\n",
-        None, [('It "rained .', "It was wet .", 1), ('It "rained .', "It was wet .", 2)],
+        None,
+        [('It "rained .', "It was wet .", 1), ('It "rained .', "It was wet .", 2)],
     ),
     (
-        "mnli", "dev_matched.tsv",
+        "mnli",
+        "dev_matched.tsv",
         f"{MNLI} sentence1 sentence2 label1 label2 label3 label4 label5 gold_label".replace(" ", "\t")
-        + f"\n{MNLI_ROW}" + "neutral\t" * 5 + "entailment\n", None, [('It "rained .', "It was wet .", 0)],
+        + f"\n{MNLI_ROW}"
+        + "neutral\t" * 5
+        + "entailment\n",
+        None,
+        [('It "rained .', "It was wet .", 0)],
     ),
     (
-        "qqp", "train.tsv",
+        "qqp",
+        "train.tsv",
         "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n7\t1\t2\tHow?\tWhy?\t0\n8\t3\t4\tA?\tB?\t1\n",
-        None, [("How?", "Why?", 0), ("A?", "B?", 1)],
+        None,
+        [("How?", "Why?", 0), ("A?", "B?", 1)],
     ),
     (
-        "agnews", "test.csv",
+        "agnews",
+        "test.csv",
         '"3","Wall St. ""Bears""","Short, and\\black."\n"1","Vote","A poll."\n"4","Chip","New."\n',
         ["label", "title", "description"],
         [('Wall St. "Bears" Short, and\\black.', 2), ("Vote A poll.", 0), ("Chip New.", 3)],
     ),
     ("agnews", "train.csv", "Class Index,Title,Description\n2,Cup,Final.\n", None, [("Cup Final.", 1)]),
     (
-        "agnews", "a.jsonl", '{"text": "Cup", "label": 1}\n{"text": "Chip", "label": "Sci/Tech"}',
-        None, [("Cup", 1), ("Chip", 3)],
+        "agnews",
+        "a.jsonl",
+        '{"text": "Cup", "label": 1}\n{"text": "Chip", "label": "Sci/Tech"}',
+        None,
+        [("Cup", 1), ("Chip", 3)],
     ),
     (
-        "imdb", "IMDB Dataset.csv", 'review,sentiment\n"It, <br />was",positive\nno,negative\n',
-        None, [("It, <br />was", 1), ("no", 0)],
+        "imdb",
+        "IMDB Dataset.csv",
+        'review,sentiment\n"It, <br />was",positive\nno,negative\n',
+        None,
+        [("It, <br />was", 1), ("no", 0)],
     ),
     (
-        "imdb", "a.jsonl", '{"text": "good", "label": 1}\n{"text": "bad", "label": "neg"}\n',
-        None, [("good", 1), ("bad", 0)],
+        "imdb",
+        "a.jsonl",
+        '{"text": "good", "label": 1}\n{"text": "bad", "label": "neg"}\n',
+        None,
+        [("good", 1), ("bad", 0)],
     ),
     ("imdb", "train.tsv", "sentence\tlabel\ngood\t1\n", None, [("good", 1)]),
 ]
@@ -178,7 +200,8 @@ def test_own_columns_and_labels(tmp_path):
     task = own("task=custom", *names)
     path = file(tmp_path, "a.csv", "verdict,claim,head,body,more\nz,c,h,b,0\n1,c,,b,0\n")
     assert records(path, task) == [
-        {"head+body": "h b", "claim": "c", "label": 2}, {"head+body": "b", "claim": "c", "label": 1}
+        {"head+body": "h b", "claim": "c", "label": 2},
+        {"head+body": "b", "claim": "c", "label": 1},
     ]
 
 

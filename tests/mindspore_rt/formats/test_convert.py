@@ -13,9 +13,9 @@ from torch.nn.utils import prune
 from transformers import BertForSequenceClassification
 
 from configs.contract.files import read_json
-from mindspore_rt.formats import convert, huggingface
-from mindspore_rt.cells.bert import BertClassifier
 from configs.contract.matrices import matrix_name
+from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.formats import convert, huggingface
 from mindspore_rt.ticket import Ticket, spread
 
 QUERY = matrix_name(1, "query")
@@ -228,6 +228,7 @@ def rewritten(folder, tiny_bert, weights):
 
 def test_older_names_are_understood(tiny_bert, weights, tmp_path):
     """TensorFlow's gamma and beta, an encoder without prefix; MindSpore's embedding_table."""
+
     def old(name):
         name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
         return name.replace("embeddings.weight", "embeddings.embedding_table").removeprefix("bert.")

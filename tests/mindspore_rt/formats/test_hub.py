@@ -100,7 +100,10 @@ class Answer(BaseHTTPRequestHandler):
             entries = [entry for entry in entries if entry["path"] in wanted]
         else:
             entries = {
-                "id": repository.removeprefix("datasets/"), "sha": revision, "private": False, "tags": [],
+                "id": repository.removeprefix("datasets/"),
+                "sha": revision,
+                "private": False,
+                "tags": [],
                 "siblings": [{"rfilename": name} for name, p in paths.items() if p.is_file()],
             }
         return self.send(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
@@ -156,8 +159,10 @@ def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path
 
     The data hold what QQP's do: a question without text. A repository at another revision is not taken.
     """
-    rows = {split: [(f"How {split} {i}?", f"Why \u2028 {i}, naïve?", i % 2, i) for i in range(n)]
-            for split, n in (("train", 40), ("validation", 12), ("test", 3))}
+    rows = {
+        split: [(f"How {split} {i}?", f"Why \u2028 {i}, naïve?", i % 2, i) for i in range(n)]
+        for split, n in (("train", 40), ("validation", 12), ("test", 3))
+    }
     rows["train"][7] = ("How can I develop?", "", 0, 7)
     glue = tmp_path / "glue"
     (glue / "qqp").mkdir(parents=True)

@@ -16,10 +16,10 @@ from transformers import BertConfig as TorchConfig
 
 from configs.contract.errors import UserError
 from configs.contract.files import read_json
+from configs.contract.matrices import matrix_name
+from mindspore_rt.cells.bert import BertClassifier, BertConfig
 from mindspore_rt.data import prepare
 from mindspore_rt.formats import huggingface
-from mindspore_rt.cells.bert import BertClassifier, BertConfig
-from configs.contract.matrices import matrix_name
 from mindspore_rt.ticket import Ticket
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"

@@ -12,9 +12,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
+from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.data import prepare
 from mindspore_rt.formats import huggingface
-from mindspore_rt.cells.bert import BertClassifier
 
 ROOT = Path(prepare.__file__).resolve().parents[2]
 TEXTS = ["a fine film", "dull", "an utterly charming , funny and warm piece of work", "it's the one , at 9 o'clock"]
@@ -40,7 +40,11 @@ np.savez(sys.argv[3], pooled=pooled.asnumpy(), logits=logits.asnumpy(),
 def python(*arguments, **environment):
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -51,7 +55,9 @@ def test_same_logits_as_mindnlp(packaged_model, tmp_path):
     batch = prepare.Batches(texts, np.zeros(8, int), 2, tokenizer, 24, 8, seed=0).batch(np.arange(8))
     np.savez(
         tmp_path / "in.npz",
-        input_ids=batch.ids, attention_mask=batch.attention_mask, token_type_ids=batch.token_types,
+        input_ids=batch.ids,
+        attention_mask=batch.attention_mask,
+        token_type_ids=batch.token_types,
     )
     done = python("-c", REFERENCE, packaged_model, tmp_path / "in.npz", tmp_path / "out.npz")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -61,11 +67,13 @@ def test_same_logits_as_mindnlp(packaged_model, tmp_path):
     source = huggingface.load(packaged_model)
     hidden = source.config.hidden_size
     cells = BertClassifier(source.config, hidden + 2)
-    cells.load({
-        **source.weights,
-        "classifier.weight": np.concatenate([np.eye(hidden), expected["weight"]]),
-        "classifier.bias": np.concatenate([np.zeros(hidden), expected["bias"]]),
-    })
+    cells.load(
+        {
+            **source.weights,
+            "classifier.weight": np.concatenate([np.eye(hidden), expected["weight"]]),
+            "classifier.bias": np.concatenate([np.zeros(hidden), expected["bias"]]),
+        }
+    )
 
     @ms.jit
     def graph(ids, mask, types):

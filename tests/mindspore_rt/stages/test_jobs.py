@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from configs.contract import plan, schema
+from configs.contract import matrices, plan, schema
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_json, write_json
 from configs.contract.methods import KEPT_ON_THE_WAY
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Changed, stated_results
-from configs.contract import matrices
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import jobs
 from mindspore_rt.ticket import Ticket
@@ -32,24 +31,41 @@ class Recorder:
         self.calls.append({"model": job.model, "weights": start, "ticket": ticket, "section": section})
         step = np.float32(1 + len(self.calls))
         end = {n: w + step if n.startswith("classifier") else w * 2 for n, w in start.items()}
-        return type("Done", (), {
-            "stage": stage, "source": source, "dev_accuracy": lambda self: 0.5, "weights": lambda self: end,
-            "export": lambda self, **results: stage.finish(results),
-        })()
+        return type(
+            "Done",
+            (),
+            {
+                "stage": stage,
+                "source": source,
+                "dev_accuracy": lambda self: 0.5,
+                "weights": lambda self: end,
+                "export": lambda self, **results: stage.finish(results),
+            },
+        )()
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """An experiment on a one-layer BERT of random weights, prepared, with a ticket to change."""
     config, random = schema.load("tiny", OVERRIDES), np.random.default_rng(0)
-    raw = {"model_type": "bert", "vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
-           "intermediate_size": 16, "max_position_embeddings": 16, "type_vocab_size": 2}
+    raw = {
+        "model_type": "bert",
+        "vocab_size": 30,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "max_position_embeddings": 16,
+        "type_vocab_size": 2,
+    }
     model = tmp_path / "model"
     model.mkdir()
     write_json(model / "config.json", raw)
     shapes = huggingface.BertConfig.from_dict(raw, "test").parameters(2)
-    save_file({n: random.normal(0, 0.1, s).astype(np.float32) for n, s in shapes.items() if "classifier" not in n},
-              model / "model.safetensors")
+    save_file(
+        {n: random.normal(0, 0.1, s).astype(np.float32) for n, s in shapes.items() if "classifier" not in n},
+        model / "model.safetensors",
+    )
     config.model, config.layers = str(model), None
     run = RunDir(config, tmp_path / "runs")
     write_json(run.data / "summary.json", {"labels": ["a", "b"]})
@@ -137,6 +153,7 @@ def test_a_sparsity_asked_for_later_under_other_settings_is_refused(run, finishe
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_changed_pruning_is_redone_as_a_fresh_one_when_asked(run, finished):
     """Every round, and every ticket: also those that an interrupted one had drawn already."""
+
     def tickets():
         return {path.relative_to(run.root): path.read_bytes() for path in run.root.rglob("ticket*.safetensors")}
 
@@ -405,10 +422,15 @@ def test_a_structured_sparsity_out_of_reach_is_refused_before_the_training(run, 
     assert not run.recorder.calls
 
 
-@pytest.mark.parametrize("method, section", [
-    ("random", "retrain"), ("robust_no_initialization", "retrain"), ("robust_no_structure", "retrain"),
-    ("robust_no_structure_long", "retrain_long"),
-])
+@pytest.mark.parametrize(
+    "method, section",
+    [
+        ("random", "retrain"),
+        ("robust_no_initialization", "retrain"),
+        ("robust_no_structure", "retrain"),
+        ("robust_no_structure_long", "retrain_long"),
+    ],
+)
 def test_a_control_is_trained_by_its_section(run, method, section):
     run.config.methods = [method]
     _, calls = controls(run)

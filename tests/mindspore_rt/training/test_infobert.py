@@ -7,6 +7,12 @@ import numpy as np
 import pytest
 import torch
 from mindspore import Tensor
+
+from configs.contract import schema
+from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.data.prepare import Batch
+from mindspore_rt.training import infobert
+from mindspore_rt.training.infobert import Critic, InfoBert
 from tests.helpers.restatement import (
     CONFIG,
     adamw,
@@ -24,17 +30,17 @@ from tests.helpers.restatement import (
     weights_of,
 )
 
-from configs.contract import schema
-from mindspore_rt.training import infobert
-from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.data.prepare import Batch
-from mindspore_rt.training.infobert import Critic, InfoBert
-
 STEPS, SEED = 10, 7
 # Weights far above the default's, so that each term shows in the gradient; a clip that cuts.
 SETTINGS = schema.InfoBert(
-    ascent_steps=2, dropout=0.0, anchor_weight=2.0, bottleneck_weight=0.05, learning_rate=1e-2, warmup=0.0,
-    weight_decay=0.1, clip_norm=0.5,
+    ascent_steps=2,
+    dropout=0.0,
+    anchor_weight=2.0,
+    bottleneck_weight=0.05,
+    learning_rate=1e-2,
+    warmup=0.0,
+    weight_decay=0.1,
+    clip_norm=0.5,
 )
 
 
@@ -57,10 +63,14 @@ def torch_critic(parameters):
     critic = torch.nn.Sequential(
         torch.nn.Linear(2 * hidden, width), torch.nn.ReLU(), torch.nn.Linear(width, 1), torch.nn.Softplus()
     ).double()
-    critic.load_state_dict({
-        "0.weight": torch.cat([values["token.weight"], values["sentence.weight"]], 1), "0.bias": values["bias"],
-        "2.weight": values["score.weight"], "2.bias": values["score.bias"],
-    })
+    critic.load_state_dict(
+        {
+            "0.weight": torch.cat([values["token.weight"], values["sentence.weight"]], 1),
+            "0.bias": values["bias"],
+            "2.weight": values["score.weight"],
+            "2.bias": values["score.bias"],
+        }
+    )
     return critic
 
 
@@ -68,8 +78,13 @@ def split(critic, values):
     """The critic's four arrays under the names of our five."""
     first, bias, score, score_bias = values
     hidden = first.shape[1] // 2
-    return {"critic.token.weight": first[:, :hidden], "critic.sentence.weight": first[:, hidden:], "critic.bias": bias,
-            "critic.score.weight": score, "critic.score.bias": score_bias}
+    return {
+        "critic.token.weight": first[:, :hidden],
+        "critic.sentence.weight": first[:, hidden:],
+        "critic.bias": bias,
+        "critic.score.weight": score,
+        "critic.score.bias": score_bias,
+    }
 
 
 def test_the_bottleneck_agrees_with_pytorch():
@@ -181,8 +196,10 @@ def torch_step(model, critic, b, partners, chunks):
         delta.requires_grad_()
         output = forward(model, leaves, b, delta)
         embeddings, last = output.hidden_states[0].flatten(0, 1), output.hidden_states[-1]
-        terms = [cross_entropy(output.logits, b),
-                 SETTINGS.bottleneck_weight * upper_bound(embeddings[tokens], [tokens.index(i) for i in mates[tokens]])]
+        terms = [
+            cross_entropy(output.logits, b),
+            SETTINGS.bottleneck_weight * upper_bound(embeddings[tokens], [tokens.index(i) for i in mates[tokens]]),
+        ]
         terms = [term / SETTINGS.ascent_steps for term in terms]
         slope = torch.autograd.grad(sum(terms), delta, retain_graph=True)[0]
         choices.append(selected(slope, lengths, SETTINGS.anchor_low, SETTINGS.anchor_high))
@@ -208,8 +225,10 @@ def test_a_step_agrees_with_pytorch(objective, monkeypatch, fillers):
     restore(objective, before)
 
     partners = [arguments[6].asnumpy() for arguments, _ in passes]
-    chunks = [[t[v > 0] for t, v in zip(*(a.asnumpy() for a in arguments[5:]), strict=True) if v.any()]
-              for arguments, _ in anchors]
+    chunks = [
+        [t[v > 0] for t, v in zip(*(a.asnumpy() for a in arguments[5:]), strict=True) if v.any()]
+        for arguments, _ in anchors
+    ]
     critic = torch_critic(objective.critic.get_parameters())
     gradients, critic_gradients, losses, choices = torch_step(model, critic, rows, partners, chunks)
     for places, choice in zip(chunks, choices, strict=True):

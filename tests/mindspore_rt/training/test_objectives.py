@@ -3,6 +3,13 @@
 import numpy as np
 import pytest
 import torch
+
+from configs.contract import schema
+from mindspore_rt.cells import noise
+from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.data.prepare import Batch
+from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
+from mindspore_rt.training.optimizer import linear_schedule
 from tests.helpers.restatement import (
     CONFIG,
     adamw,
@@ -19,13 +26,6 @@ from tests.helpers.restatement import (
     start,
     weights_of,
 )
-
-from configs.contract import schema
-from mindspore_rt.cells import noise
-from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.data.prepare import Batch
-from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
-from mindspore_rt.training.optimizer import linear_schedule
 
 STEPS = 10
 
@@ -146,10 +146,13 @@ def test_no_departure_is_taken_by_the_paper_or_missed_by_the_official_way(search
     assert not same(searches["official"], torch_search(torch_model, LOUD, 7, 3, others))
 
 
-@pytest.mark.parametrize("compat, at, expected", [
-    ("paper", (0, 20, 50, 80, 199), (0, 0, 0.25, 0.5, 0.5)),
-    ("official", (0, 5, 6, 16, 26, 199), (0, 0, 0.5 / 60, 31 / 120, 0.5, 0.5)),
-])
+@pytest.mark.parametrize(
+    "compat, at, expected",
+    [
+        ("paper", (0, 20, 50, 80, 199), (0, 0, 0.25, 0.5, 0.5)),
+        ("official", (0, 5, 6, 16, 26, 199), (0, 0, 0.5 / 60, 31 / 120, 0.5, 0.5)),
+    ],
+)
 def test_l0_weight_follows_its_schedule(compat, at, expected):
     """Of 200 steps, 20 pass before the penalty starts and 60 while it grows; officially a third of that."""
     model = BertClassifier(CONFIG, 2, dropout=0.0, masked=True)
@@ -224,8 +227,14 @@ def assert_same_updates(model, before, expected, masks):
 def test_freelb_agrees_with_the_restatement(torch_model, pruned):
     """K passes, one clip over the gradient of all weights, one update; pruned weights stay exactly 0."""
     settings = schema.AdversarialTraining(
-        ascent_steps=3, ascent_rate=0.3, initial_norm=0.5, learning_rate=1e-2, weight_decay=0.1, dropout=0.0,
-        clip_norm=0.5, warmup=2.0,
+        ascent_steps=3,
+        ascent_rate=0.3,
+        initial_norm=0.5,
+        learning_rate=1e-2,
+        weight_decay=0.1,
+        dropout=0.0,
+        clip_norm=0.5,
+        warmup=2.0,
     )
     masks = keep_some(torch_model) if pruned else {}
     before = weights_of(torch_model)

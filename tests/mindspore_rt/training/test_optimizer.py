@@ -112,8 +112,9 @@ def test_clip_masks_and_penalty_enter_the_gradient(form):
         return norms
 
     factor, penalty = 0.25, 0.5
-    whole, part, more = update(search.rates(0.1, 1), retrain.rates(0.1, 1), Tensor(np.float32(factor)),
-                               Tensor(np.float32([penalty])))
+    whole, part, more = update(
+        search.rates(0.1, 1), retrain.rates(0.1, 1), Tensor(np.float32(factor)), Tensor(np.float32([penalty]))
+    )
     assert float(whole.asnumpy()) == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
     squares = [np.square(g).sum() for g in (gradient[0], gradient * keep, gradient)]
     assert float(part.asnumpy()) == pytest.approx(np.sqrt(squares[0] + squares[1]), rel=1e-5)

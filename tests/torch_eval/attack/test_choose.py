@@ -78,7 +78,8 @@ def test_one_candidate_is_chosen_unseen(experiment, monkeypatch):
     monkeypatch.setattr(choose, "Workers", None)
     choose.run(run_dir)
     assert read_json(run_dir.choice) == {
-        "rule": "the only candidate", "candidates": [],
+        "rule": "the only candidate",
+        "candidates": [],
         "chosen": {"model": "robust-0.40", "sparsity": 0.4, "epochs_back": 0},
     }
     assert run_dir.chosen() == run_dir.candidates()[0]

@@ -7,8 +7,8 @@ import torch
 from test_victim import tiny_bert
 
 from torch_eval.attack import workers
-from torch_eval.recipes.recipes import Spec
 from torch_eval.attack.workers import Target
+from torch_eval.recipes.recipes import Spec
 
 LENGTH = 48
 SENTENCES = [

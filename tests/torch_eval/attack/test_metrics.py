@@ -14,9 +14,7 @@ def record(outcome, queries=1):
 
 
 def test_definitions_put_the_skipped_in_the_right_denominators():
-    found = metrics.summarise(
-        [record("success", 10)] * 3 + [record("failure", 40)] * 2 + [record("skipped", 1)] * 5
-    )
+    found = metrics.summarise([record("success", 10)] * 3 + [record("failure", 40)] * 2 + [record("skipped", 1)] * 5)
     assert (found.examples, found.attacked) == (10, 5)
     assert found.clean.value == 0.5
     assert found.aua.value == 0.2
@@ -80,8 +78,14 @@ def test_the_test_of_several_seeds_counts_all_signs(differences):
 
 
 def test_paired_counts_the_examples_that_only_one_withstands():
-    outcomes = {"failure failure": 5, "failure success": 4, "skipped failure": 1, "success success": 3,
-                "timeout failure": 2, "failure timeout": 1}
+    outcomes = {
+        "failure failure": 5,
+        "failure success": 4,
+        "skipped failure": 1,
+        "success success": 3,
+        "timeout failure": 2,
+        "failure timeout": 1,
+    }
     pairs = [names.split() for names, count in outcomes.items() for _ in range(count)]
     first, second = ([{"index": i, "outcome": pair[side]} for i, pair in enumerate(pairs)] for side in (0, 1))
     p = metrics.sign_flip([1, 1, 1, 1, -1])
@@ -99,8 +103,13 @@ def test_seeds_on_the_same_sentences_do_not_make_a_difference_of_chance():
     for _ in range(300):
         chance = random.beta(0.3, 2.0, size=(2, 100))  # of withstanding: by method and sentence
         right = random.random((3, 2, 100)) < chance
-        seeds = [[[{"index": i, "outcome": "failure" if stays else "success"} for i, stays in enumerate(side)]
-                  for side in seed] for seed in right]
+        seeds = [
+            [
+                [{"index": i, "outcome": "failure" if stays else "success"} for i, stays in enumerate(side)]
+                for side in seed
+            ]
+            for seed in right
+        ]
         result = metrics.paired(seeds)
         found += result["p"] < 0.05
         naive += metrics.sign_flip([1] * result["b"] + [-1] * result["c"]) < 0.05

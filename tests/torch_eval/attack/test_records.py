@@ -12,10 +12,21 @@ from torch_eval.attack import records
 def line(index=0, outcome="success", **changes):
     before, after = {"success": (1, 0), "failure": (1, 1), "skipped": (0, 0), "timeout": (1, 1)}[outcome]
     return {
-        "index": index, "label": 1, "outcome": outcome, "queries": 9, "original": {"sentence": f"fine {index}"},
-        "perturbed": {"sentence": f"bonny {index}"}, "original_prediction": before, "perturbed_prediction": after,
-        "original_score": 0.9, "perturbed_score": 0.4, "words_changed": 1, "words": 2, "seconds": 0.1,
-        "processor_seconds": 0.1, **changes,
+        "index": index,
+        "label": 1,
+        "outcome": outcome,
+        "queries": 9,
+        "original": {"sentence": f"fine {index}"},
+        "perturbed": {"sentence": f"bonny {index}"},
+        "original_prediction": before,
+        "perturbed_prediction": after,
+        "original_score": 0.9,
+        "perturbed_score": 0.4,
+        "words_changed": 1,
+        "words": 2,
+        "seconds": 0.1,
+        "processor_seconds": 0.1,
+        **changes,
     }
 
 
@@ -58,12 +69,20 @@ def test_times_may_differ(tmp_path):
     assert len(records.read(path)) == 2
 
 
-NUMBERS = {name: [None, "3", True, -1, [1], float("nan"), float("inf"), 10**30] for name in records.FIELDS
-           if name not in ("outcome", "original", "perturbed")}
+NUMBERS = {
+    name: [None, "3", True, -1, [1], float("nan"), float("inf"), 10**30]
+    for name in records.FIELDS
+    if name not in ("outcome", "original", "perturbed")
+}
 WHOLE = {name: [*NUMBERS[name], 1.5] for name, fits in records.FIELDS.items() if fits is records.COUNT}
 NOT_TEXTS = [None, "fine", {}, {"sentence": None}, ["fine"], {"other": "fine"}]
-WRONG = {**NUMBERS, **WHOLE, "outcome": ["crashed", "Success", None, 1, ["success"], {}],
-         "original": NOT_TEXTS, "perturbed": NOT_TEXTS}
+WRONG = {
+    **NUMBERS,
+    **WHOLE,
+    "outcome": ["crashed", "Success", None, 1, ["success"], {}],
+    "original": NOT_TEXTS,
+    "perturbed": NOT_TEXTS,
+}
 
 
 @pytest.mark.parametrize("name, value", [(name, value) for name, values in WRONG.items() for value in values])
@@ -88,8 +107,12 @@ def test_a_missing_value_is_named(tmp_path, name):
 @pytest.mark.parametrize(
     "outcome, changes",
     [
-        ("success", {"outcome": "failure"}), ("failure", {"outcome": "success"}), ("failure", {"outcome": "skipped"}),
-        ("skipped", {"outcome": "failure"}), ("success", {"label": 0}), ("failure", {"perturbed_prediction": 2}),
+        ("success", {"outcome": "failure"}),
+        ("failure", {"outcome": "success"}),
+        ("failure", {"outcome": "skipped"}),
+        ("skipped", {"outcome": "failure"}),
+        ("success", {"label": 0}),
+        ("failure", {"perturbed_prediction": 2}),
     ],
 )
 def test_an_outcome_that_contradicts_the_predictions_is_refused(tmp_path, outcome, changes):

@@ -20,8 +20,12 @@ from torch_eval.attack import merge, scoring, transfer, workers
 from torch_eval.attack.sampling import Shard, sample
 
 SENTENCES = [
-    "a gripping and thoughtful drama", "the jokes are stale and the pace is slow", "an honest portrait of grief",
-    "loud , silly and far too long", "the cast is superb", "a dull script ruins a good idea",
+    "a gripping and thoughtful drama",
+    "the jokes are stale and the pace is slow",
+    "an honest portrait of grief",
+    "loud , silly and far too long",
+    "the cast is superb",
+    "a dull script ruins a good idea",
 ]
 OVERRIDES = ["attack.examples=4", "attack.candidates=3", "sparsities=[0.3]", "methods=[finetune]", "attack.workers=2"]
 
@@ -268,9 +272,19 @@ def test_a_model_made_again_during_an_attack_ends_in_no_results(experiment, monk
 
 
 BROKEN_SUMMARIES = [
-    {"columns": None}, {"columns": []}, {"columns": "sentence"}, {"columns": [1]}, {"columns": {"sentence": 1}},
-    {"columns": ["sentence", "sentence"]}, {"attacked": None}, {"attacked": []}, {"attacked": ["other"]},
-    {"labels": None}, {"labels": [0, 1]}, {"splits": None}, {"splits": []},
+    {"columns": None},
+    {"columns": []},
+    {"columns": "sentence"},
+    {"columns": [1]},
+    {"columns": {"sentence": 1}},
+    {"columns": ["sentence", "sentence"]},
+    {"attacked": None},
+    {"attacked": []},
+    {"attacked": ["other"]},
+    {"labels": None},
+    {"labels": [0, 1]},
+    {"splits": None},
+    {"splits": []},
 ]
 
 
@@ -393,10 +407,17 @@ def test_a_masked_model_that_was_never_made_stops_the_run(experiment, monkeypatc
         scoring.run(run_dir)
 
 
-@pytest.mark.parametrize("example", [
-    {"sentence": "fine"}, {"text": "fine", "label": 1}, {"sentence": 3, "label": 1}, {"sentence": "fine", "label": -1},
-    {"sentence": "fine", "label": 2}, {"sentence": "great <SPLIT> movie", "label": 1},
-])
+@pytest.mark.parametrize(
+    "example",
+    [
+        {"sentence": "fine"},
+        {"text": "fine", "label": 1},
+        {"sentence": 3, "label": 1},
+        {"sentence": "fine", "label": -1},
+        {"sentence": "fine", "label": 2},
+        {"sentence": "great <SPLIT> movie", "label": 1},
+    ],
+)
 def test_a_broken_test_set_is_one_clear_error(experiment, example):
     run_dir = experiment()
     write_lines(run_dir.split("test"), [{"sentence": "fine", "label": 1}, example])
@@ -476,8 +497,10 @@ def test_merged_shards_are_the_run_without_them(experiment):
 
 
 def test_budgets_end_attacks_as_timeouts(experiment):
-    free, few = experiment("attack.recipes=[bertattack]"), experiment(
-        "attack.recipes=[bertattack]", "attack.max_queries=3", name="few")
+    free, few = (
+        experiment("attack.recipes=[bertattack]"),
+        experiment("attack.recipes=[bertattack]", "attack.max_queries=3", name="few"),
+    )
     quick = experiment("attack.recipes=[bertattack]", "attack.max_seconds=0.001", name="quick")
     for run_dir in (free, few, quick):
         scoring.run(run_dir)

@@ -76,9 +76,7 @@ def test_a_witness_of_another_length_is_not_called(bench, tmp_path):
 def test_texts_that_read_alike_are_told_from_exact_ones(bench, tmp_path):
     options = {**attacks.DEFAULTS, "max_length": 24}
     spec = attacks.Spec("textbugger", ("sentence",), ("sentence",))
-    comparison = attacks.Comparison(
-        tmp_path / "bench", tmp_path / "model", tmp_path / "texts.jsonl", spec, options, []
-    )
+    comparison = attacks.Comparison(tmp_path / "bench", tmp_path / "model", tmp_path / "texts.jsonl", spec, options, [])
     a, b, c = (
         {"outcome": "success", "queries": 9, "perturbed": {"sentence": text}}
         for text in ("a f\U0001d68am", "a \U0001d68am", "a dull film")
@@ -105,8 +103,17 @@ def test_a_single_value_is_a_list_of_one():
 
 
 WRONG = [
-    "recipes=[nope]", "recipes=[bertattack", "recipes=[]", "candidates=[0]", "candidates=few", "examples=all", "turn=0",
-    "turn=true", "max_length=3", "model=", "data=7",
+    "recipes=[nope]",
+    "recipes=[bertattack",
+    "recipes=[]",
+    "candidates=[0]",
+    "candidates=few",
+    "examples=all",
+    "turn=0",
+    "turn=true",
+    "max_length=3",
+    "model=",
+    "data=7",
 ]
 
 

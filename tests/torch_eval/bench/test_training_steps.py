@@ -18,8 +18,8 @@ from configs.contract.bench_case import Case
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines
 from torch_eval.bench import training_steps
-from torch_eval.reference import restatement
 from torch_eval.bench.training_steps import CONTENDERS, GROUPS, Contender, Group, Options, Worker
+from torch_eval.reference import restatement
 
 TINY = {"layers": 2, "hidden": 24, "batch": 4, "length": 8, "vocabulary": 60}
 
@@ -44,8 +44,12 @@ def group(throughput=False, **targets):
 @pytest.mark.parametrize("wall, memory, met", [(0.7, 0.8e9, True), (0.71, 0.8e9, False), (0.7, 0.91e9, False)])
 def test_a_figure_is_met_when_time_and_memory_are(wall, memory, met):
     found = training_steps.figure(
-        "g", group(fused=(0.7, 0.9)), "fused", answers([9.0, wall, wall], [9.0, 0.6, 0.6], memory, kernels="fused"),
-        answers([1.0, 1.0], [2.0, 2.0]), 2,
+        "g",
+        group(fused=(0.7, 0.9)),
+        "fused",
+        answers([9.0, wall, wall], [9.0, 0.6, 0.6], memory, kernels="fused"),
+        answers([1.0, 1.0], [2.0, 2.0]),
+        2,
     )
     assert found["name"] == "g/fused" and found["ours"] == "MindSpore, fused kernels" and found["kernels"] == "fused"
     assert (found["ratio"], found["cpu_ratio"], found["memory_ratio"]) == (wall, 0.3, round(memory / 1e9, 3))
@@ -158,8 +162,15 @@ def test_a_worker_process_answers_steps_and_its_end_is_told(script):
 def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
     """torch workers in turns; little memory lets one beside the reference at a time, and one that cannot be started is
     left out."""
-    tiny = Group("a tiny step", Case("search", **TINY, passes=2), "official",
-                 {"frozen": (None, None), "transformers": (None, None), "fused": (1e3, 1e3)}, 3, 1.0, first_step=1e3)
+    tiny = Group(
+        "a tiny step",
+        Case("search", **TINY, passes=2),
+        "official",
+        {"frozen": (None, None), "transformers": (None, None), "fused": (1e3, 1e3)},
+        3,
+        1.0,
+        first_step=1e3,
+    )
     monkeypatch.setattr(training_steps, "GROUPS", {"tiny": tiny})
     monkeypatch.setattr(training_steps, "CONTENDERS", {**CONTENDERS, "fused": CONTENDERS["official"]})
     monkeypatch.setattr(training_steps, "available_memory", lambda: 2.5)
@@ -225,7 +236,9 @@ def test_checkout_takes_one_step_for_each_turn():
     if "OFFICIAL_REPO" in os.environ:
         for task in ("search", "retrain"):
             turns = iter(range(5))
-            training_steps.run_checkout(os.environ["OFFICIAL_REPO"], Case(task, **TINY), False, itertools.islice(turns, 3))
+            training_steps.run_checkout(
+                os.environ["OFFICIAL_REPO"], Case(task, **TINY), False, itertools.islice(turns, 3)
+            )
             assert next(turns) == 3
 
 

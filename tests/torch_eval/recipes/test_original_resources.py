@@ -97,7 +97,9 @@ def test_the_missing_package_is_named(folder):
 def test_manifests_hold_the_hash_of_every_file_and_textattacks_parameters(folder, tensorflow_hub):
     told = recipes.describe(spec("textfooler", str(folder)))
     assert told["resources"]["from"] == "original"
-    assert told["resources"]["synonyms"]["paragramcf/nn.npy"] == original_resources.file_hash(folder / "paragramcf/nn.npy")
+    assert told["resources"]["synonyms"]["paragramcf/nn.npy"] == original_resources.file_hash(
+        folder / "paragramcf/nn.npy"
+    )
     assert told["parameters"]["word distance"] == {"min_cos_sim": 0.5}
     assert told["resources"]["stop words"] == packaged.describe("stop words")  # its own; the others take NLTK's
     bugger = recipes.describe(spec("textbugger", str(folder)))["resources"]["stop words"]

@@ -63,7 +63,9 @@ def test_encoder_encodes_each_text_once_and_like_the_package(monkeypatch):
 
     texts = ["a dull film", "a boring movie", "a dull film", "stocks fell sharply"]
     seen, encode = [], packaged_resources.WindowEncoder.__call__
-    monkeypatch.setattr(packaged_resources.WindowEncoder, "__call__", lambda self, new: seen.extend(new) or encode(self, new))
+    monkeypatch.setattr(
+        packaged_resources.WindowEncoder, "__call__", lambda self, new: seen.extend(new) or encode(self, new)
+    )
     encoder = packaged_resources.Packaged().sentence_similarity(threshold=0.8, metric="angular")
     vectors = encoder.encode(texts)
     encoder.encode(texts[:2])

@@ -7,15 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 from test_victim import tiny_bert
+from textattack.shared import AttackedText
+from textattack.shared.utils import set_seed
+from textattack.transformations import WordSwapMaskedLM
 
 from torch_eval.bench import stock_textattack
 from torch_eval.recipes import fast_textattack, packaged_resources, recipes
 from torch_eval.recipes.recipes import Spec
 from torch_eval.victim.classifier import Victim
-
-from textattack.shared import AttackedText
-from textattack.shared.utils import set_seed
-from textattack.transformations import WordSwapMaskedLM
 
 LENGTH = 32
 SENTENCES = [
@@ -120,9 +119,9 @@ def test_the_columns_that_may_change(recipe, columns, protocol, model):
 
 def stock_recipe(name, victim, monkeypatch):
     """One of TextAttack's recipes as it builds it, with our resources in place of downloads."""
+    import textattack.transformations.word_swaps.word_swap_masked_lm as stock_masked
     from textattack import attack_recipes
     from textattack.shared import WordEmbedding
-    import textattack.transformations.word_swaps.word_swap_masked_lm as stock_masked
 
     mlm, tokenizer = packaged_resources.masked_model(packaged_resources.packaged_mlm())
     monkeypatch.setattr(WordEmbedding, "counterfitted_GLOVE_embedding", staticmethod(packaged_resources.synonyms))
@@ -176,7 +175,8 @@ def values(part):
         return [values(one) for one in part.transformations]
     hidden = ("tagger_type", "_tfhub_url")
     return {
-        key: value for key, value in vars(part).items()
+        key: value
+        for key, value in vars(part).items()
         if isinstance(value, (int, float, str, bool, type(None))) and key not in hidden and key != "model"
     }
 

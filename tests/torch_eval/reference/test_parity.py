@@ -57,8 +57,23 @@ def test_rows_that_paper_moves_name_their_reason(compared):
     assert "- #13: " in text and "- #1: " in text and "| lambda over a whole run |" in text
 
 
-SPOILT = ["logits", "shared", "gates", "l0_term", "l0_gradient", "start", "ascent_1", "gradient", "clipped", "norms",
-          "scores_3", "lambda", "rate", "retrained", "retrained_logits"]
+SPOILT = [
+    "logits",
+    "shared",
+    "gates",
+    "l0_term",
+    "l0_gradient",
+    "start",
+    "ascent_1",
+    "gradient",
+    "clipped",
+    "norms",
+    "scores_3",
+    "lambda",
+    "rate",
+    "retrained",
+    "retrained_logits",
+]
 
 
 @pytest.mark.parametrize("name", SPOILT)
@@ -108,10 +123,13 @@ def test_flips_at_the_clamp_are_counted():
     assert parity._flips({"a": np.array([1e-8, 0.2, 1.0, 1.0])}, reference) == 2
 
 
-@pytest.mark.parametrize("arguments, expected", [
-    (["."], "masked_linear.py is missing"),
-    ([".", "--steps", "2"], "at least 3"),
-])
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["."], "masked_linear.py is missing"),
+        ([".", "--steps", "2"], "at least 3"),
+    ],
+)
 def test_refused_with_one_line(arguments, expected, capsys, tmp_path):
     assert parity.main([str(tmp_path) if a == "." else a for a in arguments]) == 2
     assert expected in capsys.readouterr().err

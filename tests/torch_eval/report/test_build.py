@@ -11,7 +11,6 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-from tests.helpers import made_up_run as made_up
 import pytest
 
 from configs.contract import run_dir, schema
@@ -19,6 +18,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, file_hash, read_json, read_lines, write_json, write_lines
 from configs.contract.methods import METHODS
 from configs.contract.plan import jobs
+from tests.helpers import made_up_run as made_up
 from torch_eval.attack import metrics
 from torch_eval.report import build, figure_sections, figures, render, run_state, tables
 from torch_eval.report.adversarial_texts import pick
@@ -191,14 +191,20 @@ def chosen_among_two(tmp_path, seeds=(1,), **settings):
     return paths
 
 
-@pytest.mark.parametrize("change, told", [
-    (lambda paths: None, None),
-    (lambda paths: paths.config.seeds.append(2), "candidates of all seeds: 2, now 4"),
-    (lambda paths: paths.config.sparsities.append(0.7), "candidates of all seeds: 2, now 3"),
-    (lambda paths: setattr(paths.config.choice, "recipe", "textbugger"), "recipe: textfooler, now textbugger"),
-    (lambda paths: setattr(paths.config.choice, "examples", 150), "examples: 200, now 150"),
-    (lambda paths: made_up.finish(paths.stage(1, "robust-0.50"), {"model_sha256": "second"}), "was made again since"),
-])
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (lambda paths: None, None),
+        (lambda paths: paths.config.seeds.append(2), "candidates of all seeds: 2, now 4"),
+        (lambda paths: paths.config.sparsities.append(0.7), "candidates of all seeds: 2, now 3"),
+        (lambda paths: setattr(paths.config.choice, "recipe", "textbugger"), "recipe: textfooler, now textbugger"),
+        (lambda paths: setattr(paths.config.choice, "examples", 150), "examples: 200, now 150"),
+        (
+            lambda paths: made_up.finish(paths.stage(1, "robust-0.50"), {"model_sha256": "second"}),
+            "was made again since",
+        ),
+    ],
+)
 def test_a_choice_that_rests_on_something_else_is_stale(tmp_path, change, told):
     paths = chosen_among_two(tmp_path)
     change(paths)
@@ -212,10 +218,13 @@ def test_transfer_to_a_model_trained_again_is_left_out(tmp_path):
     pairs = [("finetune", "random-0.30"), ("random-0.30", "finetune"), ("random-0.30", "random-0.30")]
     made_up.finish(paths.stage(1, "finetune"), {"model_sha256": "new"}, {})
     for then, left in (("new", 3), ("old", 1)):
-        write_json(paths.root / "transfer.json", {
-            "rows": [{**row, "source": a, "target": b} for a, b in pairs],
-            "models": [{"seed": 1, "model": "finetune", "sha256": then}],
-        })
+        write_json(
+            paths.root / "transfer.json",
+            {
+                "rows": [{**row, "source": a, "target": b} for a, b in pairs],
+                "models": [{"seed": 1, "model": "finetune", "sha256": then}],
+            },
+        )
         rows, changed = figure_sections.transferred(run_state.Run(paths.config, ["demo"], tmp_path))
         assert (len(rows), changed) == (left, {(1, "finetune")} if left == 1 else set())
     assert "trained or attacked again since: finetune (seed 1)" in written(tmp_path)[2]
@@ -225,18 +234,27 @@ def test_transfer_of_texts_attacked_again_is_left_out(tmp_path):
     """Only of that attack, and where its model is the source."""
     paths = small(tmp_path)
     files = {r: paths.attack(1, "finetune") / r / "results.jsonl" for r in ("textfooler", "textbugger")}
-    write_json(paths.root / "transfer.json", {
-        "rows": [{"recipe": recipe, "seed": 1, "share": 0.5, "source": source, "target": target}
-                 for recipe in files for source, target in (("finetune", "finetune"), ("random-0.30", "finetune"))],
-        "models": [],
-        "attacks": [{"seed": 1, "model": "finetune", "recipe": r, "sha256": file_hash(f)}
-                    for r, f in files.items()],
-    })
+    write_json(
+        paths.root / "transfer.json",
+        {
+            "rows": [
+                {"recipe": recipe, "seed": 1, "share": 0.5, "source": source, "target": target}
+                for recipe in files
+                for source, target in (("finetune", "finetune"), ("random-0.30", "finetune"))
+            ],
+            "models": [],
+            "attacks": [
+                {"seed": 1, "model": "finetune", "recipe": r, "sha256": file_hash(f)} for r, f in files.items()
+            ],
+        },
+    )
     assert len(figure_sections.transferred(run_state.Run(paths.config, ["demo"], tmp_path))[0]) == 4
     files["textfooler"].write_text(files["textfooler"].read_text() + " ")
     rows, changed = figure_sections.transferred(run_state.Run(paths.config, ["demo"], tmp_path))
     assert [(row["recipe"], row["source"]) for row in rows] == [
-        ("textfooler", "random-0.30"), ("textbugger", "finetune"), ("textbugger", "random-0.30"),
+        ("textfooler", "random-0.30"),
+        ("textbugger", "finetune"),
+        ("textbugger", "random-0.30"),
     ]
     assert changed == {(1, "finetune")}
 
@@ -440,7 +458,10 @@ def test_pairs_of_two_ways_are_two_tests(tmp_path):
     rows = tables.paired_rows(run, "robust-0.30", "finetune")[1:]
     found = [(row[0].text, row[0].small, row[1].text) for row in rows]
     assert sorted(found) == [
-        ("BERT-Attack", "", "20"), ("TextBugger", "", "20"), ("TextFooler", "", "10"), ("TextFooler", "stale", "10"),
+        ("BERT-Attack", "", "20"),
+        ("TextBugger", "", "20"),
+        ("TextFooler", "", "10"),
+        ("TextFooler", "stale", "10"),
     ]
 
 

@@ -3,7 +3,6 @@
 import json
 import time
 
-from tests.helpers import made_up_run as made_up
 import numpy as np
 import pytest
 from safetensors.numpy import save
@@ -11,6 +10,7 @@ from safetensors.numpy import save
 from configs.contract import estimate, plan, run_dir, schema
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, read_json, read_lines
+from tests.helpers import made_up_run as made_up
 from torch_eval.attack import metrics
 from torch_eval.report import build, figures, run_state, ticket_sections, watch
 
@@ -29,8 +29,15 @@ def paths(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def unpainted(monkeypatch):
-    for name in ("accuracy_curves", "log_alpha", "mask_learning", "sparsity_pattern", "square", "trade_off",
-                 "training_curves"):
+    for name in (
+        "accuracy_curves",
+        "log_alpha",
+        "mask_learning",
+        "sparsity_pattern",
+        "square",
+        "trade_off",
+        "training_curves",
+    ):
         monkeypatch.setattr(figures, name, lambda *_, **__: None)
     monkeypatch.setattr(build, "to_html", lambda title, blocks: "")
 
@@ -55,8 +62,11 @@ def reported(paths) -> list:
     build.write([run], paths.report)
     leave = ("way", "stale")
     return [
-        [row["seed"], row["model"], *({k: v for k, v in found.items() if k not in leave} for found in
-                                      (row["clean"], *row["attacks"].values()))]
+        [
+            row["seed"],
+            row["model"],
+            *({k: v for k, v in found.items() if k not in leave} for found in (row["clean"], *row["attacks"].values())),
+        ]
         for row in build.numbers(run)["models"]
     ]
 
@@ -80,8 +90,16 @@ def damages(paths):
     """(file, what, bytes) of every JSON and JSON Lines file of a run."""
     for path in sorted(p for p in paths.root.rglob("*.json*") if paths.report not in p.parents):
         raw = path.read_bytes()
-        yield from ((path, *each) for each in (("cut", raw[: len(raw) // 2]), ("empty", b""), ("{}", b"{}\n"),
-                                               ("[]", b"[]\n"), ("null", b"null\n")))
+        yield from (
+            (path, *each)
+            for each in (
+                ("cut", raw[: len(raw) // 2]),
+                ("empty", b""),
+                ("{}", b"{}\n"),
+                ("[]", b"[]\n"),
+                ("null", b"null\n"),
+            )
+        )
         first, end, rest = raw.partition(b"\n") if path.suffix == ".jsonl" else (raw, b"", b"")
         yield from ((path, what, bad + end + rest) for what, bad in values(first))
 

@@ -2,13 +2,13 @@
 
 import time
 
-from tests.helpers import made_up_run as made_up
 import pytest
 
 from configs.contract import run_dir, schema
 from configs.contract.errors import UserError
 from configs.contract.files import write_lines
 from configs.contract.plan import Job
+from tests.helpers import made_up_run as made_up
 from torch_eval.report import watch
 
 
@@ -63,9 +63,7 @@ def test_a_round_of_pruning_is_found(tmp_path):
     directory = tmp_path / "lth"
     write_lines(directory / "round-1" / "metrics.jsonl", [{"step": 9, "epoch": 3, "seconds": 1.0}])
     made_up.finish(directory / "round-1", {})
-    write_lines(
-        directory / "round-2" / "metrics.jsonl", [{"step": 3, "epoch": 1.0, "loss": 0.25, "seconds": 1.0}]
-    )
+    write_lines(directory / "round-2" / "metrics.jsonl", [{"step": 3, "epoch": 1.0, "loss": 0.25, "seconds": 1.0}])
     work = watch.training(config, Job("prune", "lth", directory, 1))
     assert (work.title, work.done, work.total) == ("prune seed-1/lth, round-2", 3, 9)
 
