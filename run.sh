@@ -9,49 +9,78 @@
 #   ./run.sh setup                      only the environment and the packaged assets
 #   ./run.sh test [pytest options]      the tests
 #   ./run.sh help                       every key of a configuration
+#
+# ROBUST_TICKETS_PYTHON=/path/to/python ./run.sh ...  uses an environment that is there already, and checks it
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=$here/.venv
+python=$venv/bin/python
+if [ -n "${ROBUST_TICKETS_PYTHON:-}" ]; then
+    python=$(command -v "$ROBUST_TICKETS_PYTHON") || {
+        echo "error: ROBUST_TICKETS_PYTHON=$ROBUST_TICKETS_PYTHON is not a program" >&2
+        exit 2
+    }
+    python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python")
+fi
 export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false GLOG_v=3
 # A terminal draws a progress bar again every second, a log file gets one every half minute.
 if [ -t 2 ]; then bars=1; else bars=30; fi
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-$bars} TQDM_MAXINTERVAL=${TQDM_MAXINTERVAL:-30}
 
+# A Python that MindSpore 2.7.0 has wheels for: 3.10 or 3.11.
 find_python() {
     local candidate
-    for candidate in python3.11 python3.10 python3 python; do
+    for candidate in python3.11 python3.10 python3 python "$(uv python find 3.11 2>/dev/null)"; do
         if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' \
             >/dev/null 2>&1; then
             echo "$candidate"
             return
         fi
     done
-    echo "error: Python 3.10 or 3.11 with venv is needed (MindSpore 2.7.0 has no wheels for others)" >&2
+    {
+        echo "error: Python 3.10 or 3.11 with venv is needed (MindSpore 2.7.0 has no wheels for others). Install it with"
+        if command -v uv >/dev/null; then
+            echo "  uv python install 3.11"
+        elif command -v dnf >/dev/null; then
+            echo "  sudo dnf install python3.11"
+        elif command -v apt-get >/dev/null; then
+            echo "  sudo apt-get install python3.11 python3.11-venv      (Debian 12)"
+            echo "  sudo apt-get install python3.10 python3.10-venv      (Ubuntu 22.04)"
+            echo "  sudo add-apt-repository ppa:deadsnakes/ppa, then the first line      (newer Ubuntu)"
+        fi
+        command -v uv >/dev/null || echo "  or take uv (https://docs.astral.sh/uv) and: uv python install 3.11"
+        echo "or name a Python that has the packages: ROBUST_TICKETS_PYTHON=/path/to/python ./run.sh"
+    } >&2
     exit 1
 }
 
-# The environment is made again when requirements.txt changed; a half-made one never counts as made.
+# Makes .venv, or checks the environment that the user names. .venv is made again when a requirements file has changed;
+# a half-made one never counts as made.
 set_up() {
-    local stamp want python
-    want=$(cksum <"$here/requirements.txt")
-    stamp=$venv/.requirements
-    if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
-        python=$(find_python)
-        echo "making .venv with $("$python" --version) (one to five minutes)"
-        "$python" -m venv --clear "$venv"
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt"
-        echo "$want" >"$stamp"
+    local stamp want base
+    if [ -n "${ROBUST_TICKETS_PYTHON:-}" ]; then
+        "$python" -m configs.contract.environment "$here/requirements.txt"
+    else
+        want=$(cat "$here"/requirements*.txt | cksum)
+        stamp=$venv/.requirements
+        if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
+            base=$(find_python)
+            echo "making .venv with $("$base" --version) (one to five minutes)"
+            "$base" -m venv --clear "$venv"
+            "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+            echo "$want" >"$stamp"
+        fi
     fi
-    "$venv/bin/python" -m configs.contract.assets
-    "$venv/bin/python" -m torch_eval setup
+    "$python" -m configs.contract.assets
+    "$python" -m torch_eval setup
 }
 
 # Each stage is a process of its own: MindSpore gives the memory of its graphs back only when one ends.
 experiment() {
     local stages half stage
-    stages=$("$venv/bin/python" -m configs.contract.plan stages "$@")
+    stages=$("$python" -m configs.contract.plan stages "$@")
     while read -r half stage; do
-        in_front "$venv/bin/python" -m "$half" "$stage" "$@"
+        in_front "$python" -m "$half" "$stage" "$@"
     done <<<"$stages"
 }
 
@@ -73,25 +102,25 @@ in_front() {
 
 case ${1:-demo} in
     help | -h | --help)
-        sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-        if [ -x "$venv/bin/python" ]; then "$venv/bin/python" -m mindspore_rt --help; fi
+        sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        if [ -x "$python" ]; then "$python" -m mindspore_rt --help; fi
         ;;
     setup) set_up ;;
     test)
         set_up
-        cd "$here" && exec "$venv/bin/python" -m pytest "${@:2}"
+        cd "$here" && exec "$python" -m pytest "${@:2}"
         ;;
     bench)
         set_up
-        in_front "$venv/bin/python" -m torch_eval bench "${@:2}"
+        in_front "$python" -m torch_eval bench "${@:2}"
         ;;
     plan)
         set_up
         shift
-        "$venv/bin/python" -m configs.contract.plan show "${@:-demo}"
+        "$python" -m configs.contract.plan show "${@:-demo}"
         ;;
     watch)
-        in_front "$venv/bin/python" -m torch_eval watch "${@:2}"
+        in_front "$python" -m torch_eval watch "${@:2}"
         ;;
     *)
         if [ "${!#}" = --plan ]; then

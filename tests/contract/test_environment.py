@@ -1,0 +1,92 @@
+"""An environment that the user names is checked and used, and none is made beside it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from configs.contract import environment
+from configs.contract.errors import UserError
+
+ROOT = Path(environment.__file__).resolve().parents[2]
+
+
+def test_this_environment_has_what_the_requirements_name():
+    assert environment.problems(ROOT / "requirements.txt") == {}
+
+
+@pytest.mark.parametrize(
+    "name, version, fits",
+    [
+        ("torch", "2.13.0+cpu", True),
+        ("torch", "2.12.1", False),
+        ("mindspore", "2.7.0", True),
+        ("mindspore", "2.9.0", True),
+        ("mindspore", "2.10.0", True),
+        ("mindspore", "2.10.1", False),
+        ("mindspore", "2.6.0", False),
+    ],
+)
+def test_mindspore_may_be_of_several_versions(name, version, fits):
+    assert environment.fits(name, version, {"torch": "2.13.0", "mindspore": "2.7.0"}[name]) == fits
+
+
+def test_included_files_and_lines_for_other_pythons(tmp_path):
+    minor = sys.version_info[1]
+    (tmp_path / "all.txt").write_text("# both\n-r half.txt\nc==3  # why\n")
+    (tmp_path / "half.txt").write_text(
+        f'a==1; python_version >= "3.{minor}"\na==0; python_version < "3.{minor}"\nb-b==2.0\n'
+    )
+    assert list(environment.requirements(tmp_path / "all.txt")) == [("a", "1"), ("b-b", "2.0"), ("c", "3")]
+
+
+def test_one_message_lists_everything_and_the_remedy(tmp_path):
+    (tmp_path / "r.txt").write_text(f"pytest=={metadata.version('pytest')}\nno-such-package==1.5\nPyYAML==1.0\n")
+    with pytest.raises(UserError) as caught:
+        environment.check(tmp_path / "r.txt")
+    assert str(caught.value).splitlines()[1:3] == [
+        "  no-such-package==1.5: missing",
+        f"  PyYAML==1.0: is {metadata.version('PyYAML')}",
+    ]
+    assert str(caught.value).endswith(f"{sys.executable} -m pip install no-such-package==1.5 PyYAML==1.0")
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A copy of run.sh with what it reads before anything is installed."""
+    for path in [ROOT / "run.sh", *ROOT.glob("requirements*.txt")]:
+        shutil.copy(path, tmp_path)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    return tmp_path
+
+
+def run(clone, python, *arguments):
+    environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(python)}
+    return subprocess.run(
+        ["bash", "run.sh", *arguments], cwd=clone, capture_output=True, text=True, env=environment, timeout=60
+    )
+
+
+def test_run_sh_says_what_an_environment_lacks_and_makes_none(clone):
+    venv.create(clone / "theirs", with_pip=False)
+    result = run(clone, "theirs/bin/python", "setup")
+    assert result.returncode == 2
+    assert "mindspore==2.7.0: missing" in result.stderr and "theirs/bin/python -m pip install" in result.stderr
+    assert not (clone / ".venv").exists()
+
+
+def test_run_sh_refuses_what_is_not_a_program(clone):
+    result = run(clone, "theirs/bin/nothing", "setup")
+    assert result.returncode == 2 and result.stderr.startswith("error: ROBUST_TICKETS_PYTHON=theirs/bin/nothing")
+
+
+def test_run_sh_uses_the_named_environment(clone):
+    (clone / "python").write_text('#!/bin/sh\nif [ "$2" = mindspore_rt ]; then echo "$@"; fi\n')
+    (clone / "python").chmod(0o755)
+    assert run(clone, "./python", "help").stdout.splitlines()[-1] == "-m mindspore_rt --help"
+    assert not (clone / ".venv").exists()
