@@ -64,7 +64,7 @@ class BertConfig:
             raise UserError(f"{where}: hidden_size is no multiple of num_attention_heads")
         return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
 
-    def matrices(self) -> dict[str, tuple[int, int]]:
+    def prunable(self) -> dict[str, tuple[int, int]]:
         return matrices.prunable_shapes(self.num_hidden_layers, self.hidden_size, self.intermediate_size)
 
     def parameters(self, labels: int) -> dict[str, tuple[int, ...]]:

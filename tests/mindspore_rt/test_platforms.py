@@ -28,12 +28,12 @@ BUILD = {
 }
 CODE = """
 import numpy as np, mindspore as ms
-from configs import schema
-from mindspore_rt import kernels, noise
-from mindspore_rt.bert import BertClassifier, BertConfig
-from mindspore_rt.data import Batch
-from mindspore_rt.infobert import InfoBert
-from mindspore_rt.objectives import FineTuning, FreeLB, RobustSearch
+from configs.contract import schema
+from mindspore_rt.cells import kernels, noise
+from mindspore_rt.cells.bert import BertClassifier, BertConfig
+from mindspore_rt.data.prepare import Batch
+from mindspore_rt.training.infobert import InfoBert
+from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
 
 ms.set_device("CPU")
 ms.set_context(mode=ms.GRAPH_MODE, jit_config={{"jit_level": "O0"}}, save_graphs=1, save_graphs_path={folder!r})

@@ -200,11 +200,11 @@ def test_a_loss_that_is_not_finite_stays_visible(bad):
 BYTES = """
 import hashlib, sys, numpy as np, mindspore as ms
 from mindspore import Tensor
-from configs import schema
-from mindspore_rt import kernels
-from mindspore_rt.bert import BertClassifier, BertConfig
-from mindspore_rt.data import Batch
-from mindspore_rt.objectives import FineTuning, RobustSearch
+from configs.contract import schema
+from mindspore_rt.cells import kernels
+from mindspore_rt.cells.bert import BertClassifier, BertConfig
+from mindspore_rt.data.prepare import Batch
+from mindspore_rt.training.objectives import FineTuning, RobustSearch
 ms.set_device("CPU")
 ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
 random, digest = np.random.default_rng(0), hashlib.sha256()
@@ -247,7 +247,7 @@ def test_steps_repeat_byte_for_byte_in_another_process_with_other_threads(path, 
     assert len(digests) == 1
 
 
-SHORT = "from mindspore_rt import kernels; print(kernels.available(), kernels.available())"
+SHORT = "from mindspore_rt.cells import kernels; print(kernels.available(), kernels.available())"
 
 
 def test_without_a_compiler_plain_primitives_stand_in(tmp_path):

@@ -54,7 +54,7 @@ def test_the_worker_process_says_which_kernels_it_uses(kernels):
 
 MINDNLP = """
 import json, sys
-from configs.bench import Case
+from configs.contract.bench_case import Case
 from mindspore_rt.compare.step_worker import mindnlp
 step, about = mindnlp(Case(**json.loads(sys.argv[1])))
 print(*(step() for _ in range(3)))
