@@ -12,6 +12,7 @@ import numpy as np
 
 from configs.contract import assets, schema, shapes
 from configs.contract.methods import KEPT_ON_THE_WAY, METHODS, needs_robust_ticket
+from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 
 BERT_BASE = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
@@ -71,7 +72,7 @@ class Estimator:
     def attacks(self) -> list[tuple[str, str, float]]:
         """Stage, what is counted, seconds left, of the two attack stages."""
         config, run, found = self.config, self.run, []
-        candidates = [run.seed(seed) / "choice" / c.model for seed in config.seeds for c in run.candidates()]
+        candidates = [run.seed(seed) / "choice" / str(c) for seed in config.seeds for c in run.candidates()]
         if needs_robust_ticket(self.config.methods) and config.chooses_on_dev and len(run.candidates()) > 1:
             count = _missing(candidates) * config.choice.examples
             found.append(
@@ -101,9 +102,9 @@ class Estimator:
             for model, method in run.models(run.likely_choice()).items():
                 found.append(run.attack(seed, model))
                 if method in KEPT_ON_THE_WAY and config.snapshots:
-                    there = [path.name for path in run.snapshots(seed, model)]
-                    names = there or map(str, range(1, config.snapshots))
-                    found += [run.attack(seed, f"{model}@{name}") for name in names]
+                    expected = [ModelId(method, snapshot=step) for step in range(1, config.snapshots)]
+                    copies = run.snapshots(seed, model) or expected
+                    found += [run.attack(seed, str(copy)) for copy in copies]
         return found
 
     def _attack_seconds(self, recipe: str) -> float:

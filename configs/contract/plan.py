@@ -13,7 +13,8 @@ from pathlib import Path
 from configs.contract import schema
 from configs.contract.errors import UserError, command
 from configs.contract.methods import SEARCHES, needs_robust_ticket, of_kind, sources
-from configs.contract.run_dir import RUNS, RunDir, model_name
+from configs.contract.model_id import ModelId
+from configs.contract.run_dir import RUNS, RunDir
 
 HALVES = {
     "prepare": "mindspore_rt",
@@ -71,26 +72,22 @@ def jobs(run: RunDir) -> list[Job]:
         for origin in origins:
             tickets_of = () if origin in SEARCHES else (run.pruned(seed, origin, s) for s in config.sparsities)
             add("search" if origin in SEARCHES else "prune", origin, seed, leaves=tuple(tickets_of))
-        for model, method, sparsity, back in tickets(run):
-            facts = {"method": method, "sparsity": sparsity, "back": back}
-            add("draw", model, seed, run.ticket(seed, model).parent, **facts)
-            add("retrain", model, seed, **facts)
+        for ticket in tickets(run):
+            facts = {"method": ticket.method, "sparsity": ticket.sparsity, "back": ticket.epochs_back}
+            add("draw", str(ticket), seed, run.ticket(seed, str(ticket)).parent, **facts)
+            add("retrain", str(ticket), seed, **facts)
         for method in controls:
             sparsity = run.likely_choice().sparsity
-            add("control", model_name(method, sparsity), seed, method=method, sparsity=sparsity)
+            add("control", str(ModelId(method, sparsity)), seed, method=method, sparsity=sparsity)
     order = list(HALVES)
     return sorted(result, key=lambda job: order.index(job.stage))
 
 
-def tickets(run: RunDir) -> list[tuple[str, str, float, int]]:
-    """Model, method, sparsity and search epochs back of every ticket that is drawn and retrained."""
-    found = []
-    for method in of_kind(run.config.methods, "ticket"):
-        if method != "robust":
-            found += [(model_name(method, s), method, s, 0) for s in run.config.sparsities]
-    if needs_robust_ticket(run.config.methods):
-        found += [(c.model, "robust", c.sparsity, c.epochs_back) for c in run.candidates()]
-    return found
+def tickets(run: RunDir) -> list[ModelId]:
+    """Every ticket of one seed that is drawn and retrained."""
+    methods = [method for method in of_kind(run.config.methods, "ticket") if method != "robust"]
+    others = [ModelId(method, sparsity) for method in methods for sparsity in run.config.sparsities]
+    return others + (run.candidates() if needs_robust_ticket(run.config.methods) else [])
 
 
 def stages(run: RunDir) -> list[str]:

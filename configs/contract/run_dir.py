@@ -20,8 +20,8 @@ Stages and their manifests: `configs.contract.stage`. Lock files name the proces
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 
@@ -29,6 +29,7 @@ from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, atomic_write, file_hash, locked, read_json, sweep
 from configs.contract.methods import METHODS
+from configs.contract.model_id import ModelId, sparsity_name
 
 RUNS = ROOT / "runs"
 
@@ -92,34 +93,34 @@ class RunDir:
 
     def pruned(self, seed: int, source: str, sparsity: float) -> Path:
         """The ticket that magnitude pruning leaves for one asked sparsity: `lth/ticket-0.30.safetensors`."""
-        return self.stage(seed, source) / f"{model_name('ticket', sparsity)}.safetensors"
+        return self.stage(seed, source) / f"ticket-{sparsity_name(sparsity)}.safetensors"
 
     @property
     def choice(self) -> Path:
         return self.root / "choice.json"
 
-    def chosen(self) -> Candidate:
+    def chosen(self) -> ModelId:
         """The candidate that `torch_eval choose` reports. Raises `UserError` if it has not run."""
         stated = read_json(self.choice).get("chosen")
-        found = next((candidate for candidate in self.candidates() if candidate._asdict() == stated), None)
+        found = next((candidate for candidate in self.candidates() if candidate.record() == stated), None)
         if not found:
             raise UserError(f"{self.choice}: states none of this experiment's tickets; delete it and run choose again")
         return found
 
-    def likely_choice(self) -> Candidate:
+    def likely_choice(self) -> ModelId:
         """For a plan: the chosen candidate, or the first one as long as none of those asked for now is chosen."""
         stated = read_json(self.choice).get("chosen") if self.choice.is_file() else None
-        return next((c for c in self.candidates() if c._asdict() == stated), self.candidates()[0])
+        return next((c for c in self.candidates() if c.record() == stated), self.candidates()[0])
 
-    def candidates(self) -> list[Candidate]:
+    def candidates(self) -> list[ModelId]:
         """Robust tickets to choose from: the last search epochs at every asked sparsity."""
         return [
-            Candidate(candidate_name(sparsity, back), sparsity, back)
+            ModelId("robust", sparsity, back)
             for sparsity in self.config.sparsities
             for back in range(self.config.choice.epochs)
         ]
 
-    def models(self, chosen: Candidate | None = None) -> dict[str, str]:
+    def models(self, chosen: ModelId | None = None) -> dict[str, str]:
         """Every model of one seed that is attacked, with its method, in the order of `methods`.
 
         Of robust candidates that differ by the search epoch only, the chosen one stands for its sparsity. Controls
@@ -130,28 +131,28 @@ class RunDir:
             if METHODS[method].kind == "dense":
                 models[method] = method
             elif METHODS[method].kind == "control":
-                models[model_name(method, chosen.sparsity)] = method
+                models[str(ModelId(method, chosen.sparsity))] = method
             else:
                 for sparsity in self.config.sparsities:
                     here = method == "robust" and sparsity == chosen.sparsity
-                    models[chosen.model if here else model_name(method, sparsity)] = method
+                    models[str(chosen if here else ModelId(method, sparsity))] = method
         return models
 
     def victims(self, seed: int) -> dict[str, Path]:
         """What is attacked: name to Hugging Face directory, in the order of `methods`, the user's own last."""
         chosen = self.chosen() if self.choice.is_file() else None
         victims = {name: self.model(seed, name) for name in self.models(chosen)}
-        snapshots = {f"{name}@{path.name}": path for name in victims for path in self.snapshots(seed, name)}
+        snapshots = {str(copy): path for name in victims for copy, path in self.snapshots(seed, name).items()}
         return {**victims, **snapshots, **(self.own_victims() if seed == self.config.seeds[0] else {})}
 
     def own_victims(self) -> dict[str, Path]:
         """`attack.victims`, name to Hugging Face directory. They know no seed: the first one's folder is theirs."""
         return schema.named_folders(self.config.attack.victims or [])
 
-    def snapshots(self, seed: int, name: str) -> list[Path]:
-        """Models kept on the way of a training, by step: `snapshots/000120` ..."""
-        folder = self.stage(seed, name) / "snapshots"
-        return sorted(path for path in folder.glob("[0-9]*") if (path / "config.json").is_file())
+    def snapshots(self, seed: int, name: str) -> dict[ModelId, Path]:
+        """Copies of a model that its training wrote on the way, by step: `snapshots/000120` ..."""
+        paths = sorted((self.stage(seed, name) / "snapshots").glob("[0-9]*/config.json"))
+        return {replace(ModelId.parse(name), snapshot=int(path.parent.name)): path.parent for path in paths}
 
     def attack(self, seed: int, model: str) -> Path:
         """Directory of one victim's results: `clean/` and one folder for each recipe."""
@@ -161,29 +162,11 @@ class RunDir:
         atomic_write(self.root / "config.yaml", yaml.safe_dump(schema.to_dict(self.config), sort_keys=False))
 
 
-class Candidate(NamedTuple):
-    """A robust ticket that may be reported: `epochs_back` counts search epochs from the last one, 0."""
-
-    model: str
-    sparsity: float
-    epochs_back: int
-
-
 def run_of(command: str, arguments: list[str], runs: Path = RUNS) -> RunDir:
     """The run that a command of the scoring half is about: a configuration, then `key=value` ..."""
     if not arguments:
         raise UserError(f"{command}: name a configuration, such as `python -m torch_eval {command} demo`")
     return RunDir(schema.load(arguments[0], arguments[1:]), runs)
-
-
-def model_name(method: str, sparsity: float) -> str:
-    """`robust-0.30`; `robust-0.875` where two decimals would be another sparsity."""
-    share = f"{sparsity:.2f}"
-    return f"{method}-{share if float(share) == sparsity else f'{sparsity:g}'}"
-
-
-def candidate_name(sparsity: float, back: int) -> str:
-    return model_name("robust", sparsity) + (f"-back-{back}" if back else "")
 
 
 @contextlib.contextmanager

@@ -363,7 +363,7 @@ def retrain(config: schema.Experiment, run: RunDir, job: Job) -> None:
 def control(config: schema.Experiment, run: RunDir, job: Job) -> None:
     """The chosen ticket with one thing changed (Random of Table 1; Table 4)."""
     section, chosen = METHODS[job.method].training, run.chosen()
-    stage = _stage(config, run, job, [section], {"ticket": run.ticket(job.seed, chosen.model)})
+    stage = _stage(config, run, job, [section], {"ticket": run.ticket(job.seed, str(chosen))})
     if _skip(stage):
         return
     source = _pretrained(config)

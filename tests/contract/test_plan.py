@@ -171,7 +171,7 @@ def test_a_wider_choice_shows_its_cost_whatever_was_chosen_before(tmp_path):
     (stage, count, seconds), _ = guess.attacks()
     assert (stage, count) == ("choose", "40 dev sentences") and seconds > 0
     for candidate in run.candidates()[:3]:
-        write_json(run.seed(1) / "choice" / candidate.model / "manifest.json", {})
+        write_json(run.seed(1) / "choice" / str(candidate) / "manifest.json", {})
     assert guess.attacks()[0][2] == pytest.approx(seconds / 4)
     assert estimate.Estimator(run_of(tmp_path, "sparsities=[0.3,0.5]", "compat=official")).attacks()[0][0] == "attack"
 

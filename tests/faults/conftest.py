@@ -83,7 +83,7 @@ def finished(tmp_path_factory, packaged_model):
     first.directory.mkdir()
     save_file(head, first.directory / "classifier.safetensors")
     first.finish({"classifier_sha256": file_hash(first.directory / "classifier.safetensors")})
-    write_json(run.choice, {"rule": "", "candidates": [], "chosen": run.candidates()[0]._asdict()})
+    write_json(run.choice, {"rule": "", "candidates": [], "chosen": run.candidates()[0].record()})
     attack = Stage(run.attack(1, "robust-0.30") / "textfooler", "attack", {"seed": 1}, {"test": run.split("test")})
     attack.begin(attack.directory / "results.jsonl")
     for index in range(6):

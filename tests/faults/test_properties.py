@@ -161,7 +161,7 @@ def small_run(folder):
     stage_of(run, "finetune").finish({"dev_accuracy": 0.5})
     append_line(run.stage(1, "search") / "metrics.jsonl", {"step": 1, "loss": 0.5})
     stage_of(run, "search").begin()
-    write_json(run.choice, {"chosen": run.candidates()[0]._asdict()})
+    write_json(run.choice, {"chosen": run.candidates()[0].record()})
     run.save_config()
     return run
 

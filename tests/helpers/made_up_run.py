@@ -9,6 +9,7 @@ from configs.contract import run_dir, schema
 from configs.contract.files import write_json, write_lines
 from configs.contract.matrices import prunable_shapes
 from configs.contract.methods import METHODS
+from configs.contract.model_id import ModelId
 from configs.contract.plan import jobs
 from mindspore_rt.ticket import Ticket
 from torch_eval.attack import metrics
@@ -146,7 +147,7 @@ def summary(counts):
 
 def choose(paths, sparsity):
     rows = [
-        {**c._asdict(), "seed": seed, "aua": 0.5 - abs(c.sparsity - sparsity) - 0.01 * c.epochs_back, "accuracy": 0.9}
+        {**c.record(), "seed": seed, "aua": 0.5 - abs(c.sparsity - sparsity) - 0.01 * c.epochs_back, "accuracy": 0.9}
         for c in paths.candidates()
         for seed in paths.config.seeds
     ]
@@ -275,14 +276,14 @@ def whole(root, *overrides, config="sst2", chosen=None):
 
 
 def score(paths, seed, model):
-    stem, _, step = model.partition("@")
-    method = paths.models(paths.chosen()).get(stem, stem.partition("-")[0])
+    model_id = ModelId.parse(model)
+    method, step = model_id.method, model_id.snapshot
     right, aua = LEVELS[method]
     if METHODS[method].kind == "ticket":
-        away = abs(float(stem.split("-")[1]) - 0.3)
+        away = abs(model_id.sparsity - 0.3)
         right, aua = right - round(20 * away**2), aua - round(30 * away)
     if step:
-        right, aua = right - round(6 * (1 - int(step) / 200)), round(aua * (0.6 + 0.4 * int(step) / 200))
+        right, aua = right - round(6 * (1 - step / 200)), round(aua * (0.6 + 0.4 * step / 200))
     right, aua = right - seed % 2, max(1, aua + seed)
     clean(paths, seed, model, right / 100)
     for number, recipe in enumerate(paths.config.attack.recipes):

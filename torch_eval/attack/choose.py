@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from configs.contract.files import locked, write_json
-from configs.contract.run_dir import RUNS, Candidate, RunDir, run_of
+from configs.contract.model_id import ModelId
+from configs.contract.run_dir import RUNS, RunDir, run_of
 from configs.contract.stage import redo_changed
 from torch_eval.attack import metrics, sampling
 from torch_eval.attack.scoring import Scoring, read_split
@@ -40,10 +41,10 @@ def run(run_dir: RunDir) -> None:
     with locked(run_dir.root / ".choice.lock"), Workers(config.attack.workers) as workers:
         for candidate in candidates:
             for seed in config.seeds:
-                model = run_dir.model(seed, candidate.model)
-                victim = partial(Scoring, workers, run_dir, seed, candidate.model, model, task)
+                model = run_dir.model(seed, str(candidate))
+                victim = partial(Scoring, workers, run_dir, seed, str(candidate), model, task)
                 found = redo_changed(config, lambda: score(victim(), dev))
-                rows.append({**candidate._asdict(), "seed": seed, **found})
+                rows.append({**candidate.record(), "seed": seed, **found})
     rule = RULE.format(recipe=config.choice.recipe, examples=min(config.choice.examples, len(dev)))
     write_choice(run_dir, rule, rows, best(candidates, rows))
 
@@ -62,15 +63,15 @@ def score(scoring: Scoring, dev: list[dict]) -> dict:
     return {"aua": aua, "accuracy": stage.number("accuracy")}
 
 
-def best(candidates: list[Candidate], rows: list[dict]) -> Candidate:
+def best(candidates: list[ModelId], rows: list[dict]) -> ModelId:
     """The first of the candidates with the highest mean `aua`, then `accuracy`, over the seeds in `rows`."""
 
-    def mean(candidate: Candidate, key: str) -> float:
-        return statistics.fmean(row[key] for row in rows if row["model"] == candidate.model)
+    def mean(candidate: ModelId, key: str) -> float:
+        return statistics.fmean(row[key] for row in rows if row["model"] == str(candidate))
 
     return max(candidates, key=lambda candidate: (mean(candidate, "aua"), mean(candidate, "accuracy")))
 
 
-def write_choice(run_dir: RunDir, rule: str, rows: list[dict], chosen: Candidate) -> None:
-    write_json(run_dir.choice, {"rule": rule, "candidates": rows, "chosen": chosen._asdict()})
-    print(f"chosen: {chosen.model} ({rule})")
+def write_choice(run_dir: RunDir, rule: str, rows: list[dict], chosen: ModelId) -> None:
+    write_json(run_dir.choice, {"rule": rule, "candidates": rows, "chosen": chosen.record()})
+    print(f"chosen: {chosen} ({rule})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from configs.contract.model_id import ModelId
 from torch_eval.report.render import Example, Heading, Text, compare
 from torch_eval.report.run_state import Run
 
@@ -45,7 +46,7 @@ def pick(by_model: dict) -> list[tuple[int, str]]:
     if not by_model:
         return []
     first, *others = by_model
-    others = [m for m in others if m.startswith("robust-")] + [m for m in others if not m.startswith("robust-")]
+    others.sort(key=lambda model: ModelId.parse(model).method != "robust")
     holds = [
         r["index"]
         for r in fallen(first)

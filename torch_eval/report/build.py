@@ -17,6 +17,7 @@ from configs.contract import run_dir, schema
 from configs.contract.errors import UserError, command
 from configs.contract.files import atomic_write, write_json
 from configs.contract.methods import METHODS
+from configs.contract.model_id import ModelId
 from configs.contract.stage import config_hash
 from torch_eval.report import figure_sections, tables, wording
 from torch_eval.report.adversarial_texts import examples
@@ -271,7 +272,7 @@ def numbers(run: Run) -> dict:
                 {
                     "seed": seed,
                     "model": model,
-                    "method": run.models.get(model.partition("@")[0]),
+                    "method": method if (method := ModelId.parse(model).method) in METHODS else None,
                     "clean": clean,
                     "attacks": attacks,
                 }
@@ -280,7 +281,7 @@ def numbers(run: Run) -> dict:
         "experiment": run.name,
         "config": schema.to_dict(run.config),
         "data": run.data,
-        "chosen": run.chosen._asdict() if run.has_choice else None,
+        "chosen": run.chosen.record() if run.has_choice else None,
         "models": rows,
         "ways": {way: run.difference(way) for way in range(1, run.ways())},
         "missing": [{"seed": s.seed, "title": s.title, "command": s.command} for s in run.missing()],

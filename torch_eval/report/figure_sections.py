@@ -11,10 +11,11 @@ import numpy as np
 
 from configs.contract.files import file_hash
 from configs.contract.methods import KEPT_ON_THE_WAY, METHODS
+from configs.contract.model_id import ModelId
 from configs.contract.shapes import COUNT, SHARE, TEXT, Maybe
 from torch_eval.report import figures
 from torch_eval.report.render import Details, Heading, Picture, Text
-from torch_eval.report.run_state import MANIFEST, Run, lines, read, sparsity_of
+from torch_eval.report.run_state import MANIFEST, Run, lines, read
 from torch_eval.report.tables import sample_clean
 
 TRANSFER = {
@@ -104,7 +105,7 @@ def sparsities(run: Run, folder: Path) -> list:
         curves = {}
         for model, method in run.models.items():
             if METHODS[method].kind == "ticket" and method in ("robust", "lth") and measure(model):
-                curves.setdefault(method, []).append((sparsity_of(model), band(measure(model))))
+                curves.setdefault(method, []).append((ModelId.parse(model).sparsity, band(measure(model))))
         if curves:
             panels[title] = {method: sorted(points) for method, points in curves.items()}
             level[title] = (
@@ -233,7 +234,7 @@ def kept(run: Run, model: str) -> list[tuple[float, str]]:
     manifest = read(run.paths.stage(seed, model) / "manifest.json", MANIFEST)
     last = max([r["step"] for r in lines(run.paths.stage(seed, model) / "metrics.jsonl")], default=0)
     total = (manifest and manifest["results"].get("steps")) or last
-    found = [(int(path.name) / total, f"{model}@{path.name}") for path in run.paths.snapshots(seed, model) if total]
+    found = [(copy.snapshot / total, str(copy)) for copy in run.paths.snapshots(seed, model) if total]
     return [*[point for point in found if point[0] < 1], (1.0, model)]
 
 

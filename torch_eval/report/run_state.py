@@ -20,6 +20,7 @@ from configs.contract import run_dir, schema, shapes
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash
 from configs.contract.methods import METHODS, needs_robust_ticket
+from configs.contract.model_id import ModelId
 from configs.contract.plan import HALVES, jobs
 from configs.contract.shapes import COUNT, NUMBER, POSITIVE, SECONDS, SHARE, TEXT, Maybe
 from torch_eval.attack import metrics
@@ -225,9 +226,7 @@ class Run:
             raise UserError(f"{self.paths.root} is missing: `{self.command('prepare')}` starts it")
         self.has_choice = self.paths.choice.is_file()
         first = config.sparsities[0]
-        self.chosen = (
-            self.paths.chosen() if self.has_choice else run_dir.Candidate(run_dir.candidate_name(first, 0), first, 0)
-        )
+        self.chosen = self.paths.chosen() if self.has_choice else ModelId("robust", first)
         self.models = self.paths.models(self.chosen)
         self.recipes = [recipe for recipe in RECIPES if recipe in config.attack.recipes]
         self.data = read(self.paths.data / "summary.json", DATA) or {}
@@ -292,7 +291,7 @@ class Run:
         """Hash of a model as its training left it, if that is finished; of one kept on the way, or of the user's own,
         as it is now."""
         own = self.paths.own_victims().get(model)
-        if own or "@" in model:
+        if own or ModelId.parse(model).snapshot is not None:
             folder = own or self.paths.victims(seed).get(model)
             return _hash(folder) if folder and folder.is_dir() else None
         manifest = read(self.paths.stage(seed, model) / "manifest.json", MANIFEST)
@@ -336,7 +335,7 @@ class Run:
         candidates, options = self.paths.candidates(), self.config.choice
         if len(candidates) == 1 or not self.config.chooses_on_dev:
             return ()
-        asked = {(c.model, seed) for c in candidates for seed in self.config.seeds}
+        asked = {(str(c), seed) for c in candidates for seed in self.config.seeds}
         found = {(row["model"], row["seed"]) for row in choice["candidates"]}
         if found != asked:
             return (f"candidates of all seeds: {len(found)}, now {len(asked)}",)
@@ -443,15 +442,17 @@ class Run:
         """The model of a method that the tables show: the chosen sparsity's."""
         found = [model for model, of in self.models.items() if of == method]
         same = [
-            model for model in found if METHODS[method].kind == "dense" or sparsity_of(model) == self.chosen.sparsity
+            model
+            for model in found
+            if METHODS[method].kind == "dense" or ModelId.parse(model).sparsity == self.chosen.sparsity
         ]
         return same[0] if same else None
 
     def title(self, model: str) -> str:
         """`robust-0.30` is `Robust ticket 30%`."""
-        method, sparsity = self.models.get(model) or model.partition("-")[0], sparsity_of(model)
-        name = METHODS[method].title if method in METHODS else method
-        return name + (f" {100 * sparsity:g}%" if sparsity is not None else "")
+        model_id = ModelId.parse(model)
+        name = METHODS[model_id.method].title if model_id.method in METHODS else model_id.method
+        return name + (f" {100 * model_id.sparsity:g}%" if model_id.sparsity is not None else "")
 
     def label(self, value) -> str:
         """Name of a class."""
@@ -501,13 +502,6 @@ def recipe_title(recipe: str, protocol: str | None) -> str:
 
 def titles(attacks: list[Score]) -> str:
     return " / ".join(dict.fromkeys(score.title for score in attacks))
-
-
-def sparsity_of(model: str) -> float | None:
-    """The share in a model's name: 0.3 of `robust-0.30-back-1`."""
-    for part in model.partition("@")[0].split("-")[1:2]:
-        return float(part)
-    return None
 
 
 def bertattack_with(candidates) -> dict:

@@ -9,9 +9,10 @@ import statistics
 from pathlib import Path
 
 from configs.contract.methods import METHODS
+from configs.contract.model_id import ModelId
 from torch_eval.attack import metrics, records
 from torch_eval.report.render import Bullets, Cell, Heading, Table, Text
-from torch_eval.report.run_state import CHOICE, CLEAN, MANIFEST, MEASURES, Run, Score, Value, read, sparsity_of, titles
+from torch_eval.report.run_state import CHOICE, CLEAN, MANIFEST, MEASURES, Run, Score, Value, read, titles
 
 PUBLISHED = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
 TABLE2 = ("qnli", "mnli", "qqp")
@@ -60,7 +61,7 @@ def published(run: Run, model: str, recipe: str | None, measure: str, tables=(1,
             continue
         value = row["clean"] if recipe is None else row.get(recipe, {}).get(measure)
         if value is not None:
-            ours = sparsity_of(model)
+            ours = ModelId.parse(model).sparsity
             other = row["sparsity"] is not None and ours is not None and row["sparsity"] != ours
             sign = DIFFERENT if other or apart else ""
             told.append(f"{PUBLISHED['sources'][row['source']]['short']} {value:.1f}{sign}")
@@ -309,12 +310,12 @@ def choice(run: Run) -> list:
                 note=True,
             )
         ]
-    blocks = [Text(f"{run.task}: **{run.title(run.chosen.model)}** was chosen. Rule: {left['rule']}.")]
+    blocks = [Text(f"{run.task}: **{run.title(str(run.chosen))}** was chosen. Rule: {left['rule']}.")]
     rows, attacks = [], []
     for candidate in run.paths.candidates():
-        found = [row for row in left["candidates"] if row["model"] == candidate.model]
+        found = [row for row in left["candidates"] if row["model"] == str(candidate)]
         if found:
-            own = run.chosen_by(candidate.model)
+            own = run.chosen_by(str(candidate))
             attacks += own
             aua = _over_rows([100 * row["aua"] for row in found])
             limited = [score for score in own if score.has_budget]
@@ -323,7 +324,7 @@ def choice(run: Run) -> list:
             back = f", {candidate.epochs_back} epochs before the last" if candidate.epochs_back else ""
             rows.append(
                 [
-                    Cell(run.title(candidate.model) + back, best=candidate.model == run.chosen.model),
+                    Cell(run.title(str(candidate)) + back, best=candidate == run.chosen),
                     aua,
                     _over_rows([100 * row["accuracy"] for row in found]),
                 ]

@@ -10,12 +10,13 @@ import numpy as np
 import safetensors
 
 from configs.contract.errors import UserError
+from configs.contract.model_id import ModelId
 from configs.contract.shapes import COUNT, POSITIVE, SHARE, Maybe
 from mindspore_rt.ticket import Ticket
 from torch_eval.report import figures
 from torch_eval.report.figure_sections import file_name, or_missing, percent
 from torch_eval.report.render import Cell, Details, Picture, Table, Text
-from torch_eval.report.run_state import Run, read, sparsity_of
+from torch_eval.report.run_state import Run, read
 
 REPORT = {
     "pruned": COUNT,
@@ -34,7 +35,7 @@ def tickets(runs: list[Run], folder: Path) -> list:
     blocks = []
     for run, layers in patterns.items():
         if layers:
-            model = run.chosen.model
+            model = str(run.chosen)
             path = folder / file_name("sparsity-pattern", run.name)
             figures.sparsity_pattern(layers, path, f"{run.task}, {run.title(model)}: pruned weights in %", top)
             seeds = [str(seed) for seed, name in found[run.name] if name == model]
@@ -66,7 +67,7 @@ def _reports(run: Run) -> dict[tuple[int, str], dict]:
 
 
 def _mean_layers(run: Run, reports: dict) -> dict[str, float]:
-    layers = [report["layers"] for (_, model), report in reports.items() if model == run.chosen.model]
+    layers = [report["layers"] for (_, model), report in reports.items() if model == str(run.chosen)]
     common = [name for name in layers[0] if all(name in one for one in layers)] if layers else []
     return {name: statistics.mean(one[name] for one in layers) for name in common}
 
@@ -75,11 +76,12 @@ def _facts(run: Run, reports: dict) -> list:
     rows = []
     for (seed, model), facts in reports.items():
         pruned, weights = facts["pruned"], facts["weights"]
-        away = round(pruned - (sparsity_of(model) or 0.0) * weights, 2)
+        model_id = ModelId.parse(model)
+        away = round(pruned - (model_id.sparsity or 0.0) * weights, 2)
         overlap, chance = (facts.get(key) for key in ("magnitude_overlap", "chance_overlap"))
         rows.append(
             [
-                Cell(run.title(model) + (f", {model.partition('-back-')[2]} epochs back" if "-back-" in model else "")),
+                Cell(run.title(model) + (f", {model_id.epochs_back} epochs back" if model_id.epochs_back else "")),
                 Cell(str(seed)),
                 Cell(f"{100 * pruned / weights:.5f}%"),
                 Cell(f"{pruned:,}"),
@@ -111,7 +113,7 @@ def overlaps(runs: list[Run], folder: Path) -> list:
     loaded = {}
     for run in runs:
         for seed in run.config.seeds:
-            path = run.paths.ticket(seed, run.chosen.model)
+            path = run.paths.ticket(seed, str(run.chosen))
             if path.is_file():
                 loaded[
                     f"{run.task if len(runs) > 1 else 'robust'}, seed {seed}"

@@ -102,7 +102,7 @@ def attacks(run: run_dir.RunDir) -> list[tuple[str, Path, int]]:
     for seed in config.seeds:
         if len(candidates) > 1:
             found += [
-                (f"choose seed-{seed}/{c.model}", run.seed(seed) / "choice" / c.model, config.choice.examples)
+                (f"choose seed-{seed}/{c}", run.seed(seed) / "choice" / str(c), config.choice.examples)
                 for c in candidates
             ]
         for model in run.victims(seed):

@@ -8,6 +8,7 @@ from test_victim import tiny_bert
 from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_json, write_json, write_lines
+from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 from torch_eval.attack import choose, workers
 
@@ -21,8 +22,8 @@ def experiment(tmp_path, monkeypatch):
         write_summary(run_dir)
         for seed in run_dir.config.seeds:
             for number, candidate in enumerate(run_dir.candidates()):
-                if not run_dir.model(seed, candidate.model).is_dir():
-                    tiny_bert(run_dir.model(seed, candidate.model), seed=10 * number + seed)
+                if not run_dir.model(seed, str(candidate)).is_dir():
+                    tiny_bert(run_dir.model(seed, str(candidate)), seed=10 * number + seed)
         return run_dir
 
     monkeypatch.setattr(choose, "Workers", Here)
@@ -44,8 +45,8 @@ def test_the_most_robust_on_dev_is_chosen(experiment, capsys):
         rows = [row for row in choice["candidates"] if row["model"] == model]
         return [sum(row[key] for row in rows) / 2 for key in ("aua", "accuracy")]
 
-    assert run_dir.chosen().model == choice["chosen"]["model"]
-    assert means(choice["chosen"]["model"]) == max(means(candidate.model) for candidate in run_dir.candidates())
+    assert str(run_dir.chosen()) == choice["chosen"]["model"]
+    assert means(choice["chosen"]["model"]) == max(means(str(candidate)) for candidate in run_dir.candidates())
 
     run_dir.choice.unlink()
     capsys.readouterr()
@@ -94,9 +95,9 @@ def test_one_candidate_is_chosen_unseen(experiment, monkeypatch):
     ],
 )
 def test_the_rule(figures, chosen):
-    candidates = [choose.Candidate(name, 0.3, 0) for name in figures]
+    candidates = [ModelId(name) for name in figures]
     rows = [{"model": name, "aua": aua, "accuracy": accuracy} for name, (aua, accuracy) in figures.items()]
-    assert choose.best(candidates, rows).model == chosen
+    assert choose.best(candidates, rows).method == chosen
 
 
 def test_nothing_is_chosen_on_a_dev_set_that_was_trained_on(experiment, monkeypatch):

@@ -1,0 +1,30 @@
+"""Names of model directories."""
+
+import pytest
+
+from configs.contract.errors import UserError
+from configs.contract.model_id import ModelId
+
+
+@pytest.mark.parametrize(
+    "name, model_id",
+    [
+        ("finetune", ModelId("finetune")),
+        ("finetune@000120", ModelId("finetune", snapshot=120)),
+        ("robust-0.30", ModelId("robust", 0.3)),
+        ("robust-0.05-back-1", ModelId("robust", 0.05, 1)),
+        ("robust_no_structure_long-0.30", ModelId("robust_no_structure_long", 0.3)),
+        ("lth-0.875@1000000", ModelId("lth", 0.875, snapshot=1_000_000)),  # 0.88 would be another ticket
+        ("robust-0.012345", ModelId("robust", 0.012345)),
+    ],
+)
+def test_a_name_states_which_model_it_is(name, model_id):
+    assert str(model_id) == name and ModelId.parse(name) == model_id
+
+
+@pytest.mark.parametrize(
+    "name", ["", "robust-", "robust-x", "robust-0.30-back", "../robust", "robust-0.30/model", "a@b"]
+)
+def test_other_names_are_refused(name):
+    with pytest.raises(UserError, match="is not the name of a model"):
+        ModelId.parse(name)
