@@ -124,25 +124,7 @@ def attack(paths, seed, model, recipe, counts, **settings):
         "resources": {"from": "packaged", "synonyms": {"words": 41203}},
         "parameters": {"masked words": {"max_candidates": 48}} if recipe == "bertattack" else {},
     }
-    finish(folder, summary(counts), {**about, **settings}, {"test": "test" * 8})
-
-
-def summary(counts):
-    """As the attack stage leaves it, but for the bootstrap, which takes its time."""
-    success, failure, skipped = counts
-    queries = 5.0 * (success + failure + 1)
-    estimates = {
-        "clean": metrics.wilson(success + failure, sum(counts)),
-        "aua": metrics.wilson(failure, sum(counts)),
-        "suc": metrics.wilson(success, success + failure),
-        "queries": metrics.Estimate(queries, queries - 9, queries + 9),
-    }
-    return {
-        "examples": sum(counts),
-        "attacked": success + failure,
-        "timeouts": 0,
-        **{k: vars(e) for k, e in estimates.items()},
-    }
+    finish(folder, metrics.summarise(attacked(*counts)).to_dict(), {**about, **settings}, {"test": "test" * 8})
 
 
 def choose(paths, sparsity):

@@ -57,7 +57,8 @@ def score(scoring: Scoring, dev: list[dict]) -> dict:
         run_dir.seed(scoring.seed) / "choice" / scoring.name, "choice", scoring.settings(choice.recipe, indices), "dev"
     )
     label = f"seed {scoring.seed}, {scoring.name}:"
-    aua = metrics.aua(scoring.complete(stage, choice.recipe, dev, indices, f"{label} {choice.recipe} on dev", "dev"))
+    done = scoring.complete(stage, choice.recipe, dev, indices, f"{label} {choice.recipe} on dev", "dev")
+    aua = metrics.summarise(done).aua.value
     if not stage.manifest.is_file():
         stage.finish({"aua": aua, "accuracy": scoring.accuracy(dev, f"{label} dev accuracy")})
     return {"aua": aua, "accuracy": stage.number("accuracy")}

@@ -252,14 +252,14 @@ class Scoring:
         expected = self.expected(indices, examples)
         if stage.is_done():
             done = finished(stage, expected)
-            print(f"{label}: already done, Aua {metrics.aua(done):.1%}")
+            print(f"{label}: already done, Aua {metrics.summarise(done).aua.percent()}")
             return done
         done = resume(stage, expected, self.options.workers)
         with tqdm(total=len(indices), initial=len(done), desc=label, unit="text") as progress:
             for record in self.attack(recipe, self.target, examples, indices[len(done) :], split):
                 records.append(stage.directory / "results.jsonl", record)
                 done.append(record)
-                progress.set_postfix_str(f"Aua {metrics.aua(done):.1%}", refresh=False)
+                progress.set_postfix_str(f"Aua {metrics.summarise(done).aua.percent()}", refresh=False)
                 progress.update()
         return done
 

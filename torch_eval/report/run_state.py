@@ -7,7 +7,6 @@ most results).
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import shlex
@@ -182,21 +181,16 @@ class Score:
 
     @functools.cached_property
     def summary(self) -> metrics.Metrics:
-        """Counted from the records, which what the attack stage stated must agree with. Of that only the interval of
-        the queries is taken, whose bootstrap takes its time."""
-        stated, found = self.manifest["results"], metrics.counted(self.read_records())
-        wrong = [key for key in ("examples", "attacked", "timeouts") if stated[key] != getattr(found, key)]
-        wrong += [key for key in ("clean", *MEASURES) if stated[key]["value"] != getattr(found, key).value]
-        queries = metrics.Estimate(**{end: stated["queries"][end] for end in ("value", "low", "high")})
-        three = (queries.low, queries.value, queries.high)
-        if None in three and set(three) != {None} or None not in three and list(three) != sorted(three):
-            wrong.append("queries")
+        """Counted from the records. Raises `UserError` if the manifest states other values."""
+        stated, summary = self.manifest["results"], metrics.summarise(self.read_records())
+        wrong = [key for key in ("examples", "attacked", "timeouts") if stated[key] != getattr(summary, key)]
+        wrong += [key for key in ("clean", *MEASURES) if stated[key]["value"] != getattr(summary, key).value]
         if wrong:
             raise UserError(
                 f"{self.directory / 'manifest.json'}: its {wrong[0]} is not what results.jsonl gives; "
                 f"delete {self.directory} to redo the attack"
             )
-        return dataclasses.replace(found, queries=queries)
+        return summary
 
     @functools.cached_property
     def accuracy(self) -> metrics.Estimate:

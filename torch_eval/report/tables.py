@@ -319,7 +319,7 @@ def choice(run: Run) -> list:
             attacks += own
             aua = _over_rows([100 * row["aua"] for row in found])
             limited = [score for score in own if score.has_budget]
-            made = [metrics.counted(score.records) for score in limited]
+            made = [metrics.summarise(score.records) for score in limited]
             aua = reaching(aua, "aua", 100 * statistics.mean(row["aua"] for row in found), made)
             back = f", {candidate.epochs_back} epochs before the last" if candidate.epochs_back else ""
             rows.append(
@@ -375,10 +375,10 @@ def paired_row(pairs: dict[int, list]) -> list[Cell]:
     scores = [score for pair in pairs.values() for score in pair]
     by_seed = {seed: [score.records for score in pair] for seed, pair in pairs.items()}
     pooled = metrics.paired(list(by_seed.values()))
-    each = [f"seed {seed}: {p_text(metrics.paired([pair])['p'])}" for seed, pair in by_seed.items()]
+    each = [f"seed {seed}: {p_text(metrics.paired([pair]).p)}" for seed, pair in by_seed.items()]
     name = Cell(titles(scores), "stale" if any(score.stale for score in scores) else "")
-    counts = [Cell(str(pooled[name])) for name in ("tested", "b", "c")]
-    return [name, *counts, Cell(p_text(pooled["p"]), "\n".join(each) if len(each) > 1 else "")]
+    counts = [Cell(str(count)) for count in pooled[:3]]
+    return [name, *counts, Cell(p_text(pooled.p), "\n".join(each) if len(each) > 1 else "")]
 
 
 def comparable(run: Run, seed: int, recipe: str, ours: str, rival: str) -> bool:

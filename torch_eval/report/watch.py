@@ -16,6 +16,7 @@ from configs.contract import run_dir, schema
 from configs.contract.errors import UserError, command
 from configs.contract.methods import METHODS, needs_robust_ticket
 from configs.contract.plan import Job, jobs
+from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records
 from torch_eval.report.run_state import DATA, lines, read, recipe_title
 
@@ -126,8 +127,7 @@ def attacking(config: schema.Experiment, title: str, directory: Path, total: int
     total = min(total, sentences or total)
     recent = [record["seconds"] for record in records[-RECENT:] if "seconds" in record]
     to_go = statistics.fmean(recent) * (total - len(records)) / (config.attack.workers * len(logs)) if recent else None
-    held = sum(record["outcome"] == "failure" for record in records)
-    told = f"Aua {held / len(records):.1%}" if records else ""
+    told = f"Aua {metrics.summarise(records).aua.percent()}" if records else ""
     return Work(title, len(records), total, to_go, told, max(log.stat().st_mtime for log in logs))
 
 

@@ -2,9 +2,11 @@
 
 import itertools
 import math
+import random
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from torch_eval.attack import metrics
 
@@ -23,17 +25,23 @@ def test_definitions_put_the_skipped_in_the_right_denominators():
 
 
 @pytest.mark.parametrize("successes, trials", [(0, 10), (10, 10), (7, 20), (499, 1000)])
-def test_wilson_bounds_solve_the_score_equation(successes, trials):
-    """By definition each bound p satisfies (share - p)^2 = z^2 p (1 - p) / n."""
+def test_wilson_is_scipys(successes, trials):
+    expected = binomtest(successes, trials).proportion_ci(method="wilson")
     found = metrics.wilson(successes, trials)
-    for bound in (found.low, found.high):
-        assert (found.value - bound) ** 2 == pytest.approx(metrics.Z95**2 * bound * (1 - bound) / trials, abs=1e-12)
+    assert (found.low, found.high) == (pytest.approx(expected.low, abs=1e-12), pytest.approx(expected.high, abs=1e-12))
     assert found.low <= found.value <= found.high
 
 
 def test_wilson_agrees_with_a_published_example():
     found = metrics.wilson(81, 263)  # Newcombe 1998, table I, method 3: 0.2553 to 0.3662
     assert (round(found.low, 4), round(found.high, 4)) == (0.2553, 0.3662)
+
+
+def test_bootstrap_draws_the_numbers_of_earlier_versions():
+    values = [3, 7, 7, 20, 110, 5, 64]
+    generator = random.Random(3)
+    means = sorted(sum(generator.choices(values, k=7)) / 7 for _ in range(metrics.RESAMPLES))
+    assert metrics.bootstrap_mean(values, seed=3) == metrics.Estimate(sum(values) / 7, means[25], means[974])
 
 
 def test_bootstrap_repeats_and_covers_the_normal_interval():
@@ -62,8 +70,6 @@ def test_timeouts_are_broken_in_the_value_and_either_in_the_interval():
 
 @pytest.mark.parametrize("b, c", [(0, 0), (5, 0), (3, 9), (21, 9), (7, 7), (120, 160)])
 def test_the_test_of_one_seed_is_the_exact_binomial_one(b, c):
-    from scipy.stats import binomtest
-
     expected = binomtest(b, b + c).pvalue if b + c else 1.0
     found = metrics.sign_flip([1] * b + [-1] * c), metrics.sign_flip([-1] * b + [1] * c + [0] * 50)
     assert found == (pytest.approx(expected, rel=1e-9), pytest.approx(expected, rel=1e-9))
@@ -89,9 +95,9 @@ def test_paired_counts_the_examples_that_only_one_withstands():
     pairs = [names.split() for names, count in outcomes.items() for _ in range(count)]
     first, second = ([{"index": i, "outcome": pair[side]} for i, pair in enumerate(pairs)] for side in (0, 1))
     p = metrics.sign_flip([1, 1, 1, 1, -1])
-    assert metrics.paired([(first, second)]) == {"tested": 13, "b": 4, "c": 1, "p": p}
+    assert metrics.paired([(first, second)]) == (13, 4, 1, p)
     # The same again under another seed: twice the counts, but no more sentences.
-    assert metrics.paired([(first, second)] * 2) == {"tested": 26, "b": 8, "c": 2, "p": p}
+    assert metrics.paired([(first, second)] * 2) == (26, 8, 2, p)
     with pytest.raises(ValueError, match="different examples"):
         metrics.paired([(first, second[1:])])
 
@@ -111,8 +117,8 @@ def test_seeds_on_the_same_sentences_do_not_make_a_difference_of_chance():
             for seed in right
         ]
         result = metrics.paired(seeds)
-        found += result["p"] < 0.05
-        naive += metrics.sign_flip([1] * result["b"] + [-1] * result["c"]) < 0.05
+        found += result.p < 0.05
+        naive += metrics.sign_flip([1] * result.only_first + [-1] * result.only_second) < 0.05
     assert found / 300 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300) < naive / 300
 
 
@@ -122,11 +128,9 @@ def test_nothing_attacked_gives_no_figure():
     assert found.suc.value is found.queries.value is None
 
 
-def test_aua_alone_is_that_of_the_summary():
-    outcomes = ("success", "failure", "timeout", "skipped", "failure", "failure", "success")
-    some = [record(outcome) for outcome in outcomes]
-    assert metrics.aua(some) == metrics.summarise(some).aua.value == 3 / 7
-    assert metrics.aua([]) == 0  # of a shard that has no example
+def test_nothing_attacked_has_no_percentage():
+    assert metrics.summarise([]).aua.percent() == "unknown"
+    assert metrics.summarise([record("failure"), record("success"), record("skipped")]).aua.percent() == "33.3%"
 
 
 def test_unknown_outcome_is_refused():

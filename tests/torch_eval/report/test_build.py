@@ -322,7 +322,10 @@ def test_timeouts_are_told(quick, tmp_path):
 
 
 def test_the_ends_of_several_seeds_are_means():
-    made = [metrics.counted(made_up.attacked(2, 6, 2)), metrics.counted([made_up.record(i, "timeout") for i in (0, 1)])]
+    made = [
+        metrics.summarise(made_up.attacked(2, 6, 2)),
+        metrics.summarise([made_up.record(i, "timeout") for i in (0, 1)]),
+    ]
     # Aua from 60% and 0% to 60% and 100%.
     assert tables.reaching(render.Cell("30.0"), "aua", 30.0, made).text == "30.0–80.0"
 

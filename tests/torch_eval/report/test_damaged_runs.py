@@ -11,7 +11,6 @@ from configs.contract import estimate, plan, run_dir, schema
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, read_json, read_lines
 from tests.helpers import made_up_run as made_up
-from torch_eval.attack import metrics
 from torch_eval.report import build, figures, run_state, ticket_sections, watch
 
 EVERY = 9  # of the damages is tried: all of them take minutes
@@ -142,15 +141,6 @@ def test_a_figure_that_its_lines_do_not_give_is_refused(paths, damaged, value):
         reported(paths)
 
 
-def test_an_interval_of_queries_without_its_mean_is_refused(paths, damaged):
-    file = paths.attack(1, "robust-0.30") / "textfooler" / "manifest.json"
-    manifest = read_json(file)
-    manifest["results"]["queries"]["low"] = manifest["results"]["queries"]["value"] + 1
-    damaged(file, json.dumps(manifest).encode())
-    with pytest.raises(UserError, match="manifest.json: its queries"):
-        reported(paths)
-
-
 @pytest.mark.parametrize("models", [["finetune"], ["finetune", "robust-0.30"]])
 @pytest.mark.parametrize("left", [None, 50])
 def test_lines_that_are_gone_are_missed(paths, damaged, models, left):
@@ -159,14 +149,6 @@ def test_lines_that_are_gone_are_missed(paths, damaged, models, left):
         damaged(file, left and b"".join(file.read_bytes().splitlines(True)[:left]))
     with pytest.raises(UserError, match=f"results.jsonl: holds {left or 0} examples, not the 100"):
         reported(paths)
-
-
-def test_the_count_of_lines_is_what_an_attack_states():
-    records = made_up.attacked(3, 4, 2) + [made_up.record(9, "timeout")]
-    whole = metrics.summarise(records)
-    found = metrics.counted(records)
-    assert (found.clean, found.aua, found.suc) == (whole.clean, whole.aua, whole.suc)
-    assert found.queries == metrics.Estimate(whole.queries.value, None, None)
 
 
 @pytest.mark.parametrize("value", ["x", float("nan"), [1]])
