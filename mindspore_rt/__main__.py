@@ -98,10 +98,10 @@ def run_here(config: schema.Experiment, run: RunDir, jobs: list[plan.Job]) -> in
     if os.environ.get(OWNER) == str(os.getppid()):
         follow(os.getppid())
     use_device(config.device, config.jit_level)
-    from mindspore_rt.stages import jobs as stages
+    from mindspore_rt.stages import runner
 
     for job in jobs:
-        stages.do(config, run, job)
+        runner.do(run, job)
     return 0
 
 

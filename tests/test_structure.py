@@ -171,7 +171,7 @@ def test_the_contract_is_light():
 
 def test_training_loads_no_torch():
     """Not through a library either: tensorboardX would bring it, and boto3, into every training process."""
-    code = "import sys, mindspore_rt.stages.jobs, mindspore_rt.training.trainer; print(*sys.modules)"
+    code = "import sys, mindspore_rt.stages.runner, mindspore_rt.training.trainer; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(result.stdout.split())
     assert {"mindspore", "tensorboardX"} <= loaded
@@ -180,7 +180,7 @@ def test_training_loads_no_torch():
 
 def test_waiting_threads_sleep():
     """OpenMP reads how its threads wait when it is loaded: none may be before the command line has said so."""
-    code = "import mindspore_rt.__main__, mindspore_rt.stages.jobs"
+    code = "import mindspore_rt.__main__, mindspore_rt.stages.runner"
     environment = {**os.environ, "OMP_DISPLAY_ENV": "verbose"}
     environment.pop("OMP_WAIT_POLICY", None)
     command = [sys.executable, "-c", code]

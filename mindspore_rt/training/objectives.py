@@ -1,12 +1,12 @@
 """What is minimised: one class an objective, each with a compiled forward-backward graph.
 
-An objective has `step(batch, index) -> dict of floats`, one update of the parameters, and `state()`, every
-array that a checkpoint must hold. InfoBERT, the longest, has a module of its own.
+InfoBERT, the longest, has a module of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol
 
 import mindspore as ms
 import numpy as np
@@ -24,7 +24,21 @@ from mindspore_rt.training.optimizer import AdamW, Clear, clip_factor, linear_sc
 LOSS_SCALE = 1024.0  # keeps small gradients of float16 matmuls above their smallest number
 
 
-class FineTuning:
+class Objective(Protocol):
+    """What the trainer needs of an objective."""
+
+    def step(self, batch: Batch, index: int) -> dict[str, float]:
+        """Make update number `index` (from 0) on one batch and return figures for the log."""
+
+    def state(self) -> dict[str, Parameter]:
+        """Return by name every array that a checkpoint must hold."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return more figures for the log that are too costly to compute at every step."""
+        return {}
+
+
+class FineTuning(Objective):
     """Cross entropy on clean text (Table 5). With `masks`, the pruned weights stay exactly zero: they start
     as zeros and their gradients are masked, so no gate stands in the forward pass."""
 
@@ -86,7 +100,7 @@ class WeightUpdate(nn.Cell):
         return norm
 
 
-class Ascents:
+class Ascents(Objective):
     """FreeLB's form of an adversarial objective (section 4.4; Zhu et al. 2020).
 
     One step: K forward-backward passes on one batch, the perturbation climbing in between; the gradients of loss / K

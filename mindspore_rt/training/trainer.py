@@ -6,6 +6,7 @@ import math
 import shutil
 import time
 import zlib
+from collections.abc import Callable, Collection
 
 import mindspore as ms
 import numpy as np
@@ -14,6 +15,7 @@ from mindspore import Tensor
 from safetensors.numpy import save
 from tqdm import tqdm
 
+from configs.contract import schema
 from configs.contract.errors import StopRequest, UserError
 from configs.contract.files import append_line, atomic_write, read_lines, write_lines
 from configs.contract.stage import Stage
@@ -21,6 +23,7 @@ from mindspore_rt import parallel
 from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.data.prepare import Batches
 from mindspore_rt.training import tensorboard
+from mindspore_rt.training.objectives import Objective
 
 
 class Evaluator:
@@ -56,18 +59,40 @@ def total_steps(settings, batches: Batches) -> int:
 class Trainer:
     """Runs an objective for `steps` updates in the directory of `stage`, from the last checkpoint if there is one.
 
-    `on_epoch(number, step)` is called at the end of every epoch, and of the last one even if `max_steps`
-    cut it short, and returns figures for the log; it may set `stop`, which ends the training there. `snapshots` are
-    the steps after which something more is called. On CPU a resumed run ends with the same bytes as one that was
-    never stopped. The last checkpoint stays until the stage is finished: what remains to be written may fail.
-    Of several ranks, only rank 0 writes.
+    On CPU a resumed run ends with the same bytes as one that was never stopped. The last checkpoint stays until the
+    stage is finished: what remains to be written may fail. Of several ranks, only rank 0 writes.
+
+    Args:
+        stage: Directory of the training, with the settings and inputs that a checkpoint belongs to.
+        objective: What is minimised.
+        batches: Training sentences.
+        steps: Number of updates.
+        config: Experiment; `log_steps` and `checkpoint_steps` matter.
+        title: Name of the training in messages.
+        on_epoch: Called with the number of the epoch (from 1) and of updates made, at the end of every epoch; of the
+            last one even if `max_steps` cuts it short. Returns figures for the log.
+        should_stop: Called with the figures of an epoch. True ends the training there.
+        snapshot_steps: Numbers of updates after which `on_snapshot` is called.
+        on_snapshot: Called with the number of updates made, on rank 0.
     """
 
-    def __init__(self, stage: Stage, objective, batches: Batches, steps: int, config, title: str, on_epoch):
+    def __init__(
+        self,
+        stage: Stage,
+        objective: Objective,
+        batches: Batches,
+        steps: int,
+        config: schema.Experiment,
+        title: str,
+        on_epoch: Callable[[int, int], dict[str, float]],
+        should_stop: Callable[[dict[str, float]], bool] = lambda figures: False,
+        snapshot_steps: Collection[int] = (),
+        on_snapshot: Callable[[int], None] = lambda step: None,
+    ) -> None:
         self.stage, self.objective, self.batches, self.steps = stage, objective, batches, steps
         self.log_steps, self.checkpoint_steps = config.log_steps, config.checkpoint_steps
-        self.title, self.on_epoch, self.stop = title, on_epoch, False
-        self.snapshots = (set(), None)
+        self.title, self.on_epoch, self.should_stop = title, on_epoch, should_stop
+        self.snapshot_steps, self.on_snapshot = snapshot_steps, on_snapshot
         self.rank, self.ranks = parallel.rank(), parallel.ranks()
         self.checkpoint, self.metrics = stage.checkpoint, stage.directory / "metrics.jsonl"
 
@@ -97,14 +122,12 @@ class Trainer:
                 started, sentences = time.time(), 0
             ended = done == self.steps or done % len(self.batches) == 0
             saves = ended or done % self.checkpoint_steps == 0 or request.made
-            snapshot = done in self.snapshots[0] and not self.rank
+            snapshot = done in self.snapshot_steps and not self.rank
             arrays = self._arrays(indices, done) if saves or snapshot else {}
             if snapshot:
-                self.snapshots[1](done)
-            if ended:
-                self._end_epoch(bar, epoch + 1, done)
-                if self.stop:
-                    self.steps = done
+                self.on_snapshot(done)
+            if ended and self.should_stop(self._end_epoch(bar, epoch + 1, done)):
+                self.steps = done
             if saves:
                 self._save(done, arrays)
             if request.made:  # after the last step too: then all but the export is saved
@@ -147,18 +170,19 @@ class Trainer:
             print(f"  {len(self.batches)} batches an epoch, {len(lengths)} compiled lengths: {shown}", flush=True)
 
     def _log(self, bar, done: int, figures: dict, rate: float) -> None:
-        figures = {**figures, **(self.objective.metrics() if hasattr(self.objective, "metrics") else {})}
+        figures = {**figures, **self.objective.metrics()}
         record = {"step": done, "epoch": round(done / len(self.batches), 4), **figures}
         self._write({**record, "seconds": round(time.time(), 1), "sentences_per_second": round(rate, 1)})
         shown = ("loss", "adversarial_loss", "l0_term", "settled_zero")
         bar.set_postfix({name: f"{figures[name]:.3f}" for name in shown if name in figures}, refresh=False)
 
-    def _end_epoch(self, bar, epoch: int, done: int) -> None:
+    def _end_epoch(self, bar: tqdm, epoch: int, done: int) -> dict[str, float]:
         figures = self.on_epoch(epoch, done)
         self._write({"step": done, "epoch": round(done / len(self.batches), 4), **figures})
         if not self.rank:
             shown = ", ".join(f"{name.replace('_', ' ')} {v:.3f}" for name, v in figures.items())
             bar.write(f"  epoch {epoch}: {shown}")
+        return figures
 
     def _write(self, record: dict) -> None:
         if not self.rank:

@@ -21,7 +21,7 @@ from configs.contract.files import read_lines
 from configs.contract.stage import Stage
 from mindspore_rt.data import prepare
 from mindspore_rt.formats import huggingface
-from mindspore_rt.stages import jobs
+from mindspore_rt.stages import inputs, tickets
 from mindspore_rt.ticket import Ticket
 
 RANDOM = random.Random(0)  # at import: the same corruptions in every run
@@ -142,7 +142,7 @@ def read_pretrained(run):
 
 
 def read_tuned(run):
-    jobs._unchanged_model(run.model(1, "finetune"))
+    inputs.require_unchanged_model(run.model(1, "finetune"))
     return huggingface.load(run.model(1, "finetune")).weights
 
 
@@ -153,7 +153,7 @@ def read_ticket(run):
 def read_by_drawing(run):
     job = next(job for job in plan.jobs(run) if job.stage == "draw")
     try:
-        jobs.draw(run.config, run, job)
+        tickets.draw(run, job)
         return read_ticket(run)
     finally:
         (job.directory / "manifest.json").unlink(missing_ok=True)
@@ -166,7 +166,7 @@ def read_split(run):
 
 def read_classifier(run):
     path = run.stage(1, "lth") / "round-1" / "classifier.safetensors"
-    return jobs._classifier_of(path, huggingface.load(run.model(1, "finetune")).weights)
+    return inputs.read_classifier(path, huggingface.load(run.model(1, "finetune")).weights)
 
 
 def attack_stage(run):

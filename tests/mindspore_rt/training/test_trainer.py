@@ -99,6 +99,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         def state(self):
             return {}
 
+        def metrics(self):
+            return {}
+
     source, config = batches(), schema.Experiment(checkpoint_steps=2, log_steps=1)
     with pytest.raises(UserError, match="step 5"):
         Trainer(Stage(tmp_path, "test", {}, {}), Broken(), source, 14, config, "test", lambda *_: {}).run()
@@ -118,10 +121,14 @@ class Counter:
     def state(self):
         return {"made": self.made}
 
+    def metrics(self):
+        return {}
 
-def counted(directory, before=lambda index: None, on_epoch=lambda *_: {}, steps=14):
+
+def counted(directory, before=lambda index: None, on_epoch=lambda *_: {}, steps=14, **callbacks):
     objective, config = Counter(before), schema.Experiment(checkpoint_steps=100, log_steps=1)
-    return Trainer(Stage(directory, "test", {}, {}), objective, batches(), steps, config, "test", on_epoch), objective
+    stage = Stage(directory, "test", {}, {})
+    return Trainer(stage, objective, batches(), steps, config, "test", on_epoch, **callbacks), objective
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -186,13 +193,10 @@ def test_a_stop_request_at_the_very_end_is_obeyed_too(tmp_path, where):
 
 
 def test_a_training_can_end_early_also_when_it_is_killed_right_then(tmp_path):
-    """`stop` ends it after the epoch; the checkpoint remembers, so that a resumed run does not go on."""
-
-    def on_epoch(epoch, done):
-        trainer.stop = epoch == 1
-        return {}
-
-    trainer, _ = counted(tmp_path, on_epoch=on_epoch)
+    """`should_stop` ends it after the epoch; the checkpoint remembers, so that a resumed run does not go on."""
+    trainer, _ = counted(
+        tmp_path, on_epoch=lambda epoch, _: {"epoch": epoch}, should_stop=lambda figures: figures["epoch"] == 1
+    )
     save = trainer._save
 
     def save_and_die(*state):
@@ -210,9 +214,12 @@ def test_a_training_can_end_early_also_when_it_is_killed_right_then(tmp_path):
 
 
 def test_snapshots_are_taken_where_asked(tmp_path):
-    trainer, objective = counted(tmp_path)
     taken = []
-    trainer.snapshots = ({3, 9}, lambda done: taken.append((done, float(objective.made.asnumpy()[0]))))
+    trainer, objective = counted(
+        tmp_path,
+        snapshot_steps={3, 9},
+        on_snapshot=lambda step: taken.append((step, float(objective.made.asnumpy()[0]))),
+    )
     trainer.run()
     assert taken == [(3, 3.0), (9, 9.0)]
 

@@ -1,0 +1,152 @@
+"""Training of one classifier, from given weights to a Hugging Face directory."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from configs.contract import matrices, schema
+from configs.contract.files import file_hash
+from configs.contract.methods import KEPT_ON_THE_WAY
+from configs.contract.plan import Job
+from configs.contract.run_dir import RunDir
+from configs.contract.stage import Stage
+from mindspore_rt import parallel
+from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.formats import huggingface
+from mindspore_rt.stages import inputs
+from mindspore_rt.ticket import Ticket
+from mindspore_rt.training.infobert import InfoBert
+from mindspore_rt.training.objectives import FineTuning, FreeLB
+from mindspore_rt.training.trainer import Evaluator, Trainer, total_steps
+
+EVALUATION_BATCH = 32
+OBJECTIVES = {
+    schema.Training: FineTuning,
+    schema.LongTraining: FineTuning,
+    schema.Pruning: FineTuning,
+    schema.AdversarialTraining: FreeLB,
+    schema.AdversarialPruning: FreeLB,
+    schema.InfoBert: InfoBert,
+}
+
+
+def build(
+    config: schema.Experiment,
+    source: huggingface.Model,
+    labels: int,
+    settings: schema.Training | schema.Search,
+    seed: int,
+) -> BertClassifier:
+    """Build a classifier with the dropout and precision of a training; with masks if the settings are a search's."""
+    mask_options = {}
+    if isinstance(settings, schema.Search):
+        block = matrices.block(settings.granularity, source.config.hidden_size)
+        mask_options = {"masked": True, "mask_p": settings.mask_p, "block": block}
+    return BertClassifier(
+        source.config,
+        labels,
+        settings.dropout,
+        **mask_options,
+        seed=seed,
+        attention_dropout=getattr(settings, "attention_dropout", None),
+        amp=config.amp,
+    )
+
+
+def train(
+    run: RunDir,
+    job: Job,
+    stage: Stage,
+    section: str,
+    source: huggingface.Model,
+    weights: dict[str, np.ndarray],
+    ticket: Ticket | None = None,
+) -> ClassifierTraining:
+    """Train a classifier to the end; see `ClassifierTraining` for the arguments."""
+    training = ClassifierTraining(run, job, stage, section, source, weights, ticket)
+    training.trainer.run()
+    return training
+
+
+class ClassifierTraining:
+    """One training of a classifier.
+
+    Args:
+        run: Run that the training belongs to.
+        job: What is trained.
+        stage: Directory, settings and inputs of the training.
+        section: Section of the configuration with the training's settings.
+        source: Model whose shape and tokenizer are taken.
+        weights: Initial weights, with a classifier.
+        ticket: Weights to prune; they start and stay at zero. None trains all weights.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        job: Job,
+        stage: Stage,
+        section: str,
+        source: huggingface.Model,
+        weights: dict[str, np.ndarray],
+        ticket: Ticket | None,
+    ) -> None:
+        self.config, self.stage, self.source, self.ticket = run.config, stage, source, ticket
+        settings = getattr(run.config, section)
+        train_batches, self.summary = inputs.batches(run, job, "train", settings.batch_size, source)
+        self.model = build(run.config, source, len(self.summary["labels"]), settings, job.seed)
+        self.model.load(ticket.apply(weights) if ticket else weights)
+        self.steps = total_steps(settings, train_batches)
+        masks = {"masks": ticket.masks} if ticket else {}
+        objective = OBJECTIVES[type(settings)](
+            self.model, settings, self.steps, job.seed, rank=parallel.rank(), **masks
+        )
+        self.evaluator = Evaluator(self.model, inputs.batches(run, job, "dev", EVALUATION_BATCH, source)[0])
+        self.accuracies: list[float] = []
+        count = run.config.snapshots if job.method in KEPT_ON_THE_WAY else 0
+        self.trainer = Trainer(
+            stage,
+            objective,
+            train_batches,
+            self.steps,
+            run.config,
+            f"{job.stage} {job.name}",
+            on_epoch=self._on_epoch,
+            snapshot_steps={round(self.steps * i / count) for i in range(1, count)},
+            on_snapshot=lambda step: self._save(stage.directory / "snapshots" / f"{step:06d}"),
+        )
+
+    def _on_epoch(self, epoch: int, step: int) -> dict[str, float]:
+        self.accuracies.append(self.evaluator.accuracy())
+        return {"dev_accuracy": self.accuracies[-1]}
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return a copy of the weights by their Hugging Face names."""
+        return {name: parameter.asnumpy() for name, parameter in self.model.weights().items()}
+
+    def dev_accuracy(self) -> float:
+        """Return the accuracy of the last epoch; evaluate again if an earlier process ran that epoch."""
+        return self.accuracies[-1] if self.accuracies else self.evaluator.accuracy()
+
+    def _save(self, target: Path) -> None:
+        weights, source = self.weights(), self.source
+        if self.ticket and self.config.structured:
+            weights, raw = huggingface.shrink(weights, source.raw, self.ticket)
+            source = dataclasses.replace(source, raw=raw)
+        huggingface.save_classifier(target, source, weights, self.summary["labels"], self.config.data.max_length)
+
+    def export(self, **results: float) -> None:
+        """Write the model and the manifest, on rank 0.
+
+        Args:
+            **results: More results for the manifest.
+        """
+        if parallel.rank():
+            return
+        target = self.stage.directory / "model"
+        self._save(target)
+        results = {"dev_accuracy": self.dev_accuracy(), "steps": self.steps, **results}
+        self.stage.finish({**results, "model_sha256": file_hash(target)})

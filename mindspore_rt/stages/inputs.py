@@ -1,0 +1,196 @@
+"""What a training stage reads: settings and hashes, the pre-trained model, the splits, and files of earlier stages."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from configs.contract import schema
+from configs.contract.errors import UserError
+from configs.contract.files import file_hash
+from configs.contract.methods import KEPT_ON_THE_WAY
+from configs.contract.plan import Job
+from configs.contract.run_dir import RunDir
+from configs.contract.stage import Stage, stated_results
+from mindspore_rt.cells import noise
+from mindspore_rt.data import prepare
+from mindspore_rt.formats import huggingface
+
+PACKAGES = ("mindspore", "numpy", "tokenizers", "safetensors")
+CLASSIFIER = ("classifier.weight", "classifier.bias")
+
+
+def training_stage(
+    run: RunDir, job: Job, section: str, inputs: dict[str, Path] | None = None, **settings: object
+) -> Stage:
+    """Describe a training stage by everything that decides its outcome.
+
+    Args:
+        run: Run that the stage belongs to.
+        job: What is trained.
+        section: Section of the configuration with the training's settings.
+        inputs: Files and directories that the stage reads besides the splits. Without a `model` among them the
+            training starts from the pre-trained one.
+        **settings: Settings of this kind of stage alone.
+    """
+    config = run.config
+    if config.snapshots and job.method in KEPT_ON_THE_WAY:
+        settings["snapshots"] = config.snapshots
+    values = dataclasses.asdict(getattr(config, section))
+    values.pop("keep_epochs", None)  # decides which files stay, not what is in them
+    settings = {
+        **settings,
+        section: values,
+        "method": job.method or job.model,
+        "seed": job.seed,
+        "layers": config.layers,
+        "max_length": config.data.max_length,
+        "compat": config.compat,
+        "device": config.device,
+        "amp": config.amp,
+        "workers": config.workers,
+        "noise": noise.source(),
+    }
+    splits = {name: run.split(name) for name in _splits_read(config)}
+    inputs = {"model": huggingface.resolve(config.model), **(inputs or {}), **splits}
+    return Stage(job.directory, job.stage, settings, inputs, PACKAGES)
+
+
+def already_done(stage: Stage) -> bool:
+    """Tell whether a stage is whole, and print what happens with it.
+
+    Raises:
+        Changed: The stage was made with other settings, inputs or versions.
+    """
+    if stage.is_done():
+        stage.checkpoint.unlink(missing_ok=True)  # is there if the process was killed after it wrote the manifest
+        print(f"{stage.name}: already done, skipped ({stage.directory})", flush=True)
+        return True
+    print(f"{stage.name}: {stage.directory}", flush=True)
+    return False
+
+
+def pretrained(config: schema.Experiment) -> huggingface.Model:
+    """Load the pre-trained model of the experiment."""
+    return huggingface.load(huggingface.resolve(config.model), config.layers)
+
+
+def with_new_classifier(run: RunDir, job: Job, source: huggingface.Model) -> dict[str, np.ndarray]:
+    """Return the pre-trained weights and a random classifier for the run's labels, drawn from the job's seed."""
+    return huggingface.with_classifier(source, len(run.summary("labels")["labels"]), job.seed)
+
+
+def batches(
+    run: RunDir, job: Job, split: str, batch_size: int, source: huggingface.Model
+) -> tuple[prepare.Batches, dict]:
+    """Tokenise a split for a model.
+
+    Returns:
+        The batches, and the summary that `prepare` left of the data.
+
+    Raises:
+        UserError: The model has fewer positions or segments than the data need.
+    """
+    texts, labels, summary = load_split(run, job, split)
+    length = run.config.data.max_length
+    if length > source.config.max_position_embeddings:
+        longest = source.config.max_position_embeddings
+        raise UserError(f"data.max_length: {length}, but {source.directory} has {longest} positions")
+    if len(summary["columns"]) > 1 and source.config.type_vocab_size < 2:
+        raise UserError(f"{source.directory}: its type_vocab_size is 1, but pairs of texts need two segments")
+    tokenizer = prepare.load_tokenizer(source.directory, length, source.config.vocab_size)
+    return prepare.Batches(texts, labels, len(summary["labels"]), tokenizer, length, batch_size, job.seed), summary
+
+
+def load_split(run: RunDir, job: Job, split: str) -> tuple[list[tuple[str, ...]], np.ndarray, dict]:
+    """Read the texts and labels of `train` or `dev`.
+
+    Under `compat: official` the test set serves as dev set and all other sentences are trained on. For IMDB and
+    AG News every stage instead cuts off a new dev set, a tenth of those sentences.
+
+    Returns:
+        Texts (one tuple of columns for each sentence), labels (sentences,) int, and the summary of `prepare`.
+    """
+    config = run.config
+    if config.compat == "paper":
+        return prepare.load_split(run, split)
+    cuts_dev = config.task in ("imdb", "agnews")
+    if not cuts_dev and split == "dev":
+        return prepare.load_split(run, "test")
+    train, dev = prepare.load_split(run, "train"), prepare.load_split(run, "dev")
+    texts, labels = train[0] + dev[0], np.concatenate([train[1], dev[1]])
+    if not cuts_dev:
+        return texts, labels, train[2]
+    stage_number = zlib.crc32(job.stage.encode())
+    order = noise.generator(config.data.seed, noise.SHUFFLE, stage_number).permutation(len(texts))
+    cut = round(0.9 * len(texts))
+    order = order[:cut] if split == "train" else order[cut:]
+    return [texts[i] for i in order], labels[order], train[2]
+
+
+def _splits_read(config: schema.Experiment) -> tuple[str, ...]:
+    """Names of the files that `load_split` reads."""
+    official = config.compat == "official" and config.task not in ("imdb", "agnews")
+    return ("train", "dev", "test") if official else ("train", "dev")
+
+
+def require_unchanged(path: Path, sha256: str | None) -> None:
+    """Compare a file or directory with the hash that the stage which wrote it states.
+
+    Raises:
+        UserError: The file is missing or has another hash, or the stage states none.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is missing: run the stage that writes it again, without its folder")
+    if not isinstance(sha256, str):
+        raise UserError(f"{path}: the manifest of its stage states no hash of it; delete that folder and run again")
+    if file_hash(path) != sha256:
+        raise UserError(f"{path} is damaged or was changed after it was made; delete its stage's folder and run again")
+
+
+def require_unchanged_model(path: Path) -> None:
+    """`require_unchanged` for the directory of a model that a training exported."""
+    require_unchanged(path, stated_results(path.parent).get("model_sha256"))
+
+
+def read_scores(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:
+    """Read the mask scores (log alpha) that a search saved, in the order of the prunable matrices.
+
+    Args:
+        path: File of one epoch.
+        shapes: Name and shape of every prunable matrix.
+
+    Raises:
+        UserError: The scores are not of a model with these matrices.
+    """
+    arrays = huggingface.read_safetensors(path)
+    for name, shape in shapes.items():
+        score = arrays.get(name, np.zeros(0))
+        if (
+            score.dtype != np.float32
+            or not np.isfinite(score).all()
+            or score.ndim != 2
+            or any(not shared or size % shared for size, shared in zip(shape, score.shape))
+        ):
+            raise UserError(f"{path}: scores of {name} are missing, misshapen or not finite; redo the search")
+    return {name: arrays[name] for name in shapes}
+
+
+def read_classifier(path: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Read the classifier that a round of pruning saved.
+
+    Raises:
+        UserError: The file was changed, or its arrays have not the shapes of those in `like`.
+    """
+    sha256 = stated_results(path.parent).get("classifier_sha256")
+    if sha256 is not None:  # rounds of older versions state none
+        require_unchanged(path, sha256)
+    arrays = huggingface.read_safetensors(path)
+    for name in CLASSIFIER:
+        value = arrays.get(name, np.zeros(0))
+        if value.shape != like[name].shape or value.dtype != np.float32 or not np.isfinite(value).all():
+            raise UserError(f"{path}: {name} is missing, misshapen or not finite; delete {path.parent} and run again")
+    return {name: arrays[name] for name in CLASSIFIER}

@@ -1,0 +1,102 @@
+"""Stage `prune`: iterative magnitude pruning, the lottery tickets of BERT (LTH, Chen et al. 2020)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+from configs.contract.files import atomic_write, file_hash
+from configs.contract.plan import Job
+from configs.contract.run_dir import RunDir
+from mindspore_rt import parallel
+from mindspore_rt.stages import classifier, drawing, inputs
+from mindspore_rt.ticket import Ticket
+
+
+def prune(run: RunDir, job: Job) -> None:
+    """Train and prune, round by round, until the largest asked sparsity.
+
+    Every round trains the pre-trained weights under the mask so far, prunes `share` of the original weights more, and
+    rewinds all but the classifier to the pre-trained values.
+
+    Leaves ticket-0.30.safetensors and so on, one for each asked sparsity. If a sparsity is asked for later, the round
+    that it comes from is trained again, from the mask and the classifier that the round before left.
+    """
+    config, settings = run.config, getattr(run.config, job.model)
+    structured = {"structured": True} if config.structured else {}
+    stage = inputs.training_stage(run, job, job.model, **structured)
+    if stage.is_done() and job.done:
+        inputs.already_done(stage)
+        return
+    pretrained, ticket, sparsities, seconds = inputs.pretrained(config), None, {}, 0.0
+    drawing.highest_sparsity(config, pretrained)
+    head = inputs.with_new_classifier(run, job, pretrained)
+    for number in range(1, pruning_rounds(config.sparsities, settings.share) + 1):
+        directory = stage.directory / f"round-{number}"
+        round_job = dataclasses.replace(job, model=f"{job.model}/round-{number}", directory=directory)
+        before = {"before": stage.directory / f"round-{number - 1}" / "ticket.safetensors"} if ticket else {}
+        round_stage = inputs.training_stage(run, round_job, job.model, before, **structured)
+        asked = {
+            run.pruned(job.seed, job.model, sparsity): sparsity
+            for sparsity in config.sparsities
+            if settings.share * (number - 1) < sparsity <= settings.share * number + 1e-9
+        }
+        if not all(path.is_file() for path in asked) and round_stage.is_done():
+            round_stage.manifest.unlink(missing_ok=True)
+        if not inputs.already_done(round_stage):
+            weights = {**pretrained.weights, **{name: head[name] for name in inputs.CLASSIFIER}}
+            training = classifier.train(run, round_job, round_stage, job.model, pretrained, weights, ticket)
+            _end_round(run, job, training, ticket, number, asked)
+            parallel.wait()
+        ticket = Ticket.load(directory / "ticket.safetensors", pretrained.config.prunable())
+        head = inputs.read_classifier(directory / "classifier.safetensors", head)
+        sparsities[f"round {number}"] = ticket.sparsity
+        seconds += round_stage.spent()
+    stage.started = time.time() - seconds  # the rounds may have been trained by earlier processes
+    stage.finish(sparsities)
+
+
+def pruning_rounds(sparsities: list[float], share: float) -> int:
+    """Return the number of rounds until the largest asked sparsity; the last one prunes what is missing."""
+    return max(1, math.ceil(max(sparsities) / share - 1e-9))
+
+
+def _end_round(
+    run: RunDir,
+    job: Job,
+    training: classifier.ClassifierTraining,
+    ticket: Ticket | None,
+    number: int,
+    asked: dict[Path, float],
+) -> None:
+    """Draw the tickets that the weights of a round give, and finish the round.
+
+    Args:
+        run: Run that the pruning belongs to.
+        job: The whole pruning.
+        training: Training of this round, at its end.
+        ticket: Mask that it was trained under; None in the first round.
+        number: Number of the round, from 1.
+        asked: Files of the asked sparsities above those of the round before, up to those of this one.
+    """
+    if parallel.rank():
+        return
+    config, source, weights = run.config, training.source, training.weights()
+    # A pruned weight is zero and stays pruned: -1 ranks it below every magnitude.
+    magnitudes = {
+        name: np.where(ticket.masks[name], np.abs(weights[name]), -1.0) if ticket else np.abs(weights[name])
+        for name in source.config.prunable()
+    }
+    about = {"method": job.model, "seed": str(job.seed), "round": str(number)}
+    share = min(getattr(config, job.model).share * number, drawing.highest_sparsity(config, source))
+    directory = training.stage.directory
+    for path, sparsity in {**asked, directory / "ticket.safetensors": share}.items():
+        drawing.ticket_of_weights(config, source, magnitudes, sparsity, **about).save(path)
+    path = directory / "classifier.safetensors"
+    atomic_write(path, save({name: weights[name] for name in inputs.CLASSIFIER}))
+    training.stage.finish({"dev_accuracy": training.dev_accuracy(), "classifier_sha256": file_hash(path)})

@@ -1,0 +1,33 @@
+"""Run one job of an experiment: the function of each stage that trains."""
+
+from __future__ import annotations
+
+from configs.contract.plan import Job
+from configs.contract.run_dir import RunDir
+from configs.contract.stage import redo_changed
+from mindspore_rt import parallel
+from mindspore_rt.stages.control import control
+from mindspore_rt.stages.dense import finetune
+from mindspore_rt.stages.prepare import prepare
+from mindspore_rt.stages.prune import prune
+from mindspore_rt.stages.search import search
+from mindspore_rt.stages.tickets import draw, retrain
+
+STAGES = {
+    "prepare": prepare,
+    "finetune": finetune,
+    "search": search,
+    "prune": prune,
+    "draw": draw,
+    "retrain": retrain,
+    "control": control,
+}
+
+
+def do(run: RunDir, job: Job) -> None:
+    """Run a job unless it is done already.
+
+    Raises:
+        Changed: It was made with something else, and `on_change` is `refuse`. With `redo` it is made again.
+    """
+    redo_changed(run.config, lambda: STAGES[job.stage](run, job), leads=not parallel.rank(), wait=parallel.wait)

@@ -1,0 +1,97 @@
+"""Stage `search`: learn the masks of the fine-tuned model on the adversarial loss (sections 3.2 and 3.3)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from safetensors.numpy import save
+
+from configs.contract import estimate
+from configs.contract.files import atomic_write, file_hash
+from configs.contract.plan import Job
+from configs.contract.run_dir import RunDir
+from configs.contract.stage import Stage
+from mindspore_rt import parallel
+from mindspore_rt.cells import gate
+from mindspore_rt.formats import huggingface
+from mindspore_rt.stages import classifier, drawing, inputs
+from mindspore_rt.training.objectives import RobustSearch
+from mindspore_rt.training.trainer import Evaluator, Trainer, total_steps
+
+
+def search(run: RunDir, job: Job) -> None:
+    """Learn one score (log alpha) for each mask and save the scores of every epoch.
+
+    Without an adversary (w/o Adv of Table 3) the loss is the clean one: one pass without a perturbation.
+    """
+    config, settings = run.config, run.config.search
+    if job.model == "search_no_adversary":
+        settings = dataclasses.replace(settings, ascent_steps=1, initial_norm=0.0)
+    early_stop = {"stops_at": config.sparsities[0], "structured": config.structured} if settings.stop_distance else {}
+    stage = inputs.training_stage(run, job, "search", {"model": run.model(job.seed, "finetune")}, **early_stop)
+    if inputs.already_done(stage):
+        return
+    inputs.require_unchanged_model(stage.inputs["model"])
+    source = huggingface.load(stage.inputs["model"])
+    drawing.highest_sparsity(config, source)
+    train_batches, summary = inputs.batches(run, job, "train", settings.batch_size, source)
+    model = classifier.build(config, source, len(summary["labels"]), settings, job.seed)
+    model.load(source.weights)
+    steps = total_steps(settings, train_batches)
+    objective = RobustSearch(model, settings, steps, job.seed, config.compat, parallel.rank())
+    dev_batches, _ = inputs.batches(run, job, "dev", classifier.EVALUATION_BATCH, source)
+    evaluator = Evaluator(model, dev_batches)
+    masks, state = (sum(p.size for p in arrays) for arrays in (objective.scores, objective.state().values()))
+    print(f"  {estimate.search_space(masks, state, settings)}", flush=True)
+
+    def on_epoch(epoch: int, step: int) -> dict[str, float]:
+        figures = {"dev_accuracy": evaluator.accuracy(), **objective.metrics()}
+        return {**figures, **_save_scores(run, job, source, objective, epoch, step)}
+
+    trainer = Trainer(
+        stage,
+        objective,
+        train_batches,
+        steps,
+        config,
+        f"search {job.name}",
+        on_epoch=on_epoch,
+        should_stop=lambda figures: figures.get("ticket_distance", 1.0) < settings.stop_distance,
+    )
+    done = trainer.run()
+    if not parallel.rank():
+        _finish(run, job, stage, source, done, epochs=-(-done // len(train_batches)))
+
+
+def _save_scores(
+    run: RunDir, job: Job, source: huggingface.Model, objective: RobustSearch, epoch: int, step: int
+) -> dict[str, float]:
+    """Save the scores of an epoch and remove those no longer kept.
+
+    Returns:
+        From the second epoch on `ticket_distance`: the share of masks that differ between this epoch's ticket and the
+        one before. A small one means that the masks have settled (early-bird tickets, You et al. 2020).
+    """
+    config, figures = run.config, {}
+    scores = {p.name.removesuffix(".log_alpha"): p.asnumpy() for p in objective.scores}
+    if epoch > 1:
+        previous = inputs.read_scores(run.log_alpha(job.seed, epoch - 1, job.model), source.config.prunable())
+        before, now = (
+            drawing.ticket_of_search(config, source, each, config.sparsities[0]) for each in (previous, scores)
+        )
+        figures["ticket_distance"] = before.distance(now)
+    if not parallel.rank():
+        metadata, keep_epochs = {"step": str(step)}, config.search.keep_epochs
+        atomic_write(run.log_alpha(job.seed, epoch, job.model), save(scores, metadata=metadata))
+        if keep_epochs:  # the next epoch compares with this one
+            run.log_alpha(job.seed, epoch - max(keep_epochs, 2), job.model).unlink(missing_ok=True)
+    return figures
+
+
+def _finish(run: RunDir, job: Job, stage: Stage, source: huggingface.Model, done: int, epochs: int) -> None:
+    """Write the manifest: statistics of the last masks, and the hash of every epoch's scores."""
+    final = inputs.read_scores(run.log_alpha(job.seed, epochs, job.model), source.config.prunable())
+    paths = [run.log_alpha(job.seed, epoch, job.model) for epoch in range(1, epochs + 1)]
+    hashes = {path.name: file_hash(path) for path in paths if path.is_file()}
+    statistics = gate.mask_statistics(list(final.values()))
+    stage.finish({"steps": done, "epochs": epochs, **statistics, "scores_sha256": hashes})

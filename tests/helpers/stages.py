@@ -1,0 +1,85 @@
+"""Stages without training: a recorder of what would be trained, and a search whose scores are given."""
+
+import numpy as np
+
+from configs.contract import plan
+from configs.contract.files import file_hash, write_json
+from mindspore_rt.formats import huggingface
+from mindspore_rt.stages import inputs, search
+
+
+def jobs_of(run, stage):
+    """Return the jobs of one stage."""
+    return [job for job in plan.jobs(run) if job.stage == stage]
+
+
+class Recorder:
+    """Stands in for a training: records what it starts from, doubles every weight and moves the classifier."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, run, job, stage, section, source, weights, ticket=None):
+        start = ticket.apply(weights) if ticket else weights
+        self.calls.append({"model": job.model, "weights": start, "ticket": ticket, "section": section})
+        step = np.float32(1 + len(self.calls))
+        end = {n: w + step if n.startswith("classifier") else w * 2 for n, w in start.items()}
+        return type(
+            "Done",
+            (),
+            {
+                "stage": stage,
+                "source": source,
+                "dev_accuracy": lambda self: 0.5,
+                "weights": lambda self: end,
+                "export": lambda self, **results: stage.finish(results),
+            },
+        )()
+
+
+def run_search(run, monkeypatch, epochs, name="search"):
+    """Run the search stage with the given scores of every epoch in place of a training; return what it used."""
+    source = huggingface.load(huggingface.resolve(run.config.model))
+    tuned = run.model(1, "finetune")
+    huggingface.save_classifier(tuned, source, huggingface.with_classifier(source, 2, 1), ["a", "b"], 16)
+    write_json(tuned.parent / "manifest.json", {"results": {"model_sha256": file_hash(tuned)}})
+    used = {}
+
+    class Search:
+        def __init__(self, model, settings, *_):
+            used["settings"], self.scores = settings, []
+
+        def metrics(self):
+            return {}
+
+        def state(self):
+            return {}
+
+    class Trained:
+        def __init__(self, stage, objective, batches, steps, config, title, on_epoch, should_stop):
+            self.objective, self.on_epoch, self.should_stop = objective, on_epoch, should_stop
+
+        def run(self):
+            for epoch, scores in enumerate(epochs, 1):
+                self.objective.scores = [
+                    type("Score", (), {"name": f"{n}.log_alpha", "asnumpy": lambda self, v=v: v})()
+                    for n, v in scores.items()
+                ]
+                used["figures"] = self.on_epoch(epoch, epoch)
+                if self.should_stop(used["figures"]):
+                    break
+            return epoch
+
+    monkeypatch.setattr(search, "RobustSearch", Search)
+    monkeypatch.setattr(search, "Trainer", Trained)
+    monkeypatch.setattr(search, "Evaluator", lambda *_: type("Dev", (), {"accuracy": lambda self: 0.5})())
+    monkeypatch.setattr(inputs, "batches", lambda *_: ([None], {"labels": ["a", "b"]}))
+    monkeypatch.setattr(search, "total_steps", lambda *_: len(epochs))
+    search.search(run, next(one for one in jobs_of(run, "search") if one.model == name))
+    return used
+
+
+def random_scores(run, seed, block=(1, 1)):
+    shapes = huggingface.load(huggingface.resolve(run.config.model)).config.prunable()
+    random = np.random.default_rng(seed)
+    return {n: random.normal(size=(s[0] // block[0], s[1] // block[1])).astype(np.float32) for n, s in shapes.items()}

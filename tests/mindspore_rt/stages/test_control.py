@@ -1,0 +1,64 @@
+"""Controls: each changes one thing of the chosen ticket."""
+
+import numpy as np
+import pytest
+
+from configs.contract.files import write_json
+from mindspore_rt.formats import huggingface
+from mindspore_rt.stages.control import control
+from mindspore_rt.ticket import Ticket
+from tests.helpers.stages import jobs_of
+
+
+def controls(run):
+    shapes = huggingface.load(huggingface.resolve(run.config.model)).config.prunable()
+    random = np.random.default_rng(3)
+    ticket = Ticket.from_scores({n: random.normal(size=s) for n, s in shapes.items()}, 0.25)
+    ticket.save(run.ticket(1, "robust-0.25"))
+    write_json(run.choice, {"chosen": {"model": "robust-0.25", "sparsity": 0.25, "epochs_back": 0}})
+    for one in jobs_of(run, "control"):
+        control(run, one)
+    return ticket, {c["model"].rpartition("-")[0]: c for c in run.recorder.calls}
+
+
+def test_random_keeps_the_sparsity_of_every_matrix_and_shuffles_the_rest(run):
+    ticket, calls = controls(run)
+    drawn = calls["random"]["ticket"]
+    for name, mask in ticket.masks.items():
+        assert drawn.masks[name].sum() == mask.sum()
+    # Two independent masks of density 3/4 agree on 5/8 of all weights.
+    agree = 1 - drawn.distance(ticket)
+    assert agree == pytest.approx(0.625, abs=0.06)
+
+
+def test_no_initialization_keeps_the_structure_and_no_structure_keeps_the_initialization(run):
+    ticket, calls = controls(run)
+    pretrained = huggingface.load(huggingface.resolve(run.config.model)).weights
+    structure, full = calls["robust_no_initialization"], calls["robust_no_structure"]
+    assert full["ticket"] is None and structure["ticket"].distance(ticket) == 0
+    drawn = []
+    for name, mask in ticket.masks.items():
+        assert not structure["weights"][name][~mask].any()
+        assert not np.isclose(structure["weights"][name][mask], pretrained[name][mask]).any()
+        np.testing.assert_array_equal(full["weights"][name][mask], pretrained[name][mask])
+        drawn += [structure["weights"][name][mask], full["weights"][name][~mask]]
+    flat = np.concatenate(drawn)
+    assert flat.std() == pytest.approx(0.02, rel=0.1) and abs(flat.mean()) < 0.003
+    for name, value in structure["weights"].items():
+        if name not in ticket.masks and "classifier" not in name:
+            np.testing.assert_array_equal(value, pretrained[name])
+
+
+@pytest.mark.parametrize(
+    "method, section",
+    [
+        ("random", "retrain"),
+        ("robust_no_initialization", "retrain"),
+        ("robust_no_structure", "retrain"),
+        ("robust_no_structure_long", "retrain_long"),
+    ],
+)
+def test_a_control_is_trained_by_its_section(run, method, section):
+    run.config.methods = [method]
+    _, calls = controls(run)
+    assert [call["section"] for call in calls.values()] == [section]

@@ -1,0 +1,72 @@
+"""What a training reads: the splits under both readings of the paper, and the inputs that a stage states."""
+
+import numpy as np
+import pytest
+
+from configs.contract import plan, schema
+from configs.contract.methods import KEPT_ON_THE_WAY
+from configs.contract.run_dir import RunDir
+from configs.contract.stage import Changed
+from mindspore_rt.stages import inputs
+from mindspore_rt.stages.dense import finetune
+from tests.helpers.stages import jobs_of
+
+
+@pytest.mark.parametrize("task, dev, train", [("sst2", "test", 30), ("imdb", "cut", 27)])
+def test_official_splits(monkeypatch, task, dev, train):
+    """GLUE: dev is test, all the rest is trained on. IMDB: a tenth is cut off anew in every stage."""
+    sizes, starts = {"train": 20, "dev": 10, "test": 5}, {"train": 0, "dev": 20, "test": 100}
+
+    def load(_run, name):
+        texts = [(f"{starts[name] + i}",) for i in range(sizes[name])]
+        return texts, np.array([starts[name] + i for i in range(sizes[name])]), {}
+
+    monkeypatch.setattr(inputs.prepare, "load_split", load)
+    run = RunDir(schema.load(task, ["compat=official"]))
+
+    def split(stage, name):
+        texts, labels, _ = inputs.load_split(run, plan.Job(stage, "x", None), name)
+        assert [int(t[0]) for t in texts] == labels.tolist()
+        return labels.tolist()
+
+    assert len(split("finetune", "train")) == train
+    if dev == "test":
+        assert split("finetune", "dev") == list(range(100, 105)) == split("search", "dev")
+        assert split("search", "train") == list(range(30))
+    else:
+        for stage in ("finetune", "search"):
+            assert sorted(split(stage, "train") + split(stage, "dev")) == list(range(30))
+            assert split(stage, "dev") == split(stage, "dev")
+        assert split("finetune", "dev") != split("search", "dev")
+
+
+def test_under_compat_paper_splits_are_what_they_are_called(monkeypatch):
+    monkeypatch.setattr(inputs.prepare, "load_split", lambda run, name: name)
+    run = RunDir(schema.load("imdb"))
+    assert [inputs.load_split(run, None, name) for name in ("train", "dev")] == ["train", "dev"]
+
+
+@pytest.mark.parametrize("compat, split", [("paper", "train"), ("paper", "dev"), ("official", "test")])
+def test_a_model_is_of_the_splits_that_its_training_reads(run, compat, split):
+    """Dev gives the accuracies that a training states; officially it is trained on, and test stands in for it."""
+    run.config.compat, run.config.methods, run.config.task = compat, ["finetune"], "sst2"
+    one = jobs_of(run, "finetune")[0]
+    finetune(run, one)
+    finetune(run, one)  # done
+    run.split(split).write_text("{}\n{}\n")
+    with pytest.raises(Changed, match=f"inputs.{split}"):
+        finetune(run, one)
+
+
+def test_snapshots_asked_for_later_are_not_passed_over(run):
+    run.config.methods = ["finetune", "infobert"]
+    for one in jobs_of(run, "finetune"):
+        finetune(run, one)
+    run.config.snapshots = 4
+    refused = []
+    for one in jobs_of(run, "finetune"):
+        try:
+            finetune(run, one)
+        except Changed as change:
+            refused.append((one.model, "snapshots: None, now 4" in str(change)))
+    assert refused == [(model, True) for model in ("finetune", "infobert") if model in KEPT_ON_THE_WAY]
