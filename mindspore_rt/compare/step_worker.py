@@ -2,8 +2,8 @@
 
     python -m mindspore_rt.compare.step_worker CASE ours|mindnlp
 
-The protocol is in `configs/contract/bench_case.py`. mindnlp replaces the `torch` module of its process, so its worker is
-another one.
+The protocol is in `configs/contract/bench_case.py`. mindnlp replaces the `torch` module of its process, so its
+worker is another one.
 """
 
 from __future__ import annotations

@@ -75,9 +75,9 @@ def test_a_name_that_the_locale_cannot_write(tmp_path):
             check=False,
         )
 
-    shown = run("import sys; from configs import plan; sys.exit(plan.main(sys.argv[1:]))")
+    shown = run("import sys; from configs.contract import plan; sys.exit(plan.main(sys.argv[1:]))")
     assert shown.returncode == 0 and r"na\xefve \u2603: 2 methods" in shown.stdout
-    made = run("import sys, os; from configs.errors import command; sys.exit(command(os.mkdir)('na\\xefve'))")
+    made = run("import sys, os; from configs.contract.errors import command; sys.exit(command(os.mkdir)('na\\xefve'))")
     assert (made.returncode, made.stderr) == (
         1,
         r"error: 'na\xefve' cannot be written as ascii; set LC_ALL=C.UTF-8, or use other names" + "\n",

@@ -14,13 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import six_tasks
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs.contract import assets, schema
 from configs.contract.files import read_lines
 from configs.contract.run_dir import RunDir
+from tests.end_to_end import six_tasks
 
 
 def write_model(folder: Path) -> None:

@@ -8,11 +8,9 @@ import subprocess
 import sys
 import time
 
-import kill_at_random
 import numpy as np
 import pytest
 import torch
-from kill_at_random import killed
 from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -20,6 +18,8 @@ from configs.contract import plan, schema
 from configs.contract.files import ROOT, read_json, read_lines
 from configs.contract.run_dir import RunDir
 from mindspore_rt.ticket import Ticket
+from tests.end_to_end import kill_at_random
+from tests.end_to_end.kill_at_random import killed
 
 RECIPES = ("textfooler", "textbugger", "bertattack")
 # Every kind of method: dense, magnitude pruning (two rounds), random control, robust ticket. FreeLB: faults/.

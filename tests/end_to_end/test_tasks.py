@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import six_tasks
 from transformers import AutoTokenizer
 
 from configs.contract import schema
@@ -10,6 +9,7 @@ from configs.contract.files import read_json, read_lines
 from configs.contract.run_dir import RunDir
 from configs.contract.tasks import TASKS
 from mindspore_rt.data import prepare
+from tests.end_to_end import six_tasks
 
 
 @pytest.mark.parametrize("task", six_tasks.TASKS)

@@ -279,7 +279,7 @@ class Worker:
 
 @dataclass
 class Options:
-    restatement: Path | None = None
+    official: Path | None = None
     only: tuple[str, ...] = tuple(GROUPS)
     rounds: int | None = None
     markdown: bool = False

@@ -40,7 +40,7 @@ class Spec:
     columns: tuple[str, ...]
     attacked: tuple[str, ...]
     protocol: str = "paper"
-    packaged_resources: str = "packaged"
+    resources: str = "packaged"
     resources_dir: str | None = None
     candidates: int = 48
     max_queries: int | None = None

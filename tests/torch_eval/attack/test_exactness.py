@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_victim import tiny_bert
 
+from tests.helpers.victims import tiny_bert
 from torch_eval.attack import workers
 from torch_eval.attack.workers import Target
 from torch_eval.recipes.recipes import Spec

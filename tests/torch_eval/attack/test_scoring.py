@@ -9,49 +9,18 @@ import sys
 
 import pytest
 import torch
-from test_victim import tiny_bert
 
 from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, file_hash, read_json, read_lines, write_json, write_lines
 from configs.contract.run_dir import RunDir
+from tests.helpers.attacked_runs import BROKEN_SUMMARIES, SENTENCES, Here, write_summary
+from tests.helpers.victims import tiny_bert
 from torch_eval.assets import packaged
 from torch_eval.attack import merge, scoring, transfer, workers
 from torch_eval.attack.sampling import Shard, sample
 
-SENTENCES = [
-    "a gripping and thoughtful drama",
-    "the jokes are stale and the pace is slow",
-    "an honest portrait of grief",
-    "loud , silly and far too long",
-    "the cast is superb",
-    "a dull script ruins a good idea",
-]
 OVERRIDES = ["attack.examples=4", "attack.candidates=3", "sparsities=[0.3]", "methods=[finetune]", "attack.workers=2"]
-
-
-class Here:
-    """Workers without processes, on one thread too: more sum in another order."""
-
-    def __init__(self, count, threads=1):
-        self.count = count
-        torch.set_num_threads(1)
-
-    def map(self, function, *arguments):
-        return map(function, *arguments)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-
-def write_summary(run_dir):
-    """As `prepare` does, of the dev and test sets that are there."""
-    splits = {name: {"sha256": file_hash(run_dir.split(name))} for name in ("dev", "test")}
-    names = {"columns": ["sentence"], "labels": ["bad", "good"], "attacked": ["sentence"]}
-    write_json(run_dir.data / "summary.json", {**names, "splits": splits})
 
 
 @pytest.fixture
@@ -269,23 +238,6 @@ def test_a_model_made_again_during_an_attack_ends_in_no_results(experiment, monk
         scoring.run(run_dir)
     stage = "textbugger" if swapped_in == "attack_example" else "clean"
     assert not (run_dir.attack(1, "finetune") / stage / "manifest.json").exists()
-
-
-BROKEN_SUMMARIES = [
-    {"columns": None},
-    {"columns": []},
-    {"columns": "sentence"},
-    {"columns": [1]},
-    {"columns": {"sentence": 1}},
-    {"columns": ["sentence", "sentence"]},
-    {"attacked": None},
-    {"attacked": []},
-    {"attacked": ["other"]},
-    {"labels": None},
-    {"labels": [0, 1]},
-    {"splits": None},
-    {"splits": []},
-]
 
 
 @pytest.mark.parametrize("change", BROKEN_SUMMARIES)

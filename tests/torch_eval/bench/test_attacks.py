@@ -4,11 +4,11 @@ import os
 
 import pytest
 import torch
-from test_attack import SENTENCES, Here
-from test_victim import tiny_bert
 
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines, write_lines
+from tests.helpers.attacked_runs import SENTENCES, Here
+from tests.helpers.victims import tiny_bert
 from torch_eval.attack import workers
 from torch_eval.bench import attacks
 

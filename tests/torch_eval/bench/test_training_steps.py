@@ -120,11 +120,11 @@ def test_serve_runs_once_unasked_then_once_a_line(monkeypatch):
 
 SCRIPT = """
 import os, sys, time
-from configs import bench
-case, others, answers = bench.start()
+from configs.contract import bench_case
+case, others, answers = bench_case.start()
 print("libraries chatter")
 os.write(1, b"so do kernels\\n")
-for turn, _ in enumerate(bench.serve(answers, {"who": case.task, "kernels": os.environ.get("KIND")})):
+for turn, _ in enumerate(bench_case.serve(answers, {"who": case.task, "kernels": os.environ.get("KIND")})):
     if turn == 0:
         block = bytearray(200 << 20)
         block[:: 1 << 12] = b"x" * len(block[:: 1 << 12])

@@ -8,9 +8,9 @@ import types
 import numpy as np
 import pytest
 import torch
-from test_victim import tiny_bert
 
 from configs.contract.errors import UserError
+from tests.helpers.victims import tiny_bert
 from torch_eval.assets import packaged
 from torch_eval.recipes import fast_textattack, original_resources, recipes
 from torch_eval.recipes.original_resources import Original

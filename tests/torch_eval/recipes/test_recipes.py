@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_victim import tiny_bert
 from textattack.shared import AttackedText
 from textattack.shared.utils import set_seed
 from textattack.transformations import WordSwapMaskedLM
 
+from tests.helpers.victims import tiny_bert
 from torch_eval.bench import stock_textattack
 from torch_eval.recipes import fast_textattack, packaged_resources, recipes
 from torch_eval.recipes.recipes import Spec

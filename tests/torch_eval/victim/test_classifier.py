@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoTokenizer,
-    BertConfig,
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
@@ -16,28 +15,11 @@ from transformers import (
 
 from configs.contract import assets
 from configs.contract.errors import UserError
+from tests.helpers.victims import tiny_bert
 from torch_eval.victim.classifier import OutOfTime, Victim
 
 LENGTH = 24
 TEXTS = ["a fine film .", "dull", "", "an utterly charming , funny and warm piece of work " * 4] * 11
-
-
-def tiny_bert(folder, labels=2, seed=0, layers=2):
-    """A random BERT classifier with logits that differ clearly between texts."""
-    torch.manual_seed(seed)
-    model = BertForSequenceClassification(
-        BertConfig(
-            hidden_size=32,
-            num_hidden_layers=layers,
-            num_attention_heads=2,
-            intermediate_size=64,
-            num_labels=labels,
-            initializer_range=0.3,
-        )
-    )
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(assets.path("minilm")).save_pretrained(folder)
-    return folder
 
 
 def stock_wrapper(folder, length):

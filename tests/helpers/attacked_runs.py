@@ -1,0 +1,53 @@
+"""What tests of attacks share: sentences, workers without processes, the summary of a prepared data set."""
+
+import torch
+
+from configs.contract.files import file_hash, write_json
+
+SENTENCES = [
+    "a gripping and thoughtful drama",
+    "the jokes are stale and the pace is slow",
+    "an honest portrait of grief",
+    "loud , silly and far too long",
+    "the cast is superb",
+    "a dull script ruins a good idea",
+]
+BROKEN_SUMMARIES = [
+    {"columns": None},
+    {"columns": []},
+    {"columns": "sentence"},
+    {"columns": [1]},
+    {"columns": {"sentence": 1}},
+    {"columns": ["sentence", "sentence"]},
+    {"attacked": None},
+    {"attacked": []},
+    {"attacked": ["other"]},
+    {"labels": None},
+    {"labels": [0, 1]},
+    {"splits": None},
+    {"splits": []},
+]
+
+
+class Here:
+    """Workers without processes, on one thread too: more sum in another order."""
+
+    def __init__(self, count, threads=1):
+        self.count = count
+        torch.set_num_threads(1)
+
+    def map(self, function, *arguments):
+        return map(function, *arguments)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def write_summary(run_dir):
+    """As `prepare` does, of the dev and test sets that are there."""
+    splits = {name: {"sha256": file_hash(run_dir.split(name))} for name in ("dev", "test")}
+    names = {"columns": ["sentence"], "labels": ["bad", "good"], "attacked": ["sentence"]}
+    write_json(run_dir.data / "summary.json", {**names, "splits": splits})

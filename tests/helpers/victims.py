@@ -1,0 +1,24 @@
+"""Small random classifiers to attack."""
+
+import torch
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from configs.contract import assets
+
+
+def tiny_bert(folder, labels=2, seed=0, layers=2):
+    """A random BERT classifier with logits that differ clearly between texts."""
+    torch.manual_seed(seed)
+    model = BertForSequenceClassification(
+        BertConfig(
+            hidden_size=32,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            intermediate_size=64,
+            num_labels=labels,
+            initializer_range=0.3,
+        )
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(assets.path("minilm")).save_pretrained(folder)
+    return folder
