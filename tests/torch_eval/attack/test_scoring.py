@@ -270,7 +270,7 @@ def test_a_manifest_without_its_figure_is_one_clear_error(experiment, results):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from configs.run_dir import locked
+from configs.contract.run_dir import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
