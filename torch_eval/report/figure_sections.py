@@ -46,7 +46,7 @@ def spans(run: Run) -> str:
 
 
 def band(value) -> figures.Band:
-    return (value.mean, *value.span)
+    return figures.Band(value.mean, *value.span)
 
 
 def or_missing(title: str, blocks: list, wanted: list[str]) -> list:

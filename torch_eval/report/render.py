@@ -1,44 +1,69 @@
-"""A report as a list of blocks, written as Markdown and as one self-contained HTML page.
+"""A report as a list of blocks, written as one self-contained HTML page and as Markdown through Jinja templates.
 
-Text of blocks may hold `code` and **bold**; everything else in it, and all of an example's text, is
-escaped. Sentences of a data set therefore can't become markup.
+Texts of blocks may hold `code` and **bold**; everything else is escaped, and all of an example's text. Sentences of a
+data set therefore cannot become markup.
 """
 
 from __future__ import annotations
 
+import base64
 import difflib
+import functools
 import html
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
-from torch_eval.report import figures
+import jinja2
+from markupsafe import Markup
 
-STYLE = Path(__file__).with_name("report.css")
+TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass
 class Heading:
+    """A heading; those of level 2 begin a section, which the page links to."""
+
+    kind: ClassVar = "heading"
     text: str
     level: int = 2
+
+    @property
+    def anchor(self) -> str:
+        """The section's id on the page."""
+        return re.sub(r"\W+", "-", self.text.lower()).strip("-")
 
 
 @dataclass
 class Text:
+    """A paragraph; a `note` stands out, a `lead` is larger."""
+
+    kind: ClassVar = "text"
     text: str
     note: bool = False
+    lead: bool = False
 
 
 @dataclass
 class Bullets:
+    """A list of short texts."""
+
+    kind: ClassVar = "bullets"
     items: list[str]
 
 
 @dataclass
 class Cell:
-    """A table cell: its text, lines of small print below it, and whether it is the best or a missing one.
+    """One cell of a table.
 
-    `published` is the figure of a paper for the same cell; `interval` is shown on demand.
+    Attributes:
+        text: what it says.
+        small: lines of small print below it.
+        best: True if it is the best value of its column.
+        missing: True if it stands for a result that does not exist yet.
+        published: the same figure from papers, a line each.
+        interval: 95% intervals, a line each, shown on demand.
     """
 
     text: str
@@ -51,39 +76,70 @@ class Cell:
 
 @dataclass
 class Table:
-    """`groups` are (title, number of columns) above the header; a table of `text` is aligned left. A row that is a
-    string runs over all columns and names the rows below it."""
+    """A table.
 
+    Attributes:
+        header: names of the columns.
+        rows: cells of each row. A text in place of a row spans all columns and names the rows below it.
+        groups: (title, number of columns) of a second header above the first, without the first column.
+        text: True for columns of words, which are aligned left.
+    """
+
+    kind: ClassVar = "table"
     header: list[str]
     rows: list[list[Cell] | str]
     groups: list[tuple[str, int]] = field(default_factory=list)
     text: bool = False
 
+    @property
+    def has_intervals(self) -> bool:
+        """True if a cell has an interval to show."""
+        return any(cell.interval for row in self.rows if not isinstance(row, str) for cell in row)
+
+    @property
+    def flat_header(self) -> list[str]:
+        """The header with the groups' titles before the names: Markdown has no header over several columns."""
+        titles = [title for title, count in self.groups for _ in range(count)] or [""] * (len(self.header) - 1)
+        return [self.header[0], *(f"{title} {name}".strip() for title, name in zip(titles, self.header[1:]))]
+
 
 @dataclass
 class Picture:
+    """A figure (its PNG; an SVG of the same name lies beside it) and its caption."""
+
+    kind: ClassVar = "picture"
     path: Path
     caption: str
+
+    @property
+    def svg(self) -> str:
+        """The SVG in base64."""
+        return base64.b64encode(self.path.with_suffix(".svg").read_bytes()).decode()
 
 
 @dataclass
 class Details:
     """Blocks that open on demand."""
 
+    kind: ClassVar = "details"
     summary: str
     blocks: list
 
 
+Pieces = list[tuple[str, bool]]  # of a text, each with whether the attack changed it
+
+
 @dataclass
 class Example:
-    """One attacked sentence. `texts` are (what it is, its words as (text, is it changed) pieces)."""
+    """One attacked sentence: its title, and (label, text) pairs."""
 
+    kind: ClassVar = "example"
     title: str
-    texts: list[tuple[str, list[tuple[str, bool]]]]
+    texts: list[tuple[str, Pieces]]
 
 
-def compare(original: str, perturbed: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Both texts in pieces, each with whether the attack changed it; upper and lower case count as the same."""
+def compare(original: str, perturbed: str) -> tuple[Pieces, Pieces]:
+    """Split both texts into pieces and mark what the attack changed; upper and lower case count as the same."""
     before, after = (re.findall(r"\s+|\w+|[^\w\s]", text) for text in (original, perturbed))
     matcher = difflib.SequenceMatcher(None, [w.lower() for w in before], [w.lower() for w in after], autojunk=False)
     left, right = [], []
@@ -95,181 +151,44 @@ def compare(original: str, perturbed: str) -> tuple[list[tuple[str, bool]], list
 
 
 def to_html(title: str, blocks: list) -> str:
-    body = "\n".join(_html(block) for block in blocks)
-    links = [
-        f'<a href="#{_anchor(b.text)}">{_inline(b.text)}</a>' for b in blocks if isinstance(b, Heading) and b.level == 2
-    ]
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}{figures.style_sheet()}"
-        f"</style>\n</head>\n"
-        f"<body>\n<nav>{' '.join(links)}</nav>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _html(block) -> str:
-    return _HTML[type(block)](block)
-
-
-def _identity(heading: Heading) -> str:
-    """Only sections are linked to; the names of smaller headings may stand in several."""
-    return f' id="{_anchor(heading.text)}"' if heading.level == 2 else ""
-
-
-def _anchor(text: str) -> str:
-    return re.sub(r"\W+", "-", text.lower()).strip("-")
-
-
-def _inline(text: str) -> str:
-    text = html.escape(text)
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
-    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
-
-
-def _html_table(table: Table) -> str:
-    first = '<td class="first"></td>'
-    groups = "".join(f'<th class="group" colspan="{n}">{_inline(name)}</th>' for name, n in table.groups)
-    head = f"<tr>{first}{groups}</tr>" if table.groups else ""
-    head += (
-        "<tr>"
-        + "".join(f'<th scope="col"{_first(i)}>{_inline(name)}</th>' for i, name in enumerate(table.header))
-        + "</tr>"
-    )
-    rows = "\n".join(_html_row(row, len(table.header)) for row in table.rows)
-    kind = ' class="text"' if table.text else ""
-    # A box to tick and a rule of the style sheet show the intervals: no script is needed.
-    toggle = (
-        '<label class="toggle"><input type="checkbox"> show 95% intervals</label>'
-        if any(cell.interval for row in table.rows if not isinstance(row, str) for cell in row)
-        else ""
-    )
-    # The frame scrolls sideways on a phone; tabindex lets a keyboard do it as well.
-    return (
-        f'<div class="table">{toggle}<div class="wide" tabindex="0"><table{kind}>\n<thead>{head}</thead>\n'
-        f"<tbody>\n{rows}\n</tbody></table></div></div>"
-    )
-
-
-def _html_row(row: list[Cell] | str, columns: int) -> str:
-    if isinstance(row, str):
-        return f'<tr class="band"><th scope="rowgroup" colspan="{columns}"><span>{_inline(row)}</span></th></tr>'
-    return f"<tr>{''.join(_html_cell(cell, i) for i, cell in enumerate(row))}</tr>"
-
-
-def _first(column: int) -> str:
-    return ' class="first"' if column == 0 else ""
-
-
-def _html_cell(cell: Cell, column: int) -> str:
-    text = _inline(cell.text)
-    text = f"<strong>{text}</strong>" if cell.best else text
-    text = f'<span class="missing">{text}</span>' if cell.missing else text
-    for kind, small in (("", cell.small), (' class="interval"', cell.interval), (' class="published"', cell.published)):
-        if small:
-            text += f"<small{kind}>{'<br>'.join(map(_inline, small.splitlines()))}</small>"
-    if column == 0:
-        return f'<th scope="row"{_first(column)}>{text}</th>'
-    return f"<td>{text}</td>"
-
-
-def _html_picture(picture: Picture) -> str:
-    drawn = figures.on_page(picture.path, picture.caption.replace("**", "").replace("`", ""))
-    return f"<figure>{drawn}<figcaption>{_inline(picture.caption)}</figcaption></figure>"
-
-
-def _html_example(example: Example) -> str:
-    rows = []
-    for name, pieces in example.texts:
-        text = "".join(
-            f"<mark>{html.escape(t)}</mark>" if changed and t.strip() else html.escape(t) for t, changed in pieces
-        )
-        rows.append(f"<dt>{html.escape(name)}</dt><dd>{text}</dd>")
-    return f'<div class="example"><h4>{html.escape(example.title)}</h4><dl>{"".join(rows)}</dl></div>'
-
-
-_HTML = {
-    Heading: lambda b: f"<h{b.level}{_identity(b)}>{_inline(b.text)}</h{b.level}>",
-    Text: lambda b: f"<p{' class=note' if b.note else ''}>{_inline(b.text)}</p>",
-    Bullets: lambda b: "<ul>" + "".join(f"<li>{_inline(item)}</li>" for item in b.items) + "</ul>",
-    Table: _html_table,
-    Picture: _html_picture,
-    Example: _html_example,
-    Details: lambda b: (
-        f"<details><summary>{_inline(b.summary)}</summary>\n" + "\n".join(map(_html, b.blocks)) + "\n</details>"
-    ),
-}
+    """Return the page, which loads nothing from elsewhere and needs no script."""
+    return _environment().get_template("report.html.j2").render(title=title, blocks=blocks).strip() + "\n"
 
 
 def to_markdown(blocks: list, folder: Path) -> str:
-    """The blocks as GitHub's Markdown; pictures are named relative to `folder`."""
-    writers = {
-        Heading: lambda b: "#" * b.level + " " + _plain(b.text),
-        Text: lambda b: ("> " if b.note else "") + _plain(b.text),
-        Bullets: lambda b: "\n".join(f"- {_plain(item)}" for item in b.items),
-        Table: _markdown_table,
-        Picture: lambda b: f"![{_plain(b.caption)}]({b.path.relative_to(folder).as_posix()})\n\n*{_plain(b.caption)}*",
-        Example: _markdown_example,
-        Details: lambda b: _folded(b.summary, to_markdown(b.blocks, folder).rstrip("\n")),
-    }
-    return "\n\n".join(writers[type(block)](block) for block in blocks) + "\n"
+    """Return the blocks as GitHub's Markdown; figures are named relative to `folder`."""
+    text = _environment().get_template("report.md.j2").render(blocks=blocks, folder=folder)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _folded(summary: str, text: str) -> str:
-    return f"<details><summary>{_plain(summary)}</summary>\n\n{text}\n\n</details>"
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: name.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        inline=_inline, escaped=_escaped, bold=_bold, plain=lambda text: text.replace("<", "&lt;")
+    )
+    return environment
 
 
-def _plain(text: str) -> str:
-    return text.replace("<", "&lt;")
-
-
-def _markdown_table(table: Table) -> str:
-    names = list(table.header)
-    if table.groups:
-        # Markdown has no header over several columns: the group's name goes before each column's.
-        above = [name for name, count in table.groups for _ in range(count)]
-        names = names[:1] + [f"{group} {name}".strip() for group, name in zip(above, names[1:])]
-    align = ["---"] + ["---" if table.text else "---:"] * (len(names) - 1)
-    text = _markdown_rows([names, align, *[_markdown_row(row, len(names), _markdown_cell) for row in table.rows]])
-    if any(cell.interval for row in table.rows if not isinstance(row, str) for cell in row):
-        rows = [
-            _markdown_row(row, len(names), lambda cell: _plain(cell.interval or "").replace("\n", "; "))
-            for row in table.rows
-        ]
-        for row, full in zip(rows, table.rows):
-            row[0] = row[0] if isinstance(full, str) else _plain(full[0].text)
-        text += "\n\n" + _folded("95% intervals", _markdown_rows([names, align, *rows]))
-    return text
-
-
-def _markdown_rows(rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def _markdown_row(row: list[Cell] | str, columns: int, write) -> list[str]:
-    return [_plain(row)] + [""] * (columns - 1) if isinstance(row, str) else [write(cell) for cell in row]
-
-
-def _markdown_cell(cell: Cell) -> str:
-    text = _plain(cell.text).replace("|", "\\|")
-    text = f"**{text}**" if cell.best else f"*{text}*" if cell.missing else text
-    small = "; ".join(filter(None, (cell.small + "\n" + cell.published).splitlines()))
-    return f"{text} ({_plain(small)})" if small else text
-
-
-def _markdown_example(example: Example) -> str:
-    lines = [f"**{_escaped(example.title)}**", ""]
-    for name, pieces in example.texts:
-        text = "".join(_bold(t) if changed else _escaped(t) for t, changed in pieces)
-        lines.append(f"- {_escaped(name)}: {text}")
-    return "\n".join(lines)
-
-
-def _bold(text: str) -> str:
-    """Bold, with the blanks outside the stars: inside them Markdown would show the stars."""
-    core = text.strip()
-    return text.replace(core, f"**{_escaped(core)}**", 1) if core else text
+def _inline(text: str) -> Markup:
+    """A block's text as HTML, with `code` and **bold**."""
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text))
 
 
 def _escaped(text: str) -> str:
+    """A data set's text as one line of Markdown that shows every character as it is."""
     return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", html.escape(text, quote=False)).replace("\n", " ")
+
+
+def _bold(text: str) -> str:
+    """Bold Markdown, with blanks outside the stars: inside them Markdown would show the stars."""
+    core = text.strip()
+    return text.replace(core, f"**{_escaped(core)}**", 1) if core else text

@@ -1,0 +1,64 @@
+"""What all figures of the report share: size, colours, tick formats, and how a figure is saved.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; line styles or markers differ as well. Figures
+have a light palette and a transparent SVG; the style sheet of the page inverts them on a dark screen.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
+INK, SOFT, RULE, GRID, SHADE, PAPER, HEAT = "#333333", "#666666", "#999999", "#dddddd", "#e6e6e6", "#ffffff", "#084594"
+WIDTH = 4.6  # inches; narrow, so that the letters stay readable on a phone
+CYCLE = [(BLUE, "-", "o"), (VERMILION, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D"), (SKY, "-", "v")]
+PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 2):g}%")  # of shares from 0 to 1
+OF_HUNDRED = FuncFormatter(lambda value, _: f"{round(value, 2):g}%")  # of values from 0 to 100
+ROUND_STEPS = [1, 2, 5, 10]  # distances of ticks, times a power of ten
+
+matplotlib.rcParams.update(
+    {
+        "font.size": 9,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "xtick.color": RULE,
+        "ytick.color": RULE,
+        "axes.edgecolor": RULE,
+        "axes.facecolor": "none",
+        "axes.titlelocation": "left",
+        "axes.titlesize": 9.5,
+        "axes.labelsize": 9,
+        "figure.titlesize": 9.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "axes.axisbelow": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.6,
+        "lines.linewidth": 1.6,
+        "lines.markersize": 4,
+        "legend.fontsize": 9,
+        "legend.frameon": False,
+        "pdf.fonttype": 42,  # TrueType: readers can search the text, and journals ask for it
+        "svg.hashsalt": "report",  # the same ids every time
+    }
+)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG (`path`), a PDF for print, and an SVG for the page.
+
+    The files state no software version and no time: the same run gives the same bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    undated = {"Creator": None, "Producer": None, "CreationDate": None}
+    figure.savefig(path, dpi=190, facecolor=PAPER, metadata={"Software": None})
+    figure.savefig(path.with_suffix(".pdf"), facecolor=PAPER, metadata=undated)
+    figure.savefig(path.with_suffix(".svg"), transparent=True, metadata={"Creator": None, "Date": None})
