@@ -22,7 +22,7 @@ from configs.contract.errors import command
 from configs.contract.files import read_json
 from mindspore_rt.cells import gate, noise
 from mindspore_rt.cells.bert import BertClassifier, MaskedLinear, Places
-from mindspore_rt.data.prepare import Batch
+from mindspore_rt.data.batches import Batch
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket
 from mindspore_rt.training.objectives import FineTuning, RobustSearch

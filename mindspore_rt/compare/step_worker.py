@@ -33,7 +33,7 @@ def ours(case: Case) -> tuple[Callable[[], float], dict]:
     """
     from mindspore_rt.cells import kernels
     from mindspore_rt.cells.bert import BertClassifier, BertConfig
-    from mindspore_rt.data.prepare import Batch
+    from mindspore_rt.data.batches import Batch
     from mindspore_rt.device import use_device
     from mindspore_rt.training.objectives import FineTuning, RobustSearch
     from mindspore_rt.training.trainer import Evaluator

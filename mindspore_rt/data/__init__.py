@@ -1,1 +1,1 @@
-"""From a user's files or the hub to normalised splits, and from splits to batches."""
+"""Data: files or the hub to normalised splits, and splits to tokenised batches."""

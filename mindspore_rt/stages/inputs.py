@@ -15,8 +15,10 @@ from configs.contract.methods import KEPT_ON_THE_WAY
 from configs.contract.plan import Job
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage, stated_results
+from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.cells import noise
 from mindspore_rt.data import prepare
+from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 
 PACKAGES = ("mindspore", "numpy", "tokenizers", "safetensors")
@@ -85,7 +87,7 @@ def with_new_classifier(run: RunDir, job: Job, source: huggingface.Model) -> dic
 
 def batches(
     run: RunDir, job: Job, split: str, batch_size: int, source: huggingface.Model
-) -> tuple[prepare.Batches, dict]:
+) -> tuple[Batches, dict]:
     """Tokenise a split for a model.
 
     Returns:
@@ -101,8 +103,8 @@ def batches(
         raise UserError(f"data.max_length: {length}, but {source.directory} has {longest} positions")
     if len(summary["columns"]) > 1 and source.config.type_vocab_size < 2:
         raise UserError(f"{source.directory}: its type_vocab_size is 1, but pairs of texts need two segments")
-    tokenizer = prepare.load_tokenizer(source.directory, length, source.config.vocab_size)
-    return prepare.Batches(texts, labels, len(summary["labels"]), tokenizer, length, batch_size, job.seed), summary
+    tokenizer = load_tokenizer(source.directory, length, source.config.vocab_size)
+    return Batches(texts, labels, len(summary["labels"]), tokenizer, length, batch_size, job.seed), summary
 
 
 def load_split(run: RunDir, job: Job, split: str) -> tuple[list[tuple[str, ...]], np.ndarray, dict]:

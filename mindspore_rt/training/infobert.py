@@ -16,7 +16,7 @@ from configs.contract import schema
 from mindspore_rt import parallel
 from mindspore_rt.cells import float64_ops, noise
 from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.data.prepare import Batch
+from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
 from mindspore_rt.training.objectives import Ascents, WeightUpdate, loss_scale, value
 from mindspore_rt.training.optimizer import AdamW, Clear, linear_schedule

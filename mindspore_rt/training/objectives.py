@@ -17,7 +17,7 @@ from mindspore_rt import parallel
 from mindspore_rt.cells import gate, noise
 from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.cells.float64_ops import cross_entropy
-from mindspore_rt.data.prepare import Batch
+from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
 from mindspore_rt.training.optimizer import AdamW, Clear, clip_factor, linear_schedule, no_decay
 

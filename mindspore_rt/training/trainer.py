@@ -21,7 +21,7 @@ from configs.contract.files import append_line, atomic_write, read_lines, write_
 from configs.contract.stage import Stage
 from mindspore_rt import parallel
 from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.data.prepare import Batches
+from mindspore_rt.data.batches import Batches
 from mindspore_rt.training import tensorboard
 from mindspore_rt.training.objectives import Objective
 

@@ -164,8 +164,10 @@ def test_retrained_weights_are_zero_where_the_ticket_prunes(whole, victim):
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_exported_models_compute_the_same_in_transformers(whole, victim):
     """Logits of all test sentences to 1e-5, and the dev accuracy in the manifest."""
+    from configs.contract.tokenizer import load_tokenizer
     from mindspore_rt.cells.bert import BertClassifier
     from mindspore_rt.data import prepare
+    from mindspore_rt.data.batches import Batches
     from mindspore_rt.device import use_device
     from mindspore_rt.formats import huggingface
     from mindspore_rt.training.trainer import Evaluator
@@ -176,7 +178,7 @@ def test_exported_models_compute_the_same_in_transformers(whole, victim):
     source = huggingface.load(directory)
     cells = BertClassifier(source.config, 2)
     cells.load(source.weights)
-    batches = prepare.Batches(texts, labels, 2, prepare.load_tokenizer(directory, 16), 16, 32, seed=0)
+    batches = Batches(texts, labels, 2, load_tokenizer(directory, 16), 16, 32, seed=0)
     found = Evaluator(cells, batches).logits()
 
     model = AutoModelForSequenceClassification.from_pretrained(directory).eval()

@@ -8,7 +8,9 @@ from configs.contract import schema
 from configs.contract.files import read_json, read_lines
 from configs.contract.run_dir import RunDir
 from configs.contract.tasks import TASKS
+from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.data import prepare
+from mindspore_rt.data.batches import Batches
 from tests.end_to_end import six_tasks
 
 
@@ -25,9 +27,7 @@ def test_files_become_batches(task, tmp_path, packaged_model):
 
     texts, labels, _ = prepare.load_split(run, "test")
     assert list(labels) == [i % len(summary["labels"]) for i in range(6)] or task == "imdb"  # by folder there
-    batches = prepare.Batches(
-        texts, labels, len(summary["labels"]), prepare.load_tokenizer(packaged_model, 16), 16, 6, 0
-    )
+    batches = Batches(texts, labels, len(summary["labels"]), load_tokenizer(packaged_model, 16), 16, 6, 0)
     batch = batches.batch(np.arange(6))
     cut = {"truncation": "longest_first", "padding": "max_length", "max_length": 16}
     expected = AutoTokenizer.from_pretrained(packaged_model)(*map(list, zip(*texts)), **cut)

@@ -19,6 +19,7 @@ from configs.contract import plan, schema
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines
 from configs.contract.stage import Stage
+from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.data import prepare
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs, tickets
@@ -199,7 +200,7 @@ def read_test(run):
 
 def read_tokenizer(run):
     folder = Path(run.config.model)
-    tokenizer = prepare.load_tokenizer(folder, 16, 30522)
+    tokenizer = load_tokenizer(folder, 16, 30522)
     return tokenizer.encode("an unfilmable film").ids
 
 

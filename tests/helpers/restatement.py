@@ -8,7 +8,7 @@ from transformers import BertConfig as TorchConfig
 from transformers import BertForSequenceClassification
 
 from mindspore_rt.cells.bert import BertConfig
-from mindspore_rt.data.prepare import Batch
+from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
 
 CONFIG = BertConfig(60, 16, 2, 2, 32, 16, 2)

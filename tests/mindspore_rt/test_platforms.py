@@ -31,7 +31,7 @@ import numpy as np, mindspore as ms
 from configs.contract import schema
 from mindspore_rt.cells import kernels, noise
 from mindspore_rt.cells.bert import BertClassifier, BertConfig
-from mindspore_rt.data.prepare import Batch
+from mindspore_rt.data.batches import Batch
 from mindspore_rt.training.infobert import InfoBert
 from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
 

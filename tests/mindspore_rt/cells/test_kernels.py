@@ -203,7 +203,7 @@ from mindspore import Tensor
 from configs.contract import schema
 from mindspore_rt.cells import kernels
 from mindspore_rt.cells.bert import BertClassifier, BertConfig
-from mindspore_rt.data.prepare import Batch
+from mindspore_rt.data.batches import Batch
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
 ms.set_device("CPU")
 ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})

@@ -1,28 +1,15 @@
-"""Text in, batches out: splits, the packaged snippets, tokenisation, buckets, parts for data-parallel workers."""
+"""Splits: read from files or packaged, cut by a fixed seed, described, and guarded against changes."""
 
-import json
-import shutil
 import tarfile
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer, BertTokenizer, BertTokenizerFast
 
 from configs.contract import assets, schema
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines
 from configs.contract.run_dir import RunDir
-from mindspore_rt.data import prepare
-
-HARD = [
-    "plain words",
-    'a "quoted", and\na second line',
-    'three """ quotes',
-    "tab\tinside",
-    "line\u2028separator, next\u0085line",
-    "naïve café 北京 😀",
-    "it's 'single'",
-]
+from mindspore_rt.data import prepare, snippets
 
 
 def file(tmp_path, name, content):
@@ -53,7 +40,7 @@ def demo(tmp_path_factory):
 def ratings():
     """Sentence to mean rating, read from the packaged file by other means."""
     with tarfile.open(assets.path("snippets") / "hutto_ICWSM_2014.tar.gz") as archive:
-        rows = archive.extractfile(prepare.SNIPPETS).read().split(b"\r\n")
+        rows = archive.extractfile(snippets.MEMBER).read().split(b"\r\n")
     assert len(rows) == 10605
     fields = [row.split(b"\t") for row in rows]
     return [(float(rating), b" ".join(text.split()).decode("utf-8")) for _, rating, text in fields]
@@ -61,7 +48,7 @@ def ratings():
 
 def test_snippets_are_read_whole(ratings):
     """10,605 of them; accents are letters, not the two bytes of their encoding."""
-    records, note = prepare.read_snippets()
+    records, note = snippets.read_snippets()
     assert "10605 snippets" in note and f"{len(records)} remain" in note
     assert {r["sentence"] for r in records} == {text for rating, text in ratings if abs(rating) >= 0.5}
     assert len({r["sentence"] for r in records}) == len(records)
@@ -73,7 +60,7 @@ def test_labels_are_the_signs_of_clear_ratings(ratings):
     signs = {}
     for rating, text in ratings:
         signs.setdefault(text, set()).add(int(np.sign(rating)) if abs(rating) >= 0.5 else 0)
-    for record in prepare.read_snippets()[0]:
+    for record in snippets.read_snippets()[0]:
         assert (1 if record["label"] else -1) in signs[record["sentence"]]
 
 
@@ -186,233 +173,3 @@ def test_one_label_alone_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match=f"{train}: all 5 training sentences have the label 'positive'"):
         prepared(tmp_path / "runs", "task=sst2", f"data.train={train}", *sizes)
     assert not (tmp_path / "runs").exists()
-
-
-# --- tokenisation --------------------------------------------------------------------------------------------
-
-TEXTS = [*HARD, "an utterly charming , funny and warm piece of work " * 9, "x" * 150, "[MASK] [SEP] antidotes"]
-
-
-@pytest.mark.parametrize("length", [8, 48, 128])
-def test_tokens_equal_transformers(packaged_model, length):
-    """Ids and token types of single texts and pairs, cut longest part first."""
-    ours, theirs = prepare.load_tokenizer(packaged_model, length), AutoTokenizer.from_pretrained(packaged_model)
-    pairs = [(a, b) for a in TEXTS for b in TEXTS]
-    for batch, columns in ((TEXTS, [TEXTS]), (pairs, [list(c) for c in zip(*pairs)])):
-        expected = theirs(*columns, truncation="longest_first", max_length=length)
-        found = ours.encode_batch(batch)
-        assert [e.ids for e in found] == expected["input_ids"]
-        assert [e.type_ids for e in found] == expected["token_type_ids"]
-        assert max(len(e.ids) for e in found) <= length
-
-
-def test_tokens_equal_the_python_tokenizer(packaged_model):
-    """The slow one of transformers, which shares no code with the one used here."""
-    ours, theirs = prepare.load_tokenizer(packaged_model, 64), BertTokenizer(packaged_model / "vocab.txt")
-    expected = theirs(TEXTS, truncation=True, max_length=64)["input_ids"]
-    assert [e.ids for e in ours.encode_batch(TEXTS)] == expected
-
-
-def test_vocab_txt_alone_is_enough(packaged_model, tmp_path):
-    shutil.copyfile(packaged_model / "vocab.txt", tmp_path / "vocab.txt")
-    full, bare = prepare.load_tokenizer(packaged_model, 32), prepare.load_tokenizer(tmp_path, 32)
-    pairs = list(zip(TEXTS, reversed(TEXTS)))
-    assert [e.ids for e in bare.encode_batch(pairs)] == [e.ids for e in full.encode_batch(pairs)]
-
-
-def test_broken_and_missing_tokenizers(tmp_path):
-    with pytest.raises(UserError, match="neither tokenizer.json nor vocab.txt"):
-        prepare.load_tokenizer(tmp_path, 32)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(UserError, match="tokenizer.json: not a tokenizer"):
-        prepare.load_tokenizer(tmp_path, 32)
-
-
-def without_unknown(tokenizer):
-    del tokenizer["model"]["vocab"]["[UNK]"]
-    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["content"] != "[UNK]"]
-
-
-def one_segment(tokenizer):
-    for part in tokenizer["post_processor"]["pair"]:
-        next(iter(part.values()))["type_id"] = 0
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (lambda t: t.update(post_processor=None), "between"),
-        (lambda t: t["post_processor"]["special_tokens"]["[CLS]"].update(ids=[999_999]), "between"),
-        (lambda t: t.update(pre_tokenizer=None), "spaces"),
-        (lambda t: t["model"]["vocab"].update(film=999_999), "the id 999999, the model 30522"),
-        (without_unknown, "no piece \\[UNK\\]"),
-        (one_segment, "pair"),
-    ],
-)
-def test_an_edited_tokenizer_is_refused(packaged_model, tmp_path, change, message):
-    tokenizer = json.loads((packaged_model / "tokenizer.json").read_text())
-    change(tokenizer)
-    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(UserError, match=f"tokenizer.json: .*{message}"):
-        prepare.load_tokenizer(tmp_path, 32, 30522)
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (lambda raw: raw.replace(b"\n[UNK]\n", b"\n[gone]\n"), "no piece \\[UNK\\]"),
-        (lambda raw: raw[: len(raw) // 2], "cut off"),
-        (lambda raw: raw[: raw.index(b"\n", len(raw) // 2) + 1], "cut off"),
-        (lambda raw: raw[:-2], "not UTF-8"),
-        (lambda raw: raw.replace(b"\nfilm\n", b"\nfilm\nfilm\n"), "'film' stands in 2 lines"),
-        (lambda raw: raw + b"one more\n", "the id 30522, the model 30522"),
-    ],
-)
-def test_an_edited_vocabulary_is_refused(packaged_model, tmp_path, change, message):
-    (tmp_path / "vocab.txt").write_bytes(change((packaged_model / "vocab.txt").read_bytes()))
-    with pytest.raises(UserError, match=f"vocab.txt: .*{message}"):
-        prepare.load_tokenizer(tmp_path, 32, 30522)
-
-
-def test_a_vocabulary_may_have_windows_lines_and_the_model_padded_rows(packaged_model, tmp_path):
-    """As transformers has it: neither changes an id."""
-    raw = (packaged_model / "vocab.txt").read_bytes()
-    expected = prepare.load_tokenizer(packaged_model, 32).encode_batch(TEXTS)
-    for content in (raw, raw.replace(b"\n", b"\r\n")):
-        (tmp_path / "vocab.txt").write_bytes(content)
-        found = prepare.load_tokenizer(tmp_path, 32, 30528).encode_batch(TEXTS)
-        assert [e.ids for e in found] == [e.ids for e in expected]
-
-
-# --- batches -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def batches(packaged_model):
-    """83 pairs of 5 to 60 pieces, 3 classes, 8 a batch: the last batch of every order has 3."""
-    random = np.random.default_rng(0)
-    texts = [("good " * random.integers(1, 40), "film " * random.integers(1, 20)) for _ in range(83)]
-    tokenizer = prepare.load_tokenizer(packaged_model, 60)
-    return prepare.Batches(texts, random.integers(0, 3, 83), 3, tokenizer, 60, 8, seed=5)
-
-
-def test_every_sentence_once_an_epoch(batches):
-    for order in (batches.epoch(0), batches.epoch(1), batches.in_order()):
-        assert len(order) == len(batches) == 11
-        assert sorted(np.concatenate(order)) == list(range(83))
-
-
-def test_epochs_differ_and_repeat(batches, packaged_model):
-    def again(seed):
-        texts = [("good",)] * 83
-        tokenizer = prepare.load_tokenizer(packaged_model, 60)
-        other = prepare.Batches(texts, batches.labels, 3, tokenizer, 60, 8, seed)
-        other.ids = batches.ids
-        return other
-
-    first = [list(b) for b in batches.epoch(0)]
-    assert [list(b) for b in again(5).epoch(0)] == first
-    assert [list(b) for b in batches.epoch(1)] != first
-    assert [list(b) for b in again(6).epoch(0)] != first
-
-
-def test_shapes_come_from_few_buckets(batches):
-    """So few graphs are compiled; and like lengths go together."""
-    shapes = {batches.batch(indices).ids.shape for indices in batches.epoch(0)}
-    assert len(shapes) > 1
-    assert shapes <= {(8, length) for length in (16, 32, 48, 60)}
-    padded = sum(batches.batch(i).ids.shape[1] * len(i) for i in batches.epoch(0))
-    assert padded < 0.85 * 60 * 83
-
-
-def test_rows_hold_their_sentence_and_nothing_else(batches):
-    for indices in batches.in_order():
-        batch = batches.batch(indices)
-        for row, index in enumerate(indices):
-            size = len(batches.ids[index])
-            assert list(batch.ids[row, :size]) == list(batches.ids[index]) and not batch.ids[row, size:].any()
-            assert list(batch.attention_mask[row]) == [1] * size + [0] * (batch.ids.shape[1] - size)
-            assert batch.targets[row].argmax() == batches.labels[index]
-
-
-def test_targets_average_over_real_rows(batches):
-    """They sum to 1; filler rows weigh nothing and still attend to one position."""
-    sizes = []
-    for indices in batches.epoch(0):
-        batch = batches.batch(indices)
-        sizes.append(len(indices))
-        assert batch.targets.sum() == pytest.approx(1)
-        assert np.allclose(batch.targets[: len(indices)].sum(1), 1 / len(indices))
-        assert not batch.targets[len(indices) :].any() and not batch.ids[len(indices) :].any()
-        assert (batch.attention_mask[len(indices) :].sum(1) == 1).all()
-    assert sorted(set(sizes)) == [3, 8]
-
-
-def test_token_types_mark_the_second_part(batches):
-    batch = batches.batch(np.arange(8))
-    for row in range(8):
-        first, second = np.flatnonzero(batch.ids[row] == 102)  # the two [SEP]
-        assert not batch.token_types[row, : first + 1].any()
-        assert batch.token_types[row, first + 1 : second + 1].all()
-        assert not batch.token_types[row, second + 1 :].any()
-
-
-def test_dtypes_of_tensors(batches):
-    kinds = [str(t.dtype) for t in batches.batch(np.arange(8)).tensors()]
-    assert kinds == ["Int32", "Float32", "Int32", "Float32"]
-
-
-def test_pairs_keep_their_segments(packaged_model):
-    """Ids, segments and mask of a batch are those of transformers' fast tokenizer, padded to the same length."""
-    random, length = np.random.default_rng(1), 40
-    words = np.array("good film , it 's a long-winded naïve comedy of 1999 !".split())
-    texts = [tuple(" ".join(random.choice(words, random.integers(1, 50))) for _ in range(2)) for _ in range(16)]
-    batches = prepare.Batches(
-        texts, np.zeros(16, int), 2, prepare.load_tokenizer(packaged_model, length), length, 16, seed=0
-    )
-    batch = batches.batch(np.arange(16))
-    cut = {"truncation": "longest_first", "padding": "max_length", "max_length": length}
-    theirs = BertTokenizerFast.from_pretrained(packaged_model)
-    expected = theirs(*map(list, zip(*texts)), **cut, return_tensors="np")
-    assert batch.ids.shape == (16, length) and any(sum(map(len, t)) > 3 * length for t in texts)
-    np.testing.assert_array_equal(batch.ids, expected["input_ids"])
-    np.testing.assert_array_equal(batch.token_types, expected["token_type_ids"])
-    np.testing.assert_array_equal(batch.attention_mask, expected["attention_mask"])
-
-
-def test_lengths_are_those_of_an_epoch(batches):
-    for epoch in range(3):
-        assert batches.lengths(epoch) == sorted({batches.batch(i).ids.shape[1] for i in batches.epoch(epoch)})
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 3, 8, 16])
-def test_workers_take_equal_parts_of_every_batch(batches, ranks):
-    """Every sentence once, parts of one shape, and the mean over the workers is the whole batch's, also of the last
-    batch of 3 sentences: for a loss that is a sum over rows weighted by their targets, and its gradient alike."""
-    values = np.random.default_rng(2).standard_normal((83, 3))  # minus log probabilities of each sentence
-    for indices in batches.epoch(0):
-        whole, parts = batches.batch(indices), [batches.batch(indices, rank, ranks) for rank in range(ranks)]
-        assert sorted(np.concatenate([part.indices for part in parts])) == sorted(indices)
-        assert {part.ids.shape for part in parts} == {(-(-8 // ranks), whole.ids.shape[1])}
-        assert max(len(p.indices) for p in parts) - min(len(p.indices) for p in parts) <= 1
-
-        def loss(batch):
-            rows = np.zeros(batch.targets.shape)
-            rows[: len(batch.indices)] = values[batch.indices]
-            return (batch.targets * rows).sum()
-
-        assert np.mean([loss(part) for part in parts]) == pytest.approx(loss(whole))
-        for part in parts:
-            for row, index in enumerate(part.indices):
-                there = list(whole.indices).index(index)
-                np.testing.assert_array_equal(part.ids[row], whole.ids[there])
-                np.testing.assert_array_equal(part.token_types[row], whole.token_types[there])
-
-
-def test_many_texts_are_tokenised_in_parts(packaged_model, monkeypatch):
-    texts = [(f"film {i}",) for i in range(10)]
-    tokenizer = prepare.load_tokenizer(packaged_model, 16)
-    whole = prepare.Batches(texts, np.zeros(10, int), 2, tokenizer, 16, 4, seed=0)
-    monkeypatch.setattr(prepare, "TOKENISED_AT_ONCE", 3)
-    parts = prepare.Batches(texts, np.zeros(10, int), 2, tokenizer, 16, 4, seed=0)
-    assert [list(i) for i in parts.ids] == [list(i) for i in whole.ids] and len(whole.ids) == 10

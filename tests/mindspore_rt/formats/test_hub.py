@@ -20,6 +20,7 @@ from configs.contract import assets, schema
 from configs.contract.errors import UserError
 from configs.contract.run_dir import RunDir
 from configs.contract.tasks import GLUE, TASKS
+from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.data import prepare
 from mindspore_rt.formats import hub, huggingface
 
@@ -195,7 +196,7 @@ def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path
     assert set(found) == set(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
-    ours, theirs = (prepare.load_tokenizer(f, 24).encode_batch(TEXTS) for f in (folder, tiny_bert))
+    ours, theirs = (load_tokenizer(f, 24).encode_batch(TEXTS) for f in (folder, tiny_bert))
     assert [e.ids for e in ours] == [e.ids for e in theirs]
 
     # What is there is not asked for again.

@@ -17,8 +17,9 @@ from transformers import BertConfig as TorchConfig
 from configs.contract.errors import UserError
 from configs.contract.files import read_json
 from configs.contract.matrices import matrix_name
+from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.cells.bert import BertClassifier, BertConfig
-from mindspore_rt.data import prepare
+from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket
 
@@ -296,8 +297,8 @@ def test_logits_equal_in_transformers(saved, second):
     """The same texts through the whole of either side: tokenizer, padding, truncation, model."""
     target, source, weights = saved
     texts = list(zip(TEXTS, second)) if second else [(t,) for t in TEXTS]
-    tokenizer = prepare.load_tokenizer(target, 20)
-    batches = prepare.Batches(texts, np.zeros(4, int), 3, tokenizer, 20, 5, seed=0)
+    tokenizer = load_tokenizer(target, 20)
+    batches = Batches(texts, np.zeros(4, int), 3, tokenizer, 20, 5, seed=0)
     ids, mask, types, _ = batches.batch(np.arange(4)).tensors()
     cells = BertClassifier(source.config, 3)
     cells.load(weights)

@@ -12,11 +12,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
+from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.data import prepare
+from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 
-ROOT = Path(prepare.__file__).resolve().parents[2]
+ROOT = Path(huggingface.__file__).resolve().parents[2]
 TEXTS = ["a fine film", "dull", "an utterly charming , funny and warm piece of work", "it's the one , at 9 o'clock"]
 
 REFERENCE = """
@@ -51,8 +52,8 @@ def python(*arguments, **environment):
 def test_same_logits_as_mindnlp(packaged_model, tmp_path):
     """The packaged BERT on padded singles and pairs of texts: pooled output and logits to 1e-5."""
     texts = [*((t, "") for t in TEXTS), *zip(TEXTS, reversed(TEXTS))]
-    tokenizer = prepare.load_tokenizer(packaged_model, 24)
-    batch = prepare.Batches(texts, np.zeros(8, int), 2, tokenizer, 24, 8, seed=0).batch(np.arange(8))
+    tokenizer = load_tokenizer(packaged_model, 24)
+    batch = Batches(texts, np.zeros(8, int), 2, tokenizer, 24, 8, seed=0).batch(np.arange(8))
     np.savez(
         tmp_path / "in.npz",
         input_ids=batch.ids,

@@ -10,7 +10,7 @@ from mindspore import Tensor
 
 from configs.contract import schema
 from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.data.prepare import Batch
+from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import infobert
 from mindspore_rt.training.infobert import Critic, InfoBert
 from tests.helpers.restatement import (

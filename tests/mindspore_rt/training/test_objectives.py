@@ -7,7 +7,7 @@ import torch
 from configs.contract import schema
 from mindspore_rt.cells import noise
 from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.data.prepare import Batch
+from mindspore_rt.data.batches import Batch
 from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
 from mindspore_rt.training.optimizer import linear_schedule
 from tests.helpers.restatement import (

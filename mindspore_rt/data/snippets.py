@@ -1,0 +1,49 @@
+"""The packaged movie snippets: their labels, and which of them may be attacked."""
+
+from __future__ import annotations
+
+import tarfile
+
+from configs.contract import assets
+
+MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+NEUTRAL = 0.5  # ratings run from -4 to 4; a snippet rated closer to 0 than this has no clear label and is dropped
+
+
+def read_snippets() -> tuple[list[dict], str]:
+    """Read the Rotten Tomatoes snippets that have a clear rating.
+
+    Returns:
+        The records, each sentence once, and a note on what was dropped.
+    """
+    with tarfile.open(assets.path("snippets") / "hutto_ICWSM_2014.tar.gz") as archive:
+        text = archive.extractfile(MEMBER).read().decode("utf-8")
+    rows = [line.split("\t") for line in text.splitlines() if line.count("\t") == 2]
+    labels = {}
+    for _, rating, sentence in rows:
+        if abs(float(rating)) >= NEUTRAL and sentence.strip():
+            # A repeated sentence would leak from one split into another: only the first one stays.
+            labels.setdefault(" ".join(sentence.split()), int(float(rating) > 0))
+    note = (
+        f"{len(rows)} snippets with a mean rating from -4 to 4; label = sign of the rating; "
+        f"ratings between -{NEUTRAL} and {NEUTRAL} and repeated sentences dropped, {len(labels)} remain"
+    )
+    return [{"sentence": sentence, "label": label} for sentence, label in labels.items()], note
+
+
+def split_snippets(records: list[dict], note: str) -> tuple[dict[str, list[dict]], str]:
+    """Set aside as test set the snippets that the masked language model of BERT-Attack was not trained or measured on.
+
+    Args:
+        records: All snippets.
+        note: Their note from `read_snippets`.
+
+    Returns:
+        The splits train and test, and the note with a sentence on the test set.
+    """
+    places = [assets.place(record["sentence"]) for record in records]
+    order = sorted(range(len(records)), key=places.__getitem__)
+    test = [i for i in order if assets.MLM_MEASURED <= places[i] < assets.MLM_UNSEEN]
+    train = sorted(set(order) - set(test))
+    note += f"; {len(test)} of them, unseen by the masked language model of BERT-Attack, are there for testing"
+    return {"train": [records[i] for i in train], "test": [records[i] for i in test]}, note
