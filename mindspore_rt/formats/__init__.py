@@ -1,1 +1,1 @@
-"""Model files: Hugging Face directories, the hub, and conversion between formats."""
+"""Formats: Hugging Face directories, the hub, and conversion between formats of models, scores and tickets."""

@@ -3,8 +3,8 @@
     python -m mindspore_rt.formats.hub model bert-base-uncased REVISION TARGET_DIR
     python -m mindspore_rt.formats.hub dataset nyu-mll/glue sst2 REVISION TARGET_DIR SPLIT [SPLIT ...]
 
-Runs as a process of its own: importing mindnlp replaces `torch` in its process, and takes seconds. `HF_ENDPOINT`
-chooses a mirror, `HF_TOKEN` opens what is not public; both reach the hub's own client.
+It runs as a process of its own, because importing mindnlp takes seconds and replaces the module `torch`.
+`HF_ENDPOINT` chooses a mirror and `HF_TOKEN` opens private repositories; the hub's own client reads both.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from configs.contract import assets
@@ -27,21 +28,22 @@ PINNED = {"bert-base-uncased": BERT, "google-bert/bert-base-uncased": BERT}
 
 
 def model_dir(name: str) -> Path:
-    """A hub model as a local Hugging Face directory, downloaded on first use.
+    """Return the local directory of a hub model, downloaded on first use.
 
-    `name` may end in `@REVISION`. Without one it is the pinned revision of the paper's model, or what is newest when it
-    is first used; the cache keeps it from then on, with its commit in `commit.txt`.
+    Args:
+        name: May end in `@REVISION`. Without a revision, the paper's model has a pinned one. Of another model the
+            newest commit is taken on first use; the cache keeps it from then on, with its commit in `commit.txt`.
     """
     name, _, revision = name.partition("@")
     return _cached("model", [name, revision or PINNED.get(name, "main")])
 
 
 def dataset_dir(id: str, config: str | None, revision: str, splits: list[str]) -> Path:
-    """A hub data set as `<split>.jsonl` files, downloaded on first use."""
+    """Return the directory of a hub data set, one `<split>.jsonl` for each split, downloaded on first use."""
     return _cached("dataset", [id, config or "", revision], splits)
 
 
-def _cached(kind: str, key: list[str], extra: list[str] = ()) -> Path:
+def _cached(kind: str, key: list[str], extra: Sequence[str] = ()) -> Path:
     parts = [part for part in key if part and part != "main"]
     target = assets.CACHE / "hub" / kind / "--".join(part.replace("/", "--") for part in parts)
     if target.is_dir():
@@ -53,7 +55,7 @@ def _cached(kind: str, key: list[str], extra: list[str] = ()) -> Path:
         folder.mkdir()
         done = subprocess.run(
             [sys.executable, "-m", "mindspore_rt.formats.hub", kind, *key, str(folder), *extra],
-            # Where it is unset, mindnlp would turn to a mirror, and hand it the user's token.
+            # Without a value mindnlp would use a mirror, and send it the user's token.
             env={**os.environ, "HF_ENDPOINT": os.environ.get("HF_ENDPOINT") or HUB},
             cwd=ROOT,
             capture_output=True,
@@ -81,11 +83,10 @@ def _cached(kind: str, key: list[str], extra: list[str] = ()) -> Path:
 def _save_model(name: str, revision: str, target: str) -> None:
     from mindnlp.transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    # The hub's client compares the size of what it downloads with the stated one, not a hash. What a run then computes
-    # with is hashed by its stages.
+    # The hub's client compares sizes, not hashes; the stages of a run hash the files that they read.
     model = AutoModelForSequenceClassification.from_pretrained(name, revision=revision)
     commit = getattr(model.config, "_commit_hash", None)
-    if revision == "main" and commit:  # the tokenizer of the same commit, whatever is pushed meanwhile
+    if revision == "main" and commit:  # the tokenizer must be of the same commit, whatever is pushed meanwhile
         revision = commit
         (Path(target) / COMMIT).write_text(commit, encoding="utf-8")
     model.save_pretrained(target)
@@ -109,6 +110,7 @@ def _save_dataset(id: str, config: str, revision: str, target: str, *splits: str
 
 @command
 def main() -> int:
+    """Run the command line; returns its exit status."""
     kind, *arguments = sys.argv[1:]
     try:
         {"model": _save_model, "dataset": _save_dataset}[kind](*arguments)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +31,14 @@ ALIASES = {".gamma": ".weight", ".beta": ".bias", ".embedding_table": ".weight"}
 
 
 def resolve(model: str) -> Path:
-    """The directory of `packaged`, a local directory, or a hub name (downloaded on first use)."""
+    """Return the directory of a model.
+
+    Args:
+        model: `packaged`, a local directory, or a name on the hub, which is downloaded on first use.
+
+    Raises:
+        UserError: There is no such directory, or the hub cannot be reached.
+    """
     if model == "packaged":
         return assets.path("minilm")
     if Path(model).is_dir():
@@ -44,7 +52,14 @@ def resolve(model: str) -> Path:
 
 @dataclass
 class Model:
-    """A model on disk: its shape, its `config.json`, its weights (float32) and where it came from."""
+    """A model on disk.
+
+    Attributes:
+        config: Its shape.
+        raw: The content of its config.json.
+        weights: float32, under the names of Hugging Face's classifier; a pre-trained model has no classifier.
+        directory: Where it was read from.
+    """
 
     config: BertConfig
     raw: dict
@@ -53,10 +68,14 @@ class Model:
 
 
 def load(directory: Path, layers: int | None = None) -> Model:
-    """Read a BERT directory, keeping only the first `layers` if given.
+    """Read a BERT directory.
 
-    Weights may have the names of `standard_name` or those that it translates, as the published bert-base-uncased has.
-    Raises `UserError` naming the file and the weight for anything that is not a whole BERT.
+    Args:
+        directory: Holds config.json and weights, under the names of `standard_name` or those that it translates.
+        layers: Read only so many first layers; None for all.
+
+    Raises:
+        UserError: This is not a whole BERT; the message names the file and the weight.
     """
     raw = read_config(directory)
     config = BertConfig.from_dict(raw, str(directory / "config.json"))
@@ -66,14 +85,14 @@ def load(directory: Path, layers: int | None = None) -> Model:
         raw = {**raw, "num_hidden_layers": layers}
         config = replace(config, num_hidden_layers=layers)
     arrays = read_weights(directory)
-    found = {standard_name(name): value for name, value in arrays.items()}
-    if len(found) < len(arrays):
-        twice = next(name for name in found if sum(standard_name(other) == name for other in arrays) > 1)
-        raise UserError(f"{directory}: holds {twice} twice, under two names")
-    labels = len(np.atleast_1d(found.get("classifier.bias", 0)))
+    named = {standard_name(name): value for name, value in arrays.items()}
+    if len(named) < len(arrays):
+        repeated = next(name for name in named if sum(standard_name(other) == name for other in arrays) > 1)
+        raise UserError(f"{directory}: holds {repeated} twice, under two names")
+    labels = len(np.atleast_1d(named.get("classifier.bias", 0)))
     shapes, weights = config.parameters(labels), {}
     for name, shape in shapes.items():
-        value = found.get(name)
+        value = named.get(name)
         if value is None and name.startswith("classifier."):
             continue  # a pre-trained model has none
         if value is None:
@@ -83,7 +102,7 @@ def load(directory: Path, layers: int | None = None) -> Model:
 
 
 def standard_name(name: str) -> str:
-    """What Hugging Face's classifier calls a weight of BERT: with the prefix `bert.`, ending in .weight or .bias."""
+    """Return what Hugging Face's classifier calls a weight: with the prefix `bert.`, ending in .weight or .bias."""
     for alias, suffix in ALIASES.items():
         if name.endswith(alias):
             name = name.removesuffix(alias) + suffix
@@ -91,7 +110,7 @@ def standard_name(name: str) -> str:
 
 
 def _checked(value: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """A weight as float32. Raises `UserError` if it is not of this shape, of floats and finite."""
+    """Return a weight as float32, or raise `UserError` if it is not of this shape, of floats and finite."""
     if value.shape != shape:
         raise UserError(f"{where} is {list(value.shape)}, config.json says {list(shape)}")
     if value.dtype.kind != "f":
@@ -104,7 +123,11 @@ def _checked(value: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarra
 
 
 def read_config(directory: Path) -> dict:
-    """The content of config.json. Raises `UserError` for a shrunk model, which no longer has the named matrices."""
+    """Read config.json.
+
+    Raises:
+        UserError: It is missing or damaged, or of a shrunk model, whose matrices lack heads.
+    """
     raw = read_json(directory / "config.json")
     if raw.get("pruned_heads"):
         raise UserError(
@@ -115,7 +138,7 @@ def read_config(directory: Path) -> dict:
 
 
 def read_weights(directory: Path) -> dict[str, np.ndarray]:
-    """Every array of model.safetensors, else of pytorch_model.bin, under the names that stand there."""
+    """Read every array of model.safetensors, else of pytorch_model.bin, under the file's own names."""
     for name, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", unpickle)):
         if (directory / name).is_file():
             return read(directory / name)
@@ -123,7 +146,7 @@ def read_weights(directory: Path) -> dict[str, np.ndarray]:
 
 
 def unpickle(path: Path) -> dict[str, np.ndarray]:
-    """A PyTorch weight file. Unpickling is the torch half's business: it loads weights only, as safetensors."""
+    """Read a PyTorch weight file, through the scoring half: it unpickles tensors only, and runs no code of the file."""
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(temporary) / "model.safetensors"
         torch_half(path, target)
@@ -131,21 +154,26 @@ def unpickle(path: Path) -> dict[str, np.ndarray]:
 
 
 def torch_half(source: Path, target: Path) -> None:
-    """Safetensors from a PyTorch weight file, or the other way round, in a process of the torch half."""
+    """Convert a PyTorch weight file to safetensors or back, in a process of the scoring half.
+
+    Raises:
+        UserError: The source cannot be read.
+    """
     status, errors = in_torch_half(str(source.resolve()), str(target.resolve()))
     if status:
-        last = (errors.strip().splitlines() or ["no word why"])[-1]
+        last = (errors.strip().splitlines() or ["no error output"])[-1]
         raise UserError(f"{source}: {last.removeprefix('error: ').removeprefix(f'{source.resolve()}: ')}")
 
 
 def in_torch_half(source: str, target: str) -> tuple[int, str]:
-    """Exit status and stderr of `torch_eval.victim.pytorch_weights`."""
+    """Run `torch_eval.victim.pytorch_weights`; returns its exit status and what it wrote to stderr."""
     command = [sys.executable, "-m", "torch_eval.victim.pytorch_weights", source, target]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a safetensors file, or raise `UserError` if it is damaged."""
     try:
         return load_file(path)
     except (safetensors.SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -153,7 +181,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def with_classifier(model: Model, labels: int, seed: int) -> dict[str, np.ndarray]:
-    """The pre-trained weights and a fresh classifier, drawn as BERT's: normal(0, 0.02), bias 0."""
+    """Return the pre-trained weights and a fresh classifier, drawn as BERT's: normal(0, 0.02), bias 0."""
     draw = noise.generator(seed, noise.INITIAL).standard_normal((labels, model.config.hidden_size), np.float32)
     return {
         **model.weights,
@@ -162,10 +190,17 @@ def with_classifier(model: Model, labels: int, seed: int) -> dict[str, np.ndarra
     }
 
 
-def save_classifier(target: Path, model: Model, weights: dict[str, np.ndarray], labels: list[str], max_length: int):
-    """Write a directory that `AutoModelForSequenceClassification.from_pretrained` loads.
+def save_classifier(
+    target: Path, model: Model, weights: dict[str, np.ndarray], labels: list[str], max_length: int
+) -> None:
+    """Write a directory that `AutoModelForSequenceClassification.from_pretrained` loads, whole or not at all.
 
-    The directory appears whole or not at all. Pruned weights stand in it as exact zeros.
+    Args:
+        target: Directory to write or replace.
+        model: Gives config.json and the tokenizer.
+        weights: Of the trained classifier; pruned ones are exact zeros.
+        labels: Names of the labels, in the order of their numbers.
+        max_length: Longest input in word pieces, at which texts are cut.
     """
     config = {
         **model.raw,
@@ -176,13 +211,13 @@ def save_classifier(target: Path, model: Model, weights: dict[str, np.ndarray], 
         write_model(folder, config, weights, model.directory)
         tokenizer = folder / "tokenizer_config.json"
         settings = read_json(tokenizer) if tokenizer.is_file() else {}
-        # What the model was trained with is what an attack must use.
+        # An attack must cut texts where training did.
         atomic_write(tokenizer, json.dumps({**settings, "model_max_length": max_length}, indent=2) + "\n")
 
 
 @contextlib.contextmanager
-def whole_directory(target: Path):
-    """Gives an empty directory to fill; it takes the place of `target` when the block ends without an error."""
+def whole_directory(target: Path) -> Iterator[Path]:
+    """Give an empty directory to fill; it takes the place of `target` when the block ends without an error."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -195,7 +230,7 @@ def whole_directory(target: Path):
 
 
 def write_model(folder: Path, config: dict, weights: dict[str, np.ndarray], tokenizer: Path | None) -> None:
-    """Fill a directory: a classifier's config.json, its weights, and the tokenizer files of another directory."""
+    """Write a classifier's config.json and weights, and copy the tokenizer files of the directory `tokenizer`."""
     config = {**config, "architectures": ["BertForSequenceClassification"], "torch_dtype": "float32"}
     config.pop("_name_or_path", None)
     atomic_write(folder / "config.json", json.dumps(config, indent=2) + "\n")
@@ -204,18 +239,29 @@ def write_model(folder: Path, config: dict, weights: dict[str, np.ndarray], toke
 
 
 def copy_tokenizer(source: Path | None, folder: Path) -> None:
+    """Copy the tokenizer files of `source` that exist."""
     for name in TOKENIZER_FILES:
         if source and (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
 
 
 def shrink(weights: dict[str, np.ndarray], config: dict, ticket: Ticket) -> tuple[dict[str, np.ndarray], dict]:
-    """A smaller model that computes what the masked one does: heads and neurons that `ticket` prunes whole are cut out.
+    """Cut out the heads and neurons that `ticket` prunes whole: a smaller model that computes what the masked one does.
 
-    `config` is the content of config.json. Returns the weights and the config to hand to `write_model`; plain
-    transformers loads the result (`pruned_heads`, and a smaller `intermediate_size`). The other pruned weights
-    become exact zeros. Raises `ValueError` if the ticket is of another model, or leaves a layer no head; if layers
-    keep different numbers of neurons, as many stay in all of them as in the largest.
+    The other pruned weights become exact zeros. If layers differ in their number of neurons, all get that of the
+    largest.
+
+    Args:
+        weights: Of the unpruned model.
+        config: The content of its config.json.
+        ticket: Over its prunable matrices.
+
+    Returns:
+        Weights and config for `write_model`. Plain transformers loads the result through `pruned_heads` and
+        `intermediate_size`.
+
+    Raises:
+        ValueError: The ticket is of another model, or leaves a layer without heads.
     """
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
     small, cut = ticket.apply(weights), {}
@@ -228,19 +274,20 @@ def shrink(weights: dict[str, np.ndarray], config: dict, ticket: Ticket) -> tupl
             raise ValueError(f"the ticket leaves no attention head in layer {i}")
         if lost.any():
             cut[str(i)] = np.flatnonzero(lost).tolist()
-        kept = np.flatnonzero(np.repeat(~lost, len(dead[i]["query"]) // heads))
+        rows = np.flatnonzero(np.repeat(~lost, len(dead[i]["query"]) // heads))
         for kind in ("query", "key", "value"):
-            _take(small, matrix_name(i, kind), kept, rows=True)
-        _take(small, matrix_name(i, "attention output"), kept, rows=False)
+            _take(small, matrix_name(i, kind), rows)
+        _take(small, matrix_name(i, "attention output"), rows, axis=1)
         # Live neurons first; a layer with fewer than the largest is filled up with dead ones, which add nothing.
-        kept = np.sort(np.argsort(neurons[i], kind="stable")[:size])
-        _take(small, matrix_name(i, "intermediate"), kept, rows=True)
-        _take(small, matrix_name(i, "output"), kept, rows=False)
+        rows = np.sort(np.argsort(neurons[i], kind="stable")[:size])
+        _take(small, matrix_name(i, "intermediate"), rows)
+        _take(small, matrix_name(i, "output"), rows, axis=1)
     return small, {**config, "pruned_heads": cut, "intermediate_size": size}
 
 
-def _take(weights: dict[str, np.ndarray], name: str, kept: np.ndarray, rows: bool) -> None:
-    weights[name] = np.ascontiguousarray(weights[name][kept] if rows else weights[name][:, kept])
-    if rows:
+def _take(weights: dict[str, np.ndarray], name: str, indices: np.ndarray, axis: int = 0) -> None:
+    """Leave only these rows (axis 0, with their biases) or columns (axis 1) of a matrix."""
+    weights[name] = np.ascontiguousarray(weights[name].take(indices, axis))
+    if axis == 0:
         bias = name.replace(".weight", ".bias")
-        weights[bias] = weights[bias][kept]
+        weights[bias] = weights[bias][indices]

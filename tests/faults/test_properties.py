@@ -18,7 +18,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import append_line, file_hash, read_lines, write_json, write_lines
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
-from mindspore_rt.formats import convert
+from mindspore_rt.formats import contents, convert
 from mindspore_rt.ticket import Ticket
 
 few = settings(max_examples=30, derandomize=True, deadline=None)
@@ -134,7 +134,7 @@ def test_a_pruned_model_survives_conversion_bit_for_bit(folder, packaged_model, 
     ticket = Ticket.from_magnitudes(prunable, sparsity)
     pruned = ticket.apply(weights)
     name = f"{form}-{seed}-{sparsity}" + ("" if form == "huggingface" else ".safetensors")
-    found = convert.Contents(Path("made up"), "huggingface", copy.copy(pruned), {}, raw)
+    found = contents.Contents(Path("made up"), "huggingface", copy.copy(pruned), {}, raw)
     options = argparse.Namespace(sparsity=None, compat="paper")
     if form == "compact":
         if ticket.pruned == 0:  # nothing states a ticket then
@@ -142,7 +142,7 @@ def test_a_pruned_model_survives_conversion_bit_for_bit(folder, packaged_model, 
         convert._write_compact(found, found.ticket(), folder / name)
     else:
         convert.write(found, folder / name, form, options)
-    back = convert.read(folder / name)
+    back = contents.read(folder / name)
     assert back.weights.keys() == pruned.keys() and back.bert == config
     for key, value in pruned.items():
         assert back.weights[key].tobytes() == value.tobytes(), key

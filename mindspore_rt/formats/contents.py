@@ -1,0 +1,266 @@
+"""What a model file or directory holds, whatever its format: weights and scores under Hugging Face names.
+
+A ticket is read as the scores +20 (weight stays) and -20 (pruned), as in the official code: their masks are exactly 1
+and 0. Scores may be shared by weights, everywhere with the official code's stride (`ticket.spread`).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors
+
+from configs.contract.errors import UserError
+from mindspore_rt.cells.bert import BertConfig
+from mindspore_rt.formats import huggingface
+from mindspore_rt.ticket import Ticket, spread
+
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # counters that older transformers save
+SCORES = "log_alpha.safetensors"
+OUR_SCORES, THEIR_SCORES = ".log_alpha", ".mask.mask_scores"
+SETTLED = 20.0  # the official code's score of a weight that stays; minus that of a pruned one
+MASK_PREFIX, COMPACT = "mask:", "compact/1"
+
+
+@dataclass
+class Contents:
+    """What a source holds.
+
+    Attributes:
+        path: Where it was read from.
+        format: One of `convert.FORMATS`, or "scores" or "PyTorch weights".
+        weights: Arrays under Hugging Face names; floats are float32.
+        scores: Scores of the prunable matrices, under the matrices' names; float32.
+        config: Content of config.json, if there is one.
+        tokenizer: Directory with tokenizer files, if there is one.
+    """
+
+    path: Path
+    format: str
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
+    config: dict | None = None
+    tokenizer: Path | None = None
+
+    @property
+    def bert(self) -> BertConfig:
+        """The model's shape."""
+        return BertConfig.from_dict(self.config, f"config of {self.path}")
+
+    def ticket(self) -> Ticket | None:
+        """Return the ticket that settled scores state or, without scores, exact zeros among the prunable weights."""
+        shapes = self.bert.prunable()
+        if self.scores:
+            settled = all((np.abs(s) == SETTLED).all() for s in self.scores.values())
+            return Ticket({name: s > 0 for name, s in self.scores.items()}).spread(shapes) if settled else None
+        masks = {name: self.weights[name] != 0 for name in shapes if name in self.weights}
+        return Ticket(masks) if not all(m.all() for m in masks.values()) else None
+
+
+def read(path: Path) -> Contents:
+    """Recognise and read a source.
+
+    Raises:
+        UserError: It is missing, damaged, or of no format that is known.
+    """
+    if path.is_dir():
+        return read_directory(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or directory")
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":
+        return _read_safetensors(path)
+    if start[:2] in (b"PK", b"\x80\x02"):
+        return _sorted(path, "PyTorch weights", huggingface.unpickle(path))
+    return _read_ckpt(path)
+
+
+def read_directory(path: Path) -> Contents:
+    """Read a Hugging Face directory, ours or the official code's."""
+    config, arrays = huggingface.read_config(path), huggingface.read_weights(path)
+    contents = _sorted(path, "huggingface", arrays, config, path)
+    if contents.scores:
+        contents.format = "official"
+    elif (path / SCORES).is_file():
+        contents.scores = huggingface.read_safetensors(path / SCORES)
+    return contents
+
+
+def _read_safetensors(path: Path) -> Contents:
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            about = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error})") from None
+    if "ticket" in about:
+        return Contents(path, "ticket", {}, settled_scores(Ticket.load(path)))
+    arrays = huggingface.read_safetensors(path)
+    config = _json(path, about["config"]) if "config" in about else None
+    if about.get("format") == COMPACT:
+        return Contents(path, "compact", _unpack_compact(path, arrays, config), {}, config)
+    if not any("embeddings" in name for name in arrays) and all(array.ndim == 2 for array in arrays.values()):
+        return Contents(path, "scores", {}, arrays)  # as a search leaves them
+    return _sorted(path, "mindspore" if about.get("format") != "pt" else "huggingface", arrays, config)
+
+
+def _read_ckpt(path: Path) -> Contents:
+    import mindspore as ms
+
+    with tempfile.TemporaryDirectory() as temporary:
+        link = Path(temporary) / "model.ckpt"  # MindSpore goes by the name
+        link.symlink_to(path.resolve())
+        try:
+            entries = ms.load_checkpoint(str(link))
+        except (ValueError, TypeError, RuntimeError) as error:
+            reason = str(error).replace(str(link), path.name).splitlines()[0]
+            raise UserError(
+                f"{path}: neither safetensors, PyTorch weights nor a MindSpore checkpoint ({reason})"
+            ) from None
+    config = entries.pop("config", None)
+    arrays = {name: value.asnumpy() for name, value in entries.items() if isinstance(value, ms.Tensor)}
+    return _sorted(path, "mindspore", arrays, _json(path, config) if config else None)
+
+
+def _json(path: Path, text: str) -> dict:
+    try:
+        config = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: its config is not JSON ({error}); convert it again from its source") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: its config is not a JSON object; convert it again from its source")
+    return config
+
+
+def _sorted(
+    path: Path,
+    format: str,
+    arrays: dict[str, np.ndarray],
+    config: dict | None = None,
+    tokenizer: Path | None = None,
+) -> Contents:
+    """Sort arrays into weights and scores under Hugging Face names."""
+    contents = Contents(path, format, config=config, tokenizer=tokenizer)
+    for name, array in arrays.items():
+        if name.endswith(BUFFERS):
+            continue
+        name = huggingface.standard_name(name)
+        official = name.endswith(THEIR_SCORES)
+        if official and array.ndim == 4 and array.shape[::2] == (1, 1):
+            array = array[0, :, 0]
+        target = contents.scores if official or name.endswith(OUR_SCORES) else contents.weights
+        name = name.replace(THEIR_SCORES, ".weight").removesuffix(OUR_SCORES)
+        if name in target:
+            raise UserError(f"{path}: two entries are called {name} once names are put in Hugging Face's form")
+        target[name] = np.asarray(array, np.float32) if array.dtype.kind == "f" else array
+    return contents
+
+
+def settled_scores(ticket: Ticket) -> dict[str, np.ndarray]:
+    """Return the scores that state a ticket: +20 for weights that stay, -20 for pruned ones."""
+    return {name: np.where(mask, SETTLED, -SETTLED).astype(np.float32) for name, mask in ticket.masks.items()}
+
+
+def _unpack_compact(path: Path, arrays: dict[str, np.ndarray], config: dict) -> dict[str, np.ndarray]:
+    weights, shapes = {}, BertConfig.from_dict(config, f"config of {path}").prunable()
+    for name, array in arrays.items():
+        if name.startswith(MASK_PREFIX):
+            continue
+        if MASK_PREFIX + name not in arrays:
+            weights[name] = array
+            continue
+        packed, shape = arrays[MASK_PREFIX + name], shapes.get(name, (0, 0))
+        fits = packed.dtype == np.uint8 and packed.size == -(-shape[0] * shape[1] // 8) and array.ndim == 1
+        mask = np.unpackbits(packed, count=shape[0] * shape[1]).astype(bool) if fits else np.zeros(0, bool)
+        if not fits or np.count_nonzero(mask) != array.size:
+            raise UserError(f"{path}: damaged: mask and values of {name} do not fit; make the file again")
+        weights[name] = np.zeros(shape, array.dtype)
+        weights[name][mask.reshape(shape)] = array
+    return weights
+
+
+def load_compact(path: Path) -> dict[str, np.ndarray]:
+    """Read the weights of a compact file under their Hugging Face names, pruned ones as exact zeros."""
+    return _read_safetensors(Path(path)).weights
+
+
+def complete(contents: Contents, like: Path | None) -> Contents:
+    """Take what `contents` lacks from the Hugging Face directory `like`: config, tokenizer, weights.
+
+    Raises:
+        UserError: There is still no config.
+    """
+    if like:
+        other = read_directory(like)
+        contents.config, contents.tokenizer = contents.config or other.config, contents.tokenizer or other.tokenizer
+        contents.weights = contents.weights or other.weights
+    if contents.config is None:
+        raise UserError(
+            f"{contents.path}: {contents.format} holds no config.json; give --like DIRECTORY, a Hugging Face directory "
+            f"of the same shape"
+        )
+    return contents
+
+
+def check(contents: Contents, missing: list[str], unknown: list[str]) -> None:
+    """Compare the entries with those of a BERT classifier, and drop unknown ones that may be there.
+
+    Args:
+        contents: What is checked and changed.
+        missing: Prefixes of entries that may be missing.
+        unknown: Prefixes of unknown entries that are dropped.
+
+    Raises:
+        UserError: Entries are missing, unknown, misshapen, no floats or not finite; with their names.
+    """
+    expected = contents.bert.parameters(_labels(contents))
+    for name in [n for n in contents.weights if n not in expected and n.startswith(tuple(unknown))]:
+        del contents.weights[name]
+    prunable = contents.bert.prunable()
+    strangers = [n for n in contents.weights if n not in expected] + [n for n in contents.scores if n not in prunable]
+    absent = [n for n in expected if n not in contents.weights and not n.startswith(tuple(missing))]
+    if contents.scores:
+        absent += [n for n in prunable if n not in contents.weights and n not in absent]  # a score needs its weight
+        absent += [f"scores of {n}" for n in prunable if n not in contents.scores]
+    arrays = [*contents.weights.items(), *contents.scores.items()]
+    problems = {
+        "missing: {} (--allow-missing PREFIX lets them be)": absent,
+        "unknown: {} (--allow-unknown PREFIX drops them)": strangers,
+        "misshapen: {} (is config.json, or --like, of this model?)": _misshapen(contents, expected, prunable),
+        "not of floats: {}": [f"{name} ({array.dtype})" for name, array in arrays if array.dtype.kind != "f"],
+        "not finite: {}": [name for name, a in arrays if a.dtype.kind == "f" and not np.isfinite(a).all()],
+    }
+    messages = [text.format(_listed(names)) for text, names in problems.items() if names]
+    if messages:
+        raise UserError(f"{contents.path}: {'; '.join(messages)}")
+
+
+def _misshapen(
+    contents: Contents, expected: dict[str, tuple[int, ...]], prunable: dict[str, tuple[int, int]]
+) -> list[str]:
+    wrong = []
+    for name, array in contents.weights.items():
+        if array.shape != expected.get(name, array.shape):
+            wrong.append(f"{name} is {list(array.shape)}, not {list(expected[name])}")
+    for name in (name for name in prunable if name in contents.scores):  # in order: the message repeats
+        try:
+            spread(contents.scores[name], prunable[name])
+        except ValueError as error:
+            wrong.append(f"scores of {name}: {error}")
+    return wrong
+
+
+def _labels(contents: Contents) -> int:
+    """Number of labels of the classifier; 2 where nothing says it, as in transformers."""
+    if "classifier.bias" in contents.weights:
+        return contents.weights["classifier.bias"].size
+    names = contents.config.get("id2label")
+    return len(names) if isinstance(names, dict) and names else 2
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
