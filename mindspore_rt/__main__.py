@@ -17,7 +17,8 @@ os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings say nothing a u
 # OpenMP reads this once, when it is loaded: it must stand before the first import that does.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from configs.contract import plan, schema
+from configs.contract import jobs as plan
+from configs.contract import schema
 from configs.contract.errors import StopRequest, UserError, command
 from configs.contract.files import OWNER
 from configs.contract.run_dir import RunDir, only_one

@@ -3,7 +3,6 @@ multiplications, divided by the speed that this machine has shown in jobs that a
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from pathlib import Path
@@ -11,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from configs.contract import assets, schema, shapes
-from configs.contract.methods import KEPT_ON_THE_WAY, METHODS, needs_robust_ticket
+from configs.contract.jobs import Job, jobs
+from configs.contract.methods import METHODS, needs_robust_ticket
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 
@@ -51,22 +51,15 @@ class Estimator:
         self.sentences, self.tokens = _data(run)
         self.rate, self.basis = self._rate()
 
-    def work(self, job) -> float:
+    def work(self, job: Job) -> float:
         """Multiplications of a training job: two for each weight and token forwards, four backwards."""
-        if job.stage in ("prepare", "draw"):
+        if job.settings is None:
             return 0.0
-        if job.stage == "prune":
-            settings = getattr(self.config, job.model)
-            times = max(1, math.ceil(max(self.config.sparsities) / settings.share - 1e-9))
-        else:
-            settings, times = getattr(self.config, METHODS[job.method].training if job.method else "search"), 1
-        steps = settings.epochs * -(-self.sentences // settings.batch_size)
-        steps = min(steps, settings.max_steps or steps)
-        passes = 1 if job.model == "search_no_adversary" else getattr(settings, "ascent_steps", 1)
-        passes *= 2 if job.method == "infobert" else 1
-        return 6.0 * self.weights * self.tokens * steps * settings.batch_size * passes * times
+        steps = job.steps(-(-self.sentences // job.settings.batch_size))
+        passes = getattr(job.settings, "ascent_steps", 1) * job.gradients
+        return 6.0 * self.weights * self.tokens * steps * job.settings.batch_size * passes * job.rounds
 
-    def seconds(self, job) -> float:
+    def seconds(self, job: Job) -> float:
         return START + self.work(job) / self.rate if self.work(job) else 5.0
 
     def attacks(self) -> list[tuple[str, str, float]]:
@@ -101,7 +94,7 @@ class Estimator:
         for seed in config.seeds:
             for model, method in run.models(run.likely_choice()).items():
                 found.append(run.attack(seed, model))
-                if method in KEPT_ON_THE_WAY and config.snapshots:
+                if METHODS[method].snapshots and config.snapshots:
                     expected = [ModelId(method, snapshot=step) for step in range(1, config.snapshots)]
                     copies = run.snapshots(seed, model) or expected
                     found += [run.attack(seed, str(copy)) for copy in copies]
@@ -133,9 +126,7 @@ class Estimator:
 
     def _rate(self) -> tuple[float, str]:
         """Multiplications a second of training."""
-        from configs.contract import plan
-
-        done = [(self.work(job), _seconds(job.directory)) for job in plan.jobs(self.run) if job.done]
+        done = [(self.work(job), _seconds(job.directory)) for job in jobs(self.run) if job.done]
         done = [(work, seconds - START) for work, seconds in done if work and seconds > 2 * START]
         if done:
             return sum(w for w, _ in done) / sum(s for _, s in done), f"measured on {len(done)} finished jobs"

@@ -1,20 +1,16 @@
-"""What an experiment consists of, in order: the one place that knows which stage runs when, and for which models.
-
-python -m configs.contract.plan stages CONFIG [key=value ...]     the commands of the two halves, one a line
-python -m configs.contract.plan show CONFIG [key=value ...]       what will run, what is done, how long it may take
-"""
+"""What an experiment consists of, in order: the one place that knows which stage runs when, and for which models."""
 
 from __future__ import annotations
 
-import sys
+import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.contract import schema
-from configs.contract.errors import UserError, command
-from configs.contract.methods import SEARCHES, needs_robust_ticket, of_kind, sources
+from configs.contract.methods import METHODS, SOURCES, Method, Source, needs_robust_ticket, of_kind, sources
 from configs.contract.model_id import ModelId
-from configs.contract.run_dir import RUNS, RunDir
+from configs.contract.run_dir import RunDir
 
 HALVES = {
     "prepare": "mindspore_rt",
@@ -32,8 +28,23 @@ HALVES = {
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to do in one directory. `model` is the directory's name under its seed (or the whole run); `leaves` are
-    the files that it must have left, of a job whose asked results may grow."""
+    """One thing that a stage does in one directory.
+
+    Attributes:
+        stage: A key of `HALVES`.
+        model: Name of the directory under its seed, or under the run.
+        directory: Where the job writes its results and its manifest.
+        seed: Experiment seed; None for what all seeds share.
+        method: The method that the model belongs to; None if several methods share it.
+        sparsity: Share of pruned weights that was asked for.
+        back: Search epochs between the ticket's scores and the last ones.
+        section: Section of the configuration that trains the model; None if the job trains nothing.
+        settings: The values of that section, with what the job fixes.
+        objective: What minimises the loss; see `Method.objective`.
+        gradients: Gradients that each pass of a step computes.
+        rounds: Trainings one after the other.
+        leaves: Files that a finished job has left, beside its manifest.
+    """
 
     stage: str
     model: str
@@ -42,98 +53,90 @@ class Job:
     method: str | None = None
     sparsity: float | None = None
     back: int = 0
+    section: str | None = None
+    settings: schema.Training | schema.Search | None = None
+    objective: str | None = None
+    gradients: int = 1
+    rounds: int = 1
     leaves: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
+        """The directory below the run, such as `seed-1/freelb`."""
         return self.model if self.seed is None else f"seed-{self.seed}/{self.model}"
 
     @property
+    def title(self) -> str:
+        """Stage and model, such as `retrain lth-0.30`; the stage alone where the model says no more."""
+        return self.stage if self.model in (self.stage, "data") else f"{self.stage} {self.model}"
+
+    @property
     def done(self) -> bool:
-        """True if its manifest is there; whether that fits the configuration, the stage itself checks."""
+        """Whether its manifest is there. Whether that fits the configuration, the stage itself checks."""
         return all(path.is_file() for path in (self.directory / "manifest.json", *self.leaves))
+
+    def steps(self, batches: int) -> int:
+        """Return the updates of one training (a round of pruning is one) with so many batches an epoch."""
+        steps = self.settings.epochs * batches
+        return min(steps, self.settings.max_steps or steps)
 
 
 def jobs(run: RunDir) -> list[Job]:
-    """All training jobs of an experiment, stage by stage: prepare, finetune, search, prune, draw, retrain, control."""
-    config, methods, result = run.config, run.config.methods, []
-    origins, controls = sources(methods), of_kind(methods, "control")
-    dense = of_kind(methods, "dense")
-    if "finetune" not in dense and set(origins) & set(SEARCHES):
+    """Return all training jobs of an experiment, stage by stage: prepare, finetune, search, prune, draw, retrain,
+    control."""
+    methods, result = run.config.methods, [Job("prepare", "data", run.data)]
+    origins, dense = sources(methods), of_kind(methods, "dense")
+    if "finetune" not in dense and any(SOURCES[origin].stage == "search" for origin in origins):
         dense.insert(0, "finetune")  # its masks are searched
-
-    def add(stage, model, seed, directory=None, **more):
-        result.append(Job(stage, model, directory or run.stage(seed, model), seed, **more))
-
-    result.append(Job("prepare", "data", run.data))
-    for seed in config.seeds:
-        for method in dense:
-            add("finetune", method, seed, method=method)
-        for origin in origins:
-            tickets_of = () if origin in SEARCHES else (run.pruned(seed, origin, s) for s in config.sparsities)
-            add("search" if origin in SEARCHES else "prune", origin, seed, leaves=tuple(tickets_of))
+    for seed in run.config.seeds:
+        result += [_training(run, "finetune", ModelId(method), seed) for method in dense]
+        result += [_making_scores(run, origin, seed) for origin in origins]
         for ticket in tickets(run):
-            facts = {"method": ticket.method, "sparsity": ticket.sparsity, "back": ticket.epochs_back}
-            add("draw", str(ticket), seed, run.ticket(seed, str(ticket)).parent, **facts)
-            add("retrain", str(ticket), seed, **facts)
-        for method in controls:
-            sparsity = run.likely_choice().sparsity
-            add("control", str(ModelId(method, sparsity)), seed, method=method, sparsity=sparsity)
+            folder, facts = run.ticket(seed, str(ticket)).parent, (seed, ticket.method, ticket.sparsity)
+            result.append(Job("draw", str(ticket), folder, *facts, ticket.epochs_back))
+            result.append(_training(run, "retrain", ticket, seed))
+        for method in of_kind(methods, "control"):
+            result.append(_training(run, "control", ModelId(method, run.likely_choice().sparsity), seed))
     order = list(HALVES)
     return sorted(result, key=lambda job: order.index(job.stage))
 
 
+def _training(run: RunDir, stage: str, model: ModelId, seed: int) -> Job:
+    """The training of a model that is attacked."""
+    method = METHODS[model.method]
+    facts = (seed, model.method, model.sparsity, model.epochs_back)
+    return Job(
+        stage, str(model), run.stage(seed, str(model)), *facts, **_how(run.config, method), gradients=method.gradients
+    )
+
+
+def _making_scores(run: RunDir, name: str, seed: int) -> Job:
+    """The search or the pruning that tickets of all asked sparsities come from."""
+    source, config = SOURCES[name], run.config
+    how = _how(config, source)
+    if source.stage == "prune":
+        # The last round prunes what is missing to the largest asked sparsity.
+        how["rounds"] = max(1, math.ceil(max(config.sparsities) / how["settings"].share - 1e-9))
+        how["leaves"] = tuple(run.pruned(seed, name, sparsity) for sparsity in config.sparsities)
+    return Job(source.stage, name, run.stage(seed, name), seed, **how)
+
+
+def _how(config: schema.Experiment, trained: Method | Source) -> dict:
+    """Section, values and objective of a training."""
+    settings = dataclasses.replace(getattr(config, trained.section), **getattr(trained, "fixed", {}))
+    return {"section": trained.section, "settings": settings, "objective": trained.objective}
+
+
 def tickets(run: RunDir) -> list[ModelId]:
-    """Every ticket of one seed that is drawn and retrained."""
+    """Return every ticket of one seed that is drawn and retrained."""
     methods = [method for method in of_kind(run.config.methods, "ticket") if method != "robust"]
     others = [ModelId(method, sparsity) for method in methods for sparsity in run.config.sparsities]
     return others + (run.candidates() if needs_robust_ticket(run.config.methods) else [])
 
 
 def stages(run: RunDir) -> list[str]:
-    """Stages of the two halves that this experiment needs, in order."""
+    """Return the stages of the two halves that this experiment needs, in order."""
     needed = {job.stage for job in jobs(run)} | {"attack", "report"}
     if needs_robust_ticket(run.config.methods):
         needed.add("choose")
     return [stage for stage in HALVES if stage in needed]
-
-
-# --- showing it ----------------------------------------------------------------------------------------------
-
-
-def show(run: RunDir) -> str:
-    from configs.contract import estimate
-
-    counts = [
-        f"{len(items)} {name}{'s' * (len(items) > 1)}"
-        for items, name in ((run.config.methods, "method"), (run.config.seeds, "seed"))
-    ]
-    lines = [f"{run.config.name}: {', '.join(counts)}, {run.root}", ""]
-    total = 0.0
-    guess = estimate.Estimator(run)
-    for job in jobs(run):
-        seconds = 0.0 if job.done else guess.seconds(job)
-        total += seconds
-        state = "done" if job.done else f"about {estimate.duration(seconds)}"
-        lines.append(f"  {job.stage:9s} {job.name:44s} {state}")
-    for stage, count, seconds in guess.attacks():
-        total += seconds
-        lines.append(f"  {stage:9s} {count:44s} " + ("done" if not seconds else f"about {estimate.duration(seconds)}"))
-    lines += ["", f"  left: about {estimate.duration(total)} on this machine ({guess.basis})", *guess.space()]
-    return "\n".join(lines)
-
-
-@command
-def main(arguments: list[str]) -> int:
-    if len(arguments) < 2 or arguments[0] not in ("stages", "show"):
-        raise UserError("write: python -m configs.contract.plan stages|show CONFIG [key=value ...]")
-    run = RunDir(schema.load(arguments[1], arguments[2:]), RUNS)
-    if arguments[0] == "show":
-        print(show(run))
-    else:
-        print("\n".join(f"{HALVES[stage]} {stage}" for stage in stages(run)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,55 +1,212 @@
-"""The methods of the paper's tables, and what each of them needs.
+"""The methods that an experiment compares: the one place that says what each of them is.
 
-Three kinds. A *dense* method trains all weights. A *ticket* method makes tickets at every asked sparsity and retrains
-each from the pre-trained weights. A *control* takes the ticket that was chosen on dev and changes one thing.
+To add a method, add an entry to `METHODS` and write what the entry names: an objective in `mindspore_rt/training`
+(dense and ticket methods), or a change of the chosen ticket in `mindspore_rt/stages` (controls).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+FINE_TUNING, FREELB, INFOBERT = "objectives.FineTuning", "objectives.FreeLB", "infobert.InfoBert"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stage that produces scores for tickets. It works in the directory of its name under a seed.
+
+    Attributes:
+        stage: `search` learns masks; `prune` removes weights by magnitude, round by round.
+        section: Section of the configuration with its hyper-parameters.
+        objective: Training objective of a round of pruning, as in `Method`.
+        fixed: Hyper-parameters that this source sets, whatever the section says.
+    """
+
+    stage: str
+    section: str
+    objective: str | None = None
+    fixed: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Method:
-    """`title` is the name in the paper's tables. `training` is the section of the configuration that trains the model
-    which is attacked. `source` is the stage directory that a ticket's scores come from."""
+    """One row of the tables.
+
+    Attributes:
+        title: Name in tables and figures.
+        kind: `dense` trains all weights. `ticket` draws a ticket at every sparsity and trains it from the pre-trained
+            weights. `control` changes one thing about the robust ticket that was chosen on dev.
+        section: Section of the configuration that trains the model which is attacked.
+        note: What the method does, in one line of the report.
+        style: Colour (a name of the figures' palette), line and marker in figures.
+        rows: Row of the method in tables of the paper, by the number of the table. Table 2 has the rows of Table 1.
+        source: Of a ticket method: the key of `SOURCES` that its scores come from.
+        objective: What minimises the loss: module and class in `mindspore_rt.training`.
+        gradients: Gradients that each pass of a step computes.
+        change: Of a control: key of the changes in `mindspore_rt.stages`.
+        snapshots: Whether its training also writes models on the way, for Figure 4.
+    """
 
     title: str
     kind: str
-    training: str
+    section: str
+    note: str
+    style: tuple[str, str, str]
+    rows: Mapping[int, int] = field(default_factory=dict)
     source: str | None = None
+    objective: str = FINE_TUNING
+    gradients: int = 1
+    change: str | None = None
+    snapshots: bool = False
 
 
-METHODS = {
-    "finetune": Method("Fine-tune", "dense", "finetune"),
-    "finetune_long": Method("Fine-tune + Longer", "dense", "finetune_long"),
-    "freelb": Method("FreeLB", "dense", "freelb"),
-    "infobert": Method("InfoBERT", "dense", "infobert"),
-    "lth": Method("LTH", "ticket", "retrain", "lth"),
-    "random": Method("Random", "control", "retrain"),
-    "robust": Method("Robust ticket", "ticket", "retrain", "search"),
-    "robust_no_mask_learning": Method("w/o Mask Learning", "ticket", "retrain", "adversarial_pruning"),
-    "robust_no_adversary": Method("w/o Adv", "ticket", "retrain", "search_no_adversary"),
-    "robust_no_initialization": Method("w/o Initialization", "control", "retrain"),
-    "robust_no_structure": Method("w/o Structure", "control", "retrain"),
-    "robust_no_structure_long": Method("w/o Structure + Longer", "control", "retrain_long"),
+SOURCES = {
+    "lth": Source("prune", "lth", FINE_TUNING),
+    "search": Source("search", "search"),
+    "adversarial_pruning": Source("prune", "adversarial_pruning", FREELB),
+    "search_no_adversary": Source("search", "search", fixed={"ascent_steps": 1, "initial_norm": 0.0}),
 }
-SEARCHES = ("search", "search_no_adversary")  # sources that learn masks; the others prune by magnitude, round by round
-KEPT_ON_THE_WAY = ("finetune", "freelb", "lth", "robust")  # whose `snapshots` Figure 4 shows
+METHODS = {
+    "finetune": Method(
+        "Fine-tune",
+        "dense",
+        "finetune",
+        "the ordinary model, all weights",
+        ("ink", "--", "s"),
+        {1: 1},
+        snapshots=True,
+    ),
+    "finetune_long": Method(
+        "Fine-tune + Longer",
+        "dense",
+        "finetune_long",
+        "the same, trained for longer: a control for the number of updates",
+        ("soft", ":", "D"),
+        {1: 2},
+    ),
+    "freelb": Method(
+        "FreeLB",
+        "dense",
+        "freelb",
+        "adversarial training of all weights",
+        ("sky", "-.", "^"),
+        {1: 4},
+        objective=FREELB,
+        snapshots=True,
+    ),
+    "infobert": Method(
+        "InfoBERT",
+        "dense",
+        "infobert",
+        "adversarial training with two regularisers on what the embeddings tell",
+        ("blue", ":", "v"),
+        {1: 5},
+        objective=INFOBERT,
+        gradients=2,
+    ),
+    "lth": Method(
+        "LTH",
+        "ticket",
+        "retrain",
+        "pruned by magnitude in rounds (lottery ticket hypothesis), without an adversary",
+        ("orange", "--", "P"),
+        {1: 3},
+        source="lth",
+        snapshots=True,
+    ),
+    "random": Method(
+        "Random",
+        "control",
+        "retrain",
+        "the robust ticket's sparsity in every matrix, at random places",
+        ("rule", ":", "X"),
+        {1: 6},
+        change="random_ticket",
+    ),
+    "robust": Method(
+        "Robust ticket",
+        "ticket",
+        "retrain",
+        "masks learned against the adversary, the method of the paper",
+        ("vermilion", "-", "o"),
+        {1: 7, 3: 1, 4: 1},
+        source="search",
+        snapshots=True,
+    ),
+    "robust_no_mask_learning": Method(
+        "w/o Mask Learning",
+        "ticket",
+        "retrain",
+        "pruned by magnitude in rounds under the adversarial loss",
+        ("purple", "--", "<"),
+        {3: 2},
+        source="adversarial_pruning",
+    ),
+    "robust_no_adversary": Method(
+        "w/o Adv",
+        "ticket",
+        "retrain",
+        "masks learned on clean sentences only",
+        ("purple", ":", ">"),
+        {3: 3},
+        source="search_no_adversary",
+    ),
+    "robust_no_initialization": Method(
+        "w/o Initialization",
+        "control",
+        "retrain",
+        "the ticket's structure, weights started at random",
+        ("green", "--", "d"),
+        {4: 2},
+        change="random_weights",
+    ),
+    "robust_no_structure": Method(
+        "w/o Structure",
+        "control",
+        "retrain",
+        "all weights; those outside the ticket started at random",
+        ("green", "-.", "p"),
+        {4: 3},
+        change="no_ticket",
+    ),
+    "robust_no_structure_long": Method(
+        "w/o Structure + Longer",
+        "control",
+        "retrain_long",
+        "the same, trained for longer",
+        ("green", ":", "h"),
+        {4: 4},
+        change="no_ticket",
+    ),
+}
 
 
 def needs_robust_ticket(names: list[str]) -> bool:
-    """True if a robust ticket is searched for and one of them chosen: it is compared, or a control changes it."""
+    """Return whether a robust ticket is searched for and chosen: it is compared, or a control changes it."""
     return "robust" in names or bool(of_kind(names, "control"))
 
 
 def of_kind(names: list[str], kind: str) -> list[str]:
+    """Return the methods of one kind, in the order given."""
     return [name for name in names if METHODS[name].kind == kind]
 
 
+def in_table(number: int) -> list[str]:
+    """Return the methods of one table of the paper, in its order."""
+    return sorted(
+        (name for name in METHODS if number in METHODS[name].rows), key=lambda name: METHODS[name].rows[number]
+    )
+
+
+def with_snapshots() -> list[str]:
+    """Return the methods whose training also writes models on the way."""
+    return [name for name, method in METHODS.items() if method.snapshots]
+
+
 def sources(names: list[str]) -> list[str]:
-    """Stage directories that the methods' tickets come from. A control needs the robust ticket that it changes."""
+    """Return the sources of the methods' tickets. A control needs the robust ticket that it changes."""
     wanted = {METHODS[name].source for name in names}
     if of_kind(names, "control"):
         wanted.add("search")
-    return [m.source for m in METHODS.values() if m.source and m.source in wanted]
+    return [name for name in SOURCES if name in wanted]

@@ -19,7 +19,7 @@ import yaml
 from yaml.composer import ComposerError
 
 from configs.contract.errors import UserError
-from configs.contract.methods import METHODS
+from configs.contract.methods import METHODS, with_snapshots
 
 CONFIG_DIR = Path(__file__).parent.parent
 LARGEST_SEED = 2**32 - 1  # a seed is one word of every random number's key
@@ -244,7 +244,9 @@ class Experiment:
     )
     checkpoint_steps: int = option(200, "steps between two checkpoints for resuming", low=1)
     log_steps: int = option(20, "steps between two lines of metrics", low=1)
-    snapshots: int = option(0, "models of finetune, freelb, lth, robust kept on the way and attacked (Figure 4)", low=0)
+    snapshots: int = option(
+        0, f"models of {', '.join(with_snapshots())} kept on the way and attacked (Figure 4)", low=0
+    )
     data: Data = field(default_factory=Data)
     finetune: Training = field(default_factory=Training)
     finetune_long: LongTraining = field(default_factory=LongTraining)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 import numpy as np
 
 from configs.contract import matrices, schema
 from configs.contract.files import file_hash
-from configs.contract.methods import KEPT_ON_THE_WAY
-from configs.contract.plan import Job
+from configs.contract.jobs import Job
+from configs.contract.methods import with_snapshots
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
 from mindspore_rt import parallel
@@ -18,19 +19,9 @@ from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs
 from mindspore_rt.ticket import Ticket
-from mindspore_rt.training.infobert import InfoBert
-from mindspore_rt.training.objectives import FineTuning, FreeLB
-from mindspore_rt.training.trainer import Evaluator, Trainer, total_steps
+from mindspore_rt.training.trainer import Evaluator, Trainer
 
 EVALUATION_BATCH = 32
-OBJECTIVES = {
-    schema.Training: FineTuning,
-    schema.LongTraining: FineTuning,
-    schema.Pruning: FineTuning,
-    schema.AdversarialTraining: FreeLB,
-    schema.AdversarialPruning: FreeLB,
-    schema.InfoBert: InfoBert,
-}
 
 
 def build(
@@ -56,17 +47,22 @@ def build(
     )
 
 
+def objective_class(name: str) -> type:
+    """Import the class that `Method.objective` names by its module in `mindspore_rt.training` and its name."""
+    module, _, class_name = name.rpartition(".")
+    return getattr(importlib.import_module(f"mindspore_rt.training.{module}"), class_name)
+
+
 def train(
     run: RunDir,
     job: Job,
     stage: Stage,
-    section: str,
     source: huggingface.Model,
     weights: dict[str, np.ndarray],
     ticket: Ticket | None = None,
 ) -> ClassifierTraining:
     """Train a classifier to the end; see `ClassifierTraining` for the arguments."""
-    training = ClassifierTraining(run, job, stage, section, source, weights, ticket)
+    training = ClassifierTraining(run, job, stage, source, weights, ticket)
     training.trainer.run()
     return training
 
@@ -78,7 +74,6 @@ class ClassifierTraining:
         run: Run that the training belongs to.
         job: What is trained.
         stage: Directory, settings and inputs of the training.
-        section: Section of the configuration with the training's settings.
         source: Model whose shape and tokenizer are taken.
         weights: Initial weights, with a classifier.
         ticket: Weights to prune; they start and stay at zero. None trains all weights.
@@ -89,24 +84,23 @@ class ClassifierTraining:
         run: RunDir,
         job: Job,
         stage: Stage,
-        section: str,
         source: huggingface.Model,
         weights: dict[str, np.ndarray],
         ticket: Ticket | None,
     ) -> None:
         self.config, self.stage, self.source, self.ticket = run.config, stage, source, ticket
-        settings = getattr(run.config, section)
+        settings = job.settings
         train_batches, self.summary = inputs.batches(run, job, "train", settings.batch_size, source)
         self.model = build(run.config, source, len(self.summary["labels"]), settings, job.seed)
         self.model.load(ticket.apply(weights) if ticket else weights)
-        self.steps = total_steps(settings, train_batches)
+        self.steps = job.steps(len(train_batches))
         masks = {"masks": ticket.masks} if ticket else {}
-        objective = OBJECTIVES[type(settings)](
+        objective = objective_class(job.objective)(
             self.model, settings, self.steps, job.seed, rank=parallel.rank(), **masks
         )
         self.evaluator = Evaluator(self.model, inputs.batches(run, job, "dev", EVALUATION_BATCH, source)[0])
         self.accuracies: list[float] = []
-        count = run.config.snapshots if job.method in KEPT_ON_THE_WAY else 0
+        count = run.config.snapshots if job.method in with_snapshots() else 0
         self.trainer = Trainer(
             stage,
             objective,

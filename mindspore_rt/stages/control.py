@@ -2,45 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from configs.contract.jobs import Job
 from configs.contract.methods import METHODS
-from configs.contract.plan import Job
 from configs.contract.run_dir import RunDir
 from mindspore_rt.cells import noise
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, inputs
 from mindspore_rt.ticket import Ticket
 
+Weights = dict[str, np.ndarray]
+Change = Callable[[Ticket, Weights, int | None, np.random.Generator], tuple[Ticket | None, Weights]]
+
 
 def control(run: RunDir, job: Job) -> None:
-    """Train one control.
-
-    `random` keeps the sparsity of every matrix and draws other positions; `robust_no_initialization` keeps the
-    structure and draws new weights; `robust_no_structure` and its longer training keep all weights, those that the
-    ticket prunes from random values.
-    """
-    section = METHODS[job.method].training
-    stage = inputs.training_stage(run, job, section, {"ticket": run.ticket(job.seed, str(run.chosen()))})
+    """Change the chosen ticket, or its weights, as `Method.change` says, and train the result."""
+    stage = inputs.training_stage(run, job, job.section, {"ticket": run.ticket(job.seed, str(run.chosen()))})
     if inputs.already_done(stage):
         return
     source = inputs.pretrained(run.config)
-    ticket = Ticket.load(stage.inputs["ticket"], source.config.prunable())
+    chosen = Ticket.load(stage.inputs["ticket"], source.config.prunable())
     weights = inputs.with_new_classifier(run, job, source)
+    heads = source.config.num_attention_heads if run.config.structured else None
     random = noise.generator(job.seed, noise.REINITIAL)
-    if job.method == "random":
-        if run.config.structured:
-            ticket = Ticket.random_units_like(ticket, source.config.num_attention_heads, random)
-        else:
-            ticket = Ticket.from_random_like(ticket, random)
+    ticket, weights = CHANGES[METHODS[job.method].change](chosen, weights, heads, random)
+    if ticket and ticket is not chosen:
         ticket.save(run.ticket(job.seed, job.model))
-    else:
-        deviation = np.float32(huggingface.INITIALIZER_RANGE)
-        new = {name: random.standard_normal(weights[name].shape, np.float32) * deviation for name in ticket.masks}
-        if job.method == "robust_no_initialization":
-            weights = {**weights, **new}
-        else:
-            mixed = {name: np.where(mask, weights[name], new[name]) for name, mask in ticket.masks.items()}
-            weights, ticket = {**weights, **mixed}, None
-    training = classifier.train(run, job, stage, section, source, weights, ticket)
+    training = classifier.train(run, job, stage, source, weights, ticket)
     training.export(sparsity=ticket.sparsity if ticket else 0.0)
+
+
+def random_ticket(
+    ticket: Ticket, weights: Weights, heads: int | None, random: np.random.Generator
+) -> tuple[Ticket, Weights]:
+    """Keep as many weights of every matrix as the ticket does, at random positions.
+
+    Args:
+        ticket: The chosen robust ticket.
+        weights: The pre-trained weights and a new classifier, by Hugging Face name.
+        heads: Attention heads of a layer if whole heads and neurons are pruned; None otherwise.
+        random: Generator of the random draw.
+
+    Returns:
+        The ticket to train, None for the whole BERT, and the weights to start from.
+    """
+    if heads:
+        return Ticket.random_units_like(ticket, heads, random), weights
+    return Ticket.from_random_like(ticket, random), weights
+
+
+def random_weights(
+    ticket: Ticket, weights: Weights, heads: int | None, random: np.random.Generator
+) -> tuple[Ticket, Weights]:
+    """Keep the structure of the ticket, and start its matrices at random."""
+    return ticket, {**weights, **_initial_values(ticket, weights, random)}
+
+
+def no_ticket(ticket: Ticket, weights: Weights, heads: int | None, random: np.random.Generator) -> tuple[None, Weights]:
+    """Train all weights; those that the ticket prunes start at random."""
+    new = _initial_values(ticket, weights, random)
+    mixed = {name: np.where(mask, weights[name], new[name]) for name, mask in ticket.masks.items()}
+    return None, {**weights, **mixed}
+
+
+def _initial_values(ticket: Ticket, weights: Weights, random: np.random.Generator) -> Weights:
+    """Draw the ticket's matrices from BERT's initial distribution, float32."""
+    deviation = np.float32(huggingface.INITIALIZER_RANGE)
+    return {name: random.standard_normal(weights[name].shape, np.float32) * deviation for name in ticket.masks}
+
+
+CHANGES: dict[str, Change] = {  # by the names that `Method.change` uses
+    "random_ticket": random_ticket,
+    "random_weights": random_weights,
+    "no_ticket": no_ticket,
+}

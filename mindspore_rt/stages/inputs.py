@@ -11,8 +11,8 @@ import numpy as np
 from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash
-from configs.contract.methods import KEPT_ON_THE_WAY
-from configs.contract.plan import Job
+from configs.contract.jobs import Job
+from configs.contract.methods import with_snapshots
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage, stated_results
 from configs.contract.tokenizer import load_tokenizer
@@ -39,7 +39,7 @@ def training_stage(
         **settings: Settings of this kind of stage alone.
     """
     config = run.config
-    if config.snapshots and job.method in KEPT_ON_THE_WAY:
+    if config.snapshots and job.method in with_snapshots():
         settings["snapshots"] = config.snapshots
     values = dataclasses.asdict(getattr(config, section))
     values.pop("keep_epochs", None)  # decides which files stay, not what is in them

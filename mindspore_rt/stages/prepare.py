@@ -6,7 +6,7 @@ from pathlib import Path
 
 from configs.contract import schema
 from configs.contract.errors import UserError
-from configs.contract.plan import Job
+from configs.contract.jobs import Job
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
 from mindspore_rt.data import prepare as data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from configs.contract.files import atomic_write, file_hash
-from configs.contract.plan import Job
+from configs.contract.jobs import Job
 from configs.contract.run_dir import RunDir
 from mindspore_rt import parallel
 from mindspore_rt.stages import classifier, drawing, inputs
@@ -27,20 +26,20 @@ def prune(run: RunDir, job: Job) -> None:
     Leaves ticket-0.30.safetensors and so on, one for each asked sparsity. If a sparsity is asked for later, the round
     that it comes from is trained again, from the mask and the classifier that the round before left.
     """
-    config, settings = run.config, getattr(run.config, job.model)
+    config, settings = run.config, job.settings
     structured = {"structured": True} if config.structured else {}
-    stage = inputs.training_stage(run, job, job.model, **structured)
+    stage = inputs.training_stage(run, job, job.section, **structured)
     if stage.is_done() and job.done:
         inputs.already_done(stage)
         return
     pretrained, ticket, sparsities, seconds = inputs.pretrained(config), None, {}, 0.0
     drawing.highest_sparsity(config, pretrained)
     head = inputs.with_new_classifier(run, job, pretrained)
-    for number in range(1, pruning_rounds(config.sparsities, settings.share) + 1):
+    for number in range(1, job.rounds + 1):
         directory = stage.directory / f"round-{number}"
         round_job = dataclasses.replace(job, model=f"{job.model}/round-{number}", directory=directory)
         before = {"before": stage.directory / f"round-{number - 1}" / "ticket.safetensors"} if ticket else {}
-        round_stage = inputs.training_stage(run, round_job, job.model, before, **structured)
+        round_stage = inputs.training_stage(run, round_job, job.section, before, **structured)
         asked = {
             run.pruned(job.seed, job.model, sparsity): sparsity
             for sparsity in config.sparsities
@@ -50,7 +49,7 @@ def prune(run: RunDir, job: Job) -> None:
             round_stage.manifest.unlink(missing_ok=True)
         if not inputs.already_done(round_stage):
             weights = {**pretrained.weights, **{name: head[name] for name in inputs.CLASSIFIER}}
-            training = classifier.train(run, round_job, round_stage, job.model, pretrained, weights, ticket)
+            training = classifier.train(run, round_job, round_stage, pretrained, weights, ticket)
             _end_round(run, job, training, ticket, number, asked)
             parallel.wait()
         ticket = Ticket.load(directory / "ticket.safetensors", pretrained.config.prunable())
@@ -59,11 +58,6 @@ def prune(run: RunDir, job: Job) -> None:
         seconds += round_stage.spent()
     stage.started = time.time() - seconds  # the rounds may have been trained by earlier processes
     stage.finish(sparsities)
-
-
-def pruning_rounds(sparsities: list[float], share: float) -> int:
-    """Return the number of rounds until the largest asked sparsity; the last one prunes what is missing."""
-    return max(1, math.ceil(max(sparsities) / share - 1e-9))
 
 
 def _end_round(
@@ -93,7 +87,7 @@ def _end_round(
         for name in source.config.prunable()
     }
     about = {"method": job.model, "seed": str(job.seed), "round": str(number)}
-    share = min(getattr(config, job.model).share * number, drawing.highest_sparsity(config, source))
+    share = min(job.settings.share * number, drawing.highest_sparsity(config, source))
     directory = training.stage.directory
     for path, sparsity in {**asked, directory / "ticket.safetensors": share}.items():
         drawing.ticket_of_weights(config, source, magnitudes, sparsity, **about).save(path)

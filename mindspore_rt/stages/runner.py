@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from configs.contract.plan import Job
+from configs.contract.jobs import Job
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import redo_changed
 from mindspore_rt import parallel

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from safetensors.numpy import save
 
 from configs.contract import estimate
 from configs.contract.files import atomic_write, file_hash
-from configs.contract.plan import Job
+from configs.contract.jobs import Job
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
 from mindspore_rt import parallel
@@ -16,7 +14,7 @@ from mindspore_rt.cells import gate
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, drawing, inputs
 from mindspore_rt.training.objectives import RobustSearch
-from mindspore_rt.training.trainer import Evaluator, Trainer, total_steps
+from mindspore_rt.training.trainer import Evaluator, Trainer
 
 
 def search(run: RunDir, job: Job) -> None:
@@ -24,9 +22,7 @@ def search(run: RunDir, job: Job) -> None:
 
     Without an adversary (w/o Adv of Table 3) the loss is the clean one: one pass without a perturbation.
     """
-    config, settings = run.config, run.config.search
-    if job.model == "search_no_adversary":
-        settings = dataclasses.replace(settings, ascent_steps=1, initial_norm=0.0)
+    config, settings = run.config, job.settings
     early_stop = {"stops_at": config.sparsities[0], "structured": config.structured} if settings.stop_distance else {}
     stage = inputs.training_stage(run, job, "search", {"model": run.model(job.seed, "finetune")}, **early_stop)
     if inputs.already_done(stage):
@@ -37,7 +33,7 @@ def search(run: RunDir, job: Job) -> None:
     train_batches, summary = inputs.batches(run, job, "train", settings.batch_size, source)
     model = classifier.build(config, source, len(summary["labels"]), settings, job.seed)
     model.load(source.weights)
-    steps = total_steps(settings, train_batches)
+    steps = job.steps(len(train_batches))
     objective = RobustSearch(model, settings, steps, job.seed, config.compat, parallel.rank())
     dev_batches, _ = inputs.batches(run, job, "dev", classifier.EVALUATION_BATCH, source)
     evaluator = Evaluator(model, dev_batches)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, write_json
-from configs.contract.methods import METHODS, SEARCHES
-from configs.contract.plan import Job
+from configs.contract.jobs import Job
+from configs.contract.methods import METHODS, SOURCES
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage, stated_results
 from mindspore_rt.formats import huggingface
@@ -18,7 +18,7 @@ from mindspore_rt.ticket import Ticket
 def draw(run: RunDir, job: Job) -> None:
     """Draw the ticket of one model, and report where it prunes."""
     config, origin = run.config, METHODS[job.method].source
-    searched = origin in SEARCHES
+    searched = SOURCES[origin].stage == "search"
     settings = {"seed": job.seed, "sparsity": job.sparsity, "compat": config.compat, "structured": config.structured}
     paths = _searched_inputs(run, job, origin) if searched else {"scores": run.pruned(job.seed, origin, job.sparsity)}
     stage = Stage(job.directory, "draw", settings, paths, ("numpy", "safetensors"))
@@ -72,11 +72,10 @@ def _describe(ticket: Ticket, by_magnitude: Ticket) -> dict[str, object]:
 
 def retrain(run: RunDir, job: Job) -> None:
     """Fine-tune a ticket from the pre-trained weights; the pruned ones stay exactly zero."""
-    section = METHODS[job.method].training
-    stage = inputs.training_stage(run, job, section, {"ticket": run.ticket(job.seed, job.model)})
+    stage = inputs.training_stage(run, job, job.section, {"ticket": run.ticket(job.seed, job.model)})
     if not inputs.already_done(stage):
         source = inputs.pretrained(run.config)
         ticket = Ticket.load(stage.inputs["ticket"], source.config.prunable())
         weights = inputs.with_new_classifier(run, job, source)
-        training = classifier.train(run, job, stage, section, source, weights, ticket)
+        training = classifier.train(run, job, stage, source, weights, ticket)
         training.export(sparsity=ticket.sparsity)

@@ -50,12 +50,6 @@ class Evaluator:
         return float((self.logits().argmax(1) == self.batches.labels).mean())
 
 
-def total_steps(settings, batches: Batches) -> int:
-    """Updates of a whole stage: epochs, cut short by `max_steps`."""
-    steps = settings.epochs * len(batches)
-    return min(steps, settings.max_steps or steps)
-
-
 class Trainer:
     """Runs an objective for `steps` updates in the directory of `stage`, from the last checkpoint if there is one.
 

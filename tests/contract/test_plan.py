@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.contract import estimate, plan, schema
+from configs.contract import estimate, jobs, plan, schema
 from configs.contract.files import append_line, write_json
 from configs.contract.methods import METHODS, of_kind, sources
 from configs.contract.run_dir import RunDir
@@ -13,7 +13,7 @@ def run_of(tmp_path, *overrides):
 
 
 def names(run):
-    return [f"{job.stage} {job.name}" for job in plan.jobs(run)]
+    return [f"{job.stage} {job.name}" for job in jobs.jobs(run)]
 
 
 def test_the_default_experiment(tmp_path):
@@ -24,7 +24,7 @@ def test_the_default_experiment(tmp_path):
         "draw seed-1/robust-0.30",
         "retrain seed-1/robust-0.30",
     ]
-    assert plan.stages(run_of(tmp_path)) == [
+    assert jobs.stages(run_of(tmp_path)) == [
         "prepare",
         "finetune",
         "search",
@@ -39,9 +39,9 @@ def test_the_default_experiment(tmp_path):
 def test_methods_share_their_stages(tmp_path):
     """All twelve, two seeds, two sparsities: one prepare, for each seed one fine-tuning and one search of a kind."""
     run = run_of(tmp_path, "methods=all", "seeds=[1,2]", "sparsities=[0.3,0.5]")
-    jobs = plan.jobs(run)
-    assert len({job.name + job.stage for job in jobs}) == len(jobs)
-    count = {stage: sum(job.stage == stage for job in jobs) for stage in plan.HALVES}
+    planned = jobs.jobs(run)
+    assert len({job.name + job.stage for job in planned}) == len(planned)
+    count = {stage: sum(job.stage == stage for job in planned) for stage in jobs.HALVES}
     tickets = len(of_kind(list(METHODS), "ticket"))
     assert count == {
         "prepare": 1,
@@ -55,7 +55,7 @@ def test_methods_share_their_stages(tmp_path):
         "attack": 0,
         "report": 0,
     }
-    order = [list(plan.HALVES).index(job.stage) for job in jobs]
+    order = [list(jobs.HALVES).index(job.stage) for job in planned]
     assert order == sorted(order)
 
 
@@ -111,7 +111,7 @@ def test_the_estimate_counts_what_training_multiplies(tmp_path):
     guess = estimate.Estimator(run)
     weights = 12 * 384 * 384 + 384 * 384
     assert guess.weights == weights
-    work = {job.model: guess.work(job) for job in plan.jobs(run)}
+    work = {job.model: guess.work(job) for job in jobs.jobs(run)}
     assert work["finetune"] == pytest.approx(6 * weights * guess.tokens * 4 * 16)
     assert work["freelb"] == 2 * work["finetune"]  # K = 2
     assert work["infobert"] == 4 * work["finetune"]  # two gradients a pass
@@ -119,9 +119,39 @@ def test_the_estimate_counts_what_training_multiplies(tmp_path):
     assert work["lth"] == 3 * work["finetune"]  # three rounds to 30%
 
 
+@pytest.mark.parametrize(
+    "sparsities, share, rounds", [([0.3], 0.1, 3), ([0.25], 0.1, 3), ([0.9, 0.1], 0.1, 9), ([0.05], 0.1, 1)]
+)
+def test_pruning_takes_as_many_rounds_as_the_largest_sparsity_needs(tmp_path, sparsities, share, rounds):
+    (job,) = (
+        job
+        for job in jobs.jobs(run_of(tmp_path, "methods=[lth]", f"sparsities={sparsities}", f"lth.share={share}"))
+        if job.stage == "prune"
+    )
+    assert job.rounds == rounds
+
+
+def test_a_training_ends_with_its_epochs_or_its_steps():
+    """Seven batches an epoch."""
+    job = jobs.Job("finetune", "finetune", None, settings=schema.Training(epochs=2))
+    assert job.steps(7) == 14
+    job.settings.max_steps = 5
+    assert job.steps(7) == 5
+
+
+def test_each_job_knows_what_trains_it(tmp_path):
+    planned = {job.name: job for job in jobs.jobs(run_of(tmp_path, "methods=all")) if job.stage != "draw"}
+    sections = {name.removeprefix("seed-1/"): job.section for name, job in planned.items()}
+    assert sections["data"] is None and sections["search_no_adversary"] == "search"
+    assert (sections["lth"], sections["lth-0.30"], sections["random-0.30"]) == ("lth", "retrain", "retrain")
+    assert sections["robust_no_structure_long-0.30"] == "retrain_long"
+    searches = [planned[f"seed-1/{name}"].settings for name in ("search", "search_no_adversary")]
+    assert [(s.ascent_steps, s.initial_norm) for s in searches] == [(2, 0.05), (1, 0.0)]
+
+
 def test_finished_jobs_set_the_speed(tmp_path):
     run = run_of(tmp_path)
-    job = next(job for job in plan.jobs(run) if job.model == "finetune")
+    job = next(job for job in jobs.jobs(run) if job.model == "finetune")
     write_json(job.directory / "manifest.json", {"seconds": estimate.START + 30})
     guess = estimate.Estimator(run)
     assert guess.seconds(job) == pytest.approx(estimate.START + 30)

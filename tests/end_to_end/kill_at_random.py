@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs.contract import plan, schema  # noqa: E402
+from configs.contract import jobs, schema  # noqa: E402
 from configs.contract.run_dir import RunDir  # noqa: E402
 
 SMALL = [
@@ -44,7 +44,7 @@ ENDED = "whole"
 
 def start(stage: str, overrides: list[str]) -> subprocess.Popen:
     """A stage of `tiny` in a process group of its own."""
-    command = [sys.executable, "-m", plan.HALVES[stage], stage, "tiny", *overrides]
+    command = [sys.executable, "-m", jobs.HALVES[stage], stage, "tiny", *overrides]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "3"}
     return subprocess.Popen(
         command,
@@ -146,7 +146,7 @@ def main() -> int:
     overrides = [*SMALL, *options.overrides, f"name=kill-{options.seed}-{os.getpid()}"]
     run_dir, folder = RunDir(schema.load("tiny", overrides)), Path(tempfile.mkdtemp())
     try:
-        stages = plan.stages(run_dir)
+        stages = jobs.stages(run_dir)
         seconds = {stage: run(stage, overrides) for stage in stages}
         print("undisturbed: " + ", ".join(f"{stage} {took:.0f} s" for stage, took in seconds.items()), flush=True)
         # Under the same name, so that nothing differs by that.

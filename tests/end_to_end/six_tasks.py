@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs.contract import plan, schema  # noqa: E402
+from configs.contract import jobs, schema  # noqa: E402
 from configs.contract.run_dir import RunDir  # noqa: E402
 
 TASKS = ("sst2", "imdb", "agnews", "qnli", "mnli", "qqp")
@@ -123,8 +123,8 @@ def run(task: str, folder: Path, *more: str):
     directory = RunDir(schema.load(task, overrides))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     try:
-        for stage in plan.stages(directory):
-            command = [sys.executable, "-m", plan.HALVES[stage], stage, task, *overrides]
+        for stage in jobs.stages(directory):
+            command = [sys.executable, "-m", jobs.HALVES[stage], stage, task, *overrides]
             subprocess.run(command, cwd=folder, env=environment, check=True)
         yield directory
     finally:

@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from configs.contract import plan, schema
+from configs.contract import jobs, schema
 from configs.contract.files import ROOT, read_json, read_lines
 from configs.contract.run_dir import RunDir
 from mindspore_rt.ticket import Ticket
@@ -38,14 +38,14 @@ class Run:
 
     @property
     def stages(self) -> list[str]:
-        return plan.stages(self.dir)
+        return jobs.stages(self.dir)
 
     def arguments(self, stage) -> list[str]:
         return [stage, "tiny", *self.overrides]
 
     def start(self, stage):
         """Started in another folder than the repository's; stdout and stderr apart."""
-        command = [sys.executable, "-m", plan.HALVES[stage], *self.arguments(stage)]
+        command = [sys.executable, "-m", jobs.HALVES[stage], *self.arguments(stage)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.Popen(
             command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -106,8 +106,8 @@ def resumed(tmp_path_factory):
 
 
 def test_the_stages_are_those_of_the_methods(whole):
-    assert whole.stages == list(plan.HALVES)
-    assert all(job.done for job in plan.jobs(whole.dir))
+    assert whole.stages == list(jobs.HALVES)
+    assert all(job.done for job in jobs.jobs(whole.dir))
 
 
 def test_the_report_names_every_victim_and_attack(whole):
@@ -201,7 +201,7 @@ def test_a_second_run_skips_everything(whole, capsys, monkeypatch):
     from torch_eval import __main__ as scoring
 
     def contents():
-        files = (p for job in plan.jobs(whole.dir) for p in job.directory.rglob("*") if p.is_file())
+        files = (p for job in jobs.jobs(whole.dir) for p in job.directory.rglob("*") if p.is_file())
         return {path: path.stat().st_mtime_ns for path in files}
 
     before, lines = contents(), []
@@ -209,10 +209,10 @@ def test_a_second_run_skips_everything(whole, capsys, monkeypatch):
         arguments = whole.arguments(stage)
         monkeypatch.setattr(sys, "argv", ["mindspore_rt", *arguments])
         capsys.readouterr()
-        assert (training.main() if plan.HALVES[stage] == "mindspore_rt" else scoring.main(arguments)) == 0
+        assert (training.main() if jobs.HALVES[stage] == "mindspore_rt" else scoring.main(arguments)) == 0
         lines += capsys.readouterr().out.splitlines()
     assert all("already done" in line for line in lines)
-    assert len(lines) == len(plan.jobs(whole.dir)) + len(VICTIMS) * (1 + len(RECIPES))
+    assert len(lines) == len(jobs.jobs(whole.dir)) + len(VICTIMS) * (1 + len(RECIPES))
     assert contents() == before
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from configs.contract import plan, schema
+from configs.contract import jobs as plan
+from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines
 from configs.contract.stage import Stage

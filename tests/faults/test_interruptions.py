@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from configs.contract import plan, schema
+from configs.contract import jobs, schema
 from configs.contract.errors import Stopped
 from configs.contract.files import ROOT, read_lines
 from configs.contract.run_dir import RunDir
@@ -44,7 +44,7 @@ def trained(run):
 
 
 def start(stage, *overrides, **options):
-    command = [sys.executable, "-m", plan.HALVES[stage], stage, "tiny", *SMALL, *overrides]
+    command = [sys.executable, "-m", jobs.HALVES[stage], stage, "tiny", *SMALL, *overrides]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, env=environment, start_new_session=True, **PIPES, **options)
 
@@ -116,10 +116,10 @@ def test_a_request_that_comes_too_late_for_a_job_keeps_the_next_one_from_startin
 
     monkeypatch.setattr(training.subprocess, "Popen", Child)
     config = schema.load("tiny", SMALL)
-    jobs = [plan.Job("finetune", name, None, 1) for name in ("finetune", "freelb")]
+    two = [jobs.Job("finetune", name, None, 1) for name in ("finetune", "freelb")]
     arguments = argparse.Namespace(config="tiny", overrides=SMALL)
     with open(os.devnull) as lock, pytest.raises(Stopped, match="seed-1/finetune: finished") as stopped:
-        training.run_apart(config, jobs, arguments, lock)
+        training.run_apart(config, two, arguments, lock)
     assert started == ["seed-1/finetune"] and stopped.value.status == 143
 
 

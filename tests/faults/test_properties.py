@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from configs.contract import plan, schema
+from configs.contract import jobs, schema
 from configs.contract.errors import UserError
 from configs.contract.files import append_line, file_hash, read_lines, write_json, write_lines
 from configs.contract.run_dir import RunDir
@@ -178,8 +178,8 @@ def read_everything(run):
         lambda: [run.whole_split(name) for name in ("train", "dev", "test")],
         run.chosen,
         lambda: run.victims(1),
-        lambda: plan.jobs(run),
-        lambda: plan.stages(run),
+        lambda: jobs.jobs(run),
+        lambda: jobs.stages(run),
         lambda: stage_of(run, "finetune").is_done() and stage_of(run, "finetune").number("dev_accuracy"),
         lambda: search.begin(metrics),
         lambda: search.is_done(),

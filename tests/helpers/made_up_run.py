@@ -7,10 +7,10 @@ from safetensors.numpy import save_file
 
 from configs.contract import run_dir, schema
 from configs.contract.files import write_json, write_lines
+from configs.contract.jobs import jobs
 from configs.contract.matrices import prunable_shapes
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId
-from configs.contract.plan import jobs
 from mindspore_rt.ticket import Ticket
 from torch_eval.attack import metrics
 
@@ -217,7 +217,7 @@ def train(paths, seed, model, method, snapshots=0):
     finish(
         paths.stage(seed, model),
         {"steps": 200, "dev_accuracy": 0.9},
-        settings_of(paths.config, seed, METHODS[method].training),
+        settings_of(paths.config, seed, METHODS[method].section),
     )
     for number in range(1, snapshots + 1):
         write_json(paths.stage(seed, model) / "snapshots" / f"{200 * number // snapshots:06d}" / "config.json", {})

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from configs.contract import plan
 from configs.contract.files import file_hash, write_json
+from configs.contract.jobs import Job, jobs
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs, search
 
 
 def jobs_of(run, stage):
     """Return the jobs of one stage."""
-    return [job for job in plan.jobs(run) if job.stage == stage]
+    return [job for job in jobs(run) if job.stage == stage]
 
 
 class Recorder:
@@ -19,9 +19,9 @@ class Recorder:
     def __init__(self):
         self.calls = []
 
-    def __call__(self, run, job, stage, section, source, weights, ticket=None):
+    def __call__(self, run, job, stage, source, weights, ticket=None):
         start = ticket.apply(weights) if ticket else weights
-        self.calls.append({"model": job.model, "weights": start, "ticket": ticket, "section": section})
+        self.calls.append({"model": job.model, "weights": start, "ticket": ticket, "section": job.section})
         step = np.float32(1 + len(self.calls))
         end = {n: w + step if n.startswith("classifier") else w * 2 for n, w in start.items()}
         return type(
@@ -74,7 +74,7 @@ def run_search(run, monkeypatch, epochs, name="search"):
     monkeypatch.setattr(search, "Trainer", Trained)
     monkeypatch.setattr(search, "Evaluator", lambda *_: type("Dev", (), {"accuracy": lambda self: 0.5})())
     monkeypatch.setattr(inputs, "batches", lambda *_: ([None], {"labels": ["a", "b"]}))
-    monkeypatch.setattr(search, "total_steps", lambda *_: len(epochs))
+    monkeypatch.setattr(Job, "steps", lambda *_: len(epochs))
     search.search(run, next(one for one in jobs_of(run, "search") if one.model == name))
     return used
 

@@ -50,7 +50,7 @@ def introduction(runs: list[Run]) -> list:
     header = ["Experiment", "Task", "Model", "Training sentences", "Pruned", "Seeds", "Attacks", "State"]
     methods = [m for m in METHODS if any(m in run.config.methods for run in runs)]
     notes = [f"{run.task}: {run.data['note']}" for run in runs if run.data.get("note")]
-    described = [f"**{METHODS[m].title}**: {wording.METHOD_NOTES[m]}" for m in methods]
+    described = [f"**{METHODS[m].title}**: {METHODS[m].note}" for m in methods]
     return [
         Text(wording.IDEA),
         Table(header, rows, text=True),
@@ -106,7 +106,7 @@ def ablations(runs: list[Run]) -> list:
 
 
 def choosing(runs: list[Run]) -> list:
-    asked = [run for run in runs if any(step.title == "choose" for step in run.steps)]
+    asked = [run for run in runs if any(step.stage == "choose" for step in run.steps)]
     blocks = [block for run in asked for block in tables.choice(run)]
     return (
         [
@@ -175,8 +175,8 @@ def how(runs: list[Run]) -> list:
             step
             for step in run.steps
             if step.manifest
-            and step.title != "choose"
-            and (not step.title.startswith("attack ") or step.directory.parent.name in shown)
+            and step.stage != "choose"
+            and (step.stage != "attack" or step.directory.parent.name in shown)
         ]
         if done:
             blocks.append(

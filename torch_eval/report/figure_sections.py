@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from configs.contract.files import file_hash
-from configs.contract.methods import KEPT_ON_THE_WAY, METHODS
+from configs.contract.methods import METHODS, with_snapshots
 from configs.contract.model_id import ModelId
 from configs.contract.shapes import COUNT, SHARE, TEXT, Maybe
 from torch_eval.report import figures
@@ -134,7 +134,7 @@ def progress(run: Run, folder: Path) -> list:
     columns |= {f"Aua, {run.attack_title(r)}": lambda model, r=r: run.value(model, r, "aua") for r in run.recipes}
     for title, measure in columns.items():
         curves = {}
-        for method in KEPT_ON_THE_WAY:
+        for method in with_snapshots():
             model = run.pick(method)
             if model:
                 found = [(share, band(measure(name))) for share, name in kept(run, model) if measure(name)]
@@ -150,7 +150,7 @@ def progress(run: Run, folder: Path) -> list:
             )
         ]
     path = folder / file_name("progress", run.name)
-    figures.accuracy_curves(panels, names_of(KEPT_ON_THE_WAY), path, "share of the training done")
+    figures.accuracy_curves(panels, names_of(with_snapshots()), path, "share of the training done")
     return [
         Picture(
             path,

@@ -12,8 +12,21 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from configs.contract.methods import METHODS
+
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
 INK, SOFT, RULE, GRID, SHADE, PAPER, HEAT = "#333333", "#666666", "#999999", "#dddddd", "#e6e6e6", "#ffffff", "#084594"
+NAMED = {  # the colours of `Method.style`
+    "ink": INK,
+    "soft": SOFT,
+    "rule": RULE,
+    "blue": BLUE,
+    "vermilion": VERMILION,
+    "green": GREEN,
+    "purple": PURPLE,
+    "sky": SKY,
+    "orange": ORANGE,
+}
 WIDTH = 4.6  # inches; narrow, so that the letters stay readable on a phone
 CYCLE = [(BLUE, "-", "o"), (VERMILION, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D"), (SKY, "-", "v")]
 PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 2):g}%")  # of shares from 0 to 1
@@ -50,6 +63,12 @@ matplotlib.rcParams.update(
         "svg.hashsalt": "report",  # the same ids every time
     }
 )
+
+
+def of(method: str) -> tuple[str, str, str]:
+    """Return the colour, line and marker of a method, the same in every figure."""
+    colour, line, marker = METHODS[method].style
+    return NAMED[colour], line, marker
 
 
 def save(figure: Figure, path: Path) -> None:

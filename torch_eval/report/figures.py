@@ -18,22 +18,6 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from configs.contract.matrices import LAYER_MATRICES
 from torch_eval.report import figure_style as style
 
-# Colour, line and marker of a method, the same in every figure.
-STYLES = {
-    "finetune": (style.INK, "--", "s"),
-    "finetune_long": (style.SOFT, ":", "D"),
-    "freelb": (style.SKY, "-.", "^"),
-    "infobert": (style.BLUE, ":", "v"),
-    "lth": (style.ORANGE, "--", "P"),
-    "random": (style.RULE, ":", "X"),
-    "robust": (style.VERMILION, "-", "o"),
-    "robust_no_mask_learning": (style.PURPLE, "--", "<"),
-    "robust_no_adversary": (style.PURPLE, ":", ">"),
-    "robust_no_initialization": (style.GREEN, "--", "d"),
-    "robust_no_structure": (style.GREEN, "-.", "p"),
-    "robust_no_structure_long": (style.GREEN, ":", "h"),
-}
-
 
 class Band(NamedTuple):
     """A value and the two ends of the bar or band drawn around it."""
@@ -90,7 +74,7 @@ def trade_off(points: dict[str, tuple[Band, Band]], names: dict[str, str], path:
     figure = Figure(figsize=(style.WIDTH, 4.6), layout="constrained")
     axes = figure.subplots()
     for method, (clean, aua) in points.items():
-        colour, _, marker = STYLES[method]
+        colour, _, marker = style.of(method)
         point = {"color": colour, "marker": marker, "markersize": 7, "elinewidth": 0.8, "linestyle": "none"}
         axes.errorbar(clean.mean, aua.mean, xerr=clean.arms, yerr=aua.arms, label=names[method], **point)
     axes.grid(axis="x")
@@ -125,13 +109,13 @@ def accuracy_curves(
     shares = sorted({x for curves in panels.values() for points in curves.values() for x, _ in points})
     for panel, (title, curves) in zip(axes, panels.items()):
         for method, points in curves.items():
-            colour, line, marker = STYLES[method]
+            colour, line, marker = style.of(method)
             places, bands = [x for x, _ in points], np.array([band for _, band in points])
             look = {"color": colour, "linestyle": line, "marker": marker}
             panel.plot(places, bands[:, 0], label=names[method], **look)
             panel.fill_between(places, bands[:, 1], bands[:, 2], color=colour, alpha=0.15, linewidth=0)
         for method, band in (level or {}).get(title, {}).items():
-            colour, line, _ = STYLES[method]
+            colour, line, _ = style.of(method)
             panel.axhline(band.mean, color=colour, linestyle=line, linewidth=1, label=names[method])
         panel.set_title(title)
         panel.yaxis.set_major_formatter(style.OF_HUNDRED)
@@ -308,7 +292,7 @@ def training_curves(models: dict[str, tuple[str, list[dict]]], path: Path) -> No
     figure = Figure(figsize=(style.WIDTH, 4.6), layout="constrained")
     loss, accuracy = figure.subplots(2, 1, sharex=True)
     for name, (method, records) in models.items():
-        colour, line, marker = STYLES[method]
+        colour, line, marker = style.of(method)
         look = {"color": colour, "linestyle": line, "label": name}
         _smoothed(loss, records, "loss", "step", **look)
         _series(accuracy, records, "dev_accuracy", "step", marker=marker, **look)

@@ -18,9 +18,9 @@ from pathlib import Path
 from configs.contract import run_dir, schema, shapes
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash
+from configs.contract.jobs import HALVES, jobs
 from configs.contract.methods import METHODS, needs_robust_ticket
 from configs.contract.model_id import ModelId
-from configs.contract.plan import HALVES, jobs
 from configs.contract.shapes import COUNT, NUMBER, POSITIVE, SECONDS, SHARE, TEXT, Maybe
 from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records
@@ -203,6 +203,7 @@ class Score:
 class Step:
     """One thing that a run consists of, and the command that makes it. `manifest` is None until it is whole."""
 
+    stage: str
     title: str
     seed: int | None
     command: str
@@ -313,8 +314,9 @@ class Run:
             manifest = read(job.directory / "manifest.json", MANIFEST)
             expected = {**self._expected(job.seed, job.stage), "sparsity": job.sparsity}
             stale = unlike(manifest["settings"] if manifest else {}, expected)
-            title = job.stage if job.model == job.stage or job.stage == "prepare" else f"{job.stage} {job.model}"
-            steps.append(Step(title, job.seed, self.command(job.stage), job.directory, manifest, tuple(stale)))
+            steps.append(
+                Step(job.stage, job.title, job.seed, self.command(job.stage), job.directory, manifest, tuple(stale))
+            )
         return steps
 
     def _choosing(self) -> list[Step]:
@@ -322,7 +324,7 @@ class Run:
             return []
         choice = read(self.paths.choice, CHOICE)
         stale = self._stale_choice(choice) if choice else ()
-        return [Step("choose", None, self.command("choose"), self.paths.root, choice, stale)]
+        return [Step("choose", "choose", None, self.command("choose"), self.paths.root, choice, stale)]
 
     def _stale_choice(self, choice: dict) -> tuple[str, ...]:
         """What a choice rests on and is otherwise now: candidates of all seeds, and the attacks on each."""
@@ -349,7 +351,7 @@ class Run:
                     manifest, stale = (score.manifest, score.stale) if score else (None, ())
                     parts = not manifest and any(folder.glob("shard-*-of-*"))
                     command = f"python -m torch_eval merge {self.arguments}" if parts else self.command("attack")
-                    steps.append(Step(f"attack {model} {recipe}", seed, command, folder, manifest, stale))
+                    steps.append(Step("attack", f"attack {model} {recipe}", seed, command, folder, manifest, stale))
         return steps
 
     def missing(self) -> list[Step]:
@@ -369,7 +371,7 @@ class Run:
         return found
 
     def _left_out(self, step: Step) -> dict | None:
-        attack = step.manifest is None and step.title.startswith("attack ")
+        attack = step.manifest is None and step.stage == "attack"
         return read(step.directory / "missing.json", LEFT_OUT) if attack else None
 
     # --- how it was attacked ---------------------------------------------------------------------------------

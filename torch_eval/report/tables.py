@@ -8,7 +8,7 @@ import operator
 import statistics
 from pathlib import Path
 
-from configs.contract.methods import METHODS
+from configs.contract.methods import METHODS, in_table
 from configs.contract.model_id import ModelId
 from torch_eval.attack import metrics, records
 from torch_eval.report.render import Bullets, Cell, Heading, Table, Text
@@ -16,11 +16,6 @@ from torch_eval.report.run_state import CHOICE, CLEAN, MANIFEST, MEASURES, Run, 
 
 PUBLISHED = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
 TABLE2 = ("qnli", "mnli", "qqp")
-COMPARED = ("finetune", "finetune_long", "lth", "freelb", "infobert", "random", "robust")
-ABLATIONS = {
-    3: ("robust", "robust_no_mask_learning", "robust_no_adversary"),
-    4: ("robust", "robust_no_initialization", "robust_no_structure", "robust_no_structure_long"),
-}
 NONE = "–"  # a cell that has no result, and needs none
 DIFFERENT = "†"  # marks published figures of another setting than the run's
 
@@ -229,7 +224,7 @@ def victims_with(attacks: list[Score]) -> list[str]:
     return told
 
 
-def result_table(runs: list[Run], columns: list[tuple[str, str]], methods=COMPARED, tables=(1, 2)) -> Table:
+def result_table(runs: list[Run], columns: list[tuple[str, str]], tables=(1, 2)) -> Table:
     """Tables 1 and 2: a row a method under a line for each data set; `columns` are (attack, measure)."""
     groups = [("Clean%", 2)]
     for recipe in dict.fromkeys(recipe for recipe, _ in columns):
@@ -239,7 +234,7 @@ def result_table(runs: list[Run], columns: list[tuple[str, str]], methods=COMPAR
     header = ["Method", "test set", "sample", *(MEASURES[measure] for _, measure in columns)]
     rows = []
     for run in runs:
-        models = [model for method in methods if (model := run.pick(method))] + list(run.paths.own_victims())
+        models = [model for method in in_table(1) if (model := run.pick(method))] + list(run.paths.own_victims())
         for way in range(run.ways()):
             rows.append(heading(run, way))
             # The first way's rows also say what is missing; the others have those models alone that were so made.
@@ -272,12 +267,12 @@ def sample_clean(run: Run, model: str, way: int = 0) -> Value:
 
 def ablation_table(runs: list[Run], number: int) -> Table | None:
     """Tables 3 and 4: Clean, and Aua under TextFooler, of the robust ticket and of what it becomes without a part."""
-    asked = [run for run in runs if any(run.pick(method) for method in ABLATIONS[number][1:])]
+    asked = [run for run in runs if any(run.pick(method) for method in in_table(number)[1:])]
     if not asked:
         return None
     rows = []
     for run in asked:
-        models = [model for method in ABLATIONS[number] if (model := run.pick(method))]
+        models = [model for method in in_table(number) if (model := run.pick(method))]
         cleans = [clean_cell(run, model, (number,)) for model in models]
         auas = [measured(run, model, "textfooler", "aua", 0, (number,)) for model in models]
         mark_best(cleans), mark_best(auas)

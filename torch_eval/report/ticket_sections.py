@@ -53,7 +53,7 @@ def tickets(runs: list[Run], folder: Path) -> list:
     wanted = [
         f"`{run.command('draw')}` makes them ({run.task})."
         for run in runs
-        if any(step.title.startswith("draw") for step in run.steps)
+        if any(step.stage == "draw" for step in run.steps)
     ]
     return or_missing("Tickets: what was pruned", blocks, wanted)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from configs.contract import run_dir, schema
 from configs.contract.errors import UserError, command
-from configs.contract.methods import METHODS, needs_robust_ticket
-from configs.contract.plan import Job, jobs
+from configs.contract.jobs import Job, jobs
+from configs.contract.methods import needs_robust_ticket
 from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records
 from torch_eval.report.run_state import DATA, lines, read, recipe_title
@@ -49,24 +49,16 @@ def training(config: schema.Experiment, job: Job) -> Work | None:
     if not records:
         return None
     last, part = records[-1], log.parent.relative_to(job.directory).as_posix()
-    total = total_steps(settings_of(config, job), last)
+    total = total_steps(job, last)
     title = f"{job.stage} {job.name}" + ("" if part == "." else f", {part}")
     return Work(title, last["step"], total, left(records, total), facts(last), log.stat().st_mtime)
 
 
-def settings_of(config: schema.Experiment, job: Job):
-    """The section that trains a job's model."""
-    if job.stage == "search":
-        return config.search
-    return getattr(config, METHODS[job.method].training if job.method else job.model)
-
-
-def total_steps(settings, record: dict) -> int | None:
-    """Steps of the whole stage, from how many of its epochs a record's steps make up."""
+def total_steps(job: Job, record: dict) -> int | None:
+    """Steps of the whole training, from how many of its epochs a record's steps make up."""
     if not record.get("epoch"):
-        return settings.max_steps
-    steps = round(settings.epochs * record["step"] / record["epoch"])
-    return min(steps, settings.max_steps or steps)
+        return job.settings.max_steps
+    return job.steps(round(record["step"] / record["epoch"]))
 
 
 def left(records: list[dict], total: int | None) -> float | None:

@@ -8,20 +8,6 @@ IDEA = (
     "trained again from its pre-trained values. Below, it stands beside other ways of training and pruning the same "
     "model."
 )
-METHOD_NOTES = {
-    "finetune": "the ordinary model, all weights",
-    "finetune_long": "the same, trained for longer: a control for the number of updates",
-    "freelb": "adversarial training of all weights",
-    "infobert": "adversarial training with two regularisers on what the embeddings tell",
-    "lth": "pruned by magnitude in rounds (lottery ticket hypothesis), without an adversary",
-    "random": "the robust ticket's sparsity in every matrix, at random places",
-    "robust": "masks learned against the adversary, the method of the paper",
-    "robust_no_mask_learning": "pruned by magnitude in rounds under the adversarial loss",
-    "robust_no_adversary": "masks learned on clean sentences only",
-    "robust_no_initialization": "the ticket's structure, weights started at random",
-    "robust_no_structure": "all weights; those outside the ticket started at random",
-    "robust_no_structure_long": "the same, trained for longer",
-}
 MEASURED = (
     "**Clean**: accuracy on unchanged sentences, on the whole test set and on the sample that is attacked.",
     "**Aua** (accuracy under attack): share of the sample still classified correctly after the attack.",

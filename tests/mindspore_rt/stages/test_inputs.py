@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from configs.contract import plan, schema
-from configs.contract.methods import KEPT_ON_THE_WAY
+from configs.contract import schema
+from configs.contract.jobs import Job
+from configs.contract.methods import with_snapshots
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Changed
 from mindspore_rt.stages import inputs
@@ -25,7 +26,7 @@ def test_official_splits(monkeypatch, task, dev, train):
     run = RunDir(schema.load(task, ["compat=official"]))
 
     def split(stage, name):
-        texts, labels, _ = inputs.load_split(run, plan.Job(stage, "x", None), name)
+        texts, labels, _ = inputs.load_split(run, Job(stage, "x", None), name)
         assert [int(t[0]) for t in texts] == labels.tolist()
         return labels.tolist()
 
@@ -69,4 +70,4 @@ def test_snapshots_asked_for_later_are_not_passed_over(run):
             finetune(run, one)
         except Changed as change:
             refused.append((one.model, "snapshots: None, now 4" in str(change)))
-    assert refused == [(model, True) for model in ("finetune", "infobert") if model in KEPT_ON_THE_WAY]
+    assert refused == [(model, True) for model in ("finetune", "infobert") if model in with_snapshots()]

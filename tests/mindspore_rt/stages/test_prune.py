@@ -10,7 +10,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import read_json, write_json
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, runner
-from mindspore_rt.stages.prune import prune, pruning_rounds
+from mindspore_rt.stages.prune import prune
 from mindspore_rt.ticket import Ticket
 from tests.helpers.stages import jobs_of
 
@@ -106,13 +106,6 @@ def test_a_changed_pruning_is_redone_as_a_fresh_one_when_asked(run, finished):
     run.root = run.root.with_name("fresh")
     runner.do(run, jobs_of(run, "prune")[0])
     assert redone == tickets()
-
-
-@pytest.mark.parametrize(
-    "sparsities, share, rounds", [([0.3], 0.1, 3), ([0.25], 0.1, 3), ([0.9, 0.1], 0.1, 9), ([0.05], 0.1, 1)]
-)
-def test_pruning_rounds(sparsities, share, rounds):
-    assert pruning_rounds(sparsities, share) == rounds
 
 
 def test_the_classifier_of_a_round_is_saved_beside_its_ticket(run):

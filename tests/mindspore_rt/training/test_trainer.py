@@ -16,7 +16,7 @@ from mindspore_rt import parallel
 from mindspore_rt.cells.bert import BertClassifier, BertConfig
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
-from mindspore_rt.training.trainer import Evaluator, Trainer, total_steps
+from mindspore_rt.training.trainer import Evaluator, Trainer
 
 CONFIG = BertConfig(40, 16, 1, 2, 16, 32, 2)
 
@@ -260,10 +260,3 @@ def test_a_checkpoint_begun_with_other_settings_is_refused(tmp_path):
         train(tmp_path, True, stop_at=8, settings={"rate": 1})
     with pytest.raises(UserError, match="rate: 1, now 2"):
         train(tmp_path, True, settings={"rate": 2})
-
-
-def test_total_steps():
-    source = batches()
-    assert len(source) == 7
-    assert total_steps(schema.Training(epochs=2), source) == 14
-    assert total_steps(schema.Training(epochs=2, max_steps=5), source) == 5

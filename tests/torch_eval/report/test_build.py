@@ -16,8 +16,8 @@ import pytest
 from configs.contract import run_dir, schema
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, file_hash, read_json, read_lines, write_json, write_lines
+from configs.contract.jobs import jobs
 from configs.contract.methods import METHODS
-from configs.contract.plan import jobs
 from tests.helpers import made_up_run as made_up
 from torch_eval.attack import metrics
 from torch_eval.report import build, figure_sections, figure_style, render, run_state, tables
