@@ -1,13 +1,15 @@
 """BERT for classification as MindSpore cells, for graph mode.
 
-Every parameter carries its Hugging Face name, so no conversion table exists. A pass without noise is
-deterministic (no dropout, Eq. 5 masks); a pass with noise is a training pass.
+Every parameter has its Hugging Face name, so that no conversion table is needed. A pass without noise is deterministic
+(no dropout, masks of Eq. 5); a pass with noise is a training pass (dropout, masks of Eq. 1-3).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import mindspore
 import numpy as np
@@ -15,9 +17,11 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from configs.contract import matrices
 from configs.contract.errors import UserError
-from mindspore_rt.cells import float64_ops, gate, kernel_cells, kernels, primitive_cells
+from mindspore_rt.cells import backend, float64_ops, gate, kernel_cells, primitive_cells
+from mindspore_rt.cells.backend import Backend
 
 MOST_LAYERS = 1000
+Draws = Tensor | tuple | None  # noise of a pass: a key, the numbers of every place, or nothing (see noise.py)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,15 @@ class BertConfig:
 
     @classmethod
     def from_dict(cls, values: dict, where: str) -> BertConfig:
-        """Raises `UserError` naming `where` if this is not a BERT that these cells compute."""
+        """Read a `config.json`.
+
+        Args:
+            values: Its content.
+            where: Name of the file, for messages.
+
+        Raises:
+            UserError: It does not describe a BERT that these cells compute.
+        """
         if not isinstance(values, dict):
             raise UserError(f"{where}: missing, or not a JSON object; give the config.json of a BERT")
         if values.get("model_type") == "roberta":
@@ -55,9 +67,11 @@ class BertConfig:
         wrong = [name for name in required if type(values.get(name)) is not int or values[name] < 1]
         if wrong:
             raise UserError(f"{where}: {', '.join(wrong)} missing or not a positive whole number")
-        if values["num_hidden_layers"] > MOST_LAYERS:  # each has sixteen names, all of which are made up soon
-            told = f"num_hidden_layers is {values['num_hidden_layers']}, no BERT has so many"
-            raise UserError(f"{where}: {told}; give the config.json of the model")
+        if values["num_hidden_layers"] > MOST_LAYERS:  # or listing the names of all parameters would exhaust the memory
+            raise UserError(
+                f"{where}: num_hidden_layers is {values['num_hidden_layers']}, no BERT has so many; "
+                f"give the config.json of the model"
+            )
         if not 0 < _number(values.get("layer_norm_eps", cls.layer_norm_eps)) < 1:
             raise UserError(f"{where}: layer_norm_eps is {values['layer_norm_eps']!r}, not a number between 0 and 1")
         if values["hidden_size"] % values["num_attention_heads"]:
@@ -65,6 +79,7 @@ class BertConfig:
         return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
 
     def prunable(self) -> dict[str, tuple[int, int]]:
+        """Name and shape (out, in) of every prunable matrix, in the order of the forward pass."""
         return matrices.prunable_shapes(self.num_hidden_layers, self.hidden_size, self.intermediate_size)
 
     def parameters(self, labels: int) -> dict[str, tuple[int, ...]]:
@@ -87,72 +102,115 @@ class BertConfig:
         return {**shapes, "classifier.weight": (labels, hidden), "classifier.bias": (labels,)}
 
 
-def _number(value) -> float:
+def _number(value: object) -> float:
     return value if type(value) in (int, float) else math.nan
 
 
 @dataclass(frozen=True)
-class Places:
-    """Numbers of the places where a training pass takes noise: dropouts first, then gates."""
+class NoisePlaces:
+    """Numbers of the places where a training pass takes noise: dropouts first, then gates.
+
+    Attributes:
+        layers: Number of encoder layers.
+        embedding: Dropout of the embeddings.
+    """
 
     layers: int
 
     embedding: int = 0
 
     def attention(self, layer: int) -> int:
+        """Dropout of the attention probabilities."""
         return 1 + 3 * layer
 
     def attention_output(self, layer: int) -> int:
+        """Dropout after the attention."""
         return 2 + 3 * layer
 
     def output(self, layer: int) -> int:
+        """Dropout after the feed-forward part."""
         return 3 + 3 * layer
 
     @property
     def classifier(self) -> int:
+        """Dropout before the classifier."""
         return 1 + 3 * self.layers
 
     def gate(self, index: int) -> int:
+        """Gate of the prunable matrix with this index."""
         return self.classifier + 1 + index
 
 
-def parts():
-    """The module whose cells the model is built of: `fused` where its kernels run, else `plain`."""
-    return kernel_cells if kernels.available() else primitive_cells
+def cells() -> ModuleType:
+    """Return the module whose cells the backend builds the model of."""
+    return kernel_cells if backend.current() is Backend.KERNELS else primitive_cells
 
 
-class Product(nn.Cell):
-    """A matrix product, computed in `amp` ("float16", "bfloat16") if that is not None; float32 in and out."""
+class MixedPrecisionProduct(nn.Cell):
+    """A matrix product whose inputs and output are float32.
 
-    def __init__(self, primitive, amp: str | None):
+    Args:
+        primitive: MatMul or BatchMatMul.
+        amp: dtype of the computation, "float16" or "bfloat16"; None for float32.
+    """
+
+    def __init__(self, primitive: ops.Primitive, amp: str | None) -> None:
         super().__init__(auto_prefix=False)
         self.product, self.dtype = primitive, getattr(mindspore, amp) if amp else None
 
-    def construct(self, a, b):
+    def construct(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the product, float32."""
         if self.dtype is None:
             return self.product(a, b)
         return ops.cast(self.product(ops.cast(a, self.dtype), ops.cast(b, self.dtype)), mindspore.float32)
 
 
 class Linear(nn.Cell):
-    """x (rows, in) -> x W^T + b (rows, out)."""
+    """A linear layer, x W^T + b.
 
-    def __init__(self, rows: int, columns: int, name: str, amp: str | None):
+    Args:
+        rows: Number of outputs.
+        columns: Number of inputs.
+        name: Prefix of the parameters `weight` (rows, columns) and `bias` (rows,).
+        amp: dtype of the product; None for float32.
+    """
+
+    def __init__(self, rows: int, columns: int, name: str, amp: str | None) -> None:
         super().__init__(auto_prefix=False)
         self.weight = Parameter(np.zeros((rows, columns), np.float32), name=f"{name}.weight")
         self.bias = Parameter(np.zeros(rows, np.float32), name=f"{name}.bias")
-        self.matmul, self.add_bias = Product(ops.MatMul(transpose_b=True), amp), parts().AddBias()
+        self.matmul, self.add_bias = MixedPrecisionProduct(ops.MatMul(transpose_b=True), amp), cells().AddBias()
 
-    def construct(self, x, draws):
+    def construct(self, x: Tensor, draws: Draws) -> Tensor:
+        """Turn `x` (any, columns) into (any, rows)."""
         return self.add_bias(self.matmul(x, self.weight), self.bias)
 
 
 class MaskedLinear(Linear):
-    """A linear layer whose weight is multiplied by its mask; `block` (rows, columns) weights share one score."""
+    """A linear layer whose weight is multiplied by its mask; the scores are the parameter `weight.log_alpha`.
+
+    Args:
+        rows: Number of outputs.
+        columns: Number of inputs.
+        name: Prefix of the parameters.
+        amp: dtype of the product; None for float32.
+        place: Number of the gate's place.
+        seed: Seed of the device's own random numbers.
+        mask_p: Deterministic mask at the start.
+        block: Rows and columns of weights that share one score.
+    """
 
     def __init__(
-        self, rows: int, columns: int, name: str, amp: str | None, place: int, seed: int, mask_p: float, block
-    ):
+        self,
+        rows: int,
+        columns: int,
+        name: str,
+        amp: str | None,
+        place: int,
+        seed: int,
+        mask_p: float,
+        block: tuple[int, int],
+    ) -> None:
         super().__init__(rows, columns, name, amp)
         if rows % block[0] or columns % block[1]:
             raise UserError(f"search.granularity: {list(block)} does not divide the {rows} x {columns} matrix {name}")
@@ -161,61 +219,86 @@ class MaskedLinear(Linear):
             np.full(grid, gate.initial_log_alpha(mask_p), np.float32), name=f"{name}.weight.log_alpha"
         )
         single = tuple(block) == (1, 1)  # the kernel knows one score a weight only
-        self.masked = parts().MaskedWeight(place, seed) if single else primitive_cells.MaskedWeight(place, seed, block)
+        self.masked = cells().MaskedWeight(place, seed) if single else primitive_cells.MaskedWeight(place, seed, block)
 
-    def construct(self, x, draws):
+    def construct(self, x: Tensor, draws: Draws) -> Tensor:
+        """Turn `x` (any, columns) into (any, rows)."""
         return self.add_bias(self.matmul(x, self.masked(self.weight, self.log_alpha, draws)), self.bias)
 
 
 class Layer(nn.Cell):
-    """One encoder layer on (batch * length, hidden). `rates`: dropout of hidden states and of attention.
+    """One encoder layer.
 
-    The last layer returns (batch, hidden): of its output the classifier reads the first token only, so that the
-    others' queries, attention and feed-forward are left out. That changes no logit and no gradient.
+    The classifier reads only the first token of the last layer's output. So the last layer computes the queries, the
+    attention and the feed-forward part of that token alone, which changes no logit and no gradient.
+
+    Args:
+        config: Shape of the encoder.
+        layer: Number of the layer, from 0.
+        linear: Makes the linear layer of a kind (a key of `LAYER_MATRICES`).
+        rates: Dropout rates of hidden states and of attention probabilities.
+        seed: Seed of the device's own random numbers.
+        amp: dtype of the matrix products; None for float32.
     """
 
-    def __init__(self, config: BertConfig, layer: int, linear, rates, seed: int, amp: str | None):
+    def __init__(
+        self,
+        config: BertConfig,
+        layer: int,
+        linear: Callable[[str], Linear],
+        rates: tuple[float, float],
+        seed: int,
+        amp: str | None,
+    ) -> None:
         super().__init__(auto_prefix=False)
-        name, places, cells = f"bert.encoder.layer.{layer}", Places(config.num_hidden_layers), parts()
+        name, places, parts = f"bert.encoder.layer.{layer}", NoisePlaces(config.num_hidden_layers), cells()
 
-        def norm(part, place):
-            return cells.AddNorm(
+        def norm(part: str, place: int) -> nn.Cell:
+            return parts.AddNorm(
                 config.hidden_size, config.layer_norm_eps, f"{name}.{part}.LayerNorm", rates[0], place, seed
             )
 
-        self.query, self.key, self.value = (linear(layer, kind) for kind in ("query", "key", "value"))
-        self.attention_output = linear(layer, "attention output")
-        self.intermediate, self.output = linear(layer, "intermediate"), linear(layer, "output")
+        self.query, self.key, self.value = map(linear, ("query", "key", "value"))
+        self.attention_output = linear("attention output")
+        self.intermediate, self.output = linear("intermediate"), linear("output")
         self.attention_norm = norm("attention.output", places.attention_output(layer))
         self.output_norm = norm("output", places.output(layer))
-        self.gelu = cells.Gelu()
+        self.gelu = parts.Gelu()
         self.last = layer == config.num_hidden_layers - 1
-        self.split, self.join = cells.SplitHeads(config.num_attention_heads), cells.JoinHeads()
+        self.split, self.join = parts.SplitHeads(config.num_attention_heads), parts.JoinHeads()
         factor = 1 / math.sqrt(config.hidden_size // config.num_attention_heads)
-        self.share = cells.AttentionShare(factor, rates[1], places.attention(layer), seed)
-        self.scores, self.mix = Product(ops.BatchMatMul(transpose_b=True), amp), Product(ops.BatchMatMul(), amp)
+        self.probabilities = parts.AttentionProbabilities(factor, rates[1], places.attention(layer), seed)
+        self.scores = MixedPrecisionProduct(ops.BatchMatMul(transpose_b=True), amp)
+        self.mix = MixedPrecisionProduct(ops.BatchMatMul(), amp)
 
-    def construct(self, x, padding, draws):
-        asking = x.reshape(padding.shape[0], -1, x.shape[-1])[:, 0] if self.last else x
-        query = self.split(self.query(asking, draws), padding)
+    def construct(self, x: Tensor, padding: Tensor, draws: Draws) -> Tensor:
+        """Turn `x` (batch * length, hidden) into the same shape; the last layer returns (batch, hidden).
+
+        `padding` (batch, length) is 0 for tokens and a large negative number for padding.
+        """
+        queried = x.reshape(padding.shape[0], -1, x.shape[-1])[:, 0] if self.last else x
+        query = self.split(self.query(queried, draws), padding)
         key = self.split(self.key(x, draws), padding)
         value = self.split(self.value(x, draws), padding)
-        context = self.mix(self.share(self.scores(query, key), padding, draws), value)
-        asking = self.attention_norm(self.attention_output(self.join(context), draws), asking, draws)
-        hidden = self.output(self.gelu(self.intermediate(asking, draws)), draws)
-        return self.output_norm(hidden, asking, draws)
+        context = self.mix(self.probabilities(self.scores(query, key), padding, draws), value)
+        queried = self.attention_norm(self.attention_output(self.join(context), draws), queried, draws)
+        hidden = self.output(self.gelu(self.intermediate(queried, draws)), draws)
+        return self.output_norm(hidden, queried, draws)
 
 
 class BertClassifier(nn.Cell):
     """BERT with a pooler and a linear classifier.
 
     Args:
-        config: shape of the encoder.
-        labels: number of classes.
-        dropout: rate for hidden states, attention and classifier; `attention_dropout` if attention's differs.
-        masked: multiply every prunable matrix by its mask (`mask_p`, `block` as in `schema.Search`).
-        seed: of the device's own random numbers; on CPU noise is passed in instead.
-        amp: dtype of the matrix products, "float16" or "bfloat16", None for float32. Everything else, the parameters
+        config: Shape of the encoder.
+        labels: Number of classes.
+        dropout: Rate for hidden states, attention probabilities and the classifier's input.
+        masked: Multiply every prunable matrix by its mask.
+        mask_p: Deterministic mask at the start.
+        block: Rows and columns of weights that share one score.
+        seed: Seed of the device's own random numbers; on CPU noise is passed in instead.
+        attention_dropout: Rate for attention probabilities, if it differs from `dropout`.
+        amp: dtype of the matrix products, "float16" or "bfloat16"; None for float32. Everything else, the parameters
             and their gradients included, stays float32.
     """
 
@@ -223,101 +306,112 @@ class BertClassifier(nn.Cell):
         self,
         config: BertConfig,
         labels: int,
-        dropout=0.1,
-        masked=False,
-        mask_p=0.9,
-        block=(1, 1),
-        seed=0,
+        dropout: float = 0.1,
+        masked: bool = False,
+        mask_p: float = 0.9,
+        block: tuple[int, int] = (1, 1),
+        seed: int = 0,
         attention_dropout: float | None = None,
         amp: str | None = None,
-    ):
+    ) -> None:
         super().__init__(auto_prefix=False)
         self.config, self.labels, self.masked, self.amp = config, labels, masked, amp
-        hidden, places, shapes = config.hidden_size, Places(config.num_hidden_layers), config.prunable()
+        hidden, places, shapes = config.hidden_size, NoisePlaces(config.num_hidden_layers), config.prunable()
         order = {name: index for index, name in enumerate(shapes)}
 
-        def linear_named(name):
-            cell, where = name.removesuffix(".weight"), places.gate(order[name])
+        def linear(name: str) -> Linear:
+            cell, place = name.removesuffix(".weight"), places.gate(order[name])
             if masked:
-                return MaskedLinear(*shapes[name], cell, amp, where, seed, mask_p, block)
+                return MaskedLinear(*shapes[name], cell, amp, place, seed, mask_p, block)
             return Linear(*shapes[name], cell, amp)
 
         self.rates = rates = (dropout, dropout if attention_dropout is None else attention_dropout)
 
-        def layer(index):
-            return Layer(config, index, lambda at, kind: linear_named(matrices.matrix_name(at, kind)), rates, seed, amp)
+        def layer(index: int) -> Layer:
+            return Layer(config, index, lambda kind: linear(matrices.matrix_name(index, kind)), rates, seed, amp)
 
         prefix = "bert.embeddings"
         self.word_embeddings = _table(config.vocab_size, hidden, f"{prefix}.word_embeddings.weight")
         positions = config.max_position_embeddings
         self.position_embeddings = _table(positions, hidden, f"{prefix}.position_embeddings.weight")
         self.token_type_embeddings = _table(config.type_vocab_size, hidden, f"{prefix}.token_type_embeddings.weight")
-        self.norm = parts().AddNorm(hidden, config.layer_norm_eps, f"{prefix}.LayerNorm", 0.0, places.embedding, seed)
-        self.dropout = parts().Dropout(dropout, places.embedding, seed)
+        self.norm = cells().AddNorm(hidden, config.layer_norm_eps, f"{prefix}.LayerNorm", 0.0, places.embedding, seed)
+        self.dropout = cells().Dropout(dropout, places.embedding, seed)
         self.layers = nn.CellList([layer(i) for i in range(config.num_hidden_layers)], auto_prefix=False)
-        self.pooler = linear_named(matrices.POOLER)
-        self.classifier_dropout = parts().Dropout(dropout, places.classifier, seed)
+        self.pooler = linear(matrices.POOLER)
+        self.classifier_dropout = cells().Dropout(dropout, places.classifier, seed)
         self.classifier = Linear(labels, hidden, "classifier", amp)
 
-    def embed(self, ids):
-        """ids (batch, length) int32 -> word embeddings (batch, length, hidden): what a perturbation is added to."""
+    def embed(self, ids: Tensor) -> Tensor:
+        """Look up the word embeddings, to which a perturbation is added: ids (batch, length) int32 to (.., hidden)."""
         return ops.gather(self.word_embeddings, ids, 0)
 
-    def construct(self, embeddings, attention_mask, token_types, draws):
-        """Logits (batch, labels).
+    def construct(self, embeddings: Tensor, attention_mask: Tensor, token_types: Tensor, draws: Draws) -> Tensor:
+        """Compute the logits.
 
-        embeddings: (batch, length, hidden) float32 word embeddings. attention_mask: (batch, length) float32,
-        1 for tokens and 0 for padding. token_types: (batch, length) int32. draws: the noise of all places
-        (see `noise_shapes`), or None for a deterministic pass.
+        Args:
+            embeddings: Word embeddings (batch, length, hidden) float32.
+            attention_mask: (batch, length) float32, 1 for tokens and 0 for padding.
+            token_types: (batch, length) int32, 0 for the first text and 1 for the second.
+            draws: Noise of all places, from `noise.source(..).draw(noise_shapes(..))`; None for a deterministic pass.
+
+        Returns:
+            Logits (batch, labels) float32.
         """
         x = self.inputs(embeddings, token_types, draws)
         return self.classify(self.encode(x, attention_mask, draws), draws)
 
-    def inputs(self, embeddings, token_types, draws):
-        """Word embeddings to the input of the first layer, (batch * length, hidden)."""
+    def inputs(self, embeddings: Tensor, token_types: Tensor, draws: Draws) -> Tensor:
+        """Turn word embeddings into the input of the first layer, (batch * length, hidden)."""
         batch, length, hidden = embeddings.shape
-        where = self.position_embeddings[:length] + ops.gather(self.token_type_embeddings, token_types, 0)
-        x = self.norm(embeddings.reshape(batch * length, hidden), where.reshape(batch * length, hidden), None)
+        others = self.position_embeddings[:length] + ops.gather(self.token_type_embeddings, token_types, 0)
+        x = self.norm(embeddings.reshape(batch * length, hidden), others.reshape(batch * length, hidden), None)
         return self.dropout(x, draws)
 
-    def encode(self, x, attention_mask, draws):
-        """The first token of the last layer's output, (batch, hidden)."""
+    def encode(self, x: Tensor, attention_mask: Tensor, draws: Draws) -> Tensor:
+        """Return the first token of the last layer's output, (batch, hidden)."""
         padding = (1.0 - attention_mask) * -10000.0
         for layer in self.layers:
             x = layer(x, padding, draws)
         return x
 
-    def classify(self, first, draws):
-        """Logits (batch, labels) from what `encode` gives."""
+    def classify(self, first: Tensor, draws: Draws) -> Tensor:
+        """Compute the logits (batch, labels) from what `encode` returns."""
         pooled = float64_ops.tanh(self.pooler(first, draws))
         return self.classifier(self.classifier_dropout(pooled, draws), draws)
 
     def noise_shapes(self, batch: int, length: int) -> list[tuple[int, ...]]:
-        """Shapes of the uniform numbers one training pass takes, place by place. None are drawn for dropout 0."""
+        """Return the shapes of the uniform numbers that a training pass takes, place by place.
+
+        A dropout of rate 0 takes none; its shape is (1,).
+        """
         hidden_rate, attention_rate = self.rates
         heads, hidden = self.config.num_attention_heads, self.config.hidden_size
 
-        def layer(asking):
-            """`asking` tokens of each sentence go through it."""
-            token = (batch * asking, hidden) if hidden_rate else (1,)
-            return [(batch, heads, asking, length) if attention_rate else (1,), token, token]
+        def layer(queries: int) -> list[tuple[int, ...]]:
+            token = (batch * queries, hidden) if hidden_rate else (1,)
+            return [(batch, heads, queries, length) if attention_rate else (1,), token, token]
 
         token, first = ((batch * n, hidden) if hidden_rate else (1,) for n in (length, 1))
         layers = layer(length) * (self.config.num_hidden_layers - 1) + layer(1)
         return [token, *layers, first, *(p.shape for p in self.log_alpha())]
 
     def log_alpha(self) -> list[Parameter]:
-        """The scores, in the order of `prunable`; empty if the model is not masked."""
-        cells = [cell for _, cell in self.cells_and_names() if isinstance(cell, MaskedLinear)]
+        """Return the scores in the order of `BertConfig.prunable`; none if the model is not masked."""
+        masked = [cell for _, cell in self.cells_and_names() if isinstance(cell, MaskedLinear)]
         order = {name: index for index, name in enumerate(self.config.prunable())}
-        return sorted((c.log_alpha for c in cells), key=lambda p: order[p.name.removesuffix(".log_alpha")])
+        return sorted((c.log_alpha for c in masked), key=lambda p: order[p.name.removesuffix(".log_alpha")])
 
     def weights(self) -> dict[str, Parameter]:
-        """All parameters but the scores, by their Hugging Face name."""
+        """Return all parameters but the scores by their Hugging Face names."""
         return {p.name: p for p in self.get_parameters() if not p.name.endswith(".log_alpha")}
 
     def load(self, weights: dict[str, np.ndarray]) -> None:
-        """Set every weight. Raises `KeyError` for a missing one."""
+        """Set every weight.
+
+        Raises:
+            KeyError: One is missing.
+        """
         for name, parameter in self.weights().items():
             parameter.set_data(Tensor(np.ascontiguousarray(weights[name], np.float32)))
 

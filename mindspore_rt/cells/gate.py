@@ -1,9 +1,8 @@
 """The hard-concrete gate (Louizos et al. 2018), Eq. 1-5 of the paper.
 
-With u uniform, s = sigmoid((log u - log(1 - u) + log alpha) / beta) and m = clamp(s (zeta - gamma) + gamma, 0, 1).
-As s = (1 + tanh(z / (2 beta))) / 2, so that m = clamp(1/2 + (zeta - gamma)/2 tanh(z / (2 beta)))
-for the symmetric interval gamma = 1 - zeta: one tanh and one hard sigmoid (x + 3) / 6,
-clamped to [0, 1], in place of a sigmoid, a division and a clamp.
+With u uniform and z = log u - log(1 - u) + log alpha: s = sigmoid(z / beta), m = clamp(s (zeta - gamma) + gamma, 0, 1).
+As s = (1 + tanh(z / (2 beta))) / 2 and gamma = 1 - zeta, m = clamp(1/2 + (zeta - gamma)/2 tanh(z / (2 beta)), 0, 1):
+one tanh and one hard sigmoid, clamp((x + 3) / 6, 0, 1), in place of a sigmoid, a division and a clamp.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from mindspore import nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore.ops.auto_generate import gen_ops_prim
 
 GAMMA, ZETA, BETA = -0.1, 1.1, 2 / 3
-U_MIN = 1e-4  # u is kept in [1e-4, 1 - 1e-4], as the official code does: log 0 never occurs
+U_MIN = 1e-4  # u is clamped to [1e-4, 1 - 1e-4], as in the official code: log 0 never occurs
 HALF_WIDTH = (ZETA - GAMMA) / 2
 SETTLED_ZERO = -GAMMA / (ZETA - GAMMA)  # sigmoid(log alpha) below 1/12: the deterministic mask is exactly 0
 SETTLED_ONE = (1 - GAMMA) / (ZETA - GAMMA)  # above 11/12: exactly 1
@@ -23,54 +22,59 @@ L0_SHIFT = BETA * math.log(-GAMMA / ZETA)  # Eq. 4: P(m > 0) = sigmoid(log alpha
 
 
 def initial_log_alpha(mask_p: float) -> float:
-    """log alpha whose deterministic mask (Eq. 5) is `mask_p`: 0.9 gives log 5 = 1.609."""
+    """Return the log alpha whose deterministic mask (Eq. 5) is `mask_p`: log 5 = 1.609 for 0.9."""
     s = (mask_p - GAMMA) / (ZETA - GAMMA)
     return math.log(s / (1 - s))
 
 
 class SampledGate(nn.Cell):
-    """Eq. 1-3: (log_alpha, u), float32 of one shape -> mask in [0, 1] of that shape.
+    """The stochastic gate, Eq. 1-3.
 
     The gradient is derived by hand. Inside the clamp, with t = tanh(z / (2 beta)),
     dm/dlog_alpha = HALF_WIDTH (1 - t^2) / (2 beta); outside it is 0. As t = (m - 1/2) / HALF_WIDTH,
-    the mask itself is all the backward pass needs, no chain of intermediates is kept:
-    dm/dlog_alpha = (zeta - m)(m - gamma) / (2 beta HALF_WIDTH) for 0 < m < 1.
+    the backward pass needs only the mask: dm/dlog_alpha = (zeta - m)(m - gamma) / (2 beta HALF_WIDTH) for 0 < m < 1.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(auto_prefix=False)
         self.hard_sigmoid, self.hard_sigmoid_grad = ops.HSigmoid(), gen_ops_prim.HSigmoidGrad()
         self.log, self.tanh = ops.Log(), ops.Tanh()
 
-    def construct(self, log_alpha, u):
+    def construct(self, log_alpha: Tensor, u: Tensor) -> Tensor:
+        """Return masks in [0, 1] for scores and uniform numbers, all float32 of one shape."""
         u = ops.clamp(u, U_MIN, 1 - U_MIN)
         t = self.tanh((self.log(u) - self.log(1.0 - u) + log_alpha) * (0.5 / BETA))
         return self.hard_sigmoid(t * (6 * HALF_WIDTH))
 
-    def bprop(self, log_alpha, u, out, dout):
+    def bprop(self, log_alpha: Tensor, u: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradient of log_alpha; u has none."""
         # HSigmoidGrad passes dout / 6 where -3 < 6 m - 3 < 3 and 0 elsewhere, both edges included: cheaper than a
-        # select. (ReLU6Grad lets its upper edge through, where every mask that is settled at 1 lies.)
+        # select. (ReLU6Grad passes its upper edge, where all masks settled at 1 are.)
         inside = self.hard_sigmoid_grad(dout, out * 6.0 - 3.0)
         slope = (ZETA - out) * (out - GAMMA) * (3 / (BETA * HALF_WIDTH))
         return inside * slope, ops.zeros_like(u)
 
 
-def deterministic_mask(log_alpha):
-    """Eq. 5: clamp(sigmoid(log_alpha) (zeta - gamma) + gamma, 0, 1), on MindSpore tensors. No beta."""
+def deterministic_mask(log_alpha: Tensor) -> Tensor:
+    """Return the masks of Eq. 5, without noise and beta: clamp(sigmoid(log_alpha) (zeta - gamma) + gamma, 0, 1)."""
     return ops.clamp(ops.sigmoid(log_alpha) * (ZETA - GAMMA) + GAMMA, 0.0, 1.0)
 
 
-def l0_gradient(log_alpha):
-    """d/dlog_alpha of one mask's term of Eq. 4: p (1 - p) with p = sigmoid(log_alpha - L0_SHIFT)."""
+def l0_gradient(log_alpha: Tensor) -> Tensor:
+    """Return the derivative of each mask's term of Eq. 4: p (1 - p) with p = sigmoid(log_alpha - L0_SHIFT)."""
     p = ops.sigmoid(log_alpha - L0_SHIFT)
     return p * (1.0 - p)
 
 
 def mask_statistics(log_alpha: list[np.ndarray]) -> dict[str, float]:
-    """Eq. 4 and the shares of settled masks (Figure 1) over all matrices.
+    """Compute the L0 term (Eq. 4) and the shares of settled masks (Figure 1) over all matrices.
 
-    Returns `l0_term` (mean over all masks), `settled_zero`, `settled_one`, and `sparsity_at_threshold`, the share of
-    masks below 1/2 (all 0 to 1).
+    Args:
+        log_alpha: Scores of every matrix.
+
+    Returns:
+        `l0_term`, the mean of P(m > 0) over all masks; `settled_zero` and `settled_one`, the shares of masks that Eq. 5
+        makes exactly 0 and 1; `sparsity_at_threshold`, the share below 1/2. All are 0 to 1.
     """
     total = sum(a.size for a in log_alpha)
     logit_zero, logit_one = (math.log(s / (1 - s)) for s in (SETTLED_ZERO, SETTLED_ONE))

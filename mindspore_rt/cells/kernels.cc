@@ -1,9 +1,9 @@
-// Fused CPU kernels, called by MindSpore as ops.Custom(func_type="aot"); `fused.py` holds the cells that use them.
+// Fused CPU kernels, called by MindSpore as ops.Custom(func_type="aot"); the cells in `kernel_cells.py` use them.
 //
-// One pass over memory each, float32 throughout. Every kernel is preceded by its formula. Random numbers are
-// a function of (key, place, index of the element), so a backward kernel draws its forward kernel's noise again
-// instead of keeping it, and a resumed run draws the same. Work is split into pieces of fixed size and sums are taken
-// in a fixed order, so the results do not depend on the number of threads. NaN and infinity pass through.
+// Each makes one pass over memory, in float32. Its formula stands above it, then its inputs -> outputs. Random numbers
+// are a function of (key, place, index of the element): a backward kernel draws its forward kernel's noise again instead
+// of storing it, and a resumed run draws the same. Work is split into pieces of fixed size and sums are taken in a fixed
+// order, so results do not depend on the number of threads. NaN and infinity pass through.
 
 #include <algorithm>
 #include <cmath>
@@ -15,7 +15,7 @@ namespace {
 
 // ---------------------------------------------------------------------------------------------------- arguments
 
-// Inputs, then outputs, as MindSpore hands them to a kernel.
+// Inputs, then outputs, as MindSpore passes them to a kernel.
 struct Arguments {
   void **data;
   int *ranks;
@@ -45,7 +45,7 @@ void for_pieces(int64_t size, Body body) {
   for (int64_t i = 0; i < pieces; ++i) body(i * PIECE, std::min(size, (i + 1) * PIECE));
 }
 
-// Sum of term(i): of each piece in float32, of the pieces in float64 and in their order.
+// Sum of term(i): within each piece in float32, over the pieces in float64 and in their order.
 template <class Term>
 float sum_up(int64_t size, Term term) {
   std::vector<float> sums((size + PIECE - 1) / PIECE);
@@ -67,7 +67,7 @@ void for_rows(int64_t rows, Body body) {
   for (int64_t row = 0; row < rows; ++row) body(row);
 }
 
-// body(first, width) over strips of columns, for sums over rows: within a strip they run over the rows in their order.
+// body(first, width) over strips of columns, for sums over rows: within a strip they run down the rows in order.
 const int64_t STRIP = 32;
 
 template <class Body>
@@ -95,9 +95,9 @@ inline uint32_t scramble(uint32_t x) {
   return x ^ (x >> 15);
 }
 
-// Uniform numbers in [0, 1) of one place in one pass. The key is (seed, rank, step, ascent); with the place it is five
-// words, absorbed one after the other by the finaliser of SplitMix64 (Steele et al. 2014), a bijection of 64 bits: keys
-// that differ in one word never meet, others with probability 2^-64. `kernels.uniform` restates this in NumPy.
+// Uniform numbers in [0, 1) of one place in one pass. The key (seed, rank, step, ascent) and the place are five words,
+// absorbed one after the other by the finaliser of SplitMix64 (Steele et al. 2014), a bijection of 64 bits: keys that
+// differ in one word never collide, others with probability 2^-64. `kernels.uniform` restates this in NumPy.
 struct Noise {
   uint32_t low, high;
 
@@ -174,19 +174,19 @@ inline float normal_distribution(float x, float bell) {
   return x < 0.0f ? tail : 1.0f - tail;
 }
 
-// share = softmax of scores * factor + padding by row; `pad` is the row of padding.
-inline void softmax_row(const float *score, const float *pad, float factor, int64_t length, float *share) {
+// probability = softmax(factor * score + pad), over one row; `pad` is the row of padding.
+inline void softmax_row(const float *score, const float *pad, float factor, int64_t length, float *probability) {
   float highest = -INFINITY, sum = 0;
 #pragma omp simd reduction(max : highest)
   for (int64_t j = 0; j < length; ++j) {
-    share[j] = score[j] * factor + pad[j];
-    highest = share[j] > highest ? share[j] : highest;
+    probability[j] = score[j] * factor + pad[j];
+    highest = probability[j] > highest ? probability[j] : highest;
   }
 #pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < length; ++j) sum += share[j] = exponential(share[j] - highest);
+  for (int64_t j = 0; j < length; ++j) sum += probability[j] = exponential(probability[j] - highest);
   const float inverse = 1.0f / sum;
 #pragma omp simd
-  for (int64_t j = 0; j < length; ++j) share[j] *= inverse;
+  for (int64_t j = 0; j < length; ++j) probability[j] *= inverse;
 }
 
 // Constants of the hard-concrete gate, as in gate.py; L0_SHIFT = beta log(-gamma / zeta).
@@ -261,9 +261,9 @@ int masked_weight_backward(int, void **data, int *ranks, int64_t **shapes, const
   return 0;
 }
 
-// masked = weight * clamp(WIDTH sigmoid(log_alpha) + GAMMA, 0, 1), Eq. 5: no noise, no beta.
+// masked = weight * clamp(WIDTH sigmoid(log_alpha) + GAMMA, 0, 1), Eq. 5, without noise and beta.
 // weight, log_alpha -> masked
-int still_masked_weight(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+int deterministic_masked_weight(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
   const float *weight = all.at(0), *log_alpha = all.at(1);
   float *masked = all.at(2);
@@ -277,7 +277,7 @@ int still_masked_weight(int, void **data, int *ranks, int64_t **shapes, const ch
 
 // d log_alpha = d masked * weight * WIDTH s (1 - s) inside of the clamp, 0 outside, s = sigmoid(log_alpha).
 // d_masked, weight, log_alpha -> d_log_alpha
-int still_masked_weight_backward(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+int deterministic_masked_weight_backward(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
   const float *d_masked = all.at(0), *weight = all.at(1), *log_alpha = all.at(2);
   float *d_log_alpha = all.at(3);
@@ -322,7 +322,7 @@ int add_bias(int, void **data, int *ranks, int64_t **shapes, const char **, void
 
 // d_bias = sum over rows of dy.
 // dy (rows, columns), bias (for its shape) -> d_bias
-int add_bias_parameters(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+int add_bias_backward(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
   const float *dy = all.at(0);
   float *d_bias = all.at(2);
@@ -454,7 +454,7 @@ int add_norm_backward(int, void **data, int *ranks, int64_t **shapes, const char
 
 // d_weight = sum over rows of dy * normal, d_bias = sum over rows of dy.
 // dy (rows, hidden), normal, weight (for its shape) -> d_weight (hidden), d_bias
-int add_norm_parameters(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+int add_norm_parameters_backward(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
   const float *dy = all.at(0), *normal = all.at(1);
   float *d_weight = all.at(3), *d_bias = all.at(4);
@@ -485,7 +485,7 @@ int split_heads(int, void **data, int *ranks, int64_t **shapes, const char **, v
   return 0;
 }
 
-// The way back.
+// The inverse of `split_heads`.
 // x (batch, heads, length, width) -> y (batch * length, heads * width)
 int join_heads(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
@@ -493,67 +493,69 @@ int join_heads(int, void **data, int *ranks, int64_t **shapes, const char **, vo
   return 0;
 }
 
-// scores (batch, heads, queries, length), padding (batch, length), settings (rate, factor) -> share
-int attention_share(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+// probabilities = softmax(factor * scores + padding) over the last axis.
+// scores (batch, heads, queries, length), padding (batch, length), settings (rate, factor) -> probabilities
+int attention_probabilities(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
   const float *scores = all.at(0), *padding = all.at(1), factor = all.at(2)[1];
-  float *share = all.at(3);
+  float *probabilities = all.at(3);
   const int64_t length = all.axis(0, 1), rows_of_a_sentence = all.axis(0, 3) * all.axis(0, 2);
   for_rows(all.size(0) / length, [=](int64_t row) {
     const float *pad = padding + row / rows_of_a_sentence * length;
-    softmax_row(scores + row * length, pad, factor, length, share + row * length);
+    softmax_row(scores + row * length, pad, factor, length, probabilities + row * length);
   });
   return 0;
 }
 
-// The same, and dropped = share d, with dropout d.
-// scores, padding, key, place, settings (rate, factor) -> share, dropped
-int dropped_attention_share(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+// The same, and dropped = probabilities d, with dropout d.
+// scores, padding, key, place, settings (rate, factor) -> probabilities, dropped
+int dropped_attention_probabilities(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
   const float *scores = all.at(0), *padding = all.at(1), factor = all.at(4)[1];
   const Dropout drop(all.at<uint32_t>(2), all.at<uint32_t>(3), all.at(4)[0]);
-  float *share = all.at(5), *dropped = all.at(6);
+  float *probabilities = all.at(5), *dropped = all.at(6);
   const int64_t length = all.axis(0, 1), rows_of_a_sentence = all.axis(0, 3) * all.axis(0, 2);
   for_rows(all.size(0) / length, [=](int64_t row) {
     const float *pad = padding + row / rows_of_a_sentence * length;
     const int64_t start = row * length;
-    softmax_row(scores + start, pad, factor, length, share + start);
+    softmax_row(scores + start, pad, factor, length, probabilities + start);
 #pragma omp simd
-    for (int64_t j = 0; j < length; ++j) dropped[start + j] = share[start + j] * drop(start + j);
+    for (int64_t j = 0; j < length; ++j) dropped[start + j] = probabilities[start + j] * drop(start + j);
   });
   return 0;
 }
 
-// d scores = share (g - sum(g * share)) factor by row, with g = d_share d under dropout d (none at rate 0).
-// d_share, share, key, place, settings (rate, factor) -> d_scores
-int attention_share_backward(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
+// d scores = p (g - sum(g * p)) factor by row, with the probabilities p and, under dropout d, g = d_dropped d; without
+// dropout (rate 0) g is the gradient of p itself.
+// d_dropped, probabilities, key, place, settings (rate, factor) -> d_scores
+int attention_probabilities_backward(int, void **data, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Arguments all{data, ranks, shapes};
-  const float *d_share = all.at(0), *share = all.at(1), rate = all.at(4)[0], factor = all.at(4)[1];
+  const float *d_dropped = all.at(0), *probabilities = all.at(1), rate = all.at(4)[0], factor = all.at(4)[1];
   const Dropout drop(all.at<uint32_t>(2), all.at<uint32_t>(3), rate);
   float *d_scores = all.at(5);
   const int64_t length = all.axis(0, 1);
   for_rows(all.size(0) / length, [=](int64_t row) {
     const int64_t start = row * length;
-    const float *s = share + start;
+    const float *p = probabilities + start;
     float *g = d_scores + start, sum = 0;
     if (rate > 0) {
 #pragma omp simd
-      for (int64_t j = 0; j < length; ++j) g[j] = d_share[start + j] * drop(start + j);
+      for (int64_t j = 0; j < length; ++j) g[j] = d_dropped[start + j] * drop(start + j);
     } else {
-      std::memcpy(g, d_share + start, length * sizeof(float));
+      std::memcpy(g, d_dropped + start, length * sizeof(float));
     }
 #pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < length; ++j) sum += g[j] * s[j];
+    for (int64_t j = 0; j < length; ++j) sum += g[j] * p[j];
 #pragma omp simd
-    for (int64_t j = 0; j < length; ++j) g[j] = (g[j] - sum) * s[j] * factor;
+    for (int64_t j = 0; j < length; ++j) g[j] = (g[j] - sum) * p[j] * factor;
   });
   return 0;
 }
 
 // ------------------------------------------------------------------------------------------------------- optimiser
 
-// These take any number n of tensors: with a kernel for each, MindSpore would compile for seconds. Where `keep` (bool)
-// has one element for a tensor, that stands for all of its elements.
+// These take any number n of tensors: with a kernel for each tensor MindSpore would compile for seconds. A `keep` (bool)
+// of one element stands for all elements of its tensor.
 
 // Sum of squares over all tensors, where keep is not 0.
 // x (n), keep (n) -> total (1)

@@ -1,9 +1,8 @@
-"""Builds `kernels.cc` and hands out its kernels.
+"""Compile `kernels.cc` and hand out its kernels, which run on CPU only.
 
-They run on CPU only. They are compiled at first use by the system's C++ compiler into the cache folder, under a name
-made of the source, the compiler, the flags and the processor: a build for one processor never runs on another.
-Without a compiler, or on another device, the cells of `plain.py` do the same with MindSpore's own primitives. The
-environment variable ROBUST_TICKET_KERNELS=plain asks for them.
+The system's C++ compiler compiles them at first use into the cache folder, under a name made of the source, the
+compiler, the flags and the processor: a library built for one processor never runs on another. Where they cannot be
+compiled, the cells of `primitive_cells.py` stand in, as they do if ROBUST_TICKETS_KERNELS=plain is set.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from mindspore import context, float32, ops
+from mindspore import float32, ops
 from mindspore.ops import signature
 
 from configs.contract import assets
@@ -28,30 +28,31 @@ SOURCE = Path(__file__).with_name("kernels.cc")
 # The last two let square roots and comparisons be vectorised; both leave NaN and infinity as they are.
 FLAGS = "-O3 -march=native -std=c++17 -fPIC -shared -fopenmp -fno-math-errno -fno-trapping-math".split()
 COMPILERS = ("g++", "c++", "clang++")
-ops.Custom.custom_aot_warning = False  # about a list of allowed folders; the path here is our own
+SWITCH = "ROBUST_TICKETS_KERNELS"
+ops.Custom.custom_aot_warning = False  # it warns of libraries outside a list of folders; this one is our own
+
+Shape = Sequence[int]
 
 
-def available() -> bool:
-    """Whether cells shall use the kernels. The first call of a process may compile, and prints one line."""
-    return _library(context.get_context("device_target")) is not None
+def kernel(name: str, like: tuple[int | Callable[..., Shape], ...], writes: int = 0, reads: int = 0) -> ops.Custom:
+    """Make one kernel of `kernels.cc` a MindSpore primitive.
 
-
-def kernel(name: str, like: tuple, writes: int = 0, reads: int = 0) -> ops.Custom:
-    """One kernel of `kernels.cc` as a primitive.
-
-    `like` has one item for each output, all float32: the index of the input whose shape the output has, or a function
-    of the inputs' shapes, such as `rows`. If the first `writes` inputs are parameters that the kernel updates in place,
-    `reads` is the number of its other inputs.
+    Args:
+        name: Name of the C function.
+        like: One item for each output, all of which are float32: the index of the input that has the output's shape,
+            or a function of the shapes of all inputs, such as `rows`.
+        writes: Number of inputs, the first ones, that are parameters and are updated in place.
+        reads: Number of the other inputs; needed only if `writes` is not 0.
     """
 
-    def shape(*shapes):
-        found = [item(*shapes) if callable(item) else shapes[item] for item in like]
-        return found[0] if len(found) == 1 else tuple(found)
+    def shape(*shapes: Shape) -> Shape | tuple[Shape, ...]:
+        outputs = [item(*shapes) if callable(item) else shapes[item] for item in like]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
-    def dtype(*_):
+    def dtype(*_: object) -> object:
         return float32 if len(like) == 1 else (float32,) * len(like)
 
-    primitive = ops.Custom(f"{_library('CPU')}:{name}", shape, dtype, func_type="aot")
+    primitive = ops.Custom(f"{library()}:{name}", shape, dtype, func_type="aot")
     if writes:  # as ops.Assign declares it: the graph then keeps the order of reads and writes
         primitive.add_prim_attr("side_effect_mem", True)
         access = [signature.sig_rw.RW_WRITE] * writes + [signature.sig_rw.RW_READ] * reads
@@ -59,18 +60,30 @@ def kernel(name: str, like: tuple, writes: int = 0, reads: int = 0) -> ops.Custo
     return primitive
 
 
-def rows(x, *_):
+def rows(x: Shape, *_: Shape) -> Shape:
     """Shape of one number for each row of the first input."""
     return x[:-1]
 
 
-def scalar(*_):
+def scalar(*_: Shape) -> Shape:
     """Shape of one number."""
     return [1]
 
 
-def uniform(seed: int, rank: int, step: int, ascent: int, place: int, shape) -> np.ndarray:
-    """The numbers in [0, 1) that the kernels draw at one place, float32 of `shape`, bit for bit."""
+def uniform(seed: int, rank: int, step: int, ascent: int, place: int, shape: Shape) -> np.ndarray:
+    """Restate in NumPy, bit for bit, what the kernels draw at one place.
+
+    Args:
+        seed: First word of the key; like all words below 2^32.
+        rank: Number of the worker.
+        step: Number of the update.
+        ascent: Number of the pass within the update.
+        place: Number of the dropout or gate, see `bert.NoisePlaces`.
+        shape: Shape of the result.
+
+    Returns:
+        Uniform numbers in [0, 1), float32.
+    """
     state, word64 = 0, (1 << 64) - 1
     for word in (seed, rank, step, ascent, place):
         state = (state + 0x9E3779B97F4A7C15 & word64) ^ word
@@ -84,19 +97,18 @@ def uniform(seed: int, rank: int, step: int, ascent: int, place: int, shape) -> 
 
 
 def _scramble(x: np.ndarray) -> np.ndarray:
+    """Restate `scramble` of `kernels.cc`."""
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x21F0AAAD)
     x = (x ^ (x >> np.uint32(15))) * np.uint32(0xD35A2D97)
     return x ^ (x >> np.uint32(15))
 
 
 @functools.cache
-def _library(device: str) -> Path | None:
-    """The compiled library, or None; prints which."""
+def library() -> Path | None:
+    """Compile the library if needed. Prints its path, or why there is none."""
     try:
-        if os.environ.get("ROBUST_TICKET_KERNELS") == "plain":
-            raise Unavailable("ROBUST_TICKET_KERNELS=plain")
-        if device != "CPU":
-            raise Unavailable(f"device {device}")
+        if os.environ.get(SWITCH) == "plain":
+            raise Unavailable(f"{SWITCH}=plain")
         compiler, version = _compiler()
         path = _build(compiler, version)
     except Unavailable as reason:
@@ -108,11 +120,11 @@ def _library(device: str) -> Path | None:
 
 
 class Unavailable(Exception):
-    """Why there are no kernels."""
+    """The kernels cannot be compiled or loaded here; the message says why."""
 
 
 def _compiler() -> tuple[str, str]:
-    """Path and version line of the C++ compiler."""
+    """Return the path of the C++ compiler and the line that states its version."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
@@ -121,6 +133,7 @@ def _compiler() -> tuple[str, str]:
 
 
 def _build(compiler: str, version: str) -> Path:
+    """Return the path of a library that can be loaded, compiling it if it is not in the cache."""
     key = hashlib.sha256("\0".join([SOURCE.read_text("utf-8"), version, *FLAGS, _processor()]).encode())
     path = assets.CACHE / "kernels" / f"{key.hexdigest()[:32]}.so"
     if ":" in str(path):  # MindSpore splits file and kernel there
@@ -140,6 +153,7 @@ def _build(compiler: str, version: str) -> Path:
 
 
 def _run(command: list[str]) -> str:
+    """Return the output of a command."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     except subprocess.CalledProcessError as error:
@@ -150,11 +164,11 @@ def _run(command: list[str]) -> str:
 
 
 def _processor() -> str:
-    """Model and instruction sets, on which -march=native depends."""
+    """Return the processor's model and instruction sets, on which -march=native depends."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return platform.processor()
     names = ("model name", "flags", "Features", "CPU part")
-    found = dict(reversed([line.split(":", 1) for line in lines if line.startswith(names)]))
-    return platform.machine() + "".join(f"{name.strip()}:{value}" for name, value in sorted(found.items()))
+    values = dict(reversed([line.split(":", 1) for line in lines if line.startswith(names)]))
+    return platform.machine() + "".join(f"{name.strip()}:{value}" for name, value in sorted(values.items()))

@@ -1,5 +1,8 @@
-"""The parts of BERT that `fused.py` has as CPU kernels, in MindSpore's own primitives: for GPU, Ascend, and CPUs
-without a compiler. Same classes, same arguments, same results."""
+"""The parts of BERT that `kernel_cells.py` has as CPU kernels, in MindSpore's own primitives.
+
+For GPU, Ascend, and CPUs without a compiler. The argument `draws` of a cell is the noise of a pass (see `noise.py`), or
+None for a deterministic pass.
+"""
 
 from __future__ import annotations
 
@@ -8,59 +11,72 @@ import math
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindspore_rt.cells import gate, noise
+from mindspore_rt.cells import backend, gate, noise
+from mindspore_rt.cells.backend import Backend
 
 
 class AddBias(nn.Cell):
-    """x (rows, columns), bias (columns) -> x + bias by row. The bias's gradient is a thin matmul, which on CPU is
-    several times as fast as the primitive's own."""
+    """Bias of a linear layer.
 
-    def __init__(self):
+    Its gradient is a thin matrix product, which on CPU is several times as fast as the primitive's own.
+    """
+
+    def __init__(self) -> None:
         super().__init__(auto_prefix=False)
         self.bias_add, self.matmul = ops.BiasAdd(), ops.MatMul()
 
-    def construct(self, x, bias):
+    def construct(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Add `bias` (columns,) to every row of `x` (rows, columns)."""
         return self.bias_add(x, bias)
 
-    def bprop(self, x, bias, out, dout):
+    def bprop(self, x: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients of x and bias."""
         return dout, self.matmul(ops.ones((1, dout.shape[0]), dout.dtype), dout).reshape(bias.shape)
 
 
 class Gelu(nn.Cell):
-    """Exact gelu, x Phi(x)."""
+    """Exact GELU, x Phi(x), with Phi the distribution function of the normal distribution."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(auto_prefix=False)
         self.with_distribution = _Gelu()
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
+        """Apply it to each element of `x`, of any shape."""
         return self.with_distribution(x)[0]
 
 
 class _Gelu(nn.Cell):
     """(x Phi(x), Phi(x)), with the gradient Phi(x) + x phi(x): the primitive's own takes three times as long."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(auto_prefix=False)
         self.erf, self.exp = ops.Erf(), ops.Exp()
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         cdf = self.erf(x * math.sqrt(0.5)) * 0.5 + 0.5
         return x * cdf, cdf
 
-    def bprop(self, x, out, dout):
+    def bprop(self, x: Tensor, out: tuple, dout: tuple) -> tuple[Tensor, ...]:
         return (dout[0] * (out[1] + x * self.exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))),)
 
 
 class Dropout(nn.Cell):
-    """Inverted dropout with the uniform numbers of one place; the identity without noise."""
+    """Inverted dropout.
 
-    def __init__(self, rate: float, place: int, seed: int):
+    Args:
+        rate: Probability of a zero.
+        place: Number of the place whose uniform numbers decide.
+        seed: Seed of the device's own random numbers.
+    """
+
+    def __init__(self, rate: float, place: int, seed: int) -> None:
         super().__init__(auto_prefix=False)
         self.rate, self.scale = rate, 1 / (1 - rate)
         self.uniform = noise.uniform_cell(place, seed)
 
-    def construct(self, x, draws):
+    def construct(self, x: Tensor, draws: tuple | None) -> Tensor:
+        """Drop elements of `x`, of any shape; return it as it is without noise."""
         if draws is None or self.rate == 0:
             return x
         keep = ops.cast(self.uniform(draws, x) >= self.rate, x.dtype)
@@ -68,37 +84,49 @@ class Dropout(nn.Cell):
 
 
 class AddNorm(nn.Cell):
-    """(x, residual) -> LayerNorm(dropout(x) + residual), all (rows, hidden); the norm is over the last axis.
-    Parameters `name`.weight and `name`.bias."""
+    """LayerNorm(dropout(x) + residual), with parameters `name`.weight and `name`.bias.
 
-    def __init__(self, hidden: int, epsilon: float, name: str, rate: float, place: int, seed: int):
+    Args:
+        hidden: Size of the last axis, over which the norm is taken.
+        epsilon: Added to the variance.
+        name: Prefix of the parameters.
+        rate: Dropout rate.
+        place: Number of the dropout's place.
+        seed: Seed of the device's own random numbers.
+    """
+
+    def __init__(self, hidden: int, epsilon: float, name: str, rate: float, place: int, seed: int) -> None:
         super().__init__(auto_prefix=False)
         self.weight = Parameter(np.ones(hidden, np.float32), name=f"{name}.weight")
         self.bias = Parameter(np.zeros(hidden, np.float32), name=f"{name}.bias")
         self.dropout, self.normalise = Dropout(rate, place, seed), _Normalise(hidden, epsilon)
 
-    def construct(self, x, residual, draws):
+    def construct(self, x: Tensor, residual: Tensor, draws: tuple | None) -> Tensor:
+        """Return the norm of two tensors (rows, hidden)."""
         return self.normalise(self.dropout(x, draws) + residual, self.weight, self.bias)[0]
 
 
 class _Normalise(nn.Cell):
-    """LayerNorm. The row means are thin matmuls, which on CPU are several times as fast as the reduction kernels; the
-    gradient is the usual closed form."""
+    """LayerNorm with its gradient in closed form.
 
-    def __init__(self, hidden: int, epsilon: float):
+    Returns the result, and for the gradient the normalised rows and the inverse deviation of each row. Means over rows
+    are thin matrix products, which on CPU are several times as fast as the reduction kernels.
+    """
+
+    def __init__(self, hidden: int, epsilon: float) -> None:
         super().__init__(auto_prefix=False)
         self.average = Tensor(np.full((hidden, 8), 1 / hidden, np.float32))
         self.spread = Tensor(np.full((8, hidden), 1 / 8, np.float32))
         self.matmul, self.bias_add, self.rsqrt = ops.MatMul(), ops.BiasAdd(), ops.Rsqrt()
         self.epsilon = epsilon
 
-    def construct(self, x, weight, bias):
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         centred = x - self.matmul(self.matmul(x, self.average), self.spread)
         scale = self.rsqrt(self.matmul(centred * centred, self.average) + self.epsilon)
         normal = centred * self.matmul(scale, self.spread)
         return self.bias_add(centred * self.matmul(scale, self.spread * weight), bias), normal, scale
 
-    def bprop(self, x, weight, bias, out, dout):
+    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: tuple, dout: tuple) -> tuple[Tensor, ...]:
         gradient, normal, scale = dout[0], out[1], out[2]
         weighted = self.average * weight.reshape(-1, 1)
         mean = self.matmul(gradient, weighted)
@@ -114,82 +142,106 @@ class _Normalise(nn.Cell):
 
 
 class SplitHeads(nn.Cell):
-    """x (batch * length, heads * width), padding (batch, any) -> (batch, heads, length, width)."""
+    """Rows of hidden states to attention heads."""
 
-    def __init__(self, heads: int):
+    def __init__(self, heads: int) -> None:
         super().__init__(auto_prefix=False)
         self.heads, self.swap = heads, swap_middle()
 
-    def construct(self, x, padding):
+    def construct(self, x: Tensor, padding: Tensor) -> Tensor:
+        """Turn `x` (batch * length, heads * width) into (batch, heads, length, width); `padding` gives the batch."""
         return self.swap(x.reshape(padding.shape[0], -1, self.heads, x.shape[-1] // self.heads))
 
 
 class JoinHeads(nn.Cell):
-    """(batch, heads, length, width) -> (batch * length, heads * width)."""
+    """Attention heads to rows of hidden states: the inverse of `SplitHeads`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(auto_prefix=False)
         self.swap = swap_middle()
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
+        """Turn `x` (batch, heads, length, width) into (batch * length, heads * width)."""
         return self.swap(x).reshape(-1, x.shape[1] * x.shape[3])
 
 
 def swap_middle() -> nn.Cell:
-    """(a, b, c, d) -> (a, c, b, d). MindSpore's Transpose for the CPU keeps an index of 8 bytes for every element
-    that it ever moved, as long as the process lives; gathering rows keeps none, and is faster."""
-    return _GatherMiddle() if noise.on_host() else _TransposeMiddle()
+    """Return a cell from (a, b, c, d) to (a, c, b, d).
+
+    MindSpore's Transpose for the CPU keeps an index of 8 bytes for every element that it ever moved, as long as the
+    process lives. Gathering rows keeps none, and is faster.
+    """
+    return _TransposeMiddle() if backend.current() is Backend.DEVICE else _GatherMiddle()
 
 
 class _TransposeMiddle(nn.Cell):
-    def construct(self, x):
+    """The primitive."""
+
+    def construct(self, x: Tensor) -> Tensor:
         return x.transpose(0, 2, 1, 3)
 
 
 class _GatherMiddle(nn.Cell):
-    """Its own inverse, so its own gradient."""
+    """A gather of rows. It is its own inverse, so its own gradient."""
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         return _gather_middle(x)
 
-    def bprop(self, x, out, dout):
+    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, ...]:
         return (_gather_middle(dout),)
 
 
-def _gather_middle(x):
+def _gather_middle(x: Tensor) -> Tensor:
     a, b, c, d = x.shape
     return ops.gather(x.reshape(-1, d), _swapped_rows(a, b, c), 0).reshape(a, c, b, d)
 
 
 @ops.constexpr
 def _swapped_rows(a: int, b: int, c: int) -> Tensor:
-    """Where row (i, k, j) of (a, c, b, d) lies in (a, b, c, d), int32 (a * b * c,)."""
+    """Return where row (i, k, j) of (a, c, b, d) stands in (a, b, c, d), int32 (a * b * c,)."""
     return Tensor(np.arange(a * b * c, dtype=np.int32).reshape(a, b, c).transpose(0, 2, 1).reshape(-1))
 
 
-class AttentionShare(nn.Cell):
-    """scores (batch, heads, queries, length), padding (batch, length), 0 or a large negative number ->
-    dropout(softmax(factor * scores + padding)) over the last axis."""
+class AttentionProbabilities(nn.Cell):
+    """dropout(softmax(factor * scores + padding)) over the last axis.
 
-    def __init__(self, factor: float, rate: float, place: int, seed: int):
+    Args:
+        factor: 1 / sqrt(width of a head).
+        rate: Dropout rate.
+        place: Number of the dropout's place.
+        seed: Seed of the device's own random numbers.
+    """
+
+    def __init__(self, factor: float, rate: float, place: int, seed: int) -> None:
         super().__init__(auto_prefix=False)
         self.factor, self.softmax, self.dropout = factor, ops.Softmax(-1), Dropout(rate, place, seed)
 
-    def construct(self, scores, padding, draws):
+    def construct(self, scores: Tensor, padding: Tensor, draws: tuple | None) -> Tensor:
+        """Return probabilities of the shape of `scores`.
+
+        `scores` is (batch, heads, queries, length); `padding` (batch, length) is 0, or a large negative number where
+        there is no token.
+        """
         batch, length = padding.shape
         return self.dropout(self.softmax(scores * self.factor + padding.reshape(batch, 1, 1, length)), draws)
 
 
 class MaskedWeight(nn.Cell):
-    """(weight, log_alpha) -> weight times its mask: Eq. 1-3 with noise, Eq. 5 without.
-    `block` (rows, columns) weights share one score, with a stride, as in the official code: of a grid of (g, h) scores
-    weight (i, j) has score (i mod g, j mod h)."""
+    """A weight times its mask: Eq. 1-3 with noise, Eq. 5 without.
 
-    def __init__(self, place: int, seed: int, block=(1, 1)):
+    Args:
+        place: Number of the gate's place.
+        seed: Seed of the device's own random numbers.
+        block: Rows and columns of weights that share one score. The sharing has a stride, as in the official code: of
+            a grid of (g, h) scores weight (i, j) has score (i mod g, j mod h).
+    """
+
+    def __init__(self, place: int, seed: int, block: tuple[int, int] = (1, 1)) -> None:
         super().__init__(auto_prefix=False)
         self.block, self.gate, self.uniform = tuple(block), gate.SampledGate(), noise.uniform_cell(place, seed)
 
-    def construct(self, weight, log_alpha, draws):
+    def construct(self, weight: Tensor, log_alpha: Tensor, draws: Tensor | tuple | None) -> Tensor:
+        """Return the masked weight, float32 of the shape of `weight`."""
         if draws is None:
             mask = gate.deterministic_mask(log_alpha)
         else:

@@ -21,7 +21,7 @@ from configs.contract import schema
 from configs.contract.errors import command
 from configs.contract.files import read_json
 from mindspore_rt.cells import gate, noise
-from mindspore_rt.cells.bert import BertClassifier, MaskedLinear, Places
+from mindspore_rt.cells.bert import BertClassifier, MaskedLinear, NoisePlaces
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket
@@ -92,7 +92,7 @@ def logits(model: BertClassifier, batch: Batch) -> np.ndarray:
 def save_noise(search: RobustSearch, case: Case, out: Path) -> None:
     """`noise-STEP-ASCENT`: the uniform numbers of every gate; `noise-STEP`: those of the perturbation's start."""
     model, names = search.model, list(case.source.config.prunable())
-    first = Places(case.source.config.num_hidden_layers).gate(0)
+    first = NoisePlaces(case.source.config.num_hidden_layers).gate(0)
     for step, batch in enumerate(case.batches):
         shapes = model.noise_shapes(*batch.ids.shape)
         for ascent in range(search.settings.ascent_steps):

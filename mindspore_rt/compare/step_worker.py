@@ -31,7 +31,7 @@ def ours(case: Case) -> tuple[Callable[[], float], dict]:
 
     The step returns its loss; an evaluation, the sum of its logits.
     """
-    from mindspore_rt.cells import kernels
+    from mindspore_rt.cells import backend
     from mindspore_rt.cells.bert import BertClassifier, BertConfig
     from mindspore_rt.data.batches import Batch
     from mindspore_rt.device import use_device
@@ -39,7 +39,10 @@ def ours(case: Case) -> tuple[Callable[[], float], dict]:
     from mindspore_rt.training.trainer import Evaluator
 
     use_device("CPU")
-    about = {"kernels": "fused" if kernels.available() else "plain", "versions": versions("mindspore", "numpy")}
+    about = {
+        "kernels": "fused" if backend.current() is backend.Backend.KERNELS else "plain",
+        "versions": versions("mindspore", "numpy"),
+    }
     config = BertConfig.from_dict(case.config(), "the bench's case")
     model = BertClassifier(config, LABELS, case.dropout, masked=case.task == "search")
     pruned = config.prunable() if case.task == "retrain" else {}

@@ -16,7 +16,7 @@ from configs.contract.methods import with_snapshots
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage, stated_results
 from configs.contract.tokenizer import load_tokenizer
-from mindspore_rt.cells import noise
+from mindspore_rt.cells import backend, noise
 from mindspore_rt.data import prepare
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
@@ -54,7 +54,7 @@ def training_stage(
         "device": config.device,
         "amp": config.amp,
         "workers": config.workers,
-        "noise": noise.source(),
+        "noise": backend.current().value,
     }
     splits = {name: run.split(name) for name in _splits_read(config)}
     inputs = {"model": huggingface.resolve(config.model), **(inputs or {}), **splits}

@@ -52,7 +52,7 @@ class FineTuning(Objective):
         rank: int = 0,
     ):
         self.model, self.settings, self.total_steps = model, settings, total_steps
-        self.noise = noise.noise_for(seed, rank)
+        self.noise = noise.source(seed, rank)
         self.update = WeightUpdate(model, settings, masks or {})
         self.graph = self._compile()
 
@@ -110,7 +110,7 @@ class Ascents(Objective):
 
     def __init__(self, model: BertClassifier, settings, seed: int, rank: int, trained: list[Parameter]):
         self.model, self.settings, self.seed, self.rank = model, settings, seed, rank
-        self.noise = noise.noise_for(seed, rank)
+        self.noise = noise.source(seed, rank)
         self.trained = list(trained)
         self.total = [
             Parameter(np.zeros(p.shape, np.float32), name=f"{p.name}.grad", requires_grad=False) for p in self.trained

@@ -15,7 +15,7 @@ from mindspore_rt import parallel
 
 SCRIPT = ROOT / "tests" / "helpers" / "two_workers.py"
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # msrun starts plain "python"
-ENVIRONMENT = {**os.environ, "PATH": PATH, "PYTHONPATH": str(ROOT), "ROBUST_TICKET_KERNELS": "plain", "GLOG_v": "3"}
+ENVIRONMENT = {**os.environ, "PATH": PATH, "PYTHONPATH": str(ROOT), "ROBUST_TICKETS_KERNELS": "plain", "GLOG_v": "3"}
 
 
 def free_port():

@@ -29,7 +29,7 @@ BUILD = {
 CODE = """
 import numpy as np, mindspore as ms
 from configs.contract import schema
-from mindspore_rt.cells import kernels, noise
+from mindspore_rt.cells import backend
 from mindspore_rt.cells.bert import BertClassifier, BertConfig
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training.infobert import InfoBert
@@ -37,8 +37,8 @@ from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
 
 ms.set_device("CPU")
 ms.set_context(mode=ms.GRAPH_MODE, jit_config={{"jit_level": "O0"}}, save_graphs=1, save_graphs_path={folder!r})
-if {device}:  # build what is built on a device: the two places that decide
-    noise.on_host = kernels.available = lambda: False
+if {device}:
+    backend.current = lambda: backend.Backend.DEVICE
 config = BertConfig(60, 16, 1, 2, 32, 16, 2)
 masks = {{name: np.ones(shape, bool) for name, shape in config.prunable().items()}}
 

@@ -55,7 +55,7 @@ class Contender:
         return [sys.executable, "-m", self.module, case.to_json(), self.variant, *checkout]
 
 
-PLAIN = (("ROBUST_TICKET_KERNELS", "plain"),)
+PLAIN = (("ROBUST_TICKETS_KERNELS", "plain"),)
 CONTENDERS = {
     "official": Contender("official PyTorch", "torch_eval.bench.training_steps", "official"),
     "frozen": Contender("official PyTorch, weights frozen", "torch_eval.bench.training_steps", "frozen"),
@@ -233,7 +233,7 @@ class Worker:
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         }
         if contender.variant == "ours" and not contender.environment:
-            environment.pop("ROBUST_TICKET_KERNELS", None)
+            environment.pop("ROBUST_TICKETS_KERNELS", None)
         self.process = subprocess.Popen(
             command,
             env=environment,

@@ -176,7 +176,7 @@ def run_mindspore(case: Path, out: Path, compat: str, kernels: str) -> None:
     """The MindSpore half in its own process. Raises `UserError` with its last line if it fails."""
     out.mkdir()
     command = [sys.executable, "-m", "mindspore_rt.compare.parity_worker", str(case), str(out), compat]
-    environment = {**os.environ, "ROBUST_TICKET_KERNELS": "plain" if kernels == "plain" else "", "GLOG_v": "3"}
+    environment = {**os.environ, "ROBUST_TICKETS_KERNELS": "plain" if kernels == "plain" else "", "GLOG_v": "3"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no reason given"]

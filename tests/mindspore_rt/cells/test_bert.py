@@ -9,20 +9,20 @@ from transformers import BertConfig as TorchConfig
 from transformers import BertForSequenceClassification
 
 from configs.contract.errors import UserError
-from mindspore_rt.cells import kernel_cells, kernels, noise, primitive_cells
-from mindspore_rt.cells.bert import BertClassifier, BertConfig, Product, parts
+from mindspore_rt.cells import backend, kernel_cells, noise
+from mindspore_rt.cells.backend import Backend
+from mindspore_rt.cells.bert import BertClassifier, BertConfig, MixedPrecisionProduct, cells
 from mindspore_rt.formats import huggingface
 from mindspore_rt.training.objectives import cross_entropy
 
 
-@pytest.fixture(params=["fused", "plain"])
-def path(request, monkeypatch):
+@pytest.fixture(params=[Backend.KERNELS, Backend.HOST], ids=["kernels", "primitives"])
+def implementation(request, monkeypatch):
     """Build models of kernels, or of primitives."""
-    if request.param == "plain":
-        monkeypatch.setattr(kernels, "available", lambda: False)
-    elif not kernels.available():
+    if request.param is Backend.HOST:
+        monkeypatch.setattr(backend, "current", lambda: Backend.HOST)
+    elif backend.current() is not Backend.KERNELS:
         pytest.skip("no kernels here")
-    assert parts() is {"fused": kernel_cells, "plain": primitive_cells}[request.param]
 
 
 def inputs(vocabulary, batch=3, length=12):
@@ -77,22 +77,22 @@ def compare(torch_model, config):
         np.testing.assert_allclose(found[name], value, atol=1e-5 * max(1, np.abs(value).max()), err_msg=name)
 
 
-def test_packaged_model_agrees_with_transformers(path):
+def test_packaged_model_agrees_with_transformers(implementation):
     directory = huggingface.resolve("packaged")
     torch.manual_seed(0)
     torch_model = BertForSequenceClassification.from_pretrained(directory, attn_implementation="eager")
     compare(torch_model, huggingface.load(directory).config)
 
 
-def test_random_bert_base_agrees_with_transformers(path):
+def test_random_bert_base_agrees_with_transformers(implementation):
     """All its layers in the form of kernels; two in the other, which takes long to compile."""
-    layers = 12 if parts() is kernel_cells else 2
+    layers = 12 if cells() is kernel_cells else 2
     torch.manual_seed(0)
     torch_model = BertForSequenceClassification(TorchConfig(attn_implementation="eager", num_hidden_layers=layers))
     compare(torch_model, BertConfig(30522, 768, layers, 12, 3072, 512, 2))
 
 
-def test_masked_pass_equals_the_pass_of_masked_weights(path):
+def test_masked_pass_equals_the_pass_of_masked_weights(implementation):
     """Eq. 5 without noise, with one score for 2 x 4 weights, shared with a stride."""
     config = BertConfig(50, 16, 2, 2, 32, 16, 2)
     random = np.random.default_rng(3)
@@ -168,13 +168,13 @@ def torch_pass(config, weights, scores, block, numbers, rate, case, delta):
 
 
 @pytest.mark.parametrize("block", [(1, 1), (2, 4)])
-def test_noisy_pass_and_all_its_gradients_agree_with_the_restatement(path, block):
+def test_noisy_pass_and_all_its_gradients_agree_with_the_restatement(implementation, block):
     """Of embeddings, scores and weights, with dropout and gate noise drawn as in training."""
     config, random = BertConfig(50, 32, 2, 4, 64, 16, 2), np.random.default_rng(3)
     weights = {n: random.normal(0, 0.3, s).astype(np.float32) for n, s in config.parameters(2).items()}
     model, case = BertClassifier(config, 2, dropout=0.2, masked=True, block=block), inputs(50)
     model.load(weights)
-    source, shapes = noise.noise_for(4), model.noise_shapes(3, 12)
+    source, shapes = noise.source(4), model.noise_shapes(3, 12)
     numbers = source.numbers(shapes, 6, 1)
     scores = {}
     for parameter, u in zip(model.log_alpha(), numbers[-len(model.log_alpha()) :], strict=True):
@@ -222,7 +222,7 @@ def test_noisy_pass_and_all_its_gradients_agree_with_the_restatement(path, block
 def logits_and_score_gradients(amp):
     """Of a noisy pass of one small model, flat, float32."""
     config, random = BertConfig(50, 32, 2, 4, 64, 16, 2), np.random.default_rng(3)
-    model, source = BertClassifier(config, 2, masked=True, amp=amp), noise.noise_for(4)
+    model, source = BertClassifier(config, 2, masked=True, amp=amp), noise.source(4)
     model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in config.parameters(2).items()})
 
     def loss(ids, mask, types, targets, draws):
@@ -241,7 +241,7 @@ def logits_and_score_gradients(amp):
     return np.concatenate([t.asnumpy().ravel() for t in (logits, *gradients)])
 
 
-def test_mixed_precision_computes_the_products_alone_in_float16(path):
+def test_mixed_precision_computes_the_products_alone_in_float16(implementation):
     """Logits and gradients stay near float32's, with float16's rounding in them."""
     exact, half = logits_and_score_gradients(None), logits_and_score_gradients("float16")
     assert 1e-5 < np.linalg.norm(half - exact) / np.linalg.norm(exact) < 2e-2
@@ -250,7 +250,7 @@ def test_mixed_precision_computes_the_products_alone_in_float16(path):
 def test_products_are_cast_to_bfloat16():
     """MindSpore has no bfloat16 matrix product on CPU; a sum shows the same casts."""
     x = np.float32([1 + 2**-7, 1 + 2**-10])
-    found = Product(ops.Add(), "bfloat16")(Tensor(x), Tensor(x))
+    found = MixedPrecisionProduct(ops.Add(), "bfloat16")(Tensor(x), Tensor(x))
     assert found.dtype == ms.float32
     np.testing.assert_array_equal(found.asnumpy(), np.float32([2 + 2**-6, 2]))
 

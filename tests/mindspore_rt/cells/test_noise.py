@@ -9,22 +9,22 @@ from mindspore import Tensor
 from scipy import stats
 
 from mindspore_rt import parallel
-from mindspore_rt.cells import kernels, noise, primitive_cells
-from mindspore_rt.cells.bert import BertClassifier, BertConfig, MaskedLinear, parts
+from mindspore_rt.cells import backend, noise, primitive_cells
+from mindspore_rt.cells.backend import Backend
+from mindspore_rt.cells.bert import BertClassifier, BertConfig, MaskedLinear, cells
 
 SHAPES = [(40, 50), (40, 50), (7,)]
 CONFIG = BertConfig(30, 16, 2, 2, 16, 16, 2)
 
 
-@pytest.fixture(params=["kernels", "host"])
+@pytest.fixture(params=[Backend.KERNELS, Backend.HOST], ids=["kernels", "host"])
 def source(request, monkeypatch):
-    """The class of noise; with `host`, models are built of plain primitives."""
-    if request.param == "kernels" and not kernels.available():
+    """The class of noise; with `HOST`, models are built of primitives."""
+    if request.param is Backend.HOST:
+        monkeypatch.setattr(backend, "current", lambda: Backend.HOST)
+    elif backend.current() is not Backend.KERNELS:
         pytest.skip("no kernels here")
-    if request.param == "host":
-        monkeypatch.setattr(kernels, "available", lambda: False)
-    assert type(noise.noise_for(1)).__name__ == {"kernels": "KernelNoise", "host": "HostNoise"}[request.param]
-    return type(noise.noise_for(1))
+    return type(noise.source(1))
 
 
 def test_same_key_same_bytes(source):
@@ -66,14 +66,14 @@ def test_the_training_graph_uses_other_numbers_at_every_place(source):
     and steps are independent: mean, variance and correlations."""
     model = BertClassifier(CONFIG, 2, dropout=0.5, masked=True)
     model.load({name: np.ones(shape, np.float32) for name, shape in CONFIG.parameters(2).items()})
-    cells = [c for _, c in model.cells_and_names() if isinstance(c, MaskedLinear)]
-    words = [int(c.word.asnumpy()[0]) for _, c in model.cells_and_names() if hasattr(c, "word")]
+    layers = [c for _, c in model.cells_and_names() if isinstance(c, MaskedLinear)]
+    words = [int(c.place_word.asnumpy()[0]) for _, c in model.cells_and_names() if hasattr(c, "place_word")]
     places = words + [c.place for _, c in model.cells_and_names() if isinstance(c, noise.HostUniform)]
     assert set(places) == set(range(len(model.noise_shapes(4, 8))))
 
     @ms.jit
     def masks(draws):
-        return tuple(c.masked(c.weight, c.log_alpha, draws) for c in cells)
+        return tuple(c.masked(c.weight, c.log_alpha, draws) for c in layers)
 
     shapes = model.noise_shapes(4, 8)
     passes = [masks(source(1).draw(shapes, step, ascent)) for step in range(2) for ascent in range(2)]
@@ -93,12 +93,12 @@ def _mask_moments():
 
 def test_dropout_masks_of_the_model_are_independent(source):
     """Captured at three places and in two passes of one graph."""
-    cells = [parts().Dropout(0.5, place, 0) for place in (0, 2, 3)]
+    dropouts = [cells().Dropout(0.5, place, 0) for place in (0, 2, 3)]
     ones = Tensor(np.ones((50, 60), np.float32))
 
     @ms.jit
     def drop(draws):
-        return tuple(cell(ones, draws) for cell in cells)
+        return tuple(dropout(ones, draws) for dropout in dropouts)
 
     shapes = [(50, 60)] * 4
     streams = np.stack([d.asnumpy().ravel() for ascent in (0, 1) for d in drop(source(1).draw(shapes, 0, ascent))])
@@ -125,7 +125,7 @@ def test_a_pass_repeats_itself_and_another_does_not(source):
 
 
 def test_dropout_keeps_the_asked_share_and_the_mean(source):
-    cell, x = parts().Dropout(0.1, 0, 0), Tensor(np.ones((200, 300), np.float32))
+    cell, x = cells().Dropout(0.1, 0, 0), Tensor(np.ones((200, 300), np.float32))
     out = cell(x, source(5).draw([(200, 300)], 0)).asnumpy()
     np.testing.assert_allclose(np.unique(out), [0, 1 / 0.9], rtol=1e-6)
     assert abs((out == 0).mean() - 0.1) < 5 * np.sqrt(0.09 / out.size)
@@ -133,8 +133,8 @@ def test_dropout_keeps_the_asked_share_and_the_mean(source):
 
 
 def test_the_device_draws_where_it_is_not_the_cpu(monkeypatch):
-    monkeypatch.setattr(noise, "on_host", lambda: False)
-    assert noise.noise_for(1).draw([(2,)], 0) == ()
+    monkeypatch.setattr(backend, "current", lambda: Backend.DEVICE)
+    assert noise.source(1).draw([(2,)], 0) == ()
     one, two = (primitive_cells.Dropout(0.5, place, 1) for place in (0, 1))
     assert isinstance(one.uniform, noise.DeviceUniform)
     ones = Tensor(np.ones((100, 100), np.float32))

@@ -40,7 +40,7 @@ def test_search_starts_near_the_torch_worker():
 @pytest.mark.parametrize("kernels", ["plain", None])
 def test_the_worker_process_says_which_kernels_it_uses(kernels):
     """As the bench starts it; without kernels where it is told so."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **({"ROBUST_TICKET_KERNELS": kernels} if kernels else {})}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **({"ROBUST_TICKETS_KERNELS": kernels} if kernels else {})}
     contender = reference.CONTENDERS["plain" if kernels else "fused"]
     command = contender.command(Case("evaluate", **TINY), None)
     found = subprocess.run(command, env=environment, input="\n", capture_output=True, text=True, cwd=ROOT, check=True)

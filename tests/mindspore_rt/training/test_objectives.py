@@ -71,7 +71,7 @@ def torch_search(model, settings, seed, steps, departures=()):
         total = {n: torch.zeros_like(s) for n, s in scores.items()}
         losses.append(0.0)
         for ascent in range(settings.ascent_steps):
-            numbers = noise.noise_for(seed).numbers(shapes, step, ascent)[-len(names) :]
+            numbers = noise.source(seed).numbers(shapes, step, ascent)[-len(names) :]
             delta.requires_grad_()
             leaves, leaves_w = leaves_of(scores), leaves_of(weights)
             changed = {**leaves_w, **{n: sampled(leaves_w[n], leaves[n], u) for n, u in zip(names, numbers)}}

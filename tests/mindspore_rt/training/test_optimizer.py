@@ -8,16 +8,25 @@ import pytest
 import torch
 from mindspore import Parameter, Tensor
 
-from mindspore_rt.cells import kernels
-from mindspore_rt.training.optimizer import AdamW, Clear, FusedForm, PlainForm, clip_factor, linear_schedule, no_decay
+from mindspore_rt.cells import backend
+from mindspore_rt.cells.backend import Backend
+from mindspore_rt.training.optimizer import (
+    AdamW,
+    Clear,
+    KernelAdamW,
+    PrimitiveAdamW,
+    clip_factor,
+    linear_schedule,
+    no_decay,
+)
 
 
-@pytest.fixture(params=[FusedForm, PlainForm])
-def form(request, monkeypatch):
-    """Let AdamW be built of kernels, or of primitives."""
-    if request.param is PlainForm:
-        monkeypatch.setattr(kernels, "available", lambda: False)
-    elif not kernels.available():
+@pytest.fixture(params=[KernelAdamW, PrimitiveAdamW])
+def implementation(request, monkeypatch):
+    """Build AdamW of kernels, or of primitives."""
+    if request.param is PrimitiveAdamW:
+        monkeypatch.setattr(backend, "current", lambda: Backend.HOST)
+    elif backend.current() is not Backend.KERNELS:
         pytest.skip("no kernels here")
     return request.param
 
@@ -33,7 +42,7 @@ def reference(p, gradients, rates, weight_decay):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-10])
-def test_ten_updates_agree_with_the_reference_form(form, scale):
+def test_ten_updates_agree_with_the_reference_form(implementation, scale):
     """At 1e-10, the size of the L0 gradient of BERT-base, eps decides: the update must still be right."""
     random = np.random.default_rng(0)
     start = random.normal(size=(5, 7))
@@ -41,7 +50,7 @@ def test_ten_updates_agree_with_the_reference_form(form, scale):
     rates = [0.1 * linear_schedule(i, 10, 0.2) for i in range(10)]
     parameters = [Parameter(Tensor(start.astype(np.float32)), name=n) for n in ("a", "b")]
     optimizer = AdamW(parameters, 0.01, [True, False])
-    assert type(optimizer.form) is form
+    assert type(optimizer.implementation) is implementation
 
     @ms.jit
     def update(gradients, rates):
@@ -91,7 +100,7 @@ def test_biases_and_layer_norm_are_not_decayed():
     assert not no_decay("bert.pooler.dense.weight")
 
 
-def test_clip_masks_and_penalty_enter_the_gradient(form):
+def test_clip_masks_and_penalty_enter_the_gradient(implementation):
     """As a search (factor, L0 term) and a retraining (factor, mask) use the optimiser, over many pieces."""
     random = np.random.default_rng(1)
     start, gradient = random.normal(size=(2, 130, 77)).astype(np.float32)
@@ -130,14 +139,14 @@ def test_clip_masks_and_penalty_enter_the_gradient(form):
     assert (total.asnumpy() == 0).all()
 
 
-def test_a_gradient_that_is_not_finite_shows_in_the_norm(form):
+def test_a_gradient_that_is_not_finite_shows_in_the_norm(implementation):
     bad = np.ones((3, 5), np.float32)
     bad[1, 2] = np.nan
     optimizer = AdamW([Parameter(Tensor(bad), name="p")], 0.0, [True])
     assert np.isnan(optimizer.norm((Tensor(bad),)).asnumpy())
 
 
-def test_as_many_parameters_as_bert_base_has_are_updated(form):
+def test_as_many_parameters_as_bert_base_has_are_updated(implementation):
     """201: a graph that nests deeper with each of them is more than MindSpore compiles."""
     count, start = 201, np.float32([1.0, -2.0])
     parameters = [Parameter(Tensor(start), name=f"p{i}") for i in range(count)]
