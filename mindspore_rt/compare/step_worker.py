@@ -32,7 +32,8 @@ def ours(case: Case) -> tuple[Callable[[], float], dict]:
     The step returns its loss; an evaluation, the sum of its logits.
     """
     from mindspore_rt.cells import backend
-    from mindspore_rt.cells.bert import BertClassifier, BertConfig
+    from mindspore_rt.cells.bert import BertClassifier
+    from mindspore_rt.cells.bert_config import BertConfig
     from mindspore_rt.data.batches import Batch
     from mindspore_rt.device import use_device
     from mindspore_rt.training.objectives import FineTuning, RobustSearch

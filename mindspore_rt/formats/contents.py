@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 
 from configs.contract.errors import UserError
-from mindspore_rt.cells.bert import BertConfig
+from mindspore_rt.cells.bert_config import BertConfig
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket, spread
 

@@ -22,7 +22,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import ROOT, atomic_write, read_json
 from configs.contract.matrices import LAYER_MATRICES, matrix_name
 from mindspore_rt.cells import noise
-from mindspore_rt.cells.bert import BertConfig
+from mindspore_rt.cells.bert_config import BertConfig
 from mindspore_rt.ticket import Ticket
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")

@@ -85,9 +85,7 @@ def with_new_classifier(run: RunDir, job: Job, source: huggingface.Model) -> dic
     return huggingface.with_classifier(source, len(run.summary("labels")["labels"]), job.seed)
 
 
-def batches(
-    run: RunDir, job: Job, split: str, batch_size: int, source: huggingface.Model
-) -> tuple[Batches, dict]:
+def batches(run: RunDir, job: Job, split: str, batch_size: int, source: huggingface.Model) -> tuple[Batches, dict]:
     """Tokenise a split for a model.
 
     Returns:

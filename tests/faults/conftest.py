@@ -28,7 +28,7 @@ SHAPE = {
 
 def write_model(folder, packaged, labels=2):
     """A one-layer BERT classifier of random weights with the packaged tokenizer; its weights."""
-    from mindspore_rt.cells.bert import BertConfig
+    from mindspore_rt.cells.bert_config import BertConfig
 
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -44,7 +44,7 @@ def write_model(folder, packaged, labels=2):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, packaged_model):
     """RunDir of `robust` with seed 1 up to an attack, every file with its true hash in the manifests."""
-    from mindspore_rt.cells.bert import BertConfig
+    from mindspore_rt.cells.bert_config import BertConfig
 
     config = schema.load("tiny", ["methods=[robust]", "attack.recipes=[textfooler]", "layers=null"])
     run = RunDir(config, tmp_path_factory.mktemp("runs"))

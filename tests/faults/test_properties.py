@@ -124,7 +124,7 @@ def test_lines_before_a_torn_write_come_back(folder, records, last, share):
 @settings(max_examples=10, derandomize=True, deadline=None)
 @given(shares, st.integers(0, 2**32 - 1), st.sampled_from(["compact", "mindspore", "huggingface"]))
 def test_a_pruned_model_survives_conversion_bit_for_bit(folder, packaged_model, sparsity, seed, form):
-    from mindspore_rt.cells.bert import BertConfig
+    from mindspore_rt.cells.bert_config import BertConfig
     from tests.faults.conftest import SHAPE
 
     random, raw = np.random.default_rng(seed), {**SHAPE, "vocab_size": 5}

@@ -7,7 +7,7 @@ from torch.func import functional_call
 from transformers import BertConfig as TorchConfig
 from transformers import BertForSequenceClassification
 
-from mindspore_rt.cells.bert import BertConfig
+from mindspore_rt.cells.bert_config import BertConfig
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
 

@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from configs.contract import schema
 from mindspore_rt import parallel
-from mindspore_rt.cells.bert import BertClassifier, BertConfig
+from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.bert_config import BertConfig
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.device import use_device
 from mindspore_rt.training.objectives import FineTuning, RobustSearch

@@ -30,7 +30,8 @@ CODE = """
 import numpy as np, mindspore as ms
 from configs.contract import schema
 from mindspore_rt.cells import backend
-from mindspore_rt.cells.bert import BertClassifier, BertConfig
+from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.bert_config import BertConfig
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training.infobert import InfoBert
 from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch

@@ -11,7 +11,8 @@ from transformers import BertForSequenceClassification
 from configs.contract.errors import UserError
 from mindspore_rt.cells import backend, kernel_cells, noise
 from mindspore_rt.cells.backend import Backend
-from mindspore_rt.cells.bert import BertClassifier, BertConfig, MixedPrecisionProduct, cells
+from mindspore_rt.cells.bert import BertClassifier, MixedPrecisionProduct, cells
+from mindspore_rt.cells.bert_config import BertConfig
 from mindspore_rt.formats import huggingface
 from mindspore_rt.training.objectives import cross_entropy
 

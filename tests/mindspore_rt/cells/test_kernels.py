@@ -204,7 +204,8 @@ import hashlib, sys, numpy as np, mindspore as ms
 from mindspore import Tensor
 from configs.contract import schema
 from mindspore_rt.cells import backend
-from mindspore_rt.cells.bert import BertClassifier, BertConfig
+from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.bert_config import BertConfig
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
 ms.set_device("CPU")

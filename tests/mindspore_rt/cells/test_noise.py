@@ -11,7 +11,8 @@ from scipy import stats
 from mindspore_rt import parallel
 from mindspore_rt.cells import backend, noise, primitive_cells
 from mindspore_rt.cells.backend import Backend
-from mindspore_rt.cells.bert import BertClassifier, BertConfig, MaskedLinear, cells
+from mindspore_rt.cells.bert import BertClassifier, MaskedLinear, cells
+from mindspore_rt.cells.bert_config import BertConfig
 
 SHAPES = [(40, 50), (40, 50), (7,)]
 CONFIG = BertConfig(30, 16, 2, 2, 16, 16, 2)

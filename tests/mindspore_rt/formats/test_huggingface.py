@@ -18,7 +18,8 @@ from configs.contract.errors import UserError
 from configs.contract.files import read_json
 from configs.contract.matrices import matrix_name
 from configs.contract.tokenizer import load_tokenizer
-from mindspore_rt.cells.bert import BertClassifier, BertConfig
+from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.bert_config import BertConfig
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket

@@ -13,7 +13,8 @@ from configs.contract.errors import Stopped, UserError
 from configs.contract.files import read_json, read_lines
 from configs.contract.stage import Stage
 from mindspore_rt import parallel
-from mindspore_rt.cells.bert import BertClassifier, BertConfig
+from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.bert_config import BertConfig
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
 from mindspore_rt.training.trainer import Evaluator, Trainer
