@@ -1,31 +1,23 @@
-"""Command line of the scoring half.
-
-python -m torch_eval setup                          make what the attacks need, once
-python -m torch_eval choose CONFIG [key=value ...]  choose the reported ticket on dev
-python -m torch_eval attack CONFIG [key=value ...]  score the victims of an experiment
-python -m torch_eval merge CONFIG [key=value ...]   put the shards of attacks together
-python -m torch_eval transfer CONFIG [key=value ...]  replay adversarial texts of one model on the others
-python -m torch_eval report CONFIG ... [key=value ...]  tables and figures
-python -m torch_eval watch CONFIG [key=value ...]   follow a long run
-python -m torch_eval parity OFFICIAL_DIR            compare with a checkout of the official repository
-python -m torch_eval bench [attacks] [key=value ...]  speed against the references
-"""
+"""Command line of the scoring half: `python -m torch_eval COMMAND`, with `--help` for each command."""
 
 from __future__ import annotations
 
-import importlib
+import argparse
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
+from configs.contract import cli, schema
 from configs.contract.errors import UserError, command
+from configs.contract.run_dir import RUNS
 
 # Nothing here or below may touch the network; only `python -m configs.contract.assets` does.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 
-def setup(arguments: list[str]) -> int:
-    if arguments:
-        raise UserError("setup takes no arguments")
+def setup(options: argparse.Namespace) -> None:
+    """Make what the attacks need, once."""
     from torch_eval.assets import packaged
 
     done = (packaged.mlm_folder() / "mlm.json").is_file()
@@ -38,43 +30,126 @@ def setup(arguments: list[str]) -> int:
         f"masked language model {'is there already' if done else 'made'}: top-1 {facts['top1']:.1%} on hidden "
         f"pieces of unseen snippets, {facts['seconds']:.0f} s of training"
     )
-    return 0
 
 
-def _module(name: str, function: str = "main"):
-    """A command of a module, which is loaded when the command is given."""
-    return lambda arguments: getattr(importlib.import_module(f"torch_eval.{name}"), function)(arguments)
+def choose(options: argparse.Namespace) -> None:
+    """Choose the reported ticket on dev.
+
+    Every candidate (the last choice.epochs epochs of the search, at each sparsity) is attacked on a sample of dev.
+    """
+    from torch_eval.attack import choose
+
+    choose.run(cli.run_dir(options, options.runs))
 
 
-def bench(arguments: list[str]) -> int:
-    if arguments[:1] == ["attacks"]:
-        return _module("bench.attacks")(arguments[1:])
-    return _module("bench.training_steps")(arguments)
+def attack(options: argparse.Namespace) -> None:
+    """Attack every model of an experiment.
+
+    Measures the accuracy on the whole test set, then runs each recipe on the same sample of sentences. Finished attacks
+    are skipped, and interrupted ones go on.
+    """
+    from torch_eval.attack import scoring
+
+    scoring.run(cli.run_dir(options, options.runs))
 
 
-COMMANDS = {
-    "setup": setup,
-    "choose": _module("attack.choose"),
-    "attack": _module("attack.scoring"),
-    "merge": _module("attack.merge"),
-    "transfer": _module("attack.transfer"),
-    "report": _module("report.build"),
-    "watch": _module("report.watch"),
-    "parity": _module("reference.parity"),
-    "bench": bench,
-}
+def merge(options: argparse.Namespace) -> None:
+    """Put the parts together that attack.shard=i/n left.
+
+    Takes the keys of the attacks, attack.shard aside.
+    """
+    from torch_eval.attack import merge
+
+    merge.merge(cli.run_dir(options, options.runs))
+
+
+def transfer(options: argparse.Namespace) -> None:
+    """Replay the adversarial texts of each model on the others."""
+    from torch_eval.attack import transfer
+
+    transfer.run(cli.run_dir(options, options.runs))
+
+
+def report(options: argparse.Namespace) -> None:
+    """Write tables and figures of one experiment or of several.
+
+    The run may be unfinished. What has no result yet is shown as missing, with the command that makes it.
+    """
+    from torch_eval.report import build
+
+    # Configurations are the arguments without a `=`, wherever they stand.
+    names = [text for text in (options.config, *options.overrides) if "=" not in text]
+    overrides = [text for text in (options.config, *options.overrides) if "=" in text]
+    if not names:
+        raise UserError("report: name a configuration, such as `python -m torch_eval report demo`")
+    build.report(names, overrides, options.out, options.runs)
+
+
+def watch(options: argparse.Namespace) -> None:
+    """Follow a long run from another terminal, or from another machine that sees its files."""
+    from torch_eval.report import watch
+
+    watch.watch(schema.load(options.config, options.overrides), options.once, options.every, options.runs)
+
+
+def parity(options: argparse.Namespace) -> int:
+    """Compare the MindSpore half with a checkout of the official repository; see parity --help."""
+    from torch_eval.reference import parity
+
+    return parity.main(options.arguments)
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measure the speed of training steps, or of attacks, against the references.
+
+    bench [official=PATH] [only=GROUP,...] [rounds=N] [markdown=yes]     training steps
+    bench attacks [CONFIG] [examples=200] [recipes=[...]] ...            attacks, against stock TextAttack
+    """
+    if options.arguments[:1] == ["attacks"]:
+        from torch_eval.bench import attacks
+
+        return attacks.main(options.arguments[1:], options.runs)
+    from torch_eval.bench import training_steps
+
+    return training_steps.main(options.arguments, options.runs)
+
+
+def seconds(text: str) -> float:
+    """Parse a time for `--every`."""
+    value = float(text)
+    if value <= 0:
+        raise ValueError(text)
+    return value
+
+
+def parser() -> cli.Parser:
+    """Create the parser of all commands."""
+    top, commands = cli.program("torch_eval", "Attack the models of an experiment and report what they withstand.")
+    cli.add_command(commands, setup, config=False)
+    cli.add_command(commands, choose, sections=["choice"])
+    cli.add_command(commands, attack, sections=["attack"])
+    cli.add_command(commands, merge, sections=["attack"])
+    cli.add_command(commands, transfer)
+    reporting = cli.add_command(commands, report)
+    reporting.usage = "%(prog)s CONFIG [CONFIG ...] [key=value ...] [--out FOLDER]"
+    reporting.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: in the run directory)")
+    watching = cli.add_command(commands, watch)
+    watching.add_argument("--once", action="store_true", help="print the state of the moment and end")
+    watching.add_argument(
+        "--every", type=seconds, default=5.0, metavar="SECONDS", help="between two looks (default: 5)"
+    )
+    cli.add_command(commands, parity, config=False, delegates=True)
+    benching = cli.add_command(commands, bench, config=False)
+    benching.add_argument("arguments", nargs="*", metavar="key=value", help="what to measure, as above")
+    return top
 
 
 @command
-def main(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        from configs.contract import schema
-
-        print(f"{__doc__}\nKeys of an experiment:\n\n{schema.help_text()}")
-        return 0
-    if arguments[0] not in COMMANDS:
-        raise UserError(f"no sub-command `{arguments[0]}`: give one of {', '.join(COMMANDS)}")
-    return COMMANDS[arguments[0]](arguments[1:]) or 0
+def main(arguments: Sequence[str], runs: Path = RUNS) -> int:
+    """Run one command; returns the exit status."""
+    options = cli.parse(parser(), arguments)
+    options.runs = runs
+    return options.function(options) or 0
 
 
 if __name__ == "__main__":

@@ -1,28 +1,26 @@
-"""The command line of the plan: what will run, what is done, how long it may take.
-
-python -m configs.contract.plan stages CONFIG [key=value ...]     the commands of the two halves, one a line
-python -m configs.contract.plan show CONFIG [key=value ...]       every job, with its time
-"""
+"""The command line of the plan: what will run, what is done, how long it may take."""
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 
-from configs.contract import schema
-from configs.contract.errors import UserError, command
+from configs.contract import cli, jobs
+from configs.contract.errors import command
 from configs.contract.estimate import Estimator, duration
-from configs.contract.jobs import HALVES, jobs, stages
-from configs.contract.run_dir import RUNS, RunDir
+from configs.contract.jobs import HALVES
+from configs.contract.run_dir import RunDir
 
 
-def show(run: RunDir) -> str:
+def overview(run: RunDir) -> str:
     """Return the plan of an experiment as text: a line for each job and for each stage of attacks."""
     counts = [
         f"{len(items)} {name}{'s' * (len(items) > 1)}"
         for items, name in ((run.config.methods, "method"), (run.config.seeds, "seed"))
     ]
     guess = Estimator(run)
-    rows = [(job.stage, job.name, 0.0 if job.done else guess.seconds(job)) for job in jobs(run)] + guess.attacks()
+    rows = [(job.stage, job.name, 0.0 if job.done else guess.seconds(job)) for job in jobs.jobs(run)] + guess.attacks()
     lines = [
         f"  {stage:9s} {what:44s} {f'about {duration(seconds)}' if seconds else 'done'}"
         for stage, what, seconds in rows
@@ -40,15 +38,24 @@ def show(run: RunDir) -> str:
     )
 
 
+def show(options: argparse.Namespace) -> None:
+    """Show every job, what is done, and how long the rest may take."""
+    print(overview(cli.run_dir(options)))
+
+
+def stages(options: argparse.Namespace) -> None:
+    """Print the commands of the two halves that the experiment needs, one a line."""
+    print("\n".join(f"{HALVES[stage]} {stage}" for stage in jobs.stages(cli.run_dir(options))))
+
+
 @command
-def main(arguments: list[str]) -> int:
-    if len(arguments) < 2 or arguments[0] not in ("stages", "show"):
-        raise UserError("write: python -m configs.contract.plan stages|show CONFIG [key=value ...]")
-    run = RunDir(schema.load(arguments[1], arguments[2:]), RUNS)
-    if arguments[0] == "show":
-        print(show(run))
-    else:
-        print("\n".join(f"{HALVES[stage]} {stage}" for stage in stages(run)))
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit status."""
+    parser, commands = cli.program("configs.contract.plan", "What an experiment consists of.")
+    for function in (show, stages):
+        cli.add_command(commands, function)
+    options = cli.parse(parser, arguments)
+    options.function(options)
     return 0
 
 

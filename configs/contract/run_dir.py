@@ -162,13 +162,6 @@ class RunDir:
         atomic_write(self.root / "config.yaml", yaml.safe_dump(schema.to_dict(self.config), sort_keys=False))
 
 
-def run_of(command: str, arguments: list[str], runs: Path = RUNS) -> RunDir:
-    """The run that a command of the scoring half is about: a configuration, then `key=value` ..."""
-    if not arguments:
-        raise UserError(f"{command}: name a configuration, such as `python -m torch_eval {command} demo`")
-    return RunDir(schema.load(arguments[0], arguments[1:]), runs)
-
-
 @contextlib.contextmanager
 def only_one(run: RunDir):
     """Hold the lock of a run's training, and clear away what killed processes left half written."""

@@ -520,10 +520,12 @@ def named_folders(entries: list[str]) -> dict[str, Path]:
     return folders
 
 
-def help_text() -> str:
-    """All keys with their defaults and meaning, for `--help`."""
+def help_text(sections: typing.Collection[str] = ()) -> str:
+    """All keys, or those of some sections, with their defaults and meaning, for `--help`."""
     rows = []
     for name, (f, _) in _keys().items():
+        if sections and name.partition(".")[0] not in sections:
+            continue
         default = f.default if f.default is not dataclasses.MISSING else f.default_factory()
         choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata.get("choices") else ""
         rows.append(f"  {name + '=' + str(default):42s} {f.metadata['help']}{choices}")

@@ -156,7 +156,7 @@ def test_finished_jobs_set_the_speed(tmp_path):
     guess = estimate.Estimator(run)
     assert guess.seconds(job) == pytest.approx(estimate.START + 30)
     assert "1 finished" in guess.basis
-    shown = plan.show(run)
+    shown = plan.overview(run)
     assert "finetune  seed-1/finetune" in shown and "done" in shown and "about" in shown
 
 
@@ -210,4 +210,4 @@ def test_a_plan_survives_the_choice_of_a_ticket_that_is_no_longer_asked_for(tmp_
     run = run_of(tmp_path, "methods=[robust,random]", "sparsities=[0.5]")
     write_json(run.choice, {"chosen": {"model": "robust-0.30", "sparsity": 0.3, "epochs_back": 0}})
     assert names(run)[-1] == "control seed-1/random-0.50"
-    assert "random-0.50" in plan.show(run)
+    assert "random-0.50" in plan.overview(run)

@@ -1,6 +1,5 @@
 """The real command line on a small run: signals, numbers that are not finite, limits, a second run, another setting."""
 
-import argparse
 import os
 import resource
 import shutil
@@ -117,9 +116,8 @@ def test_a_request_that_comes_too_late_for_a_job_keeps_the_next_one_from_startin
     monkeypatch.setattr(training.subprocess, "Popen", Child)
     config = schema.load("tiny", SMALL)
     two = [jobs.Job("finetune", name, None, 1) for name in ("finetune", "freelb")]
-    arguments = argparse.Namespace(config="tiny", overrides=SMALL)
     with open(os.devnull) as lock, pytest.raises(Stopped, match="seed-1/finetune: finished") as stopped:
-        training.run_apart(config, two, arguments, lock)
+        training.launch(RunDir(config), two, ["tiny", *SMALL], lock)
     assert started == ["seed-1/finetune"] and stopped.value.status == 143
 
 

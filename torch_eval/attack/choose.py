@@ -10,22 +10,16 @@ from __future__ import annotations
 
 import statistics
 from functools import partial
-from pathlib import Path
 
 from configs.contract.files import locked, write_json
 from configs.contract.model_id import ModelId
-from configs.contract.run_dir import RUNS, RunDir, run_of
+from configs.contract.run_dir import RunDir
 from configs.contract.stage import redo_changed
 from torch_eval.attack import metrics, sampling
 from torch_eval.attack.scoring import Scoring, read_split
 from torch_eval.attack.workers import Workers
 
 RULE = "highest mean accuracy under {recipe} on {examples} dev examples, then highest mean dev accuracy"
-
-
-def main(arguments: list[str], runs: Path = RUNS) -> int:
-    run(run_of("choose", arguments, runs))
-    return 0
 
 
 def run(run_dir: RunDir) -> None:

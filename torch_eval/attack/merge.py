@@ -9,15 +9,10 @@ from pathlib import Path
 
 from configs.contract.errors import UserError
 from configs.contract.files import locked, read_json, write_json, write_lines
-from configs.contract.run_dir import RUNS, RunDir, run_of
+from configs.contract.run_dir import RunDir
 from torch_eval.attack import metrics
 from torch_eval.attack.sampling import Shard
 from torch_eval.attack.scoring import Scoring, finished, read_split
-
-
-def main(arguments: list[str], runs: Path = RUNS) -> int:
-    merge(run_of("merge", arguments, runs))
-    return 0
 
 
 def merge(run_dir: RunDir) -> None:

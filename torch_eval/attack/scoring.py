@@ -19,7 +19,7 @@ from tqdm import tqdm
 from configs.contract import shapes
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, locked, read_json, read_lines, write_json, write_lines
-from configs.contract.run_dir import RUNS, RunDir, run_of
+from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage, redo_changed
 from torch_eval.attack import metrics, records, sampling
 from torch_eval.attack.sampling import Shard
@@ -32,11 +32,6 @@ CHUNK = 128  # sentences handed to a worker at once for their logits
 OFFICIAL_LENGTH = 512  # pieces to which the official code pads and cuts
 SPLIT_TOKEN = "<SPLIT>"  # TextAttack's `AttackedText` joins columns with it and fails on a text that holds it
 DTYPE_SAMPLE = 50  # examples attacked again in float32 when the victims are of another dtype
-
-
-def main(arguments: list[str], runs: Path = RUNS) -> int:
-    run(run_of("attack", arguments, runs))
-    return 0
 
 
 def run(run_dir: RunDir) -> None:

@@ -6,22 +6,15 @@ the search does not.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tqdm import tqdm
 
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, write_json
-from configs.contract.run_dir import RUNS, RunDir, run_of
+from configs.contract.run_dir import RunDir
 from torch_eval.attack.sampling import Shard
 from torch_eval.attack.scoring import Scoring, finished, read_split
 from torch_eval.attack.workers import Workers
 from torch_eval.recipes import recipes
-
-
-def main(arguments: list[str], runs: Path = RUNS) -> int:
-    run(run_of("transfer", arguments, runs))
-    return 0
 
 
 def run(run_dir: RunDir) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from configs.contract import run_dir, schema
-from configs.contract.errors import UserError, command
+from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, write_json
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId
@@ -347,24 +347,18 @@ def write(runs: list[Run], folder: Path) -> Path:
     return folder / "report.html"
 
 
-def parse(argv: list[str]) -> tuple[list[str], list[str], Path | None]:
-    """Configurations, overrides and the folder of `--out`."""
-    argv, out = list(argv), None
-    if "--out" in argv:
-        place = argv.index("--out")
-        if place + 1 == len(argv):
-            raise UserError("report: --out needs a folder")
-        out = Path(argv[place + 1])
-        del argv[place : place + 2]
-    names, overrides = [a for a in argv if "=" not in a], [a for a in argv if "=" in a]
-    if not names:
-        raise UserError("report: name one configuration or more, such as `python -m torch_eval report demo`")
-    return names, overrides, out
+def report(names: Sequence[str], overrides: Sequence[str], out: Path | None = None, runs: Path = run_dir.RUNS) -> None:
+    """Write the report of one experiment or of several, and print where.
 
+    Args:
+        names: Configurations of the experiments.
+        overrides: `key=value` changes to each of them.
+        out: Folder to write to; None for the experiment's own, or `report` in `runs` for several.
+        runs: Folder that holds the run directories.
 
-@command
-def main(argv: list[str] | None = None, runs: Path = run_dir.RUNS) -> int:
-    names, overrides, out = parse(sys.argv[1:] if argv is None else argv)
+    Raises:
+        UserError: A run has not started, or two of the configurations are the same run.
+    """
     found = [Run(schema.load(name, overrides), [name, *overrides], runs) for name in names]
     if len({run.paths.root for run in found}) < len(found):
         raise UserError("report: two configurations have the same name, so they are the same run")
@@ -374,8 +368,3 @@ def main(argv: list[str] | None = None, runs: Path = run_dir.RUNS) -> int:
             count = f"{len(run.missing())} of {len(run.steps)}"
             print(f"{run.name}: {count} results are missing; the report says which commands make them")
     print(f"report: {page}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

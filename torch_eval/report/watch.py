@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.contract import run_dir, schema
-from configs.contract.errors import UserError, command
 from configs.contract.jobs import Job, jobs
 from configs.contract.methods import needs_robust_ticket
 from torch_eval.attack import metrics
@@ -169,48 +168,27 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def parse(arguments: list[str]) -> tuple[list[str], bool, float]:
-    """Configuration with overrides, `--once`, and the seconds of `--every`."""
-    rest, once, every = list(arguments), "--once" in arguments, 5.0
-    if once:
-        rest.remove("--once")
-    if "--every" in rest:
-        place = rest.index("--every")
-        try:
-            every = float(rest[place + 1])
-        except (IndexError, ValueError):
-            every = 0.0
-        if every <= 0:
-            raise UserError("watch: --every needs a number of seconds, such as --every 10")
-        del rest[place : place + 2]
-    if not rest or rest[0].startswith("-"):
-        raise UserError("watch: name a configuration, such as `python -m torch_eval watch demo`")
-    return rest, once, every
+def watch(config: schema.Experiment, once: bool = False, every: float = 5.0, runs: Path = run_dir.RUNS) -> None:
+    """Print how far a run has got, until it is finished or Ctrl-C is pressed.
 
-
-@command
-def main(arguments: list[str] | None = None, runs: Path = run_dir.RUNS) -> int:
-    (name, *overrides), once, every = parse(sys.argv[1:] if arguments is None else arguments)
-    config = schema.load(name, overrides)
-    shown = ""
+    Args:
+        config: The experiment.
+        once: Print the state of the moment only.
+        every: Seconds between two looks.
+        runs: Folder that holds the run directories.
+    """
+    shown, finished = "", False
     try:
-        while True:
-            # Which models there are depends on the choice, which may come while we watch.
+        while not finished:
+            # Which models there are depends on the choice, which may be made meanwhile.
             text, finished = look(run_dir.RunDir(config, runs), time.time())
             if sys.stdout.isatty() and not once:
-                print(
-                    f"\x1b[H\x1b[J{text}\n\n{time.strftime('%H:%M:%S')}, Ctrl-C ends the watching, not the run",
-                    flush=True,
-                )
+                clock = time.strftime("%H:%M:%S")
+                print(f"\x1b[H\x1b[J{text}\n\n{clock}, Ctrl-C ends the watching, not the run", flush=True)
             elif text != shown:
                 print(text, flush=True)
-            shown = text
-            if once or finished:
-                return 0
-            time.sleep(every)
+            shown, finished = text, finished or once
+            if not finished:
+                time.sleep(every)
     except KeyboardInterrupt:
-        return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        pass

@@ -19,6 +19,7 @@ from configs.contract.files import atomic_write, file_hash, read_json, read_line
 from configs.contract.jobs import jobs
 from configs.contract.methods import METHODS
 from tests.helpers import made_up_run as made_up
+from torch_eval.__main__ import main
 from torch_eval.attack import metrics
 from torch_eval.report import build, figure_sections, figure_style, render, run_state, tables
 from torch_eval.report.adversarial_texts import pick
@@ -55,7 +56,7 @@ def small(tmp_path, *overrides, seeds=(1,)):
 
 
 def written(tmp_path, *overrides):
-    assert build.main(["demo", *SMALL, *overrides], tmp_path) == 0
+    build.report(["demo"], [*SMALL, *overrides], runs=tmp_path)
     folder = tmp_path / schema.load("demo", overrides).name / "report"
     return folder, (folder / "report.html").read_text(), (folder / "report.md").read_text()
 
@@ -397,7 +398,7 @@ def whole(tmp_path_factory):
     for paths in (first, second):
         paths.save_config()
         names.append(str(paths.root / "config.yaml"))
-    assert build.main(names, root) == 0
+    build.report(names, [], runs=root)
     return root / "report", first, second
 
 
@@ -670,19 +671,11 @@ def test_compare_marks_changed_words_only():
     assert "".join(text for text, _ in after) == "a bonny film"
 
 
-def test_arguments():
-    assert build.parse(["a", "b", "seeds=[1]", "--out", "x"]) == (["a", "b"], ["seeds=[1]"], Path("x"))
-    for wrong in ([], ["seeds=[1]"], ["a", "--out"]):
-        with pytest.raises(UserError):
-            build.parse(wrong)
-
-
 def test_mistakes_are_one_line(quick, tmp_path, capsys):
-    assert build.main([], tmp_path) == 2
-    assert build.main(["demo"], tmp_path) == 2
+    assert main(["report", "demo"], tmp_path) == 2
     assert "is missing: `python -m mindspore_rt prepare demo` starts it" in capsys.readouterr().err
     small(tmp_path)
-    assert build.main(["demo", "demo"], tmp_path) == 2
+    assert main(["report", "demo", "demo"], tmp_path) == 2
     assert "same run" in capsys.readouterr().err
 
 

@@ -119,7 +119,7 @@ def test_damaged_json_is_an_error_that_names_it_or_changes_no_figure(paths, dama
     for path, what, raw in list(damages(paths))[::EVERY]:
         before = path.read_bytes()
         damaged(path, raw)
-        tells(what, path, lambda: plan.show(paths))
+        tells(what, path, lambda: plan.overview(paths))
         tells(what, path, lambda: watch.look(paths, time.time()))
         found = tells(what, path, lambda: reported(paths))
         assert found in (None, expected), f"{path}, {what}: other figures"

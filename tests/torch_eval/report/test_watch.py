@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from configs.contract import run_dir, schema
-from configs.contract.errors import UserError
 from configs.contract.files import write_lines
 from configs.contract.jobs import Job
 from tests.helpers import made_up_run as made_up
@@ -100,15 +99,11 @@ def test_beginning_and_end(tmp_path, capsys):
     paths = made_up.whole(tmp_path, "attack.examples=100", config="demo")
     text, finished = watch.look(paths, time.time())
     assert finished and "all is done" in text
-    assert watch.main(["demo", "attack.examples=100"], tmp_path) == 0  # ends by itself
+    watch.watch(schema.load("demo", ["attack.examples=100"]), runs=tmp_path)  # ends by itself
     assert "all is done" in capsys.readouterr().out
 
 
-def test_once_and_mistakes(paths, capsys):
+def test_one_look(paths, capsys):
     searching(paths)
-    assert watch.main(["demo", "attack.recipes=[textfooler]", "--once"], paths.root.parent) == 0
+    watch.watch(schema.load("demo", ["attack.recipes=[textfooler]"]), once=True, runs=paths.root.parent)
     assert "search seed-1/search" in capsys.readouterr().out
-    for wrong in ([], ["--once"], ["demo", "--every"], ["demo", "--every", "0"]):
-        with pytest.raises(UserError):
-            watch.parse(wrong)
-    assert watch.parse(["demo", "--every", "2.5", "a=b"]) == (["demo", "a=b"], False, 2.5)

@@ -1,0 +1,75 @@
+"""A method that is added as CONTRIBUTING.md says, in two files, is planned, trained, attacked and reported."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from configs.contract.assets import CACHE
+from configs.contract.files import ROOT, read_json, read_lines
+
+ENTRY = """    "cautious": Method(
+        "Cautious",
+        "dense",
+        "finetune",
+        "fine-tuning at half the learning rate",
+        ("blue", "-", "*"),
+        {1: 8},
+        objective="cautious.Cautious",
+    ),
+"""
+OBJECTIVE = '''"""Fine-tuning at half the learning rate."""
+
+import dataclasses
+
+from mindspore_rt.training.objectives import FineTuning
+
+
+class Cautious(FineTuning):
+    """Fine-tuning at half the learning rate."""
+
+    def __init__(self, model, settings, *arguments, **options):
+        halved = dataclasses.replace(settings, learning_rate=settings.learning_rate / 2)
+        super().__init__(model, halved, *arguments, **options)
+'''
+SETTINGS = ["tiny", "methods=[cautious]", "attack.recipes=[textbugger]", "attack.examples=2", "attack.workers=1"]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the project with the method's entry, and the file that implements it."""
+    for package in ("configs", "mindspore_rt", "torch_eval"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    methods = tmp_path / "configs" / "contract" / "methods.py"
+    before, end, after = methods.read_text().partition("}\n\n\ndef needs_robust_ticket")
+    methods.write_text(before + ENTRY + end + after)
+    (tmp_path / "mindspore_rt" / "training" / "cautious.py").write_text(OBJECTIVE)
+    return tmp_path
+
+
+def test_a_method_takes_two_files(project):
+    environment = {**os.environ, "PYTHONPATH": str(project), "ROBUST_TICKETS_CACHE": str(CACHE)}
+
+    def run(module, command):
+        arguments = [sys.executable, "-m", module, command, *SETTINGS]
+        process = subprocess.run(arguments, cwd=project, env=environment, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr[-3000:]
+        return process.stdout
+
+    assert "finetune  seed-1/cautious" in run("configs.contract.plan", "show")
+    for module, command in (
+        ("mindspore_rt", "prepare"),
+        ("mindspore_rt", "finetune"),
+        ("torch_eval", "attack"),
+        ("torch_eval", "report"),
+    ):
+        run(module, command)
+    seed = project / "runs" / "tiny" / "seed-1"
+    rates = [line["learning_rate"] for line in read_lines(seed / "cautious" / "metrics.jsonl") if "loss" in line]
+    assert 0 < max(rates) <= 2e-4 / 2  # tiny.yaml fine-tunes at 2e-4
+    assert read_json(seed / "attacks" / "cautious" / "textbugger" / "manifest.json")["results"]["examples"] == 2
+    report = (project / "runs" / "tiny" / "report" / "report.md").read_text()
+    rows = [line for line in report.splitlines() if line.startswith("| Cautious |")]
+    assert rows and "fine-tuning at half the learning rate" in report
