@@ -54,12 +54,12 @@ find_python() {
     exit 1
 }
 
-# Makes .venv, or checks the environment that the user names. .venv is made again when a requirements file has changed;
-# a half-made one never counts as made.
+# Makes .venv, with all packages, when a requirements file has changed; a half-made one never counts as made. An
+# environment that the user names is only checked, against the requirements files given.
 set_up() {
     local stamp want base
     if [ -n "${ROBUST_TICKETS_PYTHON:-}" ]; then
-        "$python" -m configs.contract.environment "$here/requirements.txt"
+        "$python" -m configs.contract.environment "${@/#/$here/}"
     else
         want=$(cat "$here"/requirements*.txt | cksum)
         stamp=$venv/.requirements
@@ -67,10 +67,15 @@ set_up() {
             base=$(find_python)
             echo "making .venv with $("$base" --version) (one to five minutes)"
             "$base" -m venv --clear "$venv"
-            "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+            "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-dev.txt"
             echo "$want" >"$stamp"
         fi
     fi
+}
+
+# Sets up what experiments need: packages and packaged assets. The hub's packages may be missing where files are local.
+set_up_experiments() {
+    set_up requirements-training.txt requirements-scoring.txt
     "$python" -m configs.contract.assets
     "$python" -m torch_eval setup
 }
@@ -105,17 +110,18 @@ case ${1:-demo} in
         sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         if [ -x "$python" ]; then "$python" -m mindspore_rt --help; fi
         ;;
-    setup) set_up ;;
+    setup) set_up_experiments ;;
     test)
-        set_up
+        set_up requirements-dev.txt
+        set_up_experiments
         cd "$here" && exec "$python" -m pytest "${@:2}"
         ;;
     bench)
-        set_up
+        set_up_experiments
         in_front "$python" -m torch_eval bench "${@:2}"
         ;;
     plan)
-        set_up
+        set_up_experiments
         shift
         "$python" -m configs.contract.plan show "${@:-demo}"
         ;;
@@ -126,7 +132,7 @@ case ${1:-demo} in
         if [ "${!#}" = --plan ]; then
             exec bash "$here/run.sh" plan "${@:1:$#-1}"
         fi
-        set_up
+        set_up_experiments
         experiment "${@:-demo}"
         ;;
 esac

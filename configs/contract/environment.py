@@ -50,14 +50,14 @@ def fits(name: str, version: str, wanted: str) -> bool:
     return first <= given <= last
 
 
-def problems(path: Path) -> dict[str, str]:
-    """Return what is wrong with each package of a requirements file in the environment that runs this.
+def problems(paths: list[Path]) -> dict[str, str]:
+    """Return what is wrong with each package of the requirements files in the environment that runs this.
 
     Returns:
         From the requirement, as pip takes it, to what is there instead.
     """
     wrong = {}
-    for name, wanted in requirements(path):
+    for name, wanted in dict(pair for path in paths for pair in requirements(path)).items():
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -68,7 +68,7 @@ def problems(path: Path) -> dict[str, str]:
     return wrong
 
 
-def check(path: Path) -> None:
+def check(paths: list[Path]) -> None:
     """Stop with one message if this environment cannot run the project.
 
     Raises:
@@ -77,19 +77,19 @@ def check(path: Path) -> None:
     if sys.version_info[:2] not in PYTHONS:
         names = " or ".join(f"{major}.{minor}" for major, minor in PYTHONS)
         raise UserError(f"{sys.executable} is Python {sys.version.split()[0]}; {names} is needed")
-    wrong = problems(path)
+    wrong = problems(paths)
     if wrong:
         lines = "".join(f"\n  {requirement}: {what}" for requirement, what in wrong.items())
         raise UserError(
-            f"{sys.executable} lacks packages that {path.name} names:{lines}\n"
+            f"{sys.executable} lacks packages that {' and '.join(path.name for path in paths)} name:{lines}\n"
             f"install them with\n  {sys.executable} -m pip install {' '.join(wrong)}"
         )
 
 
 @command
 def main(arguments: list[str]) -> int:
-    """Check this environment against one requirements file."""
-    check(Path(arguments[0]))
+    """Check this environment against requirements files."""
+    check([Path(argument) for argument in arguments])
     return 0
 
 

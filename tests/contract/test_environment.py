@@ -17,7 +17,12 @@ ROOT = Path(environment.__file__).resolve().parents[2]
 
 
 def test_this_environment_has_what_the_requirements_name():
-    assert environment.problems(ROOT / "requirements.txt") == {}
+    assert environment.problems([ROOT / "requirements-dev.txt"]) == {}
+
+
+def test_all_files_pin_one_version_of_a_package():
+    pins = {pin for path in ROOT.glob("requirements*.txt") for pin in environment.requirements(path)}
+    assert len(pins) == len({name for name, _ in pins})
 
 
 @pytest.mark.parametrize(
@@ -48,7 +53,7 @@ def test_included_files_and_lines_for_other_pythons(tmp_path):
 def test_one_message_lists_everything_and_the_remedy(tmp_path):
     (tmp_path / "r.txt").write_text(f"pytest=={metadata.version('pytest')}\nno-such-package==1.5\nPyYAML==1.0\n")
     with pytest.raises(UserError) as caught:
-        environment.check(tmp_path / "r.txt")
+        environment.check([tmp_path / "r.txt"])
     assert str(caught.value).splitlines()[1:3] == [
         "  no-such-package==1.5: missing",
         f"  PyYAML==1.0: is {metadata.version('PyYAML')}",
