@@ -23,12 +23,13 @@ from configs.contract.methods import METHODS, with_snapshots
 
 CONFIG_DIR = Path(__file__).parent.parent
 LARGEST_SEED = 2**32 - 1  # a seed is one word of every random number's key
+SHARE = r"\d{1,2}(\.\d+)?%"
 COMMAND_LINE = "the command line"  # where a key was set, if not in a file; there the last one wins
 
 
-def option(default, help, *, low=None, high=None, choices=None):
-    """A field with its help text and its limits (`low` and `high` are inclusive)."""
-    metadata = {"help": help, "low": low, "high": high, "choices": choices}
+def option(default, help, *, low=None, high=None, choices=None, pattern=None):
+    """A field with its help text and its limits: `low` and `high` are inclusive, `pattern` is one that text matches."""
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "pattern": pattern}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -46,7 +47,12 @@ class Data:
     label_column: str | None = option(None, "column of the label; unset: label, or as the task's own files call it")
     labels: list[str] | None = option(None, "labels in the order of their numbers; 1=World: a file's 1 means World")
     attacked: str | None = option(None, "text column that attacks change; unset: the last one")
-    bad_rows: int = option(0, "rows of a file that are skipped if broken; one more is an error", low=0)
+    bad_rows: int | str = option(
+        0,
+        "broken rows of a file that are skipped, a number or a share as 0.5%; one more is an error",
+        low=0,
+        pattern=SHARE,
+    )
     train_size: int | None = option(None, "keep only this many training sentences, chosen at random", low=1)
     dev_size: int = option(1000, "sentences split off the training set when there is no dev file", low=1)
     test_size: int | None = option(None, "keep so many test sentences, or split them off without a test set", low=1)
@@ -418,9 +424,10 @@ def _quoted(value) -> str:
 def _checked(where: str, value, hint, limits, outer=None):
     """The value, converted only where nothing is lost, or a `UserError`. `outer` is the list that it stands in."""
     if isinstance(hint, types.UnionType):
-        if value is None:
+        kinds = typing.get_args(hint)
+        if value is None and types.NoneType in kinds:
             return None
-        hint = next(h for h in typing.get_args(hint) if h is not types.NoneType)
+        hint = next((kind for kind in kinds if kind is type(value)), kinds[0])
     if typing.get_origin(hint) is list:
         items = value if isinstance(value, list) else [value]
         if not items:
@@ -436,15 +443,18 @@ def _checked(where: str, value, hint, limits, outer=None):
             pass
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if hint is str and type(value) is int and typing.get_origin(outer) is list:
-        value = str(value)  # labels: [1, 2]
+    if hint is str and type(value) in (int, float) and typing.get_origin(outer) is list:
+        value = str(value)  # labels: [1, 2], or [1.0, 2.0]
     if type(value) is not hint:
         names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
         quote = "; YAML reads no, yes, on and off so: quote them" if hint is str and isinstance(value, bool) else ""
         raise UserError(f"{where}: expected {names[hint]}, found {_quoted(value)}{quote}")
     if hint is str and any("\ud800" <= character <= "\udfff" for character in value):
         raise UserError(f"{where}: {_quoted(value)} holds half a character (a lone surrogate)")
-    low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
+    if hint is str and limits.get("pattern") and not re.fullmatch(limits["pattern"], value):
+        raise UserError(f"{where}: {_quoted(value)} is neither a number nor a share such as 0.5%")
+    low, high = (None, None) if hint is str else (limits.get("low"), limits.get("high"))
+    choices = limits.get("choices")
     if choices and value not in choices:
         raise UserError(f"{where}: {_quoted(value)} is not one of {', '.join(choices)}")
     if hint is float and not math.isfinite(value):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 from configs.contract.errors import UserError
+
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)  # a label that is a number, however it is written
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Task:
         """The label that each allowed entry of a label column stands for."""
         names = {name: i for i, name in enumerate(self.labels)}
         values = layout.values
-        if not values and not any(name.isdecimal() for name in names):
+        if not values and not any(NUMBER.fullmatch(name) for name in names):
             values = map(str, range(len(names)))
         return {**names, **{value: i for i, value in enumerate(values)}}
 

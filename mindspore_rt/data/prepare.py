@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import itertools
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,7 @@ def prepare(config: schema.Experiment, run: RunDir) -> dict:
     splits = _cut(splits, config.data)
     duplicates = _duplicates(splits, task)
     warnings += [f"{count} texts stand in both {pair}" for pair, count in duplicates.items() if count]
+    warnings += _odd_texts(splits, task)
     warnings += _absent_labels(splits, task, config.data.train or "the data set")
     for name, records in splits.items():
         write_lines(run.split(name), records)
@@ -103,6 +106,29 @@ def _cut(splits: Splits, data: schema.Data) -> Splits:
                 )
             splits[name], train = train[:size], train[size:]
     return {"train": train[: data.train_size], "dev": splits["dev"], "test": splits["test"]}
+
+
+def _odd_texts(splits: Splits, task: Task) -> list[str]:
+    """Return warnings about texts that stand with different labels, and texts without a visible character."""
+    labels, invisible = collections.defaultdict(set), 0
+    for record in itertools.chain(*splits.values()):
+        texts = tuple(record[column] for column in task.columns)
+        labels[texts].add(record["label"])
+        invisible += not all(map(_is_visible, texts))
+    conflicts = [texts for texts, numbers in labels.items() if len(numbers) > 1]
+    warnings = []
+    if conflicts:
+        warnings.append(
+            f"{len(conflicts)} texts stand with different labels, such as {' | '.join(conflicts[0])[:80]!r}"
+        )
+    if invisible:
+        warnings.append(f"{invisible} rows have a text without a visible character")
+    return warnings
+
+
+def _is_visible(text: str) -> bool:
+    """Tell whether a text has a character that is no space, control or format character, such as a zero-width one."""
+    return any(unicodedata.category(character)[0] not in "CZ" for character in text)
 
 
 def _absent_labels(splits: Splits, task: Task, source: str) -> list[str]:

@@ -173,3 +173,24 @@ def test_one_label_alone_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match=f"{train}: all 5 training sentences have the label 'positive'"):
         prepared(tmp_path / "runs", "task=sst2", f"data.train={train}", *sizes)
     assert not (tmp_path / "runs").exists()
+
+
+def test_conflicting_labels_and_invisible_texts_are_reported(tmp_path):
+    rows = ["twice,1", "twice,0", "\u200b\ufeff,1", *(f"text {i},{i % 2}" for i in range(20))]
+    train = file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows]))
+    sizes = ["data.dev_size=5", "data.test_size=5", "data.train_size=null"]
+    run = prepared(tmp_path, "task=sst2", f"data.train={train}", *sizes)
+    warnings = prepare.load_split(run, "train")[2]["warnings"]
+    assert "1 texts stand with different labels, such as 'twice'" in warnings
+    assert "1 rows have a text without a visible character" in warnings
+
+
+def test_bad_rows_as_a_share_reaches_the_files(tmp_path):
+    rows = [f"text {i},{i % 2}" for i in range(199)] + ["torn"]
+    train = file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows]))
+    keys = [f"data.train={train}", "data.bad_rows=0.5%", "data.dev_size=5", "data.test_size=5"]
+    run = prepared(tmp_path, "task=sst2", *keys, "data.train_size=null")
+    assert "1 broken rows skipped" in prepare.load_split(run, "train")[2]["warnings"][0]
+    for wrong in ("x", "150%", "-1%", "0.5", "-1"):
+        with pytest.raises(UserError, match="data.bad_rows in the command line"):
+            schema.load("demo", [f"data.bad_rows={wrong}"])

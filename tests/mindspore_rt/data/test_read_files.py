@@ -3,8 +3,13 @@
 import csv
 import io
 import json
+import tempfile
+from pathlib import Path
 
+import pandas
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from configs.contract import schema
 from configs.contract.errors import UserError
@@ -237,18 +242,23 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
         ("a.csv", 'sentence,label\nfine,1\n"open,1\n', ["line 3", "quote"]),
         ("a.csv", 'sentence,label\n"a" b,1\n', ["line 2", "quote fields"]),
         ("a.csv", 'sentence,label\nfine,1\n"open,1\nmore,0\n"closed",1\n', ["line 3", "double quotes"]),
-        ("a.csv", 'sentence,label\n"open,1\nmore, with comma,0\nlast",1\n', ["line 2", "swallows the rows below"]),
-        ("a.csv", 'sentence,label\n"a ""b"", 0\nopen,1\nmore",1\n', ["line 2", "swallows"]),
-        ("a.csv", 'label,sentence\n1,"open\n0,more\n1,last"\n', ["line 2", "swallows"]),
-        ("a.csv", 'id,label,sentence,x\n1,1,"open,a\n2,0,last",b\n', ["line 2", "swallows"]),
         ("a.csv", "sentence,label\n  ,1\n", ["line 2", "'sentence'", "no text"]),
         ("a.csv", "sentence,label\nfine,\n", ["line 2", "unknown label ''"]),
         ("a.csv", "sentence,label\nfine,-1\n", ["line 2", "unknown label '-1'"]),
         ("a.csv", "sentence,label\n", ["no rows"]),
         *((name, content, ["empty"]) for name in ("a.csv", "a.tsv", "a.jsonl") for content in ("", "\n")),
-        ("a.csv", b"sentence,label\nfine,1\ncaf\xe9,1\n", ["line 3", "UTF-8", "iconv"]),
-        ("a.csv", "sentence,label\nfine,1\n".encode("utf-16"), ["line 1", "UTF-8", "iconv"]),
-        ("a.csv", "sentence,label\nfine,1\n".encode("utf-16-le"), ["line 1", "NUL", "UTF-16"]),
+        (
+            "a.csv",
+            b"sentence,label\nfine,1\ncaf\xe9,1\n",
+            ["line 3", "as Windows-1252 it reads 'café,1'", "iconv -f WINDOWS-1252"],
+        ),
+        ("a.csv", b"sentence,label\ncaf\xc3\xa9,1\ncaf\xe9,1\n", ["line 3", "the lines before it are", "mend"]),
+        ("a.csv", b"sentence,label\ncaf\xe9\x81,1\n", ["line 2", "not Windows-1252"]),
+        ("a.csv", "sentence,label\nfine,1\n".encode("utf-16-le"), ["line 1", "iconv -f UTF-16LE"]),
+        ("a.csv", "sentence,label\nfine,1\n".encode("utf-16-be"), ["line 1", "iconv -f UTF-16BE"]),
+        ("a.csv", "sentence,label\nfine \u9999\ud7ff,1\n".encode("utf-16-le"), ["line 1", "iconv -f UTF-16LE"]),
+        ("a.csv", "sentence,label\nfine,1\n".encode("utf-16")[:-1], ["UTF-16 by its byte-order mark, but damaged"]),
+        ("a.csv", 'sentence,label\n"two\nlines",1\n"open,1\nmore,0\n', ["line 4", "close the quote"]),
         ("a.tsv", "sentence\tlabel\nfi\0ne\t1\n", ["line 2", "NUL"]),
         ("a.tsv", "sentence\tlabel\nfine\t1\nfine\ttwice\t1\n", ["line 3", "3 fields, the header has 2"]),
         ("a.tsv", "sentence\tlabel\nfine\t1 dull\t0\n", ["line 2", "3 fields"]),
@@ -259,12 +269,13 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
         ("a.jsonl", '{"sentence": "a", "label": 1}\n[1]\n', ["line 2", "JSON object"]),
         ("a.jsonl", '{"sentence": 5, "label": 1}\n', ["line 1", "'sentence'", "no text"]),
         ("a.jsonl", '{"sentence": "a", "label": 1}\n{"text": "a", "label": 1}\n', ["line 2", "'sentence'"]),
-        ("a.jsonl", '{"sentence": "a", "label": null}\n', ["line 1", "unknown label 'None'"]),
+        ("a.jsonl", '{"sentence": "a", "label": null}\n', ["line 1", "no label"]),
         ("a.jsonl", '{"sentence": "a \\ud83d", "label": 1}\n', ["line 1", "half a character"]),
         ("a.jsonl", '{"sentence": "a", "label": ' + "9" * 5000 + "}\n", ["line 1", "not valid JSON"]),
         ("a.jsonl", '{"sentence": "a", "label": 1}\n' + "[" * 100_000 + "\n", ["line 2", "nested too deep"]),
-        ("a.jsonl", '{"sentence": "a", "label": 1, "label": 0}\n', ["line 1", "'label' stands twice"]),
-        ("a.txt", "fine", [".csv, .tsv or .jsonl"]),
+        ("a.jsonl", '{"sentence": "a", "label": 1, "label": 0}\n', ["line 1", "the label stands twice"]),
+        ("a.jsonl", '{"sentence": "a", "sentence": "b", "label": 0}\n', ["line 1", "'sentence' stands twice"]),
+        ("a.txt", "fine", [".csv, .tsv, .jsonl or .json"]),
     ],
 )
 def test_wrong_files_name_line_and_remedy(tmp_path, name, content, expected):
@@ -290,3 +301,186 @@ def test_broken_rows_are_skipped_as_far_as_allowed(tmp_path):
     assert [r["sentence"] for r in found] == ["fine", "dull"]
     assert [text.partition(": ")[0] for text in skipped] == [f"{path}, line 3", f"{path}, line 4"]
     assert "line 4" in refusal(path, bad_rows=1) and "line 3" in refusal(path)
+
+
+# --- what spreadsheets, pandas and public data sets write ----------------------------------------------------
+
+
+def test_quoted_fields_of_several_lines(tmp_path):
+    """A line of a text may look like a row: RFC 4180 is what decides."""
+    text = 'label,text\n1,"Sales rose to\n1,500 units"\n0,"What a waste,\nreally"\n1,"I give it 4,5\nGreat"\n0,dull\n'
+    found = records(file(tmp_path, "a.csv", text), TASKS["imdb"])
+    assert [r["text"] for r in found] == [
+        "Sales rose to\n1,500 units",
+        "What a waste,\nreally",
+        "I give it 4,5\nGreat",
+        "dull",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name, mark", [("a.csv", ","), ("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", "\t")])
+def test_byte_order_marks_and_delimiters_of_spreadsheets(tmp_path, encoding, name, mark):
+    """A spreadsheet's "Unicode text" is UTF-16 with tabs, whatever its name; some countries use semicolons."""
+    text = f"sentence{mark}label\r\nnaïve film{mark}1\r\nbad 電影{mark}0\r\n"
+    before = "\ufeff" if encoding[-2:] in ("le", "be") else ""
+    found = records(file(tmp_path, name, (before + text).encode(encoding)))
+    assert found == [{"sentence": "naïve film", "label": 1}, {"sentence": "bad 電影", "label": 0}]
+
+
+def test_keys_may_differ_from_row_to_row(tmp_path):
+    """A missing part of a joined text is empty; a row without any text is broken."""
+    task = own(
+        "task=custom", "data.text_columns=[summary+reviewText]", "data.label_column=overall", "data.labels=['1', '5']"
+    )
+    rows = [
+        {"overall": 5, "summary": "fine"},
+        {"overall": 1, "summary": "poor", "reviewText": "not for me"},
+        {"overall": 5, "reviewText": "buy", "summary": None},
+        {"overall": 5, "reviewText": "more", "summary": float("nan")},
+    ]
+    expected = ["fine", "poor not for me", "buy", "more"]
+    path = file(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [r["summary+reviewText"] for r in records(path, task)] == expected
+    array = file(tmp_path, "a.json", json.dumps(rows, indent=1))
+    assert [r["summary+reviewText"] for r in records(array, task)] == expected
+    path = file(tmp_path, "b.jsonl", "\n".join(map(json.dumps, [*rows, {"overall": 5}])))
+    assert "line 5: column 'summary+reviewText' holds no text" in refusal(path, task)
+    assert len(read_file(path, task, bad_rows=1)[0]) == 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'v1,v2,,,\nham,"Go, now",,,\nspam,Free entry,,,\n',
+        'v1,v2,,,\nham,"Go, now"\nspam,Free entry,x,\n',
+        'v1,v2\nham,"Go, now",,\nspam,Free entry,\n,,\n',
+        'x,x,v1,v2,"wide, and\nlong"\n1,2,ham,"Go, now","a\nb"\n1,2,spam,Free entry,\n',
+    ],
+)
+def test_columns_that_nobody_asked_for_do_not_matter(tmp_path, content):
+    task = own("task=custom", "data.text_columns=[v2]", "data.label_column=v1", "data.labels=[ham, spam]")
+    assert records(file(tmp_path, "a.csv", content), task) == [
+        {"v2": "Go, now", "label": 0},
+        {"v2": "Free entry", "label": 1},
+    ]
+
+
+def test_unused_keys_of_any_shape(tmp_path):
+    rows = '{"sentence": "a", "label": 1, "x": [1], "x": {"y": 1, "y": 2}, "z": NaN}\n{"sentence": "b", "label": 0}\n'
+    assert [r["label"] for r in records(file(tmp_path, "a.jsonl", rows))] == [1, 0]
+
+
+STARS = ("[1=bad, 3=fair, 5=good]", "[1.0=bad, 3.0=fair, 5.0=good]")
+
+
+@pytest.mark.parametrize("labels", STARS)
+@pytest.mark.parametrize("value, expected", [("5.0", 2), ('"5"', 2), ("1", 0), ('" 3.00 "', 1), ("5", 2), ("5e0", 2)])
+def test_numbers_are_labels_however_they_are_written(tmp_path, labels, value, expected):
+    task = own("task=custom", "data.text_columns=[text]", "data.label_column=stars", f"data.labels={labels}")
+    assert records(file(tmp_path, "a.jsonl", f'{{"text": "x", "stars": {value}}}'), task)[0]["label"] == expected
+    assert "unknown label '5.5'" in refusal(file(tmp_path, "b.jsonl", '{"text": "x", "stars": 5.5}'), task)
+
+
+@pytest.mark.parametrize(
+    "labels", ["[false=bad, true=good]", "['False=bad', 'True=good']", "['false', 'true']", "[bad, good]"]
+)
+def test_true_and_false_are_labels(tmp_path, labels):
+    task = own("task=custom", "data.text_columns=[text]", f"data.labels={labels}")
+    rows = '{"text": "x", "label": true}\n{"text": "y", "label": false}\n{"text": "z", "label": "TRUE"}'
+    assert [r["label"] for r in records(file(tmp_path, "a.jsonl", rows), task)] == [1, 0, 1]
+    assert [r["label"] for r in records(file(tmp_path, "a.csv", "text,label\nx,True\ny,false\n"), task)] == [1, 0]
+
+
+def test_labels_may_be_given_as_numbers_with_a_point(tmp_path):
+    task = own("task=custom", "data.text_columns=[text]", "data.labels=[1.0, 2.0]")
+    assert task.labels == ("1.0", "2.0")
+    assert [r["label"] for r in records(file(tmp_path, "a.csv", "text,label\nx,1\ny,2.0\n"), task)] == [0, 1]
+
+
+def test_fields_of_any_length(tmp_path):
+    """The csv module's own limit is 128 KiB."""
+    text = "long " * 60_000
+    assert records(file(tmp_path, "a.csv", f'sentence,label\n"{text}",1\n'))[0]["sentence"] == text.strip()
+    assert records(file(tmp_path, "a.tsv", f'sentence\tlabel\n"{text}"""\t1\n'))[0]["sentence"] == text + '"'
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+def test_tsv_from_pandas_has_quotes(tmp_path, quoting):
+    """A TSV has quotes only if a CSV writer would have written all of it so."""
+    frame = pandas.DataFrame({"sentence": HARD, "label": [i % 2 for i in range(len(HARD))]})
+    frame.to_csv(tmp_path / "a.tsv", sep="\t", index=False, quoting=quoting)
+    assert [r["sentence"] for r in records(tmp_path / "a.tsv")] == HARD
+
+
+@pytest.mark.parametrize("line", ['"whole"\t1', 'some "word"\t1', '"a" b\t1', 'a ""b""\t1', '""\t1'])
+def test_tsv_that_a_csv_writer_would_not_have_written_keeps_its_quotes(tmp_path, line):
+    found = records(file(tmp_path, "a.tsv", f"sentence\tlabel\nfine\t0\n{line}\n"))
+    assert found[1]["sentence"] == line.partition("\t")[0]
+
+
+def test_broken_rows_are_skipped_up_to_a_share(tmp_path):
+    rows = ["fine,1"] * 198 + ["torn", ",0"]
+    path = file(tmp_path, "a.csv", "\n".join(["sentence,label", *rows]))
+    assert len(read_file(path, SINGLE, bad_rows="1%")[0]) == 198
+    message = refusal(path, bad_rows="0.9%")
+    assert "line 201" in message and "(1 broken rows skipped before it)" in message
+
+
+def test_a_row_with_a_wrong_quote_is_broken_alone(tmp_path):
+    path = file(tmp_path, "a.csv", 'sentence,label\nfine,1\n"a" b,1\ndull,0\n')
+    assert [r["sentence"] for r in read_file(path, SINGLE, bad_rows=1)[0]] == ["fine", "dull"]
+
+
+# --- random tables -------------------------------------------------------------------------------------------
+
+LETTERS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
+SPICE = st.sampled_from(['"', '""', ",", ";", "\t", "\n", "\r\n", "\r", "'", "\\", "\u2028", "\ufeff", "1,0", " "])
+TEXT = st.lists(st.one_of(LETTERS, SPICE), max_size=6).map("".join)
+ROWS = st.lists(st.tuples(TEXT, TEXT.filter(str.strip), st.integers(0, 1)), min_size=1, max_size=6)
+random_tables = settings(max_examples=150, derandomize=True, deadline=None)
+
+
+def written(rows, writer, encoding, folder):
+    """Write a table with another library; returns the file and the texts that must come back."""
+    frame = pandas.DataFrame(rows, columns=["more", "sentence", "label"])
+    path = folder / f"a{'.jsonl' if 'json' in writer else '.tsv' if 'tsv' in writer else '.csv'}"
+    mark = "\t" if "tsv" in writer else ";" if "semicolon" in writer else ","
+    if writer.startswith("pandas json"):
+        frame.to_json(path, orient="records", lines="lines" in writer, force_ascii="ascii" in writer)
+    elif writer == "json lines":
+        path.write_text(
+            "".join(json.dumps(dict(zip(frame, row)), ensure_ascii=False) + "\n" for row in rows), newline=""
+        )
+    elif writer.startswith("pandas"):
+        quoting = csv.QUOTE_ALL if "all" in writer else csv.QUOTE_MINIMAL
+        frame.to_csv(path, sep=mark, index=False, quoting=quoting, encoding=encoding, lineterminator="\r\n")
+    else:
+        with open(path, "w", newline="", encoding=encoding) as stream:
+            csv.writer(
+                stream, delimiter=mark, quoting=csv.QUOTE_ALL if "all" in writer else csv.QUOTE_MINIMAL
+            ).writerows([list(frame), *rows])
+    return path
+
+
+WRITERS = [
+    "pandas csv",
+    "pandas csv all",
+    "pandas csv semicolon",
+    "pandas tsv",
+    "pandas tsv all",
+    "tsv",
+    "csv",
+    "csv all",
+    "csv semicolon",
+]
+WRITERS += ["pandas json lines", "pandas json ascii", "json lines"]
+
+
+@random_tables
+@given(ROWS, st.sampled_from(WRITERS), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+def test_random_tables_come_back(rows, writer, encoding):
+    """Whatever pandas, the csv module or a JSON writer writes is read as it was, but for space at the ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = written(rows, writer, encoding, Path(folder))
+        assert records(path) == [{"sentence": text.strip(), "label": label} for _, text, label in rows]

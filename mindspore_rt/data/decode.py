@@ -1,0 +1,72 @@
+"""Bytes of a file to text: UTF-8, or what a byte-order mark says; for other encodings, how to convert the file."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+from configs.contract.errors import UserError
+
+# UTF-32 first: its little-endian mark begins with that of UTF-16.
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+SHOWN = 40  # characters of a line in a message
+
+
+def read_text(path: Path) -> str:
+    """Read a text file; line ends stay as they are.
+
+    Raises:
+        UserError: The file is missing, holds NUL characters, or is in an encoding that it does not declare.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    encoding = next((name for mark, name in MARKS.items() if raw.startswith(mark)), "utf-8")
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding.startswith("utf-8"):
+            raise UserError(_not_utf8(path, raw, error.start)) from None
+        name = encoding.upper()
+        raise UserError(f"{path}: {name} by its byte-order mark, but damaged; save it again as UTF-8") from None
+    if "\0" in text:
+        raise UserError(_with_nul(path, raw, text))
+    return text
+
+
+def _not_utf8(path: Path, raw: bytes, place: int) -> str:
+    """Describe bytes that are not UTF-8 and say how to convert the file."""
+    if b"\0" in raw[:place]:
+        return _with_nul(path, raw, raw.decode("latin-1"))
+    start = raw.rfind(b"\n", 0, place) + 1
+    line = raw[start:].split(b"\n", 1)[0]
+    where = f"{path}, line {raw[:place].count(10) + 1}: not UTF-8"
+    if not raw[:place].isascii():
+        return f"{where}, although the lines before it are; mend this line"
+    try:
+        raw.decode("cp1252")
+    except UnicodeDecodeError:
+        return f"{where}, and not Windows-1252; save the file again as UTF-8 in the program that wrote it"
+    begin = max(0, place - start - SHOWN // 2)
+    shown = line.decode("cp1252").strip("\r")[begin : begin + SHOWN]
+    return (
+        f"{where}; as Windows-1252 it reads {shown!r}: if that is right, convert the file with "
+        f"iconv -f WINDOWS-1252 -t UTF-8 {path} > {path.with_stem(path.stem + '-utf8').name}"
+    )
+
+
+def _with_nul(path: Path, raw: bytes, text: str) -> str:
+    """Describe NUL bytes: a few are damage, one in every two bytes is UTF-16 without a byte-order mark."""
+    where = f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL byte"
+    for encoding, zeros in (("UTF-16LE", raw[1::2]), ("UTF-16BE", raw[::2])):
+        if zeros.count(0) > len(raw) // 4:
+            new = path.with_stem(path.stem + "-utf8").name
+            return f"{where}; this looks like {encoding}: convert it with iconv -f {encoding} -t UTF-8 {path} > {new}"
+    return f"{where}; take it out, for example with tr -d '\\000'"

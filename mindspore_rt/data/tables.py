@@ -1,0 +1,169 @@
+"""Files to rows of named fields: CSV and TSV through Python's csv module, JSON Lines and arrays of JSON objects."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.contract.errors import UserError
+from configs.contract.tasks import NUMBER
+
+REPEATED = object()  # value of a key that stands more than once in a JSON object
+# When programs put a field of a TSV file into quotes: where it needs them, always, or unless it is a number.
+QUOTED_WHEN: tuple[Callable[[str], object], ...] = (
+    re.compile(r'["\t\r\n]').search,
+    lambda field: True,
+    lambda field: not NUMBER.fullmatch(field),
+)
+HasNeeded = Callable[[list[str]], bool]  # tells whether a header has the columns that are needed
+
+
+class BrokenRow(Exception):
+    """A row that cannot be used, and why."""
+
+
+@dataclass
+class Table:
+    """The rows of a file.
+
+    Attributes:
+        names: Of the columns. A table of JSON objects has all keys of all its objects.
+        rows: For each row its place in the file, and its fields under their names or why it has none.
+    """
+
+    names: list[str]
+    rows: list[tuple[str, dict | BrokenRow]]
+
+
+def read_json(text: str) -> Table:
+    """Read one object a line, or an array of objects. Objects may differ in their keys."""
+    if text.lstrip().startswith("[") and isinstance(values := _json(text), list):
+        rows = [(f"row {number}", _object(value)) for number, value in enumerate(values, 1)]
+    else:
+        rows = [(f"line {number}", _object(_json(line))) for number, line in _lines(text)]
+    names = dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row)
+    return Table(list(names), rows)
+
+
+def _json(text: str) -> object:
+    """Parse JSON, or return the reason why that cannot be done."""
+    try:
+        return json.loads(text, object_pairs_hook=_marked)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", "nested too deep, or a number of too many digits")
+        return BrokenRow(f"not valid JSON ({reason}); one object a line")
+
+
+def _marked(pairs: list[tuple[str, object]]) -> dict:
+    """Build an object in which a repeated key has no value: nobody knows which of its values is meant."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        row |= {name: REPEATED for name in names if names.count(name) > 1}
+    return row
+
+
+def _object(value: object) -> dict | BrokenRow:
+    return value if isinstance(value, dict | BrokenRow) else BrokenRow("expected a JSON object")
+
+
+def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed: HasNeeded) -> Table:
+    """Read a CSV or TSV file.
+
+    CSV is RFC 4180's, with the first of comma, semicolon and tab that gives a header with the needed columns. TSV has
+    no quotes, as GLUE's files have none, unless a CSV writer with tabs for commas would have written exactly this file.
+
+    Args:
+        path: For messages; its suffix says which of both it is.
+        text: Content of the file.
+        columns: Names of the columns of a file without a header.
+        has_needed: Tells whether a header has the needed columns.
+
+    Raises:
+        UserError: A quote is never closed, or the file has a header although `columns` is given.
+    """
+    if path.suffix.lower() == ".csv":
+        readings = [lambda mark=mark: _quoted_rows(path, text, mark) for mark in (",", ";", "\t")]
+    elif '"' in text and _is_quoted(text):
+        readings = [lambda: _quoted_rows(path, text, "\t")]
+    else:
+        readings = [lambda: ((number, line.split("\t")) for number, line in _lines(text))]
+    first_rows = [next(reading(), (1, [])) for reading in readings]
+    headers = [[] if isinstance(row, BrokenRow) else [field.strip() for field in row] for _, row in first_rows]
+    fits = [len(header) == len(columns) if columns else has_needed(header) for header in headers]
+    chosen = fits.index(True) if True in fits else 0
+    (line, first), header = first_rows[chosen], headers[chosen]
+    if isinstance(first, BrokenRow):
+        raise UserError(f"{path}, line {line}: {first}")
+    names = [name.strip() for name in columns] if columns and header else header
+    if columns and header and header == names:
+        raise UserError(f"{path}, line {line}: this file has a header; unset data.columns")
+    rows = [(number, row) for number, row in readings[chosen]() if columns or number != line]
+    return Table(names, [(f"line {number}", _named(names, row, has_needed)) for number, row in rows])
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Number the lines that hold something. LF or CRLF ends one: `splitlines` also cuts at U+2028 inside a text."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line.removesuffix("\r")
+
+
+def _quoted_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str] | BrokenRow]]:
+    """Read rows with the line on which each begins; a row of one line with wrong quotes is broken.
+
+    Raises:
+        UserError: Quotes are wrong in a row of several lines: nothing tells where that row ends.
+    """
+    csv.field_size_limit(sys.maxsize)  # the default refuses fields above 128 KiB
+    reader, start = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            row = BrokenRow(f"{error}; close the quote, quote fields that hold quotes, and double quotes inside them")
+            if reader.line_num > start or "unexpected end" in str(error):
+                raise UserError(f"{path}, line {start}: {row}") from None
+        if row is None:
+            return
+        if isinstance(row, BrokenRow) or any(field.strip() for field in row):
+            yield start, row
+        start = reader.line_num + 1
+
+
+def _is_quoted(text: str) -> bool:
+    """Tell whether a CSV writer with tabs for commas would have written this text."""
+    csv.field_size_limit(sys.maxsize)
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True))
+    except csv.Error:
+        return False
+    text = text.replace("\r\n", "\n").rstrip("\n")
+    return any(_written(rows, quoted_when) == text for quoted_when in QUOTED_WHEN)
+
+
+def _written(rows: list[list[str]], quoted_when: Callable[[str], object]) -> str:
+    def field(value: str) -> str:
+        return '"' + value.replace('"', '""') + '"' if quoted_when(value) else value
+
+    return "\n".join("\t".join(map(field, row)) for row in rows).replace("\r\n", "\n").rstrip("\n")
+
+
+def _named(names: list[str], row: list[str] | BrokenRow, has_needed: HasNeeded) -> dict | BrokenRow:
+    """Give the fields of a row their names.
+
+    Spreadsheets leave out empty fields at the end of a row, or add some: what counts is that the needed columns are
+    there, and that nothing stands beyond the header.
+    """
+    if isinstance(row, BrokenRow):
+        return row
+    short = len(row) < len(names) and not has_needed(names[: len(row)])
+    if short or any(field.strip() for field in row[len(names) :]):
+        return BrokenRow(f"{len(row)} fields, the header has {len(names)}")
+    return dict(zip(names, row, strict=False))
