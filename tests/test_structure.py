@@ -170,11 +170,11 @@ def test_the_contract_is_light():
 
 
 def test_training_loads_no_torch():
-    """Not through a library either: tensorboardX would bring it, and boto3, into every training process."""
+    """Not through a library either: TensorBoard's writers, for example, load it where it is installed."""
     code = "import sys, mindspore_rt.stages.runner, mindspore_rt.training.trainer; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(result.stdout.split())
-    assert {"mindspore", "tensorboardX"} <= loaded
+    assert "mindspore" in loaded
     assert not {"torch", "boto3", "transformers", "mindnlp", "textattack"} & loaded
 
 

@@ -7,7 +7,6 @@ import subprocess
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
-from tensorboardX.proto.event_pb2 import Event
 
 from configs.contract import files, schema
 from configs.contract.errors import UserError, command
@@ -15,7 +14,6 @@ from configs.contract.files import append_line, read_lines, write_json
 from configs.contract.run_dir import RunDir, only_one
 from configs.contract.stage import Stage
 from mindspore_rt.ticket import Ticket
-from mindspore_rt.training import tensorboard
 from mindspore_rt.training.trainer import Trainer
 
 
@@ -183,14 +181,3 @@ def test_a_damaged_checkpoint_never_goes_on(tmp_path, monkeypatch, damage):
     checkpoint.write_bytes(damage(raw))
     with pytest.raises(UserError, match="checkpoint.safetensors: not a checkpoint of this stage .*delete it"):
         train(tmp_path)
-
-
-def test_tensorboard_gets_the_numbers(tmp_path):
-    with tensorboard.Writer(tmp_path) as board:
-        board.add({"step": 3, "seconds": 9.0, "loss": 0.5, "note": "text"})
-    raw, events = next((tmp_path / "tensorboard").iterdir()).read_bytes(), []
-    while raw:  # records of TensorFlow: length, its checksum, data, its checksum
-        size = int.from_bytes(raw[:8], "little")
-        events.append(Event.FromString(raw[12 : 12 + size]))
-        raw = raw[16 + size :]
-    assert [(e.step, v.tag, v.simple_value) for e in events[1:] for v in e.summary.value] == [(3, "loss", 0.5)]
