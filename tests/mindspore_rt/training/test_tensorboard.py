@@ -13,7 +13,8 @@ def read_events(path):
     while raw:
         size = int.from_bytes(raw[:8], "little")
         data = raw[12 : 12 + size]
-        assert raw[8:12] == masked_crc32c(raw[:8]) and raw[12 + size : 16 + size] == masked_crc32c(data)
+        checksums = [int.from_bytes(raw[i : i + 4], "little") for i in (8, 12 + size)]
+        assert checksums == [masked_crc32c(raw[:8]), masked_crc32c(data)]
         events.append(Event.FromString(data))
         raw = raw[16 + size :]
     return events
