@@ -7,7 +7,8 @@
 #   ./run.sh watch CONFIG               follow a long run in another terminal
 #   ./run.sh bench [official=PATH]      speed against PyTorch; bench attacks: attacks against stock TextAttack
 #   ./run.sh setup                      only the environment and the packaged assets
-#   ./run.sh test [pytest options]      the tests
+#   ./run.sh check                      format, lint and types of the code
+#   ./run.sh test [pytest options]      the same, then the tests
 #   ./run.sh help                       every key of a configuration
 #
 # ROBUST_TICKETS_PYTHON=/path/to/python ./run.sh ...  uses an environment that is there already, and checks it
@@ -80,6 +81,18 @@ set_up_experiments() {
     "$python" -m torch_eval setup
 }
 
+# Format, lint and types, with the settings of pyproject.toml.
+check() {
+    cd "$here"
+    "$python" -m ruff format --check --quiet || {
+        echo "error: these files are not formatted: $("$python" -m ruff format --check | sed -n 's/^Would reformat: //p' | xargs)" >&2
+        echo "format them with $python -m ruff format" >&2
+        exit 1
+    }
+    "$python" -m ruff check --quiet
+    "$python" -m mypy configs mindspore_rt torch_eval
+}
+
 # Each stage is a process of its own: MindSpore gives the memory of its graphs back only when one ends.
 experiment() {
     local stages half stage
@@ -107,14 +120,19 @@ in_front() {
 
 case ${1:-demo} in
     help | -h | --help)
-        sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         if [ -x "$python" ]; then "$python" -m mindspore_rt --help; fi
         ;;
     setup) set_up_experiments ;;
+    check)
+        set_up requirements-dev.txt
+        check
+        ;;
     test)
         set_up requirements-dev.txt
+        check
         set_up_experiments
-        cd "$here" && exec "$python" -m pytest "${@:2}"
+        exec "$python" -m pytest "${@:2}"
         ;;
     bench)
         set_up_experiments

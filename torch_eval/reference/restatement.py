@@ -130,7 +130,7 @@ class AdamW(torch.optim.Optimizer):
     decay after the step. Stands in for the class that the official code imports and transformers dropped."""
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, correct_bias=True):
-        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, correct_bias=correct_bias)
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "correct_bias": correct_bias}
         super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -187,7 +187,7 @@ class SearchSettings:
     @classmethod
     def paper(cls, total_steps: int, **changes) -> SearchSettings:
         """Weights frozen, token types kept, Eq. 4's one mean, lambda's ramp over the steps it names."""
-        paper = dict(freeze=True, token_types=True, global_l0=True, fast_ramp=False)
+        paper = {"freeze": True, "token_types": True, "global_l0": True, "fast_ramp": False}
         return cls(total_steps, **{**paper, **changes})
 
     def l0_weight_at(self, index: int) -> float:

@@ -75,7 +75,8 @@ def test_same_outcomes_queries_and_texts_as_stock(spec, model):
 @pytest.mark.parametrize("candidates", [3, 5])
 def test_masked_words_are_the_stock_candidates(candidates):
     model, tokenizer = packaged_resources.masked_model(packaged_resources.packaged_mlm())
-    parameters = dict(masked_language_model=model, tokenizer=tokenizer, max_length=64, max_candidates=candidates)
+    sizes = {"max_length": 64, "max_candidates": candidates}
+    parameters = {"masked_language_model": model, "tokenizer": tokenizer, **sizes}
     theirs = WordSwapMaskedLM(method="bert-attack", **parameters)
     ours = fast_textattack.MaskedWords(**parameters)
     several_pieces = found = 0

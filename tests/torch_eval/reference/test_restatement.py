@@ -178,7 +178,7 @@ def search_loss(model, inputs, labels, settings, given) -> torch.Tensor:
     extra = {"token_type_ids": inputs["token_type_ids"]} if settings.token_types else {}
     total = 0.0
     for gates in given.gates:
-        plain = masked_by_hand(model, lambda name, a: restatement.sampled_mask(a, gates[name]))
+        plain = masked_by_hand(model, lambda name, a, gates=gates: restatement.sampled_mask(a, gates[name]))
         delta = delta.detach().requires_grad_()
         logits = plain(inputs_embeds=embed + delta, attention_mask=inputs["attention_mask"], **extra).logits
         loss = cross_entropy(logits, labels) / len(given.gates)
