@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+
+import torch_eval.recipes.fast_textattack  # noqa: F401  # isort: skip - sets what the next import needs
 from textattack.models.wrappers import ModelWrapper
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-import torch_eval.recipes.fast_textattack  # noqa: F401, I001  sets what the next import needs
 from configs.contract.errors import UserError
 from torch_eval.victim.unpadded_bert import PackedBert
 
