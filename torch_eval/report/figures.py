@@ -44,10 +44,10 @@ def overview(rows: list[tuple[str, Band | None, dict[str, Band]]], path: Path, t
         title: line above the figure.
     """
     attacks = list(dict.fromkeys(attack for _, _, auas in rows for attack in auas))
-    height = 0.24 + 0.13 * len(attacks)
+    height = 0.16 + 0.1 * len(attacks)
     figure = Figure(figsize=(style.WIDTH, 1.1 + height * len(rows)), layout="constrained")
     axes = figure.subplots()
-    offsets = np.linspace(-0.26, 0.26, len(attacks)) if len(attacks) > 1 else [0.0]
+    offsets = np.linspace(-0.2, 0.2, len(attacks)) if len(attacks) > 1 else [0.0]
     for place, (_, clean, auas) in enumerate(rows):
         if clean:
             bar = {"color": style.SOFT, "marker": "|", "markersize": 9, "linestyle": "none", "elinewidth": 0.8}
@@ -64,8 +64,7 @@ def overview(rows: list[tuple[str, Band | None, dict[str, Band]]], path: Path, t
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.set_xlabel("share of the test sentences classified correctly")
-    figure.suptitle(title, x=0.01, ha="left")
-    _legend(figure, [axes], columns=2)
+    _legend(figure, [axes], 2, title)
     style.save(figure, path)
 
 
@@ -82,8 +81,7 @@ def trade_off(points: dict[str, tuple[Band, Band]], names: dict[str, str], path:
     axes.yaxis.set_major_formatter(style.OF_HUNDRED)
     axes.set_xlabel("Clean: accuracy on unchanged sentences")
     axes.set_ylabel("Aua: accuracy under attack")
-    figure.suptitle(title, x=0.01, ha="left")
-    _legend(figure, [axes], columns=2)
+    _legend(figure, [axes], 2, title)
     style.save(figure, path)
 
 
@@ -128,14 +126,15 @@ def accuracy_curves(
         panel.set_visible(False)
     for panel in axes[max(0, len(panels) - 2) : len(panels)]:
         panel.set_xlabel(label)
-    _legend(figure, axes, columns=3)
+    _legend(figure, axes, 3)
     style.save(figure, path)
 
 
-def _legend(figure: Figure, panels: list[Axes], columns: int) -> None:
-    """One legend above all panels, with each name once."""
+def _legend(figure: Figure, panels: list[Axes], columns: int, title: str | None = None) -> None:
+    """Draw one legend above all panels, with each name once, and the figure's title above it."""
     handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=min(len(handles), columns))
+    look = {"loc": "outside upper left", "alignment": "left", "title_fontsize": 9.5}
+    figure.legend(handles.values(), handles.keys(), ncols=min(len(handles), columns), title=title, **look)
 
 
 # --- heat maps: Figure 3, overlap, transfer ------------------------------------------------------------------
@@ -301,7 +300,7 @@ def training_curves(models: dict[str, tuple[str, list[dict]]], path: Path) -> No
     accuracy.set_ylabel("dev accuracy")
     accuracy.yaxis.set_major_formatter(style.PERCENT)
     accuracy.set_xlabel("training step")
-    _legend(figure, [loss, accuracy], columns=2)
+    _legend(figure, [loss, accuracy], 2)
     style.save(figure, path)
 
 

@@ -130,6 +130,13 @@ Pieces = list[tuple[str, bool]]  # of a text, each with whether the attack chang
 
 
 @dataclass
+class Contents:
+    """Links to the sections of the page."""
+
+    kind: ClassVar = "contents"
+
+
+@dataclass
 class Example:
     """One attacked sentence: its title, and (label, text) pairs."""
 

@@ -1,4 +1,4 @@
-"""The report's section on tickets: where they prune (Figure 3), how alike they are, what their scores look like."""
+"""Sections on tickets: how one was chosen, where they prune (Figure 3), how alike they are, their mask scores."""
 
 from __future__ import annotations
 
@@ -11,118 +11,141 @@ import safetensors
 
 from configs.contract.errors import UserError
 from configs.contract.model_id import ModelId
-from configs.contract.shapes import COUNT, POSITIVE, SHARE, Maybe
 from mindspore_rt.ticket import Ticket
+from torch_eval.attack import metrics
 from torch_eval.report import figures
-from torch_eval.report.figure_sections import file_name, or_missing, percent
-from torch_eval.report.render import Cell, Details, Picture, Table, Text
-from torch_eval.report.run_state import Run, read
+from torch_eval.report.captions import facts, percent
+from torch_eval.report.figure_sections import file_name, section
+from torch_eval.report.manifests import CHOICE, TICKET_FACTS, read
+from torch_eval.report.render import Cell, Details, Heading, Picture, Table, Text
+from torch_eval.report.run_state import Run
+from torch_eval.report.tables import with_timeouts
 
-REPORT = {
-    "pruned": COUNT,
-    "weights": POSITIVE,
-    "layers": {str: SHARE},
-    "magnitude_overlap": Maybe(SHARE),
-    "chance_overlap": Maybe(SHARE),
-}
+Reports = dict[tuple[int, str], dict]  # (seed, model) to the facts of its ticket
+
+# --- the choice ----------------------------------------------------------------------------------------------
+
+
+def choices(runs: list[Run]) -> list:
+    """How the reported tickets were chosen."""
+    asked = [run for run in runs if any(step.stage == "choose" for step in run.steps)]
+    rule = "The reported ticket is chosen on the dev set. Test sentences play no part in the choice."
+    blocks = [block for run in asked for block in choice(run)]
+    return [Heading("The choice of the ticket"), Text(rule), *blocks] if blocks else []
+
+
+def choice(run: Run) -> list:
+    """The candidates on dev, means over seeds, and the rule that chose one of them."""
+    stated = read(run.paths.choice, CHOICE)
+    if stated is None:
+        return [
+            Text(
+                f"{run.task}: no choice yet; `{run.command('choose')}` makes it. Until then the tables show the "
+                f"first asked sparsity, {100 * run.chosen.sparsity:g}%.",
+                note=True,
+            )
+        ]
+    blocks = [Text(f"{run.task}: **{run.title(str(run.chosen))}** was chosen. Rule: {stated['rule']}.")]
+    rows, attacks = [], []
+    for candidate in run.paths.candidates():
+        results = [row for row in stated["candidates"] if row["model"] == str(candidate)]
+        if results:
+            own = run.dev_attacks(str(candidate))
+            attacks += own
+            aua = [100 * row["aua"] for row in results]
+            summaries = [metrics.summarise(score.records) for score in own if score.has_budget]
+            back = f", {candidate.epochs_back} epochs before the last" if candidate.epochs_back else ""
+            rows.append(
+                [
+                    Cell(run.title(str(candidate)) + back, best=candidate == run.chosen),
+                    with_timeouts(_over_seeds(aua), "aua", statistics.mean(aua), summaries),
+                    _over_seeds([100 * row["accuracy"] for row in results]),
+                ]
+            )
+    header = ["Candidate (the chosen one is bold)", "Aua% on dev", "Clean% on dev"]
+    return [*blocks, Table(header, [facts(run, attacks), *rows])] if rows else blocks
+
+
+def _over_seeds(values: list[float]) -> Cell:
+    spread = f"± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return Cell(f"{statistics.fmean(values):.1f}", spread)
+
+
+# --- where tickets prune -------------------------------------------------------------------------------------
 
 
 def tickets(runs: list[Run], folder: Path) -> list:
     """Where the chosen tickets prune, on one colour scale for all data sets; facts of all tickets; overlaps."""
-    found = {run.name: _reports(run) for run in runs}
-    patterns = {run: _mean_layers(run, found[run.name]) for run in runs}
-    top = max((share for layers in patterns.values() for share in layers.values()), default=1.0)
+    reports = {run.name: _reports(run) for run in runs}
+    patterns = {run: _mean_layers(run, reports[run.name]) for run in runs}
+    darkest = max((share for layers in patterns.values() for share in layers.values()), default=1.0)
     blocks = []
     for run, layers in patterns.items():
         if layers:
-            model = str(run.chosen)
-            path = folder / file_name("sparsity-pattern", run.name)
-            figures.sparsity_pattern(layers, path, f"{run.task}, {run.title(model)}: pruned weights in %", top)
-            seeds = [str(seed) for seed, name in found[run.name] if name == model]
+            model, path = str(run.chosen), folder / file_name("sparsity-pattern", run.name)
+            figures.sparsity_pattern(layers, path, f"{run.task}, {run.title(model)}: pruned weights in %", darkest)
+            seeds = [str(seed) for seed, name in reports[run.name] if name == model]
             over = f"mean of seeds {', '.join(seeds)}" if len(seeds) > 1 else f"seed {seeds[0]}"
-            blocks.append(
-                Picture(
-                    path,
-                    f"{run.task}: share of pruned weights for each layer and matrix type (Figure 3 of "
-                    f"the paper), {run.title(model)}, {over}. All data sets have this colour scale.",
-                )
+            caption = (
+                f"{run.task}: share of pruned weights for each layer and matrix type (Figure 3 of the paper), "
+                f"{run.title(model)}, {over}. All data sets have this colour scale."
             )
+            blocks.append(Picture(path, caption))
     for run in runs:
-        blocks += _facts(run, found[run.name])
+        blocks += _facts(run, reports[run.name])
     blocks += [*overlaps(runs, folder), *distributions(runs, folder)]
-    wanted = [
-        f"`{run.command('draw')}` makes them ({run.task})."
-        for run in runs
-        if any(step.stage == "draw" for step in run.steps)
-    ]
-    return or_missing("Tickets: what was pruned", blocks, wanted)
+    asked = [run for run in runs if any(step.stage == "draw" for step in run.steps)]
+    remedies = [f"`{run.command('draw')}` makes them ({run.task})." for run in asked]
+    return section("Tickets: what was pruned", blocks, remedies)
 
 
-def _reports(run: Run) -> dict[tuple[int, str], dict]:
-    found = {}
-    for seed in run.config.seeds:
-        for path in sorted((run.paths.seed(seed) / "tickets").glob("*/report.json")):
-            found[seed, path.parent.name] = read(path, REPORT)
-    return found
+def _reports(run: Run) -> Reports:
+    paths = {seed: sorted((run.paths.seed(seed) / "tickets").glob("*/report.json")) for seed in run.config.seeds}
+    return {(seed, path.parent.name): read(path, TICKET_FACTS) for seed in paths for path in paths[seed]}
 
 
-def _mean_layers(run: Run, reports: dict) -> dict[str, float]:
+def _mean_layers(run: Run, reports: Reports) -> dict[str, float]:
     layers = [report["layers"] for (_, model), report in reports.items() if model == str(run.chosen)]
     common = [name for name in layers[0] if all(name in one for one in layers)] if layers else []
     return {name: statistics.mean(one[name] for one in layers) for name in common}
 
 
-def _facts(run: Run, reports: dict) -> list:
+def _facts(run: Run, reports: Reports) -> list:
     rows = []
-    for (seed, model), facts in reports.items():
-        pruned, weights = facts["pruned"], facts["weights"]
-        model_id = ModelId.parse(model)
-        away = round(pruned - (model_id.sparsity or 0.0) * weights, 2)
-        overlap, chance = (facts.get(key) for key in ("magnitude_overlap", "chance_overlap"))
-        rows.append(
-            [
-                Cell(run.title(model) + (f", {model_id.epochs_back} epochs back" if model_id.epochs_back else "")),
-                Cell(str(seed)),
-                Cell(f"{100 * pruned / weights:.5f}%"),
-                Cell(f"{pruned:,}"),
-                Cell(f"{weights:,}"),
-                Cell(f"{away:+g}"),
-                *(Cell("–") if v is None else Cell(percent(v)) for v in (overlap, chance)),
-            ]
+    for (seed, model), report in reports.items():
+        pruned, weights, model_id = report["pruned"], report["weights"], ModelId.parse(model)
+        overlap = [report.get(key) for key in ("magnitude_overlap", "chance_overlap")]
+        texts = (
+            run.title(model) + (f", {model_id.epochs_back} epochs back" if model_id.epochs_back else ""),
+            str(seed),
+            f"{100 * pruned / weights:.5f}%",
+            f"{pruned:,}",
+            f"{weights:,}",
+            f"{round(pruned - (model_id.sparsity or 0.0) * weights, 2):+g}",
+            *("–" if share is None else percent(share) for share in overlap),
         )
+        rows.append([Cell(text) for text in texts])
     if not rows:
         return []
-    header = ["Ticket", "Seed", "Sparsity", "Pruned", "Weights", "From the asked number", "Magnitude overlap", "Chance"]
-    return [
-        Details(
-            f"{run.task}: facts of the tickets ({len(rows)})",
-            [
-                Text(
-                    "A **magnitude ticket** of the same sparsity prunes the weights closest to zero. Overlap is the "
-                    "number of weights that both prune over the number that either prunes; chance is what two random "
-                    "tickets would give."
-                ),
-                Table(header, rows),
-            ],
-        )
-    ]
+    header = ["Ticket", "Seed", "Sparsity", "Pruned", "Weights", "Off the asked number", "Magnitude overlap", "Chance"]
+    explanation = (
+        "A **magnitude ticket** of the same sparsity prunes the weights closest to zero. Overlap is the number of "
+        "weights that both prune over the number that either prunes. Chance is the overlap of two random tickets."
+    )
+    return [Details(f"{run.task}: facts of the tickets ({len(rows)})", [Text(explanation), Table(header, rows)])]
 
 
 def overlaps(runs: list[Run], folder: Path) -> list:
-    """Overlap of the chosen tickets of all seeds and data sets, as far as they are of the same matrices."""
+    """Overlap of the chosen tickets of all seeds and data sets, where they are of the same matrices."""
     loaded = {}
     for run in runs:
+        task = run.task if len(runs) > 1 else "robust"
+        name = f" ({run.name})" if sum(other.task == run.task for other in runs) > 1 else ""
         for seed in run.config.seeds:
             path = run.paths.ticket(seed, str(run.chosen))
             if path.is_file():
-                loaded[
-                    f"{run.task if len(runs) > 1 else 'robust'}, seed {seed}"
-                    + (f" ({run.name})" if sum(r.task == run.task for r in runs) > 1 else "")
-                ] = Ticket.load(path)
-    if len(loaded) < 2:
-        return []
-    names = list(loaded)
-    grid = np.full((len(names), len(names)), np.nan)
+                loaded[f"{task}, seed {seed}{name}"] = Ticket.load(path)
+    names, grid = list(loaded), np.full((len(loaded), len(loaded)), np.nan)
     shapes = {name: {n: m.shape for n, m in ticket.masks.items()} for name, ticket in loaded.items()}
     for a, b in combinations(range(len(names)), 2):
         if shapes[names[a]] == shapes[names[b]]:
@@ -133,13 +156,14 @@ def overlaps(runs: list[Run], folder: Path) -> list:
     figures.square(grid, names, path, "Overlap of robust tickets in %")
     chance = sorted((s := ticket.sparsity) / (2 - s) for ticket in loaded.values())
     by_chance = " to ".join(dict.fromkeys(percent(c) for c in (chance[0], chance[-1])))
-    return [
-        Picture(
-            path,
-            "Overlap of the chosen robust tickets of different seeds and data sets: weights that both prune "
-            f"over weights that either prunes. Two random tickets would have about {by_chance}.",
-        )
-    ]
+    caption = (
+        "Overlap of the chosen robust tickets of different seeds and data sets: weights that both prune over weights "
+        f"that either prunes. Two random tickets would have about {by_chance}."
+    )
+    return [Picture(path, caption)]
+
+
+# --- mask scores ---------------------------------------------------------------------------------------------
 
 
 def distributions(runs: list[Run], folder: Path) -> list:
@@ -149,22 +173,27 @@ def distributions(runs: list[Run], folder: Path) -> list:
         seed = run.config.seeds[0]
         epochs = sorted(run.paths.log_alpha(seed, 1).parent.glob("epoch-*.safetensors"))
         if epochs:
-            histograms[f"{run.task} ({run.name}), seed {seed}"] = _histogram(epochs[-1], run.chosen.sparsity)
+            histograms[f"{run.task} ({run.name}), seed {seed}"] = histogram(epochs[-1], run.chosen.sparsity)
     if not histograms:
         return []
     path = folder / file_name("log-alpha")
     figures.log_alpha(histograms, path)
-    return [
-        Picture(
-            path,
-            "Distribution of log α, one number for each mask, after the last epoch of the search. The filled "
-            "part is what the chosen sparsity prunes.",
-        )
-    ]
+    caption = (
+        "Distribution of log α, one number for each mask, after the last epoch of the search. The filled part is what "
+        "the chosen sparsity prunes."
+    )
+    return [Picture(path, caption)]
 
 
-def _histogram(path: Path, sparsity: float, bins: int = 120) -> tuple[np.ndarray, np.ndarray, float]:
-    """(counts, edges, threshold), matrix by matrix: the scores of a BERT-base together would be 342 MB."""
+def histogram(path: Path, sparsity: float, bins: int = 120) -> tuple[np.ndarray, np.ndarray, float]:
+    """Count the scores of a search, matrix by matrix: those of a BERT-base together would take 342 MB.
+
+    Returns:
+        Counts, edges, and the edge below which the share `sparsity` of the scores lies.
+
+    Raises:
+        UserError: the file is torn, empty, or a score is not finite.
+    """
     try:
         with safetensors.safe_open(path, "numpy") as file:
             names = list(file.keys())
@@ -174,7 +203,7 @@ def _histogram(path: Path, sparsity: float, bins: int = 120) -> tuple[np.ndarray
             low, high = min(lo for lo, _ in extremes), max(hi for _, hi in extremes)
             edges = np.linspace(low, high if high > low else low + 1, bins + 1)
             counts = sum(np.histogram(file.get_tensor(name), edges)[0] for name in names)
-    except (safetensors.SafetensorError, TypeError, ValueError) as error:  # torn, empty, or a score is not finite
+    except (safetensors.SafetensorError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not the scores of a search ({error}); delete {path.parents[1]} to redo it") from None
     place = int(np.searchsorted(np.cumsum(counts), sparsity * counts.sum()))
     return counts, edges, float(edges[place + 1])

@@ -17,7 +17,8 @@ from configs.contract.jobs import Job, jobs
 from configs.contract.methods import needs_robust_ticket
 from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records
-from torch_eval.report.run_state import DATA, lines, read, recipe_title
+from torch_eval.report.manifests import DATA, read, training_records
+from torch_eval.report.scores import recipe_title
 
 RECENT = 50  # records that a speed is taken over
 QUIET = 600  # seconds without a new line after which work counts as interrupted
@@ -44,7 +45,7 @@ def training(config: schema.Experiment, job: Job) -> Work | None:
     if job.done or not logs:
         return None
     log = max(logs, key=lambda path: path.stat().st_mtime)
-    records = [record for record in lines(log) if record.get("seconds") is not None]
+    records = [record for record in training_records(log) if record.get("seconds") is not None]
     if not records:
         return None
     last, part = records[-1], log.parent.relative_to(job.directory).as_posix()

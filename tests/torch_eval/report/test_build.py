@@ -21,7 +21,18 @@ from configs.contract.methods import METHODS
 from tests.helpers import made_up_run as made_up
 from torch_eval.__main__ import main
 from torch_eval.attack import metrics
-from torch_eval.report import build, figure_sections, figure_style, render, run_state, tables
+from torch_eval.report import (
+    build,
+    captions,
+    comparisons,
+    figure_sections,
+    figure_style,
+    published,
+    render,
+    run_state,
+    scores,
+    tables,
+)
 from torch_eval.report.adversarial_texts import pick
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -97,7 +108,7 @@ def test_several_seeds_give_mean_and_deviation(quick, tmp_path):
     assert "python -m mindspore_rt search demo attack.examples=10 &#x27;seeds=[1,2,3]&#x27;" in text
 
 
-def test_results_made_in_another_way_stand_apart(quick, tmp_path):
+def test_results_made_with_other_settings_stand_apart(quick, tmp_path):
     paths = small(tmp_path, "seeds=[1,2]", seeds=(1, 2))
     made_up.attack(paths, 2, "finetune", "textbugger", (1, 7, 2), protocol="official")
     _, text, markdown = written(tmp_path, "seeds=[1,2]")
@@ -105,13 +116,13 @@ def test_results_made_in_another_way_stand_apart(quick, tmp_path):
     assert row(markdown, "Fine-tune")[9] == "20.0 (1 of 2 seeds)"
     assert row(markdown, "Fine-tune", 1)[9] == "70.0 (1 of 2 seeds; stale)"
     assert row(markdown, "Robust ticket 30%")[9] == "**60.0** (± 0.0)"
-    assert "made in another way" in text and "TextBugger: protocol official, elsewhere paper" in text
-    assert not tables.comparable(
-        run_state.Run(paths.config, ["demo"], tmp_path), 2, "textbugger", "robust-0.30", "finetune"
-    )
+    assert "made with other settings" in text and "TextBugger: protocol official, elsewhere paper" in text
+    run = run_state.Run(paths.config, ["demo"], tmp_path)
+    [compared] = comparisons.comparisons(run, "robust-0.30", "finetune", "textbugger")
+    assert list(compared.pairs) == [1]
 
 
-def test_clean_accuracies_made_in_another_way_stand_apart(quick, tmp_path):
+def test_clean_accuracies_made_with_other_settings_stand_apart(quick, tmp_path):
     paths = small(tmp_path, "seeds=[1,2]", seeds=(1, 2))
     made_up.clean(paths, 2, "finetune", 0.6, max_length=512)
     folder, _, markdown = written(tmp_path, "seeds=[1,2]")
@@ -121,7 +132,7 @@ def test_clean_accuracies_made_in_another_way_stand_apart(quick, tmp_path):
     assert row(markdown, "Robust ticket 30%")[1] == "80.0 (± 0.0)"
     assert f"Clean: max_length 512, elsewhere {paths.config.data.max_length}" in markdown
     cleans = [line for line in csv.DictReader((folder / "results.csv").open()) if line["attack"] == "none"]
-    assert [(c["seed"], c["value"], c["way"]) for c in cleans if c["model"] == "finetune"] == [
+    assert [(c["seed"], c["value"], c["comparison_group"]) for c in cleans if c["model"] == "finetune"] == [
         ("1", "0.8", "0"),
         ("2", "0.6", "1"),
     ]
@@ -154,10 +165,10 @@ def test_a_model_trained_again_makes_its_attacks_stale(tmp_path):
     manifest = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", {**manifest, "inputs": {"model": "old", "test": "test" * 8}})
     run = run_state.Run(paths.config, ["demo"], tmp_path)
-    assert not tables.is_stale(run, "finetune", run_state.CLEAN, 0)
+    assert not tables.is_stale(run, "finetune", scores.CLEAN, 0)
     made_up.finish(paths.attack(1, "finetune") / "clean", {"accuracy": 0.8, "n": 100}, {}, {"model": "old"})
     run_again = run_state.Run(paths.config, ["demo"], tmp_path)
-    assert run_again.scores[1, "finetune", run_state.CLEAN].stale
+    assert run_again.scores[1, "finetune", scores.CLEAN].stale
     assert run.scores[1, "finetune", "textfooler"].stale == ("model: was made again since, old is new now",)
     assert run.scores[1, "finetune", "textbugger"].stale == ()
 
@@ -209,7 +220,7 @@ def chosen_among_two(tmp_path, seeds=(1,), **settings):
 def test_a_choice_that_rests_on_something_else_is_stale(tmp_path, change, told):
     paths = chosen_among_two(tmp_path)
     change(paths)
-    [step] = [step for step in run_state.Run(paths.config, ["demo"], tmp_path).steps if step.title == "choose"]
+    [step] = [step for step in run_state.Run(paths.config, ["demo"], tmp_path).steps if step.stage == "choose"]
     assert told in " ".join(step.stale) if told else not step.stale
 
 
@@ -287,7 +298,7 @@ def test_a_fitted_temperature_is_each_models_own(tmp_path):
         for recipe in paths.config.attack.recipes:
             made_up.attack(paths, 1, model, recipe, OUTCOMES[model], temperature=temperature)
     run = run_state.Run(paths.config, ["demo"], tmp_path)
-    assert run.ways() == 1 and not run.stale()
+    assert run.groups() == 1 and not run.stale()
 
 
 def test_another_k_or_calibration_is_stale(tmp_path):
@@ -328,7 +339,7 @@ def test_the_ends_of_several_seeds_are_means():
         metrics.summarise([made_up.record(i, "timeout") for i in (0, 1)]),
     ]
     # Aua from 60% and 0% to 60% and 100%.
-    assert tables.reaching(render.Cell("30.0"), "aua", 30.0, made).text == "30.0–80.0"
+    assert tables.with_timeouts(render.Cell("30.0"), "aua", 30.0, made).text == "30.0–80.0"
 
 
 def test_a_value_that_may_be_beaten_is_not_the_best():
@@ -348,29 +359,29 @@ def run_of(tmp_path, *overrides, config="sst2"):
 
 def test_published_figures_belong_to_their_data_set_and_setting(tmp_path):
     same = run_of(tmp_path, "attack.resources=original")
-    assert tables.departures(same) == []
-    assert tables.published(same, "robust-0.30", "textfooler", "aua") == "paper 26.7\nre-run 28.9"
-    assert tables.published(same, "finetune", None, "clean") == "paper 92.0\nre-run 92.3"
+    assert published.departures(same) == []
+    assert published.published(same, "robust-0.30", "textfooler", "aua") == "paper 26.7\nre-run 28.9"
+    assert published.published(same, "finetune", None, "clean") == "paper 92.0\nre-run 92.3"
     other = run_of(tmp_path, "sparsities=[0.5]", "search.ascent_steps=2")
-    assert tables.published(other, "robust-0.50", "bertattack", "aua") == "paper 17.9†"
+    assert published.published(other, "robust-0.50", "bertattack", "aua") == "paper 17.9†"
     assert {"packaged instead of original attack resources", "search.ascent_steps 2 instead of 5"} <= set(
-        tables.departures(other)
+        published.departures(other)
     )
-    assert tables.published(run_of(tmp_path, config="demo"), "finetune", None, "clean") == ""
+    assert published.published(run_of(tmp_path, config="demo"), "finetune", None, "clean") == ""
 
 
 def test_the_papers_figures_fit_together():
     """Suc = (Clean - Aua) / Clean in every row of Table 1, but for the four that the paper itself has otherwise."""
     found = [
         (r, row[r], row["clean"])
-        for row in tables.PUBLISHED["results"]
-        for r in run_state.RECIPES
+        for row in published.PUBLISHED["results"]
+        for r in scores.RECIPES
         if row["table"] == 1 and row["source"] == "paper" and r in row
     ]
     assert len(found) == 54
     off = [abs(100 * (clean - values["aua"]) / clean - values["suc"]) > 0.25 for _, values, clean in found]
     assert sum(off) <= 4
-    assert {row["task"] for row in tables.PUBLISHED["results"]} == set(tables.PUBLISHED["table6"])
+    assert {row["task"] for row in published.PUBLISHED["results"]} == set(published.PUBLISHED["table6"])
 
 
 # --- a whole tree --------------------------------------------------------------------------------------------
@@ -443,7 +454,7 @@ def test_everything_is_drawn_and_nothing_is_missing(whole):
 def test_paired_test_by_hand(whole):
     _, first, _ = whole
     run = run_state.Run(first.config, ["x"], first.root.parent)
-    table = tables.paired_table(run)
+    table = comparisons.paired_table(run)
     assert len([r for r in table.rows if isinstance(r, str)]) == 1 + len(METHODS) - 1  # against each other
     ours, theirs = run.scores[1, "robust-0.30", "textfooler"].records, run.scores[1, "finetune", "textfooler"].records
     only = sum(a["outcome"] == "failure" and b["outcome"] != "failure" for a, b in zip(ours, theirs))
@@ -453,13 +464,13 @@ def test_paired_test_by_hand(whole):
     assert table.rows[2][4].small.count("seed") == 2
 
 
-def test_pairs_of_two_ways_are_two_tests(tmp_path):
+def test_pairs_of_two_comparison_groups_are_two_tests(tmp_path):
     """Both models were attacked alike at each seed, but not at both: their pairs are never put together."""
     paths = small(tmp_path, "seeds=[1,2]", seeds=(1, 2))
     for model in OUTCOMES:
         made_up.attack(paths, 2, model, "textfooler", OUTCOMES[model], protocol="official")
     run = run_state.Run(paths.config, ["demo"], tmp_path)
-    rows = tables.paired_rows(run, "robust-0.30", "finetune")[1:]
+    rows = comparisons.paired_table(run).rows[2:]
     found = [(row[0].text, row[0].small, row[1].text) for row in rows]
     assert sorted(found) == [
         ("BERT-Attack", "", "20"),
@@ -472,7 +483,7 @@ def test_pairs_of_two_ways_are_two_tests(tmp_path):
 def test_without_a_robust_ticket_the_first_method_is_compared(whole):
     _, first, _ = whole
     config = dataclasses.replace(first.config, methods=["freelb", "lth"])
-    table = tables.paired_table(run_state.Run(config, ["x"], first.root.parent))
+    table = comparisons.paired_table(run_state.Run(config, ["x"], first.root.parent))
     assert [row for row in table.rows[1:] if isinstance(row, str)] == ["**FreeLB** against **LTH 30%**"]
 
 
@@ -621,7 +632,7 @@ def test_half_precision_and_temperatures_are_told(tmp_path):
             made_up.attack(paths, 1, model, recipe, OUTCOMES[model], temperature=temperature, dtype="float16")
             effect = {"dtype": "float16", "outcomes_that_float32_changes": 1, "of": 10}
             write_json(folder / recipe / "dtype.json", effect)
-    band = tables.heading(run_state.Run(paths.config, ["demo"], tmp_path))
+    band = captions.heading(run_state.Run(paths.config, ["demo"], tmp_path))
     assert "temperature 1.5 to 2.5, victims in float16, float32 changes 6 of 60 outcomes" in band
 
 

@@ -11,7 +11,7 @@ from configs.contract import estimate, plan, run_dir, schema
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, read_json, read_lines
 from tests.helpers import made_up_run as made_up
-from torch_eval.report import build, figures, run_state, ticket_sections, watch
+from torch_eval.report import build, data_files, figures, manifests, run_state, ticket_sections, watch
 
 EVERY = 9  # of the damages is tried: all of them take minutes
 FIELDS = (("gone", None), ("null", None), ("text", "x"), ("list", [1]))
@@ -32,6 +32,7 @@ def unpainted(monkeypatch):
         "accuracy_curves",
         "log_alpha",
         "mask_learning",
+        "overview",
         "sparsity_pattern",
         "square",
         "trade_off",
@@ -59,14 +60,14 @@ def reported(paths) -> list:
     """The figures of a report: of every model, and those of its tables."""
     run = run_state.Run(paths.config, ["sst2"], paths.root.parent)
     build.write([run], paths.report)
-    leave = ("way", "stale")
+    leave = ("comparison_group", "stale")
     return [
         [
             row["seed"],
             row["model"],
             *({k: v for k, v in found.items() if k not in leave} for found in (row["clean"], *row["attacks"].values())),
         ]
-        for row in build.numbers(run)["models"]
+        for row in data_files.numbers(run)["models"]
     ]
 
 
@@ -156,7 +157,7 @@ def test_a_line_of_training_that_no_picture_can_show_is_named(paths, damaged, va
     file = paths.stage(1, "search") / "metrics.jsonl"
     records = read_lines(file)
     damaged(file, b"".join(json.dumps(r).encode() + b"\n" for r in [records[0], {**records[1], "epoch": value}]))
-    for call in (reported, lambda paths: run_state.lines(file)):
+    for call in (reported, lambda paths: manifests.training_records(file)):
         with pytest.raises(UserError, match="metrics.jsonl, line 2: epoch must be a finite number; delete"):
             call(paths)
 
@@ -178,7 +179,7 @@ def test_damaged_scores_are_named(tmp_path, name):
     path = tmp_path / "log_alpha" / "epoch-04.safetensors"
     atomic_write(path, NOT_SCORES[name])
     with pytest.raises(UserError, match="epoch-04.safetensors: not the scores of a search"):
-        ticket_sections._histogram(path, 0.3)
+        ticket_sections.histogram(path, 0.3)
 
 
 # --- a model to start from -----------------------------------------------------------------------------------

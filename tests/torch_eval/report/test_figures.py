@@ -118,7 +118,7 @@ def test_log_alpha_threshold_cuts_the_asked_share(tmp_path):
 
     scores = {"a": np.linspace(-3, 3, 600, dtype=np.float32).reshape(20, 30), "b": np.full((2, 2), 1.0, np.float32)}
     save_file(scores, tmp_path / "epoch-01.safetensors")
-    counts, edges, threshold = ticket_sections._histogram(tmp_path / "epoch-01.safetensors", 0.25)
+    counts, edges, threshold = ticket_sections.histogram(tmp_path / "epoch-01.safetensors", 0.25)
     assert counts.sum() == 604 and edges[0] == -3 and edges[-1] == 3
     below = np.mean(np.concatenate([s.ravel() for s in scores.values()]) < threshold)
     assert abs(below - 0.25) < 1 / 60  # one bin of 120 holds five scores

@@ -1,0 +1,64 @@
+"""Lines that say what tables and figures are of, and how their attacks were made."""
+
+from __future__ import annotations
+
+from torch_eval.report.run_state import Run
+from torch_eval.report.scores import Score
+
+
+def heading(run: Run, group: int = 0) -> str:
+    """The line above a run's rows of one comparison group."""
+    return facts(run, run.attacks(group)) + (" · **made with other settings**" if group else "")
+
+
+def facts(run: Run, attacks: list[Score]) -> str:
+    """Data set, experiment, seeds, and what decides whether figures of attacks may be compared."""
+    seeds = f"seed{'s' * (len(run.config.seeds) > 1)} {', '.join(map(str, run.config.seeds))}"
+    return f"**{run.task}** ({run.name}) · {', '.join([*made_with(attacks), seeds])}"
+
+
+def made_with(attacks: list[Score]) -> list[str]:
+    """How attacks were made, as their results state it: the configuration may be another one by now."""
+    told = []
+    for words, values in (
+        ("{} resources", [score.resources for score in attacks]),
+        ("{} protocol", [score.protocol for score in attacks]),
+        ("{} attacked", [score.examples for score in attacks]),
+        ("K={}", [score.candidates for score in attacks]),
+    ):
+        distinct = dict.fromkeys(str(value) for value in values if value is not None)
+        told += [words.format(" and ".join(distinct))] if distinct else []
+    return told + _victims(attacks)
+
+
+def _victims(attacks: list[Score]) -> list[str]:
+    """Temperature and number type of the attacked models, where they are not the usual ones."""
+    told, temperatures = [], sorted({score.temperature for score in attacks})
+    if set(temperatures) - {1.0}:
+        ends = dict.fromkeys((temperatures[0], temperatures[-1]))
+        told.append(f"temperature {' to '.join(f'{end:g}' for end in ends)}")
+    dtypes = dict.fromkeys(score.dtype for score in attacks if score.dtype != "float32")
+    effects = [score.dtype_effect for score in attacks if score.dtype_effect]
+    if dtypes:
+        told.append(f"victims in {' and '.join(dtypes)}")
+    if effects:
+        changed, tried = map(sum, zip(*effects))
+        told.append(f"float32 changes {changed} of {tried} outcomes")
+    return told
+
+
+def bars(run: Run) -> str:
+    """What the bars and bands of a figure show."""
+    interval = "the 95% interval"
+    several = len(run.config.seeds) > 1
+    return f"one standard deviation over seeds, or {interval} where there is one seed" if several else interval
+
+
+def percent(share: float) -> str:
+    """A share with one decimal."""
+    return f"{100 * share:.1f}%"
+
+
+def listed(items: list[str], most: int = 12) -> list[str]:
+    """The first items of a long list, and how many more there are."""
+    return items if len(items) <= most else [*items[: most - 1], f"{len(items) - most + 1} more"]

@@ -1,0 +1,151 @@
+"""Paired tests of two models on the same sentences, and the answer that they give."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from dataclasses import dataclass
+
+from torch_eval.attack import metrics
+from torch_eval.report.captions import facts
+from torch_eval.report.render import Cell, Table
+from torch_eval.report.run_state import Run
+from torch_eval.report.scores import Score, titles
+
+LEVEL = 0.05  # a smaller p-value counts as a difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models under one attack, within one comparison group: seed to both scores."""
+
+    pairs: dict[int, tuple[Score, Score]]
+
+    @functools.cached_property
+    def test(self) -> metrics.PairedTest:
+        """The test over all seeds."""
+        return metrics.paired([(first.records, second.records) for first, second in self.pairs.values()])
+
+    @property
+    def scores(self) -> list[Score]:
+        """All scores that are compared."""
+        return [score for pair in self.pairs.values() for score in pair]
+
+    @property
+    def group(self) -> int:
+        """Number of the comparison group."""
+        return self.scores[0].group
+
+    @property
+    def stale(self) -> bool:
+        """True if a score was made with other settings than the configuration's."""
+        return any(score.stale for score in self.scores)
+
+    @property
+    def verdict(self) -> int:
+        """1 if the first model withstands more, -1 if it withstands less, 0 if the test finds no difference."""
+        lead = self.test.only_first - self.test.only_second
+        return 0 if self.test.p >= LEVEL else (lead > 0) - (lead < 0)
+
+    def aua(self, side: int) -> str:
+        """Mean accuracy under attack of the first (0) or second (1) model."""
+        summaries = [pair[side].summary for pair in self.pairs.values()]
+        at_least = "at least " if any(summary.timeouts for summary in summaries) else ""
+        return f"{at_least}{100 * statistics.fmean(summary.aua.value for summary in summaries):.1f}%"
+
+
+def comparisons(run: Run, first: str, second: str, recipe: str) -> list[Comparison]:
+    """Compare two models under one attack: one comparison for each group in which both were attacked."""
+    groups: dict[int, dict[int, tuple[Score, Score]]] = {}
+    for seed in run.config.seeds:
+        pair = run.scores.get((seed, first, recipe)), run.scores.get((seed, second, recipe))
+        if all(pair) and pair[0].group == pair[1].group:
+            groups.setdefault(pair[0].group, {})[seed] = pair
+    return [Comparison(pairs) for _, pairs in sorted(groups.items())]
+
+
+# --- the answer ----------------------------------------------------------------------------------------------
+
+
+def answer(run: Run) -> str:
+    """Say in one sentence whether the robust ticket withstands more than fine-tuning, and at what price."""
+    ticket, dense = run.pick("robust"), run.pick("finetune")
+    name = f"**{run.task}** ({run.name})"
+    if not ticket or not dense:
+        return f"{name}: this experiment does not compare a robust ticket with fine-tuning."
+    found = {recipe: comparisons(run, ticket, dense, recipe) for recipe in run.recipes}
+    compared = [made[0] for made in found.values() if made and made[0].group == 0]
+    if not compared:
+        return f"{name}: no answer yet; `{run.command('attack')}` makes the results that it needs."
+    by_verdict = {verdict: [c for c in compared if c.verdict == verdict] for verdict in (1, 0, -1)}
+    words = {
+        1: "withstands more attacks than the fine-tuned model under",
+        0: "shows no clear difference from the fine-tuned model under",
+        -1: "withstands fewer attacks than the fine-tuned model under",
+    }
+    parts = [f"{words[verdict]} {_listed(group)}" for verdict, group in by_verdict.items() if group]
+    sparsity = 100 * run.chosen.sparsity
+    seeds = {seed for comparison in compared for seed in comparison.pairs}
+    stale = " **Stale:** made with other settings, models or sentences." if any(c.stale for c in compared) else ""
+    return (
+        f"{name}, {len(seeds)} seed{'s' * (len(seeds) > 1)}: the robust ticket ({sparsity:g}% pruned) {', '.join(parts)}; "
+        f"{_price(run, ticket, dense)}.{stale}"
+    )
+
+
+def _listed(group: list[Comparison]) -> str:
+    """`TextFooler (45.5% of the sentences against 11.5%, p < 0.001) and ...`."""
+    items = [
+        f"**{titles(c.scores)}** ({c.aua(0)} of the sentences against {c.aua(1)}, {_relation(c.test.p)})" for c in group
+    ]
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def _price(run: Run, ticket: str, dense: str) -> str:
+    """What the ticket loses (or gains) on unchanged sentences, over the seeds that have both accuracies."""
+    ours, theirs = ({seed: value for seed, value, _, _ in run.clean(m).seeds} for m in (ticket, dense))
+    seeds = ours.keys() & theirs.keys()
+    if not seeds:
+        return "their accuracies on unchanged sentences are not measured yet"
+    after, before = (statistics.fmean(values[seed] for seed in seeds) for values in (ours, theirs))
+    points = round(after, 1) - round(before, 1)
+    change = f"{abs(points):.1f} points {'more' if points > 0 else 'fewer'}" if round(points, 1) else "as many"
+    return f"it classifies **{after:.1f}%** of the unchanged sentences correctly instead of {before:.1f}%, {change}"
+
+
+def _relation(p: float) -> str:
+    """`p = 0.012` without a line break."""
+    return f"p {'' if p < 0.001 else '= '}{p_text(p)}".replace(" ", "\u00a0")
+
+
+# --- the table -----------------------------------------------------------------------------------------------
+
+
+def paired_table(run: Run) -> Table | None:
+    """Compare the robust ticket (or else the first method) with all others under every attack."""
+    ours = run.pick("robust") or run.pick(run.config.methods[0])
+    rivals = [run.pick(method) for method in run.config.methods]
+    rows, scores = [], []
+    for rival in rivals:
+        if ours and rival and rival != ours:
+            made = [c for recipe in run.recipes for c in comparisons(run, ours, rival, recipe)]
+            rows += [f"**{run.title(ours)}** against **{run.title(rival)}**", *map(_row, made)] if made else []
+            scores += [score for comparison in made for score in comparison.scores]
+    header = ["Attack", "Pairs", "Only the first right", "Only the second right", "p"]
+    return Table(header, [facts(run, scores), *rows]) if rows else None
+
+
+def _row(comparison: Comparison) -> list[Cell]:
+    test = comparison.test
+    each = [
+        f"seed {seed}: {p_text(metrics.paired([(first.records, second.records)]).p)}"
+        for seed, (first, second) in comparison.pairs.items()
+    ]
+    name = Cell(titles(comparison.scores), "stale" if comparison.stale else "")
+    counts = [Cell(str(count)) for count in (test.tested, test.only_first, test.only_second)]
+    return [name, *counts, Cell(p_text(test.p), "\n".join(each) if len(each) > 1 else "")]
+
+
+def p_text(p: float) -> str:
+    """A p-value with three digits."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,0 +1,146 @@
+"""Figures and hyper-parameters that papers published, and where a run departs from their setting."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from configs.contract.model_id import ModelId
+from torch_eval.report.captions import heading
+from torch_eval.report.manifests import MANIFEST, read
+from torch_eval.report.render import Bullets, Cell, Heading, Table, Text
+from torch_eval.report.run_state import Run
+
+PUBLISHED = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
+DIFFERENT = "†"  # marks published figures of another setting than the run's
+TABLE5 = ("learning_rate", "dropout", "weight_decay", "batch_size", "clip_norm", "epochs", "warmup")
+TABLE6 = {
+    "ascent_rate": "η",
+    "learning_rate": "mask lr",
+    "l0_weight": "λ",
+    "initial_norm": "ε₀",
+    "ascent_steps": "s",
+    "weight_decay": "wd",
+    "epochs": "epochs",
+    "batch_size": "batch",
+}
+
+
+def departures(run: Run, group: int = 0) -> list[str]:
+    """Where a run's setting differs from that of the published figures; empty if they may be compared."""
+    config, setting, attacks = run.config, PUBLISHED["setting"], run.attacks(group)
+    examples = setting["examples"].get(config.task)
+    told = [] if config.model == setting["model"] else [f"model {config.model} instead of {setting['model']}"]
+    if config.layers:
+        told.append(f"only the first {config.layers} layers")
+    if any(score.resources == "packaged" for score in attacks):
+        told.append("packaged instead of original attack resources")
+    if any(score.protocol == "official" for score in attacks):
+        told.append("the protocol of the official code, which pads to 512 and attacks the first sentences")
+    counts = dict.fromkeys(score.examples for score in attacks if examples and score.examples != examples)
+    told += [f"{count} instead of {examples} attacked sentences" for count in counts]
+    if config.data.train_size or config.data.test_size:
+        told.append("a part of the data")
+    for key, theirs in PUBLISHED["table6"].get(config.task, {}).items():
+        if getattr(config.search, key) != theirs:
+            told.append(f"search.{key} {getattr(config.search, key):g} instead of {theirs:g}")
+    retrain = {"epochs": (config.retrain.epochs, 3), "learning rate": (config.retrain.learning_rate, 2e-5)}
+    told += [
+        f"retraining {name} {ours:g} instead of {theirs:g}"
+        for name, (ours, theirs) in retrain.items()
+        if ours != theirs
+    ]
+    return told
+
+
+def published(run: Run, model: str, recipe: str | None, measure: str, tables=(1, 2), group: int = 0) -> str:
+    """Published figures of the same task and method, a line each: `paper 26.7`, `re-run 28.9`.
+
+    Args:
+        run: the run.
+        model: name of the model.
+        recipe: the attack; None for the accuracy on unchanged sentences.
+        measure: aua, suc or queries.
+        tables: numbers of the paper's tables to look into.
+        group: comparison group that the figures stand beside.
+    """
+    told, other_setting = [], bool(departures(run, group))
+    for row in PUBLISHED["results"]:
+        if (row["task"], row["method"]) != (run.config.task, run.models.get(model)) or row["table"] not in tables:
+            continue
+        if row["source"] == "rerun" and row["sparsity"] not in (None, 0.3):
+            continue
+        value = row["clean"] if recipe is None else row.get(recipe, {}).get(measure)
+        if value is not None:
+            ours = ModelId.parse(model).sparsity
+            other_sparsity = None not in (row["sparsity"], ours) and row["sparsity"] != ours
+            sign = DIFFERENT if other_sparsity or other_setting else ""
+            told.append(f"{PUBLISHED['sources'][row['source']]['short']} {value:.1f}{sign}")
+    return "\n".join(told)
+
+
+def reference_notes(runs: list[Run]) -> list:
+    """Say where the published figures come from, and how each run's setting differs from theirs."""
+    known = [run for run in runs if run.config.task in PUBLISHED["setting"]["examples"]]
+    if not known:
+        return [Text("The paper has no figures for this task.")]
+    sources = "; ".join(f"**{source['short']}**: {source['long']}" for source in PUBLISHED["sources"].values())
+    legend = (
+        f"The small print beside our figures shows published figures. {sources}. A {DIFFERENT} marks a figure of "
+        "another setting than the run's: do not read it as a target. These are the differences:"
+    )
+    differing = []
+    for run in known:
+        told = departures(run)
+        sparsities = {
+            row["sparsity"]
+            for row in PUBLISHED["results"]
+            if (row["task"], row["method"], row["source"]) == (run.config.task, "robust", "paper")
+        }
+        if sparsities and run.chosen.sparsity not in sparsities:
+            told.append(f"robust ticket of {100 * run.chosen.sparsity:g}% instead of {100 * min(sparsities):g}%")
+        differing += [f"{heading(run)}: {'; '.join(told)}"] if told else []
+    return [Text(legend), Bullets(differing or ["none of these runs differs"])]
+
+
+# --- Tables 5 and 6 ------------------------------------------------------------------------------------------
+
+
+def settings_of(run: Run, section: str, model: str) -> tuple[dict, bool]:
+    """Settings of a section as a finished stage states them (True), or as the configuration has them (False)."""
+    for seed in run.config.seeds:
+        manifest = read(run.paths.stage(seed, model) / "manifest.json", MANIFEST)
+        if manifest and manifest["settings"].get(section):
+            return manifest["settings"][section], True
+    return dataclasses.asdict(getattr(run.config, section)), False
+
+
+def hyperparameters(runs: list[Run]) -> list:
+    """Tables 5 and 6 as they were run, beside the paper's."""
+    rows5 = [[Cell("paper"), *(Cell(_plain(PUBLISHED["table5"].get(key))) for key in TABLE5)]]
+    rows6 = []
+    for run in runs:
+        for section, model in (("finetune", "finetune"), ("retrain", run.pick("robust") or "")):
+            values, finished = settings_of(run, section, model)
+            name = Cell(f"{run.task} ({run.name}), {section}", "" if finished else "not run yet")
+            rows5.append([name, *(Cell(_plain(values.get(key))) for key in TABLE5)])
+        values, finished = settings_of(run, "search", "search")
+        theirs = PUBLISHED["table6"].get(run.config.task, {})
+        name = Cell(f"{run.task} ({run.name})", "" if finished else "not run yet")
+        beside = {key: f"paper {theirs[key]:g}" if key in theirs else "" for key in TABLE6}
+        rows6.append([name, *(Cell(_plain(values.get(key)), published=beside[key]) for key in TABLE6)])
+    return [
+        Heading("Hyper-parameters"),
+        Text("Fine-tuning and retraining (Table 5 of the paper). AdamW with bias correction throughout."),
+        Table(["Run", *(key.replace("_", " ") for key in TABLE5)], rows5),
+        Text(
+            "Learning the masks (Table 6). η is the length of an ascent step, λ the weight of the L0 penalty, ε₀ the "
+            "size of the random start, s the number of ascent steps, wd the weight decay of the mask scores."
+        ),
+        Table(["Run", *TABLE6.values()], rows6),
+    ]
+
+
+def _plain(value: object) -> str:
+    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

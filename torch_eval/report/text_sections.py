@@ -1,0 +1,238 @@
+"""Sections of the report that hold words and tables: the answer, the results, what is missing, how it was run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from configs.contract.methods import METHODS
+from configs.contract.stage import config_hash
+from torch_eval.report import figures, tables, wording
+from torch_eval.report.captions import bars, listed, made_with
+from torch_eval.report.comparisons import answer, paired_table
+from torch_eval.report.figure_sections import band, file_name
+from torch_eval.report.published import reference_notes
+from torch_eval.report.render import Bullets, Cell, Details, Heading, Picture, Table, Text
+from torch_eval.report.run_state import Run, Step
+from torch_eval.report.scores import MEASURES, RECIPES, titles
+
+# --- the answer, and what a reader needs for it --------------------------------------------------------------
+
+
+def answers(runs: list[Run], folder: Path) -> list:
+    """One sentence and one figure for each run; explanations fold away."""
+    blocks = [Text(answer(run), lead=True) for run in runs]
+    packaged = [
+        f"{run.task} ({run.name})"
+        for run in runs
+        if any(score.resources == "packaged" for group in range(run.groups()) for score in run.attacks(group))
+    ]
+    blocks += [Text(wording.PACKAGED.format(", ".join(packaged)), note=True)] if packaged else []
+    blocks += [
+        Text(wording.UNFINISHED.format(run.name, len(run.missing()), len(run.steps)), note=True)
+        for run in runs
+        if run.missing()
+    ]
+    blocks += [picture for run in runs for picture in _overview(run, folder)]
+    methods = [m for m in METHODS if any(m in run.config.methods for run in runs)]
+    notes = [f"{run.task}: {run.data['note']}" for run in runs if run.data.get("note")]
+    return [
+        *blocks,
+        Details("What a robust ticket is", [Text(wording.IDEA)]),
+        Details("How to read the figures", [Bullets(list(wording.MEASURED)), Text(wording.MEANING)]),
+        Details("The methods", [Bullets([f"**{METHODS[m].title}**: {METHODS[m].note}" for m in methods])]),
+        Details("The experiments", [_experiments(runs), *([Text("Data: " + "; ".join(notes))] if notes else [])]),
+    ]
+
+
+def _overview(run: Run, folder: Path) -> list:
+    rows = []
+    for model in run.shown():
+        values = {run.attack_title(recipe): run.value(model, recipe, "aua") for recipe in run.recipes}
+        auas = {title: band(value) for title, value in values.items() if value}
+        clean = run.clean(model)
+        if clean or auas:
+            rows.append((run.title(model), band(clean) if clean else None, auas))
+    if not rows:
+        return []
+    path = folder / file_name("overview", run.name)
+    figures.overview(rows, path, run.task)
+    caption = (
+        f"{run.task} ({run.name}): accuracy on unchanged sentences (Clean) and under attack (Aua) of all methods. "
+        f"Bars: {bars(run)}."
+    )
+    return [Picture(path, caption)]
+
+
+def _experiments(runs: list[Run]) -> Table:
+    rows = []
+    for run in runs:
+        config, train = run.config, run.data.get("splits", {}).get("train", {})
+        model = "packaged MiniLM BERT" if config.model == "packaged" else config.model
+        done = sum(step.manifest is not None for step in run.steps)
+        texts = (
+            run.name,
+            run.task,
+            model + (f", layers 1 to {config.layers}" if config.layers else ""),
+            f"{train['count']:,}" if "count" in train else "not prepared yet",
+            ", ".join(f"{100 * sparsity:g}%" for sparsity in config.sparsities),
+            ", ".join(map(str, config.seeds)),
+            ", ".join(made_with(run.attacks())),
+            f"{done} of {len(run.steps)} results",
+        )
+        rows.append([Cell(text) for text in texts])
+    header = ["Experiment", "Task", "Model", "Training sentences", "Pruned", "Seeds", "Attacks", "State"]
+    return Table(header, rows, text=True)
+
+
+# --- tables --------------------------------------------------------------------------------------------------
+
+
+def results(runs: list[Run]) -> list:
+    """Tables 1 and 2 of the paper."""
+    blocks = [Heading("Results")]
+    blocks += [
+        Text(wording.MIXED.format(run.name, ". ".join(run.difference(g) for g in range(1, run.groups()))), note=True)
+        for run in runs
+        if run.groups() > 1
+    ]
+    first = [run for run in runs if run.config.task not in tables.TABLE2]
+    second = [run for run in runs if run.config.task in tables.TABLE2]
+    every = [(recipe, measure) for recipe in RECIPES for measure in MEASURES]
+    few = [("textfooler", "aua"), ("textbugger", "aua")]
+    for number, group, columns in ((1, first, every), (2, second, few)):
+        if group:
+            table = tables.result_table(group, _asked(group, columns))
+            blocks += [Heading(f"Methods compared (Table {number} of the paper)", 3), table]
+            if number == 2:
+                table = tables.result_table(group, _asked(group, every))
+                blocks.append(Details("All measures of these data sets", [table]))
+    for run in runs:
+        both = [s for group in range(run.groups()) for s in run.attacks(group) if s.changes_both_texts]
+        blocks += [Text(wording.BOTH_TEXTS.format(f"{run.task} ({run.name})", titles(both)))] if both else []
+    blocks.append(Details("The published figures", reference_notes(runs)))
+    for run in runs:
+        table = tables.sparsity_table(run)
+        blocks += [Details(f"{run.task} ({run.name}): every sparsity", [table])] if table else []
+    return blocks
+
+
+def _asked(runs: list[Run], columns: tables.Columns) -> tables.Columns:
+    return [column for column in columns if any(column[0] in run.recipes for run in runs)]
+
+
+def ablations(runs: list[Run]) -> list:
+    """Tables 3 and 4 of the paper."""
+    blocks = []
+    for number, title in ((3, "Without a part of the method"), (4, "Initialisation or structure")):
+        table = tables.ablation_table(runs, number)
+        if table:
+            blocks += [Heading(f"{title} (Table {number} of the paper)", 3), table]
+    return [Heading("Ablations"), *blocks] if blocks else []
+
+
+def paired_tests(runs: list[Run]) -> list:
+    """McNemar's test of the robust ticket against every other method."""
+    made = [(run, paired_table(run)) for run in runs]
+    blocks = [block for run, table in made if table for block in (Heading(f"{run.task} ({run.name})", 3), table)]
+    return [Heading("Paired tests"), Details("How the test works", [Text(wording.PAIRED)]), *blocks] if blocks else []
+
+
+# --- what is missing or stale --------------------------------------------------------------------------------
+
+
+def missing(runs: list[Run]) -> list:
+    """The commands that complete the runs, in order, each once; attacks that were left out; stale results."""
+    blocks = []
+    for run in runs:
+        by_command: dict[str, list[str]] = {}
+        for step in run.missing():
+            seed = f" (seed {step.seed})" if step.seed is not None and len(run.config.seeds) > 1 else ""
+            # The command names the stage already.
+            name = " ".join(filter(None, (step.model if step.model != step.stage else None, step.recipe))) or step.stage
+            by_command.setdefault(step.command, []).append(name + seed)
+        if by_command:
+            told = f"{run.name} is not finished. Run these commands, in this order, to make what is missing:"
+            items = [f"`{command}`: {', '.join(listed(names))}" for command, names in by_command.items()]
+            blocks += [Text(told, note=True), Bullets(items)]
+        for name, reason in run.left_out().items():
+            blocks.append(Text(f"{run.name}: {name} was left out: {reason}", note=True))
+        stale = [
+            step.title + (f", seed {step.seed}" if step.seed is not None else "") + f" ({'; '.join(step.stale[:3])})"
+            for step in run.stale()
+        ]
+        if stale:
+            blocks += [Text(wording.STALE.format(run.name), note=True), Bullets(listed(stale))]
+    return [Heading("Missing and stale results"), *blocks] if blocks else []
+
+
+# --- provenance ----------------------------------------------------------------------------------------------
+
+
+def provenance(runs: list[Run]) -> list:
+    """Versions, inputs and times of the stages of the models that the tables show; results.json has all stages."""
+    blocks = []
+    for run in runs:
+        shown = run.shown()
+        done = [
+            step
+            for step in run.steps
+            if step.manifest and step.stage != "choose" and (step.stage != "attack" or step.model in shown)
+        ]
+        if done:
+            title = f"{run.task} ({run.name}): versions, inputs, times of {len(done)} stages"
+            blocks.append(Details(title, [Bullets(_facts(run, done)), _stage_table(done)]))
+    return [Heading("How it was run"), *blocks] if blocks else []
+
+
+def _facts(run: Run, done: list[Step]) -> list[str]:
+    versions = {f"{name} {version}" for s in done for name, version in s.manifest["versions"].items()}
+    items = [
+        f"Versions: {', '.join(sorted(versions))}",
+        f"Data split seed {run.config.data.seed}; device {run.config.device}; compat {run.config.compat}",
+        f"Experiment: SHA-256 `{config_hash(run.config)[:16]}` of the settings",
+        f"Time of the finished stages together: {_duration(sum(s.manifest.get('seconds') or 0 for s in done))}",
+    ]
+    for name, split in run.data.get("splits", {}).items():
+        digest = f", SHA-256 `{split['sha256'][:16]}`" if split.get("sha256") else ""
+        items.append(f"Split {name}: {split['count']} sentences{digest}")
+    resources = {}
+    for step in done:
+        value = step.manifest["settings"].get("resources")
+        for key, facts in (value if isinstance(value, dict) else {"set": value} if value else {}).items():
+            resources[f"Attack resource, {key}: {_words(facts)}"] = None
+    return items + list(resources)
+
+
+def _words(value: object) -> str:
+    """A description as plain words; hashes are cut."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_words, value))
+    text = _short(value)
+    return f"{text[:12]}…" if len(text) == 64 and " " not in text else text
+
+
+def _stage_table(done: list[Step]) -> Table:
+    rows = []
+    for step in done:
+        numbers = [(k, v) for k, v in step.manifest["results"].items() if isinstance(v, (int, float))]
+        texts = (
+            step.title,
+            "all" if step.seed is None else str(step.seed),
+            step.manifest["finished"].replace("T", " ").rstrip("Z"),
+            _duration(step.manifest["seconds"]),
+            ", ".join(f"{key} {_short(value)}" for key, value in numbers) or "done",
+            ", ".join(f"{name} `{digest[:8]}`" for name, digest in step.manifest["inputs"].items()) or "none",
+        )
+        rows.append([Cell(text) for text in texts])
+    return Table(["Stage", "Seed", "Finished (UTC)", "Time", "Outcome", "Inputs (SHA-256)"], rows, text=True)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
