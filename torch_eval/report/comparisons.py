@@ -84,11 +84,11 @@ def answer(run: Run) -> str:
         -1: "withstands fewer attacks than the fine-tuned model under",
     }
     parts = [f"{words[verdict]} {_listed(group)}" for verdict, group in by_verdict.items() if group]
-    sparsity = 100 * run.chosen.sparsity
+    pruned = f"{100 * run.chosen.sparsity:g}% pruned"
     seeds = {seed for comparison in compared for seed in comparison.pairs}
     stale = " **Stale:** made with other settings, models or sentences." if any(c.stale for c in compared) else ""
     return (
-        f"{name}, {len(seeds)} seed{'s' * (len(seeds) > 1)}: the robust ticket ({sparsity:g}% pruned) {', '.join(parts)}; "
+        f"{name}, {len(seeds)} seed{'s' * (len(seeds) > 1)}: the robust ticket ({pruned}) {', '.join(parts)}; "
         f"{_price(run, ticket, dense)}.{stale}"
     )
 
