@@ -108,8 +108,10 @@ def _price(run: Run, ticket: str, dense: str) -> str:
     if not seeds:
         return "their accuracies on unchanged sentences are not measured yet"
     after, before = (statistics.fmean(values[seed] for seed in seeds) for values in (ours, theirs))
-    points = round(after, 1) - round(before, 1)
-    change = f"{abs(points):.1f} points {'more' if points > 0 else 'fewer'}" if round(points, 1) else "as many"
+    points = round(round(after, 1) - round(before, 1), 1)
+    if not points:
+        return f"it classifies as many unchanged sentences correctly (**{after:.1f}%**)"
+    change = f"{abs(points):.1f} points {'more' if points > 0 else 'fewer'}"
     return f"it classifies **{after:.1f}%** of the unchanged sentences correctly instead of {before:.1f}%, {change}"
 
 

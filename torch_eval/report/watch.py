@@ -1,7 +1,7 @@
 """`python -m torch_eval watch CONFIG [key=value ...] [--once] [--every SECONDS]`: how far a run has got.
 
-Reads the files that a run leaves while it works (metrics.jsonl, results.jsonl), so it can be started, stopped and
-started again, also on another machine that sees them. It ends with the run, or with Ctrl-C.
+Reads the files that a run writes while it works (metrics.jsonl, results.jsonl). It can be started and stopped at any
+time, also on another machine that sees the files. It ends with the run, or with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,26 +21,49 @@ from torch_eval.report.manifests import DATA, read, training_records
 from torch_eval.report.scores import recipe_title
 
 RECENT = 50  # records that a speed is taken over
-QUIET = 600  # seconds without a new line after which work counts as interrupted
+SILENT = 600  # seconds without a new record after which work counts as interrupted
 
 
 @dataclass
 class Work:
-    """Something unfinished that has left lines. `left` is in seconds, None if it cannot be told yet."""
+    """Something unfinished that has written records.
+
+    Attributes:
+        title: what it is.
+        done: steps or sentences done.
+        total: steps or sentences in all; None if unknown.
+        seconds_left: estimate of the time it still takes; None if unknown.
+        state: its last measures, in words.
+        changed: time of the last record, in seconds since 1970.
+    """
 
     title: str
     done: int
     total: int | None
-    left: float | None
-    facts: str
+    seconds_left: float | None
+    state: str
     changed: float
+
+
+@dataclass
+class Attack:
+    """An attack of the experiment: its title, its files, and the number of sentences that it attacks."""
+
+    title: str
+    directory: Path
+    sentences: int
+
+    @property
+    def finished(self) -> bool:
+        """True if it has results, or a reason why it cannot run here."""
+        return any((self.directory / name).is_file() for name in ("manifest.json", "missing.json"))
 
 
 # --- training ------------------------------------------------------------------------------------------------
 
 
-def training(config: schema.Experiment, job: Job) -> Work | None:
-    """The part of a job that is at work: a stage, or a round of pruning inside it."""
+def training(job: Job) -> Work | None:
+    """Return the part of a job that is at work: a stage, or a round of pruning inside it."""
     logs = [path for path in job.directory.glob("**/metrics.jsonl") if not (path.parent / "manifest.json").is_file()]
     if job.done or not logs:
         return None
@@ -51,18 +74,18 @@ def training(config: schema.Experiment, job: Job) -> Work | None:
     last, part = records[-1], log.parent.relative_to(job.directory).as_posix()
     total = total_steps(job, last)
     title = f"{job.stage} {job.name}" + ("" if part == "." else f", {part}")
-    return Work(title, last["step"], total, left(records, total), facts(last), log.stat().st_mtime)
+    return Work(title, last["step"], total, seconds_left(records, total), _measures(last), log.stat().st_mtime)
 
 
 def total_steps(job: Job, record: dict) -> int | None:
-    """Steps of the whole training, from how many of its epochs a record's steps make up."""
+    """Return the steps of the whole training, from how many of its epochs a record's steps make up."""
     if not record.get("epoch"):
         return job.settings.max_steps
     return job.steps(round(record["step"] / record["epoch"]))
 
 
-def left(records: list[dict], total: int | None) -> float | None:
-    """Seconds to go at the pace of the last lines: the median, which leaves out evaluations and interruptions."""
+def seconds_left(records: list[dict], total: int | None) -> float | None:
+    """Estimate the time left from the median pace of the last records, which ignores evaluations and interruptions."""
     recent = records[-RECENT:]
     paces = [
         (b["seconds"] - a["seconds"]) / (b["step"] - a["step"])
@@ -72,98 +95,90 @@ def left(records: list[dict], total: int | None) -> float | None:
     return statistics.median(paces) * max(0, total - records[-1]["step"]) if paces and total else None
 
 
-def facts(record: dict) -> str:
-    shown = {
-        "loss": ("loss", "{:.3f}"),
-        "adversarial_loss": ("loss", "{:.3f}"),
-        "l0_term": ("L0 term", "{:.3f}"),
-        "sparsity_at_threshold": ("sparsity", "{:.1%}"),
-        "sentences_per_second": ("sentences/s", "{:.0f}"),
+def _measures(record: dict) -> str:
+    formats = {
+        "loss": "loss {:.3f}",
+        "adversarial_loss": "loss {:.3f}",
+        "l0_term": "L0 term {:.3f}",
+        "sparsity_at_threshold": "sparsity {:.1%}",
+        "sentences_per_second": "sentences/s {:.0f}",
     }
-    found = [(name, form, record.get(key)) for key, (name, form) in shown.items()]
-    return ", ".join(f"{name} {form.format(value)}" for name, form, value in found if value is not None)
+    return ", ".join(form.format(record[key]) for key, form in formats.items() if record.get(key) is not None)
 
 
 # --- attacks -------------------------------------------------------------------------------------------------
 
 
-def attacks(run: run_dir.RunDir) -> list[tuple[str, Path, int]]:
-    """Title, directory and number of sentences of every attack of the experiment, those of the choice included."""
-    config, found = run.config, []
-    chosen = needs_robust_ticket(config.methods)
-    candidates = run.candidates() if chosen and not run.choice.is_file() else []
+def attacks(run: run_dir.RunDir) -> list[Attack]:
+    """Return every attack of the experiment, those of the choice included while it is not made."""
+    config, planned = run.config, []
+    splits = (read(run.data / "summary.json", DATA) or {}).get("splits", {})
+    test, dev = (
+        min(asked, splits.get(split, {}).get("count", asked))
+        for split, asked in (("test", config.attack.examples), ("dev", config.choice.examples))
+    )
+    chooses = needs_robust_ticket(config.methods) and not run.choice.is_file()
+    candidates = run.candidates() if chooses else []
     for seed in config.seeds:
         if len(candidates) > 1:
-            found += [
-                (f"choose seed-{seed}/{c}", run.seed(seed) / "choice" / str(c), config.choice.examples)
-                for c in candidates
-            ]
+            folder = run.seed(seed) / "choice"
+            planned += [Attack(f"choose seed-{seed}/{c}", folder / str(c), dev) for c in candidates]
         for model in run.victims(seed):
-            found += [
-                (
-                    f"attack seed-{seed}/{model} {recipe_title(recipe, config.attack.protocol)}",
-                    run.attack(seed, model) / recipe,
-                    config.attack.examples,
-                )
-                for recipe in config.attack.recipes
-            ]
-    return found
+            for recipe in config.attack.recipes:
+                title = f"attack seed-{seed}/{model} {recipe_title(recipe, config.attack.protocol)}"
+                planned.append(Attack(title, run.attack(seed, model) / recipe, test))
+    return planned
 
 
-def attacking(config: schema.Experiment, title: str, directory: Path, total: int, sentences: int | None) -> Work | None:
-    """An attack at work, its parts (`shard-1-of-4`) counted together."""
-    logs = list(directory.glob("**/results.jsonl"))
-    if (directory / "manifest.json").is_file() or not logs:
+def attacking(attack: Attack, workers: int) -> Work | None:
+    """Return an attack at work, its shards (`shard-1-of-4`) counted together."""
+    logs = list(attack.directory.glob("**/results.jsonl"))
+    if (attack.directory / "manifest.json").is_file() or not logs:
         return None
     records = [record for log in logs for record in attack_records.read(log)]
-    total = min(total, sentences or total)
+    remaining = attack.sentences - len(records)
     recent = [record["seconds"] for record in records[-RECENT:] if "seconds" in record]
-    to_go = statistics.fmean(recent) * (total - len(records)) / (config.attack.workers * len(logs)) if recent else None
-    told = f"Aua {metrics.summarise(records).aua.percent()}" if records else ""
-    return Work(title, len(records), total, to_go, told, max(log.stat().st_mtime for log in logs))
+    time_left = statistics.fmean(recent) * remaining / (workers * len(logs)) if recent else None
+    state = f"Aua {metrics.summarise(records).aua.percent()}" if records else ""
+    changed = max(log.stat().st_mtime for log in logs)
+    return Work(attack.title, len(records), attack.sentences, time_left, state, changed)
 
 
 # --- showing it ----------------------------------------------------------------------------------------------
 
 
 def look(run: run_dir.RunDir, now: float) -> tuple[str, bool]:
-    """What stands there now, and whether the run is at its end."""
+    """Return what the run is doing, and whether it has finished."""
     all_jobs, all_attacks = jobs(run), attacks(run)
-    splits = (read(run.data / "summary.json", DATA) or {}).get("splits", {})
-    work = [training(run.config, job) for job in all_jobs if job.stage not in ("prepare", "draw")]
-    for title, directory, total in all_attacks:
-        split = "dev" if title.startswith("choose") else "test"
-        work.append(attacking(run.config, title, directory, total, splits.get(split, {}).get("count")))
-    done = sum(job.done for job in all_jobs)
-    # An attack that was left out for a reason is as done as it will be.
-    scored = sum(any((d / name).is_file() for name in ("manifest.json", "missing.json")) for _, d, _ in all_attacks)
+    work = [training(job) for job in all_jobs if job.stage not in ("prepare", "draw")]
+    work += [attacking(attack, run.config.attack.workers) for attack in all_attacks]
+    waiting = [f"{job.stage} {job.name}" for job in all_jobs if not job.done]
+    waiting_attacks = [attack.title for attack in all_attacks if not attack.finished]
+    done, scored = len(all_jobs) - len(waiting), len(all_attacks) - len(waiting_attacks)
     text = [
         f"{run.config.name}: {done} of {len(all_jobs)} training jobs and {scored} of {len(all_attacks)} attacks done"
     ]
-    text += [told(w, now) for w in sorted(filter(None, work), key=lambda w: -w.changed)]
-    finished = done == len(all_jobs) and scored == len(all_attacks)
+    text += [_line(w, now) for w in sorted(filter(None, work), key=lambda w: -w.changed)]
+    waiting += waiting_attacks
     if len(text) == 1:
-        waiting = [f"{job.stage} {job.name}" for job in all_jobs if not job.done]
-        waiting += [title for title, d, _ in all_attacks if not (d / "manifest.json").is_file()]
-        text.append("all is done" if finished else f"nothing is at work; next: {waiting[0]}")
-    return "\n".join(text), finished
+        text.append(f"nothing is at work; next: {waiting[0]}" if waiting else "everything is done")
+    return "\n".join(text), not waiting
 
 
-def told(work: Work, now: float) -> str:
+def _line(work: Work, now: float) -> str:
+    """One line of the display."""
     share = f" {work.done / work.total:4.0%}" if work.total else ""
-    quiet = now - work.changed
-    ending = (
-        f"no new line for {span(quiet)}"
-        if quiet > QUIET
-        else f"{span(work.left)} left"
-        if work.left is not None
-        else ""
-    )
     count = f"{work.done:,} of {work.total:,}" if work.total else f"{work.done:,}"
-    return "  " + "  ".join(filter(None, (f"{work.title:48s}", f"{count:>16s}{share}", work.facts, ending)))
+    silence, ending = now - work.changed, ""
+    if silence > SILENT:
+        ending = f"no new record for {duration(silence)}"
+    elif work.seconds_left is not None:
+        ending = f"{duration(work.seconds_left)} left"
+    return "  " + "  ".join(filter(None, (f"{work.title:48s}", f"{count:>16s}{share}", work.state, ending)))
 
 
-def span(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
@@ -185,7 +200,7 @@ def watch(config: schema.Experiment, once: bool = False, every: float = 5.0, run
             text, finished = look(run_dir.RunDir(config, runs), time.time())
             if sys.stdout.isatty() and not once:
                 clock = time.strftime("%H:%M:%S")
-                print(f"\x1b[H\x1b[J{text}\n\n{clock}, Ctrl-C ends the watching, not the run", flush=True)
+                print(f"\x1b[H\x1b[J{text}\n\n{clock}; Ctrl-C ends this display, not the run", flush=True)
             elif text != shown:
                 print(text, flush=True)
             shown, finished = text, finished or once

@@ -54,8 +54,8 @@ def test_total_steps_knows_max_steps_and_the_first_record():
 
 def test_an_interruption_does_not_count_as_pace():
     records = [{"step": s, "seconds": 10.0 * s + (5000 if s > 3 else 0)} for s in range(1, 8)]
-    assert watch.left(records, 17) == 100
-    assert watch.left(records[:1], 17) is None
+    assert watch.seconds_left(records, 17) == 100
+    assert watch.seconds_left(records[:1], 17) is None
 
 
 def test_a_round_of_pruning_is_found(tmp_path):
@@ -64,7 +64,7 @@ def test_a_round_of_pruning_is_found(tmp_path):
     write_lines(directory / "round-1" / "metrics.jsonl", [{"step": 9, "epoch": 3, "seconds": 1.0}])
     made_up.finish(directory / "round-1", {})
     write_lines(directory / "round-2" / "metrics.jsonl", [{"step": 3, "epoch": 1.0, "loss": 0.25, "seconds": 1.0}])
-    work = watch.training(config, Job("prune", "lth", directory, 1, settings=config.lth))
+    work = watch.training(Job("prune", "lth", directory, 1, settings=config.lth))
     assert (work.title, work.done, work.total) == ("prune seed-1/lth, round-2", 3, 9)
 
 
@@ -84,12 +84,12 @@ def test_what_the_official_code_calls_bert_attack_is_named(tmp_path):
     asked = ["attack.recipes=[bertattack]", "methods=[finetune]"]
     for protocol, title in (("paper", "BERT-Attack"), ("official", "BERT-Attack (official code's)")):
         run = run_dir.RunDir(schema.load("demo", [*asked, f"attack.protocol={protocol}"]), tmp_path)
-        assert [name for name, _, _ in watch.attacks(run)] == [f"attack seed-1/finetune {title}"]
+        assert [attack.title for attack in watch.attacks(run)] == [f"attack seed-1/finetune {title}"]
 
 
 def test_silence_is_told(paths):
     searching(paths)
-    assert "no new line for 1 h 00 min" in watch.look(paths, time.time() + 3600)[0]
+    assert "no new record for 1 h 00 min" in watch.look(paths, time.time() + 3600)[0]
 
 
 def test_beginning_and_end(tmp_path, capsys):
@@ -98,9 +98,9 @@ def test_beginning_and_end(tmp_path, capsys):
     assert "next: prepare data" in text and not finished
     paths = made_up.whole(tmp_path, "attack.examples=100", config="demo")
     text, finished = watch.look(paths, time.time())
-    assert finished and "all is done" in text
+    assert finished and "everything is done" in text
     watch.watch(schema.load("demo", ["attack.examples=100"]), runs=tmp_path)  # ends by itself
-    assert "all is done" in capsys.readouterr().out
+    assert "everything is done" in capsys.readouterr().out
 
 
 def test_one_look(paths, capsys):
