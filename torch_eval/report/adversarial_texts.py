@@ -22,7 +22,10 @@ def examples(runs: list[Run]) -> list:
     """
     title, blocks, attacked = Heading("Adversarial sentences"), [], False
     for run in runs:
-        seed, models = run.config.seeds[0], [m for method in run.config.methods if (m := run.pick(method))]
+        seed, models = (
+            run.config.seeds[0],
+            [m for method in run.config.methods if (m := run.pick(method)) and not run.degenerate(m)],
+        )
         for recipe in run.recipes:
             scores = {m: run.scores[seed, m, recipe] for m in models if (seed, m, recipe) in run.scores}
             group = min((score.group for score in scores.values()), default=0)

@@ -73,6 +73,9 @@ def answer(run: Run) -> str:
     name = f"**{run.task}** ({run.name})"
     if not ticket or not dense:
         return f"{name}: this experiment does not compare a robust ticket with fine-tuning."
+    useless = [run.marked_title(model) for model in (ticket, dense) if run.degenerate(model)]
+    if useless:
+        return f"{name}: no answer, because a model has learned nothing: {' and '.join(useless)}."
     found = {recipe: comparisons(run, ticket, dense, recipe) for recipe in run.recipes}
     compared = [made[0] for made in found.values() if made and made[0].group == 0]
     if not compared:
@@ -131,7 +134,11 @@ def paired_table(run: Run) -> Table | None:
     for rival in rivals:
         if ours and rival and rival != ours:
             made = [c for recipe in run.recipes for c in comparisons(run, ours, rival, recipe)]
-            rows += [f"**{run.title(ours)}** against **{run.title(rival)}**", *map(_row, made)] if made else []
+            rows += (
+                [f"**{run.marked_title(ours)}** against **{run.marked_title(rival)}**", *map(_row, made)]
+                if made
+                else []
+            )
             scores += [score for comparison in made for score in comparison.scores]
     header = ["Attack", "Pairs", "Only the first right", "Only the second right", "p"]
     return Table(header, [facts(run, scores), *rows]) if rows else None

@@ -65,10 +65,10 @@ def trade_off(run: Run, folder: Path) -> list:
             model = run.pick(method)
             clean, aua = (run.clean(model), run.value(model, recipe, "aua")) if model else (None, None)
             if clean and aua:
-                points[method] = (band(clean), band(aua))
+                points[run.marked_title(model)] = (method, band(clean), band(aua))
         if len(points) > 1:
             path, attack = folder / file_name("trade-off", run.name, recipe), run.attack_facts(recipe)
-            figures.trade_off(points, names_of(points), path, f"{run.task}\n{attack}")
+            figures.trade_off(points, path, f"{run.task}\n{attack}")
             caption = (
                 f"{run.task}: clean accuracy against accuracy under attack ({attack}) of all methods. "
                 f"Bars: {bars(run)}. Up and to the right is better."
@@ -82,6 +82,12 @@ def _measures(run: Run, clean: str, measure: Callable[[str], Value]) -> dict[str
     """Title of a panel to what it shows of a model: an accuracy on unchanged sentences, then Aua of every attack."""
     auas = {f"Aua, {run.attack_title(r)}": lambda model, r=r: run.value(model, r, "aua") for r in run.recipes}
     return {clean: measure, **auas}
+
+
+def _degenerate(run: Run, models: Iterable[str]) -> str:
+    """A sentence about the models that have learned nothing, if there are any."""
+    titles = [run.marked_title(model) for model in models if run.degenerate(model)]
+    return f" Learned nothing: {', '.join(titles)}." if titles else ""
 
 
 def sparsities(run: Run, folder: Path) -> list:
@@ -104,7 +110,7 @@ def sparsities(run: Run, folder: Path) -> list:
     figures.accuracy_curves(panels, names_of(("finetune", "lth", "robust")), path, "share of weights pruned", level)
     caption = (
         f"{run.task}: accuracies against sparsity (Figure 2 of the paper; {run.attack_facts()}). Bands: {bars(run)}. "
-        "The level line is the fine-tuned model, which has all its weights."
+        f"The level line is the fine-tuned model, which has all its weights.{_degenerate(run, run.models)}"
     )
     return [Picture(path, caption)]
 
@@ -130,7 +136,7 @@ def progress(run: Run, folder: Path) -> list:
     figures.accuracy_curves(panels, names_of(with_snapshots()), path, "share of the training done")
     caption = (
         f"{run.task}: accuracies over training (Figure 4 of the paper; {run.attack_facts()}), from snapshots of the "
-        f"training. Bands: {bars(run)}."
+        f"training. Bands: {bars(run)}.{_degenerate(run, run.models)}"
     )
     return [Picture(path, caption)]
 

@@ -68,14 +68,20 @@ def overview(rows: list[tuple[str, Band | None, dict[str, Band]]], path: Path, t
     style.save(figure, path)
 
 
-def trade_off(points: dict[str, tuple[Band, Band]], names: dict[str, str], path: Path, title: str) -> None:
-    """Draw Clean accuracy (across) against accuracy under attack (up) of all methods, by method."""
+def trade_off(points: dict[str, tuple[str, Band, Band]], path: Path, title: str) -> None:
+    """Draw Clean accuracy (across) against accuracy under attack (up).
+
+    Args:
+        points: title of a model to its method, Clean accuracy and Aua.
+        path: the PNG.
+        title: line above the figure.
+    """
     figure = Figure(figsize=(style.WIDTH, 4.6), layout="constrained")
     axes = figure.subplots()
-    for method, (clean, aua) in points.items():
+    for name, (method, clean, aua) in points.items():
         colour, _, marker = style.of(method)
         point = {"color": colour, "marker": marker, "markersize": 7, "elinewidth": 0.8, "linestyle": "none"}
-        axes.errorbar(clean.mean, aua.mean, xerr=clean.arms, yerr=aua.arms, label=names[method], **point)
+        axes.errorbar(clean.mean, aua.mean, xerr=clean.arms, yerr=aua.arms, label=name, **point)
     axes.grid(axis="x")
     axes.xaxis.set_major_formatter(style.OF_HUNDRED)
     axes.yaxis.set_major_formatter(style.OF_HUNDRED)

@@ -15,7 +15,15 @@ MANIFEST = {
     "finished": TEXT,
     "seconds": SECONDS,
 }
-CLEAN_MANIFEST = {**MANIFEST, "results": {"accuracy": SHARE, "n": POSITIVE}}
+CLEAN_MANIFEST = {
+    **MANIFEST,
+    "results": {
+        "accuracy": SHARE,
+        "n": POSITIVE,
+        "predicted_classes": Maybe(POSITIVE),
+        "majority_share": Maybe(SHARE),
+    },
+}
 ESTIMATE = dict.fromkeys(("value", "low", "high"), Maybe(NUMBER))
 ATTACK_SETTINGS = {
     "indices": [COUNT],

@@ -155,6 +155,19 @@ class Score:
         results = self.manifest["results"]
         return metrics.wilson(round(results["accuracy"] * results["n"]), results["n"])
 
+    @property
+    def degenerate(self) -> str:
+        """Why a model with this accuracy has learned nothing, or an empty text; of `CLEAN` scores alone.
+
+        A model that always predicts one class withstands every attack. Results of earlier versions do not tell.
+        """
+        results = self.manifest["results"]
+        if results.get("predicted_classes") == 1:
+            return "predicts one class"
+        if results["accuracy"] <= (results.get("majority_share") or 0.0):
+            return "no better than always predicting the most frequent class"
+        return ""
+
 
 class Value:
     """A measure of one model over seeds, in the unit of the tables (per cent, or queries).

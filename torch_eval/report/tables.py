@@ -36,6 +36,11 @@ def cell(value: Value, reference: str = "", digits: int = 1) -> Cell:
     return Cell(f"{value.mean:.{digits}f}", small, published=reference, interval="\n".join(intervals))
 
 
+def name_cell(run: Run, model: str) -> Cell:
+    """Title of a row, and whether its model has learned nothing."""
+    return Cell(run.title(model), run.degenerate(model))
+
+
 def clean_cell(run: Run, model: str, tables: tuple[int, ...], group: int = 0) -> Cell:
     """Accuracy on the whole test set."""
     value = run.clean(model, group)
@@ -144,8 +149,8 @@ def rows_of(
     for recipe, measure in columns:
         cells.append([attack_cell(run, model, recipe, measure, group, tables) for model in models])
     for (_, measure), column in zip([("", "clean"), ("", "clean"), *columns], cells):
-        mark_best(column, lowest=measure == "suc")
-    return [[Cell(run.title(model)), *row] for model, row in zip(models, zip(*cells))]
+        mark_best([c for c, model in zip(column, models) if not run.degenerate(model)], lowest=measure == "suc")
+    return [[name_cell(run, model), *row] for model, row in zip(models, zip(*cells))]
 
 
 def sample_clean(run: Run, model: str, group: int = 0) -> Value:
@@ -169,8 +174,9 @@ def ablation_table(runs: list[Run], number: int) -> Table | None:
         models = [model for method in in_table(number) if (model := run.pick(method))]
         cleans = [clean_cell(run, model, (number,)) for model in models]
         auas = [attack_cell(run, model, "textfooler", "aua", 0, (number,)) for model in models]
-        mark_best(cleans), mark_best(auas)
-        rows += [heading(run), *([Cell(run.title(model)), *row] for model, *row in zip(models, cleans, auas))]
+        for column in (cleans, auas):
+            mark_best([c for c, model in zip(column, models) if not run.degenerate(model)])
+        rows += [heading(run), *([name_cell(run, model), *row] for model, *row in zip(models, cleans, auas))]
     return Table(["Method", "Clean% (test set)", "Aua% (TextFooler)"], rows) if rows else None
 
 

@@ -51,7 +51,9 @@ def _overview(run: Run, folder: Path) -> list:
         auas = {title: band(value) for title, value in values.items() if value}
         clean = run.clean(model)
         if clean or auas:
-            rows.append((run.title(model), band(clean) if clean else None, auas))
+            reason = run.degenerate(model)
+            name = run.title(model) + (f"\n{reason}" if reason else "")
+            rows.append((name, band(clean) if clean else None, auas))
     if not rows:
         return []
     path = folder / file_name("overview", run.name)

@@ -20,7 +20,8 @@ MEANING = (
     "seeds, tables show the mean, and the standard deviation after ±; each seed has a 95% interval of its own "
     "(Wilson's for shares, bootstrap for #Query). An attack that runs out of its budget has timed out. Aua and Suc are "
     "then ranges: from all timed-out attacks counted as broken to all counted as survived. The percentage after a "
-    "method's name is the share of weights pruned."
+    "method's name is the share of weights pruned. A model that predicts one class, or is no better than that, has "
+    "learned nothing: no attack can change its prediction. It is marked, and never counts as the best."
 )
 PACKAGED = (
     "**Not comparable with the paper's figures:** {}. These attacks use **packaged** resources, which work offline "

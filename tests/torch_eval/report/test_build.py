@@ -398,6 +398,35 @@ def test_a_value_that_may_be_beaten_is_not_the_best():
     assert not any(cell.best for cell in column)
 
 
+# --- models that have learned nothing -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "results, reason",
+    [
+        ({"predicted_classes": 1, "majority_share": 0.5}, "predicts one class"),
+        ({"predicted_classes": 2, "majority_share": 0.8}, "no better than always predicting the most frequent class"),
+        ({"predicted_classes": 2, "majority_share": 0.7}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_model_that_has_learned_nothing_is_marked_and_never_best(quick, tmp_path, results, reason):
+    paths = small(tmp_path, "attack.recipes=[textfooler]")
+    file = paths.attack(1, "robust-0.30") / "clean" / "manifest.json"
+    manifest = read_json(file)
+    write_json(file, {**manifest, "results": {"accuracy": 0.8, "n": 100, **results}})
+    _, _, markdown = written(tmp_path, "attack.recipes=[textfooler]")
+    assert f"| Robust ticket 30%{f' ({reason})' * bool(reason)} | 80.0" in markdown
+    assert ("**60.0**" in markdown) == (not reason)
+    assert ("no answer, because a model has learned nothing: Robust ticket 30%" in markdown) == bool(reason)
+
+
+def test_the_seeds_of_a_model_that_has_learned_nothing_are_named(tmp_path):
+    paths = small(tmp_path, "seeds=[1,2]", seeds=(1, 2))
+    made_up.finish(paths.attack(2, "finetune") / "clean", {"accuracy": 0.5, "n": 100, "predicted_classes": 1})
+    assert run_state.Run(paths.config, ["demo"], tmp_path).degenerate("finetune") == "predicts one class (seed 2)"
+
+
 # --- published figures ---------------------------------------------------------------------------------------
 
 

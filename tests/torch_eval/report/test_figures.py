@@ -66,8 +66,8 @@ def test_the_overview_has_a_row_for_each_model(tmp_path):
 
 def test_figures_have_no_background_on_the_page(tmp_path):
     band = figures.Band(60.0, 50.0, 70.0)
-    names = {method: METHODS[method].title for method in METHODS}
-    figures.trade_off({"robust": (band, band), "lth": (band, band)}, names, tmp_path / "trade-off.png", "title")
+    points = {"Robust ticket 30%": ("robust", band, band), "LTH 30%": ("lth", band, band)}
+    figures.trade_off(points, tmp_path / "trade-off.png", "title")
     root = ElementTree.parse(tmp_path / "trade-off.svg").getroot()
     [background] = [node for node in root.iter() if node.get("id") == "patch_1"]
     assert "fill: none" in background[0].get("style")
