@@ -93,7 +93,7 @@ class AdversarialTraining(Training):
 
 
 @dataclass
-class InfoBert(AdversarialTraining):
+class InfoBertTraining(AdversarialTraining):
     """InfoBERT (Wang et al. 2021): FreeLB with two regularisers on the information in the embeddings."""
 
     weight_decay: float = option(1e-5, "decoupled decay; not on biases and LayerNorm", low=0.0)
@@ -257,7 +257,7 @@ class Experiment:
     finetune: Training = field(default_factory=Training)
     finetune_long: LongTraining = field(default_factory=LongTraining)
     freelb: AdversarialTraining = field(default_factory=AdversarialTraining)
-    infobert: InfoBert = field(default_factory=InfoBert)
+    infobert: InfoBertTraining = field(default_factory=InfoBertTraining)
     lth: Pruning = field(default_factory=Pruning)
     search: Search = field(default_factory=Search)
     adversarial_pruning: AdversarialPruning = field(default_factory=AdversarialPruning)

@@ -144,7 +144,7 @@ def search_rows(search: RobustSearch, case: Case) -> Rows:
 
     def watched_update(*inputs):
         if not gradients:
-            pairs = zip(search.scores, search.total, strict=False)
+            pairs = zip(search.scores, search.gradient_sums, strict=False)
             gradients.update({_matrix(p): t.asnumpy().copy() for p, t in pairs})  # the update clears them in place
         return update(*inputs)
 
@@ -163,7 +163,7 @@ def search_rows(search: RobustSearch, case: Case) -> Rows:
 
 
 def schedule_rows(search: RobustSearch, case: Case) -> Rows:
-    total, settings = search.total_steps, search.settings
+    total, settings = search.gradient_sums_steps, search.settings
     rates = [settings.learning_rate * linear_schedule(i, total, settings.warmup) for i in range(total)]
     yield "lambda", {"lambda": np.array([search.l0_weight(i) for i in range(total)])}
     yield "rate", {"rate": np.array(rates)}

@@ -1,27 +1,44 @@
-"""The perturbation of the word embeddings: start, ascend, project (Eq. 6-7; FreeLB, Zhu et al. 2020)."""
+"""The perturbation of the word embeddings: start, ascent, projection (Eq. 6-7; FreeLB, Zhu et al. 2020)."""
 
 from __future__ import annotations
 
 import numpy as np
-from mindspore import ops
+from mindspore import Tensor, ops
 
 from mindspore_rt.cells import noise
 
 
-def start(shape, attention_mask: np.ndarray, initial_norm: float, seed: int, step: int, rank: int = 0) -> np.ndarray:
-    """Random start of a step, float32 of `shape` (batch, length, hidden).
+def start(
+    shape: tuple[int, int, int], attention_mask: np.ndarray, initial_norm: float, seed: int, step: int, rank: int = 0
+) -> np.ndarray:
+    """Draw the perturbation that a step starts from: uniform in [-1, 1], times initial_norm / sqrt(tokens * hidden).
 
-    Uniform in [-1, 1] times initial_norm / sqrt(tokens * hidden) for each sentence, zero on padding.
+    Args:
+        shape: Batch, length and hidden size.
+        attention_mask: (batch, length) float32, 1 for tokens and 0 for padding, where the perturbation is zero.
+        initial_norm: eps0 of FreeLB.
+        seed: Seed of the training.
+        step: Number of the update.
+        rank: Number of the worker.
+
+    Returns:
+        Float32 of `shape`.
     """
     draw = noise.generator(seed, noise.PERTURBATION, step, rank=rank).random(shape, dtype=np.float32) * 2 - 1
     size = initial_norm / np.sqrt(attention_mask.sum(1) * shape[2])
     return (draw * attention_mask[:, :, None] * size[:, None, None]).astype(np.float32)
 
 
-def ascend(delta, gradient, rate: float, max_norm: float):
-    """One step up the loss: delta + rate g / ||g||, projected onto ||delta|| <= max_norm if that is not 0.
+def ascend(delta: Tensor, gradient: Tensor, rate: float, max_norm: float) -> Tensor:
+    """Take one step up the loss, delta + rate g / ||g||, and project onto ||delta|| <= max_norm.
 
-    Tensors are (batch, length, hidden); norms are Frobenius norms of one sentence, at least 1e-8.
+    Norms are Frobenius norms over one sentence, at least 1e-8.
+
+    Args:
+        delta: Perturbation (batch, length, hidden) float32.
+        gradient: Gradient of the loss for it.
+        rate: Length of the step.
+        max_norm: Bound of the projection; 0 for none.
     """
     delta = delta + rate * gradient / ops.maximum(_norm(gradient), 1e-8)
     if max_norm > 0:
@@ -29,5 +46,5 @@ def ascend(delta, gradient, rate: float, max_norm: float):
     return delta
 
 
-def _norm(x):
+def _norm(x: Tensor) -> Tensor:
     return ops.sqrt((x * x).sum(axis=(1, 2), keepdims=True))

@@ -1,12 +1,14 @@
 """InfoBERT (Wang et al. 2021): FreeLB with two regularisers on the information in the embeddings.
 
-The information bottleneck keeps the input's embeddings near each other; the anchored-feature regulariser ties the
-tokens that are neither robust nor fragile to the sentence. The public code's version 6, which has both, is followed.
+The information bottleneck limits what the embeddings of the input tell of it. The anchored-feature regulariser raises
+the mutual information of the sentence with the tokens that are neither robust nor fragile. This follows version 6 of
+the public code, which has both.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import mindspore as ms
 import numpy as np
@@ -15,27 +17,31 @@ from mindspore import Parameter, Tensor, nn, ops
 from configs.contract import schema
 from mindspore_rt import parallel
 from mindspore_rt.cells import float64_ops, noise
-from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.bert import BertClassifier, Draws
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
-from mindspore_rt.training.objectives import Ascents, WeightUpdate, loss_scale, value
+from mindspore_rt.training.objectives import AdversarialObjective, WeightUpdate, loss_scale, to_float
 from mindspore_rt.training.optimizer import AdamW, Clear, linear_schedule
 
 WIDTH = 300  # hidden units of the critic
 
 
 class Critic(nn.Cell):
-    """Softplus(w ReLU(W [token; sentence] + b) + c): how well a token's and a sentence's embedding go together.
+    """Scores how well the embeddings of a token and of a sentence go together: softplus(w ReLU(W [t; s] + b) + c).
 
-    W stands in two halves, one for each part, so that scoring all pairs of a chunk repeats no product. It starts as
-    PyTorch starts linear layers.
+    W is kept in two halves, one for each embedding, so that scoring all pairs of a chunk repeats no product. All
+    parameters start as those of PyTorch's linear layers do.
+
+    Args:
+        hidden: Size of the embeddings.
+        seed: Seed of the initial values.
     """
 
-    def __init__(self, hidden: int, seed: int):
+    def __init__(self, hidden: int, seed: int) -> None:
         super().__init__(auto_prefix=False)
         random = noise.generator(seed, noise.CRITIC)
 
-        def uniform(name, shape, inputs):
+        def uniform(name: str, shape: tuple[int, ...], inputs: int) -> Parameter:
             bound = 1 / math.sqrt(inputs)
             return Parameter(random.uniform(-bound, bound, shape).astype(np.float32), name=f"critic.{name}")
 
@@ -45,8 +51,8 @@ class Critic(nn.Cell):
         self.score, self.score_bias = uniform("score.weight", (1, WIDTH), WIDTH), uniform("score.bias", (1,), WIDTH)
         self.product, self.relu = ops.MatMul(transpose_b=True), ops.ReLU()
 
-    def construct(self, tokens, sentences):
-        """tokens, sentences (chunks, size, hidden) -> scores (chunks, size, size) of sentence i with token j."""
+    def construct(self, tokens: Tensor, sentences: Tensor) -> Tensor:
+        """Score sentence i with token j, (chunks, size, size), for two tensors (chunks, size, hidden)."""
         chunks, size, hidden = tokens.shape
         token = self.product(tokens.reshape(-1, hidden), self.token).reshape(chunks, 1, size, WIDTH)
         sentence = self.product(sentences.reshape(-1, hidden), self.sentence).reshape(chunks, size, 1, WIDTH)
@@ -54,20 +60,27 @@ class Critic(nn.Cell):
         return float64_ops.softplus(self.product(both, self.score) + self.score_bias).reshape(chunks, size, size)
 
 
-def upper_bound(embeddings, partners, shares):
-    """The bottleneck: weighted mean over tokens of |e - e'|^2 / 2, e' the embedding of the token's partner.
+def upper_bound(embeddings: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
+    """Return the bottleneck, the mean over tokens of |e - e'|^2 / 2 with e' the embedding of the token's partner.
 
-    embeddings (tokens, hidden); partners (tokens,) int32; shares (tokens,) float32, 0 for padding, their sum is 1.
+    Args:
+        embeddings: (tokens, hidden) float32.
+        partners: (tokens,) int32, the index of each token's partner.
+        shares: (tokens,) float32, weights of the mean: 0 for padding, their sum is 1.
     """
     distance = embeddings - ops.gather(embeddings, partners, 0)
     return ((distance * distance).sum(-1) * shares).sum() * 0.5
 
 
-def info_nce(scores, valid):
-    """Lower bound of the mutual information of tokens and sentences: mean over the chunks that are not empty.
+def info_nce(scores: Tensor, valid: Tensor) -> Tensor:
+    """Return the InfoNCE lower bound of the mutual information of tokens and sentences.
 
-    scores (chunks, size, size) as `Critic` gives them, pair i on the diagonal; valid (chunks, size), 1 for pairs and 0
-    for fillers. In a chunk of N pairs: mean of T(i, i) - log sum_j exp T(i, j), plus log N.
+    In a chunk of N pairs it is the mean of T(i, i) - log sum_j exp T(i, j), plus log N; the result is the mean over
+    the chunks that are not empty.
+
+    Args:
+        scores: T, (chunks, size, size) from `Critic`, with the pairs on the diagonal.
+        valid: (chunks, size) float32, 1 for pairs and 0 for fillers.
     """
     chunks, size = valid.shape
     likelihood = float64_ops.log_softmax(scores + (valid.reshape(chunks, 1, size) - 1.0) * 1e9)
@@ -79,28 +92,50 @@ def info_nce(scores, valid):
 
 
 def anchors(norms: np.ndarray, lengths: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Tokens whose gradient is neither among the small nor among the large ones of their sentence.
+    """Select the tokens whose gradient is neither among the smallest nor among the largest of their sentence.
 
-    Of a sentence's n tokens in the order of `norms` (batch, length), ranks ceil(n low) to ceil(n high) are kept, the
-    last excluded. Returns their places in the flattened batch, int.
+    Args:
+        norms: Norms of the gradients, (batch, length).
+        lengths: Number of tokens of each sentence, (batch,).
+        low: Of n tokens sorted by norm, those from rank ceil(n low) on are selected.
+        high: Those below rank ceil(n high) are.
+
+    Returns:
+        Indices into the flattened batch, int.
     """
-    kept = []
+    selected = []
     for row, n in enumerate(lengths):
         order = np.argsort(norms[row, :n], kind="stable")
-        kept.append(row * norms.shape[1] + order[math.ceil(n * low) : math.ceil(n * high)])
-    return np.concatenate(kept)
+        selected.append(row * norms.shape[1] + order[math.ceil(n * low) : math.ceil(n * high)])
+    return np.concatenate(selected)
 
 
-class InfoBert(Ascents):
-    """All weights and the critic, K passes an update with one dropout mask (on a device with fresh ones, see noise.py).
-    A pass of `index` and `ascent` minimises (cross entropy + beta bottleneck - alpha InfoNCE) / K; the perturbation
-    climbs the first two. Of several workers each has its own pairs, shares and chunks.
+class InfoBert(AdversarialObjective):
+    """Adversarial training of all weights and of the critic.
 
-    Which tokens are anchored depends on the perturbation's gradient, so a pass takes two graphs: `ascent`, then
-    `anchor`, which computes the same forward pass again. The critic is decayed, and left out of the clip.
+    Each of the K passes minimises (cross entropy + beta bottleneck - alpha InfoNCE) / K; the perturbation ascends the
+    first two terms. The passes share one dropout mask, except on GPU and Ascend (noise.py).
+
+    Which tokens are anchored depends on the gradient of the perturbation. So a pass takes two graphs: `ascent`, then
+    `anchor`, which computes the same forward pass again. The critic is decayed, and left out of the clip. Of several
+    workers each has pairs, shares and chunks of its own.
+
+    Args:
+        model: Classifier to train.
+        settings: Section of the configuration.
+        total_steps: Number of updates of the whole training.
+        seed: Seed of noise, perturbation and critic.
+        rank: Number of the worker.
     """
 
-    def __init__(self, model: BertClassifier, settings: schema.InfoBert, total_steps: int, seed: int, rank: int = 0):
+    def __init__(
+        self,
+        model: BertClassifier,
+        settings: schema.InfoBertTraining,
+        total_steps: int,
+        seed: int,
+        rank: int = 0,
+    ) -> None:
         self.critic = Critic(model.config.hidden_size, seed)
         critic, self.total_steps = list(self.critic.get_parameters()), total_steps
         self.update = WeightUpdate(model, settings, {})
@@ -109,12 +144,21 @@ class InfoBert(Ascents):
         self.anchor = self._compile_anchor()
         self.apply = self._compile_update()
 
-    def _compile_pass(self):
+    def _compile_pass(self) -> Callable:
         model, settings, scale = self.model, self.settings, loss_scale(self.model)
         weights, share, assign_add = list(self.update.parameters), 1 / self.settings.ascent_steps, ops.AssignAdd()
-        total, count = tuple(self.total), len(weights)
+        sums, count = tuple(self.gradient_sums), len(weights)
 
-        def loss_of(delta, ids, attention_mask, token_types, targets, draws, partners, shares):
+        def loss_of(
+            delta: Tensor,
+            ids: Tensor,
+            attention_mask: Tensor,
+            token_types: Tensor,
+            targets: Tensor,
+            draws: Draws,
+            partners: Tensor,
+            shares: Tensor,
+        ) -> tuple[Tensor, Tensor, Tensor]:
             x = model.inputs(model.embed(ids) + delta, token_types, draws)
             logits = model.classify(model.encode(x, attention_mask, draws), draws)
             adversarial = float64_ops.cross_entropy(logits, targets) * share
@@ -124,24 +168,41 @@ class InfoBert(Ascents):
         value_and_grad = ms.value_and_grad(loss_of, 0, weights=weights, has_aux=True)
 
         @ms.jit
-        def one_pass(ids, attention_mask, token_types, targets, delta, draws, partners, shares):
+        def one_pass(
+            ids: Tensor,
+            attention_mask: Tensor,
+            token_types: Tensor,
+            targets: Tensor,
+            delta: Tensor,
+            draws: Draws,
+            partners: Tensor,
+            shares: Tensor,
+        ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             (_, adversarial, bottleneck), (slope, gradients) = value_and_grad(
                 delta, ids, attention_mask, token_types, targets, draws, partners, shares
             )
             for i in range(count):
-                assign_add(total[i], gradients[i])
+                assign_add(sums[i], gradients[i])
             slope = slope / scale
-            climbed = adversary.ascend(delta, slope, settings.ascent_rate, settings.max_norm)
-            return adversarial, bottleneck, ops.sqrt((slope * slope).sum(-1)), climbed
+            ascended = adversary.ascend(delta, slope, settings.ascent_rate, settings.max_norm)
+            return adversarial, bottleneck, ops.sqrt((slope * slope).sum(-1)), ascended
 
         return one_pass
 
-    def _compile_anchor(self):
-        model, critic, total, scale = self.model, self.critic, tuple(self.total), loss_scale(self.model)
+    def _compile_anchor(self) -> Callable:
+        model, critic, sums, scale = self.model, self.critic, tuple(self.gradient_sums), loss_scale(self.model)
         factor = self.settings.anchor_weight / self.settings.ascent_steps
-        count, assign_add = len(total), ops.AssignAdd()
+        count, assign_add = len(sums), ops.AssignAdd()
 
-        def loss_of(ids, attention_mask, token_types, delta, draws, tokens, valid):
+        def loss_of(
+            ids: Tensor,
+            attention_mask: Tensor,
+            token_types: Tensor,
+            delta: Tensor,
+            draws: Draws,
+            tokens: Tensor,
+            valid: Tensor,
+        ) -> Tensor:
             length = delta.shape[1]
             x = model.inputs(model.embed(ids) + delta, token_types, draws)
             sentences = model.encode(x, attention_mask, draws)
@@ -151,30 +212,38 @@ class InfoBert(Ascents):
         value_and_grad = ms.value_and_grad(loss_of, None, weights=self.trained)
 
         @ms.jit
-        def anchor(ids, attention_mask, token_types, delta, draws, tokens, valid):
+        def anchor(
+            ids: Tensor,
+            attention_mask: Tensor,
+            token_types: Tensor,
+            delta: Tensor,
+            draws: Draws,
+            tokens: Tensor,
+            valid: Tensor,
+        ) -> Tensor:
             loss, gradients = value_and_grad(ids, attention_mask, token_types, delta, draws, tokens, valid)
             for i in range(count):
-                assign_add(total[i], gradients[i])
+                assign_add(sums[i], gradients[i])
             return loss / scale
 
         return anchor
 
-    def _compile_update(self):
+    def _compile_update(self) -> Callable:
         update, critic_update, scale = self.update, self.critic_update, loss_scale(self.model)
-        total, weights, clear = tuple(self.total), len(self.update.parameters), Clear(self.total)
+        sums, weights, clear = tuple(self.gradient_sums), len(self.update.parameters), Clear(self.gradient_sums)
         average = parallel.average(self.critic_update.parameters)
 
         @ms.jit
-        def apply(rates):
-            norm = update(total[:weights], rates)
-            critic_update(tuple(g / scale for g in average(total[weights:])), rates)
+        def apply(rates: tuple) -> Tensor:
+            norm = update(sums[:weights], rates)
+            critic_update(tuple(g / scale for g in average(sums[weights:])), rates)
             clear()
             return norm
 
         return apply
 
     def step(self, batch: Batch, index: int) -> dict[str, float]:
-        """The figures are the terms of the loss, weighted, averaged over the passes."""
+        """Make one update; returns the weighted terms of the loss, averaged over the passes, among the figures."""
         settings, tensors, delta = self.settings, batch.tensors(), self.start(batch, index)
         draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index)
         lengths = token_counts(batch)
@@ -182,21 +251,28 @@ class InfoBert(Ascents):
         for ascent in range(settings.ascent_steps):
             random = noise.generator(self.seed, noise.PAIRS, index, ascent, self.rank)
             pairs = bottleneck_pairs(lengths, batch.ids.shape[1], random)
-            adversarial, bottleneck, norms, climbed = self.ascent(*tensors, delta, draws, *pairs)
+            adversarial, bottleneck, norms, ascended = self.ascent(*tensors, delta, draws, *pairs)
             tokens = anchors(norms.asnumpy(), lengths, settings.anchor_low, settings.anchor_high)
             chunks = self.chunks(random.permutation(tokens), batch.ids.shape)
             anchor = self.anchor(*tensors[:3], delta, draws, *chunks)
-            losses += value(adversarial), value(bottleneck), value(anchor)
-            delta = climbed
+            losses += to_float(adversarial), to_float(bottleneck), to_float(anchor)
+            delta = ascended
         rate = settings.learning_rate * linear_schedule(index, self.total_steps, settings.warmup)
         norm = self.apply(self.update.optimizer.rates(rate, index + 1))
         figures = dict(zip(("adversarial_loss", "bottleneck", "anchor"), map(float, losses), strict=True))
-        return {**figures, "gradient_norm": value(norm), "learning_rate": rate}
+        return {**figures, "gradient_norm": to_float(norm), "learning_rate": rate}
 
     def chunks(self, tokens: np.ndarray, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """`tokens` in chunks of the batch size, (chunks, size) int32, and which are no fillers, float32.
+        """Divide the anchored tokens into chunks of the batch size.
 
-        There are as many chunks as any batch of this shape can fill: one graph is compiled for each shape.
+        There are as many chunks as any batch of this shape can fill, so that one graph is compiled for each shape.
+
+        Args:
+            tokens: Indices into the flattened batch.
+            shape: Rows and length of the batch.
+
+        Returns:
+            Tokens (chunks, size) int32, padded with zeros, and 1.0 for tokens or 0.0 for padding, of the same shape.
         """
         size, length = shape
         n = np.arange(1, length + 1)
@@ -206,17 +282,27 @@ class InfoBert(Ascents):
         return Tensor(padded), Tensor(valid)
 
     def state(self) -> dict[str, Parameter]:
+        """Return the weights, the critic and the moments of both."""
         critic = {p.name: p for p in self.critic.get_parameters()}
         return {**self.model.weights(), **self.update.optimizer.state(), **critic, **self.critic_update.state()}
 
 
 def token_counts(batch: Batch) -> np.ndarray:
-    """Number of tokens of each row, int; 0 for filler rows."""
+    """Count the tokens of each row, int; 0 for filler rows."""
     return (batch.attention_mask.sum(1) * batch.targets.any(1)).astype(int)
 
 
 def bottleneck_pairs(lengths: np.ndarray, length: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """For each token of the flattened batch a partner out of the batch's, drawn with replacement, and its share."""
+    """Draw the partners of the bottleneck: for each token one of the batch's tokens, with replacement.
+
+    Args:
+        lengths: Number of tokens of each row.
+        length: Length of a row.
+        random: Generator of the draw.
+
+    Returns:
+        Partners (rows * length,) int32 and shares, float32: 1 / (number of tokens), 0 for padding.
+    """
     tokens = np.flatnonzero(np.arange(length) < lengths[:, None])
     partners, shares = np.zeros(lengths.size * length, np.int32), np.zeros(lengths.size * length, np.float32)
     if len(tokens):  # a worker may have no sentence of an epoch's last batch

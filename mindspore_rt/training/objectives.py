@@ -1,11 +1,12 @@
-"""What is minimised: one class an objective, each with a compiled forward-backward graph.
+"""What a training minimises: fine-tuning, FreeLB and the mask search, each with its compiled graphs.
 
-InfoBERT, the longest, has a module of its own.
+InfoBERT, the longest objective, has a module of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import mindspore as ms
@@ -15,13 +16,14 @@ from mindspore import Parameter, Tensor, nn, ops
 from configs.contract import schema
 from mindspore_rt import parallel
 from mindspore_rt.cells import gate, noise
-from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.bert import BertClassifier, Draws
 from mindspore_rt.cells.float64_ops import cross_entropy
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
 from mindspore_rt.training.optimizer import AdamW, Clear, clip_factor, linear_schedule, no_decay
 
-LOSS_SCALE = 1024.0  # keeps small gradients of float16 matmuls above their smallest number
+Masks = dict[str, np.ndarray]
+LOSS_SCALE = 1024.0  # keeps small gradients of float16 products above the smallest float16
 
 
 class Objective(Protocol):
@@ -39,8 +41,17 @@ class Objective(Protocol):
 
 
 class FineTuning(Objective):
-    """Cross entropy on clean text (Table 5). With `masks`, the pruned weights stay exactly zero: they start
-    as zeros and their gradients are masked, so no gate stands in the forward pass."""
+    """Cross entropy on clean text, over all weights or those of a ticket (Table 5).
+
+    Args:
+        model: Classifier to train.
+        settings: Section of the configuration.
+        total_steps: Number of updates of the whole training.
+        seed: Seed of the dropout.
+        masks: Masks of a ticket by matrix, True where a weight is kept. The pruned weights must be zero at the start;
+            they stay exactly zero, since their gradients are masked. No gate is needed in the forward pass.
+        rank: Number of the worker, which has dropout of its own.
+    """
 
     def __init__(
         self,
@@ -48,43 +59,53 @@ class FineTuning(Objective):
         settings: schema.Training,
         total_steps: int,
         seed: int,
-        masks: dict[str, np.ndarray] | None = None,
+        masks: Masks | None = None,
         rank: int = 0,
-    ):
+    ) -> None:
         self.model, self.settings, self.total_steps = model, settings, total_steps
         self.noise = noise.source(seed, rank)
         self.update = WeightUpdate(model, settings, masks or {})
         self.graph = self._compile()
 
-    def _compile(self):
+    def _compile(self) -> Callable:
         model, update, scale = self.model, self.update, loss_scale(self.model)
 
-        def loss_of(ids, attention_mask, token_types, targets, draws):
+        def loss_of(ids: Tensor, attention_mask: Tensor, token_types: Tensor, targets: Tensor, draws: Draws) -> Tensor:
             return cross_entropy(model(model.embed(ids), attention_mask, token_types, draws), targets) * scale
 
         value_and_grad = ms.value_and_grad(loss_of, None, weights=list(update.parameters))
 
         @ms.jit
-        def step(ids, attention_mask, token_types, targets, draws, rates):
+        def step(
+            ids: Tensor, attention_mask: Tensor, token_types: Tensor, targets: Tensor, draws: Draws, rates: tuple
+        ) -> tuple[Tensor, Tensor]:
             loss, gradients = value_and_grad(ids, attention_mask, token_types, targets, draws)
             return loss / scale, update(gradients, rates)
 
         return step
 
     def step(self, batch: Batch, index: int) -> dict[str, float]:
+        """Make one update; returns the loss, the norm of the gradient before clipping and the learning rate."""
         rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
         draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index)
         loss, norm = self.graph(*batch.tensors(), draws, self.update.optimizer.rates(rate, index + 1))
-        return {"loss": value(loss), "gradient_norm": value(norm), "learning_rate": rate}
+        return {"loss": to_float(loss), "gradient_norm": to_float(norm), "learning_rate": rate}
 
     def state(self) -> dict[str, Parameter]:
+        """Return the weights and their moments."""
         return {**self.model.weights(), **self.update.optimizer.state()}
 
 
 class WeightUpdate(nn.Cell):
-    """One AdamW update of all weights from their gradients: averaged over the workers, masked, clipped."""
+    """One AdamW update of all weights from their gradients: averaged over the workers, masked, clipped.
 
-    def __init__(self, model: BertClassifier, settings: schema.Training, masks: dict[str, np.ndarray]):
+    Args:
+        model: Classifier whose weights are updated.
+        settings: Section of the configuration.
+        masks: Masks of a ticket by matrix; empty to update all weights.
+    """
+
+    def __init__(self, model: BertClassifier, settings: schema.Training, masks: Masks) -> None:
         super().__init__(auto_prefix=False)
         names, parameters = zip(*model.weights().items(), strict=True)
         self.parameters, self.clip_norm, self.scale = parameters, settings.clip_norm, loss_scale(model)
@@ -92,70 +113,108 @@ class WeightUpdate(nn.Cell):
         self.optimizer = AdamW(parameters, settings.weight_decay, decays, keep)
         self.average = parallel.average(parameters)
 
-    def construct(self, gradients, rates):
-        """Returns the global norm before clipping."""
+    def construct(self, gradients: tuple[Tensor, ...], rates: tuple[Tensor, ...]) -> Tensor:
+        """Update the weights.
+
+        Args:
+            gradients: One tensor for each weight, times the loss scale.
+            rates: `AdamW.rates` of this update.
+
+        Returns:
+            Global l2 norm of the gradients before clipping, without the loss scale.
+        """
         gradients = self.average(gradients)
         norm = self.optimizer.norm(gradients) / self.scale
         self.optimizer(gradients, rates, clip_factor(norm, self.clip_norm) / self.scale)
         return norm
 
 
-class Ascents(Objective):
-    """FreeLB's form of an adversarial objective (section 4.4; Zhu et al. 2020).
+class AdversarialObjective(Objective):
+    """An adversarial objective in the form of FreeLB (section 3.2, Eq. 6-7; Zhu et al. 2020).
 
-    One step: K forward-backward passes on one batch, the perturbation climbing in between; the gradients of loss / K
-    add up in `total`, and one update follows. The graph of one pass is compiled once and called K times: unrolled, it
-    would take twice the memory.
+    One step makes K forward-backward passes on one batch. After each, the perturbation of the word embeddings takes an
+    ascent step. The gradients of loss / K are summed in `gradient_sums`, and one update follows. The graph of one pass
+    is compiled once and called K times; unrolled, it would take twice the memory.
+
+    Args:
+        model: Classifier that computes the loss.
+        settings: Section of the configuration.
+        seed: Seed of noise and perturbation.
+        rank: Number of the worker.
+        trained: Parameters whose gradients are summed.
     """
 
-    def __init__(self, model: BertClassifier, settings, seed: int, rank: int, trained: list[Parameter]):
+    def __init__(
+        self,
+        model: BertClassifier,
+        settings: schema.AdversarialTraining | schema.Search,
+        seed: int,
+        rank: int,
+        trained: Sequence[Parameter],
+    ) -> None:
         self.model, self.settings, self.seed, self.rank = model, settings, seed, rank
         self.noise = noise.source(seed, rank)
         self.trained = list(trained)
-        self.total = [
+        self.gradient_sums = [
             Parameter(np.zeros(p.shape, np.float32), name=f"{p.name}.grad", requires_grad=False) for p in self.trained
         ]
         self.ascent = self._compile_pass()
 
-    def _compile_pass(self):
-        model, settings, total, scale = self.model, self.settings, self.total, loss_scale(self.model)
-        count, assign_add = len(total), ops.AssignAdd()
+    def _compile_pass(self) -> Callable:
+        model, settings, sums, scale = self.model, self.settings, self.gradient_sums, loss_scale(self.model)
+        count, assign_add = len(sums), ops.AssignAdd()
 
-        def loss_of(delta, ids, attention_mask, token_types, targets, draws):
+        def loss_of(
+            delta: Tensor, ids: Tensor, attention_mask: Tensor, token_types: Tensor, targets: Tensor, draws: Draws
+        ) -> Tensor:
             logits = model(model.embed(ids) + delta, attention_mask, token_types, draws)
             return cross_entropy(logits, targets) * (scale / settings.ascent_steps)
 
         value_and_grad = ms.value_and_grad(loss_of, 0, weights=self.trained)
 
         @ms.jit
-        def one_pass(ids, attention_mask, token_types, targets, delta, draws):
+        def one_pass(
+            ids: Tensor, attention_mask: Tensor, token_types: Tensor, targets: Tensor, delta: Tensor, draws: Draws
+        ) -> tuple[Tensor, Tensor]:
             loss, (slope, gradients) = value_and_grad(delta, ids, attention_mask, token_types, targets, draws)
             for i in range(count):
-                assign_add(total[i], gradients[i])
+                assign_add(sums[i], gradients[i])
             return loss / scale, adversary.ascend(delta, slope / scale, settings.ascent_rate, settings.max_norm)
 
         return one_pass
 
-    def climb(self, batch: Batch, index: int, fresh: bool) -> float:
-        """All K passes of update `index`; the adversarial loss. `fresh` noise at every pass, or the same at all."""
+    def accumulate(self, batch: Batch, index: int, new_noise: bool) -> float:
+        """Make the K passes of an update, and sum their gradients.
+
+        Args:
+            batch: Sentences of the update.
+            index: Number of the update.
+            new_noise: Draw new noise for each pass, in place of the same for all.
+
+        Returns:
+            The adversarial loss, averaged over the passes.
+        """
         settings, tensors = self.settings, batch.tensors()
         delta = self.start(batch, index)
         loss = 0.0
         for ascent in range(settings.ascent_steps):
-            draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index, ascent if fresh else 0)
+            draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index, ascent if new_noise else 0)
             part, delta = self.ascent(*tensors, delta, draws)
-            loss += value(part)
+            loss += to_float(part)
         return loss
 
     def start(self, batch: Batch, index: int) -> Tensor:
+        """Draw the perturbation that update `index` starts from, (rows, length, hidden) float32."""
         shape = (*batch.ids.shape, self.model.config.hidden_size)
         size = self.settings.initial_norm
         return Tensor(adversary.start(shape, batch.attention_mask, size, self.seed, index, self.rank))
 
 
-class FreeLB(Ascents):
-    """Adversarial training of all weights. The dropout mask stays the same over the K passes, but on a device, where it
-    cannot be drawn twice (noise.py). With `masks`, pruned weights stay exactly zero."""
+class FreeLB(AdversarialObjective):
+    """Adversarial training of all weights, or of those of a ticket; see `FineTuning` for the arguments.
+
+    The K passes share one dropout mask. On GPU and Ascend, which cannot draw it twice (noise.py), each has its own.
+    """
 
     def __init__(
         self,
@@ -163,43 +222,54 @@ class FreeLB(Ascents):
         settings: schema.AdversarialTraining,
         total_steps: int,
         seed: int,
-        masks: dict[str, np.ndarray] | None = None,
+        masks: Masks | None = None,
         rank: int = 0,
-    ):
+    ) -> None:
         super().__init__(model, settings, seed, rank, list(model.weights().values()))
         self.total_steps = total_steps
         self.update = WeightUpdate(model, settings, masks or {})
         self.apply = self._compile_update()
 
-    def _compile_update(self):
-        total, update, clear = tuple(self.total), self.update, Clear(self.total)
+    def _compile_update(self) -> Callable:
+        sums, update, clear = tuple(self.gradient_sums), self.update, Clear(self.gradient_sums)
 
         @ms.jit
-        def apply(rates):
-            norm = update(total, rates)
+        def apply(rates: tuple) -> Tensor:
+            norm = update(sums, rates)
             clear()
             return norm
 
         return apply
 
     def step(self, batch: Batch, index: int) -> dict[str, float]:
-        loss = self.climb(batch, index, fresh=False)
+        """Make one update; returns the adversarial loss, the gradient's norm before clipping and the learning rate."""
+        loss = self.accumulate(batch, index, new_noise=False)
         rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
         norm = self.apply(self.update.optimizer.rates(rate, index + 1))
-        return {"adversarial_loss": loss, "gradient_norm": value(norm), "learning_rate": rate}
+        return {"adversarial_loss": loss, "gradient_norm": to_float(norm), "learning_rate": rate}
 
     def state(self) -> dict[str, Parameter]:
+        """Return the weights and their moments."""
         return {**self.model.weights(), **self.update.optimizer.state()}
 
 
-class RobustSearch(Ascents):
-    """Adversarial loss of the masked model plus lambda times the L0 term (Eq. 8): the masks are learned, the weights
-    are frozen. Mask and dropout noise are fresh at every pass.
+class RobustSearch(AdversarialObjective):
+    """Mask search: the adversarial loss of the masked model plus lambda times the L0 term (Eq. 8).
 
-    Where `compat` is `official`, this follows the official code where it departs from the paper:
-    the pair's segments are dropped; the L0 term is the mean of the matrices' means; lambda's schedule runs three
-    times too fast; and the weights' gradients, which it computes, never zeroes and never uses, count in the clip and
-    are scaled by it.
+    The scores (log alpha) are learned, the weights are frozen. Gates and dropout have new noise in every pass.
+
+    With `compat: official` this follows the official code where it departs from the paper: the segments of a pair are
+    dropped; the L0 term is the mean of the matrices' means; lambda's schedule runs three times too fast; and the
+    gradients of the weights, which that code computes but neither clears nor uses, count in the clip and are scaled
+    by it.
+
+    Args:
+        model: Masked classifier.
+        settings: Section of the configuration.
+        total_steps: Number of updates of the whole search.
+        seed: Seed of noise and perturbation.
+        compat: `paper` or `official`.
+        rank: Number of the worker.
     """
 
     def __init__(
@@ -210,7 +280,7 @@ class RobustSearch(Ascents):
         seed: int,
         compat: str = "paper",
         rank: int = 0,
-    ):
+    ) -> None:
         self.official, self.total_steps = compat == "official", total_steps
         self.scores = model.log_alpha()
         stale = list(model.weights().values()) if self.official else []
@@ -218,31 +288,35 @@ class RobustSearch(Ascents):
         self.optimizer = AdamW(self.scores, settings.weight_decay, [True] * len(self.scores))
         self.update = self._compile_update()
 
-    def _compile_update(self):
+    def _compile_update(self) -> Callable:
         scores, optimizer, count = self.scores, self.optimizer, len(self.scores)
-        total, stale = tuple(self.total), tuple(self.total[count:])
+        sums, stale = tuple(self.gradient_sums), tuple(self.gradient_sums[count:])
         masks, assign, clip_norm = sum(p.size for p in scores), ops.Assign(), self.settings.clip_norm
         shares = Tensor(np.float32([1 / (count * p.size) if self.official else 1 / masks for p in scores]))
-        average, scale, clear = parallel.average(self.trained), loss_scale(self.model), Clear(self.total[:count])
+        average, scale, clear = (
+            parallel.average(self.trained),
+            loss_scale(self.model),
+            Clear(self.gradient_sums[:count]),
+        )
 
         @ms.jit
-        def update(l0_weight, rates):
-            averaged = average(total)
+        def update(l0_weight: Tensor, rates: tuple) -> Tensor:
+            averaged = average(sums)
             gradients, unused = averaged[:count], averaged[count:]
             norm = optimizer.norm(gradients, unused) / scale
             factor = clip_factor(norm, clip_norm)
             optimizer(gradients, rates, factor / scale, l0_weight * shares)
             clear()
-            for kept, gradient in zip(stale, unused):
-                assign(kept, gradient * factor)
+            for stale_sum, gradient in zip(stale, unused):
+                assign(stale_sum, gradient * factor)
             return norm
 
         return update
 
     def l0_weight(self, index: int) -> float:
-        """lambda at update `index`: 0 for the first `l0_start` of all steps, then a linear rise over `l0_ramp`."""
+        """Return lambda at an update: 0 for the share `l0_start` of all steps, then a linear rise over `l0_ramp`."""
         settings = self.settings
-        # The official code counts the three inputs of a batch where it means batches, and counts before it asks.
+        # The official code adds the three inputs of a batch to a counter of batches, before it computes lambda.
         done = 3 * (index + 1) if self.official else index
         since = done - settings.l0_start * self.total_steps
         ramp = settings.l0_ramp * self.total_steps
@@ -251,27 +325,31 @@ class RobustSearch(Ascents):
         return settings.l0_weight * (1.0 if since >= ramp else since / ramp)
 
     def step(self, batch: Batch, index: int) -> dict[str, float]:
+        """Make one update; returns the loss, the gradient's norm before clipping, the learning rate and lambda."""
         if self.official:
             batch = dataclasses.replace(batch, token_types=np.zeros_like(batch.token_types))
-        loss = self.climb(batch, index, fresh=True)
+        loss = self.accumulate(batch, index, new_noise=True)
         rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
         l0_weight = self.l0_weight(index)
         norm = self.update(Tensor(np.float32(l0_weight)), self.optimizer.rates(rate, index + 1))
-        figures = {"adversarial_loss": loss, "gradient_norm": value(norm)}
+        figures = {"adversarial_loss": loss, "gradient_norm": to_float(norm)}
         return {**figures, "learning_rate": rate, "l0_weight": l0_weight}
 
     def metrics(self) -> dict[str, float]:
-        """L0 term and shares of settled and of pruned masks, for the log."""
+        """Return the L0 term and the shares of settled and of pruned masks (`gate.mask_statistics`)."""
         return gate.mask_statistics([p.asnumpy() for p in self.scores])
 
     def state(self) -> dict[str, Parameter]:
-        stale = self.total[len(self.scores) :]
+        """Return the scores, their moments and, under `official`, the sums of the weights' gradients."""
+        stale = self.gradient_sums[len(self.scores) :]
         return {**{p.name: p for p in (*self.scores, *stale)}, **self.optimizer.state()}
 
 
 def loss_scale(model: BertClassifier) -> float:
+    """Return the factor of the loss under float16 products; 1 otherwise."""
     return LOSS_SCALE if getattr(model, "amp", None) == "float16" else 1.0
 
 
-def value(tensor: Tensor) -> float:
+def to_float(tensor: Tensor) -> float:
+    """Copy a scalar from the device."""
     return float(tensor.asnumpy())

@@ -1,4 +1,4 @@
-"""One loop for every objective: steps, evaluation, metrics, checkpoint, exact resume."""
+"""The training loop of every objective: steps, evaluation, log, checkpoints and exact resumption."""
 
 from __future__ import annotations
 
@@ -27,19 +27,24 @@ from mindspore_rt.training.objectives import Objective
 
 
 class Evaluator:
-    """Accuracy of a model on one split, by a deterministic pass."""
+    """Evaluates a model on one split, by deterministic passes.
 
-    def __init__(self, model: BertClassifier, batches: Batches):
+    Args:
+        model: Classifier.
+        batches: The split.
+    """
+
+    def __init__(self, model: BertClassifier, batches: Batches) -> None:
         self.batches = batches
 
         @ms.jit
-        def logits(ids, attention_mask, token_types):
+        def logits(ids: Tensor, attention_mask: Tensor, token_types: Tensor) -> Tensor:
             return model(model.embed(ids), attention_mask, token_types, None)
 
         self.graph = logits
 
     def logits(self) -> np.ndarray:
-        """(sentences, labels) float32, in the order of the split."""
+        """Compute the logits (sentences, labels) float32, in the order of the split."""
         result = np.zeros((len(self.batches.ids), self.batches.classes), np.float32)
         for indices in self.batches.in_order():
             *inputs, _ = self.batches.batch(indices).tensors()
@@ -47,6 +52,7 @@ class Evaluator:
         return result
 
     def accuracy(self) -> float:
+        """Return the share of sentences whose label has the largest logit."""
         return float((self.logits().argmax(1) == self.batches.labels).mean())
 
 
@@ -91,7 +97,12 @@ class Trainer:
         self.checkpoint, self.metrics = stage.checkpoint, stage.directory / "metrics.jsonl"
 
     def run(self) -> int:
-        """Train to the end; the number of updates made."""
+        """Train to the end and return the number of updates made.
+
+        Raises:
+            Stopped: A signal asked for an end; the state is saved.
+            UserError: The loss, a gradient or the state is not finite, or the checkpoint is not of this training.
+        """
         done = self._resume()
         self._announce()
         bar = tqdm(
@@ -103,8 +114,8 @@ class Trainer:
                 done = self._epoch(bar, done, request)
         return done
 
-    def _epoch(self, bar, done: int, request: StopRequest) -> int:
-        """The rest of the epoch that update `done` lies in."""
+    def _epoch(self, bar: tqdm, done: int, request: StopRequest) -> int:
+        """Train to the end of the epoch that update `done` belongs to, and return the number of updates made."""
         epoch, position = divmod(done, len(self.batches))
         started, sentences = time.time(), 0
         for indices in self.batches.epoch(epoch)[position:]:
@@ -124,7 +135,7 @@ class Trainer:
                 self.steps = done
             if saves:
                 self._save(done, arrays)
-            if request.made:  # after the last step too: then all but the export is saved
+            if request.made:  # obeyed after the last step too: only the export is then left for the next run
                 bar.close()
                 request.obey(f"{self.title}: stopped after step {done} of {self.steps}")
             if done == self.steps:
@@ -132,7 +143,7 @@ class Trainer:
         return done
 
     def _step(self, indices: np.ndarray, index: int) -> dict[str, float]:
-        """One update. Raises `UserError` for a loss or gradient that is not finite: before anything is saved."""
+        """Make one update. Raises `UserError` for a loss or gradient that is not finite, before anything is saved."""
         figures = self.objective.step(self.batches.batch(indices, self.rank, self.ranks), index)
         wrong = [name for name, value in figures.items() if not math.isfinite(value)]
         if wrong:
@@ -140,15 +151,18 @@ class Trainer:
         return figures
 
     def _not_finite(self, what: str, indices: np.ndarray, step: int) -> UserError:
-        kept = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.is_file() else "no checkpoint yet"
+        saved = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.is_file() else "no checkpoint yet"
         return UserError(
             f"{self.title}: the {what} of step {step} is not finite (sentences {indices[:8].tolist()} ... of "
-            f"{len(indices)} in train.jsonl); {kept}; try a smaller learning rate"
+            f"{len(indices)} in train.jsonl); {saved}; try a smaller learning rate"
         )
 
     def _arrays(self, indices: np.ndarray, done: int) -> dict[str, np.ndarray]:
-        """Everything the next step depends on. Raises `UserError` if it is not finite, as the weights may be while
-        the loss still is: such a state is never saved."""
+        """Copy all that the next step depends on from the device, on rank 0.
+
+        Raises:
+            UserError: It is not finite; the weights may not be while the loss still is. Such a state is never saved.
+        """
         if self.rank:
             return {}
         arrays = {name: p.asnumpy() for name, p in self.objective.state().items()}
@@ -163,7 +177,7 @@ class Trainer:
             shown = ", ".join(map(str, lengths))
             print(f"  {len(self.batches)} batches an epoch, {len(lengths)} compiled lengths: {shown}", flush=True)
 
-    def _log(self, bar, done: int, figures: dict, rate: float) -> None:
+    def _log(self, bar: tqdm, done: int, figures: dict, rate: float) -> None:
         figures = {**figures, **self.objective.metrics()}
         record = {"step": done, "epoch": round(done / len(self.batches), 4), **figures}
         self._write({**record, "seconds": round(time.time(), 1), "sentences_per_second": round(rate, 1)})
@@ -184,7 +198,7 @@ class Trainer:
             self.board.add(record)
 
     def _save(self, done: int, arrays: dict[str, np.ndarray]) -> None:
-        """The state, how many lines of metrics belong to it, where training ends, and the seconds spent."""
+        """Save the state, the number of metrics lines that belong to it, the last update and the seconds spent."""
         if self.rank:
             return
         lines = len(read_lines(self.metrics)) if self.metrics.is_file() else 0
@@ -192,7 +206,7 @@ class Trainer:
         atomic_write(self.checkpoint, save(arrays, metadata={"done": f"{about} {_checksum(arrays, about)}"}))
 
     def _resume(self) -> int:
-        """Restore the last checkpoint and drop the metrics written after it; 0 if there is none."""
+        """Restore the last checkpoint, drop the metrics written after it, and return its number of updates."""
         self.stage.begin(self.checkpoint)
         if not self.checkpoint.is_file():
             if not self.rank:
@@ -213,7 +227,7 @@ class Trainer:
         return done
 
     def _restore(self) -> list[int]:
-        """Updates made, lines of metrics, last update and seconds spent, after all arrays are set."""
+        """Set all arrays; return the updates made, the lines of metrics, the last update and the seconds spent."""
         try:
             with safetensors.safe_open(self.checkpoint, "numpy") as file:
                 about = file.metadata()
@@ -238,7 +252,7 @@ class Trainer:
 
 
 def _checksum(arrays: dict[str, np.ndarray], about: str) -> int:
-    """CRC-32 of a checkpoint: a bit that flipped on the disk must not go on training unseen."""
+    """Compute the CRC-32 of a checkpoint, which shows bits that flipped on the disk."""
     checksum = zlib.crc32(about.encode())
     for name in sorted(arrays):
         checksum = zlib.crc32(np.ascontiguousarray(arrays[name]), checksum)

@@ -23,7 +23,7 @@ BUILD = {
     "search by blocks": "RobustSearch(model(masked=True, block=(2, 4)), schema.Search(ascent_steps=2), 10, 1)",
     "official search": "RobustSearch(model(masked=True), schema.Search(ascent_steps=2), 10, 1, 'official')",
     "FreeLB": "FreeLB(model(), schema.AdversarialTraining(ascent_steps=2), 10, 1, masks)",
-    "InfoBERT": "InfoBert(model(), schema.InfoBert(ascent_steps=2), 10, 1)",
+    "InfoBERT": "InfoBert(model(), schema.InfoBertTraining(ascent_steps=2), 10, 1)",
     "mixed precision": "FineTuning(model(amp='float16'), schema.Training(), 10, 1)",
 }
 CODE = """

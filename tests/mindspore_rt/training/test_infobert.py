@@ -32,7 +32,7 @@ from tests.helpers.restatement import (
 
 STEPS, SEED = 10, 7
 # Weights far above the default's, so that each term shows in the gradient; a clip that cuts.
-SETTINGS = schema.InfoBert(
+SETTINGS = schema.InfoBertTraining(
     ascent_steps=2,
     dropout=0.0,
     anchor_weight=2.0,
@@ -276,7 +276,7 @@ def test_a_worker_without_a_sentence_adds_nothing(objective):
 
 def test_the_passes_share_one_dropout_mask(monkeypatch):
     """With no perturbation at all, only the dropout could tell the passes apart."""
-    settings = schema.InfoBert(ascent_steps=3, ascent_rate=0.0, initial_norm=0.0)
+    settings = schema.InfoBertTraining(ascent_steps=3, ascent_rate=0.0, initial_norm=0.0)
     model = BertClassifier(CONFIG, 2, dropout=0.5, attention_dropout=0.5)
     model.load(weights_of(small_bert()))
     objective = InfoBert(model, settings, STEPS, SEED)

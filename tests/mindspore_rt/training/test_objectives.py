@@ -169,7 +169,7 @@ def test_a_penalty_without_a_ramp_starts_at_once():
 def test_the_passes_accumulate_and_start_afresh_at_every_step(torch_model):
     objective = RobustSearch(masked_bert(torch_model), schema.Search(ascent_steps=2), STEPS, seed=1)
     objective.step(batch(0), 0)
-    assert all((total.asnumpy() == 0).all() for total in objective.total)
+    assert all((gradient.asnumpy() == 0).all() for gradient in objective.gradient_sums)
 
 
 # --- FreeLB --------------------------------------------------------------------------------------------------
