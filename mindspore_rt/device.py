@@ -6,7 +6,15 @@ from configs.contract.errors import UserError
 
 
 def use_device(device: str, jit_level: str = "O0") -> None:
-    """Select CPU, GPU or Ascend. Raises `UserError` with what is needed and what is there."""
+    """Select the device, and join the other workers if there are any.
+
+    Args:
+        device: CPU, GPU or Ascend.
+        jit_level: How far MindSpore optimises its graphs.
+
+    Raises:
+        UserError: The device is not available; the message says what it needs.
+    """
     import mindspore as ms
 
     from mindspore_rt import parallel
@@ -21,8 +29,8 @@ def use_device(device: str, jit_level: str = "O0") -> None:
         ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": jit_level})
         parallel.start()
     except (RuntimeError, ValueError) as error:
-        found = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"device: {device} is not available here; MindSpore {ms.__version__} needs {needs[device]}; "
-            f"it says: {found}"
+            f"it says: {reason}"
         ) from None

@@ -1,28 +1,30 @@
-"""Data parallel training: one process a device, started by MindSpore's own `msrun`.
+"""Data-parallel training: one process for each device, started by MindSpore's `msrun`.
 
-Every rank works on its own part of each batch with its own noise; gradients are averaged once an update, so all
-ranks make the same one. Rank 0 writes what was trained; small files that every rank knows are written by each, whole.
+Every rank works on its own part of each batch with its own noise. Gradients are averaged once in an update, so that all
+ranks make the same update. Rank 0 writes the results.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import mindspore as ms
 from mindspore import nn, ops
 
 
 def rank() -> int:
+    """Return the number of this process, from 0."""
     return int(os.environ.get("RANK_ID", 0)) if ranks() > 1 else 0
 
 
 def ranks() -> int:
-    """Number of processes; `msrun` leaves it in the environment."""
+    """Return the number of processes, which `msrun` states in the environment."""
     return int(os.environ.get("MS_WORKER_NUM", 1))
 
 
 def start() -> None:
-    """Join the other ranks. Call once, after the device is chosen; does nothing in a run of one process."""
+    """Join the other ranks, if there are any. Call once, after the device is chosen."""
     if ranks() > 1:
         from mindspore.communication import init
 
@@ -32,17 +34,20 @@ def start() -> None:
         )
 
 
-def average(parameters) -> nn.Cell:
-    """A cell that averages gradients over all ranks: the identity if there is one."""
-    return nn.DistributedGradReducer(list(parameters)) if ranks() > 1 else Same()
+def average(parameters: Sequence[ms.Parameter]) -> nn.Cell:
+    """Return a cell that averages the gradients of `parameters` over all ranks."""
+    return nn.DistributedGradReducer(list(parameters)) if ranks() > 1 else Identity()
 
 
 def wait() -> None:
-    """Until all ranks are here: before one reads what rank 0 writes. A sum over all of them cannot end sooner."""
+    """Wait until all ranks arrive here, as before one reads what rank 0 writes: a sum over all cannot end sooner."""
     if ranks() > 1:
         ops.AllReduce()(ms.Tensor([0.0], ms.float32)).asnumpy()
 
 
-class Same(nn.Cell):
-    def construct(self, gradients):
+class Identity(nn.Cell):
+    """The average over one rank."""
+
+    def construct(self, gradients: tuple[ms.Tensor, ...]) -> tuple[ms.Tensor, ...]:
+        """Return the gradients as they are."""
         return gradients

@@ -1,4 +1,4 @@
-"""A ticket: which weights of a BERT are kept. NumPy only; needs neither MindSpore nor PyTorch.
+"""A ticket says which weights of a BERT are kept. This module needs NumPy alone, neither MindSpore nor PyTorch.
 
 >>> from mindspore_rt.ticket import Ticket
 >>> ticket = Ticket.load("robust-0.30.safetensors")
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,8 +29,12 @@ FORMAT = "ticket/1"
 
 @dataclass
 class Ticket:
-    """`masks`: name of each prunable matrix to a boolean array of its shape, True where the weight is kept.
-    `about`: where it comes from (method, seed, source hash ...), strings only."""
+    """Masks of all prunable matrices.
+
+    Attributes:
+        masks: Name of each matrix to a boolean array of its shape, True where the weight is kept.
+        about: Origin of the ticket (method, seed, hash of the scores ...).
+    """
 
     masks: dict[str, np.ndarray]
     about: dict[str, str] = field(default_factory=dict)
@@ -38,14 +43,20 @@ class Ticket:
     def from_scores(
         cls, scores: dict[str, np.ndarray], sparsity: float, official: bool = False, **about: str
     ) -> Ticket:
-        """Prune the `sparsity` share of all weights with the lowest scores, over all matrices at once (section 3.3).
+        """Prune the weights with the lowest scores, over all matrices at once (section 3.3).
 
-        Raw scores are ranked, so ties of a float32 sigmoid cannot arise; equal scores are pruned in the
-        order of the matrices. The number pruned is round(sparsity * weights).
+        Equal scores are pruned in the order of the matrices.
 
-        `official` ranks float32 sigmoids instead, as the official code does. Many tie once scores have grown, and
-        which of the tied are pruned is left to torch.topk there: `about["tied"]` says how many stand at the
-        threshold, `about["tied_pruned"]` how many of them are pruned.
+        Args:
+            scores: One array for each prunable matrix.
+            sparsity: Share of weights to prune, 0 to 1; round(sparsity * weights) are pruned.
+            official: Rank float32 sigmoids of the scores, as the official code does. Many of them tie once scores have
+                grown, and that code leaves it to torch.topk which of the tied are pruned. `about["tied"]` then states
+                how many are at the threshold, `about["tied_pruned"]` how many of those are pruned.
+            **about: Origin of the ticket.
+
+        Raises:
+            ValueError: The sparsity is out of range, or a score is not finite.
         """
         if not 0 <= sparsity <= 1:
             raise ValueError(f"sparsity {sparsity} is not between 0 and 1")
@@ -55,50 +66,57 @@ class Ticket:
         if official:
             flat = float32_sigmoid(flat)
         count = round(sparsity * flat.size)
-        kept = np.ones(flat.size, bool)
+        mask = np.ones(flat.size, bool)
         if count:
             threshold = np.partition(flat, count - 1)[count - 1]
             below = flat < threshold
-            kept[below] = False
+            mask[below] = False
             ties, missing = np.flatnonzero(flat == threshold), count - int(below.sum())
-            kept[ties[:missing]] = False
+            mask[ties[:missing]] = False
             if official:
                 about.update(tied=str(ties.size), tied_pruned=str(missing))
-        return cls(_split(kept, scores), dict(about))
+        return cls(_split(mask, scores), dict(about))
 
     @classmethod
     def from_magnitudes(cls, weights: dict[str, np.ndarray], sparsity: float, **about: str) -> Ticket:
         """Prune the weights of smallest absolute value."""
-        return cls.from_scores({name: np.abs(w) for name, w in weights.items()}, sparsity, **about)
+        return cls.from_scores({name: np.abs(w) for name, w in weights.items()}, sparsity, False, **about)
 
     @classmethod
     def from_random_like(cls, ticket: Ticket, seed: int | np.random.Generator, **about: str) -> Ticket:
-        """A ticket with exactly the sparsity of `ticket` in every matrix, at random positions."""
+        """Draw a ticket with the sparsity of `ticket` in every matrix, at random positions."""
         random = np.random.default_rng(seed)
         masks = {name: random.permutation(mask.ravel()).reshape(mask.shape) for name, mask in ticket.masks.items()}
         return cls(masks, dict(about))
 
     @classmethod
     def random_units_like(cls, ticket: Ticket, heads: int, seed: int | np.random.Generator, **about: str) -> Ticket:
-        """`from_random_like` for a structured ticket: as many heads and neurons in every layer, but random ones."""
+        """Draw a structured ticket with as many heads and neurons in every layer as `ticket` has, but random ones."""
         random, shapes = np.random.default_rng(seed), {name: mask.shape for name, mask in ticket.masks.items()}
         layers = range(_layers(shapes))
         kept_heads = [ticket.masks[matrix_name(i, "query")].reshape(heads, -1).any(1) for i in layers]
         kept_neurons = [ticket.masks[matrix_name(i, "intermediate")].any(1) for i in layers]
-        shuffled = ([random.permutation(kept) for kept in units] for units in (kept_heads, kept_neurons))
+        shuffled = ([random.permutation(layer) for layer in units] for units in (kept_heads, kept_neurons))
         return cls(_unit_masks(shapes, *shuffled), dict(about))
 
     @classmethod
     def structured(cls, scores: dict[str, np.ndarray], heads: int, sparsity: float, **about: str) -> Ticket:
         """Prune whole attention heads and intermediate neurons, those of lowest mean score.
 
-        A head owns its rows of query, key and value and its columns of attention output; a neuron its row of
-        intermediate and its column of output. The same share of heads and of neurons is pruned: heads over all
-        layers at once, but one stays in each; neurons as many in every layer, so that the model can be shrunk to
-        one intermediate size. The sparsity comes as near to the asked one as whole neurons allow; the pooler has
-        no units and stays dense. `heads` is the number of heads of a layer; `scores` has one score a weight.
+        A head owns its rows of query, key and value and its columns of attention output; a neuron owns its row of
+        intermediate and its column of output. The same share of heads and of neurons is pruned: heads over all layers
+        at once, but every layer keeps one; equally many neurons in every layer, so that the model can be shrunk to one
+        intermediate size. The sparsity comes as near to the asked one as whole neurons allow. The pooler has no units
+        and stays dense.
 
-        Raises `ValueError` for a sparsity that cannot be reached so.
+        Args:
+            scores: One score for each weight of every prunable matrix.
+            heads: Number of heads of a layer.
+            sparsity: Share of weights to prune.
+            **about: Origin of the ticket.
+
+        Raises:
+            ValueError: The sparsity cannot be reached.
         """
         shapes = {name: s.shape for name, s in scores.items()}
         head_count, neuron_count = _units_to_prune(shapes, heads, sparsity)
@@ -110,15 +128,17 @@ class Ticket:
         return cls(_unit_masks(shapes, kept_heads, kept_neurons), dict(about))
 
     def spread(self, shapes: dict[str, tuple[int, int]]) -> Ticket:
-        """One mask for each weight, where weights shared the scores that this ticket was drawn from (`spread`)."""
+        """Return the ticket of whole matrices, where weights shared the scores that this one was drawn from."""
         return Ticket({name: spread(mask, shapes[name]) for name, mask in self.masks.items()}, self.about)
 
     @property
     def weights(self) -> int:
+        """Number of weights of all prunable matrices."""
         return sum(m.size for m in self.masks.values())
 
     @property
     def pruned(self) -> int:
+        """Number of pruned weights."""
         return sum(int(m.size - np.count_nonzero(m)) for m in self.masks.values())
 
     @property
@@ -127,23 +147,28 @@ class Ticket:
         return self.pruned / self.weights
 
     def pruned_share(self) -> dict[str, float]:
-        """Share of pruned weights of each matrix (Figure 3)."""
+        """Return the share of pruned weights of each matrix (Figure 3)."""
         return {name: 1 - np.count_nonzero(m) / m.size for name, m in self.masks.items()}
 
     def overlap(self, other: Ticket) -> float:
-        """Pruned in both over pruned in either (intersection over union), 0 to 1."""
+        """Return the number of weights pruned in both tickets over that of either (intersection over union), 0 to 1."""
         both = sum(int((~m & ~other.masks[name]).sum()) for name, m in self.masks.items())
         either = self.pruned + other.pruned - both
         return both / either if either else 1.0
 
     def distance(self, other: Ticket) -> float:
-        """Hamming distance: the share of weights that one keeps and the other prunes, 0 to 1."""
+        """Return the Hamming distance: the share of weights that one ticket keeps and the other prunes, 0 to 1."""
         if {n: m.shape for n, m in self.masks.items()} != {n: m.shape for n, m in other.masks.items()}:
             raise ValueError("the tickets are of two models: their matrices differ")
         return sum(int(np.count_nonzero(m ^ other.masks[name])) for name, m in self.masks.items()) / self.weights
 
     def apply(self, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """A copy of `weights` with every pruned one an exact zero. Raises `KeyError` for a missing matrix."""
+        """Return a copy of `weights` with an exact zero for every pruned weight.
+
+        Raises:
+            KeyError: A matrix is missing.
+            ValueError: A matrix has not the shape of its mask.
+        """
         for name, mask in self.masks.items():
             if weights[name].shape != mask.shape:
                 raise ValueError(f"{name} is {weights[name].shape}, the ticket's mask {mask.shape}")
@@ -153,7 +178,7 @@ class Ticket:
         }
 
     def save(self, path: Path) -> None:
-        """One safetensors file, one bit a weight."""
+        """Write a safetensors file with one bit for each weight."""
         shapes = {name: list(mask.shape) for name, mask in self.masks.items()}
         packed = {name: np.packbits(mask, axis=None) for name, mask in self.masks.items()}
         header = {"format": FORMAT, "shapes": shapes, "sparsity": self.sparsity, "sha256": _digest(shapes, packed)}
@@ -163,15 +188,22 @@ class Ticket:
 
     @classmethod
     def load(cls, path: Path, shapes: dict[str, tuple[int, int]] | None = None) -> Ticket:
-        """Read a ticket, of a model with these prunable matrices if they are given. Raises `UserError` naming the file
-        and what is wrong with it."""
+        """Read a ticket.
+
+        Args:
+            path: File that `save` wrote.
+            shapes: Name and shape of every prunable matrix of the model that the ticket must fit, if given.
+
+        Raises:
+            UserError: The file is missing or damaged, or the ticket is of another model.
+        """
         try:
             with safetensors.safe_open(path, "numpy") as file:
                 header = (file.metadata() or {}).get("ticket", "{}")
                 packed = {name: file.get_tensor(name) for name in file.keys()}
         except FileNotFoundError:
             raise UserError(f"{path} is missing: run the draw stage first") from None
-        except (safetensors.SafetensorError, AttributeError, TypeError) as error:  # the latter: no dtype of NumPy's
+        except (safetensors.SafetensorError, AttributeError, TypeError) as error:  # TypeError: a dtype that NumPy lacks
             raise UserError(f"{path}: not a whole safetensors file ({error})") from None
         try:
             header = json.loads(header)
@@ -195,44 +227,57 @@ class Ticket:
 
 
 def float32_sigmoid(scores: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)) with every step rounded to float32, as the official draw ranks it: near 1 far fewer values are
-    left than float32 has there. Up to the last bit of the exponential."""
+    """Return 1 / (1 + exp(-x)) with every step rounded to float32, which the official code ranks.
+
+    Near 1 it takes far fewer values than float32 has there. The last bit of the exponential may differ from torch's.
+    """
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(-scores.astype(np.float32)))
 
 
 def spread(shared: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """One value for each weight from shared ones, (groups of rows, groups of columns), with the stride of the official
-    code: row i belongs to group i mod groups, and so do columns. Raises `ValueError` if they do not divide `shape`."""
+    """Return one value for each weight of a matrix from values that weights share.
+
+    The sharing has the stride of the official code: row i belongs to group i mod groups, and so do columns.
+
+    Args:
+        shared: (groups of rows, groups of columns).
+        shape: Shape of the matrix.
+
+    Raises:
+        ValueError: The numbers of groups do not divide the shape.
+    """
     if shared.ndim != 2 or any(not groups or size % groups for size, groups in zip(shape, shared.shape, strict=True)):
         raise ValueError(f"{list(shared.shape)} shared values do not divide a {shape[0]} x {shape[1]} matrix")
     return np.tile(shared, (shape[0] // shared.shape[0], shape[1] // shared.shape[1]))
 
 
 def _head_means(matrices: dict[str, np.ndarray], heads: int) -> np.ndarray:
-    """(heads,) float64."""
+    """Return the mean score of each head, (heads,) float64."""
     parts = [matrices[kind].reshape(heads, -1) for kind in ("query", "key", "value")]
     parts.append(np.ascontiguousarray(matrices["attention output"].T).reshape(heads, -1))
     return np.mean([part.mean(1, dtype=np.float64) for part in parts], 0)
 
 
 def _neuron_means(matrices: dict[str, np.ndarray]) -> np.ndarray:
-    """(neurons,) float64."""
+    """Return the mean score of each neuron, (neurons,) float64."""
     into, out = matrices["intermediate"].mean(1, dtype=np.float64), matrices["output"].mean(0, dtype=np.float64)
     return (into + out) / 2
 
 
 def most_structured(shapes: dict[str, tuple[int, int]], heads: int) -> float:
-    """The sparsity of a structured ticket that leaves one head and one neuron in each layer, and the pooler.
+    """Return the sparsity of a structured ticket that keeps one head and one neuron in each layer, and the pooler.
 
-    `shapes` are those of the prunable matrices, `heads` the heads of a layer.
+    Args:
+        shapes: Name and shape of every prunable matrix.
+        heads: Number of heads of a layer.
     """
     layers, neurons, of_head, of_neuron = _units(shapes, heads)
     return (layers * (heads - 1) * of_head + (neurons - 1) * of_neuron) / _total(shapes)
 
 
 def _units_to_prune(shapes: dict[str, tuple[int, int]], heads: int, sparsity: float) -> tuple[int, int]:
-    """Heads of all layers, and neurons of each layer, whose weights make up `sparsity` of all weights."""
+    """Return how many heads of all layers and neurons of each layer make up `sparsity` of all weights."""
     layers, neurons, of_head, of_neuron = _units(shapes, heads)
     weights = sparsity * _total(shapes)
     prunable = layers * heads * of_head + neurons * of_neuron
@@ -245,7 +290,7 @@ def _units_to_prune(shapes: dict[str, tuple[int, int]], heads: int, sparsity: fl
 
 
 def _units(shapes: dict[str, tuple[int, int]], heads: int) -> tuple[int, int, int, int]:
-    """Layers, neurons of a layer, weights of a head, weights of one neuron of every layer."""
+    """Return the numbers of layers, neurons of a layer, weights of a head, and weights of one neuron of every layer."""
     layers, (rows, columns) = _layers(shapes), shapes[matrix_name(0, "query")]
     return layers, shapes[matrix_name(0, "intermediate")][0], 4 * rows * columns // heads, 2 * columns * layers
 
@@ -254,12 +299,14 @@ def _total(shapes: dict[str, tuple[int, int]]) -> int:
     return sum(rows * columns for rows, columns in shapes.values())
 
 
-def _layers(shapes: dict) -> int:
+def _layers(shapes: dict[str, tuple[int, int]]) -> int:
     return sum(1 for name in shapes if name.endswith(LAYER_MATRICES["query"] + ".weight"))
 
 
-def _unit_masks(shapes: dict[str, tuple[int, int]], kept_heads, kept_neurons) -> dict[str, np.ndarray]:
-    """Masks that keep whole heads and neurons; both are given as booleans for each layer."""
+def _unit_masks(
+    shapes: dict[str, tuple[int, int]], kept_heads: Iterable[np.ndarray], kept_neurons: Iterable[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return masks that keep whole heads and neurons, given as one boolean array for each layer."""
     masks = {name: np.ones(shape, bool) for name, shape in shapes.items()}
     for i, (heads, neurons) in enumerate(zip(kept_heads, kept_neurons)):
         rows = np.repeat(heads, shapes[matrix_name(i, "query")][0] // len(heads))
@@ -272,12 +319,12 @@ def _unit_masks(shapes: dict[str, tuple[int, int]], kept_heads, kept_neurons) ->
 
 
 def _keep_heads(means: np.ndarray, count: int) -> np.ndarray:
-    """(layers, heads) bool: the `count` lowest are False, but the best of every layer stays."""
-    kept = np.ones(means.shape, bool)
+    """Return (layers, heads) bool, False for the `count` lowest means; the highest of every layer stays True."""
+    keep = np.ones(means.shape, bool)
     candidates = means.copy()
     candidates[np.arange(len(means)), means.argmax(1)] = np.inf
-    kept.flat[np.argsort(candidates, None, "stable")[:count]] = False
-    return kept
+    keep.flat[np.argsort(candidates, None, "stable")[:count]] = False
+    return keep
 
 
 def _split(flat: np.ndarray, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -298,8 +345,8 @@ def _unpack(bits: np.ndarray, shape: list[int]) -> np.ndarray:
 
 
 def _digest(shapes: dict[str, list[int]], packed: dict[str, np.ndarray]) -> str:
-    """SHA-256 of the masks: flipped bits that leave the sparsity as it was must not pass."""
+    """Return the SHA-256 of the masks; flipped bits may leave the sparsity as it was."""
     digest = hashlib.sha256(json.dumps(shapes).encode())
     for name in shapes:
-        digest.update(packed[name])
+        digest.update(packed[name].tobytes())
     return digest.hexdigest()

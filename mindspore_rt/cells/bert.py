@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+from typing import TypeAlias
 
 import mindspore
 import numpy as np
@@ -21,7 +22,9 @@ from mindspore_rt.cells import backend, float64_ops, gate, kernel_cells, primiti
 from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.bert_config import BertConfig
 
-Draws = Tensor | tuple | None  # noise of a pass: a key, the numbers of every place, or nothing (see noise.py)
+Draws: TypeAlias = (
+    Tensor | tuple | None
+)  # noise of a pass: a key, the numbers of every place, or nothing (see noise.py)
 
 
 @dataclass(frozen=True)

@@ -90,4 +90,4 @@ class BertConfig:
 
 
 def _number(value: object) -> float:
-    return value if type(value) in (int, float) else math.nan
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan

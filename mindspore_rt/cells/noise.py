@@ -88,7 +88,11 @@ class DeviceNoise:
 
 
 Noise = HostNoise | KernelNoise | DeviceNoise
-SOURCES = {Backend.KERNELS: KernelNoise, Backend.HOST: HostNoise, Backend.DEVICE: DeviceNoise}
+SOURCES: dict[Backend, type[Noise]] = {
+    Backend.KERNELS: KernelNoise,
+    Backend.HOST: HostNoise,
+    Backend.DEVICE: DeviceNoise,
+}
 
 
 def source(seed: int, rank: int = 0) -> Noise:

@@ -1,9 +1,9 @@
-"""The MindSpore half of the comparison with the official code: computes one case and leaves every quantity in files.
+"""The MindSpore half of the comparison with the official code: compute one case and write every quantity to files.
 
     python -m mindspore_rt.compare.parity_worker CASE_DIRECTORY OUT_DIRECTORY paper|official
 
-`torch_eval parity` writes the case and reads the results. Everything runs through the classes that train; the noise
-they drew is left beside the results, so that the other implementations can be given the same numbers. Dropout is off.
+`torch_eval parity` writes the case and reads the results. All is computed by the classes that train. The noise that
+they draw is written beside the results, so that the other implementations can use the same numbers. Dropout is off.
 """
 
 from __future__ import annotations
@@ -14,28 +14,34 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor
+from mindspore import Parameter, Tensor
 from safetensors.numpy import load_file, save_file
 
 from configs.contract import schema
 from configs.contract.errors import command
 from configs.contract.files import read_json
 from mindspore_rt.cells import gate, noise
-from mindspore_rt.cells.bert import BertClassifier, MaskedLinear, NoisePlaces
+from mindspore_rt.cells.bert import BertClassifier, Draws, MaskedLinear, NoisePlaces
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
 from mindspore_rt.training.optimizer import BETA1, linear_schedule
+from mindspore_rt.training.trainer import compile_logits
 
 SCORES = ("scores", "grown", "shared")
 Rows = Iterator[tuple[str, dict[str, np.ndarray]]]
 
 
 class Case:
-    """Model, scores, ticket, batches and settings, the same for every implementation."""
+    """Model, scores, ticket, batches and settings, the same for every implementation.
 
-    def __init__(self, folder: Path, compat: str):
+    Args:
+        folder: Directory that `torch_eval parity` wrote.
+        compat: `paper` or `official`.
+    """
+
+    def __init__(self, folder: Path, compat: str) -> None:
         self.settings, self.official = read_json(folder / "case.json"), compat == "official"
         self.compat, self.source = compat, huggingface.load(folder)
         self.scores, self.grown, self.shared = (load_file(folder / f"{n}.safetensors") for n in SCORES)
@@ -57,7 +63,12 @@ class Case:
 
 
 def rows(case: Case, out: Path) -> Rows:
-    """Name of a row of the comparison, and its arrays."""
+    """Yield the name of every row of the comparison, and its arrays.
+
+    Args:
+        case: What to compute.
+        out: Directory for the noise.
+    """
     model = masked_model(case, case.scores)
     yield "logits", {"logits": logits(model, case.batches[0])}
     shared = masked_model(case, case.shared, (case.source.config.hidden_size, 1))
@@ -73,7 +84,8 @@ def rows(case: Case, out: Path) -> Rows:
     yield from retraining_rows(case)
 
 
-def masked_model(case: Case, scores: dict[str, np.ndarray], block=(1, 1)) -> BertClassifier:
+def masked_model(case: Case, scores: dict[str, np.ndarray], block: tuple[int, int] = (1, 1)) -> BertClassifier:
+    """Build the case's masked model with given scores, of which each stands for `block` (rows, columns) weights."""
     model = BertClassifier(case.source.config, case.labels, 0.0, masked=True, block=block)
     model.load(case.source.weights)
     for parameter in model.log_alpha():
@@ -82,21 +94,18 @@ def masked_model(case: Case, scores: dict[str, np.ndarray], block=(1, 1)) -> Ber
 
 
 def logits(model: BertClassifier, batch: Batch) -> np.ndarray:
-    @ms.jit
-    def graph(ids, attention_mask, token_types):
-        return model(model.embed(ids), attention_mask, token_types, None)
-
-    return graph(*batch.tensors()[:3]).asnumpy()
+    """Compute the logits (batch, labels) of a deterministic pass."""
+    return compile_logits(model)(*batch.tensors()[:3]).asnumpy()
 
 
 def save_noise(search: RobustSearch, case: Case, out: Path) -> None:
-    """`noise-STEP-ASCENT`: the uniform numbers of every gate; `noise-STEP`: those of the perturbation's start."""
+    """Write the uniform numbers of every gate (`noise-STEP-ASCENT`) and of the perturbation's start (`noise-STEP`)."""
     model, names = search.model, list(case.source.config.prunable())
     first = NoisePlaces(case.source.config.num_hidden_layers).gate(0)
     for step, batch in enumerate(case.batches):
         shapes = model.noise_shapes(*batch.ids.shape)
         for ascent in range(search.settings.ascent_steps):
-            numbers = search.noise.numbers(shapes, step, ascent)[first:]
+            numbers = search.noise.numbers(shapes, step, ascent)[first:]  # type: ignore[union-attr]  # on CPU
             save_file(dict(zip(names, numbers, strict=True)), out / f"noise-{step}-{ascent}.safetensors")
         shape = (*batch.ids.shape, case.source.config.hidden_size)
         draw = noise.generator(search.seed, noise.PERTURBATION, step).random(shape, dtype=np.float32) * 2 - 1
@@ -104,12 +113,12 @@ def save_noise(search: RobustSearch, case: Case, out: Path) -> None:
 
 
 def sampled_gates(model: BertClassifier, search: RobustSearch, batch: Batch) -> dict[str, np.ndarray]:
-    """Each layer's own mask of a weight of ones."""
+    """Return the masks of one pass, by matrix: what each layer makes of a weight of ones."""
     cells = {_matrix(c.log_alpha): c for _, c in model.cells_and_names() if isinstance(c, MaskedLinear)}
     ones = {name: Tensor(np.ones(cell.weight.shape, np.float32)) for name, cell in cells.items()}
 
     @ms.jit
-    def graph(draws):
+    def graph(draws: Draws) -> tuple[Tensor, ...]:
         return tuple(cells[name].masked(ones[name], cells[name].log_alpha, draws) for name in cells)
 
     masks = graph(search.noise.draw(model.noise_shapes(*batch.ids.shape), 0, 0))
@@ -117,7 +126,7 @@ def sampled_gates(model: BertClassifier, search: RobustSearch, batch: Batch) -> 
 
 
 def l0_rows(search: RobustSearch, official: bool) -> Rows:
-    """The L0 term, and its gradient as the update adds it: the first moment after an update without any other."""
+    """Yield the L0 term, and its gradient: the first moment after an update that has no other gradient."""
     scores = [p.asnumpy() for p in search.scores]
     groups = [[a] for a in scores] if official else [scores]
     yield "l0_term", {"l0_term": np.mean([gate.mask_statistics(g)["l0_term"] for g in groups], keepdims=True)}
@@ -128,21 +137,24 @@ def l0_rows(search: RobustSearch, official: bool) -> Rows:
 
 
 def moments(search: RobustSearch, factor: float) -> dict[str, np.ndarray]:
+    """Return the first moments times `factor`, float64."""
     pairs = zip(search.scores, search.optimizer.moment1, strict=True)
     return {_matrix(p): m.asnumpy().astype(np.float64) * factor for p, m in pairs}
 
 
 def search_rows(search: RobustSearch, case: Case) -> Rows:
-    """A short search by `RobustSearch.step`, watched through the two graphs that it calls."""
-    deltas, gradients, norms = [], {}, []
+    """Yield what a short search computes, recorded at the two graphs that `RobustSearch.step` calls."""
+    deltas: list[np.ndarray] = []
+    gradients: dict[str, np.ndarray] = {}
+    norms: list[float] = []
     ascent, update = search.ascent, search.update
 
-    def watched_ascent(*inputs):
+    def watched_ascent(*inputs: Tensor) -> tuple[Tensor, Tensor]:
         loss, delta = ascent(*inputs)
         deltas.append(delta.asnumpy())
         return loss, delta
 
-    def watched_update(*inputs):
+    def watched_update(*inputs: Tensor) -> Tensor:
         if not gradients:
             pairs = zip(search.scores, search.gradient_sums, strict=False)
             gradients.update({_matrix(p): t.asnumpy().copy() for p, t in pairs})  # the update clears them in place
@@ -163,21 +175,23 @@ def search_rows(search: RobustSearch, case: Case) -> Rows:
 
 
 def schedule_rows(search: RobustSearch, case: Case) -> Rows:
-    total, settings = search.gradient_sums_steps, search.settings
+    """Yield lambda and the learning rate at every update."""
+    total, settings = search.total_steps, search.settings
     rates = [settings.learning_rate * linear_schedule(i, total, settings.warmup) for i in range(total)]
     yield "lambda", {"lambda": np.array([search.l0_weight(i) for i in range(total)])}
     yield "rate", {"rate": np.array(rates)}
 
 
 def draw_rows(case: Case) -> Rows:
-    scores = {name: case.grown[name] for name in case.source.config.prunable()}  # ties go by the order of the matrices
+    """Yield the ticket of every sparsity, drawn from scores that have grown."""
+    scores = {name: case.grown[name] for name in case.source.config.prunable()}  # it breaks ties
     for sparsity in case.settings["sparsities"]:
         masks = Ticket.from_scores(scores, sparsity, official=case.official).masks
         yield f"draw_{sparsity:.2f}", {name: mask.astype(np.uint8) for name, mask in masks.items()}
 
 
 def retraining_rows(case: Case) -> Rows:
-    """The ticket of the case, retrained for a few steps by `FineTuning`."""
+    """Yield the weights and logits of the case's ticket after a few steps of `FineTuning`."""
     ticket, settings = Ticket(case.masks), schema.Training(**case.settings["retrain"], dropout=0.0)
     if case.official:
         settings.clip_norm = 0.0
@@ -190,12 +204,14 @@ def retraining_rows(case: Case) -> Rows:
     yield "retrained_logits", {"logits": logits(model, case.batches[-1])}
 
 
-def _matrix(parameter) -> str:
+def _matrix(parameter: Parameter) -> str:
+    """Return the name of the matrix that a parameter has the scores of."""
     return parameter.name.removesuffix(".log_alpha")
 
 
 @command
 def main() -> int:
+    """Compute the case that the command line names."""
     from mindspore_rt.device import use_device
 
     folder, out, compat = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]

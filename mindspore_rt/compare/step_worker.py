@@ -27,17 +27,18 @@ from mindspore_rt.training.optimizer import BETA1, BETA2, EPSILON, linear_schedu
 
 
 def ours(case: Case) -> tuple[Callable[[], float], dict]:
-    """The step of `case` by the cells and objectives that the stages use, and what there is to say about it.
+    """Build the step of a case of the cells and objectives that the stages use.
 
-    The step returns its loss; an evaluation, the sum of its logits.
+    Returns:
+        The step, which returns its loss (an evaluation: the sum of its logits), and kernels and versions.
     """
     from mindspore_rt.cells import backend
     from mindspore_rt.cells.bert import BertClassifier
     from mindspore_rt.cells.bert_config import BertConfig
     from mindspore_rt.data.batches import Batch
     from mindspore_rt.device import use_device
-    from mindspore_rt.training.objectives import FineTuning, RobustSearch
-    from mindspore_rt.training.trainer import Evaluator
+    from mindspore_rt.training.objectives import FineTuning, Objective, RobustSearch
+    from mindspore_rt.training.trainer import compile_logits
 
     use_device("CPU")
     about = {
@@ -63,8 +64,9 @@ def ours(case: Case) -> tuple[Callable[[], float], dict]:
         np.arange(case.batch),
     )
     if case.task == "evaluate":
-        graph = Evaluator(model, None).graph
+        graph = compile_logits(model)
         return lambda: float(graph(*batch.tensors()[:3]).asnumpy().sum()), about
+    objective: Objective
     if case.task == "search":
         objective = RobustSearch(model, schema.Search(ascent_steps=case.passes), TOTAL_STEPS, 0)
     else:
@@ -75,9 +77,17 @@ def ours(case: Case) -> tuple[Callable[[], float], dict]:
 
 
 def mindnlp(case: Case) -> tuple[Callable[[], float], dict]:
-    """Fine-tuning of mindnlp's BERT as far as it goes on CPU: `value_and_grad` on its own model, op by op, and
-    MindSpore's AdamW primitive on its parameters, without a clip. Its `backward` leaves no gradients; its optimizers
-    and its clip fail."""
+    """Build the fine-tuning step of mindnlp's BERT, as far as it works on CPU.
+
+    Gradients come from `value_and_grad` on its model, operation by operation, and updates from MindSpore's AdamW
+    primitive, without a clip: its own `backward` computes no gradients, its optimizers and its clip fail.
+
+    Returns:
+        The step, which returns its loss, and versions.
+
+    Raises:
+        ValueError: The case is another than fine-tuning.
+    """
     if case.task != "finetune":
         raise ValueError(f"mindnlp has no {case.task} step")
     import mindnlp  # noqa: F401  has to come before anything of it
@@ -93,14 +103,14 @@ def mindnlp(case: Case) -> tuple[Callable[[], float], dict]:
     model.train()
     ids, labels = map(mindtorch.tensor, case.inputs())
 
-    def loss_of(ids, labels):
+    def loss_of(ids: object, labels: object) -> object:
         return mindtorch.nn.functional.cross_entropy(model(input_ids=ids).logits, labels)
 
     value_and_grad, adam = ms.value_and_grad(loss_of, None, parameters), ops.AdamWeightDecay()
     moments = [[Tensor(np.zeros(p.shape, np.float32)) for p in parameters] for _ in range(2)]
     index = itertools.count()
 
-    def step():
+    def step() -> float:
         loss, gradients = value_and_grad(ids, labels)
         rate = settings.learning_rate * linear_schedule(next(index), TOTAL_STEPS, settings.warmup)
         for name, p, m, v, g in zip(names, parameters, *moments, gradients, strict=True):
@@ -112,6 +122,7 @@ def mindnlp(case: Case) -> tuple[Callable[[], float], dict]:
 
 
 def main() -> None:
+    """Serve steps over standard input and output, as `bench_case` describes."""
     case, (variant,), answers = bench_case.start()
     step, about = {"ours": ours, "mindnlp": mindnlp}[variant](case)
     for _ in bench_case.serve(answers, about):

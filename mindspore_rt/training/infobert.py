@@ -128,6 +128,8 @@ class InfoBert(AdversarialObjective):
         rank: Number of the worker.
     """
 
+    settings: schema.InfoBertTraining
+
     def __init__(
         self,
         model: BertClassifier,

@@ -272,6 +272,8 @@ class RobustSearch(AdversarialObjective):
         rank: Number of the worker.
     """
 
+    settings: schema.Search
+
     def __init__(
         self,
         model: BertClassifier,

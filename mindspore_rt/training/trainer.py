@@ -26,6 +26,16 @@ from mindspore_rt.training import tensorboard
 from mindspore_rt.training.objectives import Objective
 
 
+def compile_logits(model: BertClassifier) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Compile a deterministic pass, from ids, attention mask and token types to logits (batch, labels)."""
+
+    @ms.jit
+    def logits(ids: Tensor, attention_mask: Tensor, token_types: Tensor) -> Tensor:
+        return model(model.embed(ids), attention_mask, token_types, None)
+
+    return logits
+
+
 class Evaluator:
     """Evaluates a model on one split, by deterministic passes.
 
@@ -35,13 +45,7 @@ class Evaluator:
     """
 
     def __init__(self, model: BertClassifier, batches: Batches) -> None:
-        self.batches = batches
-
-        @ms.jit
-        def logits(ids: Tensor, attention_mask: Tensor, token_types: Tensor) -> Tensor:
-            return model(model.embed(ids), attention_mask, token_types, None)
-
-        self.graph = logits
+        self.batches, self.graph = batches, compile_logits(model)
 
     def logits(self) -> np.ndarray:
         """Compute the logits (sentences, labels) float32, in the order of the split."""
