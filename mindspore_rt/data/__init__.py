@@ -1,1 +1,1 @@
-"""Data: files or the hub to normalised splits, and splits to tokenised batches."""
+"""Data: what the contract reads, or the hub, to normalised splits; splits to tokenised batches."""

@@ -12,11 +12,11 @@ import numpy as np
 from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_lines, write_json, write_lines
+from configs.contract.read_files import read_file
 from configs.contract.run_dir import RunDir
+from configs.contract.snippets import read_snippets, split_snippets
 from configs.contract.tasks import TASKS, Task, task_of
 from mindspore_rt.cells import noise
-from mindspore_rt.data.read_files import read_file
-from mindspore_rt.data.snippets import read_snippets, split_snippets
 
 SPLITS = ("train", "dev", "test")
 Splits = dict[str, list[dict]]  # records of each split: texts under the task's columns, and the label's number

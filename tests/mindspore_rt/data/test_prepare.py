@@ -5,11 +5,11 @@ import tarfile
 import numpy as np
 import pytest
 
-from configs.contract import assets, schema
+from configs.contract import assets, schema, snippets
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines
 from configs.contract.run_dir import RunDir
-from mindspore_rt.data import prepare, snippets
+from mindspore_rt.data import prepare
 
 
 def file(tmp_path, name, content):

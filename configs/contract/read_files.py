@@ -6,10 +6,10 @@ import math
 from decimal import Decimal
 from pathlib import Path
 
+from configs.contract.decode import read_text
 from configs.contract.errors import UserError
+from configs.contract.tables import REPEATED, BrokenRow, Table, read_delimited, read_json
 from configs.contract.tasks import GLUE, NUMBER, Layout, Task
-from mindspore_rt.data.decode import read_text
-from mindspore_rt.data.tables import REPEATED, BrokenRow, Table, read_delimited, read_json
 
 KINDS = (".csv", ".tsv", ".jsonl", ".json")
 

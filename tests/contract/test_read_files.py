@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from configs.contract import schema
 from configs.contract.errors import UserError
+from configs.contract.read_files import read_file
 from configs.contract.tasks import TASKS, task_of
-from mindspore_rt.data.read_files import read_file
 
 SINGLE, PAIR = TASKS["sst2"], TASKS["qnli"]
 HARD = [
