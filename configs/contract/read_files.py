@@ -8,7 +8,7 @@ from pathlib import Path
 
 from configs.contract.decode import read_text
 from configs.contract.errors import UserError
-from configs.contract.tables import REPEATED, BrokenRow, Table, read_delimited, read_json
+from configs.contract.tables import REPEATED, BrokenRow, HasNeeded, Table, read_delimited, read_json
 from configs.contract.tasks import GLUE, NUMBER, Layout, Task
 
 KINDS = (".csv", ".tsv", ".jsonl", ".json")
@@ -33,17 +33,7 @@ def read_file(
     """
     if path.is_dir():
         return _read_folder(path, task), []
-    if path.suffix.lower() not in KINDS:
-        *most, last = KINDS
-        kinds = f"{', '.join(most)} or {last}"
-        raise UserError(f"{path}: give a {kinds} file, or a folder that holds one of .txt files for each label")
-    text = read_text(path)
-    if "json" in path.suffix.lower():
-        table = read_json(text)
-    else:
-        table = read_delimited(path, text, columns, lambda names: any(not _missing(x, names) for x in task.layouts))
-    if not table.names and not table.rows:
-        raise UserError(f"{path}: empty; write one labelled text a row")
+    table = read_table(path, columns, lambda names: any(not _missing(x, names) for x in task.layouts))
     records, skipped = _records(path, table, task)
     limit = _limit(bad_rows, len(table.rows))
     if len(skipped) > limit:
@@ -54,6 +44,29 @@ def read_file(
     if not records:
         raise UserError(f"{path}: no rows; write one labelled text a row")
     return records, skipped
+
+
+def read_table(path: Path, columns: list[str] | None, has_needed: HasNeeded) -> Table:
+    """Read the rows of a file as they are.
+
+    Args:
+        path: CSV, TSV, JSON Lines or a JSON array.
+        columns: Names of the columns of a CSV or TSV file without a header.
+        has_needed: Tells whether a header has the columns that are needed; a CSV file's delimiter is chosen by it.
+
+    Raises:
+        UserError: The file cannot be read, or holds nothing.
+    """
+    if path.suffix.lower() not in KINDS:
+        *most, last = KINDS
+        kinds = f"{', '.join(most)} or {last}"
+        raise UserError(f"{path}: give a {kinds} file, or a folder that holds one of .txt files for each label")
+    text = read_text(path)
+    is_json = "json" in path.suffix.lower()
+    table = read_json(text) if is_json else read_delimited(path, text, columns, has_needed)
+    if not table.names and not table.rows:
+        raise UserError(f"{path}: empty; write one labelled text a row")
+    return table
 
 
 def _limit(bad_rows: int | str, rows: int) -> int:
