@@ -1,5 +1,4 @@
-"""What the tests of objectives share: a small BERT of transformers in float64, batches of pairs with padding, AdamW and
-clipping in PyTorch, and measures of distance."""
+"""Restatement of the objectives in PyTorch: a float64 BERT of transformers, batches of pairs, AdamW and clipping."""
 
 import numpy as np
 import torch
@@ -97,7 +96,7 @@ def clipped(gradients, norm):
     return {n: g * factor for n, g in gradients.items()}
 
 
-def distance(found, reference):
-    """l2 distance relative to the reference. Single numbers that are nearly 0 are float32 noise: judge by the norm."""
+def distance(ours, reference):
+    """Return the l2 distance relative to the reference; single numbers near 0 are float32 noise."""
     reference = np.asarray(reference)
-    return np.linalg.norm(np.asarray(found) - reference) / max(np.linalg.norm(reference), 1e-12)
+    return np.linalg.norm(np.asarray(ours) - reference) / max(np.linalg.norm(reference), 1e-12)

@@ -1,4 +1,4 @@
-"""Run by test_parallel.py under msrun: a few updates on this rank's part of each batch; rank 0 saves what came out.
+"""Make a few updates on this rank's part of each batch and save the state; test_parallel.py runs this under msrun.
 
 python two_workers.py TARGET
 """
@@ -27,7 +27,7 @@ class Encoding:
 
 
 class Tokenizer:
-    """Word pieces of numbers: the text is a list of ids."""
+    """Reads a text that is a list of ids."""
 
     def encode_batch(self, texts):
         return [Encoding([int(word) for word in text.split()]) for text in texts]
@@ -40,7 +40,7 @@ def batches():
 
 
 class GivenNoise:
-    """The same uniform numbers for one worker and for two: of what belongs to a sentence, each takes its own rows."""
+    """The same uniform numbers for one worker and for two; a worker takes the rows of its own sentences."""
 
     def __init__(self, model, rank, ranks):
         self.model, self.rank, self.ranks = model, rank, ranks
@@ -51,11 +51,11 @@ class GivenNoise:
         masks, whole = {p.shape for p in self.model.log_alpha()}, self.model.noise_shapes(ROWS, 8)
         random = np.random.default_rng([step, ascent])
         arrays = [random.random(shape, dtype=np.float32) for shape in whole]
-        mine = [
+        own = [
             a if a.shape in masks else a.reshape(ROWS, -1)[self.rank :: self.ranks].reshape(shape)
             for a, shape in zip(arrays, shapes, strict=True)
         ]
-        return mutable(tuple(Tensor(np.ascontiguousarray(a)) for a in mine))
+        return mutable(tuple(Tensor(np.ascontiguousarray(a)) for a in own))
 
 
 def train(target, kind):
@@ -78,7 +78,7 @@ def train(target, kind):
 
 
 def read_what_rank_0_wrote(target):
-    """It takes its time; `wait` has the others wait for it. A rank that finds nothing fails the run."""
+    """Rank 0 writes late and the others wait for it; a rank that sees no file fails the run."""
     written = Path(f"{target}-late")
     if parallel.rank() == 0:
         time.sleep(1)

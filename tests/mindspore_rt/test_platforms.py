@@ -77,9 +77,9 @@ def run(build: str, folder: Path, device: bool) -> str:
 
 
 def primitives_of(graphs: str) -> list[str]:
-    found = set(re.findall(r"^\s*%\d+\([^\n]*?\) = (?:PrimFunc_)?([A-Za-z_]\w*)\(", graphs, re.M))
-    assert {"MatMul", "BatchMatMul"} <= found
-    return sorted(found - STRUCTURE)
+    primitives = set(re.findall(r"^\s*%\d+\([^\n]*?\) = (?:PrimFunc_)?([A-Za-z_]\w*)\(", graphs, re.M))
+    assert {"MatMul", "BatchMatMul"} <= primitives
+    return sorted(primitives - STRUCTURE)
 
 
 def modules():
@@ -125,6 +125,6 @@ def test_every_primitive_of_a_step_is_there_on_gpu_and_ascend(build, tmp_path):
 
 
 def test_the_look_up_finds_what_is_lacking():
-    """It must be able to fail: CPU-only and undocumented primitives are found."""
+    """The look-up must be able to fail: it sees primitives that are for CPU only, or not documented."""
     assert documented("MatMul") >= {"GPU", "Ascend", "CPU"}
     assert not documented("NoSuchPrimitive")

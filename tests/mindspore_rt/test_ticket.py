@@ -123,8 +123,8 @@ def test_distance_is_that_of_hamming():
 
 def test_shared_values_are_spread_with_a_stride():
     shared = np.arange(6).reshape(2, 3)
-    found = spread(shared, (4, 9))
-    assert all(found[i, j] == shared[i % 2, j % 3] for i in range(4) for j in range(9))
+    values = spread(shared, (4, 9))
+    assert all(values[i, j] == shared[i % 2, j % 3] for i in range(4) for j in range(9))
     for wrong in ((5, 9), (4, 10)):
         with pytest.raises(ValueError, match="do not divide"):
             spread(shared, wrong)

@@ -1,4 +1,4 @@
-"""Logits and gradients of the cells, fused and plain, against transformers and a restatement with the same noise."""
+"""Logits and gradients of both implementations against transformers, and a restatement with the same noise."""
 
 import mindspore as ms
 import numpy as np
@@ -70,12 +70,12 @@ def compare(torch_model, config):
     weights = {n: p.detach().numpy() for n, p in torch_model.named_parameters()}
     case = inputs(config.vocab_size)
     logits, slope, gradients = by_torch(torch_model, *case)
-    found_logits, found_slope, found = by_mindspore(config, weights, *case)
-    np.testing.assert_allclose(found_logits, logits, atol=1e-5)
-    np.testing.assert_allclose(found_slope, slope, atol=1e-5 * max(1, np.abs(slope).max()))
-    assert found.keys() == gradients.keys()
+    our_logits, our_slope, our_gradients = by_mindspore(config, weights, *case)
+    np.testing.assert_allclose(our_logits, logits, atol=1e-5)
+    np.testing.assert_allclose(our_slope, slope, atol=1e-5 * max(1, np.abs(slope).max()))
+    assert our_gradients.keys() == gradients.keys()
     for name, value in gradients.items():
-        np.testing.assert_allclose(found[name], value, atol=1e-5 * max(1, np.abs(value).max()), err_msg=name)
+        np.testing.assert_allclose(our_gradients[name], value, atol=1e-5 * max(1, np.abs(value).max()), err_msg=name)
 
 
 def test_packaged_model_agrees_with_transformers(implementation):
@@ -251,9 +251,9 @@ def test_mixed_precision_computes_the_products_alone_in_float16(implementation):
 def test_products_are_cast_to_bfloat16():
     """MindSpore has no bfloat16 matrix product on CPU; a sum shows the same casts."""
     x = np.float32([1 + 2**-7, 1 + 2**-10])
-    found = MixedPrecisionProduct(ops.Add(), "bfloat16")(Tensor(x), Tensor(x))
-    assert found.dtype == ms.float32
-    np.testing.assert_array_equal(found.asnumpy(), np.float32([2 + 2**-6, 2]))
+    total = MixedPrecisionProduct(ops.Add(), "bfloat16")(Tensor(x), Tensor(x))
+    assert total.dtype == ms.float32
+    np.testing.assert_array_equal(total.asnumpy(), np.float32([2 + 2**-6, 2]))
 
 
 @pytest.mark.parametrize(

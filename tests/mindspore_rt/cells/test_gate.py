@@ -96,6 +96,6 @@ def test_l0_gradient_is_the_derivative_of_the_l0_term():
 def test_settled_masks_are_counted_where_the_deterministic_mask_is_exactly_0_or_1():
     log_alpha = np.random.default_rng(2).normal(0, 3, 10_000).astype(np.float32)
     s = 1 / (1 + np.exp(-log_alpha.astype(np.float64)))
-    found = gate.mask_statistics([log_alpha])
-    assert found["settled_zero"] == pytest.approx((s < 1 / 12).mean())
-    assert found["settled_one"] == pytest.approx((s > 11 / 12).mean())
+    statistics = gate.mask_statistics([log_alpha])
+    assert statistics["settled_zero"] == pytest.approx((s < 1 / 12).mean())
+    assert statistics["settled_one"] == pytest.approx((s > 11 / 12).mean())

@@ -1,4 +1,4 @@
-"""The fused kernels against float64 PyTorch given the same noise; how they are built; the bytes they return."""
+"""The fused kernels against float64 PyTorch with the same noise, how they are compiled, and exact repetition."""
 
 import os
 import subprocess
@@ -30,8 +30,8 @@ def draws():
     return noise.KernelNoise(KEY["seed"], KEY["rank"]).draw([], KEY["step"], KEY["ascent"])
 
 
-def kept(shape):
-    """Inverted dropout's factors, float64."""
+def dropout_factors(shape):
+    """Factors of inverted dropout, float64."""
     return torch.tensor((kernels.uniform(**KEY, place=PLACE, shape=shape) >= np.float32(RATE)) / (1 - RATE))
 
 
@@ -56,33 +56,33 @@ def compare(cell, reference, arrays, constants=(), tolerance=2e-6):
     np.testing.assert_allclose(out.asnumpy(), expected.detach(), atol=tolerance, rtol=tolerance)
     if len(inputs) == 1:
         gradients = [gradients]
-    for found, x in zip(gradients, inputs, strict=True):
-        error = np.linalg.norm(found.asnumpy() - x.grad.numpy()) / np.linalg.norm(x.grad.numpy())
+    for gradient, x in zip(gradients, inputs, strict=True):
+        error = np.linalg.norm(gradient.asnumpy() - x.grad.numpy()) / np.linalg.norm(x.grad.numpy())
         assert error <= 1e-5
 
 
-both_forms = pytest.mark.parametrize("cells", [kernel_cells, primitive_cells], ids=["fused", "plain"])
+both_implementations = pytest.mark.parametrize("cells", [kernel_cells, primitive_cells], ids=["kernels", "primitives"])
 
 
-@both_forms
+@both_implementations
 def test_bias(cells):
     compare(cells.AddBias(), lambda x, bias: x + bias, [array(70, 37), array(37)])
 
 
-@both_forms
+@both_implementations
 def test_split_heads(cells):
     split = lambda x: x.reshape(3, 7, 4, 5).transpose(1, 2)  # noqa: E731
     compare(cells.SplitHeads(4), split, [array(21, 20)], [Tensor(array(3, 2))])
 
 
-@both_forms
+@both_implementations
 def test_join_heads(cells):
     compare(cells.JoinHeads(), lambda x: x.transpose(1, 2).reshape(21, 20), [array(3, 4, 7, 5)])
 
 
-@both_forms
+@both_implementations
 def test_moving_heads_keeps_no_memory(cells):
-    """MindSpore's Transpose for the CPU would keep two to four times the data in each of the places."""
+    """MindSpore's Transpose for the CPU would keep two to four times the data for each cell."""
     places = [cells.SplitHeads(4) for _ in range(4)]
 
     @ms.jit
@@ -115,7 +115,7 @@ def test_add_norm(rate, hidden):
             return self.part(x, residual, weight, bias, key)[0]
 
     def reference(x, residual, weight, bias):
-        z = x * (kept(x.shape) if rate else 1) + residual
+        z = x * (dropout_factors(x.shape) if rate else 1) + residual
         return torch.nn.functional.layer_norm(z, (hidden,), weight, bias, 1e-12)
 
     compare(Cell(), reference, [array(70, hidden), array(70, hidden), array(hidden), array(hidden)], [draws()])
@@ -138,7 +138,7 @@ def test_attention_probabilities(rate):
 
     def reference(scores):
         share = torch.softmax(scores * 0.25 + torch.tensor(padding)[:, None, None, :], -1)
-        return share * kept(scores.shape) if rate else share
+        return share * dropout_factors(scores.shape) if rate else share
 
     compare(cell, reference, [scores], [Tensor(padding), draws()])
     out = cell(Tensor(scores), Tensor(padding), draws()).asnumpy()
@@ -146,7 +146,7 @@ def test_attention_probabilities(rate):
 
 
 def test_dropout():
-    compare(kernel_cells.Dropout(RATE, PLACE, 0), lambda x: x * kept(x.shape), [array(31, 211)], [draws()])
+    compare(kernel_cells.Dropout(RATE, PLACE, 0), lambda x: x * dropout_factors(x.shape), [array(31, 211)], [draws()])
 
 
 def torch_masked(weight, s):
@@ -178,8 +178,8 @@ def test_masked_weight_without_noise():
 
 def test_uniform_numbers_are_those_of_the_restatement():
     cell = noise.KernelUniform(PLACE)
-    found = cell(draws(), Tensor(np.zeros((123, 45), np.float32))).asnumpy()
-    assert found.tobytes() == kernels.uniform(**KEY, place=PLACE, shape=(123, 45)).tobytes()
+    drawn = cell(draws(), Tensor(np.zeros((123, 45), np.float32))).asnumpy()
+    assert drawn.tobytes() == kernels.uniform(**KEY, place=PLACE, shape=(123, 45)).tobytes()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -39,12 +39,12 @@ def test_search_starts_near_the_torch_worker():
 
 @pytest.mark.parametrize("kernels", ["plain", None])
 def test_the_worker_process_says_which_kernels_it_uses(kernels):
-    """As the bench starts it; without kernels where it is told so."""
+    """As the bench starts it; without kernels where the environment says so."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **({"ROBUST_TICKETS_KERNELS": kernels} if kernels else {})}
     contender = reference.CONTENDERS["plain" if kernels else "fused"]
     command = contender.command(Case("evaluate", **TINY), None)
-    found = subprocess.run(command, env=environment, input="\n", capture_output=True, text=True, cwd=ROOT, check=True)
-    lines = found.stdout.splitlines()
+    process = subprocess.run(command, env=environment, input="\n", capture_output=True, text=True, cwd=ROOT, check=True)
+    lines = process.stdout.splitlines()
     assert len(lines) == 2 and '"wall"' in lines[1]
     if kernels:
         assert '"kernels": "plain"' in lines[0]
@@ -65,11 +65,11 @@ def test_mindnlp_trains_with_the_same_losses():
     """In a process of its own, as it replaces torch. The learning rate is 0 at the first step: the second and third
     losses differ only if its parameters were updated."""
     case = Case("finetune", **TINY)
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", MINDNLP, case.to_json()], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert found.returncode == 0, found.stderr[-2000:]
-    losses = [float(x) for x in found.stdout.split()[-3:]]
+    assert process.returncode == 0, process.stderr[-2000:]
+    losses = [float(x) for x in process.stdout.split()[-3:]]
     step = reference.transformers_step(case)
     expected = [step() for _ in range(3)]
     np.testing.assert_allclose(losses, expected, atol=1e-5)

@@ -22,20 +22,20 @@ def test_magnitude_pruning_rewinds_to_copies_and_prunes_a_tenth_of_the_original_
     for call in calls:
         for name, value in call["weights"].items():
             if not name.startswith("classifier"):
-                kept = call["ticket"].masks.get(name, True) if call["ticket"] else True
-                np.testing.assert_array_equal(value, np.where(kept, pretrained[name], 0))
-    # The classifier is not rewound: each round starts with what the one before has made of it.
+                mask = call["ticket"].masks.get(name, True) if call["ticket"] else True
+                np.testing.assert_array_equal(value, np.where(mask, pretrained[name], 0))
+    # The classifier is not rewound: each round starts from that of the round before.
     heads = [c["weights"]["classifier.weight"] for c in calls]
     np.testing.assert_allclose(heads[1], heads[0] + 2, atol=1e-6)
     np.testing.assert_allclose(heads[2], heads[1] + 3, atol=1e-6)
-    # Masks only grow, the last round prunes what is missing, and the smallest magnitudes go.
+    # No pruned weight comes back, the last round prunes what is missing, and the smallest magnitudes go.
     ticket = Ticket.load(run.stage(1, "lth") / "ticket-0.25.safetensors")
     assert ticket.sparsity == pytest.approx(0.25, abs=1e-3)
     for name, mask in ticket.masks.items():
         assert not (mask & ~calls[2]["ticket"].masks[name]).any()
     flat = np.concatenate([np.abs(pretrained[n]).ravel() for n in ticket.masks])
-    kept = np.concatenate([m.ravel() for m in ticket.masks.values()])
-    assert flat[~kept].max() <= flat[kept].min()
+    mask = np.concatenate([m.ravel() for m in ticket.masks.values()])
+    assert flat[~mask].max() <= flat[mask].min()
 
 
 def test_a_killed_pruning_goes_on_with_its_next_round(run):
@@ -48,7 +48,7 @@ def test_a_killed_pruning_goes_on_with_its_next_round(run):
         patch.setattr(classifier, "train", stop)
         with pytest.raises(KeyboardInterrupt):
             prune(run, jobs_of(run, "prune")[0])
-    for number in (1, 2):  # as if they had taken their time
+    for number in (1, 2):  # as if they had taken long
         manifest = run.stage(1, "lth") / f"round-{number}" / "manifest.json"
         write_json(manifest, {**read_json(manifest), "seconds": 100.0})
     prune(run, jobs_of(run, "prune")[0])

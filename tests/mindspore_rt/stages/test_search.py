@@ -45,7 +45,7 @@ def test_a_search_goes_on_to_its_end_unless_asked_to_stop(run, monkeypatch):
 
 
 def test_earlier_epochs_can_be_asked_for_after_the_search(run, monkeypatch):
-    """Their scores are there; how many to keep decides nothing that a search has found."""
+    """Their scores are there; the number of epochs to keep does not change a search's results."""
     run_search(run, monkeypatch, [random_scores(run, seed) for seed in (1, 2, 3)])
     run.config.choice.epochs, run.config.search.keep_epochs = 2, 3
     search(run, jobs_of(run, "search")[0])  # done

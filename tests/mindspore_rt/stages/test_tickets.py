@@ -41,13 +41,13 @@ def test_structured_tickets_of_every_origin_prune_whole_units(run, monkeypatch):
         draw(run, one)
     write_json(run.choice, {"chosen": {"model": "robust-0.25", "sparsity": 0.25, "epochs_back": 0}})
     control(run, jobs_of(run, "control")[0])
-    kept = {}
+    neurons = {}
     for model in ("robust-0.25", "lth-0.25", "random-0.25"):
         mask = Ticket.load(run.ticket(1, model)).masks["bert.encoder.layer.0.intermediate.dense.weight"]
         assert (mask.all(1) == mask.any(1)).all()
-        kept[model] = mask.all(1)
-    assert len({int(rows.sum()) for rows in kept.values()}) == 1 and kept["robust-0.25"].sum() < 16
-    assert (kept["robust-0.25"] != kept["random-0.25"]).any()
+        neurons[model] = mask.all(1)
+    assert len({int(rows.sum()) for rows in neurons.values()}) == 1 and neurons["robust-0.25"].sum() < 16
+    assert (neurons["robust-0.25"] != neurons["random-0.25"]).any()
 
 
 @pytest.mark.parametrize("stage", ["search", "prune"])

@@ -128,12 +128,12 @@ def test_the_anchor_regulariser_agrees_with_pytorch(count):
     if count == 1:  # one pair alone carries no information: both are exactly 0
         assert all(np.abs(g.asnumpy()).max() < 1e-7 for g in (*inputs, *weights))
         return
-    for found, leaf in zip(inputs, (a, b), strict=True):
-        assert distance(found.asnumpy().reshape(-1, 16), leaf.grad) < 1e-5
+    for gradient, leaf in zip(inputs, (a, b), strict=True):
+        assert distance(gradient.asnumpy().reshape(-1, 16), leaf.grad) < 1e-5
     expected = split(reference, [p.grad for p in reference.parameters()])
-    for parameter, found in zip(critic.get_parameters(), weights, strict=True):
-        error = np.abs(found.asnumpy() - expected[parameter.name].numpy()).max()
-        assert distance(found.asnumpy(), expected[parameter.name]) < 1e-5 or error < 2e-6, parameter.name
+    for parameter, gradient in zip(critic.get_parameters(), weights, strict=True):
+        error = np.abs(gradient.asnumpy() - expected[parameter.name].numpy()).max()
+        assert distance(gradient.asnumpy(), expected[parameter.name]) < 1e-5 or error < 2e-6, parameter.name
 
 
 def selected(slope, lengths, low, high):
@@ -153,9 +153,9 @@ def test_tokens_are_chosen_by_rank(low, high):
     slope[:, 1::3] = slope[:, :1]
     for row, n in enumerate(lengths):
         slope[row, n:] *= 100
-    found = infobert.anchors(slope.norm(dim=2).numpy(), lengths, low, high)
-    assert found.tolist() == selected(slope, lengths, low, high)
-    assert len(found) == sum(math.ceil(n * high) - math.ceil(n * low) for n in lengths)
+    tokens = infobert.anchors(slope.norm(dim=2).numpy(), lengths, low, high)
+    assert tokens.tolist() == selected(slope, lengths, low, high)
+    assert len(tokens) == sum(math.ceil(n * high) - math.ceil(n * low) for n in lengths)
 
 
 @pytest.fixture(scope="module")
@@ -234,8 +234,8 @@ def test_a_step_agrees_with_pytorch(objective, monkeypatch, fillers):
     for places, choice in zip(chunks, choices, strict=True):
         assert sorted(np.concatenate(places)) == sorted(choice)
         assert [len(c) for c in places[:-1]] == [4] * (len(places) - 1)  # all but the last are full
-    found = [figures[name] for name in ("adversarial_loss", "bottleneck", "anchor")]
-    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    terms = [figures[name] for name in ("adversarial_loss", "bottleneck", "anchor")]
+    np.testing.assert_allclose(terms, losses, rtol=1e-4)
     assert figures["gradient_norm"] == pytest.approx(norm_of(gradients), rel=1e-4)
     assert norm_of(gradients) > 1.1 * SETTINGS.clip_norm
 

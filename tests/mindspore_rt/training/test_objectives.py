@@ -106,21 +106,21 @@ def search(torch_model, settings, steps, compat="paper"):
     return losses, norms, scores, moments
 
 
-def same(found, expected):
-    """Whether two searches took the same course."""
-    figures = all(np.allclose(a, b, rtol=1e-4) for a, b in zip(found[:2], expected[:2], strict=True))
-    return figures and all(distance(found[3][n], m) < 1e-3 for n, m in expected[3].items())
+def same(ours, expected):
+    """Tell whether two searches made the same updates."""
+    figures = all(np.allclose(a, b, rtol=1e-4) for a, b in zip(ours[:2], expected[:2], strict=True))
+    return figures and all(distance(ours[3][n], m) < 1e-3 for n, m in expected[3].items())
 
 
 def test_search_steps_agree_with_the_restatement(torch_model):
     settings = schema.Search(ascent_steps=3, learning_rate=0.1, l0_weight=0.5, dropout=0.0)
-    found = search(torch_model, settings, 5)
+    ours = search(torch_model, settings, 5)
     expected = torch_search(torch_model, settings, 7, 5)
-    assert same(found, expected)
+    assert same(ours, expected)
     for name, reference in expected[2].items():
         # The update is compared, not the scores: their constant start would hide everything. Adam divides a gradient
         # by its own size: where that is near eps, float32 noise shows.
-        assert distance(found[2][name] - np.log(5), reference - np.log(5)) < 1e-2, name
+        assert distance(ours[2][name] - np.log(5), reference - np.log(5)) < 1e-2, name
 
 
 # A lambda that outweighs the loss, and a clip that always cuts: every departure shows.
@@ -133,14 +133,14 @@ def searches():
     return {compat: search(small_bert(), LOUD, 3, compat) for compat in ("paper", "official")}
 
 
-def test_both_ways_of_searching_agree_with_the_restatement(searches, torch_model):
+def test_both_searches_agree_with_the_restatement(searches, torch_model):
     assert same(searches["paper"], torch_search(torch_model, LOUD, 7, 3))
     assert same(searches["official"], torch_search(torch_model, LOUD, 7, 3, DEPARTURES))
 
 
 @pytest.mark.parametrize("departure", DEPARTURES)
-def test_no_departure_is_taken_by_the_paper_or_missed_by_the_official_way(searches, torch_model, departure):
-    """One departure more than the paper, or one less than the official code, is another course."""
+def test_no_departure_is_taken_by_the_paper_or_missed_by_the_official_search(searches, torch_model, departure):
+    """One departure more than the paper, or one less than the official code, makes other updates."""
     assert not same(searches["paper"], torch_search(torch_model, LOUD, 7, 3, [departure]))
     others = [d for d in DEPARTURES if d != departure]
     assert not same(searches["official"], torch_search(torch_model, LOUD, 7, 3, others))
@@ -215,10 +215,10 @@ def torch_training(model, settings, steps, masks, seed=None):
 
 def assert_same_updates(model, before, expected, masks):
     for name, parameter in model.weights().items():
-        found = parameter.asnumpy()
+        value = parameter.asnumpy()
         if name in masks:
-            assert (found[~masks[name]] == 0).all()
-        update, reference = found - before[name], expected[name].numpy() - before[name]
+            assert (value[~masks[name]] == 0).all()
+        update, reference = value - before[name], expected[name].numpy() - before[name]
         if np.linalg.norm(reference) > 1e-4 and "key.bias" not in name:  # a key's bias has no gradient but noise
             assert distance(update, reference) < 1e-2, name
 
@@ -251,8 +251,8 @@ def test_freelb_agrees_with_the_restatement(torch_model, pruned):
     assert_same_updates(model, before, expected, masks)
 
 
-@pytest.mark.parametrize("kind, kept", [(FreeLB, True), (RobustSearch, False)])
-def test_only_freelb_keeps_its_dropout_over_the_passes(torch_model, monkeypatch, kind, kept):
+@pytest.mark.parametrize("kind, keeps", [(FreeLB, True), (RobustSearch, False)])
+def test_only_freelb_keeps_its_dropout_over_the_passes(torch_model, monkeypatch, kind, keeps):
     """On the graph that trains: without a perturbation, nothing but dropout tells the passes of one step apart.
     All masks of the search are settled at 1."""
     search, losses = kind is RobustSearch, []
@@ -274,7 +274,7 @@ def test_only_freelb_keeps_its_dropout_over_the_passes(torch_model, monkeypatch,
     monkeypatch.setattr(objective, "ascent", ascent)
     for index in range(2):
         objective.step(batch(0), index)
-    assert len(set(losses[:3])) == len(set(losses[3:])) == (1 if kept else 3)
+    assert len(set(losses[:3])) == len(set(losses[3:])) == (1 if keeps else 3)
     assert not set(losses[:3]) & set(losses[3:])
 
 

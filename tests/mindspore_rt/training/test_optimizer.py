@@ -105,17 +105,17 @@ def test_clip_masks_and_penalty_enter_the_gradient(implementation):
     random = np.random.default_rng(1)
     start, gradient = random.normal(size=(2, 130, 77)).astype(np.float32)
     keep = random.random(start.shape) > 0.4
-    score, kept, free, total = (
+    score, pruned, free, gradient_sum = (
         Parameter(Tensor(a), name=n) for a, n in ((start, "s"), (start, "k"), (start[0], "f"), (gradient, "g"))
     )
-    search, retrain = AdamW([score], 0.01, [True]), AdamW([free, kept], 0.01, [False, True], [None, keep])
-    clear = Clear([total])
+    search, retrain = AdamW([score], 0.01, [True]), AdamW([free, pruned], 0.01, [False, True], [None, keep])
+    clear = Clear([gradient_sum])
 
     @ms.jit
     def update(search_rates, retrain_rates, factor, penalty):
-        both = (total[0], total)
-        norms = search.norm((total,)), retrain.norm(both), search.norm((total,), both)
-        search((total,), search_rates, factor, penalty)
+        both = (gradient_sum[0], gradient_sum)
+        norms = search.norm((gradient_sum,)), retrain.norm(both), search.norm((gradient_sum,), both)
+        search((gradient_sum,), search_rates, factor, penalty)
         retrain(both, retrain_rates, factor)
         clear()
         return norms
@@ -131,12 +131,12 @@ def test_clip_masks_and_penalty_enter_the_gradient(implementation):
     p = 1 / (1 + np.exp(-(start.astype(np.float64) - 2 / 3 * np.log(0.1 / 1.1))))
     for parameter, g, decay in (
         (score, gradient * factor + penalty * p * (1 - p), 0.01),
-        (kept, gradient * factor * keep, 0.01),
+        (pruned, gradient * factor * keep, 0.01),
         (free, gradient[0] * factor, 0.0),
     ):
         expected = reference(start[0] if parameter is free else start, [g], [0.1], decay)
         np.testing.assert_allclose(parameter.asnumpy(), expected, atol=1e-5)
-    assert (total.asnumpy() == 0).all()
+    assert (gradient_sum.asnumpy() == 0).all()
 
 
 def test_a_gradient_that_is_not_finite_shows_in_the_norm(implementation):
