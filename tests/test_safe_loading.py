@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.contract import schema
+from configs.contract import check_config, schema
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, write_json
 from configs.contract.run_dir import RunDir
@@ -97,7 +97,7 @@ def test_a_weight_file_with_code_in_it_is_refused_unrun(tmp_path):
 def test_an_experiment_cannot_be_named_out_of_its_folder(name):
     config = schema.Experiment(name=name)
     with pytest.raises(UserError, match="cannot be a folder name"):
-        schema._check_together(config, {"name": "test"})
+        check_config.check_together(config, {"name": "test"})
 
 
 @pytest.mark.parametrize("model", ["../../../etc", "/etc", "robust-0.30/../..", None, 3])

@@ -84,12 +84,33 @@ def place(text: str) -> float:
     return int.from_bytes(hashlib.sha256(" ".join(text.split()).encode()).digest()[:8], "big") / 2**64
 
 
+def folder(name: str) -> Path:
+    """Folder of an asset, which set-up fetches."""
+    return CACHE / "assets" / f"{name}-{ASSETS[name].sha256[:12]}"
+
+
 def path(name: str) -> Path:
     """Folder of an asset. Raises `UserError` if set-up has not fetched it."""
-    folder = CACHE / "assets" / f"{name}-{ASSETS[name].sha256[:12]}"
-    if not folder.is_dir():
-        raise UserError(f"{folder} is missing: run `python -m configs.contract.assets` once while online")
-    return folder
+    if not folder(name).is_dir():
+        raise UserError(f"{folder(name)} is missing: run `python -m configs.contract.assets` once while online")
+    return folder(name)
+
+
+# Revisions of models of the Hugging Face hub whose name is given without one.
+BERT = "86b5e0934494bd15c9632b12f734a8a67f723594"
+MODEL_REVISIONS = {"bert-base-uncased": BERT, "google-bert/bert-base-uncased": BERT}
+
+
+def hub_folder(kind: str, *key: str) -> Path:
+    """Folder of a model or data set of the hub, once it has been downloaded."""
+    parts = [part.replace("/", "--") for part in key if part and part != "main"]
+    return CACHE / "hub" / kind / "--".join(parts)
+
+
+def hub_model(name: str) -> Path:
+    """Folder of a hub model: `name`, or `name@REVISION`."""
+    name, _, revision = name.partition("@")
+    return hub_folder("model", name, revision or MODEL_REVISIONS.get(name, "main"))
 
 
 def fetch(name: str) -> Path:
@@ -107,9 +128,8 @@ def fetch(name: str) -> Path:
         for member, target in asset.members.items():
             (unpacked / target).parent.mkdir(parents=True, exist_ok=True)
             (unpacked / target).write_bytes(_read_member(archive, member))
-        folder = CACHE / "assets" / f"{name}-{asset.sha256[:12]}"
-        os.replace(unpacked, folder)
-    return folder
+        os.replace(unpacked, folder(name))
+    return folder(name)
 
 
 def _download(asset: Asset, folder: Path) -> Path:

@@ -1,4 +1,6 @@
-"""One kind of error for everything a user can mend, and stopping at a safe point."""
+"""Errors that the user can mend, requests to stop, and the exit status of a command."""
+
+from __future__ import annotations
 
 import errno
 import functools
@@ -8,14 +10,28 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn, ParamSpec
+
+P = ParamSpec("P")
 
 
 class UserError(Exception):
-    """Something the user can mend. Its text is the whole message: what, where, and the remedy."""
+    """An error that the user can mend. Its text is the whole message: what is wrong, where, and the remedy."""
+
+
+class Missing(UserError):
+    """A file that a stage should have written is not there."""
 
 
 class Stopped(Exception):
-    """The user, or the cluster, asked to stop, and everything is saved."""
+    """The user or the cluster asked to stop, and everything is saved.
+
+    Args:
+        message: What was stopped, and where.
+        number: Signal that asked for it; the exit status is 128 more.
+    """
 
     def __init__(self, message: str, number: int):
         super().__init__(message)
@@ -23,28 +39,32 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """While it lasts, Ctrl-C and SIGTERM do not stop the process but are remembered, so that a loop can save first.
-    A second Ctrl-C stops at once. SIGTERM may come any number of times: whoever started this process hands on as such
-    what the terminal has already sent to all."""
+    """Context in which Ctrl-C and SIGTERM are remembered instead of stopping the process, so that a loop saves first.
+
+    A second Ctrl-C stops at once. SIGTERM may come any number of times, because a parent process sends it on after the
+    terminal has already sent Ctrl-C to all.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self):
-        self.number, self.interrupted = None, False
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.interrupted = False
 
     @property
     def made(self) -> bool:
+        """Whether somebody has asked to stop."""
         return self.number is not None
 
-    def __enter__(self):
+    def __enter__(self) -> StopRequest:
         self.before = {number: signal.signal(number, self._remember) for number in self.SIGNALS}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _remember(self, number, _frame):
+    def _remember(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.interrupted:
             raise KeyboardInterrupt
         self.interrupted |= number == signal.SIGINT
@@ -52,11 +72,12 @@ class StopRequest:
             self.number = number
             print("\nstopping after this step", file=sys.stderr)
 
-    def obey(self, message: str):
+    def obey(self, message: str) -> NoReturn:
+        """Stop, after everything is saved."""
         raise Stopped(message, self.number)
 
 
-def _terminate(_number, _frame):
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
@@ -69,7 +90,7 @@ def _is_no_memory(error: Exception) -> bool:
 
 
 def _internal(error: Exception) -> str:
-    """What is said of an error that nobody foresaw; its traceback goes to a file."""
+    """Return the message for an unexpected error, and write its traceback to a file."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     whole = "".join(traceback.format_exception(error))
@@ -87,12 +108,15 @@ def _internal(error: Exception) -> str:
     )
 
 
-def command(main):
-    """Wrap a command's entry point: a `UserError` becomes one line on stderr and exit status 2. What nobody foresaw is
-    told as a fault of the program, in words that no message to the user begins with, and exit status 1."""
+def command(main: Callable[P, int]) -> Callable[P, int]:
+    """Wrap the entry point of a command.
+
+    A `UserError` becomes one line on stderr and exit status 2. An unexpected error becomes a message that begins with
+    "internal error", and exit status 1.
+    """
 
     @functools.wraps(main)
-    def guarded(*args, **kwargs):
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a name that the locale cannot write must not end the run
                 stream.reconfigure(errors="backslashreplace")

@@ -3,23 +3,38 @@ multiplications, divided by the speed that this machine has shown in jobs that a
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
-from configs.contract import assets, schema, shapes
+from configs.contract import assets, schema
+from configs.contract.files import read_json, read_lines
 from configs.contract.jobs import Job, jobs
 from configs.contract.methods import METHODS, needs_robust_ticket
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
+from configs.contract.run_files import Manifest, Positive, Results, Seconds
 
-BERT_BASE = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
 START = 12.0  # seconds to start a process and to compile its graphs
 # Victim queries for one token of an attacked sentence: the paper's Table 1, SST-2 and IMDB, by their lengths.
 ATTACK = {"textfooler": 4.5, "textbugger": 2.5, "bertattack": 6.0}
 OTHER_RECIPE = 6.0
+
+
+class ModelShape(msgspec.Struct):
+    """Sizes in a model's `config.json`; BERT-base's where it states none."""
+
+    num_hidden_layers: Positive = 12
+    hidden_size: Positive = 768
+    intermediate_size: Positive = 3072
+
+
+class Timed(msgspec.Struct):
+    """The time that one example took, in a line of `results.jsonl`."""
+
+    seconds: Seconds | None = None
 
 
 def duration(seconds: float) -> str:
@@ -105,8 +120,8 @@ class Estimator:
         (synonyms, tagger, sentence encoder)."""
         folders = [self.run.seed(seed) / "attacks" for seed in self.config.seeds]
         files = [path for folder in folders for path in folder.glob(f"*/{recipe}/results.jsonl")]
-        lines = [line for file in files for line in shapes.lines(file, {"seconds": shapes.Maybe(shapes.SECONDS)})]
-        times = [line["seconds"] for line in lines if line.get("seconds") is not None]
+        lines = [line for file in files for line in read_lines(file, Timed)]
+        times = [line.seconds for line in lines if line.seconds is not None]
         if times:
             return sum(times) / len(times) / self.config.attack.workers
         queries = ATTACK.get(recipe, OTHER_RECIPE) * self.tokens
@@ -144,32 +159,23 @@ def _missing(stages: list[Path]) -> int:
 
 
 def _seconds(directory: Path) -> float:
-    return shapes.read(directory / "manifest.json", {"seconds": shapes.SECONDS})["seconds"]
+    return read_json(directory / "manifest.json", Manifest[Results]).seconds
 
 
 def _model_shape(config: schema.Experiment) -> dict:
     directory = assets.path("minilm") if config.model == "packaged" else Path(config.model)
     file = directory / "config.json"
     if not file.is_file():
-        return BERT_BASE
+        return msgspec.structs.asdict(ModelShape())
     remedy = "model must name the directory of a Hugging Face BERT"
-    found = shapes.read(file, {name: shapes.Maybe(shapes.POSITIVE) for name in BERT_BASE}, remedy)
-    return {name: found.get(name) or usual for name, usual in BERT_BASE.items()}
+    return msgspec.structs.asdict(read_json(file, ModelShape, remedy))
 
 
 def _data(run: RunDir) -> tuple[int, float]:
     """Training sentences and mean padded tokens of one, as far as known before `prepare`."""
-    config, summary = run.config.data, run.data / "summary.json"
-    if not summary.is_file():
+    config = run.config.data
+    if not (run.data / "summary.json").is_file():
         return config.train_size or 60_000, config.max_length / 2
-    shape = {"splits": {"train": {"count": shapes.POSITIVE, "length": LENGTHS}}}
-    split = shapes.read(summary, shape)["splits"]["train"]
-    words = sum((int(name.split("-")[0]) + 5) * count for name, count in split["length"].items()) / split["count"]
-    return split["count"], min(config.max_length, 1.4 * words + 10)
-
-
-def _lengths(value) -> bool:
-    return isinstance(value, dict) and all(re.match(r"\d{1,9}-", k) and shapes.count(n) for k, n in value.items())
-
-
-LENGTHS = (_lengths, "numbers of sentences by their words")
+    split = run.summary().splits["train"]
+    words = sum((int(name.split("-")[0]) + 5) * count for name, count in split.length.items()) / split.count
+    return split.count, min(config.max_length, 1.4 * words + 10)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, JSON that says what is wrong with it, hashes, locks."""
+"""Reading and writing files: atomic writes, typed JSON, hashes, locks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO, TypeVar
 
-from configs.contract.errors import UserError
+import msgspec
+
+from configs.contract.errors import Missing, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-OWNER = "ROBUST_TICKET_RUN"  # process that holds the lock, for the processes that it starts
+T = TypeVar("T")
+OWNER = "ROBUST_TICKETS_RUN"  # environment variable: the process that holds the lock, for processes that it starts
 
 
 @contextlib.contextmanager
-def naming(path: Path):
-    """An `OSError` in the block tells which file it is about: that of a full disk does not by itself."""
+def naming(path: Path) -> Iterator[None]:
+    """Add the file's name to an `OSError` of the block. That of a full disk has none by itself."""
     try:
         yield
     except OSError as error:
@@ -30,7 +36,7 @@ def naming(path: Path):
 
 
 def _opener(path: str, flags: int) -> int:
-    """Opens what is written in a run's directory: never through a link, whose target would be overwritten."""
+    """Open a file for writing. Raises `UserError` for a link, whose target would be overwritten."""
     try:
         return os.open(path, flags | os.O_NOFOLLOW, 0o666)
     except OSError as error:
@@ -40,7 +46,7 @@ def _opener(path: str, flags: int) -> int:
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Write to a temporary name, sync, replace: a reader sees the old file or the new one, whole."""
+    """Write a file under a temporary name, sync it, and rename it: a reader sees all of the old file or of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -54,47 +60,88 @@ def atomic_write(path: Path, content: str | bytes) -> None:
             temporary.unlink()
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: object) -> None:
+    """Write a value as indented JSON."""
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> dict:
-    """Read a JSON object. Raises `UserError` naming the file, and the line where there is one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run the stage that writes it first") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); delete it and run again") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; delete it and run again") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it and run again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object; delete it and run again")
-    return value
+def read_json(path: Path, kind: type[T] = dict, remedy: str | None = None) -> T:
+    """Read a JSON object.
 
+    Args:
+        path: The file.
+        kind: What the object must be: a `msgspec.Struct` (keys that it does not name may stand in the file and are
+            left out), or `dict` for any object.
+        remedy: What the user can do about a damaged file.
 
-def read_lines(path: Path) -> list[dict]:
-    """Records of a JSON Lines file. A torn last line (a killed writer) is dropped; any other is an error."""
+    Raises:
+        UserError: If the file is missing, is not JSON (NaN and Infinity are not), or is not of this kind. The message
+            names the file, the line or the key, and the remedy.
+    """
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: run the stage that writes it first") from None
-    lines, records = raw.split(b"\n"), []
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # not JSON, not UTF-8, a number of thousands of digits, or too deep
-            raise UserError(f"{path}, line {number}: not valid JSON; delete the file and run again") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number}: expected a JSON object")
-        records.append(record)
-    return records
+        raise Missing(f"{path} is missing: run the stage that writes it first") from None
+    if remedy is None:
+        made = (path.parent / "manifest.json").is_file()  # then the stage counts as whole, and would be skipped
+        remedy = f"delete {path.parent} to redo its stage" if made else "delete it and run again"
+    return _decode(raw, kind, path, 1, remedy)
+
+
+def read_lines(path: Path, kind: type[T] = dict, remedy: str = "delete the file and run again") -> list[T]:
+    """Read a JSON Lines file of objects of one kind, as `read_json` does. A torn last line (its writer was killed) is
+    dropped."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise Missing(f"{path} is missing: run the stage that writes it first") from None
+    return [_decode(line, kind, path, number, remedy) for number, line in enumerate(raw.split(b"\n")[:-1], 1)]
+
+
+def check(value: dict, kind: type[T], where: str, remedy: str) -> T:
+    """A decoded object as a `msgspec.Struct`. Raises `UserError` with the key and the remedy if it is of another kind.
+
+    Reports show all that a file states, and an attack that goes on rewrites all of it: they check the dictionary and
+    keep it.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{where}: {_plain(error)}; {remedy}") from None
+
+
+def _decode(raw: bytes, kind: type[T], path: Path, line: int, remedy: str) -> T:
+    """The object that `raw`, which begins on a line of the file, holds."""
+    where = str(path) if line == 1 and path.suffix == ".json" else f"{path}, line {line}"
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        problem = _plain(error)
+    except msgspec.DecodeError as error:
+        place = re.search(r"byte (\d+)", str(error))
+        at = int(place[1]) if place else len(raw)
+        where = f"{path}, line {line + raw[:at].count(10)}"
+        problem = f"not valid JSON near {ascii(raw[max(0, at - 32) : at + 8].decode(errors='replace'))}"
+    except UnicodeDecodeError:
+        problem = "not UTF-8 text"
+    except RecursionError:
+        problem = "nested too deeply"
+    raise UserError(f"{where}: {problem}; {remedy}")
+
+
+KINDS = {"int": "a whole number", "float": "a number", "str": "text", "object": "an object", "array": "a list"}
+
+
+def _plain(error: msgspec.ValidationError) -> str:
+    """What msgspec found wrong, the key first: `splits[...].count: expected a whole number, got text`."""
+    problem, _, place = str(error).partition(" - at `$")
+    problem = re.sub(r"`([^`]*)`", lambda kind: " or ".join(KINDS.get(k, k) for k in kind[1].split(" | ")), problem)
+    key = place.strip(".`")
+    return f"{key}: {problem[0].lower()}{problem[1:]}" if key else problem[0].lower() + problem[1:]
 
 
 def append_line(path: Path, record: dict) -> None:
-    """Add one record to a JSON Lines file, on the disk before this returns."""
+    """Add one record to a JSON Lines file and sync it to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path), open(path, "a", encoding="utf-8", opener=_opener) as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
@@ -102,12 +149,13 @@ def append_line(path: Path, record: dict) -> None:
         os.fsync(file.fileno())
 
 
-def write_lines(path: Path, records) -> None:
+def write_lines(path: Path, records: Iterable[dict]) -> None:
+    """Write records as a JSON Lines file."""
     atomic_write(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a directory with their names."""
+    """Return the SHA-256 of a file, or of all files of a directory with their names."""
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         if path.is_dir():
@@ -119,12 +167,17 @@ def file_hash(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path):
-    """Hold a lock in a run's directory. Raises `UserError` naming the owner if another process has it.
+def locked(path: Path) -> Iterator[IO[str]]:
+    """Hold the lock of a run's directory.
 
-    The lock is the kernel's: it falls open when its owner ends, however that comes about, so a dead process never
-    leaves a stale one. A process that the owner starts may enter too. Gives the open lock, for such a process to
-    inherit: then the run counts as in use until that has ended as well.
+    The operating system releases the lock when its owner ends, for whatever reason. A process that the owner starts
+    may enter too.
+
+    Yields:
+        The open lock file. A process that inherits it keeps the run in use until it has ended as well.
+
+    Raises:
+        UserError: Another process holds the lock; the message names it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8", opener=_opener) as file:
@@ -132,7 +185,7 @@ def locked(path: Path):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            owner = file.read().strip() or "another process"  # which has not written down who it is yet
+            owner = file.read().strip() or "another process"  # it has not written its number yet
             if not owner.startswith(f"process {os.environ.get(OWNER)} "):
                 raise UserError(
                     f"{path.parent} is in use by {owner}; wait for it, or choose another name=..."
@@ -147,7 +200,7 @@ def locked(path: Path):
 
 
 def sweep(root: Path) -> None:
-    """Remove the temporary files and directories of processes that were killed while they wrote."""
+    """Remove the temporary files and directories that killed processes left."""
     for path in list(root.rglob(".*.tmp")):
         owner = path.name.split(".")[-2]
         if owner.isdigit() and not Path("/proc", owner).exists():

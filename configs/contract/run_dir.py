@@ -24,12 +24,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import yaml
+from msgspec import to_builtins
 
 from configs.contract import schema
+from configs.contract.check_config import named_folders
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, atomic_write, file_hash, locked, read_json, sweep
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId, sparsity_name
+from configs.contract.run_files import Choice, Summary
 
 RUNS = ROOT / "runs"
 
@@ -53,23 +56,14 @@ class RunDir:
         """`name` is train, dev or test."""
         return self.data / f"{name}.jsonl"
 
-    def summary(self, *needed: str) -> dict:
-        """What `prepare` states about the data. Raises `UserError` if it is not what is `needed`: some of `columns`,
-        `attacked`, `labels` (lists of names) and `splits`."""
-        path = self.data / "summary.json"
-        summary = read_json(path)
-        for key in needed:
-            value, kind = summary.get(key), dict if key == "splits" else list
-            if not isinstance(value, kind) or not value or not all(isinstance(item, str) for item in value):
-                raise UserError(f"{path}: states no {key}; delete {self.data} and run prepare again")
-            if len(set(value)) < len(value):
-                raise UserError(f"{path}: states one of its {key} twice; delete {self.data} and run prepare again")
-        return summary
+    def summary(self) -> Summary:
+        """What `prepare` states about the data. Raises `UserError` if that is missing or damaged."""
+        return read_json(self.data / "summary.json", Summary, f"delete {self.data} and run prepare again")
 
     def whole_split(self, name: str) -> Path:
         """`split(name)`. Raises `UserError` if it is not the file that `prepare` left."""
-        path, stated = self.split(name), self.summary("splits")["splits"].get(name)
-        if not path.is_file() or not isinstance(stated, dict) or file_hash(path) != stated.get("sha256"):
+        path, stated = self.split(name), self.summary().splits[name].sha256
+        if not path.is_file() or file_hash(path) != stated:
             raise UserError(f"{path} was changed after prepare; delete {self.data} and run prepare again")
         return path
 
@@ -101,7 +95,7 @@ class RunDir:
 
     def chosen(self) -> ModelId:
         """The candidate that `torch_eval choose` reports. Raises `UserError` if it has not run."""
-        stated = read_json(self.choice).get("chosen")
+        stated = to_builtins(read_json(self.choice, Choice).chosen)
         found = next((candidate for candidate in self.candidates() if candidate.record() == stated), None)
         if not found:
             raise UserError(f"{self.choice}: states none of this experiment's tickets; delete it and run choose again")
@@ -109,7 +103,7 @@ class RunDir:
 
     def likely_choice(self) -> ModelId:
         """For a plan: the chosen candidate, or the first one as long as none of those asked for now is chosen."""
-        stated = read_json(self.choice).get("chosen") if self.choice.is_file() else None
+        stated = to_builtins(read_json(self.choice, Choice).chosen) if self.choice.is_file() else None
         return next((c for c in self.candidates() if c.record() == stated), self.candidates()[0])
 
     def candidates(self) -> list[ModelId]:
@@ -147,7 +141,7 @@ class RunDir:
 
     def own_victims(self) -> dict[str, Path]:
         """`attack.victims`, name to Hugging Face directory. They know no seed: the first one's folder is theirs."""
-        return schema.named_folders(self.config.attack.victims or [])
+        return named_folders(self.config.attack.victims or [])
 
     def snapshots(self, seed: int, name: str) -> dict[ModelId, Path]:
         """Copies of a model that its training wrote on the way, by step: `snapshots/000120` ..."""

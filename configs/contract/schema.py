@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
-import re
-import types
 import typing
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
-import yaml
-from yaml.composer import ComposerError
-
+from configs.contract.check_config import check_together
 from configs.contract.errors import UserError
 from configs.contract.methods import METHODS, with_snapshots
+from configs.contract.read_values import Values, checked, find
 
-CONFIG_DIR = Path(__file__).parent.parent
 LARGEST_SEED = 2**32 - 1  # a seed is one word of every random number's key
 SHARE = r"\d{1,2}(\.\d+)?%"
-COMMAND_LINE = "the command line"  # where a key was set, if not in a file; there the last one wins
 
 
-def option(default, help, *, low=None, high=None, choices=None, pattern=None):
-    """A field with its help text and its limits: `low` and `high` are inclusive, `pattern` is one that text matches."""
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] | None = None,
+    pattern: str | None = None,
+) -> Any:
+    """Return a field with its help text and its limits (`low` and `high` are inclusive, text matches `pattern`)."""
     metadata = {"help": help, "low": low, "high": high, "choices": choices, "pattern": pattern}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -283,257 +286,63 @@ OFFICIAL = {"retrain.epochs": 10} | {
 }
 
 
-def to_dict(config) -> dict:
-    """A configuration (or a section of one) as plain nested dictionaries."""
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a configuration (or a section of one) as plain nested dictionaries."""
     return dataclasses.asdict(config)
 
 
-def load(source: str, overrides: typing.Sequence[str] = ()) -> Experiment:
+def load(source: str, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment.
 
-    `source` is the name of a file in `configs/` (`demo`, `sst2`) or a path to a YAML file.
-    `overrides` are `key=value` strings; keys are dotted, values are YAML.
-    Raises `UserError` naming the key, the file and what is allowed.
+    Args:
+        source: Name of a file in `configs/` (`demo`, `sst2`), or path to a YAML file.
+        overrides: `key=value` texts. Keys are dotted, values are YAML.
+
+    Raises:
+        UserError: The message names the key, where it was set, and what is allowed.
     """
-    values, origins = _read_yaml(_find(source))
+    values = Values([f.name for f in dataclasses.fields(Experiment) if dataclasses.is_dataclass(f.default_factory)])
+    values.read_file(find(source))
     for text in overrides:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise UserError(f"`{text}` on the command line: write overrides as key=value, such as search.epochs=5")
-        try:
-            parsed = _Loader(value).get_single_data()
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise UserError(f"{key:.80} on the command line: {_quoted(value)} is not valid YAML") from None
-        _merge(values, origins, {key: parsed}, COMMAND_LINE)
-    return _build(Experiment, values, origins)
+        values.read_override(text)
+    return _build(values.values, values.origins)
 
 
-def _find(source: str) -> Path:
-    named = CONFIG_DIR / f"{source}.yaml"
-    if named.is_file():
-        return named
-    path = Path(source)
-    if path.is_file():
-        return path
-    known = ", ".join(sorted(p.stem for p in CONFIG_DIR.glob("*.yaml")))
-    raise UserError(f"no configuration `{source}`: give a YAML file, or one of {known}")
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice: YAML forbids it, but PyYAML takes the last one without a word."""
-
-    def compose_mapping_node(self, anchor):
-        node, seen = super().compose_mapping_node(anchor), set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise ComposerError(None, None, f"{_quoted(key.value)} stands twice, keep one", key.start_mark)
-                seen.add(key.value)
-        return node
-
-
-def _read_yaml(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict, dict]:
-    """Flat dotted keys of a file and the files it `extends`, and where each key was set.
-
-    `below` are the files that extend this one.
-    """
-    try:
-        loaded = _Loader(path.read_text(encoding="utf-8")).get_single_data()
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise UserError(f"{path}{line}: not valid YAML ({problem})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    loaded = {} if loaded is None else loaded
-    if not isinstance(loaded, dict):
-        raise UserError(f"{path}: expected `key: value` lines, found a {type(loaded).__name__}")
-    parent = loaded.pop("extends", None)
-    below = (*below, path.resolve())
-    named = isinstance(parent, str) and parent.isprintable()
-    if parent is not None and (not named or _find(parent).resolve() in below):
-        raise UserError(f"{path}: extends: name another configuration, not {_quoted(parent)}")
-    values, origins = _read_yaml(_find(parent), below) if parent else ({}, {})
-    _merge(values, origins, loaded, str(path))
-    return values, origins
-
-
-def _merge(values: dict, origins: dict, new: dict, origin: str, prefix: str = "") -> None:
-    if prefix.count(".") > 1:  # also an alias that stands in itself
-        raise UserError(f"{prefix[:-1]} in {origin}: unknown section; keys are nested one deep")
-    sections = {f.name for f in dataclasses.fields(Experiment) if _section(f)}
-    for key, value in new.items():
-        name = f"{prefix}{key}"
-        if not name.isprintable() or len(name) > 80:
-            raise UserError(f"{_quoted(name)} in {origin}: unknown key")
-        if isinstance(value, dict):
-            _merge(values, origins, value, origin, f"{name}.")
-        elif name in sections:
-            raise UserError(f"{name} in {origin}: a section, write its keys below it, such as {name}.KEY")
-        elif origins.get(name) == origin != COMMAND_LINE:
-            raise UserError(f"{name} in {origin}: stands twice, below its section and written out; keep one")
-        else:
-            values[name], origins[name] = value, origin
-
-
-def _section(f) -> type | None:
-    hint = typing.get_type_hints(Experiment).get(f.name)
-    return hint if dataclasses.is_dataclass(hint) else None
-
-
-def _keys(cls=Experiment, prefix: str = "") -> dict:
-    """Every dotted key with its field and type."""
-    hints, keys = typing.get_type_hints(cls), {}
+def keys(cls: type = Experiment, prefix: str = "") -> dict[str, tuple[dataclasses.Field, Any]]:
+    """Return every dotted key with its field and type."""
+    hints, found = typing.get_type_hints(cls), {}
     for f in dataclasses.fields(cls):
         if dataclasses.is_dataclass(hints[f.name]):
-            keys.update(_keys(hints[f.name], f"{prefix}{f.name}."))
+            found.update(keys(hints[f.name], f"{prefix}{f.name}."))
         else:
-            keys[f"{prefix}{f.name}"] = (f, hints[f.name])
-    return keys
+            found[f"{prefix}{f.name}"] = (f, hints[f.name])
+    return found
 
 
-def _build(cls, values: dict, origins: dict) -> Experiment:
-    keys = _keys()
+def _build(values: dict[str, Any], origins: dict[str, str]) -> Experiment:
+    known = keys()
     for name in values:
-        if name not in keys:
-            near = difflib.get_close_matches(name, keys, 3, 0.5)
-            allowed = ", ".join(near) if near else ", ".join(sorted({k.partition(".")[0] for k in keys}))
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 3, 0.5)
+            allowed = ", ".join(near) if near else ", ".join(sorted({k.partition(".")[0] for k in known}))
             raise UserError(f"{name} in {origins[name]}: unknown key; did you mean {allowed}?")
     for name, value in values.items():
-        f, hint = keys[name]
-        values[name] = _checked(f"{name} in {origins[name]}", value, hint, f.metadata)
+        f, hint = known[name]
+        values[name] = checked(f"{name} in {origins[name]}", value, hint, f.metadata)
     if values.get("compat") == "official":
         values = {**OFFICIAL, **values}
     config = Experiment()
     for name, value in values.items():
         section, _, key = name.rpartition(".")
         setattr(getattr(config, section) if section else config, key, value)
-    _check_together(config, origins)
+    check_together(config, origins)
     return config
 
 
-def _quoted(value) -> str:
-    """A user's value for a message: one line and short. YAML aliases make megabytes of lists out of a kilobyte."""
-    scalar = value is None or isinstance(value, str | int | float)
-    return f"{value!r:.80}" if scalar else f"a {type(value).__name__}"
-
-
-def _checked(where: str, value, hint, limits, outer=None):
-    """The value, converted only where nothing is lost, or a `UserError`. `outer` is the list that it stands in."""
-    if isinstance(hint, types.UnionType):
-        kinds = typing.get_args(hint)
-        if value is None and types.NoneType in kinds:
-            return None
-        hint = next((kind for kind in kinds if kind is type(value)), kinds[0])
-    if typing.get_origin(hint) is list:
-        items = value if isinstance(value, list) else [value]
-        if not items:
-            raise UserError(f"{where}: give at least one value")
-        return [_checked(where, item, typing.get_args(hint)[0], limits, hint) for item in items]
-    if isinstance(value, int) and value.bit_length() > 63:
-        raise UserError(f"{where}: a number of {value.bit_length()} bits; 63 are the most")
-    if hint is float and isinstance(value, str):
-        # YAML 1.1 reads 2e-5 as a string; a learning rate written so is meant as a number.
-        try:
-            value = float(value)
-        except ValueError:
-            pass
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if hint is str and type(value) in (int, float) and typing.get_origin(outer) is list:
-        value = str(value)  # labels: [1, 2], or [1.0, 2.0]
-    if type(value) is not hint:
-        names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-        quote = "; YAML reads no, yes, on and off so: quote them" if hint is str and isinstance(value, bool) else ""
-        raise UserError(f"{where}: expected {names[hint]}, found {_quoted(value)}{quote}")
-    if hint is str and any("\ud800" <= character <= "\udfff" for character in value):
-        raise UserError(f"{where}: {_quoted(value)} holds half a character (a lone surrogate)")
-    if hint is str and limits.get("pattern") and not re.fullmatch(limits["pattern"], value):
-        raise UserError(f"{where}: {_quoted(value)} is neither a number nor a share such as 0.5%")
-    low, high = (None, None) if hint is str else (limits.get("low"), limits.get("high"))
-    choices = limits.get("choices")
-    if choices and value not in choices:
-        raise UserError(f"{where}: {_quoted(value)} is not one of {', '.join(choices)}")
-    if hint is float and not math.isfinite(value):
-        raise UserError(f"{where}: expected a finite number, found {value}")
-    if (low is not None and value < low) or (high is not None and value > high):
-        span = f"from {low} to {high}" if high is not None else f"{low} or more"
-        raise UserError(f"{where}: {value} is out of range, allowed is {span}")
-    return value
-
-
-def _check_together(config: Experiment, origins: dict) -> None:
-    """What no single field can tell."""
-    from configs.contract.tasks import TASKS, task_of
-
-    if config.task not in TASKS:
-        where = origins.get("task", "the defaults")
-        raise UserError(f"task in {where}: {config.task!r} is not one of {', '.join(TASKS)}")
-    task_of(config)
-    if "all" in config.methods:
-        config.methods = list(METHODS)
-    if config.attack.calibrate and not config.chooses_on_dev:
-        raise UserError("attack.calibrate: compat: official trains on dev, which tells nothing of confidence then")
-    named_folders(config.attack.victims or [])
-    if config.attack.stratified and config.attack.protocol == "official":
-        raise UserError("attack.stratified: protocol: official attacks the first examples; leave one of the two out")
-    if config.infobert.anchor_low >= config.infobert.anchor_high:
-        raise UserError("infobert.anchor_low must be below infobert.anchor_high")
-    if config.search.keep_epochs and config.search.keep_epochs < config.choice.epochs:
-        raise UserError(f"search.keep_epochs: below choice.epochs, {config.choice.epochs}, whose scores are needed")
-    if config.choice.epochs > config.search.epochs:
-        raise UserError(
-            f"choice.epochs: {config.choice.epochs} search epochs to choose from; there are only "
-            f"search.epochs, {config.search.epochs}"
-        )
-    for section, method in (("finetune_long", "finetune_long"), ("retrain_long", "robust_no_structure_long")):
-        if method in config.methods:
-            _no_shorter(section, getattr(config, section), config.retrain)
-    for sparsity in config.sparsities:
-        if float(f"{sparsity:g}") != sparsity:
-            raise UserError(f"sparsities in {origins['sparsities']}: {sparsity} has more than six digits; round it")
-    if not config.name.isprintable() or config.name[:1] in ("", ".") or set(config.name) & set("/\\:"):
-        raise UserError(f"name in {origins['name']}: {_quoted(config.name)} cannot be a folder name")
-    for key in ("seeds", "sparsities", "methods", "attack.recipes"):
-        section, _, name = key.rpartition(".")
-        items = getattr(getattr(config, section) if section else config, name)
-        if len(set(items)) != len(items):
-            raise UserError(f"{key} in {origins.get(key)}: a value stands twice in {items}")
-
-
-def _no_shorter(section: str, control: Training, ticket: Training) -> None:
-    """A control for training length never gets fewer epochs or updates than the ticket that it is compared with."""
-    control.epochs = max(control.epochs, ticket.epochs)
-    for key, fewer in (
-        ("batch_size", control.batch_size > ticket.batch_size),
-        ("max_steps", bool(control.max_steps) and (not ticket.max_steps or control.max_steps < ticket.max_steps)),
-    ):
-        if fewer:
-            remedy = f"set it to {getattr(ticket, key)}"
-            raise UserError(f"{section}.{key}: fewer updates than retrain, whose length it controls; {remedy}")
-
-
-def named_folders(entries: list[str]) -> dict[str, Path]:
-    """`attack.victims`. Raises `UserError` for what is no `name=folder`, or a name that would be taken for another."""
-    folders = {}
-    for entry in entries:
-        name, _, folder = entry.partition("=")
-        if not folder or not re.fullmatch(r"\w+", name) or name in METHODS or name in folders:
-            raise UserError(
-                f"attack.victims: {entry!r}: write name=folder, with a name of letters, digits and _ "
-                f"that stands once and is no method's"
-            )
-        folders[name] = Path(folder)
-    return folders
-
-
-def help_text(sections: typing.Collection[str] = ()) -> str:
-    """All keys, or those of some sections, with their defaults and meaning, for `--help`."""
+def help_text(sections: Collection[str] = ()) -> str:
+    """Return all keys, or those of some sections, with their defaults and meaning, for `--help`."""
     rows = []
-    for name, (f, _) in _keys().items():
+    for name, (f, _) in keys().items():
         if sections and name.partition(".")[0] not in sections:
             continue
         default = f.default if f.default is not dataclasses.MISSING else f.default_factory()

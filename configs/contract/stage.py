@@ -1,7 +1,7 @@
-"""Stages: one thing to do in one directory, skipped when its manifest says that the same was already done.
+"""Stages: each makes one thing in one directory, and is skipped if its manifest says that this was already made.
 
-Every stage directory has a `manifest.json`, written last: its presence means the stage is whole. A `begun.json`,
-written first, holds the hashes of what the stage was begun with, and of this project's code.
+`manifest.json` is written last: a stage that has one is finished. `begun.json` is written first: it holds the settings
+and hashes that the stage began with, and the hashes of the code that decides its results.
 """
 
 from __future__ import annotations
@@ -9,38 +9,48 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 import platform
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any, TypeVar
 
 from configs.contract import schema
+from configs.contract.code import source_hashes
 from configs.contract.errors import UserError
-from configs.contract.files import ROOT, file_hash, read_json, write_json
+from configs.contract.files import file_hash, read_json, write_json
+from configs.contract.run_files import Begun, Manifest, R, Results, Summary
+
+W = TypeVar("W")
 
 
-def config_hash(config) -> str:
-    """SHA-256 of a configuration value (a dictionary or a dataclass)."""
+def config_hash(config: Any) -> str:
+    """Return the SHA-256 of a configuration, as a dictionary or a dataclass."""
     value = config if isinstance(config, dict) else schema.to_dict(config)
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def versions(*packages: str) -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+    """Return the versions of Python and of some packages."""
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 @functools.cache
-def source_hashes(half: str) -> dict[str, str]:
-    """Short hashes of this project's files that decide what a stage of one half computes: its code and tables."""
-    paths = [path for folder in (half, "configs") for path in (ROOT / folder).rglob("*")]
-    kinds = (".py", ".cc", ".txt", ".npz")
-    return {str(p.relative_to(ROOT)): file_hash(p)[:12] for p in sorted(paths) if p.suffix in kinds and p.is_file()}
+def version(package: str) -> str:
+    """Return the version of a package. Looking it up takes milliseconds, and every stage asks for several."""
+    return metadata.version(package)
 
 
 class Changed(UserError):
-    """A stage was made, or begun, with something else than now."""
+    """A stage was made, or begun, with something else than now.
+
+    Args:
+        directory: Directory of the stage.
+        what: How it was made, such as "begun with other code (...)".
+        remedy: What else than deleting the stage would help.
+    """
 
     def __init__(self, directory: Path, what: str, remedy: str):
         super().__init__(
@@ -50,21 +60,34 @@ class Changed(UserError):
         self.directory, self.what = directory, what
 
     def clear(self) -> None:
-        """Delete the stage, but for stages inside it (rounds of pruning, shards of an attack): they answer for
-        themselves. What tells that it is another goes last: killed before, this is done again."""
+        """Delete the stage, but not stages inside it (rounds of pruning, shards of an attack), which check themselves.
+
+        `begun.json` and `manifest.json` are removed last, so that an interrupted clearing is repeated.
+        """
         if self.directory.is_symlink():
             raise UserError(f"{self.directory} is a link, whose target stays; delete the link to redo the stage")
-        tell = ("begun.json", "manifest.json")
-        for path in sorted(self.directory.iterdir(), key=lambda path: path.name in tell):
+        last = ("begun.json", "manifest.json")
+        for path in sorted(self.directory.iterdir(), key=lambda path: path.name in last):
             if not path.is_dir() or path.is_symlink():
                 path.unlink()
-            elif not any((path / name).is_file() for name in tell):
+            elif not any((path / name).is_file() for name in last):
                 shutil.rmtree(path)
 
 
-def redo_changed(config: schema.Experiment, work, leads: bool = True, wait=lambda: None):
-    """`work()`, which may find stages of its own made with something else than now: refused, or cleared and made again,
-    as `on_change` says. Of several processes the one that `leads` clears, while the others `wait()`."""
+def redo_changed(
+    config: schema.Experiment, work: Callable[[], W], leads: bool = True, wait: Callable[[], object] = lambda: None
+) -> W:
+    """Do some work, and make stages again that it finds made with something else, if `on_change` is `redo`.
+
+    Args:
+        config: The experiment.
+        work: Runs stages, and may raise `Changed`.
+        leads: Whether this process clears such a stage, of several that work together.
+        wait: Waits until all these processes have reached the same point.
+
+    Raises:
+        Changed: A stage was made with something else, and `on_change` is `refuse`.
+    """
     while True:
         try:
             return work()
@@ -79,13 +102,24 @@ def redo_changed(config: schema.Experiment, work, leads: bool = True, wait=lambd
 
 
 class Stage:
-    """One stage of a run: skipped when its manifest says that the same thing was already done.
+    """One stage of a run.
 
-    `settings` is what decides the outcome (config sections, seed); `inputs` are the files and
-    directories it reads. Both are hashed into the manifest.
+    Args:
+        directory: Where it writes its results and its manifest.
+        name: Key of `configs.contract.code.DECIDES`.
+        settings: What decides the outcome; see `configs.contract.settings`.
+        inputs: Files and directories that it reads.
+        packages: Packages whose versions the manifest states.
     """
 
-    def __init__(self, directory: Path, name: str, settings: dict, inputs: dict[str, Path], packages=()):
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        settings: dict[str, Any],
+        inputs: dict[str, Path],
+        packages: Sequence[str] = (),
+    ):
         self.directory, self.name, self.packages = directory, name, packages
         self.settings, self.inputs = settings, inputs
         self.manifest, self.begun = directory / "manifest.json", directory / "begun.json"
@@ -93,7 +127,7 @@ class Stage:
         self.started = time.time()  # earlier by what interrupted processes have spent on it
 
     def fingerprint(self) -> dict:
-        """Raises `UserError` if an input is missing."""
+        """Return the settings, the hashes of the inputs and the versions. Raises `UserError` if an input is missing."""
         missing = [path for path in self.inputs.values() if not path.exists()]
         if missing:
             raise UserError(f"{missing[0]} is missing: run the stage that writes it first")
@@ -104,49 +138,55 @@ class Stage:
         }
 
     def is_done(self) -> bool:
-        """True if the stage is whole. Raises `Changed` if it was made with something else."""
+        """Return whether the stage is finished. Raises `Changed` if it was made with something else than now."""
         if not self.manifest.is_file():
             return False
-        self._compare(read_json(self.manifest), self.fingerprint(), "made")
+        self._compare(read_json(self.manifest, Manifest[Results]), self.fingerprint(), "made")
         return True
 
     def begin(self, progress: Path | None = None) -> None:
-        """Call before reading the inputs, and before going on from `progress`, a file that an interrupted run leaves.
+        """Write `begun.json`, or check it before an interrupted stage goes on. Call this before reading the inputs.
 
-        Raises `Changed` if that is there and was begun with something else, or by other code: half of the results
-        would be of the one, half of the other. A stage that is whole stays so when the code changes.
+        Args:
+            progress: File that an interrupted run leaves.
+
+        Raises:
+            Changed: `progress` is there, and was begun with something else or by other code: half of the results would
+                be of the one, half of the other. A finished stage stays finished when the code changes.
         """
-        code = source_hashes("torch_eval" if "torch" in self.packages else "mindspore_rt")
+        code = source_hashes(self.name)
         if progress is not None and progress.is_file():
-            before = read_json(self.begun) if self.begun.is_file() else {}
+            if not self.begun.is_file():
+                raise Changed(self.directory, "begun without a begun.json that says with what", "")
+            before = read_json(self.begun, Begun)
             self._compare(before, self.fingerprint(), "begun")
-            self._compare_code(before.get("code", code), code)  # a version that did not write it down may go on
+            self._compare_code(before.code or code, code)  # a version that did not write it down may go on
         else:
             write_json(self.begun, {**self.fingerprint(), "code": code})
 
-    def _compare_code(self, before: dict, now: dict) -> None:
-        before = before if isinstance(before, dict) else {}
+    def _compare_code(self, before: dict[str, str], now: dict[str, str]) -> None:
         changed = sorted(file for file in {*before, *now} if before.get(file) != now.get(file))
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             what = f"begun with other code ({', '.join(changed[:3])}{more} changed since)"
             raise Changed(self.directory, what, "put that back to go on, ")
 
-    def _compare(self, before: dict, now: dict, verb: str) -> None:
-        changed = _differences(before, now)
+    def _compare(self, before: Manifest | Begun, now: dict, verb: str) -> None:
+        changed = differences({key: getattr(before, key) for key in now}, now)
         if changed:
             raise Changed(self.directory, f"{verb} with other settings ({'; '.join(changed[:3])})", "")
 
     def finish(self, results: dict) -> None:
-        """Write the manifest: from here on the stage counts as whole.
+        """Write the manifest: from here on the stage is finished.
 
-        Raises `UserError` if something is no longer what the stage was begun with, such as a model that was made
-        again meanwhile: then nobody knows which of the two the results are of.
+        Raises:
+            UserError: Something is no longer what the stage was begun with, such as a model that was made again
+                meanwhile. Then nobody knows which of the two the results belong to.
         """
         now = self.fingerprint()
         try:
             if self.begun.is_file():
-                self._compare(read_json(self.begun), now, "begun")
+                self._compare(read_json(self.begun, Begun), now, "begun")
         except Changed as change:  # under a running stage: nothing to redo without being asked once more
             raise UserError(str(change)) from None
         write_json(
@@ -161,39 +201,93 @@ class Stage:
         )
         self.checkpoint.unlink(missing_ok=True)
 
-    def results(self) -> dict:
-        """What `finish` was given. Raises `UserError` for a manifest without it."""
-        return stated_results(self.directory)
+    def results(self, kind: type[R] = Results) -> R:
+        """Return what `finish` was given. Raises `UserError` if the manifest does not state all that `kind` names."""
+        return read_json(self.manifest, Manifest[kind]).results
 
     def spent(self) -> float:
-        """Seconds that all processes together have worked on a finished stage; 0 if its manifest states none."""
-        seconds = read_json(self.manifest).get("seconds")
-        return seconds if type(seconds) in (int, float) and math.isfinite(seconds) else 0.0
+        """Return the seconds that all processes together have worked on a finished stage."""
+        return read_json(self.manifest, Manifest[Results]).seconds
 
-    def number(self, name: str) -> float:
-        """One number of `results`. Raises `UserError` for a manifest without it."""
-        value = self.results().get(name)
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise UserError(f"{self.manifest}: states no number {name}; delete {self.directory} to redo the stage")
-        return value
+    def verified_input(self, name: str) -> Path:
+        """Return the path of an input. Raises `UserError` if its bytes are not those that its own stage left."""
+        return verified(self.inputs[name])
 
 
-def stated_results(directory: Path) -> dict:
-    """What the finished stage of a directory has found. Raises `UserError` for one without a manifest that says so."""
-    results = read_json(directory / "manifest.json").get("results")
-    if not isinstance(results, dict):
-        raise UserError(f"{directory / 'manifest.json'}: states no results; delete {directory} to redo the stage")
-    return results
+def verified(path: Path) -> Path:
+    """Return the path of a model, scores or classifier after comparing it with the hash that its stage states.
+
+    No hash is stated of a folder of the user's own and of a model that a training saved before its end.
+
+    Raises:
+        UserError: The bytes are others, or missing.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is missing: run the stage that writes it again, without its folder")
+    stated = stated_hash(path)
+    if stated and file_hash(path) != stated:
+        raise UserError(f"{path} is damaged or was changed after it was made; delete its stage's folder and run again")
+    return path
 
 
-def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:
-    """`key: old, now new` for every value of `now` that `before` holds otherwise."""
-    found = []
-    for key, value in now.items():
-        old = before.get(key) if isinstance(before, dict) else None
-        if isinstance(value, dict):
-            found += _differences(old or {}, value, f"{prefix}{key}.")
-        elif old != value:
-            short = [str(v)[:40] for v in (old, value)]
-            found.append(f"{prefix}{key}: {short[0]}, now {short[1]}")
-    return found
+def stated_hash(path: Path) -> str | None:
+    """Return the SHA-256 of a split, model, scores or classifier that its stage states; None if none does."""
+    summary = path.with_name("summary.json")
+    if path.suffix == ".jsonl" and summary.is_file():
+        split = read_json(summary, Summary).splits.get(path.stem)
+        return split and split.sha256
+    manifest = (path.parents[1] if path.parent.name == "log_alpha" else path.parent) / "manifest.json"
+    if not manifest.is_file():
+        return None
+    results = read_json(manifest, Manifest[Results]).results
+    stated = {"model": results.model_sha256, "classifier.safetensors": results.classifier_sha256}
+    return {**results.scores_sha256, **stated}.get(path.name)
+
+
+def changed_inputs(before: dict[str, str], paths: dict[str, Path]) -> list[str]:
+    """Return how the inputs of a finished stage differ from those that it would read now.
+
+    A hash that a stage states stands for the file; one that is not there now cannot be compared.
+
+    Args:
+        before: Hashes in the manifest.
+        paths: What the stage would read now.
+    """
+    now = {name: current_hash(path) or before.get(name) for name, path in paths.items()}
+    again = [name for name in before if name in now and before[name] != now[name]]
+    told = [f"{name}: was made again since, {before[name][:8]} is {now[name][:8]} now" for name in again]
+    return told + [
+        f"input {name}: {'no longer' if name in before else 'now'} read" for name in before.keys() ^ now.keys()
+    ]
+
+
+def current_hash(path: Path) -> str | None:
+    """Return the SHA-256 of a file or folder, as its stage states it or else as it is; None if it is not there."""
+    if (stated := stated_hash(path)) or not path.exists():
+        return stated
+    return _hash_as_of(path, max(file.stat().st_mtime_ns for file in (path, *path.rglob("*"))))
+
+
+@functools.cache
+def _hash_as_of(path: Path, _changed: int) -> str:
+    """Hash a file or folder once, although many manifests name it. A later time of change means another content."""
+    return file_hash(path)
+
+
+def differences(before: dict, now: dict, prefix: str = "") -> list[str]:
+    """Return `key: old, now new` for every value that differs, or that only one side has."""
+    changed = []
+    for key in {**before, **now}:
+        old, new = before.get(key, ABSENT), now.get(key, ABSENT)
+        if isinstance(old, dict) and isinstance(new, dict):
+            changed += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            changed.append(f"{prefix}{key}: {_short(old)}, now {_short(new)}")
+    return changed
+
+
+ABSENT = "absent"
+
+
+def _short(value: object) -> str:
+    return f"{len(value)} values" if isinstance(value, list) and len(value) > 6 else f"{value!s:.40}"

@@ -14,6 +14,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_lines, write_json, write_lines
 from configs.contract.read_files import read_file
 from configs.contract.run_dir import RunDir
+from configs.contract.run_files import Summary
 from configs.contract.snippets import read_snippets, split_snippets
 from configs.contract.tasks import TASKS, Task, task_of
 from mindspore_rt.cells import noise
@@ -169,7 +170,7 @@ def _duplicates(splits: Splits, task: Task) -> dict[str, int]:
     return {f"{a} and {b}": len(texts[a] & texts[b]) for a, b in pairs}
 
 
-def load_split(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarray, dict]:
+def load_split(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarray, Summary]:
     """Read a prepared split.
 
     Returns:
@@ -178,13 +179,13 @@ def load_split(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarra
     Raises:
         UserError: The split was changed after `prepare`, or does not fit its summary.
     """
-    summary, path = run.summary("columns", "labels"), run.whole_split(name)
+    summary, path = run.summary(), run.whole_split(name)
     records = read_lines(path)
     try:
-        texts = [tuple(r[c] for c in summary["columns"]) for r in records]
+        texts = [tuple(r[c] for c in summary.columns) for r in records]
     except KeyError as error:
         raise UserError(f"{run.data / 'summary.json'}: {path.name} has no column {error}; delete {run.data}") from None
     labels = np.array([r["label"] for r in records])
-    if labels.max() >= len(summary["labels"]):
+    if labels.max() >= len(summary.labels):
         raise UserError(f"{run.data / 'summary.json'}: {path.name} has more labels than it names; delete {run.data}")
     return texts, labels, summary

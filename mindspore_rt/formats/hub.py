@@ -22,9 +22,7 @@ from configs.contract.errors import UserError, command
 from configs.contract.files import ROOT, write_lines
 
 HUB = "https://huggingface.co"
-BERT = "86b5e0934494bd15c9632b12f734a8a67f723594"
 COMMIT = "commit.txt"
-PINNED = {"bert-base-uncased": BERT, "google-bert/bert-base-uncased": BERT}
 
 
 def model_dir(name: str) -> Path:
@@ -35,7 +33,7 @@ def model_dir(name: str) -> Path:
             newest commit is taken on first use; the cache keeps it from then on, with its commit in `commit.txt`.
     """
     name, _, revision = name.partition("@")
-    return _cached("model", [name, revision or PINNED.get(name, "main")])
+    return _cached("model", [name, revision or assets.MODEL_REVISIONS.get(name, "main")])
 
 
 def dataset_dir(id: str, config: str | None, revision: str, splits: list[str]) -> Path:
@@ -44,8 +42,7 @@ def dataset_dir(id: str, config: str | None, revision: str, splits: list[str]) -
 
 
 def _cached(kind: str, key: list[str], extra: Sequence[str] = ()) -> Path:
-    parts = [part for part in key if part and part != "main"]
-    target = assets.CACHE / "hub" / kind / "--".join(part.replace("/", "--") for part in parts)
+    target = assets.hub_folder(kind, *key)
     if target.is_dir():
         return target
     print(f"downloading {kind} {key[0]} from the hub", flush=True)

@@ -91,7 +91,7 @@ class ClassifierTraining:
         self.config, self.stage, self.source, self.ticket = run.config, stage, source, ticket
         settings = job.settings
         train_batches, self.summary = inputs.batches(run, job, "train", settings.batch_size, source)
-        self.model = build(run.config, source, len(self.summary["labels"]), settings, job.seed)
+        self.model = build(run.config, source, len(self.summary.labels), settings, job.seed)
         self.model.load(ticket.apply(weights) if ticket else weights)
         self.steps = job.steps(len(train_batches))
         masks = {"masks": ticket.masks} if ticket else {}
@@ -130,7 +130,7 @@ class ClassifierTraining:
         if self.ticket and self.config.structured:
             weights, raw = huggingface.shrink(weights, source.raw, self.ticket)
             source = dataclasses.replace(source, raw=raw)
-        huggingface.save_classifier(target, source, weights, self.summary["labels"], self.config.data.max_length)
+        huggingface.save_classifier(target, source, weights, self.summary.labels, self.config.data.max_length)
 
     def export(self, **results: float) -> None:
         """Write the model and the manifest, on rank 0.

@@ -20,7 +20,7 @@ Change = Callable[[Ticket, Weights, int | None, np.random.Generator], tuple[Tick
 
 def control(run: RunDir, job: Job) -> None:
     """Change the chosen ticket, or its weights, as `Method.change` says, and train the result."""
-    stage = inputs.training_stage(run, job, job.section, {"ticket": run.ticket(job.seed, str(run.chosen()))})
+    stage = inputs.stage_of(run, job)
     if inputs.already_done(stage):
         return
     source = inputs.pretrained(run.config)

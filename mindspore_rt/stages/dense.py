@@ -9,7 +9,7 @@ from mindspore_rt.stages import classifier, inputs
 
 def finetune(run: RunDir, job: Job) -> None:
     """Train all weights by the method of the job."""
-    stage = inputs.training_stage(run, job, job.section)
+    stage = inputs.stage_of(run, job)
     if not inputs.already_done(stage):
         source = inputs.pretrained(run.config)
         weights = inputs.with_new_classifier(run, job, source)

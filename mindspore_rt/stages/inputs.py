@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from configs.contract import schema
+from configs.contract import schema, settings
 from configs.contract.errors import UserError
-from configs.contract.files import file_hash
 from configs.contract.jobs import Job
-from configs.contract.methods import with_snapshots
 from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage, stated_results
+from configs.contract.run_files import Summary
+from configs.contract.stage import Stage, verified
 from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.cells import backend, noise
 from mindspore_rt.data import prepare
@@ -25,40 +23,21 @@ PACKAGES = ("mindspore", "numpy", "tokenizers", "safetensors")
 CLASSIFIER = ("classifier.weight", "classifier.bias")
 
 
-def training_stage(
-    run: RunDir, job: Job, section: str, inputs: dict[str, Path] | None = None, **settings: object
-) -> Stage:
-    """Describe a training stage by everything that decides its outcome.
+def stage_of(run: RunDir, job: Job, before: Path | None = None) -> Stage:
+    """Describe the stage of a job by everything that decides its outcome.
 
     Args:
         run: Run that the stage belongs to.
-        job: What is trained.
-        section: Section of the configuration with the training's settings.
-        inputs: Files and directories that the stage reads besides the splits. Without a `model` among them the
-            training starts from the pre-trained one.
-        **settings: Settings of this kind of stage alone.
+        job: What is made.
+        before: Ticket of the round before, in a round of pruning.
     """
-    config = run.config
-    if config.snapshots and job.method in with_snapshots():
-        settings["snapshots"] = config.snapshots
-    values = dataclasses.asdict(getattr(config, section))
-    values.pop("keep_epochs", None)  # decides which files stay, not what is in them
-    settings = {
-        **settings,
-        section: values,
-        "method": job.method or job.model,
-        "seed": job.seed,
-        "layers": config.layers,
-        "max_length": config.data.max_length,
-        "compat": config.compat,
-        "device": config.device,
-        "amp": config.amp,
-        "workers": config.workers,
-        "noise": backend.current().value,
-    }
-    splits = {name: run.split(name) for name in _splits_read(config)}
-    inputs = {"model": huggingface.resolve(config.model), **(inputs or {}), **splits}
-    return Stage(job.directory, job.stage, settings, inputs, PACKAGES)
+    trains = job.stage not in ("prepare", "draw")
+    inputs = settings.inputs_of(run, job, huggingface.resolve(run.config.model) if trains else Path())
+    if before:
+        inputs = {"model": inputs.pop("model"), "before": before, **inputs}
+    values = settings.of_job(run, job, backend.current().value if trains else None)
+    packages = {"prepare": (), "draw": ("numpy", "safetensors")}
+    return Stage(job.directory, job.stage, values, inputs, packages.get(job.stage, PACKAGES))
 
 
 def already_done(stage: Stage) -> bool:
@@ -82,10 +61,10 @@ def pretrained(config: schema.Experiment) -> huggingface.Model:
 
 def with_new_classifier(run: RunDir, job: Job, source: huggingface.Model) -> dict[str, np.ndarray]:
     """Return the pre-trained weights and a random classifier for the run's labels, drawn from the job's seed."""
-    return huggingface.with_classifier(source, len(run.summary("labels")["labels"]), job.seed)
+    return huggingface.with_classifier(source, len(run.summary().labels), job.seed)
 
 
-def batches(run: RunDir, job: Job, split: str, batch_size: int, source: huggingface.Model) -> tuple[Batches, dict]:
+def batches(run: RunDir, job: Job, split: str, batch_size: int, source: huggingface.Model) -> tuple[Batches, Summary]:
     """Tokenise a split for a model.
 
     Returns:
@@ -99,13 +78,13 @@ def batches(run: RunDir, job: Job, split: str, batch_size: int, source: huggingf
     if length > source.config.max_position_embeddings:
         longest = source.config.max_position_embeddings
         raise UserError(f"data.max_length: {length}, but {source.directory} has {longest} positions")
-    if len(summary["columns"]) > 1 and source.config.type_vocab_size < 2:
+    if len(summary.columns) > 1 and source.config.type_vocab_size < 2:
         raise UserError(f"{source.directory}: its type_vocab_size is 1, but pairs of texts need two segments")
     tokenizer = load_tokenizer(source.directory, length, source.config.vocab_size)
-    return Batches(texts, labels, len(summary["labels"]), tokenizer, length, batch_size, job.seed), summary
+    return Batches(texts, labels, len(summary.labels), tokenizer, length, batch_size, job.seed), summary
 
 
-def load_split(run: RunDir, job: Job, split: str) -> tuple[list[tuple[str, ...]], np.ndarray, dict]:
+def load_split(run: RunDir, job: Job, split: str) -> tuple[list[tuple[str, ...]], np.ndarray, Summary]:
     """Read the texts and labels of `train` or `dev`.
 
     Under `compat: official` the test set serves as dev set and all other sentences are trained on. For IMDB and
@@ -129,31 +108,6 @@ def load_split(run: RunDir, job: Job, split: str) -> tuple[list[tuple[str, ...]]
     cut = round(0.9 * len(texts))
     order = order[:cut] if split == "train" else order[cut:]
     return [texts[i] for i in order], labels[order], train[2]
-
-
-def _splits_read(config: schema.Experiment) -> tuple[str, ...]:
-    """Names of the files that `load_split` reads."""
-    official = config.compat == "official" and config.task not in ("imdb", "agnews")
-    return ("train", "dev", "test") if official else ("train", "dev")
-
-
-def require_unchanged(path: Path, sha256: str | None) -> None:
-    """Compare a file or directory with the hash that the stage which wrote it states.
-
-    Raises:
-        UserError: The file is missing or has another hash, or the stage states none.
-    """
-    if not path.exists():
-        raise UserError(f"{path} is missing: run the stage that writes it again, without its folder")
-    if not isinstance(sha256, str):
-        raise UserError(f"{path}: the manifest of its stage states no hash of it; delete that folder and run again")
-    if file_hash(path) != sha256:
-        raise UserError(f"{path} is damaged or was changed after it was made; delete its stage's folder and run again")
-
-
-def require_unchanged_model(path: Path) -> None:
-    """`require_unchanged` for the directory of a model that a training exported."""
-    require_unchanged(path, stated_results(path.parent).get("model_sha256"))
 
 
 def read_scores(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:
@@ -185,10 +139,7 @@ def read_classifier(path: Path, like: dict[str, np.ndarray]) -> dict[str, np.nda
     Raises:
         UserError: The file was changed, or its arrays have not the shapes of those in `like`.
     """
-    sha256 = stated_results(path.parent).get("classifier_sha256")
-    if sha256 is not None:  # rounds of older versions state none
-        require_unchanged(path, sha256)
-    arrays = huggingface.read_safetensors(path)
+    arrays = huggingface.read_safetensors(verified(path))
     for name in CLASSIFIER:
         value = arrays.get(name, np.zeros(0))
         if value.shape != like[name].shape or value.dtype != np.float32 or not np.isfinite(value).all():

@@ -26,9 +26,7 @@ def prune(run: RunDir, job: Job) -> None:
     Leaves ticket-0.30.safetensors and so on, one for each asked sparsity. If a sparsity is asked for later, the round
     that it comes from is trained again, from the mask and the classifier that the round before left.
     """
-    config, settings = run.config, job.settings
-    structured = {"structured": True} if config.structured else {}
-    stage = inputs.training_stage(run, job, job.section, **structured)
+    config, stage = run.config, inputs.stage_of(run, job)
     if stage.is_done() and job.done:
         inputs.already_done(stage)
         return
@@ -38,12 +36,12 @@ def prune(run: RunDir, job: Job) -> None:
     for number in range(1, job.rounds + 1):
         directory = stage.directory / f"round-{number}"
         round_job = dataclasses.replace(job, model=f"{job.model}/round-{number}", directory=directory)
-        before = {"before": stage.directory / f"round-{number - 1}" / "ticket.safetensors"} if ticket else {}
-        round_stage = inputs.training_stage(run, round_job, job.section, before, **structured)
+        before = stage.directory / f"round-{number - 1}" / "ticket.safetensors" if ticket else None
+        round_stage = inputs.stage_of(run, round_job, before)
         asked = {
             run.pruned(job.seed, job.model, sparsity): sparsity
             for sparsity in config.sparsities
-            if settings.share * (number - 1) < sparsity <= settings.share * number + 1e-9
+            if job.settings.share * (number - 1) < sparsity <= job.settings.share * number + 1e-9
         }
         if not all(path.is_file() for path in asked) and round_stage.is_done():
             round_stage.manifest.unlink(missing_ok=True)

@@ -22,16 +22,13 @@ def search(run: RunDir, job: Job) -> None:
 
     Without an adversary (w/o Adv of Table 3) the loss is the clean one: one pass without a perturbation.
     """
-    config, settings = run.config, job.settings
-    early_stop = {"stops_at": config.sparsities[0], "structured": config.structured} if settings.stop_distance else {}
-    stage = inputs.training_stage(run, job, "search", {"model": run.model(job.seed, "finetune")}, **early_stop)
+    config, settings, stage = run.config, job.settings, inputs.stage_of(run, job)
     if inputs.already_done(stage):
         return
-    inputs.require_unchanged_model(stage.inputs["model"])
-    source = huggingface.load(stage.inputs["model"])
+    source = huggingface.load(stage.verified_input("model"))
     drawing.highest_sparsity(config, source)
     train_batches, summary = inputs.batches(run, job, "train", settings.batch_size, source)
-    model = classifier.build(config, source, len(summary["labels"]), settings, job.seed)
+    model = classifier.build(config, source, len(summary.labels), settings, job.seed)
     model.load(source.weights)
     steps = job.steps(len(train_batches))
     objective = RobustSearch(model, settings, steps, job.seed, config.compat, parallel.rank())

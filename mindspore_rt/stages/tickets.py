@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from configs.contract.errors import UserError
 from configs.contract.files import file_hash, write_json
 from configs.contract.jobs import Job
 from configs.contract.methods import METHODS, SOURCES
 from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage, stated_results
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, drawing, inputs
 from mindspore_rt.ticket import Ticket
@@ -19,39 +15,23 @@ def draw(run: RunDir, job: Job) -> None:
     """Draw the ticket of one model, and report where it prunes."""
     config, origin = run.config, METHODS[job.method].source
     searched = SOURCES[origin].stage == "search"
-    settings = {"seed": job.seed, "sparsity": job.sparsity, "compat": config.compat, "structured": config.structured}
-    paths = _searched_inputs(run, job, origin) if searched else {"scores": run.pruned(job.seed, origin, job.sparsity)}
-    stage = Stage(job.directory, "draw", settings, paths, ("numpy", "safetensors"))
+    stage = inputs.stage_of(run, job)
     if inputs.already_done(stage):
         return
     if searched:
-        source = huggingface.load(paths["model"])
-        scores = inputs.read_scores(paths["scores"], source.config.prunable())
-        about = {"method": job.method, "seed": str(job.seed), "source_sha256": file_hash(paths["scores"])}
+        source = huggingface.load(stage.verified_input("model"))
+        scores = inputs.read_scores(stage.verified_input("scores"), source.config.prunable())
+        about = {"method": job.method, "seed": str(job.seed), "source_sha256": file_hash(stage.inputs["scores"])}
         ticket = drawing.ticket_of_search(config, source, scores, job.sparsity, **about)
     else:
         source = inputs.pretrained(config)
-        ticket = Ticket.load(paths["scores"], source.config.prunable())
+        ticket = Ticket.load(stage.inputs["scores"], source.config.prunable())
     ticket.save(run.ticket(job.seed, job.model))
     by_magnitude = Ticket.from_magnitudes({name: source.weights[name] for name in ticket.masks}, job.sparsity)
     report = _describe(ticket, by_magnitude)
     write_json(stage.directory / "report.json", report)
     print(f"  {ticket.pruned} of {ticket.weights} weights pruned, sparsity {ticket.sparsity:.6f}")
     stage.finish(report)
-
-
-def _searched_inputs(run: RunDir, job: Job, search: str) -> dict[str, Path]:
-    """Return the fine-tuned model and the scores of the job's epoch, both compared with the hashes of their stages."""
-    directory = run.stage(job.seed, search)
-    results = stated_results(directory)
-    epochs, hashes = results.get("epochs"), results.get("scores_sha256")
-    if type(epochs) is not int or epochs < 1:
-        raise UserError(f"{directory}/manifest.json: states no epochs; delete that folder")
-    scores = run.log_alpha(job.seed, max(1, epochs - job.back), search)
-    model = run.model(job.seed, "finetune")
-    inputs.require_unchanged(scores, hashes.get(scores.name) if isinstance(hashes, dict) else None)
-    inputs.require_unchanged_model(model)
-    return {"model": model, "scores": scores}
 
 
 def _describe(ticket: Ticket, by_magnitude: Ticket) -> dict[str, object]:
@@ -72,7 +52,7 @@ def _describe(ticket: Ticket, by_magnitude: Ticket) -> dict[str, object]:
 
 def retrain(run: RunDir, job: Job) -> None:
     """Fine-tune a ticket from the pre-trained weights; the pruned ones stay exactly zero."""
-    stage = inputs.training_stage(run, job, job.section, {"ticket": run.ticket(job.seed, job.model)})
+    stage = inputs.stage_of(run, job)
     if not inputs.already_done(stage):
         source = inputs.pretrained(run.config)
         ticket = Ticket.load(stage.inputs["ticket"], source.config.prunable())

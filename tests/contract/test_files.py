@@ -73,7 +73,9 @@ def test_a_broken_middle_line_is_refused(tmp_path, middle):
         read_lines(path)
 
 
-@pytest.mark.parametrize("content, expected", [(b'{"a":\n1,}', "line 2"), (b"[1]", "object"), (b"\xff", "UTF-8")])
+@pytest.mark.parametrize(
+    "content, expected", [(b'{"a":\n1,}', "line 2"), (b"[1]", "object"), (b"\xff", "not valid JSON")]
+)
 def test_broken_json_names_file_and_line(tmp_path, content, expected):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=f"a.json.*{expected}"):

@@ -6,6 +6,7 @@ from configs.contract import estimate, jobs, plan, schema
 from configs.contract.files import append_line, write_json
 from configs.contract.methods import METHODS, of_kind, sources
 from configs.contract.run_dir import RunDir
+from tests.helpers import made_up_run
 
 
 def run_of(tmp_path, *overrides):
@@ -152,7 +153,7 @@ def test_each_job_knows_what_trains_it(tmp_path):
 def test_finished_jobs_set_the_speed(tmp_path):
     run = run_of(tmp_path)
     job = next(job for job in jobs.jobs(run) if job.model == "finetune")
-    write_json(job.directory / "manifest.json", {"seconds": estimate.START + 30})
+    made_up_run.finish(job.directory, {}, seconds=estimate.START + 30)
     guess = estimate.Estimator(run)
     assert guess.seconds(job) == pytest.approx(estimate.START + 30)
     assert "1 finished" in guess.basis

@@ -9,8 +9,9 @@ import pytest
 
 from configs.contract import schema
 from configs.contract.errors import UserError
-from configs.contract.files import OWNER, ROOT, append_line, file_hash, write_json, write_lines
+from configs.contract.files import OWNER, ROOT, append_line, read_json, write_json, write_lines
 from configs.contract.run_dir import RunDir, only_one
+from tests.helpers.prepared import write_summary
 
 
 def test_a_run_may_be_a_link_and_links_in_it_are_swept(tmp_path):
@@ -59,23 +60,26 @@ def test_the_chosen_ticket_stands_for_its_sparsity_and_gives_it_to_the_controls(
 def prepared(tmp_path):
     run = RunDir(schema.load("base", ["name=mine"]), tmp_path)
     write_lines(run.split("test"), [{"sentence": "fine", "label": 1}])
-    splits = {"test": {"sha256": file_hash(run.split("test"))}}
-    write_json(run.data / "summary.json", {"columns": ["sentence"], "labels": ["bad", "good"], "splits": splits})
+    write_summary(run)
     return run
 
 
 def test_the_summary_states_what_is_needed(prepared):
-    assert prepared.summary("columns", "labels")["labels"] == ["bad", "good"]
+    assert prepared.summary().labels == ["bad", "good"]
     assert prepared.whole_split("test") == prepared.split("test")
-    with pytest.raises(UserError, match="summary.json: states no attacked; delete .*data and run prepare again"):
-        prepared.summary("columns", "attacked")
 
 
-@pytest.mark.parametrize("value", [None, [], "sentence", [1], {"sentence": 1}, ["sentence", "sentence"]])
-def test_a_broken_summary_is_refused(prepared, value):
-    write_json(prepared.data / "summary.json", {"columns": value})
-    with pytest.raises(UserError, match="summary.json: states .* its columns twice|summary.json: states no columns"):
-        prepared.summary("columns")
+WRONG = [None, [], "sentence", [1], {"sentence": 1}, ["sentence", "sentence"]]
+
+
+@pytest.mark.parametrize(
+    "key, value", [("columns", value) for value in WRONG] + [("attacked", ["other"]), ("splits", {})]
+)
+def test_a_broken_summary_is_refused(prepared, key, value):
+    file = prepared.data / "summary.json"
+    write_json(file, {**read_json(file), key: value})
+    with pytest.raises(UserError, match=f"summary.json: .*{key}.*; delete .*data and run prepare again"):
+        prepared.summary()
 
 
 def test_a_split_that_is_another_or_gone_is_refused(prepared):

@@ -9,6 +9,7 @@ import pytest
 from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.methods import METHODS
+from configs.contract.read_values import CONFIG_DIR
 
 ROOT = Path(schema.__file__).parents[2]
 
@@ -75,7 +76,7 @@ def test_experiment_defaults_are_section_4():
     assert base.attack.examples == 1000
 
 
-@pytest.mark.parametrize("path", sorted(schema.CONFIG_DIR.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(CONFIG_DIR.glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_configurations_load(path):
     """Each is named after its file, so that two never share a run directory."""
     assert schema.load(path.stem).name == path.stem

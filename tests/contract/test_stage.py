@@ -2,13 +2,16 @@
 
 import hashlib
 
+import msgspec
 import pytest
 
 from configs.contract import schema
 from configs.contract import stage as stages
+from configs.contract.code import source_hashes
 from configs.contract.errors import UserError
-from configs.contract.files import atomic_write, read_json, write_json
-from configs.contract.stage import Stage, redo_changed, source_hashes
+from configs.contract.files import atomic_write, file_hash, read_json, write_json
+from configs.contract.run_files import Share
+from configs.contract.stage import Stage, redo_changed
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def test_a_stage_is_done_once_finished(stage):
     assert not stage().is_done()
     stage().finish({"accuracy": 0.5})
     assert stage().is_done()
-    assert stage().results() == {"accuracy": 0.5}
+    assert read_json(stage().manifest)["results"] == {"accuracy": 0.5}
 
 
 def test_a_stage_with_other_settings_is_refused(stage):
@@ -112,11 +115,9 @@ def test_an_interrupted_stage_never_goes_on_with_other_code(stage, tmp_path, mon
     progress.write_text("half")
     stage().begin(progress)
     code = read_json(begun.begun)["code"]
-    assert "mindspore_rt/cells/kernels.cc" in code and "configs/contract/stage.py" in code
-    assert not any(name.startswith("torch_eval") for name in code)
-    assert "torch_eval/assets/synonyms.npz" in source_hashes("torch_eval")
+    assert code == source_hashes("search")
     other = {**code, "mindspore_rt/training/objectives.py": "edited", "mindspore_rt/new.py": "added"}
-    monkeypatch.setattr(stages, "source_hashes", lambda half: other)
+    monkeypatch.setattr(stages, "source_hashes", lambda stage: other)
     changed = (
         "out was begun with other code .mindspore_rt/new.py, mindspore_rt/training/objectives.py changed since.: put"
     )
@@ -128,17 +129,53 @@ def test_an_interrupted_stage_never_goes_on_with_other_code(stage, tmp_path, mon
     stage().begin(progress)
 
 
-@pytest.mark.parametrize("value", [None, "0.5", True, float("nan"), float("inf"), [0.5]])
-def test_a_figure_that_is_no_number_is_refused(stage, value):
-    stage().finish({"accuracy": value, "steps": 3})
-    assert stage().number("steps") == 3
-    for name in ("accuracy", "absent"):
-        with pytest.raises(UserError, match=f"out/manifest.json: states no number {name}; delete .*/out to redo"):
-            stage().number(name)
+class Accuracy(msgspec.Struct):
+    accuracy: Share
+
+
+@pytest.mark.parametrize("value", [None, "0.5", True, float("nan"), float("inf"), [0.5], 1.5])
+def test_a_figure_that_is_no_share_is_refused(stage, value):
+    stage().finish({"accuracy": 1})
+    assert stage().results(Accuracy).accuracy == 1.0
+    stage().finish({"accuracy": value})
+    with pytest.raises(UserError, match="out/manifest.json.*accuracy.*; delete .*/out to redo its stage"):
+        stage().results(Accuracy)
+
+
+def test_a_setting_that_only_one_side_has_is_a_difference(stage):
+    stage(shape="round").finish({})
+    with pytest.raises(UserError, match="settings.shape: round, now absent"):
+        stage().is_done()
+    stage().finish({})
+    with pytest.raises(UserError, match="settings.shape: absent, now None"):
+        stage(shape=None).is_done()
+
+
+def test_an_input_is_verified_by_the_manifest_of_the_stage_that_left_it(tmp_path):
+    """A folder without a manifest, and a snapshot, have no hash to compare with."""
+    train = Stage(tmp_path / "finetune", "finetune", {}, {})
+    write_json(train.directory / "model" / "config.json", {})
+    write_json(train.directory / "snapshots" / "000010" / "config.json", {})
+    train.finish({"model_sha256": file_hash(train.directory / "model")})
+    search = Stage(tmp_path / "search", "search", {}, {})
+    for epoch in (1, 2):
+        atomic_write(tmp_path / "search" / "log_alpha" / f"epoch-{epoch}", f"{epoch}")
+    search.finish({"scores_sha256": {"epoch-1": file_hash(tmp_path / "search" / "log_alpha" / "epoch-1")}})
+    inputs = {"model": train.directory / "model", "scores": tmp_path / "search" / "log_alpha" / "epoch-1"}
+    draw = Stage(tmp_path / "ticket", "draw", {}, {**inputs, "copy": train.directory / "snapshots" / "000010"})
+    assert [draw.verified_input(name) for name in draw.inputs] == list(draw.inputs.values())
+    atomic_write(inputs["scores"], "other")
+    write_json(inputs["model"] / "config.json", {"other": 1})
+    for name, path in inputs.items():
+        with pytest.raises(UserError, match=f"{path} is damaged or was changed after it was made; delete"):
+            draw.verified_input(name)
+    inputs["scores"].unlink()
+    with pytest.raises(UserError, match="epoch-1 is missing: run the stage that writes it again"):
+        draw.verified_input("scores")
 
 
 def test_a_stage_made_by_another_version_is_refused(stage, monkeypatch):
     stage().finish({})
-    monkeypatch.setattr(stages.metadata, "version", lambda name: "0.0")
+    monkeypatch.setattr(stages, "version", lambda name: "0.0")
     with pytest.raises(UserError, match="versions.pyyaml: .*, now 0.0"):
         stage().is_done()

@@ -19,7 +19,7 @@ from configs.contract import jobs as plan
 from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines
-from configs.contract.stage import Stage
+from configs.contract.stage import Stage, verified
 from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.data import prepare
 from mindspore_rt.formats import huggingface
@@ -144,8 +144,7 @@ def read_pretrained(run):
 
 
 def read_tuned(run):
-    inputs.require_unchanged_model(run.model(1, "finetune"))
-    return huggingface.load(run.model(1, "finetune")).weights
+    return huggingface.load(verified(run.model(1, "finetune"))).weights
 
 
 def read_ticket(run):
@@ -163,7 +162,7 @@ def read_by_drawing(run):
 
 def read_split(run):
     texts, labels, summary = prepare.load_split(run, "train")
-    return texts, labels, summary["labels"]
+    return texts, labels, summary.labels
 
 
 def read_classifier(run):

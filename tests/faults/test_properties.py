@@ -15,11 +15,12 @@ from hypothesis.extra import numpy as arrays
 
 from configs.contract import jobs, schema
 from configs.contract.errors import UserError
-from configs.contract.files import append_line, file_hash, read_lines, write_json, write_lines
+from configs.contract.files import append_line, read_lines, write_json, write_lines
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
 from mindspore_rt.formats import contents, convert
 from mindspore_rt.ticket import Ticket
+from tests.helpers.prepared import write_summary
 
 few = settings(max_examples=30, derandomize=True, deadline=None)
 matrices = st.dictionaries(
@@ -78,7 +79,7 @@ TREES = st.recursive(
     LEAVES, lambda t: st.lists(t, max_size=3) | st.dictionaries(st.text(max_size=6), t, max_size=3), max_leaves=6
 )
 LIKELY = st.sampled_from([1, 0.3, [1], ["robust"], "sst2"])
-KNOWN = st.sampled_from(sorted(schema._keys()) + ["data", "search", "extends"])
+KNOWN = st.sampled_from(sorted(schema.keys()) + ["data", "search", "extends"])
 
 
 @settings(max_examples=60, derandomize=True, deadline=None)
@@ -152,12 +153,9 @@ def test_a_pruned_model_survives_conversion_bit_for_bit(folder, packaged_model, 
 def small_run(folder):
     """A run that was prepared and fine-tuned, with a search that was interrupted."""
     run = RunDir(schema.load("tiny", ["methods=[robust,random]", "seeds=[1]"]), folder / "runs")
-    splits = {}
     for name in ("train", "dev", "test"):
         write_lines(run.split(name), [{"sentence": f"a {name} film", "label": 1}])
-        splits[name] = {"count": 1, "sha256": file_hash(run.split(name))}
-    names = {"columns": ["sentence"], "labels": ["bad", "good"], "attacked": ["sentence"]}
-    write_json(run.data / "summary.json", {**names, "splits": splits})
+    write_summary(run)
     stage_of(run, "finetune").finish({"dev_accuracy": 0.5})
     append_line(run.stage(1, "search") / "metrics.jsonl", {"step": 1, "loss": 0.5})
     stage_of(run, "search").begin()
@@ -174,13 +172,13 @@ def read_everything(run):
     """As the stages do that come after."""
     search, metrics = stage_of(run, "search"), run.stage(1, "search") / "metrics.jsonl"
     for read in (
-        lambda: run.summary("columns", "labels", "attacked", "splits"),
+        run.summary,
         lambda: [run.whole_split(name) for name in ("train", "dev", "test")],
         run.chosen,
         lambda: run.victims(1),
         lambda: jobs.jobs(run),
         lambda: jobs.stages(run),
-        lambda: stage_of(run, "finetune").is_done() and stage_of(run, "finetune").number("dev_accuracy"),
+        lambda: stage_of(run, "finetune").is_done() and stage_of(run, "finetune").results(),
         lambda: search.begin(metrics),
         lambda: search.is_done(),
         lambda: read_lines(metrics),

@@ -2,8 +2,6 @@
 
 import torch
 
-from configs.contract.files import file_hash, write_json
-
 SENTENCES = [
     "a gripping and thoughtful drama",
     "the jokes are stale and the pace is slow",
@@ -44,10 +42,3 @@ class Here:
 
     def __exit__(self, *_):
         pass
-
-
-def write_summary(run_dir):
-    """As `prepare` does, of the dev and test sets that are there."""
-    splits = {name: {"sha256": file_hash(run_dir.split(name))} for name in ("dev", "test")}
-    names = {"columns": ["sentence"], "labels": ["bad", "good"], "attacked": ["sentence"]}
-    write_json(run_dir.data / "summary.json", {**names, "splits": splits})

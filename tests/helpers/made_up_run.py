@@ -5,14 +5,18 @@ import math
 import numpy as np
 from safetensors.numpy import save_file
 
-from configs.contract import run_dir, schema
+from configs.contract import run_dir, schema, settings
+from configs.contract.errors import Missing, UserError
 from configs.contract.files import write_json, write_lines
-from configs.contract.jobs import jobs
+from configs.contract.jobs import Job, jobs
 from configs.contract.matrices import prunable_shapes
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId
+from configs.contract.stage import current_hash
 from mindspore_rt.ticket import Ticket
 from torch_eval.attack import metrics
+from torch_eval.attack import settings as attack_settings
+from torch_eval.recipes import recipes
 
 EVIL = '<script>alert("x")</script> a | fine * film & more'
 SHAPES = prunable_shapes(2, 8, 16)
@@ -88,43 +92,55 @@ def prepare(paths, test=100):
             "note": "",
         },
     )
-    finish(paths.data, {})
+    finish_job(paths, Job("prepare", "data", paths.data), {})
 
 
-def settings_of(config, seed, *section_names):
-    whole = schema.to_dict(config)
+def finish_job(paths, job, results, seconds=60.0):
+    """The manifest that the stage of a job would write; what it would read has made-up hashes where it is not there."""
+    model = settings.local_model(paths.config.model) or paths.root / "no model"
+    try:
+        files = settings.inputs_of(paths, job, model)
+    except Missing:  # of a search that was left out
+        files = {}
+    inputs = {name: current_hash(path) or "0" * 64 for name, path in files.items()}
+    finish(job.directory, results, settings.of_job(paths, job, "host"), inputs, seconds)
+
+
+def job_of(paths, seed, model):
+    return next(job for job in jobs(paths) if (job.seed, job.model) == (seed, model) and job.stage != "draw")
+
+
+def clean(paths, seed, model, accuracy, **changes):
+    """Accuracy on a whole test set of 100 sentences."""
+    about, folder = attack_settings.clean(paths.config, paths.summary()), paths.attack(seed, model) / "clean"
+    finish(folder, {"accuracy": accuracy, "n": 100}, {**about, **changes}, inputs_of(paths, seed, model))
+
+
+def inputs_of(paths, seed, model):
     return {
-        **{name: whole[name] for name in section_names},
-        "seed": seed,
-        "max_length": config.data.max_length,
-        "compat": config.compat,
-        "device": config.device,
-        "layers": config.layers,
+        "model": current_hash(paths.victims(seed).get(model, paths.model(seed, model))) or "0" * 64,
+        "test": "test" * 8,
     }
 
 
-def clean(paths, seed, model, accuracy, **settings):
-    """Accuracy on a whole test set of 100 sentences."""
-    about = {"max_length": paths.config.data.max_length, "device": "cpu", "dtype": "float32", "columns": ["sentence"]}
-    folder = paths.attack(seed, model) / "clean"
-    finish(folder, {"accuracy": accuracy, "n": 100}, {**about, **settings}, {"test": "test" * 8})
-
-
-def attack(paths, seed, model, recipe, counts, **settings):
+def attack(paths, seed, model, recipe, counts, **changes):
     """Whole results of one attack: `counts` are successes, failures, skipped."""
     folder = paths.attack(seed, model) / recipe
-    write_lines(folder / "results.jsonl", attacked(*counts))
-    about = {
-        "seed": seed,
-        "recipe": recipe,
-        "max_length": paths.config.data.max_length,
-        "indices": list(range(sum(counts))),
-        "temperature": 1.0,
-        "protocol": "paper",
-        "resources": {"from": "packaged", "synonyms": {"words": 41203}},
-        "parameters": {"masked words": {"max_candidates": 48}} if recipe == "bertattack" else {},
-    }
-    finish(folder, metrics.summarise(attacked(*counts)).to_dict(), {**about, **settings}, {"test": "test" * 8})
+    labels = [0] * paths.summary().splits["test"].count
+    about = attack_settings.attack(paths.config, paths.summary(), seed, recipe, labels, 1.0, describe=describe)
+    if len(about["indices"]) != sum(counts):
+        about["indices"] = list(range(sum(counts)))
+    records = [{**one, "index": index} for one, index in zip(attacked(*counts), about["indices"], strict=True)]
+    write_lines(folder / "results.jsonl", records)
+    results = metrics.summarise(records).to_dict()
+    finish(folder, results, {**about, **changes}, inputs_of(paths, seed, model))
+
+
+def describe(spec):
+    try:
+        return recipes.describe(spec)
+    except UserError:  # resources that are not here
+        return {**recipes.describe_parameters(spec), "resources": {"from": spec.resources}}
 
 
 def choose(paths, sparsity):
@@ -189,7 +205,7 @@ def search(paths, seed, name="search"):
     path = paths.log_alpha(seed, 4, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(scores, path)
-    finish(paths.stage(seed, name), {"steps": 400, "epochs": 4}, settings_of(paths.config, seed, "search"))
+    finish_job(paths, job_of(paths, seed, name), {"steps": 400, "epochs": 4})
     return scores
 
 
@@ -207,18 +223,14 @@ def draw(paths, seed, job, scores):
             "chance_overlap": 0.1765,
         },
     )
-    finish(paths.ticket(seed, job.model).parent, {}, {"seed": seed, "sparsity": job.sparsity})
+    finish_job(paths, job, {})
 
 
 def train(paths, seed, model, method, snapshots=0):
     curve = [{"step": s, "loss": 0.7 * math.exp(-s / 60) + 0.1} for s in range(10, 201, 10)]
     curve += [{"step": 200, "dev_accuracy": LEVELS[method][0] / 100}]
     write_lines(paths.stage(seed, model) / "metrics.jsonl", curve)
-    finish(
-        paths.stage(seed, model),
-        {"steps": 200, "dev_accuracy": 0.9},
-        settings_of(paths.config, seed, METHODS[method].section),
-    )
+    finish_job(paths, job_of(paths, seed, model), {"steps": 200, "dev_accuracy": 0.9})
     for number in range(1, snapshots + 1):
         write_json(paths.stage(seed, model) / "snapshots" / f"{200 * number // snapshots:06d}" / "config.json", {})
 
@@ -234,7 +246,7 @@ def whole(root, *overrides, config="sst2", chosen=None):
         if job.stage == "search":
             scores[job.seed, "search" if job.model == "search" else "other"] = search(paths, job.seed, job.model)
         elif job.stage == "prune":
-            finish(job.directory, {}, settings_of(experiment, job.seed, job.model))
+            finish_job(paths, job, {})
         elif job.stage == "draw":
             draw(
                 paths,

@@ -1,9 +1,12 @@
 """Stages without training: a recorder of what would be trained, and a search whose scores are given."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
-from configs.contract.files import file_hash, write_json
+from configs.contract.files import file_hash
 from configs.contract.jobs import Job, jobs
+from configs.contract.stage import Stage
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs, search
 
@@ -42,7 +45,7 @@ def run_search(run, monkeypatch, epochs, name="search"):
     source = huggingface.load(huggingface.resolve(run.config.model))
     tuned = run.model(1, "finetune")
     huggingface.save_classifier(tuned, source, huggingface.with_classifier(source, 2, 1), ["a", "b"], 16)
-    write_json(tuned.parent / "manifest.json", {"results": {"model_sha256": file_hash(tuned)}})
+    Stage(tuned.parent, "finetune", {}, {}).finish({"model_sha256": file_hash(tuned)})
     used = {}
 
     class Search:
@@ -73,7 +76,7 @@ def run_search(run, monkeypatch, epochs, name="search"):
     monkeypatch.setattr(search, "RobustSearch", Search)
     monkeypatch.setattr(search, "Trainer", Trained)
     monkeypatch.setattr(search, "Evaluator", lambda *_: type("Dev", (), {"accuracy": lambda self: 0.5})())
-    monkeypatch.setattr(inputs, "batches", lambda *_: ([None], {"labels": ["a", "b"]}))
+    monkeypatch.setattr(inputs, "batches", lambda *_: ([None], SimpleNamespace(labels=["a", "b"])))
     monkeypatch.setattr(Job, "steps", lambda *_: len(epochs))
     search.search(run, next(one for one in jobs_of(run, "search") if one.model == name))
     return used

@@ -14,8 +14,8 @@ from functools import partial
 from configs.contract.files import locked, write_json
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
-from configs.contract.stage import redo_changed
-from torch_eval.attack import metrics, sampling
+from configs.contract.stage import Stage, redo_changed
+from torch_eval.attack import metrics, records, settings
 from torch_eval.attack.scoring import Scoring, read_split
 from torch_eval.attack.workers import Workers
 
@@ -45,17 +45,20 @@ def run(run_dir: RunDir) -> None:
 
 def score(scoring: Scoring, dev: list[dict]) -> dict:
     """Accuracy of one candidate on dev, attacked (`aua`) and not (`accuracy`), from where it was interrupted."""
-    run_dir, choice = scoring.run_dir, scoring.run_dir.config.choice
-    indices = sampling.sample([example["label"] for example in dev], choice.examples, run_dir.config.data.seed)
-    stage = scoring.stage(
-        run_dir.seed(scoring.seed) / "choice" / scoring.name, "choice", scoring.settings(choice.recipe, indices), "dev"
-    )
+    stage, recipe = stage_of(scoring, dev), scoring.run_dir.config.choice.recipe
     label = f"seed {scoring.seed}, {scoring.name}:"
-    done = scoring.complete(stage, choice.recipe, dev, indices, f"{label} {choice.recipe} on dev", "dev")
+    done = scoring.complete(stage, recipe, dev, stage.settings["indices"], f"{label} {recipe} on dev", "dev")
     aua = metrics.summarise(done).aua.value
     if not stage.manifest.is_file():
         stage.finish({"aua": aua, "accuracy": scoring.accuracy(dev, f"{label} dev accuracy")})
-    return {"aua": aua, "accuracy": stage.number("accuracy")}
+    return {"aua": aua, "accuracy": stage.results(records.ChoiceResults).accuracy}
+
+
+def stage_of(scoring: Scoring, dev: list[dict]) -> Stage:
+    """The stage of one candidate's attack on dev."""
+    run_dir, labels = scoring.run_dir, [example["label"] for example in dev]
+    values = settings.choice(run_dir.config, scoring.task, scoring.seed, labels, scoring.target.temperature)
+    return scoring.stage(run_dir.seed(scoring.seed) / "choice" / scoring.name, "choice", values, "dev")
 
 
 def best(candidates: list[ModelId], rows: list[dict]) -> ModelId:

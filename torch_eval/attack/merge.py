@@ -11,6 +11,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import locked, read_json, write_json, write_lines
 from configs.contract.run_dir import RunDir
 from torch_eval.attack import metrics
+from torch_eval.attack.records import DtypeEffect, LeftOut
 from torch_eval.attack.sampling import Shard
 from torch_eval.attack.scoring import Scoring, finished, read_split
 
@@ -33,7 +34,7 @@ def merge_victim(scoring: Scoring, examples: list[dict]) -> None:
     for recipe in scoring.options.recipes:
         missing = scoring.directory / recipe / "missing.json"
         if missing.is_file():
-            reason = read_json(missing).get("reason")
+            reason = read_json(missing, LeftOut).reason
             print(f"seed {scoring.seed}, {scoring.name}: {recipe}: left out; {reason}")
         else:
             merge_recipe(scoring, recipe, examples)
@@ -56,9 +57,14 @@ def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
     whole.begin(whole.directory / "results.jsonl")
     ordered = [records[index] for index in indices]
     write_lines(whole.directory / "results.jsonl", ordered)
-    effects = [read_json(path) for shard in shards if (path := whole.directory / shard.folder / "dtype.json").is_file()]
+    effects = [
+        read_json(path, DtypeEffect)
+        for shard in shards
+        if (path := whole.directory / shard.folder / "dtype.json").is_file()
+    ]
     if effects:
-        sums = {key: sum(effect[key] for effect in effects) for key in ("outcomes_that_float32_changes", "of")}
+        keys = ("outcomes_that_float32_changes", "of")
+        sums = {key: sum(getattr(effect, key) for effect in effects) for key in keys}
         write_json(whole.directory / "dtype.json", {"dtype": scoring.target.dtype, **sums})
     whole.finish(metrics.summarise(ordered).to_dict())
     print(f"{label}: {len(shards)} parts joined, {len(ordered)} examples")

@@ -1,7 +1,7 @@
-"""The lines that an attack leaves in `results.jsonl`, read with every value checked.
+"""The files that attacks leave, as types: `results.jsonl`, its manifests, and what rests on them.
 
-A line is one example, as `workers.attack_example` returns it. Tables, pairings and pictures count on these values, so
-one that an attack cannot have written is an error that names its line, never another result.
+A line of `results.jsonl` is one example, as `workers.attack_example` returns it. Tables, pairs and pictures count on
+these values: one that an attack cannot have written is an error that names its line, never another result.
 """
 
 from __future__ import annotations
@@ -10,41 +10,162 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
+import msgspec
+from msgspec import Meta
+
+from configs.contract import files
 from configs.contract.errors import UserError
 from configs.contract.files import append_line, read_lines
-from configs.contract.shapes import COUNT, SECONDS, SHARE
-from torch_eval.attack.metrics import OUTCOMES
+from configs.contract.run_files import Count, Manifest, Positive, Results, Seconds, Share
 
-
-def texts(value) -> bool:
-    return isinstance(value, dict) and bool(value) and all(isinstance(text, str) for text in value.values())
-
-
-def outcome(value) -> bool:
-    return isinstance(value, str) and value in OUTCOMES
-
-
-FIELDS = {
-    "index": COUNT,
-    "label": COUNT,
-    "outcome": (outcome, f"one of {', '.join(OUTCOMES)}"),
-    "queries": COUNT,
-    "original": (texts, "the text of each column"),
-    "perturbed": (texts, "the text of each column"),
-    "original_prediction": COUNT,
-    "perturbed_prediction": COUNT,
-    "original_score": SHARE,
-    "perturbed_score": SHARE,
-    "words_changed": COUNT,
-    "words": COUNT,
-    "seconds": SECONDS,
-    "processor_seconds": SECONDS,
-}
+Texts = Annotated[dict[str, str], Meta(min_length=1)]  # of each column
 OPTIONAL = ("seconds", "processor_seconds")  # decide no figure
 CHECK = "check"  # what tells a changed text from the one that was written; older files have none
 # Whether the prediction is right before and after. A timeout may end before either is known.
-RIGHT = {"success": (True, False), "failure": (True, True), "skipped": (False, None)}
+RIGHT = {"success": (True, False), "failure": (True, True), "skipped": (False, None), "timeout": (None, None)}
+
+
+class Record(msgspec.Struct):
+    """One attacked example."""
+
+    index: Count
+    label: Count
+    outcome: Literal["success", "failure", "timeout", "skipped"]
+    queries: Count
+    original: Texts
+    perturbed: Texts
+    original_prediction: Count
+    perturbed_prediction: Count
+    original_score: Share
+    perturbed_score: Share
+    words_changed: Count
+    words: Count
+    seconds: Seconds = 0.0
+    processor_seconds: Seconds = 0.0
+
+    def __post_init__(self) -> None:
+        if self.original.keys() != self.perturbed.keys():
+            raise ValueError("original and perturbed have other columns")
+        predictions = (self.original_prediction, self.perturbed_prediction)
+        for right, prediction in zip(RIGHT[self.outcome], predictions, strict=True):
+            if right not in (None, prediction == self.label):
+                raise ValueError(f"a {self.outcome} with label {self.label} cannot have its predictions")
+
+
+class Estimate(msgspec.Struct):
+    """A value and its 95% interval, as a manifest states it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class AttackResults(msgspec.Struct):
+    """Results of one attack on one model."""
+
+    examples: Count
+    attacked: Count
+    timeouts: Count
+    clean: Estimate
+    aua: Estimate
+    suc: Estimate
+    queries: Estimate
+
+
+class Resources(msgspec.Struct):
+    """Where the resources of an attack come from."""
+
+    origin: str | None = msgspec.field(default=None, name="from")
+
+
+class AttackSettings(msgspec.Struct):
+    """What the report takes from the settings of an attack."""
+
+    indices: list[Count]
+    resources: Resources | None = None
+    protocol: str | None = None
+    recipe: str | None = None
+    attacked: list[str] | None = None
+    temperature: Annotated[float, Meta(gt=0)] | None = None
+    dtype: str | None = None
+
+
+class AttackManifest(Manifest[AttackResults]):
+    """Of an attack on the test set."""
+
+    settings: AttackSettings
+
+
+class ChoiceManifest(Manifest[Results]):
+    """Of an attack on dev."""
+
+    settings: AttackSettings
+
+
+class CleanResults(msgspec.Struct):
+    """Accuracy on the `n` sentences of the whole test set, and what the model predicts on them.
+
+    `predicted_classes` counts the classes that it predicts, `majority_share` is the share of the most frequent one.
+    """
+
+    accuracy: Share
+    n: Positive
+    predicted_classes: Positive | None = None
+    majority_share: Share | None = None
+
+
+class ChoiceResults(msgspec.Struct):
+    """Accuracy of a candidate on dev."""
+
+    accuracy: Share
+
+
+class Calibration(msgspec.Struct):
+    """Temperature of a model, fitted on dev."""
+
+    temperature: Annotated[float, Meta(gt=0)]
+
+
+class DtypeEffect(msgspec.Struct):
+    """`dtype.json`: how many outcomes of so many another dtype than float32 changed."""
+
+    outcomes_that_float32_changes: Count
+    of: Count
+
+
+class LeftOut(msgspec.Struct):
+    """`missing.json`: why an attack cannot be run here."""
+
+    reason: str | None = None
+
+
+class TransferRow(msgspec.Struct):
+    """Share of the adversarial texts made on `source` that fool `target`; None without such a text."""
+
+    recipe: str
+    seed: Count
+    source: str
+    target: str
+    share: Share | None = None
+
+
+class Made(msgspec.Struct):
+    """A model, or an attack on one, with the SHA-256 that it had."""
+
+    seed: Count
+    model: str
+    sha256: str
+    recipe: str | None = None
+
+
+class Transfer(msgspec.Struct):
+    """`transfer.json`."""
+
+    rows: list[TransferRow]
+    models: list[Made]
+    attacks: list[Made] | None = None
 
 
 def append(path: Path, record: dict) -> None:
@@ -66,37 +187,21 @@ def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
 
     Raises `UserError` naming the file, the line and what is wrong with it.
     """
-    records, lines = read_lines(path), {}
+    remedy = f"delete {path.parent} to redo the attack"
+    records, lines = read_lines(path, remedy=remedy), {}
     for number, record in enumerate(records, 1):
-        wrong = fault(record)
-        if not wrong and record["index"] in lines:
+        files.check(record, Record, f"{path}, line {number}", remedy)
+        wrong = None
+        if record["index"] in lines:
             wrong = f"example {record['index']} stands in line {lines[record['index']]} already"
         if not wrong and expected is not None:
             wrong = misplaced(record, expected[number - 1] if number <= len(expected) else None)
         if not wrong and CHECK in record and record[CHECK] != check(record):
             wrong = "is not what the attack wrote: its check does not fit"
         if wrong:
-            raise UserError(f"{path}, line {number}: {wrong}; delete {path.parent} to redo the attack")
+            raise UserError(f"{path}, line {number}: {wrong}; {remedy}")
         lines[record["index"]] = number
     return records
-
-
-def fault(record: dict) -> str | None:
-    """What is wrong with a record by itself."""
-    for name, (fits, what) in FIELDS.items():
-        if name not in record:
-            if name in OPTIONAL:
-                continue
-            return f"{name} is missing"
-        if not fits(record[name]):
-            return f"{name} must be {what}, not {short(record[name])}"
-    if record["original"].keys() != record["perturbed"].keys():
-        return "original and perturbed have other columns"
-    found = [record[f"{when}_prediction"] == record["label"] for when in ("original", "perturbed")]
-    for told, right in zip(RIGHT.get(record["outcome"], ()), found):
-        if told not in (None, right):
-            return f"a {record['outcome']} with label {record['label']} cannot have its predictions"
-    return None
 
 
 def misplaced(record: dict, expected: dict | None) -> str | None:
@@ -107,8 +212,3 @@ def misplaced(record: dict, expected: dict | None) -> str | None:
         return f"holds example {record['index']}, not {expected['index']}: other examples than this run's"
     differs = [key for key in expected if record[key] != expected[key]]
     return f"{differs[0]} of example {record['index']} is another than in the data" if differs else None
-
-
-def short(value) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:39] + "…"

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from configs.contract import shapes
 from configs.contract.errors import UserError
-from configs.contract.files import file_hash, locked, read_json, read_lines, write_json, write_lines
+from configs.contract.files import locked, read_json, read_lines, write_json, write_lines
 from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage, redo_changed
-from torch_eval.attack import metrics, records, sampling
+from configs.contract.run_files import Summary
+from configs.contract.stage import Stage, redo_changed, verified
+from torch_eval.attack import metrics, records, settings
 from torch_eval.attack.sampling import Shard
 from torch_eval.attack.workers import Target, Workers, attack_example, logits_of
 from torch_eval.recipes import recipes
@@ -29,7 +29,6 @@ from torch_eval.victim import calibration
 
 PACKAGES = ("torch", "textattack", "transformers", "tokenizers", "numpy")
 CHUNK = 128  # sentences handed to a worker at once for their logits
-OFFICIAL_LENGTH = 512  # pieces to which the official code pads and cuts
 SPLIT_TOKEN = "<SPLIT>"  # TextAttack's `AttackedText` joins columns with it and fails on a text that holds it
 DTYPE_SAMPLE = 50  # examples attacked again in float32 when the victims are of another dtype
 
@@ -46,7 +45,9 @@ def run(run_dir: RunDir) -> None:
                 redo_changed(config, partial(score, workers, run_dir, seed, name, model, task, shard, examples))
 
 
-def score(workers, run_dir: RunDir, seed: int, name: str, model: Path, task: dict, shard: Shard, examples: list[dict]):
+def score(
+    workers, run_dir: RunDir, seed: int, name: str, model: Path, task: Summary, shard: Shard, examples: list[dict]
+):
     """One victim: clean accuracy, which the first shard makes, and all attacks."""
     scoring = Scoring(workers, run_dir, seed, name, model, task, shard)
     if shard.number == 1:
@@ -55,7 +56,7 @@ def score(workers, run_dir: RunDir, seed: int, name: str, model: Path, task: dic
         scoring.recipe(recipe, examples)
 
 
-def check_victims(run_dir: RunDir, task: dict) -> None:
+def check_victims(run_dir: RunDir, task: Summary) -> None:
     """Raises `UserError` for a model that is no BERT, or of other labels than the data's, before any is attacked."""
     for name, model in run_dir.own_victims().items():
         if not (model / "config.json").is_file():
@@ -72,20 +73,18 @@ def check_victims(run_dir: RunDir, task: dict) -> None:
                     raise UserError(f"{model}: {key} is {config[key]!r}; only classifiers with {usual!r} are scored")
             names = config.get("id2label")
             count = len(names) if isinstance(names, dict) else 2  # where transformers leaves them out
-            if count != len(task["labels"]):
-                told = f"{run_dir.data / 'summary.json'} names {len(task['labels'])} ({', '.join(task['labels'])})"
+            if count != len(task.labels):
+                told = f"{run_dir.data / 'summary.json'} names {len(task.labels)} ({', '.join(task.labels)})"
                 raise UserError(f"{model}: a classifier of {count} labels, {told}; give one of the data's labels")
 
 
-def read_split(run_dir: RunDir, name: str) -> tuple[dict, list[dict]]:
+def read_split(run_dir: RunDir, name: str) -> tuple[Summary, list[dict]]:
     """What `prepare` states, and the examples of a split. Raises `UserError` if one does not fit the other."""
-    task, remedy = run_dir.summary("columns", "attacked", "labels"), f"delete {run_dir.data} and run prepare again"
-    if not set(task["attacked"]) <= set(task["columns"]):
-        raise UserError(f"{run_dir.data / 'summary.json'}: attacked names what is no column; {remedy}")
-    path = run_dir.whole_split(name)
-    examples = read_examples(path, task["columns"])
+    task, path = run_dir.summary(), run_dir.whole_split(name)
+    examples = read_examples(path, task.columns)
     for number, example in enumerate(examples, 1):
-        if not 0 <= example["label"] < len(task["labels"]):
+        if not 0 <= example["label"] < len(task.labels):
+            remedy = f"delete {run_dir.data} and run prepare again"
             raise UserError(f"{path}, line {number}: summary.json names no label {example['label']}; {remedy}")
     return task, examples
 
@@ -111,37 +110,20 @@ def read_examples(path: Path, columns: list[str]) -> list[dict]:
 class Scoring:
     """The scoring of one victim."""
 
-    def __init__(self, workers, run_dir: RunDir, seed: int, name: str, model: Path, task: dict, shard=Shard()):
+    def __init__(self, workers, run_dir: RunDir, seed: int, name: str, model: Path, task: Summary, shard=Shard()):
         if not (model / "config.json").is_file():
             raise UserError(f"{model} is missing: run the stage that writes it first")
-        unchanged(model)
+        verified(model)
         self.workers, self.run_dir, self.seed, self.name, self.shard = workers, run_dir, seed, name, shard
-        self.options = run_dir.config.attack
-        self.columns, self.attacked = tuple(task["columns"]), tuple(task["attacked"])
-        official = self.options.protocol == "official"
-        length = OFFICIAL_LENGTH if official else run_dir.config.data.max_length
-        self.target = Target(model, length, self.options.temperature, self.options.device, self.options.dtype)
+        self.options, self.task, self.columns = run_dir.config.attack, task, tuple(task.columns)
+        self.target = Target(model, temperature=self.options.temperature, **settings.victim(run_dir.config))
         self.directory = run_dir.attack(seed, name)
         if self.options.calibrate:
             self.target = replace(self.target, temperature=self.calibrate())
 
-    def spec(self, recipe: str) -> recipes.Spec:
-        options = self.options
-        return recipes.Spec(
-            recipe,
-            self.columns,
-            self.attacked,
-            options.protocol,
-            options.resources,
-            options.resources_dir,
-            options.candidates,
-            options.max_queries,
-        )
-
-    def stage(self, directory: Path, name: str, settings: dict, split: str = "test") -> Stage:
-        target = {"max_length": self.target.max_length, "device": self.target.device, "dtype": self.target.dtype}
+    def stage(self, directory: Path, name: str, values: dict, split: str = "test") -> Stage:
         inputs = {"model": self.target.model, split: self.run_dir.split(split)}
-        return Stage(directory, name, {**target, **settings}, inputs, PACKAGES)
+        return Stage(directory, name, values, inputs, PACKAGES)
 
     def logits(self, texts: list[tuple[str, ...]], label: str | None = None) -> list[list[float]]:
         """Logits of texts, a tuple of columns each; with a progress bar if there is a label for it."""
@@ -162,7 +144,8 @@ class Scoring:
         """The victim's temperature, fitted on dev."""
         if self.options.temperature != 1.0:
             raise UserError("attack.calibrate fits the temperature: leave attack.temperature at 1.0")
-        stage = self.stage(self.directory / "calibration", "calibration", {"range": list(calibration.RANGE)}, "dev")
+        values = settings.calibrated(self.run_dir.config)
+        stage = self.stage(self.directory / "calibration", "calibration", values, "dev")
         if not stage.is_done():
             if self.workers is None:
                 raise UserError(f"{stage.directory} is missing: the first shard makes it")
@@ -177,17 +160,17 @@ class Scoring:
                     f"searched, {calibration.RANGE[0]:g} to {calibration.RANGE[1]:g}: calibration says little here"
                 )
             stage.finish(fitted)
-        return stage.number("temperature")
+        return stage.results(records.Calibration).temperature
 
     def clean_stage(self) -> Stage:
-        return self.stage(self.directory / "clean", "clean", {"columns": list(self.columns)})
+        return self.stage(self.directory / "clean", "clean", settings.clean(self.run_dir.config, self.task))
 
     def clean(self, examples: list[dict]) -> None:
         """Accuracy on the whole test set."""
         stage = self.clean_stage()
         label = f"seed {self.seed}, {self.name}: clean accuracy"
         if stage.is_done():
-            print(f"{label}: already done, {stage.number('accuracy'):.1%}")
+            print(f"{label}: already done, {stage.results(records.CleanResults).accuracy:.1%}")
             return
         stage.begin()
         stage.finish({"accuracy": self.accuracy(examples, label), "n": len(examples)})
@@ -201,25 +184,10 @@ class Scoring:
 
     def recipe_stage(self, recipe: str, examples: list[dict], shard: Shard) -> tuple[Stage, list[int]]:
         """The stage of one recipe, and the indices of all examples that it attacks in this shard."""
-        config, options = self.run_dir.config, self.options
-        indices = sampling.sample(
-            [example["label"] for example in examples],
-            options.examples,
-            config.data.seed,
-            options.protocol,
-            options.stratified,
-        )
-        settings = {
-            "stratified": options.stratified,
-            **({"shard": str(shard)} if shard.count > 1 else {}),
-            **self.settings(recipe, indices),
-        }
-        return self.stage(self.directory / recipe / shard.folder, "attack", settings), shard.part(indices)
-
-    def settings(self, recipe: str, indices: list[int]) -> dict:
-        """What decides the records of one recipe, device and length apart."""
-        own = {"temperature": self.target.temperature, "max_seconds": self.options.max_seconds, "indices": indices}
-        return {"seed": self.seed, **own, **recipes.describe(self.spec(recipe))}
+        labels, temperature = [example["label"] for example in examples], self.target.temperature
+        values = settings.attack(self.run_dir.config, self.task, self.seed, recipe, labels, temperature, shard)
+        stage = self.stage(self.directory / recipe / shard.folder, "attack", values)
+        return stage, shard.part(values["indices"])
 
     def recipe(self, recipe: str, examples: list[dict]) -> None:
         """Attack the sample with one recipe. If that cannot run here, the reason stands in place of results."""
@@ -260,8 +228,10 @@ class Scoring:
 
     def attack(self, recipe: str, target: Target, examples: list[dict], indices: list[int], split: str = "test"):
         """Records of examples of a split, in the order of `indices`."""
-        fixed, source = (target, self.spec(recipe), self.seed), str(self.run_dir.split(split))
-        tasks = [(*fixed, index, examples[index], self.options.max_seconds, source) for index in indices]
+        spec, source = settings.spec(self.run_dir.config, self.task, recipe), str(self.run_dir.split(split))
+        tasks = [
+            (target, spec, self.seed, index, examples[index], self.options.max_seconds, source) for index in indices
+        ]
         return self.workers.map(attack_example, *zip(*tasks)) if tasks else ()
 
     def dtype_effect(self, recipe: str, examples: list[dict], done: list[dict]) -> dict:
@@ -270,16 +240,6 @@ class Scoring:
         exact = self.attack(recipe, replace(self.target, dtype="float32"), examples, [r["index"] for r in some])
         changed = sum(a["outcome"] != b["outcome"] for a, b in zip(some, exact))
         return {"dtype": self.target.dtype, "outcomes_that_float32_changes": changed, "of": len(some)}
-
-
-def unchanged(model: Path) -> None:
-    """Raises `UserError` if a model is not the one that its training left; a snapshot's hash is stated nowhere."""
-    manifest = model.parent / "manifest.json"
-    if manifest.is_file():
-        shape = {"results": {"model_sha256": shapes.Maybe(shapes.TEXT)}}
-        stated = shapes.read(manifest, shape)["results"].get("model_sha256")
-        if stated and file_hash(model) != stated:
-            raise UserError(f"{model} is damaged or was changed after its training; delete {model.parent} to redo it")
 
 
 def resume(stage: Stage, expected: list[dict], workers: int) -> list[dict]:

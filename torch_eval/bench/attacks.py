@@ -67,11 +67,11 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
     configuration = arguments.pop(0) if arguments and "=" not in arguments[0] else "demo"
     options = read_options(arguments)
     run_dir = RunDir(schema.load(configuration), runs)
-    task = run_dir.summary("columns", "attacked") if options["data"] is None else None
+    task = run_dir.summary() if options["data"] is None else None
     model = Path(options["model"] or next(iter(run_dir.victims(run_dir.config.seeds[0]).values())))
     texts = Path(options["data"] or run_dir.split("test"))
-    columns = tuple(task["columns"]) if task else tuple(k for k in (read_lines(texts) or [{}])[0] if k != "label")
-    attacked = tuple(task["attacked"]) if task else columns[-1:]
+    columns = tuple(task.columns) if task else tuple(k for k in (read_lines(texts) or [{}])[0] if k != "label")
+    attacked = tuple(task.attacked) if task else columns[-1:]
     examples = read_examples(texts, list(columns))
     count = min(options["examples"], len(examples))
     indices = random.Random(0).sample(range(len(examples)), count)  # not sorted: any beginning is a sample

@@ -161,35 +161,48 @@ def describe(spec: Spec) -> dict:
 
     Raises `UserError` if a resource is missing, and its `CannotRun` if the masked model is below NEEDED_TOP1.
     """
-    common = {
+    return {**describe_parameters(spec), "resources": describe_resources(spec)}
+
+
+def describe_parameters(spec: Spec) -> dict:
+    """What decides a recipe, its resources apart."""
+    parameters = f"TextAttack's {OTHERS[spec.recipe]}" if spec.recipe in OTHERS else _parameters(spec)
+    return {
         "recipe": spec.recipe,
         "protocol": spec.protocol,
         "textattack": metadata.version("textattack"),
         "columns": list(spec.columns),
         "attacked": list(spec.changeable),
         "max_queries": spec.max_queries,
+        "parameters": parameters,
     }
-    if spec.recipe in OTHERS:
-        own = {"of this recipe": "what TextAttack itself brings or downloads"}
-        return {**common, "parameters": f"TextAttack's {OTHERS[spec.recipe]}", "resources": own}
+
+
+def _parameters(spec: Spec) -> dict:
     parameters = {name: dict(values) for name, values in PARAMETERS[spec.key].items()}
+    if spec.resources == "packaged" and "word distance" in parameters:
+        parameters["word distance"]["min_cos_sim"] = 0.4
+    if spec.key == "bertattack":
+        parameters["masked words"]["max_candidates"] = spec.candidates
+    return parameters
+
+
+def describe_resources(spec: Spec) -> dict:
+    """Which resources a recipe works with. Raises what `describe` does."""
+    if spec.recipe in OTHERS:
+        return {"of this recipe": "what TextAttack itself brings or downloads"}
+    names = RESOURCES[spec.key]
     if spec.resources == "original":
-        resources = {
-            name: original_resources.describe(name, spec.resources_dir, spec.recipe) for name in RESOURCES[spec.key]
-        }
+        resources = {name: original_resources.describe(name, spec.resources_dir, spec.recipe) for name in names}
     else:
-        resources = {name: packaged.describe(name) for name in RESOURCES[spec.key]}
-        if "word distance" in parameters:
-            parameters["word distance"]["min_cos_sim"] = 0.4
+        resources = {name: packaged.describe(name) for name in names}
         if spec.key == "bertattack" and resources["masked language model"]["top1"] < NEEDED_TOP1:
             raise CannotRun(
                 f"bertattack: its masked language model finds {resources['masked language model']['top1']:.1%} of "
                 f"hidden pieces, below the {NEEDED_TOP1:.0%} that a result called BERT-Attack needs; take "
                 f"attack.resources=original, or another attack (for the choice on dev: choice.recipe=textfooler)"
             )
-    if spec.key == "bertattack":
-        parameters["masked words"]["max_candidates"] = spec.candidates
-    return {**common, "parameters": parameters, "resources": {"from": spec.resources, **resources}}
+    return {"from": spec.resources, **resources}
 
 
 def build(spec: Spec, victim, source=None):

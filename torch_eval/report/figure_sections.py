@@ -13,9 +13,11 @@ import numpy as np
 from configs.contract.files import file_hash
 from configs.contract.methods import METHODS, with_snapshots
 from configs.contract.model_id import ModelId
+from configs.contract.run_files import TrainingManifest
+from torch_eval.attack.records import Transfer
 from torch_eval.report import figures
 from torch_eval.report.captions import bars, percent
-from torch_eval.report.manifests import MANIFEST, TRANSFER, read, training_records
+from torch_eval.report.manifests import read, training_records
 from torch_eval.report.render import Details, Heading, Picture, Text
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import Value
@@ -144,7 +146,7 @@ def progress(run: Run, folder: Path) -> list:
 def snapshots(run: Run, model: str) -> list[tuple[float, str]]:
     """(share of the training, name) of a model's snapshots, the finished model last."""
     seed = run.config.seeds[0]
-    manifest = read(run.paths.stage(seed, model) / "manifest.json", MANIFEST)
+    manifest = read(run.paths.stage(seed, model) / "manifest.json", TrainingManifest)
     records = training_records(run.paths.stage(seed, model) / "metrics.jsonl")
     total = (manifest and manifest["results"].get("steps")) or max((r["step"] for r in records), default=0)
     points = [(copy.snapshot / total, str(copy)) for copy in run.paths.snapshots(seed, model) if total]
@@ -192,7 +194,7 @@ def _transfer_grid(rows: list[dict], recipe: str, models: list[str]) -> np.ndarr
 
 def transferred(run: Run) -> tuple[list[dict], set[tuple[int, str]]]:
     """Rows of `transfer.json` that still hold, and the (seed, model) that were trained or attacked again since."""
-    stated = read(run.paths.root / "transfer.json", TRANSFER) or {"rows": [], "models": []}
+    stated = read(run.paths.root / "transfer.json", Transfer) or {"rows": [], "models": []}
     asked = {(seed, model) for seed in run.config.seeds for model in run.paths.victims(seed)}  # no others are drawn
     models = {(m["seed"], m["model"]): m["sha256"] for m in stated["models"]}
     attacks = {(a["seed"], a["model"], a["recipe"]): a["sha256"] for a in stated.get("attacks") or []}

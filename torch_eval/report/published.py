@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 from configs.contract.model_id import ModelId
+from configs.contract.run_files import TrainingManifest
 from torch_eval.report.captions import heading
-from torch_eval.report.manifests import MANIFEST, read
+from torch_eval.report.manifests import read
 from torch_eval.report.render import Bullets, Cell, Heading, Table, Text
 from torch_eval.report.run_state import Run
 
@@ -110,7 +111,7 @@ def reference_notes(runs: list[Run]) -> list:
 def settings_of(run: Run, section: str, model: str) -> tuple[dict, bool]:
     """Settings of a section as a finished stage states them (True), or as the configuration has them (False)."""
     for seed in run.config.seeds:
-        manifest = read(run.paths.stage(seed, model) / "manifest.json", MANIFEST)
+        manifest = read(run.paths.stage(seed, model) / "manifest.json", TrainingManifest)
         if manifest and manifest["settings"].get(section):
             return manifest["settings"][section], True
     return dataclasses.asdict(getattr(run.config, section)), False

@@ -11,16 +11,9 @@ from configs.contract.errors import UserError
 from configs.contract.jobs import HALVES, jobs
 from configs.contract.methods import METHODS, needs_robust_ticket
 from configs.contract.model_id import ModelId
-from torch_eval.report.manifests import (
-    ATTACK_MANIFEST,
-    CHOICE,
-    CHOICE_MANIFEST,
-    CLEAN_MANIFEST,
-    DATA,
-    LEFT_OUT,
-    MANIFEST,
-    read,
-)
+from configs.contract.run_files import ChoiceOnDev, Manifest, Summary, TrainingManifest
+from torch_eval.attack.records import AttackManifest, ChoiceManifest, CleanResults, LeftOut
+from torch_eval.report.manifests import read
 from torch_eval.report.scores import CLEAN, RECIPES, Score, Value, differences, number_groups, titles
 from torch_eval.report.staleness import Staleness
 
@@ -89,8 +82,8 @@ class Run:
         self.chosen = self.paths.chosen() if self.has_choice else ModelId("robust", config.sparsities[0])
         self.models = self.paths.models(self.chosen)
         self.recipes = [recipe for recipe in RECIPES if recipe in config.attack.recipes]
-        self.data = read(self.paths.data / "summary.json", DATA) or {}
-        self.staleness = Staleness(self.paths, self.data)
+        self.data = read(self.paths.data / "summary.json", Summary) or {}
+        self.staleness = Staleness(self.paths)
         self.scores = self._scores()
         self.steps = [*self._training(), *self._choosing(), *self._attacking()]
 
@@ -116,9 +109,11 @@ class Run:
             for model in self.paths.victims(seed):
                 for recipe in (CLEAN, *self.recipes):
                     folder = self.paths.attack(seed, model) / recipe
-                    manifest = read(folder / "manifest.json", CLEAN_MANIFEST if recipe == CLEAN else ATTACK_MANIFEST)
+                    manifest = read(
+                        folder / "manifest.json", Manifest[CleanResults] if recipe == CLEAN else AttackManifest
+                    )
                     if manifest:
-                        stale = self.staleness.of_attack(seed, model, manifest)
+                        stale = self.staleness.of_scoring(seed, model, recipe, manifest)
                         scores[seed, model, recipe] = Score(folder, manifest, stale=stale)
         for recipe in (CLEAN, *self.recipes):
             number_groups([score for key, score in scores.items() if key[2] == recipe])
@@ -127,8 +122,8 @@ class Run:
     def _training(self) -> list[Step]:
         steps = []
         for job in jobs(self.paths):
-            manifest = read(job.directory / "manifest.json", MANIFEST)
-            stale = self.staleness.of_training(job.stage, job.seed, job.sparsity, manifest) if manifest else ()
+            manifest = read(job.directory / "manifest.json", TrainingManifest)
+            stale = self.staleness.of_training(job, manifest) if manifest else ()
             model = None if job.stage == "prepare" else job.model
             command = self.command(job.stage)
             steps.append(Step(job.stage, model, job.seed, command, job.directory, manifest, stale=stale))
@@ -137,7 +132,7 @@ class Run:
     def _choosing(self) -> list[Step]:
         if not needs_robust_ticket(self.config.methods):
             return []
-        choice = read(self.paths.choice, CHOICE)
+        choice = read(self.paths.choice, ChoiceOnDev)
         stale = self.staleness.of_choice(choice) if choice else ()
         return [Step("choose", None, None, self.command("choose"), self.paths.root, choice, stale=stale)]
 
@@ -172,7 +167,7 @@ class Run:
 
     def _left_out(self, step: Step) -> dict | None:
         attack = step.manifest is None and step.stage == "attack"
-        return read(step.directory / "missing.json", LEFT_OUT) if attack else None
+        return read(step.directory / "missing.json", LeftOut) if attack else None
 
     # --- how the models were attacked ------------------------------------------------------------------------
 
@@ -185,7 +180,13 @@ class Run:
         made = [score for key, score in self.scores.items() if key[2] in recipes and score.group == group]
         if made or group:
             return made
-        settings = {**self.staleness.expected(None, "attack"), "indices": list(range(self.staleness.sentences()))}
+        options = self.config.attack
+        settings = {
+            **schema.to_dict(options),
+            "resources": {"from": options.resources},
+            "parameters": {"masked words": {"max_candidates": options.candidates}},
+            "indices": list(range(self.staleness.sentences())),
+        }
         return [Score(self.paths.root / recipe, {"settings": {**settings, "recipe": recipe}}) for recipe in recipes]
 
     def attack_title(self, recipe: str, group: int = 0) -> str:
@@ -201,7 +202,7 @@ class Run:
     def dev_attacks(self, candidate: str) -> list[Score]:
         """Attacks on dev that the choice of a candidate rests on."""
         folders = [self.paths.seed(seed) / "choice" / candidate for seed in self.config.seeds]
-        manifests = [(folder, read(folder / "manifest.json", CHOICE_MANIFEST)) for folder in folders]
+        manifests = [(folder, read(folder / "manifest.json", ChoiceManifest)) for folder in folders]
         return [Score(folder, manifest) for folder, manifest in manifests if manifest]
 
     # --- measures over seeds ---------------------------------------------------------------------------------

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.contract import schema, shapes
+from configs.contract import schema
 from configs.contract.errors import UserError
-from configs.contract.shapes import COUNT
+from configs.contract.run_files import Manifest
 from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records
-from torch_eval.report.manifests import DTYPE, MANIFEST, read
+from torch_eval.attack.records import Calibration, DtypeEffect
+from torch_eval.report.manifests import read
 
 # The paper's attacks in its order, then the others.
 RECIPES = {
@@ -95,7 +96,7 @@ class Score:
     @functools.cached_property
     def dtype_effect(self) -> tuple[int, int] | None:
         """(outcomes that float32 changes, outcomes tried) for a victim of another number type."""
-        effect = read(self.directory / "dtype.json", DTYPE) if self.dtype != "float32" else None
+        effect = read(self.directory / "dtype.json", DtypeEffect) if self.dtype != "float32" else None
         return (effect["outcomes_that_float32_changes"], effect["of"]) if effect else None
 
     @property
@@ -107,10 +108,8 @@ class Score:
     def candidates(self) -> int | None:
         """K of BERT-Attack; None for other attacks."""
         settings = self.manifest["settings"]
-        shape = bertattack_parameters(COUNT)
-        if settings.get("recipe") != "bertattack" or shapes.misfit(settings.get("parameters"), shape):
-            return None
-        return settings["parameters"]["masked words"]["max_candidates"]
+        parameters = settings.get("parameters") if settings.get("recipe") == "bertattack" else None
+        return parameters.get("masked words", {}).get("max_candidates") if isinstance(parameters, dict) else None
 
     @functools.cached_property
     def records(self) -> list[dict]:
@@ -217,14 +216,9 @@ def titles(attacks: list[Score]) -> str:
     return " / ".join(dict.fromkeys(score.title for score in attacks))
 
 
-def bertattack_parameters(candidates: object) -> dict:
-    """Where the parameters of BERT-Attack hold its K. The official code's attack has no such part."""
-    return {"masked words": {"max_candidates": candidates}}
-
-
 def fitted_temperature(directory: Path) -> float | None:
     """Temperature that was fitted on dev for the victim whose attacks are in a directory, if it was."""
-    manifest = read(directory / "calibration" / "manifest.json", MANIFEST)
+    manifest = read(directory / "calibration" / "manifest.json", Manifest[Calibration])
     return manifest["results"].get("temperature") if manifest else None
 
 

@@ -1,55 +1,73 @@
-"""What results were made with and is otherwise now: settings, models and sentences."""
+"""What results were made with and is otherwise now: settings, models and sentences.
+
+The settings now are those that a stage itself would write (`configs.contract.settings`, `torch_eval.attack.settings`):
+what counts as stale here is what the stage refuses to take for its own. Resources and pre-trained models that
+are not on this machine cannot be compared.
+"""
 
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+from typing import Any
 
-from configs.contract import schema
-from configs.contract.files import file_hash
-from configs.contract.model_id import ModelId
+from configs.contract import settings
+from configs.contract.errors import Missing
+from configs.contract.files import read_lines
+from configs.contract.jobs import Job
 from configs.contract.run_dir import RunDir
-from torch_eval.report.manifests import CHOICE_MANIFEST, MANIFEST, read
-from torch_eval.report.scores import bertattack_parameters, fitted_temperature, short
+from configs.contract.run_files import Summary
+from configs.contract.stage import changed_inputs, current_hash, differences
+from torch_eval.attack import settings as attack_settings
+from torch_eval.attack.records import ChoiceManifest
+from torch_eval.report.manifests import read
+from torch_eval.report.scores import CLEAN, fitted_temperature
 
 
 class Staleness:
-    """Compares the results of a run with its configuration, its models and its sentences as they are now.
+    """Compares the manifests of one run with what its stages would write now.
 
     Each method returns what differs, in words; nothing if the result is up to date.
     """
 
-    def __init__(self, paths: RunDir, data: dict):
-        self.paths, self.config, self.data = paths, paths.config, data
-        self.now = schema.to_dict(paths.config)
+    def __init__(self, run: RunDir):
+        self.run, self.config = run, run.config
+        self.data: Summary | None = run.summary() if (run.data / "summary.json").is_file() else None
 
-    def of_training(self, stage: str, seed: int | None, sparsity: float | None, manifest: dict) -> tuple[str, ...]:
+    def of_training(self, job: Job, manifest: dict) -> tuple[str, ...]:
         """Compare a stage of the training half."""
-        return tuple(changed(manifest["settings"], {**self.expected(seed, stage), "sparsity": sparsity}))
+        before = manifest["settings"]
+        changed = differences(before, settings.of_job(self.run, job, before.get("noise")))
+        model = settings.local_model(self.config.model)
+        try:
+            paths = settings.inputs_of(self.run, job, model or self.run.root / "a model that is not here")
+        except Missing:  # of a search or a choice, which will be made again
+            return tuple(changed)
+        return (*changed_inputs(manifest["inputs"], paths), *changed)
 
-    def of_attack(self, seed: int, model: str, manifest: dict, split: str = "test", **more: str) -> tuple[str, ...]:
-        """Compare an attack on a split, or the clean accuracy; `more` are settings that differ from `attack`'s."""
-        expected = {**self.expected(seed, "attack"), **more}
-        if self.config.attack.calibrate:
-            expected["temperature"] = fitted_temperature(self.paths.attack(seed, model)) or "fitted on dev"
-        return (*self._inputs(seed, model, manifest, split), *changed(manifest["settings"], expected))
+    def of_scoring(self, seed: int, model: str, recipe: str, manifest: dict) -> tuple[str, ...]:
+        """Compare an attack on the test set, or the accuracy on it (`CLEAN`)."""
+        before = now = manifest["settings"]
+        if self.data and recipe == CLEAN:
+            now = attack_settings.clean(self.config, self.data)
+        elif self.data:
+            describe, temperature = self._describing(before), self._temperature(seed, model)
+            labels = self._labels or [0] * self.data.splits["test"].count
+            now = attack_settings.attack(self.config, self.data, seed, recipe, labels, temperature, describe=describe)
+            if not self._labels and len(now["indices"]) == len(before["indices"]):
+                now["indices"] = before["indices"]  # a stratified sample of a test set that is not here
+        return self._scored(seed, model, "test", manifest, now)
 
-    def _inputs(self, seed: int, model: str, manifest: dict, split: str) -> list[str]:
-        """Compare the attacked model and the split."""
-        inputs, facts = manifest["inputs"], self.data.get("splits", {}).get(split, {})
-        told = [
-            f"{name}: was made again since, {inputs[name][:8]} is {now[:8]} now"
-            for name, now in (("model", self.model_hash(seed, model)), (split, facts.get("sha256")))
-            if now and inputs.get(name, now) != now
-        ]
-        indices, now = manifest["settings"].get("indices"), self.sentences(split)
-        if indices is not None and len(indices) != now:
-            told.append(f"examples: {len(indices)}, now {now}")
-        return told
+    def of_candidate(self, seed: int, model: str, manifest: dict) -> tuple[str, ...]:
+        """Compare the attack on dev that a candidate for the choice faced."""
+        before = now = manifest["settings"]
+        if self.data:
+            labels, describe = [0] * self.data.splits["dev"].count, self._describing(before)
+            now = attack_settings.choice(self.config, self.data, seed, labels, self._temperature(seed, model), describe)
+        return self._scored(seed, model, "dev", manifest, now)
 
     def of_choice(self, choice: dict) -> tuple[str, ...]:
         """Compare what a choice rests on: the candidates of all seeds, and the attacks on each."""
-        candidates, options = self.paths.candidates(), self.config.choice
+        candidates = self.run.candidates()
         if len(candidates) == 1 or not self.config.chooses_on_dev:
             return ()
         asked = {(str(c), seed) for c in candidates for seed in self.config.seeds}
@@ -58,54 +76,49 @@ class Staleness:
             return (f"candidates of all seeds: {len(attacked)}, now {len(asked)}",)
         stale = []
         for model, seed in sorted(asked):
-            manifest = read(self.paths.seed(seed) / "choice" / model / "manifest.json", CHOICE_MANIFEST)
-            differs = self.of_attack(seed, model, manifest, "dev", recipe=options.recipe) if manifest else ()
+            manifest = read(self.run.seed(seed) / "choice" / model / "manifest.json", ChoiceManifest)
+            differs = self.of_candidate(seed, model, manifest) if manifest else ()
             stale += [f"{model}, seed {seed}: {what}" for what in differs]
         return tuple(stale)
 
     def sentences(self, split: str = "test") -> int:
         """Number of sentences that an attack on a split has now: the asked number, if there are so many."""
         asked = self.config.attack.examples if split == "test" else self.config.choice.examples
-        return min(self.data.get("splits", {}).get(split, {}).get("count", asked), asked)
+        return min(self.data.splits[split].count, asked) if self.data else asked
 
     def model_hash(self, seed: int, model: str) -> str | None:
-        """Hash of a model now, or None if it is not finished.
+        """Hash of a model now, or None if it is not finished."""
+        return current_hash(self.run.victims(seed).get(model, self.run.model(seed, model)))
 
-        The manifest of its training states it. For a snapshot and a model of the user's own it is computed.
-        """
-        own = self.paths.own_victims().get(model)
-        if own or ModelId.parse(model).snapshot is not None:
-            folder = own or self.paths.victims(seed).get(model)
-            return _hash(folder) if folder and folder.is_dir() else None
-        manifest = read(self.paths.stage(seed, model) / "manifest.json", MANIFEST)
-        return manifest["results"].get("model_sha256") if manifest else None
+    def _temperature(self, seed: int, model: str) -> float | str:
+        """By which the logits of a victim are divided now."""
+        if not self.config.attack.calibrate:
+            return self.config.attack.temperature
+        return fitted_temperature(self.run.attack(seed, model)) or "fitted on dev"
 
-    def expected(self, seed: int | None, stage: str) -> dict:
-        """Settings that a manifest would state now, and more that no stage writes."""
-        if stage == "prepare":
-            return {**self.now, **self.now["data"]}
-        if stage == "attack":
-            options = self.config.attack
-            length = 512 if options.protocol == "official" else self.config.data.max_length
-            parameters = bertattack_parameters(options.candidates)
-            own = {"resources": {"from": options.resources}, "parameters": parameters}
-            return {**self.now["attack"], "seed": seed, "max_length": length, **own}
-        return {**self.now, "seed": seed, "max_length": self.config.data.max_length, "amp": self.config.amp}
+    def _scored(self, seed: int, model: str, split: str, manifest: dict, now: dict[str, Any]) -> tuple[str, ...]:
+        victim = self.run.victims(seed).get(model, self.run.model(seed, model))
+        paths = {"model": victim, split: self.run.split(split)}
+        before, now = dict(manifest["settings"]), dict(now)
+        then, asked = before.pop("indices", None), now.pop("indices", None)
+        changed = list(changed_inputs(manifest["inputs"], paths))
+        if then != asked:
+            same = "others are drawn now" if len(then) == len(asked) else f"{len(then)}, now {len(asked)}"
+            changed.append(f"examples: {same}")
+        return (*changed, *differences(before, now))
 
+    @functools.cached_property
+    def _labels(self) -> list[int] | None:
+        """Labels of the test sentences. Only a stratified sample depends on more than their number."""
+        test = self.run.split("test")
+        if not self.config.attack.stratified:
+            return [0] * self.data.splits["test"].count
+        return [record["label"] for record in read_lines(test)] if test.is_file() else None
 
-def changed(settings: dict, expected: dict, prefix: str = "") -> list[str]:
-    """`key: old, now new` for every setting that stands in both and differs; a group and a value are not compared."""
-    told = []
-    for key, old in settings.items():
-        now = expected.get(key)
-        if isinstance(old, dict) and isinstance(now, dict):
-            told += changed(old, now, f"{prefix}{key}.")
-        elif key in expected and not isinstance(old, dict) and not isinstance(now, dict) and old != now:
-            told.append(f"{prefix}{key}: {short(old)}, now {short(now)}")
-    return told
+    def _describing(self, before: dict) -> attack_settings.Describe:
+        """Describe recipes as the attacks do, each of them once."""
+        return attack_settings.describing(before, self._described)
 
-
-@functools.cache
-def _hash(folder: Path) -> str:
-    """Hash of a model, kept because every attack on it asks."""
-    return file_hash(folder)
+    @functools.cached_property
+    def _described(self) -> attack_settings.Describe:
+        return functools.cache(attack_settings.describe)

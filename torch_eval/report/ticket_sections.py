@@ -11,12 +11,13 @@ import safetensors
 
 from configs.contract.errors import UserError
 from configs.contract.model_id import ModelId
+from configs.contract.run_files import ChoiceOnDev, TicketReport
 from mindspore_rt.ticket import Ticket
 from torch_eval.attack import metrics
 from torch_eval.report import figures
 from torch_eval.report.captions import facts, percent
 from torch_eval.report.figure_sections import file_name, section
-from torch_eval.report.manifests import CHOICE, TICKET_FACTS, read
+from torch_eval.report.manifests import read
 from torch_eval.report.render import Cell, Details, Heading, Picture, Table, Text
 from torch_eval.report.run_state import Run
 from torch_eval.report.tables import with_timeouts
@@ -36,7 +37,7 @@ def choices(runs: list[Run]) -> list:
 
 def choice(run: Run) -> list:
     """The candidates on dev, means over seeds, and the rule that chose one of them."""
-    stated = read(run.paths.choice, CHOICE)
+    stated = read(run.paths.choice, ChoiceOnDev)
     if stated is None:
         return [
             Text(
@@ -101,7 +102,7 @@ def tickets(runs: list[Run], folder: Path) -> list:
 
 def _reports(run: Run) -> Reports:
     paths = {seed: sorted((run.paths.seed(seed) / "tickets").glob("*/report.json")) for seed in run.config.seeds}
-    return {(seed, path.parent.name): read(path, TICKET_FACTS) for seed in paths for path in paths[seed]}
+    return {(seed, path.parent.name): read(path, TicketReport) for seed in paths for path in paths[seed]}
 
 
 def _mean_layers(run: Run, reports: Reports) -> dict[str, float]:

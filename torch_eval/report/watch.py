@@ -15,9 +15,10 @@ from pathlib import Path
 from configs.contract import run_dir, schema
 from configs.contract.jobs import Job, jobs
 from configs.contract.methods import needs_robust_ticket
+from configs.contract.run_files import Summary
 from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records
-from torch_eval.report.manifests import DATA, read, training_records
+from torch_eval.report.manifests import read, training_records
 from torch_eval.report.scores import recipe_title
 
 RECENT = 50  # records that a speed is taken over
@@ -112,7 +113,7 @@ def _measures(record: dict) -> str:
 def attacks(run: run_dir.RunDir) -> list[Attack]:
     """Return every attack of the experiment, those of the choice included while it is not made."""
     config, planned = run.config, []
-    splits = (read(run.data / "summary.json", DATA) or {}).get("splits", {})
+    splits = (read(run.data / "summary.json", Summary) or {}).get("splits", {})
     test, dev = (
         min(asked, splits.get(split, {}).get("count", asked))
         for split, asked in (("test", config.attack.examples), ("dev", config.choice.examples))

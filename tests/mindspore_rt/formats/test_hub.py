@@ -218,7 +218,7 @@ def test_without_an_endpoint_the_hub_itself_is_asked(cache, monkeypatch):
     monkeypatch.setattr(hub.subprocess, "run", lambda command, env, **more: seen.update(env, command=command) or Done)
     hub.model_dir("bert-base-uncased")
     assert seen["HF_ENDPOINT"] == "https://huggingface.co" and seen["HF_TOKEN"] == "secret"
-    assert seen["command"][3:6] == ["model", "bert-base-uncased", hub.BERT]
+    assert seen["command"][3:6] == ["model", "bert-base-uncased", assets.BERT]
     hub.model_dir("someone/bert")
     assert seen["command"][3:6] == ["model", "someone/bert", "main"]
 

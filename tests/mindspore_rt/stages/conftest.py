@@ -9,6 +9,7 @@ from configs.contract.files import write_json
 from configs.contract.run_dir import RunDir
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier
+from tests.helpers.prepared import write_summary
 from tests.helpers.stages import Recorder
 
 OVERRIDES = ["methods=[lth,robust,random,robust_no_initialization,robust_no_structure]", "sparsities=[0.25]"]
@@ -38,9 +39,10 @@ def run(tmp_path, monkeypatch):
     )
     config.model, config.layers = str(model), None
     run = RunDir(config, tmp_path / "runs")
-    write_json(run.data / "summary.json", {"labels": ["a", "b"]})
+    run.data.mkdir(parents=True)
     for split in ("train", "dev", "test"):
         run.split(split).write_text("{}\n")
+    write_summary(run)
     run.recorder = Recorder()
     monkeypatch.setattr(classifier, "train", run.recorder)
     return run

@@ -69,5 +69,5 @@ def test_snapshots_asked_for_later_are_not_passed_over(run):
         try:
             finetune(run, one)
         except Changed as change:
-            refused.append((one.model, "snapshots: None, now 4" in str(change)))
+            refused.append((one.model, "snapshots: absent, now 4" in str(change)))
     assert refused == [(model, True) for model in ("finetune", "infobert") if model in with_snapshots()]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.contract import matrices
-from configs.contract.stage import stated_results
+from configs.contract.files import read_json
 from mindspore_rt.stages.search import search
 from mindspore_rt.stages.tickets import draw
 from mindspore_rt.ticket import Ticket
@@ -35,13 +35,13 @@ def test_a_search_stops_once_its_ticket_has_settled(run, monkeypatch, structured
         three["bert.pooler.dense.weight"] = -three["bert.pooler.dense.weight"]
     used = run_search(run, monkeypatch, [random_scores(run, 1), two, three, random_scores(run, 4)])
     assert used["figures"]["ticket_distance"] == 0
-    assert stated_results(run.stage(1, "search"))["epochs"] == 3
+    assert read_json(run.stage(1, "search") / "manifest.json")["results"]["epochs"] == 3
     assert sorted(path.stem for path in run.log_alpha(1, 1).parent.iterdir()) == ["epoch-01", "epoch-02", "epoch-03"]
 
 
 def test_a_search_goes_on_to_its_end_unless_asked_to_stop(run, monkeypatch):
     run_search(run, monkeypatch, [random_scores(run, 1)] * 4)
-    assert stated_results(run.stage(1, "search"))["epochs"] == 4
+    assert read_json(run.stage(1, "search") / "manifest.json")["results"]["epochs"] == 4
 
 
 def test_earlier_epochs_can_be_asked_for_after_the_search(run, monkeypatch):

@@ -8,7 +8,8 @@ from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_json, write_json, write_lines
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
-from tests.helpers.attacked_runs import BROKEN_SUMMARIES, SENTENCES, Here, write_summary
+from tests.helpers.attacked_runs import BROKEN_SUMMARIES, SENTENCES, Here
+from tests.helpers.prepared import write_summary
 from tests.helpers.victims import tiny_bert
 from torch_eval.attack import choose, workers
 

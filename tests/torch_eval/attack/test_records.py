@@ -1,6 +1,7 @@
 """Lines of results.jsonl: what an attack cannot have written is one error with file and line."""
 
 import json
+import typing
 
 import pytest
 
@@ -30,6 +31,10 @@ def line(index=0, outcome="success", **changes):
     }
 
 
+TYPES = typing.get_type_hints(records.Record)
+NEEDED = sorted(set(TYPES) - set(records.OPTIONAL))
+
+
 def known(*indices):
     return [{key: line(index)[key] for key in ("index", "label", "original")} for index in indices]
 
@@ -44,7 +49,7 @@ def test_whole_lines_come_back(tmp_path):
     assert records.read(path) == written
 
 
-@pytest.mark.parametrize("name", sorted(set(records.FIELDS) - set(records.OPTIONAL)))
+@pytest.mark.parametrize("name", NEEDED)
 def test_a_value_that_changed_after_it_was_written_is_noticed(tmp_path, name):
     """Also one that an attack could have written: another adversarial text, another number of queries."""
     path, before = tmp_path / "results.jsonl", line(3, "timeout")
@@ -71,10 +76,10 @@ def test_times_may_differ(tmp_path):
 
 NUMBERS = {
     name: [None, "3", True, -1, [1], float("nan"), float("inf"), 10**30]
-    for name in records.FIELDS
+    for name in TYPES
     if name not in ("outcome", "original", "perturbed")
 }
-WHOLE = {name: [*NUMBERS[name], 1.5] for name, fits in records.FIELDS.items() if fits is records.COUNT}
+WHOLE = {name: [*NUMBERS[name], 1.5] for name, of in TYPES.items() if of is int}
 NOT_TEXTS = [None, "fine", {}, {"sentence": None}, ["fine"], {"other": "fine"}]
 WRONG = {
     **NUMBERS,
@@ -95,12 +100,12 @@ def test_a_wrong_value_is_named(tmp_path, name, value):
     assert told.endswith(f"; delete {tmp_path} to redo the attack") and len(told) < 300 + 2 * len(str(tmp_path))
 
 
-@pytest.mark.parametrize("name", sorted(set(records.FIELDS) - set(records.OPTIONAL)))
+@pytest.mark.parametrize("name", NEEDED)
 def test_a_missing_value_is_named(tmp_path, name):
     broken = line(1)
     del broken[name]
     write_lines(tmp_path / "results.jsonl", [line(0), broken])
-    with pytest.raises(UserError, match=f"results.jsonl, line 2: {name} is missing; delete"):
+    with pytest.raises(UserError, match=f"results.jsonl, line 2: object missing required field {name}; delete"):
         records.read(tmp_path / "results.jsonl")
 
 

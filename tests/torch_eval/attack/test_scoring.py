@@ -14,7 +14,9 @@ from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, file_hash, read_json, read_lines, write_json, write_lines
 from configs.contract.run_dir import RunDir
-from tests.helpers.attacked_runs import BROKEN_SUMMARIES, SENTENCES, Here, write_summary
+from configs.contract.stage import Stage, verified
+from tests.helpers.attacked_runs import BROKEN_SUMMARIES, SENTENCES, Here
+from tests.helpers.prepared import write_summary
 from tests.helpers.victims import tiny_bert
 from torch_eval.assets import packaged
 from torch_eval.attack import merge, scoring, transfer, workers
@@ -152,10 +154,10 @@ def rewritten(change):
 BROKEN_RESULTS = [
     (lambda text: "{broken\n" + text, "line 1: not valid JSON"),
     (rewritten(lambda lines: lines[1].update(index=77)), "line 2: .*other examples"),
-    (rewritten(lambda lines: lines[2].update(outcome="crashed")), "line 3: outcome must be .*, not 'crashed'"),
-    (rewritten(lambda lines: lines[2].update(queries=-3)), "line 3: queries must be .*, not -3"),
-    (rewritten(lambda lines: lines[0].update(perturbed_score=float("nan"))), "line 1: perturbed_score .*, not nan"),
-    (rewritten(lambda lines: lines[3].pop("label")), "line 4: label is missing"),
+    (rewritten(lambda lines: lines[2].update(outcome="crashed")), "line 3: outcome: invalid enum value 'crashed'"),
+    (rewritten(lambda lines: lines[2].update(queries=-3)), "line 3: queries: expected a whole number >= 0"),
+    (rewritten(lambda lines: lines[0].update(perturbed_score=float("nan"))), "line 1: not valid JSON near .*_score"),
+    (rewritten(lambda lines: lines[3].pop("label")), "line 4: object missing required field label"),
     (rewritten(lambda lines: lines.insert(1, lines[0])), "line 2: example .* stands in line 1 already"),
     (rewritten(lambda lines: lines[1]["original"].update(sentence="other")), "line 2: original of example"),
     (rewritten(lambda lines: lines[1]["perturbed"].update(sentence="other")), "line 2: is not what the attack wrote"),
@@ -216,10 +218,11 @@ def test_a_model_that_its_training_did_not_leave_is_refused(experiment):
     """Before anything is attacked, and for the choice as well, which scores its candidates likewise."""
     run_dir = experiment("attack.recipes=[textbugger]")
     model = run_dir.model(1, "finetune")
-    write_json(model.parent / "manifest.json", {"results": {"model_sha256": file_hash(model)}})
-    scoring.unchanged(model)
+    training = Stage(model.parent, "finetune", {}, {})
+    training.finish({"model_sha256": file_hash(model)})
+    assert verified(model) == model
     tiny_bert(model, seed=5)
-    with pytest.raises(UserError, match="finetune/model is damaged or was changed after its training; delete"):
+    with pytest.raises(UserError, match="finetune/model is damaged or was changed after it was made; delete"):
         scoring.run(run_dir)
     assert not run_dir.attack(1, "finetune").exists()
 
@@ -263,7 +266,7 @@ def test_a_manifest_without_its_figure_is_one_clear_error(experiment, results):
     scoring.run(run_dir)
     manifest = run_dir.attack(1, "finetune") / "clean" / "manifest.json"
     write_json(manifest, {**read_json(manifest), "results": results})
-    with pytest.raises(UserError, match="clean/manifest.json: states no number accuracy; delete .*/clean to redo"):
+    with pytest.raises(UserError, match="clean/manifest.json.*accuracy.*; delete .*/clean to redo"):
         scoring.run(run_dir)
 
 

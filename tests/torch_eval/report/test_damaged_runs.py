@@ -138,7 +138,7 @@ def test_a_figure_that_its_lines_do_not_give_is_refused(paths, damaged, value):
     manifest = read_json(file)
     manifest["results"]["aua"]["value"] = value
     damaged(file, json.dumps(manifest).encode())
-    with pytest.raises(UserError, match="manifest.json: .*aua.*delete"):
+    with pytest.raises(UserError, match="manifest.json.*aua.*delete"):
         reported(paths)
 
 
@@ -152,13 +152,15 @@ def test_lines_that_are_gone_are_missed(paths, damaged, models, left):
         reported(paths)
 
 
-@pytest.mark.parametrize("value", ["x", float("nan"), [1]])
-def test_a_line_of_training_that_no_picture_can_show_is_named(paths, damaged, value):
+@pytest.mark.parametrize(
+    "value, problem", [("x", "epoch: expected a number"), (float("nan"), "NaN"), ([1], "epoch: expected")]
+)
+def test_a_line_of_training_that_no_picture_can_show_is_named(paths, damaged, value, problem):
     file = paths.stage(1, "search") / "metrics.jsonl"
     records = read_lines(file)
     damaged(file, b"".join(json.dumps(r).encode() + b"\n" for r in [records[0], {**records[1], "epoch": value}]))
     for call in (reported, lambda paths: manifests.training_records(file)):
-        with pytest.raises(UserError, match="metrics.jsonl, line 2: epoch must be a finite number; delete"):
+        with pytest.raises(UserError, match=f"metrics.jsonl, line 2: .*{problem}.*; delete"):
             call(paths)
 
 

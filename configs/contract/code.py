@@ -1,0 +1,44 @@
+"""Which code decides a result: the files whose hashes an interrupted stage must find unchanged when it goes on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+from configs.contract.files import ROOT, file_hash
+
+# The other modules of the contract decide names, plans and messages; the settings are compared by themselves.
+TRAINING = (
+    "configs/contract/jobs.py",
+    "configs/contract/matrices.py",
+    "configs/contract/methods.py",
+    "configs/contract/tokenizer.py",
+    "mindspore_rt/cells",
+    "mindspore_rt/data",
+    "mindspore_rt/device.py",
+    "mindspore_rt/formats",
+    "mindspore_rt/parallel.py",
+    "mindspore_rt/stages",
+    "mindspore_rt/ticket.py",
+    "mindspore_rt/training",
+)
+ATTACKING = ("torch_eval/assets", "torch_eval/attack", "torch_eval/recipes", "torch_eval/victim")
+# Stage to files and folders. Stages that never go on from where they were interrupted are not listed.
+DECIDES = {
+    **dict.fromkeys(("finetune", "search", "prune", "retrain", "control"), TRAINING),
+    **dict.fromkeys(("attack", "calibration", "choice", "clean"), ATTACKING),
+}
+KINDS = (".py", ".cc", ".txt", ".npz")
+
+
+@functools.cache
+def source_hashes(stage: str) -> dict[str, str]:
+    """Return short hashes of the source files and tables that decide what a stage computes."""
+    files = {file for name in DECIDES.get(stage, ()) for file in _files(ROOT / name)}
+    return {str(file.relative_to(ROOT)): file_hash(file)[:12] for file in sorted(files)}
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """The file itself, or the source files of a folder."""
+    return (file for file in (path.rglob("*") if path.is_dir() else [path]) if file.suffix in KINDS and file.is_file())

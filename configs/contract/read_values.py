@@ -1,0 +1,173 @@
+"""Reading YAML and `key=value` texts: flat dotted keys, where each was set, and single values that fit their type."""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+import typing
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.composer import ComposerError
+
+from configs.contract.errors import UserError
+
+CONFIG_DIR = Path(__file__).parent.parent
+COMMAND_LINE = "the command line"  # where a key was set, if not in a file; there the last one wins
+
+
+class Values:
+    """Values of dotted keys, and where each was set.
+
+    Args:
+        sections: Names under which keys are nested.
+    """
+
+    def __init__(self, sections: Collection[str]):
+        self.sections = sections
+        self.values: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
+
+    def read_file(self, path: Path, below: tuple[Path, ...] = ()) -> None:
+        """Add the keys of a YAML file, after those of the file that it `extends`.
+
+        Args:
+            path: The file.
+            below: Files that extend this one.
+
+        Raises:
+            UserError: The message names the file, and the line or the key.
+        """
+        loaded = load_yaml(path)
+        parent = loaded.pop("extends", None)
+        below = (*below, path.resolve())
+        if parent is not None:
+            named = isinstance(parent, str) and parent.isprintable()
+            if not named or find(parent).resolve() in below:
+                raise UserError(f"{path}: extends: name another configuration, not {quoted(parent)}")
+            self.read_file(find(parent), below)
+        self._merge(loaded, str(path))
+
+    def read_override(self, text: str) -> None:
+        """Add one `key=value` of the command line; the value is YAML. Raises `UserError` if it is none."""
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise UserError(f"`{text}` on the command line: write overrides as key=value, such as search.epochs=5")
+        try:
+            parsed = _Loader(value).get_single_data()
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise UserError(f"{key:.80} on the command line: {quoted(value)} is not valid YAML") from None
+        self._merge({key: parsed}, COMMAND_LINE)
+
+    def _merge(self, new: Mapping[Any, Any], origin: str, prefix: str = "") -> None:
+        if prefix.count(".") > 1:  # also an alias that stands in itself
+            raise UserError(f"{prefix[:-1]} in {origin}: unknown section; keys are nested one deep")
+        for key, value in new.items():
+            name = f"{prefix}{key}"
+            if not name.isprintable() or len(name) > 80:
+                raise UserError(f"{quoted(name)} in {origin}: unknown key")
+            if isinstance(value, dict):
+                self._merge(value, origin, f"{name}.")
+            elif name in self.sections:
+                raise UserError(f"{name} in {origin}: a section, write its keys below it, such as {name}.KEY")
+            elif self.origins.get(name) == origin != COMMAND_LINE:
+                raise UserError(f"{name} in {origin}: stands twice, below its section and written out; keep one")
+            else:
+                self.values[name], self.origins[name] = value, origin
+
+
+def find(source: str) -> Path:
+    """Return the file of a configuration: a name in `configs/`, or a path."""
+    named = CONFIG_DIR / f"{source}.yaml"
+    if named.is_file():
+        return named
+    path = Path(source)
+    if path.is_file():
+        return path
+    known = ", ".join(sorted(p.stem for p in CONFIG_DIR.glob("*.yaml")))
+    raise UserError(f"no configuration `{source}`: give a YAML file, or one of {known}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice. YAML forbids it, but PyYAML takes the last one and says nothing."""
+
+    def compose_mapping_node(self, anchor):
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise ComposerError(None, None, f"{quoted(key.value)} stands twice, keep one", key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+def load_yaml(path: Path) -> dict[Any, Any]:
+    """Read a YAML file of `key: value` lines. Raises `UserError` naming the file and the line."""
+    try:
+        loaded = _Loader(path.read_text(encoding="utf-8")).get_single_data()
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise UserError(f"{path}{line}: not valid YAML ({problem})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    loaded = {} if loaded is None else loaded
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path}: expected `key: value` lines, found a {type(loaded).__name__}")
+    return loaded
+
+
+def quoted(value) -> str:
+    """A user's value for a message: one line and short. YAML aliases make megabytes of lists out of a kilobyte."""
+    scalar = value is None or isinstance(value, str | int | float)
+    return f"{value!r:.80}" if scalar else f"a {type(value).__name__}"
+
+
+def checked(where: str, value, hint, limits, outer=None):
+    """The value, converted only where nothing is lost, or a `UserError`. `outer` is the list that it stands in."""
+    if isinstance(hint, types.UnionType):
+        kinds = typing.get_args(hint)
+        if value is None and types.NoneType in kinds:
+            return None
+        hint = next((kind for kind in kinds if kind is type(value)), kinds[0])
+    if typing.get_origin(hint) is list:
+        items = value if isinstance(value, list) else [value]
+        if not items:
+            raise UserError(f"{where}: give at least one value")
+        return [checked(where, item, typing.get_args(hint)[0], limits, hint) for item in items]
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise UserError(f"{where}: a number of {value.bit_length()} bits; 63 are the most")
+    if hint is float and isinstance(value, str):
+        # YAML 1.1 reads 2e-5 as a string; a learning rate written so is meant as a number.
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if hint is str and type(value) in (int, float) and typing.get_origin(outer) is list:
+        value = str(value)  # labels: [1, 2], or [1.0, 2.0]
+    if type(value) is not hint:
+        names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        quote = "; YAML reads no, yes, on and off so: quote them" if hint is str and isinstance(value, bool) else ""
+        raise UserError(f"{where}: expected {names[hint]}, found {quoted(value)}{quote}")
+    if hint is str and any("\ud800" <= character <= "\udfff" for character in value):
+        raise UserError(f"{where}: {quoted(value)} holds half a character (a lone surrogate)")
+    if hint is str and limits.get("pattern") and not re.fullmatch(limits["pattern"], value):
+        raise UserError(f"{where}: {quoted(value)} is neither a number nor a share such as 0.5%")
+    low, high = (None, None) if hint is str else (limits.get("low"), limits.get("high"))
+    choices = limits.get("choices")
+    if choices and value not in choices:
+        raise UserError(f"{where}: {quoted(value)} is not one of {', '.join(choices)}")
+    if hint is float and not math.isfinite(value):
+        raise UserError(f"{where}: expected a finite number, found {value}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        span = f"from {low} to {high}" if high is not None else f"{low} or more"
+        raise UserError(f"{where}: {value} is out of range, allowed is {span}")
+    return value

@@ -1,0 +1,106 @@
+"""What decides the outcome of a training stage: its settings, and the files that it reads.
+
+The one place that says so: a stage writes these settings into its manifest, and the report compares a manifest with
+them. What the attacks add is in `torch_eval.attack.settings`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from configs.contract import assets, schema
+from configs.contract.files import read_json
+from configs.contract.jobs import Job
+from configs.contract.methods import METHODS, SOURCES, with_snapshots
+from configs.contract.run_dir import RunDir
+from configs.contract.run_files import Manifest, Searched
+
+
+def of_job(run: RunDir, job: Job, noise: str | None) -> dict[str, Any]:
+    """Settings of a job.
+
+    Args:
+        run: Run that the job belongs to.
+        job: What is made: data, a model, a search, rounds of pruning or a ticket.
+        noise: Where training draws its random numbers from, which only the training half can tell.
+    """
+    config = run.config
+    if job.stage == "prepare":
+        data = schema.to_dict(config.data)
+        del data["max_length"]  # cuts pieces of words, which come later
+        return {"task": config.task, **data}
+    if job.stage == "draw":
+        ticket = {"seed": job.seed, "sparsity": job.sparsity}
+        return {**ticket, "compat": config.compat, "structured": config.structured}
+    values = schema.to_dict(getattr(config, job.section))
+    values.pop("keep_epochs", None)  # decides which files stay, not what is in them
+    return {
+        **_own(config, job),
+        job.section: values,
+        "method": job.method or job.model,
+        "seed": job.seed,
+        "layers": config.layers,
+        "max_length": config.data.max_length,
+        "compat": config.compat,
+        "device": config.device,
+        "amp": config.amp,
+        "workers": config.workers,
+        "noise": noise,
+    }
+
+
+def _own(config: schema.Experiment, job: Job) -> dict[str, Any]:
+    """Settings of some kinds of training alone."""
+    settings: dict[str, Any] = {}
+    if job.stage == "search" and config.search.stop_distance:
+        settings = {"stops_at": config.sparsities[0], "structured": config.structured}
+    if job.stage == "prune" and config.structured:
+        settings = {"structured": True}
+    if config.snapshots and job.method in with_snapshots():
+        settings["snapshots"] = config.snapshots
+    return settings
+
+
+def inputs_of(run: RunDir, job: Job, pretrained: Path) -> dict[str, Path]:
+    """Files and directories that a job reads.
+
+    Args:
+        run: Run that the job belongs to.
+        job: As for `of_job`.
+        pretrained: Directory of the model that training starts from.
+
+    Raises:
+        UserError: A search, or a choice, that says which files these are, is missing or damaged.
+    """
+    config = run.config
+    if job.stage == "prepare":
+        return {key: Path(file) for key in ("train", "dev", "test") if (file := getattr(config.data, key))}
+    tuned = {"model": run.model(job.seed, "finetune")}
+    if job.stage == "draw":
+        source = METHODS[job.method].source
+        if SOURCES[source].stage != "search":
+            return {"scores": run.pruned(job.seed, source, job.sparsity)}
+        epochs = read_json(run.stage(job.seed, source) / "manifest.json", Manifest[Searched]).results.epochs
+        return {**tuned, "scores": run.log_alpha(job.seed, max(1, epochs - job.back), source)}
+    inputs = {"model": pretrained}
+    if job.stage == "search":
+        inputs = tuned
+    elif job.stage == "retrain":
+        inputs["ticket"] = run.ticket(job.seed, job.model)
+    elif job.stage == "control":
+        inputs["ticket"] = run.ticket(job.seed, str(run.chosen()))
+    return {**inputs, **{name: run.split(name) for name in splits_read(config)}}
+
+
+def splits_read(config: schema.Experiment) -> tuple[str, ...]:
+    """Splits that a training reads. Under `compat: official` the test set serves as dev set of most tasks."""
+    official = config.compat == "official" and config.task not in ("imdb", "agnews")
+    return ("train", "dev", "test") if official else ("train", "dev")
+
+
+def local_model(model: str) -> Path | None:
+    """Directory of a pre-trained model, without downloading anything; None if it is not on this machine."""
+    if model == "packaged":
+        return assets.folder("minilm")
+    return next((path for path in (Path(model), assets.hub_model(model)) if path.is_dir()), None)

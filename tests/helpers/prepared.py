@@ -1,0 +1,20 @@
+"""The summary of a data set, as `prepare` leaves it."""
+
+from pathlib import Path
+
+from configs.contract.files import file_hash, write_json
+from configs.contract.run_dir import RunDir
+
+
+def write_summary(
+    run: RunDir, columns: tuple[str, ...] = ("sentence",), labels: tuple[str, ...] = ("bad", "good")
+) -> Path:
+    """Write `summary.json` of the splits that are there; one that is not gets a hash that no file has."""
+    splits = {}
+    for name in ("train", "dev", "test"):
+        file = run.split(name)
+        text = file.read_bytes() if file.is_file() else b""
+        splits[name] = {"count": max(1, text.count(b"\n")), "sha256": file_hash(file) if text else ""}
+    summary = {"columns": [*columns], "labels": [*labels], "attacked": [columns[-1]], "splits": splits}
+    write_json(run.data / "summary.json", summary)
+    return run.data / "summary.json"
