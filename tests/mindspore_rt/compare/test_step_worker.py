@@ -10,7 +10,7 @@ import pytest
 from configs.contract.bench_case import Case
 from configs.contract.files import ROOT
 from mindspore_rt.compare import step_worker
-from torch_eval.bench import training_steps as reference
+from torch_eval.bench import torch_step_worker as reference
 
 TINY = {"layers": 2, "hidden": 24, "batch": 4, "length": 8, "vocabulary": 60, "dropout": 0.0}
 

@@ -1,5 +1,7 @@
-"""The bench: ratios, what counts as met, options, the protocol with real worker processes, and what the torch workers
-compute. Nothing here depends on how fast anything is."""
+"""The bench of training steps: ratios, targets, options, the protocol with real processes, and what workers compute.
+
+Nothing here depends on how fast anything is.
+"""
 
 import io
 import itertools
@@ -17,8 +19,10 @@ from configs.contract import bench_case as contract
 from configs.contract.bench_case import Case
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines
-from torch_eval.bench import training_steps
-from torch_eval.bench.training_steps import CONTENDERS, GROUPS, Contender, Group, Options, Worker
+from torch_eval.bench import step_results, torch_step_worker, training_steps
+from torch_eval.bench.step_groups import CONTENDERS, GROUPS, Contender, Group
+from torch_eval.bench.step_process import Worker
+from torch_eval.bench.training_steps import Options
 from torch_eval.reference import restatement
 
 TINY = {"layers": 2, "hidden": 24, "batch": 4, "length": 8, "vocabulary": 60}
@@ -32,9 +36,9 @@ def test_ratio_is_taken_round_by_round():
     """A spell in which everything takes ten times as long moves both medians, but no ratio."""
     reference = [1.0, 1.0, 10.0, 10.0, 10.0]
     ours = [0.5, 0.5, 5.0, 6.0, 4.0]
-    assert training_steps.median_ratio(ours, reference) == 0.5
+    assert step_results.median_ratio(ours, reference) == 0.5
     with pytest.raises(ValueError):
-        training_steps.median_ratio([1.0], reference)
+        step_results.median_ratio([1.0], reference)
 
 
 def group(throughput=False, **targets):
@@ -43,7 +47,7 @@ def group(throughput=False, **targets):
 
 @pytest.mark.parametrize("wall, memory, met", [(0.7, 0.8e9, True), (0.71, 0.8e9, False), (0.7, 0.91e9, False)])
 def test_a_figure_is_met_when_time_and_memory_are(wall, memory, met):
-    found = training_steps.figure(
+    result = step_results.figure(
         "g",
         group(fused=(0.7, 0.9)),
         "fused",
@@ -51,38 +55,38 @@ def test_a_figure_is_met_when_time_and_memory_are(wall, memory, met):
         answers([1.0, 1.0], [2.0, 2.0]),
         2,
     )
-    assert found["name"] == "g/fused" and found["ours"] == "MindSpore, fused kernels" and found["kernels"] == "fused"
-    assert (found["ratio"], found["cpu_ratio"], found["memory_ratio"]) == (wall, 0.3, round(memory / 1e9, 3))
-    assert found["target"] == {"ratio": 0.7, "memory_ratio": 0.9} and found["met"] is met
+    assert result["name"] == "g/fused" and result["ours"] == "MindSpore, fused kernels" and result["kernels"] == "fused"
+    assert (result["ratio"], result["cpu_ratio"], result["memory_ratio"]) == (wall, 0.3, round(memory / 1e9, 3))
+    assert result["target"] == {"ratio": 0.7, "memory_ratio": 0.9} and result["met"] is met
 
 
 def test_throughput_is_better_above_one():
     for wall, ratio, met in ((0.8, 1.25, True), (1.25, 0.8, False)):
-        found = training_steps.figure("g", group(True, fused=(1.0, None)), "fused", answers([wall]), answers([1.0]), 1)
-        assert (found["ratio"], found["met"], found["target"]) == (ratio, met, {"ratio": 1.0})
-        assert f"{ratio:.2f}x speed" in training_steps.table([found]) and "speed >= 1" in training_steps.table([found])
+        result = step_results.figure("g", group(True, fused=(1.0, None)), "fused", answers([wall]), answers([1.0]), 1)
+        assert (result["ratio"], result["met"], result["target"]) == (ratio, met, {"ratio": 1.0})
+        assert f"{ratio:.2f}x speed" in step_results.table([result]) and "speed >= 1" in step_results.table([result])
 
 
 def test_without_target_nothing_is_met_or_missed():
-    found = training_steps.figure("g", group(frozen=(None, None)), "frozen", answers([0.9]), answers([1.0]), 1)
-    assert found["target"] == {} and found["met"] is None
-    assert "met" not in training_steps.table([found]).replace("transformers", "").splitlines()[3].lower()
+    result = step_results.figure("g", group(frozen=(None, None)), "frozen", answers([0.9]), answers([1.0]), 1)
+    assert result["target"] == {} and result["met"] is None
+    assert "met" not in step_results.table([result]).replace("transformers", "").splitlines()[3].lower()
 
 
 def test_first_step_has_a_limit_in_seconds():
     for first, met in ((3.9, True), (4.1, False)):
-        found = training_steps.first_step("g", group(fused=(None, None)), "fused", answers([1.0], first=first))
-        assert (found["seconds"], found["met"], found["target"]) == (first, met, {"seconds": 4})
+        result = step_results.first_step("g", group(fused=(None, None)), "fused", answers([1.0], first=first))
+        assert (result["seconds"], result["met"], result["target"]) == (first, met, {"seconds": 4})
 
 
 def test_options():
     assert Options.read([]) == Options(None, tuple(GROUPS), None, False)
-    found = Options.read(["only=retrain,evaluate", "rounds=3", "markdown=yes"])
-    assert (found.only, found.rounds, found.markdown) == (("retrain", "evaluate"), 3, True)
+    result = Options.read(["only=retrain,evaluate", "rounds=3", "markdown=yes"])
+    assert (result.only, result.rounds, result.markdown) == (("retrain", "evaluate"), 3, True)
 
 
 @pytest.mark.parametrize(
-    "argument, said",
+    "argument, message",
     [
         ("official=/nowhere", "no masked_bert.py"),
         ("only=retrain,speed", "no group `speed`; there are search-minilm,"),
@@ -92,8 +96,8 @@ def test_options():
         ("round=3", "unknown argument `round=3`"),
     ],
 )
-def test_wrong_options_are_refused_in_one_line(argument, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_wrong_options_are_refused_in_one_line(argument, message):
+    with pytest.raises(UserError, match=message) as caught:
         Options.read([argument])
     assert "\n" not in str(caught.value)
 
@@ -112,10 +116,10 @@ def test_serve_runs_once_unasked_then_once_a_line(monkeypatch):
     written, turns = io.StringIO(), 0
     for _ in contract.serve(written, {"kernels": "fused"}):
         turns += 1
-    found = [json.loads(line) for line in written.getvalue().splitlines()]
-    assert turns == 3 and len(found) == 3
-    assert found[0]["kernels"] == "fused" and "kernels" not in found[1]
-    assert all(f["wall"] > 0 and f["memory"] > 1e7 for f in found)
+    result = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert turns == 3 and len(result) == 3
+    assert result[0]["kernels"] == "fused" and "kernels" not in result[1]
+    assert all(f["wall"] > 0 and f["memory"] > 1e7 for f in result)
 
 
 SCRIPT = """
@@ -145,7 +149,7 @@ def script(tmp_path):
     return [sys.executable, str(path), Case("search", **TINY).to_json()]
 
 
-def test_a_worker_process_answers_steps_and_its_end_is_told(script):
+def test_worker_process_answers_steps_and_reports_its_end(script):
     worker = Worker(Contender("someone", "", "", (("KIND", "odd"),)), script)
     try:
         assert worker.answers["who"] == "search" and worker.answers["kernels"] == "odd"
@@ -210,7 +214,7 @@ def test_evaluation_is_transformers():
     model.load_state_dict({n: torch.tensor(contract.weight(n, tuple(p.shape))) for n, p in model.state_dict().items()})
     with torch.no_grad():
         expected = model(input_ids=torch.tensor(ids)).logits.sum().item()
-    assert training_steps.transformers_step(case)() == pytest.approx(expected, abs=1e-6) and abs(expected) > 1e-3
+    assert torch_step_worker.transformers_step(case)() == pytest.approx(expected, abs=1e-6) and abs(expected) > 1e-3
 
 
 def test_retraining_starts_as_fine_tuning_of_the_pruned_weights():
@@ -224,19 +228,19 @@ def test_retraining_starts_as_fine_tuning_of_the_pruned_weights():
         weights[name] = torch.tensor(value * contract.ticket(name, value.shape) if name in masked else value)
     model.load_state_dict(weights)
     expected = cross_entropy(model(input_ids=torch.tensor(ids)).logits, torch.tensor(labels)).item()
-    assert training_steps.official_step(case, freeze=False)() == pytest.approx(expected, abs=1e-6)
+    assert torch_step_worker.official_step(case, freeze=False)() == pytest.approx(expected, abs=1e-6)
     assert 0.25 < 1 - np.mean(contract.ticket("x", (100, 100))) < 0.35
 
 
 def test_checkout_takes_one_step_for_each_turn():
     """With OFFICIAL_REPO, its own loops as well as ours."""
     case = Case("search", **TINY, passes=2, dropout=0.0)
-    losses = [training_steps.official_step(case, freeze)() for freeze in (False, True)]
+    losses = [torch_step_worker.official_step(case, freeze)() for freeze in (False, True)]
     assert all(np.isfinite(losses)) and abs(losses[0] - np.log(2)) < 0.1
     if "OFFICIAL_REPO" in os.environ:
         for task in ("search", "retrain"):
             turns = iter(range(5))
-            training_steps.run_checkout(
+            torch_step_worker.run_checkout(
                 os.environ["OFFICIAL_REPO"], Case(task, **TINY), False, itertools.islice(turns, 3)
             )
             assert next(turns) == 3
@@ -244,6 +248,6 @@ def test_checkout_takes_one_step_for_each_turn():
 
 def test_a_task_a_library_does_not_have_is_refused():
     with pytest.raises(ValueError, match="no search step"):
-        training_steps.transformers_step(Case("search", **TINY))
+        torch_step_worker.transformers_step(Case("search", **TINY))
     with pytest.raises(ValueError, match="no finetune step"):
-        training_steps.official_step(Case("finetune", **TINY), False)
+        torch_step_worker.official_step(Case("finetune", **TINY), False)

@@ -1,0 +1,117 @@
+"""What the bench of training steps compares: groups of contenders that compute the same step."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.contract.bench_case import Case
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to compute a step.
+
+    Attributes:
+        title: Its name in the results.
+        module: The module that its worker process runs.
+        variant: Which step of that module.
+        environment: Environment variables of the worker.
+    """
+
+    title: str
+    module: str
+    variant: str
+    environment: tuple[tuple[str, str], ...] = ()
+
+    def command(self, case: Case, official: Path | None) -> list[str]:
+        """Return the command that starts its worker on a case, with the official checkout where that is compared."""
+        checkout = [f"official={official}"] if official and self.variant in OFFICIAL else []
+        return [sys.executable, "-m", self.module, case.to_json(), self.variant, *checkout]
+
+
+PLAIN = (("ROBUST_TICKETS_KERNELS", "plain"),)
+CONTENDERS = {
+    "official": Contender("official PyTorch", "torch_eval.bench.torch_step_worker", "official"),
+    "frozen": Contender("official PyTorch, weights frozen", "torch_eval.bench.torch_step_worker", "frozen"),
+    "transformers": Contender("transformers", "torch_eval.bench.torch_step_worker", "transformers"),
+    "mindnlp": Contender("mindnlp", "mindspore_rt.compare.step_worker", "mindnlp"),
+    "fused": Contender("MindSpore, fused kernels", "mindspore_rt.compare.step_worker", "ours"),
+    "plain": Contender("MindSpore, plain primitives", "mindspore_rt.compare.step_worker", "ours", PLAIN),
+}
+OFFICIAL = ("official", "frozen")
+REPOSITORY = "github.com/ruizheng20/robust_ticket"
+
+
+@dataclass(frozen=True)
+class Group:
+    """One step, computed by a reference and by others.
+
+    Attributes:
+        title: The step in words.
+        case: Its shape and inputs.
+        reference: Key of the contender that the others are compared with.
+        others: For each other contender, the targets: the most that wall time and memory may be, as shares of the
+            reference's. None is no target.
+        seconds: How long the group is measured; enough on two cores of a server.
+        memory: Memory of its largest worker, in GB.
+        throughput: Report speeds: the wall ratio is reference / ours, and its target is the least it may be.
+        first_step: Target for compiling and the first step, in seconds.
+    """
+
+    title: str
+    case: Case
+    reference: str
+    others: dict[str, tuple[float | None, float | None]]
+    seconds: float
+    memory: float
+    throughput: bool = False
+    first_step: float | None = None
+
+
+MINILM, BERT_BASE = {"layers": 6, "hidden": 384}, {"layers": 12, "hidden": 768}
+GROUPS = {
+    "search-minilm": Group(
+        "search step, 6 layers x 384, batch 16, length 64, K=3",
+        Case("search", **MINILM, batch=16, passes=3),
+        "official",
+        {"fused": (0.70, 0.90), "plain": (1.04, 1.33), "frozen": (None, None)},
+        110,
+        2.4,
+        first_step=10,
+    ),
+    "search-bert-base": Group(
+        "search step, 12 layers x 768, batch 8, length 64, K=2",
+        Case("search", **BERT_BASE, batch=8, passes=2),
+        "official",
+        {"fused": (0.55, 0.65), "frozen": (None, None), "plain": (None, None)},
+        240,
+        7.3,
+    ),
+    "retrain": Group(
+        "retraining step of a ticket, 6 layers x 384, batch 32, length 64",
+        Case("retrain", **MINILM, batch=32),
+        "official",
+        {"fused": (0.60, None)},
+        50,
+        2.5,
+    ),
+    "finetune": Group(
+        "fine-tuning step, 6 layers x 384, batch 32, length 64",
+        Case("finetune", **MINILM, batch=32),
+        "transformers",
+        {"fused": (1.05, None), "mindnlp": (None, None)},
+        90,
+        4.0,
+    ),
+    "evaluate": Group(
+        "evaluation, 6 layers x 384, batch 32, length 64",
+        Case("evaluate", **MINILM, batch=32),
+        "transformers",
+        {"fused": (1.0, None)},
+        40,
+        1.5,
+        throughput=True,
+    ),
+}

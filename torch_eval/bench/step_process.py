@@ -1,0 +1,88 @@
+"""The bench's end of the protocol of `configs/contract/bench_case.py`: a worker process that is asked for steps."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from typing import Any
+
+from configs.contract import bench_case
+from configs.contract.errors import UserError
+from configs.contract.files import ROOT
+from torch_eval.bench.step_groups import Contender
+
+
+class Worker:
+    """A process with a step ready. When it stops, `UserError` repeats the last line of its error output.
+
+    Attributes:
+        answers: `wall` and `cpu`, the seconds of every step asked for; `first`, those of the step before them, which
+            compiles; `memory`, the peak in bytes; `title`; and what the worker says about itself.
+    """
+
+    def __init__(self, contender: Contender, command: list[str]) -> None:
+        self.contender, self.log = contender, tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        threads = str(bench_case.THREADS)
+        environment = {
+            **os.environ,
+            **dict(contender.environment),
+            "GLOG_v": "3",
+            "OMP_WAIT_POLICY": "passive",
+            **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        }
+        if contender.variant == "ours" and not contender.environment:
+            environment.pop("ROBUST_TICKETS_KERNELS", None)
+        self.process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            cwd=tempfile.gettempdir(),  # libraries leave files in the directory they run in
+        )
+        assert self.process.stdin and self.process.stdout  # both are pipes
+        self._requests, self._replies = self.process.stdin, self.process.stdout
+        try:
+            answer = self._answer()
+        except BaseException:
+            self.close()
+            raise
+        self.answers: dict[str, Any] = {
+            **answer,
+            "title": contender.title,
+            "first": answer["wall"],
+            "wall": [],
+            "cpu": [],
+        }
+
+    def step(self) -> None:
+        """Ask for one step, and add its answer."""
+        with contextlib.suppress(BrokenPipeError):  # the log says what went wrong
+            self._requests.write("\n")
+            self._requests.flush()
+        answer = self._answer()
+        self.answers["wall"].append(answer["wall"])
+        self.answers["cpu"].append(answer["cpu"])
+        self.answers["memory"] = answer["memory"]
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._replies.readline()
+        if not line:
+            self.process.wait()
+            self.log.seek(0)
+            lines = [line.strip() for line in self.log if line.strip()] or ["no message"]
+            raise UserError(f"{self.contender.title}: stopped with status {self.process.returncode}: {lines[-1]}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process and wait for it."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self._requests, self._replies, self.log):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()

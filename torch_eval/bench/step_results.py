@@ -1,0 +1,161 @@
+"""Results of the bench of training steps: ratios, targets, and the tables that show them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+from torch_eval.bench.step_groups import CONTENDERS, Group
+
+
+def median_ratio(ours: list[float], reference: list[float]) -> float:
+    """Return the median over the rounds of ours / reference, so that a slow spell of the machine cancels out."""
+    return statistics.median(a / b for a, b in zip(ours, reference, strict=True))
+
+
+def figure(name: str, group: Group, key: str, ours: dict, reference: dict, rounds: int) -> dict[str, Any]:
+    """Compare the answers of two workers.
+
+    Args:
+        name: Name of the group.
+        group: The group.
+        key: The contender that is compared with the reference.
+        ours: Its answers (see `step_process.Worker`).
+        reference: The reference's answers.
+        rounds: How many of the last steps were measured in turns and belong together.
+
+    Returns:
+        One line of the results: ratios, seconds, memory, targets and whether they are met.
+    """
+    walls = [worker["wall"][-rounds:] for worker in (ours, reference)]
+    ratio = median_ratio(*walls)
+    if group.throughput:
+        ratio = median_ratio(*reversed(walls))
+    memory = ours["memory"] / reference["memory"]
+    wall_target, memory_target = group.others[key]
+    target = {k: v for k, v in (("ratio", wall_target), ("memory_ratio", memory_target)) if v is not None}
+    met = None
+    if wall_target is not None:
+        met = ratio >= wall_target if group.throughput else ratio <= wall_target
+        met = met and (memory_target is None or memory <= memory_target)
+    return {
+        "name": f"{name}/{key}",
+        "figure": group.title,
+        "ours": CONTENDERS[key].title,
+        "reference": reference["title"],
+        "unit": "sentences per second" if group.throughput else "seconds per step",
+        "ratio": round(ratio, 3),
+        "cpu_ratio": round(median_ratio(ours["cpu"][-rounds:], reference["cpu"][-rounds:]), 3),
+        "memory_ratio": round(memory, 3),
+        "seconds": round(statistics.median(walls[0]), 4),
+        "reference_seconds": round(statistics.median(walls[1]), 4),
+        "memory_gb": round(ours["memory"] / 1e9, 2),
+        "reference_memory_gb": round(reference["memory"] / 1e9, 2),
+        "first_step_seconds": round(ours["first"], 1),
+        "rounds": rounds,
+        "target": target,
+        "met": met,
+        "kernels": ours.get("kernels"),
+    }
+
+
+def first_step(name: str, group: Group, key: str, ours: dict) -> dict[str, Any]:
+    """Return the line of the results for the time from a built model to the end of its first step."""
+    assert group.first_step is not None
+    return {
+        "name": f"{name}/{key}/first-step",
+        "figure": f"compiling and first step: {group.title}",
+        "ours": CONTENDERS[key].title,
+        "seconds": round(ours["first"], 1),
+        "target": {"seconds": group.first_step},
+        "met": ours["first"] <= group.first_step,
+        "kernels": ours.get("kernels"),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Return the processor, the cores that may be used, and the memory in GB."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (FileNotFoundError, StopIteration):
+        processor = platform.processor() or platform.machine()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": processor, "cores": cores, "memory_gb": round(memory / 1e9, 1)}
+
+
+def available_memory() -> float:
+    """Return the GB that new processes can take without swapping; without /proc, all there is."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024 / 1e9
+    except FileNotFoundError:
+        return machine()["memory_gb"]
+
+
+def shown_target(record: dict) -> str:
+    """Return the targets of one line of the results in words."""
+    names = {"ratio": "speed" if record.get("unit") == "sentences per second" else "time"}
+    names |= {"memory_ratio": "memory", "seconds": "time"}
+    sign = ">=" if names.get("ratio") == "speed" else "<="
+    unit = {"seconds": " s"}
+    return ", ".join(f"{names[k]} {sign} {v:.4g}{unit.get(k, '')}" for k, v in record["target"].items()) or "none"
+
+
+def row(record: dict) -> list[str]:
+    """Return the cells of one line of the results, under `COLUMNS`."""
+    met = {True: "met", False: "NOT met", None: ""}[record["met"]]
+    if "ratio" not in record:
+        return [record["ours"], "", f"{record['seconds']:.1f} s", "", "", "", shown_target(record), met]
+    return [
+        record["ours"],
+        record["reference"],
+        f"{record['seconds']:.3g} / {record['reference_seconds']:.3g} s",
+        f"{record['ratio']:.2f}" + ("x speed" if record["unit"] == "sentences per second" else ""),
+        f"{record['cpu_ratio']:.2f}",
+        f"{record['memory_ratio']:.2f}",
+        shown_target(record),
+        met,
+    ]
+
+
+COLUMNS = ["ours", "reference", "ours / reference", "time", "processor", "memory", "target", ""]
+LEGEND = (
+    "Time, processor seconds and peak memory are ratios, ours / reference: below 1 is faster, or smaller. Only a speed "
+    "(x) is better above 1. Float32, two processors each, median over rounds in which all take turns."
+)
+
+
+def table(records: list[dict]) -> str:
+    """Return the results for a terminal: lines under their step, columns aligned."""
+    cells = [COLUMNS, *map(row, records)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+
+    def line(values: list[str]) -> str:
+        return "  " + "  ".join(v.ljust(w) for v, w in zip(values, widths, strict=True)).rstrip()
+
+    lines, figure_before = [line(COLUMNS)], None
+    for record, values in zip(records, cells[1:], strict=True):
+        if record["figure"] != figure_before:
+            lines += ["", record["figure"]]
+            figure_before = record["figure"]
+        lines.append(line(values))
+    return "\n".join([*lines, "", LEGEND])
+
+
+def markdown(records: list[dict]) -> str:
+    """Return the results as a Markdown table, with the machine and versions they hold for."""
+    about = records[0]
+    packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    lines = [
+        f"{about['machine']['cpu']}, {about['machine']['cores']} cores; {packages}; {about['date'][:10]}. {LEGEND}",
+        "",
+        "| step | " + " | ".join(COLUMNS[:-1]) + " | met |",
+        "| --- " * (len(COLUMNS) + 1) + "|",
+        *("| " + " | ".join([record["figure"], *row(record)]) + " |" for record in records),
+    ]
+    return "\n".join(lines) + "\n"
