@@ -1,8 +1,8 @@
-"""Drives a checkout of the official repository (github.com/ruizheng20/robust_ticket) as it stands.
+"""Runs the code of a checkout of the official repository (github.com/ruizheng20/robust_ticket), unchanged.
 
-Nothing on disk is changed. What today's transformers lacks or does otherwise is supplied in memory: the AdamW class
-that was dropped, and eager attention, without which only 37 of BERT-base's 73 matrices would get a mask. Its `main`
-functions run as they are; models and batches are handed in.
+Nothing on disk is changed. What today's transformers lacks or does differently is supplied in memory: the AdamW class
+that was dropped, and eager attention, without which only 37 of BERT-base's 73 matrices would get a mask. Models and
+batches are passed to its `main` functions.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tempfile
 import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -30,14 +31,18 @@ Batch = tuple[dict[str, Tensor], Tensor]
 
 
 class Checkout:
-    """The repository's modules. Raises `UserError` if `path` is not a checkout."""
+    """The repository's modules, loaded from `path`.
 
-    def __init__(self, path: Path):
+    Raises:
+        UserError: `path` is not a checkout.
+    """
+
+    def __init__(self, path: Path) -> None:
         path = Path(path).resolve()
         missing = [f"{name}.py" for name in MODULES if not (path / f"{name}.py").is_file()]
         if missing:
             raise UserError(f"official={path}: {missing[0]} is missing; give a checkout of ruizheng20/robust_ticket")
-        # It reads its data through `datasets`; here they are handed in, so the import may be empty.
+        # It reads data through `datasets`; here batches are passed in, so an empty module will do.
         stand_in = {"datasets": types.ModuleType("datasets")}
         with (
             # Not `import transformers`: it puts another module in its place while it loads.
@@ -47,38 +52,40 @@ class Checkout:
             mock.patch.object(sys, "dont_write_bytecode", True),
         ):
             loaded = {name: importlib.import_module(name) for name in MODULES}
-        self.masked_bert, self.searching, self.retraining = (loaded[n] for n in (MODULES[1], *MODULES[3:]))
+        self.masked_bert, self.searching, self.retraining = (loaded[name] for name in (MODULES[1], *MODULES[3:]))
         for module in (self.searching, self.retraining):
             module.logger.setLevel(logging.ERROR)
-            module.tqdm = functools.partial(module.tqdm, disable=True)
+            vars(module)["tqdm"] = functools.partial(vars(module)["tqdm"], disable=True)
 
     def model(self, config: BertConfig, mask_p: float = 0.9, block: tuple[int, int] = (1, 1)) -> nn.Module:
-        """Its masked BERT, of random weights."""
+        """Return its masked BERT with random weights."""
         config._attn_implementation = "eager"
         return self.masked_bert.MaskedBertForSequenceClassification(config, *block, mask_p)
 
     @staticmethod
     def log_alpha(model: nn.Module) -> dict[str, nn.Parameter]:
-        """Its scores, of shape (1, rows, 1, columns), by the name of the weight."""
+        """Return its scores, each (1, rows, 1, columns), by the name of the weight."""
         ending = ".mask.mask_scores"
         return {
             name.removesuffix(ending) + ".weight": p for name, p in model.named_parameters() if name.endswith(ending)
         }
 
-    def search(self, model: nn.Module, batches: Iterable[Batch], total_steps: int, **arguments) -> None:
-        """Its search loop over `batches`, one step each; `arguments` are its options, such as `adv_steps=3`.
+    def search(self, model: nn.Module, batches: Iterable[Batch], total_steps: int, **arguments: Any) -> None:
+        """Run its search loop over `batches`, one step each.
 
-        A step is done when the next batch is asked for.
+        A step is done when the next batch is asked for. `arguments` are its options, such as `adv_steps=3`.
         """
         self._run(self.searching, model, batches, total_steps, arguments)
 
     def retrain(
-        self, model: nn.Module, masks: dict[str, Tensor], batches: Iterable[Batch], total_steps: int, **arguments
+        self, model: nn.Module, masks: dict[str, Tensor], batches: Iterable[Batch], total_steps: int, **arguments: Any
     ) -> None:
-        """Its retraining loop from the weights of `model`, as `search`. `masks` stand in for its draw, which knows
-        only BERTs of 12 layers."""
+        """Run its retraining loop from the weights of `model`, as `search`.
 
-        def settle(model, masks):
+        `masks` replace its draw, which knows only BERTs of 12 layers.
+        """
+
+        def settle(model: nn.Module, masks: dict[str, Tensor]) -> None:
             for name, scores in self.log_alpha(model).items():
                 kept = masks[name].to(scores).view_as(scores)
                 scores.data = restatement.KEPT * kept + restatement.PRUNED * (1 - kept)
@@ -91,12 +98,19 @@ class Checkout:
             self._run(self.retraining, model, batches, total_steps, arguments)
 
     def draw(self, model: nn.Module, sparsity: float) -> dict[str, Tensor]:
-        """Its draw, on a model of 12 layers, whose scores it changes: bool masks by the name of the weight."""
+        """Return the bool masks of its draw by the name of the weight, from 12 layers, whose scores it changes."""
         ending = ".mask.mask_scores_mask"
-        found = self.retraining.draw_ticket_mask(model, sparsity)
-        return {name.removesuffix(ending) + ".weight": mask.bool()[0, :, 0] for name, mask in found.items()}
+        masks = self.retraining.draw_ticket_mask(model, sparsity)
+        return {name.removesuffix(ending) + ".weight": mask.bool()[0, :, 0] for name, mask in masks.items()}
 
-    def _run(self, module, model, batches, total_steps, arguments) -> None:
+    def _run(
+        self,
+        module: types.ModuleType,
+        model: nn.Module,
+        batches: Iterable[Batch],
+        total_steps: int,
+        arguments: dict[str, Any],
+    ) -> None:
         feed = _Feed(batches, total_steps)
         ready = types.SimpleNamespace(from_pretrained=lambda *_, **__: model)
         with (
@@ -120,13 +134,13 @@ class Checkout:
 
 
 class _Finished(Exception):
-    """Leaves the official loop after its last step, before it evaluates and saves."""
+    """Ends the official loop after its last step, before it evaluates and saves."""
 
 
 class _Feed:
-    """Stands in for its data loader: as long as the whole training, over after the given batches."""
+    """Replaces its data loader: has the length of the whole training, and ends it after the given batches."""
 
-    def __init__(self, batches: Iterable[Batch], total_steps: int):
+    def __init__(self, batches: Iterable[Batch], total_steps: int) -> None:
         self.batches, self.total_steps = batches, total_steps
 
     def __len__(self) -> int:

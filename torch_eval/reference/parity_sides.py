@@ -1,8 +1,7 @@
 """The two PyTorch sides of the comparison: a checkout of the official repository, and our restatement of it.
 
-Both run as they are, on given noise, and are watched from outside: torch's own functions that both of them call
-(`uniform_`, `clip_grad_norm_`, AdamW's `step`) hand out the noise and write down what passes. Nothing on disk
-is changed.
+Both run unchanged. The torch functions that both call (`uniform_`, `clip_grad_norm_`, AdamW's `step`) are replaced in
+memory: they hand out the given noise and record what passes through them.
 """
 
 from __future__ import annotations
@@ -11,23 +10,24 @@ import contextlib
 import copy
 import functools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BertConfig
 
 from configs.contract.files import read_json
 from torch_eval.reference import restatement
-from torch_eval.reference.official_checkout import Checkout
+from torch_eval.reference.official_checkout import Batch, Checkout
 
 SCORES = ("scores", "grown", "shared")
 Rows = Iterator[tuple[str, dict[str, Tensor]]]
 SHIMS = (
-    "transformers.AdamW, dropped by today's transformers: official.AdamW in its place",
+    "transformers.AdamW, dropped by today's transformers: restatement.AdamW in its place",
     "eager attention in the model's configuration, without which 37 of 73 matrices get a mask",
     "the module `datasets` and the data loader: the batches of the case are handed in",
     "tqdm silent, log level ERROR, checkpoints into a temporary folder",
@@ -36,9 +36,9 @@ SHIMS = (
 
 
 class Case:
-    """What all implementations are given (see `parity.write_case`), and the noise that the MindSpore half drew."""
+    """What all implementations are given (see `parity_case.write_case`), and the noise that the MindSpore half drew."""
 
-    def __init__(self, folder: Path, noise: Path):
+    def __init__(self, folder: Path, noise: Path) -> None:
         self.folder, self.noise, self.settings = folder, noise, read_json(folder / "case.json")
         self.weights = load_file(folder / "model.safetensors")
         self.scores, self.grown, self.shared = (load_file(folder / f"{n}.safetensors") for n in SCORES)
@@ -48,7 +48,7 @@ class Case:
         self.batches = [({n: arrays[n][i] for n in names}, labels) for i, labels in enumerate(arrays["labels"])]
 
     def moved(self, seed: int) -> Case:
-        """The same case with every weight moved by up to one rounding of float32, up or down."""
+        """Return the same case with every weight moved up or down by up to one rounding of float32."""
         random, other = torch.Generator().manual_seed(seed), copy.copy(self)
         other.weights = {
             n: w * (1 + (torch.rand(w.shape, generator=random, dtype=torch.float64) * 2 - 1) * 2**-23)
@@ -58,6 +58,7 @@ class Case:
         return other
 
     def config(self) -> BertConfig:
+        """Return the shape of the model, without dropout."""
         values = read_json(self.folder / "config.json")
         return BertConfig(
             **{
@@ -71,25 +72,42 @@ class Case:
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - lives as long as one comparison
     def gates(self, step: int, ascent: int) -> dict[str, Tensor]:
+        """Return the uniform numbers of every mask in one pass of one search step, by the name of the weight."""
         return load_file(self.noise / f"noise-{step}-{ascent}.safetensors")
 
     def start(self, step: int) -> Tensor:
+        """Return the start of the perturbation of one search step, (batch, length, hidden) in [-1, 1]."""
         return load_file(self.noise / f"noise-{step}.safetensors")["start"]
 
 
 class Watch:
-    """Writes down what a search passes through torch's functions; `scores` are its scores by name."""
+    """Records what a search passes through torch's functions.
 
-    def __init__(self, scores: dict[str, Tensor]):
-        self.scores, self.deltas, self.norms, self.rates, self.kept = scores, [], [], [], {}
-        self.gradient, self.clipped = {}, {}
+    Attributes:
+        scores: The scores that are searched, by the name of the weight.
+        deltas: The perturbations of the first step, from its start on.
+        norms: The gradient norm at every clip.
+        rates: The learning rate of every update.
+        scores_after: Copies of the scores after chosen updates.
+        gradient: The scores' gradients before the first clip.
+        clipped: The same after it.
+    """
+
+    def __init__(self, scores: dict[str, Tensor]) -> None:
+        self.scores = scores
+        self.deltas: list[Tensor] = []
+        self.norms: list[float] = []
+        self.rates: list[float] = []
+        self.scores_after: dict[int, dict[str, Tensor]] = {}
+        self.gradient: dict[str, Tensor] = {}
+        self.clipped: dict[str, Tensor] = {}
 
     @contextlib.contextmanager
-    def __call__(self, at: tuple[int, ...]):
-        """Keeps the scores after the updates numbered `at`."""
+    def __call__(self, at: tuple[int, ...]) -> Iterator[Watch]:
+        """Record while the context lasts, and copy the scores after the updates numbered `at`."""
         clip, step, require = torch.nn.utils.clip_grad_norm_, restatement.AdamW.step, Tensor.requires_grad_
 
-        def watched_clip(*arguments, **options):
+        def watched_clip(*arguments: Any, **options: Any) -> None:
             first = not self.norms
             if first:
                 self.gradient = self._gradients()
@@ -97,13 +115,13 @@ class Watch:
             if first:
                 self.clipped = self._gradients()
 
-        def watched_step(optimizer):
+        def watched_step(optimizer: restatement.AdamW) -> None:
             self.rates.append(optimizer.param_groups[0]["lr"])
             step(optimizer)
             if len(self.rates) in at:
-                self.kept[len(self.rates)] = {name: p.detach().clone() for name, p in self.scores.items()}
+                self.scores_after[len(self.rates)] = {name: p.detach().clone() for name, p in self.scores.items()}
 
-        def watched_require(tensor, *arguments):
+        def watched_require(tensor: Tensor, *arguments: Any) -> Tensor:
             if tensor.ndim == 3 and not self.norms:  # the perturbation of the first step
                 self.deltas.append(tensor.detach().clone())
             return require(tensor, *arguments)
@@ -120,12 +138,13 @@ class Watch:
 
 
 class Restated:
-    """`official.py`, in `dtype`."""
+    """Our restatement, in `dtype`. `Official` overrides the methods in which the two sides differ."""
 
-    def __init__(self, case: Case, dtype: torch.dtype):
+    def __init__(self, case: Case, dtype: torch.dtype) -> None:
         self.case, self.dtype = case, dtype
 
     def rows(self) -> Rows:
+        """Yield every quantity that is compared: its file name, and its arrays by name."""
         case, settings = self.case, self.case.settings
         model = self.model(case.scores)
         yield "logits", {"logits": self.logits(model, case.batches[0])}
@@ -139,7 +158,7 @@ class Restated:
         yield from ((f"ascent_{k}", {"delta": delta}) for k, delta in enumerate(watch.deltas[1:], 1))
         yield "gradient", watch.gradient
         yield "clipped", watch.clipped
-        yield from ((f"scores_{at}", scores) for at, scores in watch.kept.items())
+        yield from ((f"scores_{at}", scores) for at, scores in watch.scores_after.items())
         yield "norms", {"norms": torch.tensor(watch.norms, dtype=torch.float64)}
         for name, values in self.schedule().items():
             yield name, {name: torch.tensor(values, dtype=torch.float64)}
@@ -150,45 +169,50 @@ class Restated:
         model = self.model(case.scores)
         self.retrain(model)
         weights = {name: p.detach() for name, p in model.named_parameters() if name in case.weights}
-        # What stands behind a mask of 0 takes no part in the computation.
+        # A weight under a mask of 0 takes no part in the computation.
         yield "retrained", {n: w * case.masks[n].to(w) if n in case.masks else w for n, w in weights.items()}
         yield "retrained_logits", {"logits": self.logits(model, case.batches[-1])}
 
-    # What follows is where the two sides differ.
-
-    def model(self, scores, block=(1, 1)):
+    def model(self, scores: dict[str, Tensor], block: tuple[int, int] = (1, 1)) -> nn.Module:
+        """Return a masked model in training mode with these scores."""
         return self.filled(restatement.MaskedBert(self.case.config(), block=block), scores)
 
-    def filled(self, model, scores):
+    def filled(self, model: nn.Module, scores: dict[str, Tensor]) -> nn.Module:
+        """Load the case's weights and these scores into a masked model."""
         missing, unknown = model.load_state_dict(self.case.weights, strict=False)
         assert not unknown and len(missing) == len(scores), (missing, unknown)
         for name, parameter in self.log_alpha(model).items():
             parameter.data = scores[name].view_as(parameter).clone()
         return model.to(self.dtype)
 
-    def log_alpha(self, model) -> dict[str, Tensor]:
+    def log_alpha(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the scores by the name of the weight."""
         return model.log_alpha()
 
-    def logits(self, model, batch) -> Tensor:
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the logits of a batch under the deterministic masks."""
         with torch.no_grad():
             return model.eval()(**batch[0]).logits
 
-    def sampled_gates(self, model) -> dict[str, Tensor]:
+    def sampled_gates(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the gates sampled with the noise of the first pass."""
         model.train().use_gates({name: u.to(self.dtype) for name, u in self.case.gates(0, 0).items()})
         return {name: layer.mask().detach() for name, layer in model.masked_layers().items()}
 
-    def l0(self, model) -> Rows:
+    def l0(self, model: nn.Module) -> Rows:
+        """Yield the L0 term and its gradient."""
         term = restatement.l0_term(model.log_alpha().values())
         yield from self._l0(model, term)
 
-    def _l0(self, model, term: Tensor) -> Rows:
+    def _l0(self, model: nn.Module, term: Tensor) -> Rows:
         model.zero_grad()
         term.backward()
         yield "l0_term", {"l0_term": term.detach().view(1)}
         yield "l0_gradient", {name: p.grad.clone() for name, p in self.log_alpha(model).items()}
         model.zero_grad()
 
-    def search(self, model) -> None:
+    def search(self, model: nn.Module) -> None:
+        """Run the short search."""
         search = restatement.Search(
             model, restatement.SearchSettings(self.case.settings["total_steps"], **self.options())
         )
@@ -199,19 +223,23 @@ class Restated:
             search.step(inputs, labels, step, restatement.Noise(start, gates))
 
     def options(self) -> dict:
+        """Return the settings of the search."""
         return self.case.settings["search"]
 
     def schedule(self) -> dict[str, list[float]]:
+        """Return lambda and the learning rate of every step of a whole run."""
         total = self.case.settings["total_steps"]
         settings = restatement.SearchSettings(total, **self.options())
         rates = [settings.learning_rate * restatement.linear_schedule(i, total, settings.warmup) for i in range(total)]
         return {"lambda": [settings.l0_weight_at(i) for i in range(total)], "rate": rates}
 
     def draw(self, sparsity: float) -> dict[str, Tensor]:
+        """Return the ticket at a sparsity, True where a weight is kept."""
         order = restatement.MaskedBert(self.case.config()).log_alpha()  # ties go by the order of the matrices
         return restatement.draw({name: self.case.grown[name] for name in order}, sparsity)
 
-    def retrain(self, model) -> None:
+    def retrain(self, model: nn.Module) -> None:
+        """Run the short retraining of the case's ticket."""
         settings = self.case.settings
         model.fix_ticket(self.case.masks)
         training = restatement.Retraining(model, settings["retrain_total_steps"], **settings["retrain"])
@@ -222,30 +250,36 @@ class Restated:
 class Official(Restated):
     """A checkout of the official repository, in `dtype`."""
 
-    def __init__(self, case: Case, dtype: torch.dtype, checkout: Checkout):
+    def __init__(self, case: Case, dtype: torch.dtype, checkout: Checkout) -> None:
         super().__init__(case, dtype)
         self.checkout = checkout
 
-    def model(self, scores, block=(1, 1)):
+    def model(self, scores: dict[str, Tensor], block: tuple[int, int] = (1, 1)) -> nn.Module:
+        """Return a masked model in training mode with these scores."""
         return self.filled(self.checkout.model(self.case.config(), block=block), scores)
 
-    def log_alpha(self, model):
+    def log_alpha(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the scores by the name of the weight."""
         return self.checkout.log_alpha(model)
 
     @contextlib.contextmanager
-    def given_noise(self, model):
-        """Its calls of `uniform_` get the case's numbers: the gates by the order of their passes, the start of a
-        perturbation (the one with bounds of its own) by the step."""
-        ascents, calls, current = self.case.settings["search"]["ascent_steps"], Counter(), {}
+    def given_noise(self, model: nn.Module) -> Iterator[dict[str, nn.Module]]:
+        """Give the case's noise to the calls of `uniform_`, and yield the mask modules by the name of the weight.
+
+        Gates follow the order of their passes. The one call with bounds of its own is the start of a perturbation.
+        """
+        ascents = self.case.settings["search"]["ascent_steps"]
+        calls: Counter[str] = Counter()
+        current: dict[str, Tensor] = {}
         ending = ".mask"
         masks = {n.removesuffix(ending) + ".weight": m for n, m in model.named_modules() if n.endswith(ending)}
 
-        def produce_mask(name, original):
+        def produce_mask(name: str, original: Callable[[], Tensor]) -> Tensor:
             current["u"] = self.case.gates(*divmod(calls[name], ascents))[name]
             calls[name] += 1
             return original()
 
-        def uniform_(tensor, low=0.0, high=1.0):
+        def uniform_(tensor: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
             values = self.case.start(calls["start"]) if low else current["u"]
             calls["start"] += bool(low)
             return tensor.copy_(values.view_as(tensor))
@@ -257,19 +291,22 @@ class Official(Restated):
         for mask in masks.values():
             del mask.produce_mask
 
-    def sampled_gates(self, model):
+    def sampled_gates(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the gates sampled with the noise of the first pass."""
         with self.given_noise(model.train()) as masks, torch.no_grad():
             return {name: mask.produce_mask()[0, :, 0] for name, mask in masks.items()}
 
-    def l0(self, model):
+    def l0(self, model: nn.Module) -> Rows:
+        """Yield the L0 term and its gradient."""
         yield from self._l0(model, model.compute_total_regularizer())
 
-    def search(self, model):
+    def search(self, model: nn.Module) -> None:
+        """Run the short search."""
         with self.given_noise(model):
             self.checkout.search(model, self.case.batches, self.case.settings["total_steps"], **self.flags())
 
     def flags(self) -> dict:
-        """The names of its command line."""
+        """Return the search settings under the names of its command line."""
         s = self.case.settings["search"]
         return {
             "lr": s["learning_rate"],
@@ -284,14 +321,14 @@ class Official(Restated):
             "lambda_warmup_frac": s["l0_ramp"],
         }
 
-    def schedule(self):
-        """From a whole run of its loop on a model of one layer: lambda is the gradient that reaches its L0 term."""
+    def schedule(self) -> dict[str, list[float]]:
+        """Run its whole loop on a model of one layer. Lambda is the gradient that reaches its L0 term."""
         config = self.case.config()
         config.update({"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8})
         model = self.checkout.model(config).to(self.dtype)
         lambdas, total, regularizer = [], self.case.settings["total_steps"], model.compute_total_regularizer
 
-        def watched():
+        def watched() -> Tensor:
             term = regularizer()
             term.register_hook(lambda gradient: lambdas.append(gradient.item()))
             return term
@@ -303,12 +340,14 @@ class Official(Restated):
             self.checkout.search(model, batches, total, **{**self.flags(), "adv_steps": 1})
         return {"lambda": lambdas, "rate": watch.rates}
 
-    def draw(self, sparsity):
+    def draw(self, sparsity: float) -> dict[str, Tensor]:
+        """Return the ticket at a sparsity, True where a weight is kept."""
         if self.case.config().num_hidden_layers != 12:
             return {}  # it knows no other depth
         return self.checkout.draw(self.model(self.case.grown).float(), sparsity)
 
-    def retrain(self, model):
+    def retrain(self, model: nn.Module) -> None:
+        """Run the short retraining of the case's ticket."""
         s = self.case.settings
         options = {
             "lr": s["retrain"]["learning_rate"],

@@ -1,10 +1,10 @@
 """What the official code computes, restated in PyTorch: masked BERT, search, draw, retraining.
 
-The reference that the MindSpore half is timed and compared against where no checkout of the official repository is at
-hand (`checkout.py` drives one). Where that code departs from the paper, its way is the default here and
-`SearchSettings.paper()` is the paper's. Equations are the paper's.
+Without a checkout of the official repository (`official_checkout.py` runs one), the MindSpore half is timed and
+compared with this module. Where that code departs from the paper, the defaults here follow the code, and
+`SearchSettings.paper()` follows the paper. Equation numbers are the paper's.
 
-Noise is drawn by torch unless it is given, so the same numbers can be handed to both frameworks.
+Noise is drawn by torch unless it is given, so that both frameworks can compute with the same numbers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,19 +31,19 @@ MASKED_LAYERS = ("query", "key", "value", "dense")  # of the encoder and the poo
 
 
 def sampled_mask(log_alpha: Tensor, u: Tensor) -> Tensor:
-    """Eq. 1-3 for uniform numbers `u` of the same shape, kept in [1e-4, 1 - 1e-4]."""
+    """Return the masks of Eq. 1-3 for uniform numbers `u` of the same shape, clamped to [1e-4, 1 - 1e-4]."""
     u = u.clamp(U_MIN, 1 - U_MIN)
     s = torch.sigmoid((u.log() - (1 - u).log() + log_alpha) / BETA)
     return (s * (ZETA - GAMMA) + GAMMA).clamp(0.0, 1.0)
 
 
 def deterministic_mask(log_alpha: Tensor) -> Tensor:
-    """Eq. 5."""
+    """Return the masks of Eq. 5."""
     return (torch.sigmoid(log_alpha) * (ZETA - GAMMA) + GAMMA).clamp(0.0, 1.0)
 
 
 def initial_log_alpha(mask_p: float) -> float:
-    """The score whose deterministic mask is `mask_p`."""
+    """Return the score whose deterministic mask is `mask_p`."""
     s = (mask_p - GAMMA) / (ZETA - GAMMA)
     return math.log(s / (1 - s))
 
@@ -54,7 +55,7 @@ class MaskedLinear(nn.Module):
     mode the mask is sampled, from `u` if that is set and from fresh uniform numbers otherwise; else it is Eq. 5.
     """
 
-    def __init__(self, linear: nn.Linear, mask_p: float = 0.9, block: tuple[int, int] = (1, 1)):
+    def __init__(self, linear: nn.Linear, mask_p: float = 0.9, block: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
         rows, columns = linear.weight.shape
         if rows % block[0] or columns % block[1]:
@@ -65,12 +66,13 @@ class MaskedLinear(nn.Module):
         self.u: Tensor | None = None
 
     def mask(self) -> Tensor:
-        """The mask of the scores' shape."""
+        """Return the mask, of the scores' shape."""
         if not self.training:
             return deterministic_mask(self.log_alpha)
         return sampled_mask(self.log_alpha, torch.rand_like(self.log_alpha) if self.u is None else self.u)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
         rows, columns = self.log_alpha.shape
         blocks = self.weight.view(self.block[0], rows, self.block[1], columns)
         return F.linear(x, (blocks * self.mask()[:, None, :]).view_as(self.weight), self.bias)
@@ -83,7 +85,7 @@ class MaskedBert(BertForSequenceClassification):
     passes over.
     """
 
-    def __init__(self, config: BertConfig, mask_p: float = 0.9, block: tuple[int, int] = (1, 1)):
+    def __init__(self, config: BertConfig, mask_p: float = 0.9, block: tuple[int, int] = (1, 1)) -> None:
         config._attn_implementation = "eager"
         super().__init__(config)
         for name, layer in list(self.bert.named_modules()):
@@ -92,14 +94,15 @@ class MaskedBert(BertForSequenceClassification):
                 setattr(self.bert.get_submodule(parent), last, MaskedLinear(layer, mask_p, block))
 
     def masked_layers(self) -> dict[str, MaskedLinear]:
-        """By the name of the weight, in the order of the forward pass."""
+        """Return the masked layers by the name of the weight, in the order of the forward pass."""
         return {f"{name}.weight": m for name, m in self.named_modules() if isinstance(m, MaskedLinear)}
 
     def log_alpha(self) -> dict[str, nn.Parameter]:
+        """Return the scores by the name of the weight."""
         return {name: layer.log_alpha for name, layer in self.masked_layers().items()}
 
     def weights(self) -> dict[str, nn.Parameter]:
-        """All parameters but the scores."""
+        """Return all parameters but the scores."""
         return {name: p for name, p in self.named_parameters() if not name.endswith("log_alpha")}
 
     def use_gates(self, u: dict[str, Tensor] | None) -> None:
@@ -115,7 +118,7 @@ class MaskedBert(BertForSequenceClassification):
 
 
 def l0_term(log_alpha: Iterable[Tensor], global_mean: bool = False) -> Tensor:
-    """Eq. 4 as one mean over all scores, or the official mean of each matrix's mean."""
+    """Return Eq. 4 as one mean over all scores, or, as the official code does, the mean of the matrices' means."""
     probabilities = [torch.sigmoid(a - L0_SHIFT) for a in log_alpha]
     if global_mean:
         return sum(p.sum() for p in probabilities) / sum(p.numel() for p in probabilities)
@@ -126,15 +129,26 @@ def l0_term(log_alpha: Iterable[Tensor], global_mean: bool = False) -> Tensor:
 
 
 class AdamW(torch.optim.Optimizer):
-    """AdamW as transformers had it up to version 4: bias-corrected, eps added to the uncorrected square root of v,
-    decay after the step. Stands in for the class that the official code imports and transformers dropped."""
+    """AdamW as in transformers up to version 4, which the official code imports.
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, correct_bias=True):
+    Moments are bias-corrected, eps is added to the uncorrected square root of v, and weights decay after the step.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        correct_bias: bool = True,
+    ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "correct_bias": correct_bias}
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: None = None) -> None:
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             (beta1, beta2), rate = group["betas"], group["lr"]
             for p in (p for p in group["params"] if p.grad is not None):
@@ -153,7 +167,7 @@ class AdamW(torch.optim.Optimizer):
 
 
 def linear_schedule(index: int, total: int, warmup: float) -> float:
-    """Factor of the peak learning rate at update `index` (from 0); the number of warm-up steps is not rounded."""
+    """Return the factor of the peak learning rate at update `index` (from 0). Warm-up steps are not rounded."""
     rise = warmup * total
     if index < rise:
         return index / max(1.0, rise)
@@ -165,7 +179,7 @@ def linear_schedule(index: int, total: int, warmup: float) -> float:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """One search. The last four fields are where official code and paper differ; defaults are the official ones."""
+    """Settings of a search. In the last four, official code and paper differ; the defaults are the official ones."""
 
     total_steps: int
     learning_rate: float = 0.1
@@ -185,13 +199,13 @@ class SearchSettings:
     fast_ramp: bool = True  # on: the schedule of lambda counts the three inputs of a batch where it means batches
 
     @classmethod
-    def paper(cls, total_steps: int, **changes) -> SearchSettings:
-        """Weights frozen, token types kept, Eq. 4's one mean, lambda's ramp over the steps it names."""
+    def paper(cls, total_steps: int, **changes: Any) -> SearchSettings:
+        """Return the paper's settings: frozen weights, token types, one mean in Eq. 4, lambda's ramp in steps."""
         paper = {"freeze": True, "token_types": True, "global_l0": True, "fast_ramp": False}
         return cls(total_steps, **{**paper, **changes})
 
     def l0_weight_at(self, index: int) -> float:
-        """lambda at update `index` (from 0): 0, then linear, then constant."""
+        """Return lambda at update `index` (from 0): 0, then linear, then constant."""
         done = 3 * (index + 1) if self.fast_ramp else index
         since = done - self.l0_start * self.total_steps
         return self.l0_weight * max(0.0, min(1.0, since / (self.l0_ramp * self.total_steps)))
@@ -199,15 +213,19 @@ class SearchSettings:
 
 @dataclass
 class Noise:
-    """All random numbers of one search step: `start` (batch, length, hidden) in [-1, 1] and, for each pass, uniform
-    numbers of every mask by the name of its weight. Dropout is torch's own: switch it off to compare exactly."""
+    """All random numbers of one search step. Dropout is torch's own: switch it off to compare exactly.
+
+    Attributes:
+        start: Start of the perturbation, (batch, length, hidden) in [-1, 1].
+        gates: For each pass, the uniform numbers of every mask by the name of its weight.
+    """
 
     start: Tensor
     gates: list[dict[str, Tensor]]
 
 
 def start_perturbation(embeddings: Tensor, attention_mask: Tensor, initial_norm: float, draw: Tensor | None) -> Tensor:
-    """Uniform in [-1, 1] on tokens, zero on padding, times initial_norm / sqrt(tokens * hidden) of each sentence."""
+    """Return numbers uniform in [-1, 1] on tokens, 0 on padding, times initial_norm / sqrt(tokens * hidden)."""
     draw = torch.empty_like(embeddings).uniform_(-1, 1) if draw is None else draw
     tokens = attention_mask.to(embeddings)
     size = initial_norm / torch.sqrt(tokens.sum(1) * embeddings.shape[2])
@@ -215,7 +233,7 @@ def start_perturbation(embeddings: Tensor, attention_mask: Tensor, initial_norm:
 
 
 def ascend(delta: Tensor, gradient: Tensor, rate: float, max_norm: float = 0.0) -> Tensor:
-    """Eq. 7 with the l2 norm of a whole sentence, at least 1e-8; projection only where `max_norm` is not 0."""
+    """Return Eq. 7 with the l2 norm of each sentence, at least 1e-8. It projects only if `max_norm` is not 0."""
     delta = delta + rate * gradient / _sentence_norm(gradient).clamp(min=1e-8)
     if max_norm > 0:
         delta = delta * (max_norm / _sentence_norm(delta)).clamp(max=1.0)
@@ -227,12 +245,12 @@ def _sentence_norm(x: Tensor) -> Tensor:
 
 
 class Search:
-    """Mask search (Eq. 6-8, section 4.4): K passes of the climbing perturbation, clip, L0 gradient, one AdamW update.
+    """Mask search (Eq. 6-8, section 4.4): K passes of gradient ascent, clip, L0 gradient, one AdamW update.
 
     `inputs` of a step are `input_ids`, `attention_mask` and `token_type_ids` (batch, length), `labels` (batch,).
     """
 
-    def __init__(self, model: MaskedBert, settings: SearchSettings):
+    def __init__(self, model: MaskedBert, settings: SearchSettings) -> None:
         self.model, self.settings = model.train(), settings
         if settings.freeze:
             for parameter in model.weights().values():
@@ -243,12 +261,12 @@ class Search:
     def step(
         self, inputs: dict[str, Tensor], labels: Tensor, index: int, noise: Noise | None = None
     ) -> dict[str, float]:
-        """Update number `index` (from 0). Returns the loss, lambda and the learning rate."""
+        """Make update number `index` (from 0) and return the loss, lambda and the learning rate."""
         losses = self.accumulate(inputs, labels, noise)
         return {"loss": sum(losses), **self.update(index)}
 
     def accumulate(self, inputs: dict[str, Tensor], labels: Tensor, noise: Noise | None = None) -> list[float]:
-        """The K passes. Leaves their summed gradient in every parameter's `grad` and returns each pass's loss / K."""
+        """Run the K passes, sum their gradients in every parameter's `grad`, and return each pass's loss / K."""
         model, settings, losses = self.model, self.settings, []
         self.optimizer.zero_grad()
         passed = ("attention_mask", "token_type_ids") if settings.token_types else ("attention_mask",)
@@ -271,7 +289,7 @@ class Search:
         return losses
 
     def update(self, index: int) -> dict[str, float]:
-        """Clip what the passes left, add the gradient of lambda R(m), update the scores."""
+        """Clip the accumulated gradients, add the gradient of lambda R(m), and update the scores."""
         settings = self.settings
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         l0_weight = settings.l0_weight_at(index)
@@ -286,7 +304,7 @@ class Search:
 
 
 def draw(log_alpha: dict[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-    """Masks (bool, True where kept): global L1 pruning of the float32 sigmoids, ties as torch breaks them."""
+    """Return masks (bool, True where kept) of global L1 pruning of the float32 sigmoids; torch breaks ties."""
     flat = torch.cat([torch.sigmoid(a.detach().float()).flatten() for a in log_alpha.values()])
     kept = prune.L1Unstructured(float(sparsity)).compute_mask(flat, torch.ones_like(flat)).bool()
     parts = kept.split([a.numel() for a in log_alpha.values()])
@@ -301,16 +319,23 @@ class Retraining:
     their masks, and decay.
     """
 
-    def __init__(self, model: MaskedBert, total_steps: int, learning_rate=2e-5, weight_decay=0.01, warmup=0.1):
+    def __init__(
+        self,
+        model: MaskedBert,
+        total_steps: int,
+        learning_rate: float = 2e-5,
+        weight_decay: float = 0.01,
+        warmup: float = 0.1,
+    ) -> None:
         self.model, self.total_steps = model.train(), total_steps
         self.learning_rate, self.warmup = learning_rate, warmup
-        groups = {weight_decay: [], 0.0: []}
+        groups: dict[float, list[nn.Parameter]] = {weight_decay: [], 0.0: []}
         for name, parameter in model.weights().items():
             groups[0.0 if name.endswith("bias") or "LayerNorm.weight" in name else weight_decay].append(parameter)
         self.optimizer = AdamW([{"params": p, "weight_decay": d} for d, p in groups.items()], learning_rate, eps=1e-8)
 
     def step(self, inputs: dict[str, Tensor], labels: Tensor, index: int) -> dict[str, float]:
-        """Update number `index` (from 0). Returns the loss and the learning rate."""
+        """Make update number `index` (from 0) and return the loss and the learning rate."""
         self.model.zero_grad()
         loss = F.cross_entropy(self.model(**inputs).logits, labels)
         loss.backward()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from torch_eval.reference import parity
+from torch_eval.reference import parity, parity_case, parity_rows
 from torch_eval.reference.parity_sides import Case, Official, Restated
 
 
@@ -19,18 +19,18 @@ def compared(tmp_path_factory):
     """Folder of a finished comparison, for both ways of ours."""
     folders, patch = {}, pytest.MonkeyPatch()
     narrow = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2}
-    patch.setattr(parity, "SMALL", {**parity.SMALL, **narrow})
+    patch.setattr(parity_case, "SMALL", {**parity_case.SMALL, **narrow})
     for compat in ("official", "paper"):
         folders[compat] = folder = tmp_path_factory.mktemp(compat)
         (folder / "case").mkdir()
-        parity.write_case(folder / "case", None, steps=3, seed=1)
+        parity_case.write_case(folder / "case", None, steps=3, seed=1)
         parity.run_all(folder, compat, "plain", checkout=None)
     patch.undo()
     return folders
 
 
 def by_name(folder, compat):
-    return {row.name: row for row in parity.compare(folder, compat)}
+    return {row.name: row for row in parity_rows.compare(folder, compat)}
 
 
 def test_every_row_passes_under_official(compared):
@@ -39,7 +39,7 @@ def test_every_row_passes_under_official(compared):
     searched = {"start", "ascent_1", "ascent_2", "gradient", "clipped", "norms", "scores_2", "scores_3", "ticket"}
     once = {"logits", "shared", "gates", "l0_term", "l0_gradient", "lambda", "rate", "retrained", "retrained_logits"}
     assert set(rows) == searched | once | {f"draw_{i / 10:.2f}" for i in range(1, 10)}
-    assert all(r.restated <= parity.RESTATED for r in rows.values())
+    assert all(r.restated <= parity_rows.RESTATED for r in rows.values())
     # The yardstick is a measurement, not a tautology: float32 differs from float64.
     assert sum(1e-9 < r.official32 < 1e-2 for r in rows.values()) > 8
 
@@ -53,7 +53,7 @@ def test_rows_that_paper_moves_name_their_reason(compared):
         assert verdicts[name] == f"differs: {numbers}"
     for name in ("logits", "gates", "start", "rate"):
         assert name not in verdicts
-    text = parity.report(list(rows.values()), {"compat": "paper"})
+    text = parity_rows.report(list(rows.values()), {"compat": "paper"})
     assert "- #13: " in text and "- #1: " in text and "| lambda over a whole run |" in text
 
 
@@ -120,7 +120,7 @@ def test_a_restatement_that_differs_fails(compared, tmp_path):
 
 def test_flips_at_the_clamp_are_counted():
     reference = {"a": np.array([0.0, 0.2, 1.0, 0.999999])}
-    assert parity._flips({"a": np.array([1e-8, 0.2, 1.0, 1.0])}, reference) == 2
+    assert parity_rows._flips({"a": np.array([1e-8, 0.2, 1.0, 1.0])}, reference) == 2
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_model_that_is_none(tmp_path):
         if content:
             (tmp_path / "config.json").write_text(json.dumps(content))
         with pytest.raises(UserError, match="--model"):
-            parity.write_case(tmp_path, tmp_path, 3, 1)
+            parity_case.write_case(tmp_path, tmp_path, 3, 1)
 
 
 @pytest.mark.skipif("OFFICIAL_REPO" not in os.environ, reason="OFFICIAL_REPO names no checkout")
