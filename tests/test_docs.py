@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.contract import cli, schema
+from configs.contract import VERSION, cli, schema
 from configs.contract.errors import UserError
 from configs.contract.jobs import jobs
 from configs.contract.run_dir import RunDir
@@ -62,6 +62,11 @@ def test_the_readme_is_short_and_names_every_page():
     assert len(readme.splitlines()) <= 150
     for page in PAGES[1:]:
         assert f"]({name(page)})" in readme or page.name == "protocol.md", name(page)
+
+
+def test_the_citation_has_the_version_of_the_project():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.*)$", text, re.M).group(1) == VERSION
 
 
 # --- commands ---------------------------------------------------------------------------------------------

@@ -2,3 +2,5 @@
 
 Importing this package loads neither MindSpore nor PyTorch.
 """
+
+VERSION = "0.3.0"  # of this project; pyproject.toml reads it here, and every manifest states it

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from configs.contract import schema
+from configs.contract import VERSION, schema
 from configs.contract.code import source_hashes
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_json, write_json
@@ -193,6 +193,7 @@ class Stage:
             self.manifest,
             {
                 "stage": self.name,
+                "project": VERSION,  # stated, not compared: what code decides a result has its own hashes
                 **now,
                 "results": results,
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -5,7 +5,7 @@ import hashlib
 import msgspec
 import pytest
 
-from configs.contract import schema
+from configs.contract import VERSION, schema
 from configs.contract import stage as stages
 from configs.contract.code import source_hashes
 from configs.contract.errors import UserError
@@ -39,6 +39,14 @@ def test_a_stage_with_other_settings_is_refused(stage):
         stage(search={"epochs": 3, "layers": [1, 1]}).is_done()
     with pytest.raises(UserError, match="settings.seed: 1, now 2"):
         stage(seed=2).is_done()
+
+
+def test_the_manifest_states_the_version_of_the_project(stage, monkeypatch):
+    """A release of other texts leaves results valid: the version is not compared."""
+    stage().finish({})
+    assert read_json(stage().manifest)["project"] == VERSION
+    monkeypatch.setattr(stages, "VERSION", "another")
+    assert stage().is_done()
 
 
 def test_a_stage_with_changed_input_is_refused(stage, tmp_path):
