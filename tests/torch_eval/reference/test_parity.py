@@ -1,5 +1,7 @@
-"""The comparison with the official code, on a small case; our restatement stands in for the checkout, unless the
-environment variable OFFICIAL_REPO names one. That every kind of row can fail is tried by spoiling results."""
+"""The comparison with the official code, on a small case. Spoiled results show that every kind of row can fail.
+
+Our restatement takes the place of the checkout, unless the environment variable OFFICIAL_REPO names one.
+"""
 
 import json
 import os
@@ -16,7 +18,7 @@ from torch_eval.reference.parity_sides import Case, Official, Restated
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """Folder of a finished comparison, for both ways of ours."""
+    """Folders of two finished comparisons, by the settings of the MindSpore half."""
     folders, patch = {}, pytest.MonkeyPatch()
     narrow = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2}
     patch.setattr(parity_case, "SMALL", {**parity_case.SMALL, **narrow})
@@ -157,7 +159,7 @@ def test_the_restatement_is_the_checkout(compared, tmp_path):
     compared_rows = 0
     for name, arrays in Official(case, torch.float64, checkout).rows():
         for key, value in arrays.items():
-            found = ours[name][key].double().view_as(value)
-            assert (found - value.double()).norm() <= 1e-9 * value.double().norm(), (name, key)
+            result = ours[name][key].double().view_as(value)
+            assert (result - value.double()).norm() <= 1e-9 * value.double().norm(), (name, key)
         compared_rows += 1
     assert compared_rows >= 16

@@ -1,5 +1,7 @@
-"""The restated official computation, held against transformers, closed forms, finite differences and, where there is
-one, a checkout of the official repository (environment variable OFFICIAL_REPO)."""
+"""Our restatement of the official code, against transformers, closed forms and finite differences.
+
+The environment variable OFFICIAL_REPO may name a checkout of the official repository, to compare with as well.
+"""
 
 import itertools
 import math
@@ -33,7 +35,7 @@ def config(dropout=0.0, layers=2):
 
 
 def masked_bert(seed=0, dtype=torch.float64, layers=2, **options) -> MaskedBert:
-    """Random weights, biases and scores, so that a forgotten one shows."""
+    """Random weights, biases and scores, so that one left out shows."""
     torch.manual_seed(seed)
     model = MaskedBert(config(layers=layers), **options).to(dtype)
     with torch.no_grad():
@@ -91,8 +93,8 @@ def test_deterministic_pass_is_transformers_with_masked_weights():
         return np.clip(1.2 / (1 + np.exp(-log_alpha.numpy())) - 0.1, 0, 1)
 
     with torch.no_grad():
-        found, expected = model(**inputs).logits, masked_by_hand(model, mask)(**inputs).logits
-    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+        result, expected = model(**inputs).logits, masked_by_hand(model, mask)(**inputs).logits
+    torch.testing.assert_close(result, expected, atol=1e-12, rtol=0)
     assert expected.std(0).min() > 0.01
 
 
@@ -109,8 +111,8 @@ def test_sampled_pass_is_transformers_with_masked_weights():
         return np.clip(1.2 * s - 0.1, 0, 1)
 
     with torch.no_grad():
-        found, expected = model(**inputs).logits, masked_by_hand(model, mask)(**inputs).logits
-    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+        result, expected = model(**inputs).logits, masked_by_hand(model, mask)(**inputs).logits
+    torch.testing.assert_close(result, expected, atol=1e-12, rtol=0)
 
 
 def test_masks_drawn_by_torch_have_the_gate_distribution():
@@ -151,9 +153,9 @@ def test_l0_term_both_ways():
 
 def test_start_has_its_size_on_tokens_only():
     embeddings, mask = torch.zeros(2, 5, 4), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
-    found = restatement.start_perturbation(embeddings, mask, 0.05, torch.ones(2, 5, 4))
-    assert found.flatten(1).norm(dim=1).tolist() == pytest.approx([0.05, 0.05])
-    assert not found[1, 2:].any()
+    result = restatement.start_perturbation(embeddings, mask, 0.05, torch.ones(2, 5, 4))
+    assert result.flatten(1).norm(dim=1).tolist() == pytest.approx([0.05, 0.05])
+    assert not result[1, 2:].any()
     drawn = restatement.start_perturbation(embeddings, mask, 0.05, None)
     assert drawn.abs().max() <= 0.05 / math.sqrt(8) and drawn[0].unique().numel() > 10 and not drawn[1, 2:].any()
 
@@ -285,11 +287,11 @@ def test_draw_is_a_global_prune_of_sigmoids():
     modules = [torch.nn.ParameterList([torch.sigmoid(a.detach())]) for a in model.log_alpha().values()]
     pairs = [(m, "0") for m in modules]
     prune.global_unstructured(pairs, prune.L1Unstructured, amount=0.4)
-    found = restatement.draw(model.log_alpha(), 0.4)
-    for (name, mask), module in zip(found.items(), modules, strict=True):
+    result = restatement.draw(model.log_alpha(), 0.4)
+    for (name, mask), module in zip(result.items(), modules, strict=True):
         assert torch.equal(mask, getattr(module, "0_mask").bool()), name
-    total = sum(m.numel() for m in found.values())
-    assert sum(int((~m).sum()) for m in found.values()) == round(0.4 * total)
+    total = sum(m.numel() for m in result.values())
+    assert sum(int((~m).sum()) for m in result.values()) == round(0.4 * total)
 
 
 def test_retraining_is_fine_tuning_of_the_masked_weights():
@@ -319,8 +321,8 @@ def test_retraining_is_fine_tuning_of_the_masked_weights():
             values[name] -= size * m[name] / (np.sqrt(v[name]) + 1e-8)
             if not (name.endswith("bias") or "LayerNorm" in name):
                 values[name] *= 1 - rate * 0.01
-            found = model.get_parameter(name).detach().numpy()
-            np.testing.assert_allclose(found, values[name], atol=1e-7, err_msg=name)
+            result = model.get_parameter(name).detach().numpy()
+            np.testing.assert_allclose(result, values[name], atol=1e-7, err_msg=name)
     assert all((a.detach().abs() == 20).all() for a in model.log_alpha().values())
 
 
@@ -392,10 +394,10 @@ def test_same_draw_as_the_checkout(checkout):
     for a in model.log_alpha().values():
         a.data = a.data * 6 + 5
     expected = checkout.draw(twin(checkout, model), 0.3)
-    found = restatement.draw(model.log_alpha(), 0.3)
-    assert set(found) == set(expected) and len(found) == 73
+    result = restatement.draw(model.log_alpha(), 0.3)
+    assert set(result) == set(expected) and len(result) == 73
     for name, mask in expected.items():
-        assert torch.equal(found[name], mask), name
+        assert torch.equal(result[name], mask), name
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
