@@ -11,6 +11,7 @@ from configs.contract.bench_case import Case
 from configs.contract.files import ROOT
 from mindspore_rt.compare import step_worker
 from torch_eval.bench import torch_step_worker as reference
+from torch_eval.bench.step_groups import CONTENDERS
 
 TINY = {"layers": 2, "hidden": 24, "batch": 4, "length": 8, "vocabulary": 60, "dropout": 0.0}
 
@@ -41,7 +42,7 @@ def test_search_starts_near_the_torch_worker():
 def test_the_worker_process_says_which_kernels_it_uses(kernels):
     """As the bench starts it; without kernels where the environment says so."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **({"ROBUST_TICKETS_KERNELS": kernels} if kernels else {})}
-    contender = reference.CONTENDERS["plain" if kernels else "fused"]
+    contender = CONTENDERS["plain" if kernels else "fused"]
     command = contender.command(Case("evaluate", **TINY), None)
     process = subprocess.run(command, env=environment, input="\n", capture_output=True, text=True, cwd=ROOT, check=True)
     lines = process.stdout.splitlines()
