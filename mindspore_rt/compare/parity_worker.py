@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -42,7 +43,8 @@ class Case:
     """
 
     def __init__(self, folder: Path, compat: str) -> None:
-        self.settings, self.official = read_json(folder / "case.json"), compat == "official"
+        self.settings: dict[str, Any] = read_json(folder / "case.json")
+        self.official = compat == "official"
         self.compat, self.source = compat, huggingface.load(folder)
         self.scores, self.grown, self.shared = (load_file(folder / f"{n}.safetensors") for n in SCORES)
         self.masks = {name: m.astype(bool) for name, m in load_file(folder / "ticket.safetensors").items()}

@@ -220,7 +220,7 @@ class Trainer:
         done, lines, self.steps, seconds = self._restore()
         self.stage.started -= seconds
         if not self.rank:
-            logged = read_lines(self.metrics) if lines else []
+            logged: list[dict] = read_lines(self.metrics) if lines else []
             if len(logged) < lines:
                 raise UserError(
                     f"{self.metrics}: {len(logged)} lines, but {lines} belong to {self.checkpoint.name}; put the file "

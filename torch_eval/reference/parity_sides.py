@@ -39,7 +39,8 @@ class Case:
     """What all implementations are given (see `parity_case.write_case`), and the noise that the MindSpore half drew."""
 
     def __init__(self, folder: Path, noise: Path) -> None:
-        self.folder, self.noise, self.settings = folder, noise, read_json(folder / "case.json")
+        self.folder, self.noise = folder, noise
+        self.settings: dict[str, Any] = read_json(folder / "case.json")
         self.weights = load_file(folder / "model.safetensors")
         self.scores, self.grown, self.shared = (load_file(folder / f"{n}.safetensors") for n in SCORES)
         self.masks = {name: m.bool() for name, m in load_file(folder / "ticket.safetensors").items()}
@@ -59,7 +60,7 @@ class Case:
 
     def config(self) -> BertConfig:
         """Return the shape of the model, without dropout."""
-        values = read_json(self.folder / "config.json")
+        values: dict[str, Any] = read_json(self.folder / "config.json")
         return BertConfig(
             **{
                 **values,
