@@ -95,3 +95,43 @@ def test_run_sh_uses_the_named_environment(clone):
     (clone / "python").chmod(0o755)
     assert run(clone, "./python", "help").stdout.splitlines()[-1] == "-m mindspore_rt --help"
     assert not (clone / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    "installer, remedy",
+    [
+        ("apt-get", "sudo apt-get install python3.11 python3.11-venv"),
+        ("dnf", "sudo dnf install python3.11"),
+        ("uv", "uv python install 3.11"),
+    ],
+)
+def test_without_a_python_that_fits_run_sh_says_how_to_install_one(clone, installer, remedy):
+    """The only Python in reach is of another version; the remedy is that of the distribution."""
+    programs = clone / "bin"
+    programs.mkdir()
+    for name in ("bash", "cat", "cksum", "dirname"):
+        (programs / name).symlink_to(shutil.which(name))
+    for name in ("python3", installer):
+        (programs / name).write_text("#!/bin/bash\nexit 1\n")
+        (programs / name).chmod(0o755)
+    result = subprocess.run(
+        ["bash", "run.sh", "setup"], cwd=clone, capture_output=True, text=True, env={"PATH": str(programs)}, timeout=60
+    )
+    assert result.returncode == 1 and not (clone / ".venv").exists()
+    assert "Python 3.10 or 3.11 with venv is needed" in result.stderr and remedy in result.stderr
+    assert "ROBUST_TICKETS_PYTHON=" in result.stderr
+
+
+def test_run_sh_takes_the_python_of_uv(clone):
+    """Where uv has a Python 3.11, .venv is made with it."""
+    programs = clone / "bin"
+    programs.mkdir()
+    for name in ("bash", "cat", "cksum", "dirname"):
+        (programs / name).symlink_to(shutil.which(name))
+    (programs / "uv").write_text(f'#!/bin/bash\n[ "$*" = "python find 3.11" ] && echo {programs}/theirs\n')
+    (programs / "theirs").write_text('#!/bin/bash\necho "$@" >> calls\n')
+    for name in ("uv", "theirs"):
+        (programs / name).chmod(0o755)
+    command, environment = ["bash", "run.sh", "setup"], {"PATH": str(programs)}
+    subprocess.run(command, cwd=clone, capture_output=True, text=True, env=environment, timeout=60)
+    assert f"-m venv --clear {clone}/.venv" in (clone / "calls").read_text()
