@@ -65,7 +65,7 @@ def attack(
     seed: int,
     recipe: str,
     labels: list[int],
-    temperature: float,
+    temperature: float | str,
     shard: Shard = Shard(),
     describe: Describe = describe,
 ) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def choice(
     data: Summary,
     seed: int,
     labels: list[int],
-    temperature: float,
+    temperature: float | str,
     describe: Describe = describe,
 ) -> dict[str, Any]:
     """Settings of the attack on dev that the choice rests on; arguments as for `attack`, with the labels of dev."""
@@ -119,7 +119,7 @@ def _recipe(
     seed: int,
     recipe: str,
     indices: list[int],
-    temperature: float,
+    temperature: float | str,
     describe: Describe,
 ) -> dict[str, Any]:
     own = {"temperature": temperature, "max_seconds": config.attack.max_seconds, "indices": indices}

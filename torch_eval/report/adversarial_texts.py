@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from configs.contract.model_id import ModelId
-from torch_eval.report.render import Example, Heading, Text, compare
+from torch_eval.report.render import Block, Example, Heading, Text, compare
 from torch_eval.report.run_state import Run
 
 Records = dict[str, dict[int, dict]]  # model to index to attack record
@@ -15,12 +15,13 @@ OUTCOMES = {
 }
 
 
-def examples(runs: list[Run]) -> list:
+def examples(runs: list[Run]) -> list[Block]:
     """For each run and attack, a sentence that fools the first model but not the ticket, and one that fools another.
 
     All models of an example were attacked in one comparison group.
     """
-    title, blocks, attacked = Heading("Adversarial sentences"), [], False
+    title, attacked = Heading("Adversarial sentences"), False
+    blocks: list[Block] = []
     for run in runs:
         seed, models = (
             run.config.seeds[0],

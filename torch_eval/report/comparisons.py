@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch_eval.attack import metrics
 from torch_eval.report.captions import facts
-from torch_eval.report.render import Cell, Table
+from torch_eval.report.render import Cell, Row, Table
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import Score, titles
 
@@ -51,16 +51,16 @@ class Comparison:
         """Mean accuracy under attack of the first (0) or second (1) model."""
         summaries = [pair[side].summary for pair in self.pairs.values()]
         at_least = "at least " if any(summary.timeouts for summary in summaries) else ""
-        return f"{at_least}{100 * statistics.fmean(summary.aua.value for summary in summaries):.1f}%"
+        return f"{at_least}{100 * statistics.fmean(summary.aua.value or 0.0 for summary in summaries):.1f}%"
 
 
 def comparisons(run: Run, first: str, second: str, recipe: str) -> list[Comparison]:
     """Compare two models under one attack: one comparison for each group in which both were attacked."""
     groups: dict[int, dict[int, tuple[Score, Score]]] = {}
     for seed in run.config.seeds:
-        pair = run.scores.get((seed, first, recipe)), run.scores.get((seed, second, recipe))
-        if all(pair) and pair[0].group == pair[1].group:
-            groups.setdefault(pair[0].group, {})[seed] = pair
+        one, other = run.scores.get((seed, first, recipe)), run.scores.get((seed, second, recipe))
+        if one and other and one.group == other.group:
+            groups.setdefault(one.group, {})[seed] = (one, other)
     return [Comparison(pairs) for _, pairs in sorted(groups.items())]
 
 
@@ -87,7 +87,7 @@ def answer(run: Run) -> str:
         -1: "withstands fewer attacks than the fine-tuned model under",
     }
     parts = [f"{words[verdict]} {_listed(group)}" for verdict, group in by_verdict.items() if group]
-    pruned = f"{100 * run.chosen.sparsity:g}% pruned"
+    pruned = f"{100 * run.sparsity:g}% pruned"
     seeds = {seed for comparison in compared for seed in comparison.pairs}
     stale = " **Stale:** made with other settings, models or sentences." if any(c.stale for c in compared) else ""
     return (
@@ -130,7 +130,8 @@ def paired_table(run: Run) -> Table | None:
     """Compare the robust ticket (or else the first method) with all others under every attack."""
     ours = run.pick("robust") or run.pick(run.config.methods[0])
     rivals = [run.pick(method) for method in run.config.methods]
-    rows, scores = [], []
+    rows: list[Row] = []
+    scores: list[Score] = []
     for rival in rivals:
         if ours and rival and rival != ours:
             made = [c for recipe in run.recipes for c in comparisons(run, ours, rival, recipe)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch_eval.attack.records import Transfer
 from torch_eval.report import figures
 from torch_eval.report.captions import bars, percent
 from torch_eval.report.manifests import read, training_records
-from torch_eval.report.render import Details, Heading, Picture, Text
+from torch_eval.report.render import Block, Details, Heading, Picture, Text
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import Value
 from torch_eval.report.tables import sample_clean
@@ -42,7 +42,7 @@ def band(value: Value) -> figures.Band:
     return figures.Band(value.mean, *value.span)
 
 
-def section(title: str, blocks: list, remedies: list[str]) -> list:
+def section(title: str, blocks: Sequence[Block], remedies: list[str]) -> list[Block]:
     """Return the blocks under their heading; without blocks, what makes them; nothing if nobody asked for them."""
     blocks = blocks or [Text(f"Missing; {remedy}", note=True) for remedy in remedies]
     return [Heading(title), *blocks] if blocks else []
@@ -51,22 +51,21 @@ def section(title: str, blocks: list, remedies: list[str]) -> list:
 # --- the trade-off, Figures 2 and 4 --------------------------------------------------------------------------
 
 
-def accuracies(runs: list[Run], folder: Path) -> list:
+def accuracies(runs: list[Run], folder: Path) -> list[Block]:
     """What accuracy and robustness depend on: the method, the sparsity, the progress of the training."""
     blocks = [block for run in runs for make in (trade_off, sparsities, progress) for block in make(run, folder)]
     remedies = [f"`{run.command('attack')}` scores what is drawn here ({run.task})." for run in runs]
     return section("Clean accuracy and robustness", blocks, remedies)
 
 
-def trade_off(run: Run, folder: Path) -> list:
+def trade_off(run: Run, folder: Path) -> list[Block]:
     """Clean accuracy against accuracy under attack of all methods."""
-    blocks = []
+    blocks: list[Block] = []
     for recipe in run.recipes:
         points = {}
         for method in run.config.methods:
             model = run.pick(method)
-            clean, aua = (run.clean(model), run.value(model, recipe, "aua")) if model else (None, None)
-            if clean and aua:
+            if model and (clean := run.clean(model)) and (aua := run.value(model, recipe, "aua")):
                 points[run.marked_title(model)] = (method, band(clean), band(aua))
         if len(points) > 1:
             path, attack = folder / file_name("trade-off", run.name, recipe), run.attack_facts(recipe)
@@ -92,7 +91,7 @@ def _degenerate(run: Run, models: Iterable[str]) -> str:
     return f" Learned nothing: {', '.join(titles)}." if titles else ""
 
 
-def sparsities(run: Run, folder: Path) -> list:
+def sparsities(run: Run, folder: Path) -> list[Block]:
     """Accuracies against sparsity (Figure 2)."""
     if len(run.config.sparsities) < 2:
         return []
@@ -117,7 +116,7 @@ def sparsities(run: Run, folder: Path) -> list:
     return [Picture(path, caption)]
 
 
-def progress(run: Run, folder: Path) -> list:
+def progress(run: Run, folder: Path) -> list[Block]:
     """Accuracies over the training (Figure 4), from its snapshots and its end."""
     if not run.config.snapshots:
         return []
@@ -149,23 +148,23 @@ def snapshots(run: Run, model: str) -> list[tuple[float, str]]:
     manifest = read(run.paths.stage(seed, model) / "manifest.json", TrainingManifest)
     records = training_records(run.paths.stage(seed, model) / "metrics.jsonl")
     total = (manifest and manifest["results"].get("steps")) or max((r["step"] for r in records), default=0)
-    points = [(copy.snapshot / total, str(copy)) for copy in run.paths.snapshots(seed, model) if total]
+    points = [((copy.snapshot or 0) / total, str(copy)) for copy in run.paths.snapshots(seed, model) if total]
     return [*[point for point in points if point[0] < 1], (1.0, model)]
 
 
 # --- transfer ------------------------------------------------------------------------------------------------
 
 
-def transfer(runs: list[Run], folder: Path) -> list:
+def transfer(runs: list[Run], folder: Path) -> list[Block]:
     """Adversarial texts made on one model (rows) and given to the others (columns); means over seeds."""
-    blocks = []
+    blocks: list[Block] = []
     for run in runs:
         rows, changed = transferred(run)
         if changed:
-            names = ", ".join(f"{model} (seed {seed})" for seed, model in sorted(changed))
+            changed_names = ", ".join(f"{model} (seed {seed})" for seed, model in sorted(changed))
             command = f"`python -m torch_eval transfer {run.arguments}`"
-            told = f"Left out, because these models were trained or attacked again since: {names}. {command} redoes it."
-            blocks.append(Text(told, note=True))
+            told = f"Left out, because these models were trained or attacked again since: {changed_names}."
+            blocks.append(Text(f"{told} {command} redoes it.", note=True))
         models = [model for method in run.config.methods if (model := run.pick(method))]
         for recipe in run.recipes:
             grid = _transfer_grid(rows, recipe, models)
@@ -220,12 +219,12 @@ def _hash_of_results(run: Run, seed: int, model: str, recipe: str) -> str | None
 # --- curves of searches (Figures 1 and 5) and trainings ------------------------------------------------------
 
 
-def learning(runs: list[Run], folder: Path) -> list:
+def learning(runs: list[Run], folder: Path) -> list[Block]:
     """Learning the masks. Searches of one task and model share a figure, so that values of λ can be compared."""
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
         groups.setdefault((run.config.task, run.config.model, run.config.layers), []).append(run)
-    blocks = []
+    blocks: list[Block] = []
     for group in groups.values():
         searches = _searches(group)
         if searches:
@@ -274,9 +273,9 @@ def _search_facts(name: str, records: list[dict], accuracy: float | None) -> str
     return f"{name}: {told}" if name else told
 
 
-def training(runs: list[Run], folder: Path) -> list:
+def training(runs: list[Run], folder: Path) -> list[Block]:
     """Training curves of the first seed's models."""
-    blocks = []
+    blocks: list[Block] = []
     for run in runs:
         seed = run.config.seeds[0]
         models = [model for method in run.config.methods if (model := run.pick(method))]

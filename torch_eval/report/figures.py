@@ -6,8 +6,9 @@ accuracies in per cent.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -50,7 +51,13 @@ def overview(rows: list[tuple[str, Band | None, dict[str, Band]]], path: Path, t
     offsets = np.linspace(-0.2, 0.2, len(attacks)) if len(attacks) > 1 else [0.0]
     for place, (_, clean, auas) in enumerate(rows):
         if clean:
-            bar = {"color": style.SOFT, "marker": "|", "markersize": 9, "linestyle": "none", "elinewidth": 0.8}
+            bar: dict[str, Any] = {
+                "color": style.SOFT,
+                "marker": "|",
+                "markersize": 9,
+                "linestyle": "none",
+                "elinewidth": 0.8,
+            }
             axes.errorbar(clean.mean, place, xerr=clean.arms, label="Clean", **bar)
         for attack, offset, (colour, _, marker) in zip(attacks, offsets, style.CYCLE * 3):
             if attack in auas:
@@ -80,7 +87,13 @@ def trade_off(points: dict[str, tuple[str, Band, Band]], path: Path, title: str)
     axes = figure.subplots()
     for name, (method, clean, aua) in points.items():
         colour, _, marker = style.of(method)
-        point = {"color": colour, "marker": marker, "markersize": 7, "elinewidth": 0.8, "linestyle": "none"}
+        point: dict[str, Any] = {
+            "color": colour,
+            "marker": marker,
+            "markersize": 7,
+            "elinewidth": 0.8,
+            "linestyle": "none",
+        }
         axes.errorbar(clean.mean, aua.mean, xerr=clean.arms, yerr=aua.arms, label=name, **point)
     axes.grid(axis="x")
     axes.xaxis.set_major_formatter(style.OF_HUNDRED)
@@ -136,7 +149,7 @@ def accuracy_curves(
     style.save(figure, path)
 
 
-def _legend(figure: Figure, panels: list[Axes], columns: int, title: str | None = None) -> None:
+def _legend(figure: Figure, panels: Iterable[Axes], columns: int, title: str | None = None) -> None:
     """Draw one legend above all panels, with each name once, and the figure's title above it."""
     handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels())}
     look = {"loc": "outside upper left", "alignment": "left", "title_fontsize": 9.5}
@@ -274,16 +287,15 @@ def _schedule(axes: Axes, records: list[dict], key: str) -> None:
     axes.patch.set_visible(False)
 
 
-def log_alpha(histograms: dict[str, tuple[np.ndarray, np.ndarray, float | None]], path: Path) -> None:
+def log_alpha(histograms: dict[str, tuple[np.ndarray, np.ndarray, float]], path: Path) -> None:
     """Draw the distribution of log alpha after searches: name to (counts, edges, threshold of the ticket)."""
     figure = Figure(figsize=(style.WIDTH, 0.6 + max(2.0, 1.5 * len(histograms))), layout="constrained")
     panels = figure.subplots(len(histograms), 1, sharex=True, squeeze=False).ravel()
     for axes, (name, (counts, edges, threshold)) in zip(panels, histograms.items()):
         share = counts / max(counts.sum(), 1)
         axes.stairs(share, edges, color=style.BLUE, linewidth=1.2)
-        if threshold is not None:
-            pruned = np.where(edges[1:] <= threshold, share, 0.0)
-            axes.stairs(pruned, edges, color=style.BLUE, alpha=0.3, fill=True)
+        pruned = np.where(edges[1:] <= threshold, share, 0.0)
+        axes.stairs(pruned, edges, color=style.BLUE, alpha=0.3, fill=True)
         axes.set_title(name)
         axes.yaxis.set_major_formatter(style.PERCENT)
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=style.ROUND_STEPS))
@@ -314,14 +326,14 @@ def _points(records: list[dict], key: str, x: str) -> list[tuple[float, float]]:
     return [(record[x], record[key]) for record in records if record.get(key) is not None]
 
 
-def _series(axes: Axes, records: list[dict], key: str, x: str, **look: str | None) -> None:
+def _series(axes: Axes, records: list[dict], key: str, x: str, **look: Any) -> None:
     points = _points(records, key, x)
     if points:
         alone = {"marker": "o"} if len(points) == 1 else {}
         axes.plot(*zip(*points), **{**alone, **look})
 
 
-def _smoothed(axes: Axes, records: list[dict], key: str, x: str, **look: str | None) -> None:
+def _smoothed(axes: Axes, records: list[dict], key: str, x: str, **look: Any) -> None:
     """Draw the values, faint, and their running mean over about a tenth of the run."""
     points = _points(records, key, x)
     if len(points) < 10:

@@ -10,7 +10,7 @@ from configs.contract.model_id import ModelId
 from configs.contract.run_files import TrainingManifest
 from torch_eval.report.captions import heading
 from torch_eval.report.manifests import read
-from torch_eval.report.render import Bullets, Cell, Heading, Table, Text
+from torch_eval.report.render import Block, Bullets, Cell, Heading, Table, Text
 from torch_eval.report.run_state import Run
 
 PUBLISHED = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
@@ -55,7 +55,9 @@ def departures(run: Run, group: int = 0) -> list[str]:
     return told
 
 
-def published(run: Run, model: str, recipe: str | None, measure: str, tables=(1, 2), group: int = 0) -> str:
+def published(
+    run: Run, model: str, recipe: str | None, measure: str, tables: tuple[int, ...] = (1, 2), group: int = 0
+) -> str:
     """Published figures of the same task and method, a line each: `paper 26.7`, `re-run 28.9`.
 
     Args:
@@ -81,7 +83,7 @@ def published(run: Run, model: str, recipe: str | None, measure: str, tables=(1,
     return "\n".join(told)
 
 
-def reference_notes(runs: list[Run]) -> list:
+def reference_notes(runs: list[Run]) -> list[Block]:
     """Say where the published figures come from, and how each run's setting differs from theirs."""
     known = [run for run in runs if run.config.task in PUBLISHED["setting"]["examples"]]
     if not known:
@@ -99,8 +101,8 @@ def reference_notes(runs: list[Run]) -> list:
             for row in PUBLISHED["results"]
             if (row["task"], row["method"], row["source"]) == (run.config.task, "robust", "paper")
         }
-        if sparsities and run.chosen.sparsity not in sparsities:
-            told.append(f"robust ticket of {100 * run.chosen.sparsity:g}% instead of {100 * min(sparsities):g}%")
+        if sparsities and run.sparsity not in sparsities:
+            told.append(f"robust ticket of {100 * run.sparsity:g}% instead of {100 * min(sparsities):g}%")
         differing += [f"{heading(run)}: {'; '.join(told)}"] if told else []
     return [Text(legend), Bullets(differing or ["none of these runs differs"])]
 
@@ -117,7 +119,7 @@ def settings_of(run: Run, section: str, model: str) -> tuple[dict, bool]:
     return dataclasses.asdict(getattr(run.config, section)), False
 
 
-def hyperparameters(runs: list[Run]) -> list:
+def hyperparameters(runs: list[Run]) -> list[Block]:
     """Tables 5 and 6 as they were run, beside the paper's."""
     rows5 = [[Cell("paper"), *(Cell(_plain(PUBLISHED["table5"].get(key))) for key in TABLE5)]]
     rows6 = []

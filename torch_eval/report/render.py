@@ -11,6 +11,7 @@ import difflib
 import functools
 import html
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -21,11 +22,17 @@ from markupsafe import Markup
 TEMPLATES = Path(__file__).with_name("templates")
 
 
+class Block:
+    """A part of the report; the templates write each `kind` in its own way."""
+
+    kind: ClassVar[str]
+
+
 @dataclass
-class Heading:
+class Heading(Block):
     """A heading; those of level 2 begin a section, which the page links to."""
 
-    kind: ClassVar = "heading"
+    kind = "heading"
     text: str
     level: int = 2
 
@@ -36,20 +43,20 @@ class Heading:
 
 
 @dataclass
-class Text:
+class Text(Block):
     """A paragraph; a `note` stands out, a `lead` is larger."""
 
-    kind: ClassVar = "text"
+    kind = "text"
     text: str
     note: bool = False
     lead: bool = False
 
 
 @dataclass
-class Bullets:
+class Bullets(Block):
     """A list of short texts."""
 
-    kind: ClassVar = "bullets"
+    kind = "bullets"
     items: list[str]
 
 
@@ -74,8 +81,11 @@ class Cell:
     interval: str = ""
 
 
+Row = list[Cell] | str
+
+
 @dataclass
-class Table:
+class Table(Block):
     """A table.
 
     Attributes:
@@ -85,9 +95,9 @@ class Table:
         text: True for columns of words, which are aligned left.
     """
 
-    kind: ClassVar = "table"
+    kind = "table"
     header: list[str]
-    rows: list[list[Cell] | str]
+    rows: Sequence[Row]
     groups: list[tuple[str, int]] = field(default_factory=list)
     text: bool = False
 
@@ -104,10 +114,10 @@ class Table:
 
 
 @dataclass
-class Picture:
+class Picture(Block):
     """A figure (its PNG; an SVG of the same name lies beside it) and its caption."""
 
-    kind: ClassVar = "picture"
+    kind = "picture"
     path: Path
     caption: str
 
@@ -118,29 +128,29 @@ class Picture:
 
 
 @dataclass
-class Details:
+class Details(Block):
     """Blocks that open on demand."""
 
-    kind: ClassVar = "details"
+    kind = "details"
     summary: str
-    blocks: list
+    blocks: Sequence[Block]
 
 
 Pieces = list[tuple[str, bool]]  # of a text, each with whether the attack changed it
 
 
 @dataclass
-class Contents:
+class Contents(Block):
     """Links to the sections of the page."""
 
-    kind: ClassVar = "contents"
+    kind = "contents"
 
 
 @dataclass
-class Example:
+class Example(Block):
     """One attacked sentence: its title, and (label, text) pairs."""
 
-    kind: ClassVar = "example"
+    kind = "example"
     title: str
     texts: list[tuple[str, Pieces]]
 
@@ -149,7 +159,8 @@ def compare(original: str, perturbed: str) -> tuple[Pieces, Pieces]:
     """Split both texts into pieces and mark what the attack changed; upper and lower case count as the same."""
     before, after = (re.findall(r"\s+|\w+|[^\w\s]", text) for text in (original, perturbed))
     matcher = difflib.SequenceMatcher(None, [w.lower() for w in before], [w.lower() for w in after], autojunk=False)
-    left, right = [], []
+    left: Pieces = []
+    right: Pieces = []
     for kind, a, b, c, d in matcher.get_opcodes():
         for pieces, words in ((left, before[a:b]), (right, after[c:d])):
             if words:
@@ -157,12 +168,12 @@ def compare(original: str, perturbed: str) -> tuple[Pieces, Pieces]:
     return left, right
 
 
-def to_html(title: str, blocks: list) -> str:
+def to_html(title: str, blocks: Sequence[Block]) -> str:
     """Return the page, which loads nothing from elsewhere and needs no script."""
     return _environment().get_template("report.html.j2").render(title=title, blocks=blocks).strip() + "\n"
 
 
-def to_markdown(blocks: list, folder: Path) -> str:
+def to_markdown(blocks: Sequence[Block], folder: Path) -> str:
     """Return the blocks as GitHub's Markdown; figures are named relative to `folder`."""
     text = _environment().get_template("report.md.j2").render(blocks=blocks, folder=folder)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -172,7 +183,7 @@ def to_markdown(blocks: list, folder: Path) -> str:
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=lambda name: name.endswith(".html.j2"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -74,7 +74,7 @@ class Run:
         steps: everything that the run consists of.
     """
 
-    def __init__(self, config: schema.Experiment, arguments: list[str], runs: Path = run_dir.RUNS):
+    def __init__(self, config: schema.Experiment, arguments: list[str], runs: Path = run_dir.RUNS) -> None:
         self.config, self.paths, self.arguments = config, run_dir.RunDir(config, runs), shlex.join(arguments)
         if not self.paths.root.is_dir():
             raise UserError(f"{self.paths.root} is missing: `{self.command('prepare')}` starts it")
@@ -96,6 +96,11 @@ class Run:
     def task(self) -> str:
         """Name of the data set."""
         return TASKS.get(self.config.task, self.config.name)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of weights that the chosen ticket prunes."""
+        return self.chosen.sparsity or 0.0
 
     def command(self, stage: str) -> str:
         """Command that runs a stage of this experiment."""
@@ -158,11 +163,11 @@ class Run:
 
     def left_out(self) -> dict[str, str]:
         """Attacks that cannot run here, and why."""
-        reasons = {step.recipe: self._left_out(step) for step in self.steps}
+        reasons = [(step.recipe, self._left_out(step)) for step in self.steps]
         return {
-            self.attack_title(recipe): found.get("reason") or "no reason given"
-            for recipe, found in reasons.items()
-            if found
+            self.attack_title(recipe): stated.get("reason") or "no reason given"
+            for recipe, stated in reasons
+            if recipe and stated
         }
 
     def _left_out(self, step: Step) -> dict | None:

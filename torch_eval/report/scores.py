@@ -176,10 +176,14 @@ class Value:
         asked: number of seeds that should have one.
     """
 
-    def __init__(self, estimates: list[tuple[int, metrics.Estimate]], asked: Sequence[int] = (), scale: float = 1.0):
+    def __init__(
+        self, estimates: list[tuple[int, metrics.Estimate]], asked: Sequence[int] = (), scale: float = 1.0
+    ) -> None:
         self.asked = len(asked)
-        self.seeds = [
-            (seed, *(scale * x for x in (e.value, e.low, e.high))) for seed, e in estimates if e.value is not None
+        self.seeds: list[tuple[int, float, float, float]] = [
+            (seed, scale * e.value, scale * e.low, scale * e.high)
+            for seed, e in estimates
+            if e.value is not None and e.low is not None and e.high is not None
         ]
         self.values = [value for _, value, _, _ in self.seeds]
 
@@ -187,9 +191,9 @@ class Value:
         return bool(self.values)
 
     @property
-    def mean(self) -> float | None:
-        """Mean over seeds."""
-        return statistics.mean(self.values) if self.values else None
+    def mean(self) -> float:
+        """Mean over seeds, of which one at least has a result."""
+        return statistics.mean(self.values)
 
     @property
     def deviation(self) -> float | None:
@@ -197,10 +201,8 @@ class Value:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     @property
-    def span(self) -> tuple[float, float] | None:
+    def span(self) -> tuple[float, float]:
         """Mean minus and plus one standard deviation; for one seed its 95% interval."""
-        if not self.values:
-            return None
         if self.deviation is None:
             return self.seeds[0][2:]
         return self.mean - self.deviation, self.mean + self.deviation

@@ -29,7 +29,7 @@ class Staleness:
     Each method returns what differs, in words; nothing if the result is up to date.
     """
 
-    def __init__(self, run: RunDir):
+    def __init__(self, run: RunDir) -> None:
         self.run, self.config = run, run.config
         self.data: Summary | None = run.summary() if (run.data / "summary.json").is_file() else None
 
@@ -111,9 +111,10 @@ class Staleness:
     def _labels(self) -> list[int] | None:
         """Labels of the test sentences. Only a stratified sample depends on more than their number."""
         test = self.run.split("test")
-        if not self.config.attack.stratified:
+        if self.data and not self.config.attack.stratified:
             return [0] * self.data.splits["test"].count
-        return [record["label"] for record in read_lines(test)] if test.is_file() else None
+        records: list[dict] = read_lines(test) if test.is_file() else []
+        return [record["label"] for record in records] or None
 
     def _describing(self, before: dict) -> attack_settings.Describe:
         """Describe recipes as the attacks do, each of them once."""

@@ -10,7 +10,7 @@ from configs.contract.methods import METHODS, in_table
 from torch_eval.attack import metrics, records
 from torch_eval.report.captions import heading
 from torch_eval.report.published import published
-from torch_eval.report.render import Cell, Table
+from torch_eval.report.render import Cell, Row, Table
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import CLEAN, MEASURES, Value, titles
 
@@ -128,7 +128,7 @@ def result_table(runs: list[Run], columns: Columns, tables: tuple[int, ...] = (1
         attacks = [score for run in asked for group in range(run.groups()) for score in run.attacks(group, recipe)]
         groups.append((titles(attacks), sum(r == recipe for r, _ in columns)))
     header = ["Method", "test set", "sample", *(MEASURES[measure] for _, measure in columns)]
-    rows = []
+    rows: list[Row] = []
     for run in runs:
         models = [model for method in in_table(1) if (model := run.pick(method))] + list(run.paths.own_victims())
         for group in range(run.groups()):
@@ -169,14 +169,14 @@ def sample_clean(run: Run, model: str, group: int = 0) -> Value:
 def ablation_table(runs: list[Run], number: int) -> Table | None:
     """Tables 3 and 4: Clean, and Aua under TextFooler, of the robust ticket and of its ablations."""
     asked = [run for run in runs if any(run.pick(method) for method in in_table(number)[1:])]
-    rows = []
+    rows: list[Row] = []
     for run in asked:
         models = [model for method in in_table(number) if (model := run.pick(method))]
         cleans = [clean_cell(run, model, (number,)) for model in models]
         auas = [attack_cell(run, model, "textfooler", "aua", 0, (number,)) for model in models]
         for column in (cleans, auas):
             mark_best([c for c, model in zip(column, models) if not run.degenerate(model)])
-        rows += [heading(run), *([name_cell(run, model), *row] for model, *row in zip(models, cleans, auas))]
+        rows += [heading(run), *([name_cell(run, m), clean, aua] for m, clean, aua in zip(models, cleans, auas))]
     return Table(["Method", "Clean% (test set)", "Aua% (TextFooler)"], rows) if rows else None
 
 
@@ -187,5 +187,5 @@ def sparsity_table(run: Run) -> Table | None:
         return None
     columns = [(recipe, "aua") for recipe in run.recipes]
     groups = [("Clean%", 2), *((run.attack_title(recipe), 1) for recipe in run.recipes)]
-    rows = [heading(run), *rows_of(run, models, columns, 0, ())]
+    rows: list[Row] = [heading(run), *rows_of(run, models, columns, 0, ())]
     return Table(["Method", "test set", "sample", *("Aua%" for _ in columns)], rows, groups)

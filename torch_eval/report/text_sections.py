@@ -11,16 +11,18 @@ from torch_eval.report.captions import bars, listed, made_with
 from torch_eval.report.comparisons import answer, paired_table
 from torch_eval.report.figure_sections import band, file_name
 from torch_eval.report.published import reference_notes
-from torch_eval.report.render import Bullets, Cell, Details, Heading, Picture, Table, Text
+from torch_eval.report.render import Block, Bullets, Cell, Details, Heading, Picture, Table, Text
 from torch_eval.report.run_state import Run, Step
 from torch_eval.report.scores import MEASURES, RECIPES, titles
+
+Finished = list[tuple[Step, dict]]  # steps with their manifests
 
 # --- the answer, and what a reader needs for it --------------------------------------------------------------
 
 
-def answers(runs: list[Run], folder: Path) -> list:
+def answers(runs: list[Run], folder: Path) -> list[Block]:
     """One sentence and one figure for each run; explanations fold away."""
-    blocks = [Text(answer(run), lead=True) for run in runs]
+    blocks: list[Block] = [Text(answer(run), lead=True) for run in runs]
     packaged = [
         f"{run.task} ({run.name})"
         for run in runs
@@ -44,7 +46,7 @@ def answers(runs: list[Run], folder: Path) -> list:
     ]
 
 
-def _overview(run: Run, folder: Path) -> list:
+def _overview(run: Run, folder: Path) -> list[Block]:
     rows = []
     for model in run.shown():
         values = {run.attack_title(recipe): run.value(model, recipe, "aua") for recipe in run.recipes}
@@ -89,9 +91,9 @@ def _experiments(runs: list[Run]) -> Table:
 # --- tables --------------------------------------------------------------------------------------------------
 
 
-def results(runs: list[Run]) -> list:
+def results(runs: list[Run]) -> list[Block]:
     """Tables 1 and 2 of the paper."""
-    blocks = [Heading("Results")]
+    blocks: list[Block] = [Heading("Results")]
     blocks += [
         Text(wording.MIXED.format(run.name, ". ".join(run.difference(g) for g in range(1, run.groups()))), note=True)
         for run in runs
@@ -113,8 +115,8 @@ def results(runs: list[Run]) -> list:
         blocks += [Text(wording.BOTH_TEXTS.format(f"{run.task} ({run.name})", titles(both)))] if both else []
     blocks.append(Details("The published figures", reference_notes(runs)))
     for run in runs:
-        table = tables.sparsity_table(run)
-        blocks += [Details(f"{run.task} ({run.name}): every sparsity", [table])] if table else []
+        sparsities = tables.sparsity_table(run)
+        blocks += [Details(f"{run.task} ({run.name}): every sparsity", [sparsities])] if sparsities else []
     return blocks
 
 
@@ -122,9 +124,9 @@ def _asked(runs: list[Run], columns: tables.Columns) -> tables.Columns:
     return [column for column in columns if any(column[0] in run.recipes for run in runs)]
 
 
-def ablations(runs: list[Run]) -> list:
+def ablations(runs: list[Run]) -> list[Block]:
     """Tables 3 and 4 of the paper."""
-    blocks = []
+    blocks: list[Block] = []
     for number, title in ((3, "Without a part of the method"), (4, "Initialisation or structure")):
         table = tables.ablation_table(runs, number)
         if table:
@@ -132,7 +134,7 @@ def ablations(runs: list[Run]) -> list:
     return [Heading("Ablations"), *blocks] if blocks else []
 
 
-def paired_tests(runs: list[Run]) -> list:
+def paired_tests(runs: list[Run]) -> list[Block]:
     """McNemar's test of the robust ticket against every other method."""
     made = [(run, paired_table(run)) for run in runs]
     blocks = [block for run, table in made if table for block in (Heading(f"{run.task} ({run.name})", 3), table)]
@@ -142,9 +144,9 @@ def paired_tests(runs: list[Run]) -> list:
 # --- what is missing or stale --------------------------------------------------------------------------------
 
 
-def missing(runs: list[Run]) -> list:
+def missing(runs: list[Run]) -> list[Block]:
     """The commands that complete the runs, in order, each once; attacks that were left out; stale results."""
-    blocks = []
+    blocks: list[Block] = []
     for run in runs:
         by_command: dict[str, list[str]] = {}
         for step in run.missing():
@@ -170,13 +172,13 @@ def missing(runs: list[Run]) -> list:
 # --- provenance ----------------------------------------------------------------------------------------------
 
 
-def provenance(runs: list[Run]) -> list:
+def provenance(runs: list[Run]) -> list[Block]:
     """Versions, inputs and times of the stages of the models that the tables show; results.json has all stages."""
-    blocks = []
+    blocks: list[Block] = []
     for run in runs:
         shown = run.shown()
         done = [
-            step
+            (step, step.manifest)
             for step in run.steps
             if step.manifest and step.stage != "choose" and (step.stage != "attack" or step.model in shown)
         ]
@@ -186,20 +188,21 @@ def provenance(runs: list[Run]) -> list:
     return [Heading("How it was run"), *blocks] if blocks else []
 
 
-def _facts(run: Run, done: list[Step]) -> list[str]:
-    versions = {f"{name} {version}" for s in done for name, version in s.manifest["versions"].items()}
+def _facts(run: Run, done: Finished) -> list[str]:
+    versions = {f"{name} {version}" for _, manifest in done for name, version in manifest["versions"].items()}
+    seconds = sum(manifest.get("seconds") or 0.0 for _, manifest in done)
     items = [
         f"Versions: {', '.join(sorted(versions))}",
         f"Data split seed {run.config.data.seed}; device {run.config.device}; compat {run.config.compat}",
         f"Experiment: SHA-256 `{config_hash(run.config)[:16]}` of the settings",
-        f"Time of the finished stages together: {_duration(sum(s.manifest.get('seconds') or 0 for s in done))}",
+        f"Time of the finished stages together: {_duration(seconds)}",
     ]
     for name, split in run.data.get("splits", {}).items():
         digest = f", SHA-256 `{split['sha256'][:16]}`" if split.get("sha256") else ""
         items.append(f"Split {name}: {split['count']} sentences{digest}")
-    resources = {}
-    for step in done:
-        value = step.manifest["settings"].get("resources")
+    resources: dict[str, None] = {}
+    for _, manifest in done:
+        value = manifest["settings"].get("resources")
         for key, facts in (value if isinstance(value, dict) else {"set": value} if value else {}).items():
             resources[f"Attack resource, {key}: {_words(facts)}"] = None
     return items + list(resources)
@@ -215,17 +218,17 @@ def _words(value: object) -> str:
     return f"{text[:12]}…" if len(text) == 64 and " " not in text else text
 
 
-def _stage_table(done: list[Step]) -> Table:
+def _stage_table(done: Finished) -> Table:
     rows = []
-    for step in done:
-        numbers = [(k, v) for k, v in step.manifest["results"].items() if isinstance(v, (int, float))]
+    for step, manifest in done:
+        numbers = [(k, v) for k, v in manifest["results"].items() if isinstance(v, (int, float))]
         texts = (
             step.title,
             "all" if step.seed is None else str(step.seed),
-            step.manifest["finished"].replace("T", " ").rstrip("Z"),
-            _duration(step.manifest["seconds"]),
+            manifest["finished"].replace("T", " ").rstrip("Z"),
+            _duration(manifest["seconds"]),
             ", ".join(f"{key} {_short(value)}" for key, value in numbers) or "done",
-            ", ".join(f"{name} `{digest[:8]}`" for name, digest in step.manifest["inputs"].items()) or "none",
+            ", ".join(f"{name} `{digest[:8]}`" for name, digest in manifest["inputs"].items()) or "none",
         )
         rows.append([Cell(text) for text in texts])
     return Table(["Stage", "Seed", "Finished (UTC)", "Time", "Outcome", "Inputs (SHA-256)"], rows, text=True)

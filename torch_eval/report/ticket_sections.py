@@ -18,7 +18,7 @@ from torch_eval.report import figures
 from torch_eval.report.captions import facts, percent
 from torch_eval.report.figure_sections import file_name, section
 from torch_eval.report.manifests import read
-from torch_eval.report.render import Cell, Details, Heading, Picture, Table, Text
+from torch_eval.report.render import Block, Cell, Details, Heading, Picture, Table, Text
 from torch_eval.report.run_state import Run
 from torch_eval.report.tables import with_timeouts
 
@@ -27,7 +27,7 @@ Reports = dict[tuple[int, str], dict]  # (seed, model) to the facts of its ticke
 # --- the choice ----------------------------------------------------------------------------------------------
 
 
-def choices(runs: list[Run]) -> list:
+def choices(runs: list[Run]) -> list[Block]:
     """How the reported tickets were chosen."""
     asked = [run for run in runs if any(step.stage == "choose" for step in run.steps)]
     rule = "The reported ticket is chosen on the dev set. Test sentences play no part in the choice."
@@ -35,18 +35,18 @@ def choices(runs: list[Run]) -> list:
     return [Heading("The choice of the ticket"), Text(rule), *blocks] if blocks else []
 
 
-def choice(run: Run) -> list:
+def choice(run: Run) -> list[Block]:
     """The candidates on dev, means over seeds, and the rule that chose one of them."""
     stated = read(run.paths.choice, ChoiceOnDev)
     if stated is None:
         return [
             Text(
                 f"{run.task}: no choice yet; `{run.command('choose')}` makes it. Until then the tables show the "
-                f"first asked sparsity, {100 * run.chosen.sparsity:g}%.",
+                f"first asked sparsity, {100 * run.sparsity:g}%.",
                 note=True,
             )
         ]
-    blocks = [Text(f"{run.task}: **{run.title(str(run.chosen))}** was chosen. Rule: {stated['rule']}.")]
+    blocks: list[Block] = [Text(f"{run.task}: **{run.title(str(run.chosen))}** was chosen. Rule: {stated['rule']}.")]
     rows, attacks = [], []
     for candidate in run.paths.candidates():
         results = [row for row in stated["candidates"] if row["model"] == str(candidate)]
@@ -75,12 +75,12 @@ def _over_seeds(values: list[float]) -> Cell:
 # --- where tickets prune -------------------------------------------------------------------------------------
 
 
-def tickets(runs: list[Run], folder: Path) -> list:
+def tickets(runs: list[Run], folder: Path) -> list[Block]:
     """Where the chosen tickets prune, on one colour scale for all data sets; facts of all tickets; overlaps."""
     reports = {run.name: _reports(run) for run in runs}
     patterns = {run: _mean_layers(run, reports[run.name]) for run in runs}
     darkest = max((share for layers in patterns.values() for share in layers.values()), default=1.0)
-    blocks = []
+    blocks: list[Block] = []
     for run, layers in patterns.items():
         if layers:
             model, path = str(run.chosen), folder / file_name("sparsity-pattern", run.name)
@@ -102,7 +102,7 @@ def tickets(runs: list[Run], folder: Path) -> list:
 
 def _reports(run: Run) -> Reports:
     paths = {seed: sorted((run.paths.seed(seed) / "tickets").glob("*/report.json")) for seed in run.config.seeds}
-    return {(seed, path.parent.name): read(path, TicketReport) for seed in paths for path in paths[seed]}
+    return {(seed, path.parent.name): read(path, TicketReport) or {} for seed in paths for path in paths[seed]}
 
 
 def _mean_layers(run: Run, reports: Reports) -> dict[str, float]:
@@ -111,7 +111,7 @@ def _mean_layers(run: Run, reports: Reports) -> dict[str, float]:
     return {name: statistics.mean(one[name] for one in layers) for name in common}
 
 
-def _facts(run: Run, reports: Reports) -> list:
+def _facts(run: Run, reports: Reports) -> list[Block]:
     rows = []
     for (seed, model), report in reports.items():
         pruned, weights, model_id = report["pruned"], report["weights"], ModelId.parse(model)
@@ -136,7 +136,7 @@ def _facts(run: Run, reports: Reports) -> list:
     return [Details(f"{run.task}: facts of the tickets ({len(rows)})", [Text(explanation), Table(header, rows)])]
 
 
-def overlaps(runs: list[Run], folder: Path) -> list:
+def overlaps(runs: list[Run], folder: Path) -> list[Block]:
     """Overlap of the chosen tickets of all seeds and data sets, where they are of the same matrices."""
     loaded = {}
     for run in runs:
@@ -167,14 +167,14 @@ def overlaps(runs: list[Run], folder: Path) -> list:
 # --- mask scores ---------------------------------------------------------------------------------------------
 
 
-def distributions(runs: list[Run], folder: Path) -> list:
+def distributions(runs: list[Run], folder: Path) -> list[Block]:
     """Distribution of log alpha at the end of the first seed's search of each run."""
     histograms = {}
     for run in runs:
         seed = run.config.seeds[0]
         epochs = sorted(run.paths.log_alpha(seed, 1).parent.glob("epoch-*.safetensors"))
         if epochs:
-            histograms[f"{run.task} ({run.name}), seed {seed}"] = histogram(epochs[-1], run.chosen.sparsity)
+            histograms[f"{run.task} ({run.name}), seed {seed}"] = histogram(epochs[-1], run.sparsity)
     if not histograms:
         return []
     path = folder / file_name("log-alpha")

@@ -81,7 +81,7 @@ def training(job: Job) -> Work | None:
 def total_steps(job: Job, record: dict) -> int | None:
     """Return the steps of the whole training, from how many of its epochs a record's steps make up."""
     if not record.get("epoch"):
-        return job.settings.max_steps
+        return job.settings.max_steps if job.settings else None
     return job.steps(round(record["step"] / record["epoch"]))
 
 
