@@ -1,4 +1,4 @@
-"""Complete run directories of made-up numbers, small and made in a blink; nothing is trained or attacked."""
+"""The one builder of made-up runs. Nothing is trained or attacked; the product's own code writes the files."""
 
 import math
 
@@ -12,9 +12,10 @@ from configs.contract.jobs import Job, jobs
 from configs.contract.matrices import prunable_shapes
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId
-from configs.contract.stage import current_hash
+from configs.contract.stage import Stage, current_hash, versions
 from mindspore_rt.ticket import Ticket
 from torch_eval.attack import metrics
+from torch_eval.attack import records as attack_records
 from torch_eval.attack import settings as attack_settings
 from torch_eval.recipes import recipes
 
@@ -37,19 +38,18 @@ LEVELS = {
 }
 
 
-def finish(folder, results, settings=None, inputs=None, seconds=60.0):
-    write_json(
-        folder / "manifest.json",
-        {
-            "stage": folder.name,
-            "settings": settings or {},
-            "inputs": inputs or {},
-            "versions": {"python": "3.11.7"},
-            "results": results,
-            "finished": "2026-01-02T03:04:05Z",
-            "seconds": seconds,
-        },
-    )
+class MadeUpStage(Stage):
+    """A stage with made-up hashes of its inputs: nothing is hashed, and no input needs to exist."""
+
+    def fingerprint(self):
+        return {"settings": self.settings, "inputs": self.inputs, "versions": versions()}
+
+
+def finish(directory, results, settings=None, inputs=None, seconds=60.0):
+    """Finish a stage after so many seconds; `inputs` are hashes by name."""
+    stage = MadeUpStage(directory, directory.name, settings or {}, inputs or {})
+    stage.started -= seconds
+    stage.finish(results)
 
 
 def record(index, outcome, queries=None):
@@ -71,9 +71,15 @@ def record(index, outcome, queries=None):
     }
 
 
-def attacked(success, failure, skipped):
-    outcomes = ["success"] * success + ["failure"] * failure + ["skipped"] * skipped
+def attacked(success, failure, skipped, timeout=0):
+    outcomes = ["success"] * success + ["failure"] * failure + ["skipped"] * skipped + ["timeout"] * timeout
     return [record(index, outcome) for index, outcome in enumerate(outcomes)]
+
+
+def write_records(directory, records):
+    """Write `results.jsonl`, each record with its check."""
+    checked = [{**one, attack_records.CHECK: attack_records.check(one)} for one in records]
+    write_lines(directory / "results.jsonl", checked)
 
 
 def prepare(paths, test=100):
@@ -124,14 +130,14 @@ def inputs_of(paths, seed, model):
 
 
 def attack(paths, seed, model, recipe, counts, **changes):
-    """Whole results of one attack: `counts` are successes, failures, skipped."""
+    """Whole results of one attack: `counts` are successes, failures, skipped, timeouts."""
     folder = paths.attack(seed, model) / recipe
     labels = [0] * paths.summary().splits["test"].count
     about = attack_settings.attack(paths.config, paths.summary(), seed, recipe, labels, 1.0, describe=describe)
     if len(about["indices"]) != sum(counts):
         about["indices"] = list(range(sum(counts)))
     records = [{**one, "index": index} for one, index in zip(attacked(*counts), about["indices"], strict=True)]
-    write_lines(folder / "results.jsonl", records)
+    write_records(folder, records)
     results = metrics.summarise(records).to_dict()
     finish(folder, results, {**about, **changes}, inputs_of(paths, seed, model))
 
@@ -283,3 +289,27 @@ def score(paths, seed, model):
     for number, recipe in enumerate(paths.config.attack.recipes):
         held = max(1, min(right, round(aua * (1 + 0.2 * number))))
         attack(paths, seed, model, recipe, (right - held, held, 100 - right))
+
+
+# successes, failures, skipped of 10 attacked sentences
+OUTCOMES = {"finetune": (6, 2, 2), "robust-0.30": (3, 6, 1)}
+SMALL = ("attack.examples=10",)
+
+
+def small(tmp_path, *overrides, seeds=(1,)):
+    """The demo's two models on ten sentences; only `seeds` are finished."""
+    paths = run_dir.RunDir(schema.load("demo", [*SMALL, *overrides]), tmp_path)
+    prepare(paths)
+    choose(paths, 0.3)
+    for seed in seeds:
+        scores = search(paths, seed)
+        for job in [job for job in jobs(paths) if job.seed == seed]:
+            if job.stage == "draw":
+                draw(paths, seed, job, scores)
+            elif job.stage in ("finetune", "retrain"):
+                train(paths, seed, job.model, job.method)
+        for model, counts in OUTCOMES.items():
+            clean(paths, seed, model, 0.8)
+            for recipe in paths.config.attack.recipes:
+                attack(paths, seed, model, recipe, counts)
+    return paths

@@ -72,11 +72,11 @@ def test_an_attack_at_work_and_its_shards(paths):
     made_up.prepare(paths)
     folder = paths.attack(1, "finetune") / "textfooler"
     records = [{**made_up.record(i, "success" if i else "failure"), "seconds": 4.0} for i in range(6)]
-    write_lines(folder / "results.jsonl", records[:4])
+    made_up.write_records(folder, records[:4])
     text, _ = watch.look(paths, time.time())
     # 6 to go, 4 s each, two workers.
     assert "4 of 10  40%" in text and "Aua 25.0%" in text and "12 s left" in text
-    write_lines(folder / "shard-1-of-2" / "results.jsonl", records[4:])
+    made_up.write_records(folder / "shard-1-of-2", records[4:])
     assert "6 of 10  60%" in watch.look(paths, time.time())[0]
 
 

@@ -1,0 +1,12 @@
+"""What the tests of the report share."""
+
+import pytest
+
+from configs.contract.files import atomic_write
+from torch_eval.report import figure_style
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Pictures are laid out but not painted, which takes most of a report's time."""
+    monkeypatch.setattr(figure_style, "save", lambda _, path: atomic_write(path.with_suffix(".svg"), b"<svg />"))

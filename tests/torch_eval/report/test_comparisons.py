@@ -1,0 +1,68 @@
+"""The answer and the paired tests; expected p-values are worked out by hand here."""
+
+from configs.contract import schema
+from tests.helpers import made_up_run as made_up
+from tests.helpers.made_up_run import OUTCOMES, SMALL, small
+from torch_eval.report import comparisons, run_state
+
+
+def answer(paths, *overrides):
+    config = schema.load("demo", [*SMALL, *overrides])
+    return comparisons.answer(run_state.Run(config, ["demo"], paths.root.parent)).replace("\xa0", " ")
+
+
+def test_the_answer_is_never_stronger_than_the_paired_test(tmp_path):
+    paths = small(tmp_path)
+    # Of ten sentences the ticket withstands 3 to 8 and the fine-tuned model 6 and 7: four to none, p = 2 / 2^4.
+    assert answer(paths, "attack.recipes=[textfooler]") == (
+        "**Rotten Tomatoes snippets** (demo), 1 seed: the robust ticket (30% pruned) shows no clear difference from "
+        "the fine-tuned model under **TextFooler** (60.0% of the sentences against 20.0%, p = 0.125); it classifies "
+        "as many unchanged sentences correctly (**80.0%**)."
+    )
+    # Eight to none, p = 2 / 2^8; and none to eight under another attack.
+    for recipe, ours, theirs in (("textfooler", (0, 9, 1), (8, 1, 1)), ("textbugger", (8, 1, 1), (0, 9, 1))):
+        made_up.attack(paths, 1, "robust-0.30", recipe, ours)
+        made_up.attack(paths, 1, "finetune", recipe, theirs)
+    made_up.clean(paths, 1, "robust-0.30", 0.7)
+    assert answer(paths, "attack.recipes=[textfooler,textbugger]").partition("(30% pruned) ")[2] == (
+        "withstands more attacks than the fine-tuned model under **TextFooler** (90.0% of the sentences against "
+        "10.0%, p = 0.008), withstands fewer attacks than the fine-tuned model under **TextBugger** (10.0% of the "
+        "sentences against 90.0%, p = 0.008); it classifies **70.0%** of the unchanged sentences correctly instead of "
+        "80.0%, 10.0 points fewer."
+    )
+
+
+def test_without_both_results_there_is_no_answer(tmp_path):
+    paths = small(tmp_path)
+    assert "does not compare a robust ticket with fine-tuning" in answer(paths, "methods=[finetune]")
+    for recipe in paths.config.attack.recipes:
+        (paths.attack(1, "finetune") / recipe / "manifest.json").unlink()
+    assert "no answer yet; `python -m torch_eval attack demo`" in answer(paths)
+
+
+def test_an_answer_of_stale_results_says_so(tmp_path):
+    assert answer(small(tmp_path), "attack.candidates=8", "attack.recipes=[bertattack]").endswith(
+        "**Stale:** made with other settings, models or sentences."
+    )
+
+
+def test_timeouts_make_the_answer_a_bound(tmp_path):
+    paths = small(tmp_path)
+    made_up.attack(paths, 1, "robust-0.30", "textfooler", (3, 5, 1, 1))
+    assert "(at least 50.0% of the sentences against 20.0%" in answer(paths, "attack.recipes=[textfooler]")
+
+
+def test_pairs_of_two_comparison_groups_are_two_tests(tmp_path):
+    """Both models were attacked alike at each seed, but not at both: their pairs are never put together."""
+    paths = small(tmp_path, "seeds=[1,2]", seeds=(1, 2))
+    for model in OUTCOMES:
+        made_up.attack(paths, 2, model, "textfooler", OUTCOMES[model], protocol="official")
+    run = run_state.Run(paths.config, ["demo"], tmp_path)
+    rows = comparisons.paired_table(run).rows[2:]
+    found = [(row[0].text, row[0].small, row[1].text) for row in rows]
+    assert sorted(found) == [
+        ("BERT-Attack", "", "20"),
+        ("TextBugger", "", "20"),
+        ("TextFooler", "", "10"),
+        ("TextFooler", "stale", "10"),
+    ]
