@@ -146,6 +146,18 @@ def test_commands_are_taken_by_the_real_command_line(page, command):
     check(words(command))
 
 
+def settings() -> list[str]:
+    """Every `key=value` of a configuration that a page shows by itself; those of run.sh's bench are other ones."""
+    texts = [BLOCK.sub("", page.read_text(encoding="utf-8")) for page in PAGES]
+    shown = {word for text in texts for word in re.findall(r"`([a-z_.]+=[^`\s]+)`", text)}
+    return sorted(word for word in shown if not word.startswith("official="))
+
+
+@pytest.mark.parametrize("setting", settings())
+def test_settings_are_keys_of_a_configuration(setting):
+    schema.load("demo", [setting])
+
+
 @pytest.mark.parametrize(
     "command",
     [
