@@ -96,7 +96,8 @@ check() {
 # Each stage is a process of its own: MindSpore gives the memory of its graphs back only when one ends.
 experiment() {
     local stages half stage
-    stages=$("$python" -m configs.contract.plan stages "$@")
+    stages=$("$python" -m configs.contract.plan pending "$@")
+    [ -n "$stages" ] || return 0
     while read -r half stage; do
         in_front "$python" -m "$half" "$stage" "$@"
     done <<<"$stages"

@@ -24,6 +24,7 @@ from configs.contract.errors import StopRequest, UserError, command
 from configs.contract.files import OWNER
 from configs.contract.jobs import Job, jobs
 from configs.contract.methods import METHODS, SOURCES, of_kind
+from configs.contract.receipts import Receipt
 from configs.contract.run_dir import RunDir, only_one
 from mindspore_rt.device import use_device
 
@@ -73,6 +74,7 @@ def train(options: argparse.Namespace) -> int:
         of_stage = [job for job in of_stage if job.name == options.only]
         if not of_stage:
             raise UserError(f"--only {options.only}: the stage {stage} of {run.config.name} has no such job")
+    receipt = Receipt(run, stage)
     with only_one(run) if leads() else contextlib.nullcontext() as lock:
         unfinished = [job for job in of_stage if not job.done or run.config.on_change == "redo"]
         status = 0
@@ -83,6 +85,8 @@ def train(options: argparse.Namespace) -> int:
             status = launch(run, unfinished, [options.config, *options.overrides], lock)
         if not status:  # settings that were refused are not those of the run
             run.save_config()
+            if not options.only:
+                receipt.write()
     return status
 
 

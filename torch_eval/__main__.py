@@ -10,7 +10,8 @@ from pathlib import Path
 
 from configs.contract import cli, schema
 from configs.contract.errors import UserError, command
-from configs.contract.run_dir import RUNS
+from configs.contract.receipts import Receipt
+from configs.contract.run_dir import RUNS, RunDir
 
 # Nothing here or below may touch the network; only `python -m configs.contract.assets` does.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -39,7 +40,10 @@ def choose(options: argparse.Namespace) -> None:
     """
     from torch_eval.attack import choose
 
-    choose.run(cli.run_dir(options, options.runs))
+    run = cli.run_dir(options, options.runs)
+    receipt = Receipt(run, "choose")
+    choose.run(run)
+    receipt.write()
 
 
 def attack(options: argparse.Namespace) -> None:
@@ -50,7 +54,10 @@ def attack(options: argparse.Namespace) -> None:
     """
     from torch_eval.attack import scoring
 
-    scoring.run(cli.run_dir(options, options.runs))
+    run = cli.run_dir(options, options.runs)
+    receipt = Receipt(run, "attack")
+    scoring.run(run)
+    receipt.write()
 
 
 def merge(options: argparse.Namespace) -> None:
@@ -82,7 +89,11 @@ def report(options: argparse.Namespace) -> None:
     overrides = [text for text in (options.config, *options.overrides) if "=" in text]
     if not names:
         raise UserError("report: name a configuration, such as `python -m torch_eval report demo`")
+    run = RunDir(schema.load(names[0], overrides), options.runs)
+    receipt = Receipt(run, "report")
     build.report(names, overrides, options.out, options.runs)
+    if len(names) == 1 and not options.out:
+        receipt.write()
 
 
 def watch(options: argparse.Namespace) -> None:

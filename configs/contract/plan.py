@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from configs.contract import cli, jobs
+from configs.contract import cli, jobs, receipts
 from configs.contract.errors import command
 from configs.contract.estimate import Estimator, duration
 from configs.contract.jobs import HALVES
@@ -48,11 +48,25 @@ def stages(options: argparse.Namespace) -> None:
     print("\n".join(f"{HALVES[stage]} {stage}" for stage in jobs.stages(cli.run_dir(options))))
 
 
+def pending(options: argparse.Namespace) -> None:
+    """Print the commands of the stages that may have something to do, one a line.
+
+    Stages that are finished, with the configuration and all that they read as it is now, are left out.
+    """
+    run = cli.run_dir(options)
+    left, page = receipts.pending(run), run.report / "report.html"
+    done = [stage for stage in jobs.stages(run) if stage not in left]
+    if done:
+        what = ", ".join(done) if left else f"everything, up to the report {page}"
+        print(f"{run.config.name}: already done: {what}", file=sys.stderr)
+    print("".join(f"{HALVES[stage]} {stage}\n" for stage in left), end="")
+
+
 @command
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit status."""
     parser, commands = cli.program("configs.contract.plan", "What an experiment consists of.")
-    for function in (show, stages):
+    for function in (show, stages, pending):
         cli.add_command(commands, function)
     options = cli.parse(parser, arguments)
     options.function(options)

@@ -1,0 +1,127 @@
+"""Receipts: what lets a finished stage be skipped without starting its process, which takes seconds to load.
+
+A stage that has ended well leaves a receipt in `runs/<experiment>/.receipts/`. It states all that the stage could have
+looked at: the configuration, this project's code, the installed packages, the machine, and size and times of the files
+of the run and of those that the configuration names. While nothing of it changes, the stage would find nothing to do.
+As soon as anything differs, the stage runs, and decides by hashes what that means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+from configs.contract import assets, jobs, schema
+from configs.contract.files import ROOT, write_json
+from configs.contract.run_dir import RunDir
+
+FOLDER = ".receipts"
+COMPILERS = ("c++", "g++", "clang++")  # where one is, kernels draw the random numbers of a training
+VARIABLES = ("PATH", "CXX", "LD_LIBRARY_PATH", "LD_PRELOAD")
+# As the process found them: a framework that is loaded later changes some.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k in VARIABLES or k.startswith("ROBUST_TICKETS_")}
+State = dict[str, list[int]]  # path of a file or folder, to its size and times
+
+
+class Receipt:
+    """The receipt of one stage, begun before the stage looks at anything."""
+
+    def __init__(self, run: RunDir, stage: str) -> None:
+        self.run, self.stage = run, stage
+        self.started, self.surroundings = time.time_ns(), _surroundings(run)
+
+    def write(self) -> None:
+        """Write the receipt of a stage that has ended well.
+
+        None is written if something else changed meanwhile, since the stage may have seen what was there before; for a
+        part of an attack; and for an attack that was left out, which is tried again every time.
+        """
+        run, own = self.run, [str(path) for path in self._own()]
+        files = _files(run)
+        if self.stage != "report":
+            files = {path: state for path, state in files.items() if not _is_below(path, [str(run.report)])}
+        others = (state for path, state in files.items() if not _is_below(path, own))
+        quiet = all(changed < self.started for *_, changed in others) and self.surroundings == _surroundings(run)
+        left_out = self.stage == "attack" and any(run.root.glob("seed-*/attacks/*/*/missing.json"))
+        if quiet and not left_out and not run.config.attack.shard:
+            write_json(_path(run, self.stage), {"surroundings": self.surroundings, "files": files})
+
+    def _own(self) -> list[Path]:
+        """What the stage writes."""
+        seeds = [self.run.seed(seed) for seed in self.run.config.seeds]
+        more = {
+            "choose": [self.run.choice, *(seed / name for seed in seeds for name in ("choice", "attacks"))],
+            "control": [seed / "tickets" for seed in seeds],
+            "attack": [seed / "attacks" for seed in seeds],
+            "report": [self.run.report],
+        }
+        planned = [job.directory for job in jobs.jobs(self.run) if job.stage == self.stage]
+        return [*planned, *more.get(self.stage, []), assets.CACHE / "hub"]
+
+
+def pending(run: RunDir) -> list[str]:
+    """Return the stages that may have something to do: from the first one without a valid receipt to the last."""
+    stages, surroundings, files = jobs.stages(run), _surroundings(run), _files(run)
+    for number, stage in enumerate(stages):
+        try:
+            receipt = json.loads(_path(run, stage).read_text(encoding="utf-8"))
+            stated, before = receipt["surroundings"], dict(receipt["files"])
+        except (OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
+            return stages[number:]
+        # Later stages add files of their own; the report shows all that is there.
+        now = files if stage == "report" else {path: files.get(path) for path in before}
+        if (stated, before) != (surroundings, now):
+            return stages[number:]
+    return []
+
+
+def _path(run: RunDir, stage: str) -> Path:
+    return run.root / FOLDER / f"{stage}.json"
+
+
+def _surroundings(run: RunDir) -> str:
+    """Hash of all that decides about a run's stages and lies outside its directory."""
+    config = run.config
+    named = [config.data.train, config.data.dev, config.data.test, config.model, config.attack.resources_dir]
+    tools = [shutil.which(name) for name in (os.environ.get("CXX"), *COMPILERS) if name]
+    roots = [Path(name) for name in (*named, *tools) if name] + list(run.own_victims().values())
+    roots += [assets.CACHE / name for name in ("assets", "mlm")]
+    roots += [ROOT / package for package in ("configs", "mindspore_rt", "torch_eval")]
+    everything = {
+        "configuration": schema.to_dict(config),
+        "packages": sorted(f"{package.name} {package.version}" for package in metadata.distributions()),
+        "machine": [platform.node(), platform.machine(), platform.python_version(), os.cpu_count()],
+        "environment": ENVIRONMENT,
+        "files": _state(roots, folders=False),
+    }
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def _files(run: RunDir) -> State:
+    """State of a run's directory and of what was downloaded from the hub, but for locks and the saved configuration."""
+    tops = run.root.iterdir() if run.root.is_dir() else []
+    visible = [path for path in tops if not path.name.startswith(".") and path.name != "config.yaml"]
+    return _state([*visible, assets.CACHE / "hub"])
+
+
+def _state(roots: Iterable[Path], folders: bool = True) -> State:
+    """State of the files below some paths, and of the folders that hold one, whose times tell of another added."""
+    state = {}
+    for root in roots:
+        inside = [path for path in root.rglob("*") if "__pycache__" not in path.parts] if root.is_dir() else []
+        files = [path for path in (root, *inside) if path.is_file()]
+        for path in {*files, *(file.parent for file in files if folders and file != root)}:
+            stat = path.stat()
+            state[str(path)] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # nobody can set the last one
+    return state
+
+
+def _is_below(path: str, folders: list[str]) -> bool:
+    return any(path == folder or path.startswith(folder + os.sep) for folder in folders)
