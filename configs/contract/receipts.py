@@ -43,27 +43,32 @@ class Receipt:
         None is written if something else changed meanwhile, since the stage may have seen what was there before; for a
         part of an attack; and for an attack that was left out, which is tried again every time.
         """
-        run, own = self.run, [str(path) for path in self._own()]
-        files = _files(run)
-        if self.stage != "report":
-            files = {path: state for path, state in files.items() if not _is_below(path, [str(run.report)])}
-        others = (state for path, state in files.items() if not _is_below(path, own))
-        quiet = all(changed < self.started for *_, changed in others) and self.surroundings == _surroundings(run)
+        run, stages = self.run, jobs.stages(self.run)
+        if self.stage not in stages:  # a command that the experiment does not need
+            return
+        later = [path for stage in stages[stages.index(self.stage) + 1 :] for path in _written_by(run, stage)]
+        # Calibrations stand among the attacks, but the choice makes them too, and depends on them.
+        files = {k: v for k, v in _files(run).items() if not _is_below(k, later) or "/calibration" in k}
+        own = [*_written_by(run, self.stage), assets.CACHE / "hub"]
+        others = (changed for path, (*_, changed) in files.items() if not _is_below(path, own))
+        quiet = max(others, default=0) < self.started and self.surroundings == _surroundings(run)
         left_out = self.stage == "attack" and any(run.root.glob("seed-*/attacks/*/*/missing.json"))
         if quiet and not left_out and not run.config.attack.shard:
             write_json(_path(run, self.stage), {"surroundings": self.surroundings, "files": files})
 
-    def _own(self) -> list[Path]:
-        """What the stage writes."""
-        seeds = [self.run.seed(seed) for seed in self.run.config.seeds]
-        more = {
-            "choose": [self.run.choice, *(seed / name for seed in seeds for name in ("choice", "attacks"))],
-            "control": [seed / "tickets" for seed in seeds],
-            "attack": [seed / "attacks" for seed in seeds],
-            "report": [self.run.report],
-        }
-        planned = [job.directory for job in jobs.jobs(self.run) if job.stage == self.stage]
-        return [*planned, *more.get(self.stage, []), assets.CACHE / "hub"]
+
+def _written_by(run: RunDir, stage: str) -> list[Path]:
+    """Files and folders that a stage writes."""
+    if stage == "report":
+        return [run.report]
+    seeds = [run.seed(seed) for seed in run.config.seeds]
+    if stage == "attack":
+        return [seed / "attacks" for seed in seeds]
+    if stage == "choose":
+        return [run.choice, *(seed / name for seed in seeds for name in ("choice", "attacks"))]
+    planned = [job for job in jobs.jobs(run) if job.stage == stage]
+    tickets = [run.ticket(job.seed, job.model).parent for job in planned if stage == "control"]
+    return [*tickets, *(job.directory for job in planned)]
 
 
 def pending(run: RunDir) -> list[str]:
@@ -123,5 +128,5 @@ def _state(roots: Iterable[Path], folders: bool = True) -> State:
     return state
 
 
-def _is_below(path: str, folders: list[str]) -> bool:
-    return any(path == folder or path.startswith(folder + os.sep) for folder in folders)
+def _is_below(path: str, folders: list[Path]) -> bool:
+    return any(path == str(folder) or path.startswith(f"{folder}{os.sep}") for folder in folders)

@@ -37,8 +37,8 @@ def test_overrides_may_stand_before_and_after_options():
 def test_a_report_takes_several_configurations(monkeypatch):
     calls = []
     monkeypatch.setattr("torch_eval.report.build.report", lambda *arguments: calls.append(arguments))
-    assert scoring.main(["report", "one", "seeds=[1]", "two", "--out", "x"], Path("runs")) == 0
-    assert calls == [(["one", "two"], ["seeds=[1]"], Path("x"), Path("runs"))]
+    assert scoring.main(["report", "demo", "seeds=[1]", "sst2", "--out", "x"], Path("runs")) == 0
+    assert calls == [(["demo", "sst2"], ["seeds=[1]"], Path("x"), Path("runs"))]
 
 
 def test_commands_with_parsers_of_their_own_get_their_arguments():
