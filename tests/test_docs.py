@@ -51,6 +51,13 @@ def test_relative_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(linked), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_that_a_page_names_are_there(page):
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for path in re.findall(r"`((?:configs|docs|mindspore_rt|tests|torch_eval)/[a-z0-9_./]*)`", text):
+        assert (ROOT / path).exists(), path
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "protocol.md"], ids=name)
 def test_every_page_says_whom_it_is_for(page):
     if page != ROOT / "README.md":
