@@ -23,6 +23,7 @@ Finished = list[tuple[Step, dict]]  # steps with their manifests
 def answers(runs: list[Run], folder: Path) -> list[Block]:
     """One sentence and one figure for each run; explanations fold away."""
     blocks: list[Block] = [Text(answer(run), lead=True) for run in runs]
+    blocks += [picture for run in runs for picture in _overview(run, folder)]
     packaged = [
         f"{run.task} ({run.name})"
         for run in runs
@@ -34,7 +35,6 @@ def answers(runs: list[Run], folder: Path) -> list[Block]:
         for run in runs
         if run.missing()
     ]
-    blocks += [picture for run in runs for picture in _overview(run, folder)]
     methods = [m for m in METHODS if any(m in run.config.methods for run in runs)]
     notes = [f"{run.task}: {run.data['note']}" for run in runs if run.data.get("note")]
     return [
