@@ -38,8 +38,8 @@ def examples(runs: list[Run]) -> list[Block]:
                 blocks += [_example(run, by_model, index, model) for index, model in picked]
     if blocks:
         return [title, Text("Words that the attack changed are marked."), *blocks]
-    told = "No attack has fooled a model yet." if attacked else f"Missing; `{runs[0].command('attack')}` makes them."
-    return [title, Text(told, note=True)]
+    note = "No attack has fooled a model yet." if attacked else f"Missing; `{runs[0].command('attack')}` makes them."
+    return [title, Text(note, note=True)]
 
 
 def pick(by_model: Records) -> list[tuple[int, str]]:

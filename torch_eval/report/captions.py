@@ -19,7 +19,7 @@ def facts(run: Run, attacks: list[Score]) -> str:
 
 def made_with(attacks: list[Score]) -> list[str]:
     """How attacks were made, as their results state it: the configuration may be another one by now."""
-    told = []
+    parts = []
     for words, values in (
         ("{} resources", [score.resources for score in attacks]),
         ("{} protocol", [score.protocol for score in attacks]),
@@ -27,24 +27,24 @@ def made_with(attacks: list[Score]) -> list[str]:
         ("K={}", [score.candidates for score in attacks]),
     ):
         distinct = dict.fromkeys(str(value) for value in values if value is not None)
-        told += [words.format(" and ".join(distinct))] if distinct else []
-    return told + _victims(attacks)
+        parts += [words.format(" and ".join(distinct))] if distinct else []
+    return parts + _victims(attacks)
 
 
 def _victims(attacks: list[Score]) -> list[str]:
     """Temperature and number type of the attacked models, where they are not the usual ones."""
-    told, temperatures = [], sorted({score.temperature for score in attacks})
+    parts, temperatures = [], sorted({score.temperature for score in attacks})
     if set(temperatures) - {1.0}:
         ends = dict.fromkeys((temperatures[0], temperatures[-1]))
-        told.append(f"temperature {' to '.join(f'{end:g}' for end in ends)}")
+        parts.append(f"temperature {' to '.join(f'{end:g}' for end in ends)}")
     dtypes = dict.fromkeys(score.dtype for score in attacks if score.dtype != "float32")
     effects = [score.dtype_effect for score in attacks if score.dtype_effect]
     if dtypes:
-        told.append(f"victims in {' and '.join(dtypes)}")
+        parts.append(f"victims in {' and '.join(dtypes)}")
     if effects:
         changed, tried = map(sum, zip(*effects))
-        told.append(f"float32 changes {changed} of {tried} outcomes")
-    return told
+        parts.append(f"float32 changes {changed} of {tried} outcomes")
+    return parts
 
 
 def bars(run: Run) -> str:

@@ -76,8 +76,8 @@ def answer(run: Run) -> str:
     useless = [run.marked_title(model) for model in (ticket, dense) if run.degenerate(model)]
     if useless:
         return f"{name}: no answer, because a model has learned nothing: {' and '.join(useless)}."
-    found = {recipe: comparisons(run, ticket, dense, recipe) for recipe in run.recipes}
-    compared = [made[0] for made in found.values() if made and made[0].group == 0]
+    by_recipe = {recipe: comparisons(run, ticket, dense, recipe) for recipe in run.recipes}
+    compared = [made[0] for made in by_recipe.values() if made and made[0].group == 0]
     if not compared:
         return f"{name}: no answer yet; `{run.command('attack')}` makes the results that it needs."
     by_verdict = {verdict: [c for c in compared if c.verdict == verdict] for verdict in (1, 0, -1)}

@@ -163,8 +163,8 @@ def transfer(runs: list[Run], folder: Path) -> list[Block]:
         if changed:
             changed_names = ", ".join(f"{model} (seed {seed})" for seed, model in sorted(changed))
             command = f"`python -m torch_eval transfer {run.arguments}`"
-            told = f"Left out, because these models were trained or attacked again since: {changed_names}."
-            blocks.append(Text(f"{told} {command} redoes it.", note=True))
+            note = f"Left out, because these models were trained or attacked again since: {changed_names}."
+            blocks.append(Text(f"{note} {command} redoes it.", note=True))
         models = [model for method in run.config.methods if (model := run.pick(method))]
         for recipe in run.recipes:
             grid = _transfer_grid(rows, recipe, models)
@@ -230,10 +230,10 @@ def learning(runs: list[Run], folder: Path) -> list[Block]:
         if searches:
             path = folder / file_name("mask-learning", group[0].name)
             figures.mask_learning({name: records for name, (records, _) in searches.items()}, path)
-            told = [_search_facts(name if len(searches) > 1 else "", *search) for name, search in searches.items()]
+            facts = [_search_facts(name if len(searches) > 1 else "", *search) for name, search in searches.items()]
             caption = (
                 f"{group[0].task}, mask learning (Figures 1 and 5 of the paper). R(m) is the expected share of weights "
-                f"kept. A mask is settled if the sigmoid of its log α is below 1/12 or above 11/12. {' '.join(told)}"
+                f"kept. A mask is settled if the sigmoid of its log α is below 1/12 or above 11/12. {' '.join(facts)}"
             )
             blocks.append(Picture(path, caption))
     asked = [run for run in runs if any(step.stage == step.model == "search" for step in run.steps)]
@@ -265,12 +265,12 @@ def dev_accuracies(records: list[dict]) -> list[float]:
 
 def _search_facts(name: str, records: list[dict], accuracy: float | None) -> str:
     first, last = records[0], records[-1]
-    told = (
+    facts = (
         f"R(m) from {first['l0_term']:.3f} to {last['l0_term']:.3f} in {last['step']} steps, "
         f"{percent(last['settled_zero'])} of the masks settled near 0 and {percent(last['settled_one'])} near 1"
     )
-    told += f", dev accuracy {percent(accuracy)}." if accuracy is not None else "."
-    return f"{name}: {told}" if name else told
+    facts += f", dev accuracy {percent(accuracy)}." if accuracy is not None else "."
+    return f"{name}: {facts}" if name else facts
 
 
 def training(runs: list[Run], folder: Path) -> list[Block]:
@@ -286,8 +286,8 @@ def training(runs: list[Run], folder: Path) -> list[Block]:
             some, path = dict(curves[start : start + MOST_CURVES]), folder / file_name("training", run.name, number)
             figures.training_curves(some, path)
             ends = {name: dev_accuracies(lines) for name, (_, lines) in some.items()}
-            told = ", ".join(f"{name} {percent(values[-1])}" for name, values in ends.items() if values)
-            caption = f"{run.task}, seed {seed}. Dev accuracy at the end: {told or 'not measured yet'}."
+            accuracies = ", ".join(f"{name} {percent(values[-1])}" for name, values in ends.items() if values)
+            caption = f"{run.task}, seed {seed}. Dev accuracy at the end: {accuracies or 'not measured yet'}."
             blocks.append(Picture(path, caption))
     remedies = [f"`{run.command('finetune')}` makes it ({run.task})." for run in runs]
     return section("Fine-tuning and retraining", blocks, remedies)

@@ -32,27 +32,27 @@ def departures(run: Run, group: int = 0) -> list[str]:
     """Where a run's setting differs from that of the published figures; empty if they may be compared."""
     config, setting, attacks = run.config, PUBLISHED["setting"], run.attacks(group)
     examples = setting["examples"].get(config.task)
-    told = [] if config.model == setting["model"] else [f"model {config.model} instead of {setting['model']}"]
+    differences = [] if config.model == setting["model"] else [f"model {config.model} instead of {setting['model']}"]
     if config.layers:
-        told.append(f"only the first {config.layers} layers")
+        differences.append(f"only the first {config.layers} layers")
     if any(score.resources == "packaged" for score in attacks):
-        told.append("packaged instead of original attack resources")
+        differences.append("packaged instead of original attack resources")
     if any(score.protocol == "official" for score in attacks):
-        told.append("the protocol of the official code, which pads to 512 and attacks the first sentences")
+        differences.append("the protocol of the official code, which pads to 512 and attacks the first sentences")
     counts = dict.fromkeys(score.examples for score in attacks if examples and score.examples != examples)
-    told += [f"{count} instead of {examples} attacked sentences" for count in counts]
+    differences += [f"{count} instead of {examples} attacked sentences" for count in counts]
     if config.data.train_size or config.data.test_size:
-        told.append("a part of the data")
+        differences.append("a part of the data")
     for key, theirs in PUBLISHED["table6"].get(config.task, {}).items():
         if getattr(config.search, key) != theirs:
-            told.append(f"search.{key} {getattr(config.search, key):g} instead of {theirs:g}")
+            differences.append(f"search.{key} {getattr(config.search, key):g} instead of {theirs:g}")
     retrain = {"epochs": (config.retrain.epochs, 3), "learning rate": (config.retrain.learning_rate, 2e-5)}
-    told += [
+    differences += [
         f"retraining {name} {ours:g} instead of {theirs:g}"
         for name, (ours, theirs) in retrain.items()
         if ours != theirs
     ]
-    return told
+    return differences
 
 
 def published(
@@ -68,7 +68,7 @@ def published(
         tables: numbers of the paper's tables to look into.
         group: comparison group that the figures stand beside.
     """
-    told, other_setting = [], bool(departures(run, group))
+    lines, other_setting = [], bool(departures(run, group))
     for row in PUBLISHED["results"]:
         if (row["task"], row["method"]) != (run.config.task, run.models.get(model)) or row["table"] not in tables:
             continue
@@ -79,8 +79,8 @@ def published(
             ours = ModelId.parse(model).sparsity
             other_sparsity = None not in (row["sparsity"], ours) and row["sparsity"] != ours
             sign = DIFFERENT if other_sparsity or other_setting else ""
-            told.append(f"{PUBLISHED['sources'][row['source']]['short']} {value:.1f}{sign}")
-    return "\n".join(told)
+            lines.append(f"{PUBLISHED['sources'][row['source']]['short']} {value:.1f}{sign}")
+    return "\n".join(lines)
 
 
 def reference_notes(runs: list[Run]) -> list[Block]:
@@ -95,15 +95,15 @@ def reference_notes(runs: list[Run]) -> list[Block]:
     )
     differing = []
     for run in known:
-        told = departures(run)
+        differences = departures(run)
         sparsities = {
             row["sparsity"]
             for row in PUBLISHED["results"]
             if (row["task"], row["method"], row["source"]) == (run.config.task, "robust", "paper")
         }
         if sparsities and run.sparsity not in sparsities:
-            told.append(f"robust ticket of {100 * run.sparsity:g}% instead of {100 * min(sparsities):g}%")
-        differing += [f"{heading(run)}: {'; '.join(told)}"] if told else []
+            differences.append(f"robust ticket of {100 * run.sparsity:g}% instead of {100 * min(sparsities):g}%")
+        differing += [f"{heading(run)}: {'; '.join(differences)}"] if differences else []
     return [Text(legend), Bullets(differing or ["none of these runs differs"])]
 
 

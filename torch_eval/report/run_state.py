@@ -218,13 +218,13 @@ class Run:
 
     def difference(self, group: int) -> str:
         """What sets a comparison group apart from group 0, attack by attack."""
-        told = []
+        parts = []
         for recipe in (CLEAN, *self.recipes):
             signatures = {s.group: s.signature for key, s in self.scores.items() if key[2] == recipe}
             if group in signatures:
                 name = "Clean" if recipe == CLEAN else self.attack_title(recipe, group)
-                told.append(f"{name}: {'; '.join(differences(signatures[0], signatures[group])[:4])}")
-        return ". ".join(told)
+                parts.append(f"{name}: {'; '.join(differences(signatures[0], signatures[group])[:4])}")
+        return ". ".join(parts)
 
     def clean(self, model: str, group: int = 0) -> Value:
         """Accuracy on the whole test set."""
@@ -271,13 +271,13 @@ class Run:
         for (seed, name, recipe), score in self.scores.items():
             if (name, recipe) == (model, CLEAN) and score.degenerate:
                 seeds.setdefault(score.degenerate, []).append(seed)
-        told = [
+        reasons = [
             reason
-            if found == self.seeds(model)
-            else f"{reason} (seed{'s' * (len(found) > 1)} {', '.join(map(str, found))})"
-            for reason, found in seeds.items()
+            if affected == self.seeds(model)
+            else f"{reason} (seed{'s' * (len(affected) > 1)} {', '.join(map(str, affected))})"
+            for reason, affected in seeds.items()
         ]
-        return ", ".join(told)
+        return ", ".join(reasons)
 
     def marked_title(self, model: str) -> str:
         """The title, and whether the model has learned nothing."""

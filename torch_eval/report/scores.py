@@ -237,14 +237,14 @@ def number_groups(scores: list[Score]) -> None:
 
 def differences(first: dict, other: dict, prefix: str = "") -> list[str]:
     """What sets the signature of one group apart from the first group's: `protocol official, elsewhere paper`."""
-    told = []
+    parts = []
     for key in {**first, **other}:
         old, new = first.get(key), other.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            told += differences(old, new, f"{prefix}{key}.")
+            parts += differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            told.append(f"{prefix}{key} {short(new)}, elsewhere {short(old)}")
-    return told
+            parts.append(f"{prefix}{key} {short(new)}, elsewhere {short(old)}")
+    return parts
 
 
 def short(value: object) -> str:

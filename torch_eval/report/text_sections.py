@@ -155,9 +155,9 @@ def missing(runs: list[Run]) -> list[Block]:
             name = " ".join(filter(None, (step.model if step.model != step.stage else None, step.recipe))) or step.stage
             by_command.setdefault(step.command, []).append(name + seed)
         if by_command:
-            told = f"{run.name} is not finished. Run these commands, in this order, to make what is missing:"
+            note = f"{run.name} is not finished. Run these commands, in this order, to make what is missing:"
             items = [f"`{command}`: {', '.join(listed(names))}" for command, names in by_command.items()]
-            blocks += [Text(told, note=True), Bullets(items)]
+            blocks += [Text(note, note=True), Bullets(items)]
         for name, reason in run.left_out().items():
             blocks.append(Text(f"{run.name}: {name} was left out: {reason}", note=True))
         stale = [
