@@ -1,5 +1,7 @@
-"""How long an experiment may take and how much room it needs, before it starts. Rough on purpose: counts of
-multiplications, divided by the speed that this machine has shown in jobs that are done."""
+"""A rough estimate of the time and disk space of an experiment, before it starts.
+
+Multiplications are counted and divided by the speed that this machine has reached in finished jobs.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +40,20 @@ class Timed(msgspec.Struct):
 
 
 def duration(seconds: float) -> str:
+    """Return a time in the unit that reads best."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def search_space(scores: int, state: int, settings: schema.Search) -> str:
-    """What a search needs, by the numbers of its scores and of all that a checkpoint holds: these and the scores'
-    gradients in memory, scores on disk."""
+    """Describe the memory and the disk space of a search.
+
+    Args:
+        scores: Number of mask scores, float32.
+        state: Number of values that a checkpoint holds: scores and the optimizer's moments.
+        settings: Hyper-parameters of the search.
+    """
     epochs = min(settings.epochs, settings.keep_epochs or settings.epochs)
     return (
         f"{scores:,} masks: {4 * (state + scores) / 1e9:.2f} GB for scores, gradients and moments, "
@@ -55,19 +63,26 @@ def search_space(scores: int, state: int, settings: schema.Search) -> str:
 
 
 class Estimator:
-    """Times of the jobs of one experiment. `basis` says what they rest on."""
+    """Times of the jobs of one experiment.
 
-    def __init__(self, run: RunDir):
+    Attributes:
+        weights: Weights that multiply each token: all matrices of the encoder, and the pooler.
+        sentences: Training sentences.
+        tokens: Mean number of padded tokens of a sentence.
+        rate: Multiplications a second.
+        basis: What `rate` was measured on.
+    """
+
+    def __init__(self, run: RunDir) -> None:
         self.run, self.config = run, run.config
         shape = _model_shape(self.config)
-        hidden = shape["hidden_size"]
-        layers = self.config.layers or shape["num_hidden_layers"]
-        self.weights = layers * (4 * hidden * hidden + 2 * hidden * shape["intermediate_size"]) + hidden * hidden
+        hidden, layers = shape.hidden_size, self.config.layers or shape.num_hidden_layers
+        self.weights = layers * (4 * hidden * hidden + 2 * hidden * shape.intermediate_size) + hidden * hidden
         self.sentences, self.tokens = _data(run)
         self.rate, self.basis = self._rate()
 
     def work(self, job: Job) -> float:
-        """Multiplications of a training job: two for each weight and token forwards, four backwards."""
+        """Return the operations of a training job: two for each weight and token forwards, four backwards."""
         if job.settings is None:
             return 0.0
         steps = job.steps(-(-self.sentences // job.settings.batch_size))
@@ -75,21 +90,16 @@ class Estimator:
         return 6.0 * self.weights * self.tokens * steps * job.settings.batch_size * passes * job.rounds
 
     def seconds(self, job: Job) -> float:
+        """Return the time of a job from its beginning."""
         return START + self.work(job) / self.rate if self.work(job) else 5.0
 
     def attacks(self) -> list[tuple[str, str, float]]:
-        """Stage, what is counted, seconds left, of the two attack stages."""
-        config, run, found = self.config, self.run, []
+        """Return what is left of the stages that attack: stage, description, seconds."""
+        config, run, rows = self.config, self.run, []
         candidates = [run.seed(seed) / "choice" / str(c) for seed in config.seeds for c in run.candidates()]
         if needs_robust_ticket(self.config.methods) and config.chooses_on_dev and len(run.candidates()) > 1:
-            count = _missing(candidates) * config.choice.examples
-            found.append(
-                (
-                    "choose",
-                    f"{len(candidates) * config.choice.examples} dev sentences",
-                    count * self._attack_seconds(config.choice.recipe),
-                )
-            )
+            seconds = _missing(candidates) * config.choice.examples * self._attack_seconds(config.choice.recipe)
+            rows.append(("choose", f"{len(candidates) * config.choice.examples} dev sentences", seconds))
         victims = self._victims()
         seconds = sum(
             _missing([victim / recipe for victim in victims]) * config.attack.examples * self._attack_seconds(recipe)
@@ -99,25 +109,29 @@ class Estimator:
             f"{len(victims)} model{'s' * (len(victims) > 1)}, {config.attack.examples} sentences, "
             f"{len(config.attack.recipes)} attack{'s' * (len(config.attack.recipes) > 1)}"
         )
-        return [*found, ("attack", text, seconds)]
+        return [*rows, ("attack", text, seconds)]
 
     def _victims(self) -> list[Path]:
-        """Folders of what will be attacked: models, those kept on the way (under made-up names until they are there),
-        and the user's own."""
+        """Return the result folders of all models that will be attacked.
+
+        Snapshots have made-up names until they are there.
+        """
         run, config = self.run, self.config
-        found = [run.attack(config.seeds[0], name) for name in run.own_victims()]
+        folders = [run.attack(config.seeds[0], name) for name in run.own_victims()]
         for seed in config.seeds:
             for model, method in run.models(run.likely_choice()).items():
-                found.append(run.attack(seed, model))
+                folders.append(run.attack(seed, model))
                 if METHODS[method].snapshots and config.snapshots:
                     expected = [ModelId(method, snapshot=step) for step in range(1, config.snapshots)]
                     copies = run.snapshots(seed, model) or expected
-                    found += [run.attack(seed, str(copy)) for copy in copies]
-        return found
+                    folders += [run.attack(seed, str(copy)) for copy in copies]
+        return folders
 
     def _attack_seconds(self, recipe: str) -> float:
-        """Seconds for one sentence: as its attacks have shown, else by its queries, and as much again for the rest
-        (synonyms, tagger, sentence encoder)."""
+        """Return the time of one sentence: as finished attacks took, or else as its queries take, twice.
+
+        The second half stands for synonyms, tagger and sentence encoder.
+        """
         folders = [self.run.seed(seed) / "attacks" for seed in self.config.seeds]
         files = [path for folder in folders for path in folder.glob(f"*/{recipe}/results.jsonl")]
         lines = [line for file in files for line in read_lines(file, Timed)]
@@ -128,7 +142,7 @@ class Estimator:
         return 2 * queries * 2.0 * self.weights * self.tokens / self.rate
 
     def space(self) -> list[str]:
-        """Room on disk, where that is worth a line."""
+        """Describe the disk space of the searches, if there are any."""
         search, seeds = self.config.search, len(self.config.seeds)
         epochs = min(search.epochs, search.keep_epochs or search.epochs)
         if not needs_robust_ticket(self.config.methods):
@@ -140,7 +154,7 @@ class Estimator:
         ]
 
     def _rate(self) -> tuple[float, str]:
-        """Multiplications a second of training."""
+        """Return `rate` and `basis`."""
         done = [(self.work(job), _seconds(job.directory)) for job in jobs(self.run) if job.done]
         done = [(work, seconds - START) for work, seconds in done if work and seconds > 2 * START]
         if done:
@@ -155,6 +169,7 @@ class Estimator:
 
 
 def _missing(stages: list[Path]) -> int:
+    """Count the stage directories that have no manifest."""
     return sum(not (stage / "manifest.json").is_file() for stage in stages)
 
 
@@ -162,17 +177,17 @@ def _seconds(directory: Path) -> float:
     return read_json(directory / "manifest.json", Manifest[Results]).seconds
 
 
-def _model_shape(config: schema.Experiment) -> dict:
+def _model_shape(config: schema.Experiment) -> ModelShape:
+    """Read the shape of the pre-trained model, or assume BERT-base's while it is not on this machine."""
     directory = assets.path("minilm") if config.model == "packaged" else Path(config.model)
     file = directory / "config.json"
     if not file.is_file():
-        return msgspec.structs.asdict(ModelShape())
-    remedy = "model must name the directory of a Hugging Face BERT"
-    return msgspec.structs.asdict(read_json(file, ModelShape, remedy))
+        return ModelShape()
+    return read_json(file, ModelShape, "model must name the directory of a Hugging Face BERT")
 
 
 def _data(run: RunDir) -> tuple[int, float]:
-    """Training sentences and mean padded tokens of one, as far as known before `prepare`."""
+    """Return the number of training sentences and their mean padded tokens, guessed before `prepare`."""
     config = run.config.data
     if not (run.data / "summary.json").is_file():
         return config.train_size or 60_000, config.max_length / 2

@@ -1,4 +1,4 @@
-"""The run directory: who leaves what where.
+"""Layout of `runs/<experiment>/`: every path that a stage reads or writes.
 
     runs/<experiment>/
       config.yaml                      the experiment as it ran
@@ -13,6 +13,7 @@
       seed-1/attacks/<model>/clean/    manifest.json (accuracy on the whole test set)
       seed-1/attacks/<model>/<recipe>/ results.jsonl, or missing.json with the reason
       report/                          report.md report.html results.json results.csv figures/
+      .receipts/                       what lets finished stages be skipped: `configs.contract.receipts`
 
 Stages and their manifests: `configs.contract.stage`. Lock files name the process that works in the run.
 """
@@ -20,8 +21,10 @@ Stages and their manifests: `configs.contract.stage`. Lock files name the proces
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import yaml
 from msgspec import to_builtins
@@ -38,36 +41,52 @@ RUNS = ROOT / "runs"
 
 
 class RunDir:
-    """Names of everything an experiment leaves behind."""
+    """Paths of one experiment.
 
-    def __init__(self, config: schema.Experiment, runs: Path = RUNS):
+    Args:
+        config: The experiment.
+        runs: Folder that holds the run directories.
+    """
+
+    def __init__(self, config: schema.Experiment, runs: Path = RUNS) -> None:
         self.root = Path(runs) / config.name
         self.config = config
 
     @property
     def data(self) -> Path:
+        """Folder of the prepared splits."""
         return self.root / "data"
 
     @property
     def report(self) -> Path:
+        """Folder of the report."""
         return self.root / "report"
 
     def split(self, name: str) -> Path:
-        """`name` is train, dev or test."""
+        """File of the split `train`, `dev` or `test`."""
         return self.data / f"{name}.jsonl"
 
     def summary(self) -> Summary:
-        """What `prepare` states about the data. Raises `UserError` if that is missing or damaged."""
+        """Read what `prepare` states about the data.
+
+        Raises:
+            UserError: The summary is missing or damaged.
+        """
         return read_json(self.data / "summary.json", Summary, f"delete {self.data} and run prepare again")
 
     def whole_split(self, name: str) -> Path:
-        """`split(name)`. Raises `UserError` if it is not the file that `prepare` left."""
+        """Return `split(name)` after its hash was compared.
+
+        Raises:
+            UserError: It is not the file that `prepare` left.
+        """
         path, stated = self.split(name), self.summary().splits[name].sha256
         if not path.is_file() or file_hash(path) != stated:
             raise UserError(f"{path} was changed after prepare; delete {self.data} and run prepare again")
         return path
 
     def seed(self, seed: int) -> Path:
+        """Directory of one seed."""
         return self.root / f"seed-{seed}"
 
     def stage(self, seed: int, name: str) -> Path:
@@ -79,35 +98,43 @@ class RunDir:
         return self.stage(seed, name) / "model"
 
     def log_alpha(self, seed: int, epoch: int, search: str = "search") -> Path:
+        """Scores at the end of one epoch, counted from 1, of a search."""
         return self.stage(seed, search) / "log_alpha" / f"epoch-{epoch:02d}.safetensors"
 
     def ticket(self, seed: int, model: str) -> Path:
-        """The ticket of the model of that name."""
+        """Ticket of the model of that name."""
         return self.seed(seed) / "tickets" / model / "ticket.safetensors"
 
     def pruned(self, seed: int, source: str, sparsity: float) -> Path:
-        """The ticket that magnitude pruning leaves for one asked sparsity: `lth/ticket-0.30.safetensors`."""
+        """Ticket of one sparsity that a pruning leaves: `lth/ticket-0.30.safetensors`."""
         return self.stage(seed, source) / f"ticket-{sparsity_name(sparsity)}.safetensors"
 
     @property
     def choice(self) -> Path:
+        """File that states which candidate is reported."""
         return self.root / "choice.json"
 
     def chosen(self) -> ModelId:
-        """The candidate that `torch_eval choose` reports. Raises `UserError` if it has not run."""
-        stated = to_builtins(read_json(self.choice, Choice).chosen)
-        found = next((candidate for candidate in self.candidates() if candidate.record() == stated), None)
-        if not found:
+        """Return the candidate that `torch_eval choose` chose.
+
+        Raises:
+            UserError: It has not run, or chose a ticket that this experiment no longer asks for.
+        """
+        candidate = self._stated_choice()
+        if not candidate:
             raise UserError(f"{self.choice}: states none of this experiment's tickets; delete it and run choose again")
-        return found
+        return candidate
 
     def likely_choice(self) -> ModelId:
-        """For a plan: the chosen candidate, or the first one as long as none of those asked for now is chosen."""
-        stated = to_builtins(read_json(self.choice, Choice).chosen) if self.choice.is_file() else None
-        return next((c for c in self.candidates() if c.record() == stated), self.candidates()[0])
+        """Return the chosen candidate, or the first one while none of those asked for now is chosen."""
+        return (self.choice.is_file() and self._stated_choice()) or self.candidates()[0]
+
+    def _stated_choice(self) -> ModelId | None:
+        stated = to_builtins(read_json(self.choice, Choice).chosen)
+        return next((candidate for candidate in self.candidates() if candidate.record() == stated), None)
 
     def candidates(self) -> list[ModelId]:
-        """Robust tickets to choose from: the last search epochs at every asked sparsity."""
+        """Return the robust tickets to choose from: the last search epochs at every asked sparsity."""
         return [
             ModelId("robust", sparsity, back)
             for sparsity in self.config.sparsities
@@ -115,10 +142,10 @@ class RunDir:
         ]
 
     def models(self, chosen: ModelId | None = None) -> dict[str, str]:
-        """Every model of one seed that is attacked, with its method, in the order of `methods`.
+        """Map every model of one seed that is attacked to its method, in the order of `methods`.
 
         Of robust candidates that differ by the search epoch only, the chosen one stands for its sparsity. Controls
-        have the chosen sparsity; without a choice they stand at the first asked one.
+        have the chosen sparsity; without a choice, the first asked one.
         """
         chosen, models = chosen or self.candidates()[0], {}
         for method in self.config.methods:
@@ -133,18 +160,21 @@ class RunDir:
         return models
 
     def victims(self, seed: int) -> dict[str, Path]:
-        """What is attacked: name to Hugging Face directory, in the order of `methods`, the user's own last."""
+        """Map the name of everything that is attacked to its Hugging Face directory, the user's own models last."""
         chosen = self.chosen() if self.choice.is_file() else None
         victims = {name: self.model(seed, name) for name in self.models(chosen)}
         snapshots = {str(copy): path for name in victims for copy, path in self.snapshots(seed, name).items()}
         return {**victims, **snapshots, **(self.own_victims() if seed == self.config.seeds[0] else {})}
 
     def own_victims(self) -> dict[str, Path]:
-        """`attack.victims`, name to Hugging Face directory. They know no seed: the first one's folder is theirs."""
+        """Map the names in `attack.victims` to Hugging Face directories.
+
+        They have no seed; their results lie in the folder of the first one.
+        """
         return named_folders(self.config.attack.victims or [])
 
     def snapshots(self, seed: int, name: str) -> dict[ModelId, Path]:
-        """Copies of a model that its training wrote on the way, by step: `snapshots/000120` ..."""
+        """Return the copies of a model that its training wrote on the way, such as `snapshots/000120`, by step."""
         paths = sorted((self.stage(seed, name) / "snapshots").glob("[0-9]*/config.json"))
         return {replace(ModelId.parse(name), snapshot=int(path.parent.name)): path.parent for path in paths}
 
@@ -153,12 +183,17 @@ class RunDir:
         return self.seed(seed) / "attacks" / model
 
     def save_config(self) -> None:
+        """Write the whole configuration to `config.yaml`."""
         atomic_write(self.root / "config.yaml", yaml.safe_dump(schema.to_dict(self.config), sort_keys=False))
 
 
 @contextlib.contextmanager
-def only_one(run: RunDir):
-    """Hold the lock of a run's training, and clear away what killed processes left half written."""
+def only_one(run: RunDir) -> Iterator[IO]:
+    """Hold the lock of a run's training, and remove the files that killed processes left half written.
+
+    Yields:
+        The open lock file.
+    """
     with locked(run.root / ".lock") as lock:
         sweep(run.root)
         yield lock
