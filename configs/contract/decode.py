@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import shlex
 from pathlib import Path
 
 from configs.contract.errors import UserError
@@ -43,7 +44,7 @@ def read_text(path: Path) -> str:
 
 def _not_utf8(path: Path, raw: bytes, place: int) -> str:
     """Describe bytes that are not UTF-8 and say how to convert the file."""
-    if b"\0" in raw[:place]:
+    if b"\0" in raw:
         return _with_nul(path, raw, raw.decode("latin-1"))
     start = raw.rfind(b"\n", 0, place) + 1
     line = raw[start:].split(b"\n", 1)[0]
@@ -58,7 +59,7 @@ def _not_utf8(path: Path, raw: bytes, place: int) -> str:
     shown = line.decode("cp1252").strip("\r")[begin : begin + SHOWN]
     return (
         f"{where}; as Windows-1252 it reads {shown!r}: if that is right, convert the file with "
-        f"iconv -f WINDOWS-1252 -t UTF-8 {path} > {path.with_stem(path.stem + '-utf8').name}"
+        f"{_conversion('WINDOWS-1252', path)}"
     )
 
 
@@ -67,6 +68,10 @@ def _with_nul(path: Path, raw: bytes, text: str) -> str:
     where = f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL byte"
     for encoding, zeros in (("UTF-16LE", raw[1::2]), ("UTF-16BE", raw[::2])):
         if zeros.count(0) > len(raw) // 4:
-            new = path.with_stem(path.stem + "-utf8").name
-            return f"{where}; this looks like {encoding}: convert it with iconv -f {encoding} -t UTF-8 {path} > {new}"
+            return f"{where}; this looks like {encoding}: convert it with {_conversion(encoding, path)}"
     return f"{where}; take it out, for example with tr -d '\\000'"
+
+
+def _conversion(encoding: str, path: Path) -> str:
+    new = path.with_stem(f"{path.stem}-utf8")
+    return f"iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(str(new))}"

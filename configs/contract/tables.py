@@ -94,18 +94,30 @@ def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed:
         readings = [lambda: _quoted_rows(path, text, "\t")]
     else:
         readings = [lambda: ((number, line.split("\t")) for number, line in _lines(text))]
-    first_rows = [next(reading(), (1, [])) for reading in readings]
-    headers = [[] if isinstance(row, BrokenRow) else [field.strip() for field in row] for _, row in first_rows]
-    fits = [len(header) == len(columns) if columns else has_needed(header) for header in headers]
-    chosen = fits.index(True) if True in fits else 0
-    (line, first), header = first_rows[chosen], headers[chosen]
+
+    def fits(reading: Callable[[], Iterator[tuple[int, list[str] | BrokenRow]]]) -> bool:
+        try:
+            _, first = next(reading(), (1, []))
+        except UserError:  # quotes that are wrong with this delimiter
+            return False
+        if isinstance(first, BrokenRow):
+            return False
+        return len(first) == len(columns) if columns else has_needed(_stripped(first))
+
+    chosen = next(filter(fits, readings), readings[0])
+    line, first = next(chosen(), (1, []))
     if isinstance(first, BrokenRow):
         raise UserError(f"{path}, line {line}: {first}")
-    names = [name.strip() for name in columns] if columns and header else header
+    header = _stripped(first)
+    names = _stripped(columns) if columns and header else header
     if columns and header and header == names:
         raise UserError(f"{path}, line {line}: this file has a header; unset data.columns")
-    rows = [(number, row) for number, row in readings[chosen]() if columns or number != line]
+    rows = [(number, row) for number, row in chosen() if columns or number != line]
     return Table(names, [(f"line {number}", _named(names, row, has_needed)) for number, row in rows])
+
+
+def _stripped(fields: list[str]) -> list[str]:
+    return [field.strip() for field in fields]
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

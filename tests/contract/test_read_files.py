@@ -355,6 +355,8 @@ def test_keys_may_differ_from_row_to_row(tmp_path):
         'v1,v2,,,\nham,"Go, now",,,\nspam,Free entry,,,\n',
         'v1,v2,,,\nham,"Go, now"\nspam,Free entry,x,\n',
         'v1,v2\nham,"Go, now",,\nspam,Free entry,\n,,\n',
+        '"wide, and\nlong",v1,v2\n1,ham,"Go, now"\n2,spam,Free entry\n',
+        '"wide; and\nlong";v1;v2\n1;ham;"Go, now"\n2;spam;Free entry\n',
         'x,x,v1,v2,"wide, and\nlong"\n1,2,ham,"Go, now","a\nb"\n1,2,spam,Free entry,\n',
     ],
 )
