@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from configs.contract import matrices, schema
-from configs.contract.files import file_hash
+from configs.contract.files import file_hash, write_json
 from configs.contract.jobs import Job
 from configs.contract.methods import with_snapshots
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
+from configs.contract.tokenizer import TOKEN_IDS
 from mindspore_rt import parallel
 from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.formats import huggingface
@@ -91,6 +92,7 @@ class ClassifierTraining:
         self.config, self.stage, self.source, self.ticket = run.config, stage, source, ticket
         settings = job.settings
         train_batches, self.summary = inputs.batches(run, job, "train", settings.batch_size, source)
+        self.token_ids = inputs.token_ids(run, job, source)
         self.model = build(run.config, source, len(self.summary.labels), settings, job.seed)
         self.model.load(ticket.apply(weights) if ticket else weights)
         self.steps = job.steps(len(train_batches))
@@ -142,5 +144,6 @@ class ClassifierTraining:
             return
         target = self.stage.directory / "model"
         self._save(target)
+        write_json(self.stage.directory / TOKEN_IDS, self.token_ids)
         results = {"dev_accuracy": self.dev_accuracy(), "steps": self.steps, **results}
         self.stage.finish({**results, "model_sha256": file_hash(target)})

@@ -13,7 +13,7 @@ from configs.contract.jobs import Job
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Summary
 from configs.contract.stage import Stage, verified
-from configs.contract.tokenizer import load_tokenizer
+from configs.contract.tokenizer import load_tokenizer, sample_ids
 from mindspore_rt.cells import backend, noise
 from mindspore_rt.data import prepare
 from mindspore_rt.data.batches import Batches
@@ -82,6 +82,17 @@ def batches(run: RunDir, job: Job, split: str, batch_size: int, source: huggingf
         raise UserError(f"{source.directory}: its type_vocab_size is 1, but pairs of texts need two segments")
     tokenizer = load_tokenizer(source.directory, length, source.config.vocab_size)
     return Batches(texts, labels, len(summary.labels), tokenizer, length, batch_size, job.seed), summary
+
+
+def token_ids(run: RunDir, job: Job, source: huggingface.Model) -> dict:
+    """Return a sample of dev with the ids that this training reads, for `TOKEN_IDS`.
+
+    Raises:
+        UserError: The trained model's tokenizer, once written, would give other ids.
+    """
+    length = run.config.data.max_length
+    tokenizer = load_tokenizer(source.directory, length, source.config.vocab_size)
+    return {"max_length": length, "texts": sample_ids(tokenizer, load_split(run, job, "dev")[0])}
 
 
 def load_split(run: RunDir, job: Job, split: str) -> tuple[list[tuple[str, ...]], np.ndarray, Summary]:

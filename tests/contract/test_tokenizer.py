@@ -2,12 +2,16 @@
 
 import json
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertTokenizer
 
 from configs.contract.errors import UserError
-from configs.contract.tokenizer import load_tokenizer
+from configs.contract.tokenizer import compare_ids, load_tokenizer, sample_ids, save_tokenizer
 
 HARD = [
     "plain words",
@@ -110,3 +114,256 @@ def test_a_vocabulary_may_have_windows_lines_and_the_model_padded_rows(packaged_
         (tmp_path / "vocab.txt").write_bytes(content)
         found = load_tokenizer(tmp_path, 32, 30528).encode_batch(TEXTS)
         assert [e.ids for e in found] == [e.ids for e in expected]
+
+
+# --- both halves read the same ids ---------------------------------------------------------------------------
+
+
+PIECES = 5000  # characters and frequent words; a small vocabulary is read fast
+
+
+@pytest.fixture(scope="session")
+def small_model(packaged_model, tmp_path_factory):
+    """The packaged tokenizer with its first pieces only."""
+    folder = tmp_path_factory.mktemp("small")
+    tokenizer = json.loads((packaged_model / "tokenizer.json").read_text())
+    pieces = [piece for piece, number in tokenizer["model"]["vocab"].items() if number < PIECES]
+    tokenizer["model"]["vocab"] = {piece: tokenizer["model"]["vocab"][piece] for piece in pieces}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
+    return folder
+
+
+def directory(folder, small_model, config=None, normalizer=None, change=None, files=(), model_type="bert"):
+    """Write a tokenizer directory.
+
+    Args:
+        folder: Where to write it.
+        small_model: Gives pieces and tokenizer.json.
+        config: Content of tokenizer_config.json; None for no such file.
+        normalizer: Values to change in the normalizer of tokenizer.json; None for no tokenizer.json but vocab.txt.
+        change: Changes the rest of tokenizer.json.
+        files: Names and contents of more JSON files.
+        model_type: What config.json says.
+    """
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    if normalizer is None:
+        shutil.copyfile(small_model / "vocab.txt", folder / "vocab.txt")
+    else:
+        tokenizer = json.loads((small_model / "tokenizer.json").read_text())
+        tokenizer["normalizer"] |= normalizer
+        if change:
+            change(tokenizer)
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    for name, content in (("tokenizer_config", config), *files):
+        if content is not None:
+            (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+CASED, ACCENTS, JOINED = {"lowercase": False}, {"strip_accents": False}, {"handle_chinese_chars": False}
+SETTINGS = [
+    None,
+    {},
+    {"do_lower_case": False},
+    {"do_lower_case": True, "strip_accents": False},
+    {"strip_accents": True},
+]
+SETTINGS += [
+    {"tokenize_chinese_chars": False},
+    {"do_basic_tokenize": False},
+    {"do_lower_case": False, "strip_accents": True},
+]
+CLASSES = [None, "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "DistilBertTokenizer"]
+FILES = [
+    None,
+    {},
+    CASED,
+    ACCENTS,
+    JOINED,
+    {**CASED, **ACCENTS},
+    {**CASED, "strip_accents": True},
+    {"clean_text": False},
+]
+DIRECTORIES = st.tuples(st.sampled_from(SETTINGS), st.sampled_from(CLASSES), st.sampled_from(FILES))
+ODD = ["[SEP]", "[MASK]", "[unused1]", "Ünïcödé", "e\u0301", "İstanbul", "ẞ", "北京", "が", "한국어", "नमस्ते", "سلام"]
+ODD += [
+    "שָׁלוֹם",
+    "👩\u200d👩\u200d👧",
+    "\u200b",
+    "\ufeff",
+    "\t",
+    "\n",
+    "\0",
+    "\ufffd",
+    "a" * 120,
+    "O'Neil",
+    "MiXeD",
+    "x" * 99,
+]
+WORDS = st.one_of(st.sampled_from(ODD), st.text(st.characters(exclude_categories=("Cs",)), max_size=8))
+RANDOM_TEXTS = st.lists(st.lists(WORDS, max_size=8).map(" ".join), min_size=1, max_size=6)
+
+
+def both(folder, texts, length=24):
+    """Ids and types of single texts and pairs, as the training half reads them and as transformers does."""
+    ours, theirs = load_tokenizer(folder, length), AutoTokenizer.from_pretrained(folder)
+    pairs = list(zip(texts, reversed(texts)))
+    for columns, batch in (((texts,), texts), (tuple(map(list, zip(*pairs))), pairs)):
+        expected = theirs(*columns, truncation=True, max_length=length, return_token_type_ids=True)
+        encodings = ours.encode_batch(batch)
+        yield [e.ids for e in encodings], expected["input_ids"]
+        yield [e.type_ids for e in encodings], expected["token_type_ids"]
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(DIRECTORIES, RANDOM_TEXTS)
+def test_random_texts_have_the_same_ids_in_both_halves(small_model, case, texts):
+    """Whatever a directory says or leaves out; and once more from the files that an exported model has."""
+    config, kind, normalizer = case
+    if kind:
+        config = {**(config or {}), "tokenizer_class": kind}
+    if kind == "PreTrainedTokenizerFast" and normalizer is None:
+        return  # transformers cannot read this one
+    with tempfile.TemporaryDirectory() as name:
+        folder, written = Path(name) / "a", Path(name) / "b"
+        folder.mkdir()
+        written.mkdir()
+        directory(folder, small_model, config, normalizer)
+        found = list(both(folder, texts))
+        for ours, theirs in found:
+            assert ours == theirs
+        save_tokenizer(load_tokenizer(folder, 24), written)
+        (written / "config.json").write_text('{"model_type": "bert"}')
+        for (ours, theirs), (before, _) in zip(both(written, texts), found):
+            assert ours == theirs == before
+
+
+def test_a_cased_tokenizer_whose_settings_say_nothing(small_model, tmp_path, capsys):
+    """Transformers lower-cases then, and so does training, with a line that says it."""
+    folder = directory(tmp_path, small_model, {}, CASED)
+    for ours, theirs in both(folder, ["A Fine Film"]):
+        assert ours == theirs
+    assert "do_lower_case is True, as transformers does without that setting" in capsys.readouterr().out
+
+
+def without_added_tokens(tokenizer):
+    tokenizer["added_tokens"] = []
+
+
+UNUSED = {
+    "content": "[unused1]",
+    "lstrip": True,
+    "normalized": False,
+    "rstrip": True,
+    "single_word": False,
+    "special": True,
+}
+TOKENS = {
+    "tokens of tokenizer.json left out": {"change": without_added_tokens},
+    "the same, without defaults": {
+        "change": without_added_tokens,
+        "config": {"tokenizer_class": "PreTrainedTokenizerFast"},
+    },
+    "no mask": {"change": without_added_tokens, "config": {"mask_token": None}},
+    "added_tokens_decoder": {"config": {"added_tokens_decoder": {"2": UNUSED}}},
+    "additional_special_tokens": {"config": {"additional_special_tokens": ["[unused1]"]}},
+    "special_tokens_map.json": {"files": [("special_tokens_map", {"additional_special_tokens": ["[unused1]"]})]},
+    "special_tokens_map.json, objects": {
+        "files": [
+            (
+                "special_tokens_map",
+                {
+                    "cls_token": {
+                        "content": "[CLS]",
+                        "lstrip": False,
+                        "normalized": False,
+                        "rstrip": False,
+                        "single_word": False,
+                    }
+                },
+            )
+        ]
+    },
+    "added_tokens.json": {"files": [("added_tokens", {"[unused1]": 2})]},
+    "a new token": {"files": [("added_tokens", {"BRANDNEW": PIECES})]},
+    "left truncation": {"config": {"truncation_side": "left"}},
+    "split special tokens": {"config": {"split_special_tokens": True}},
+    "a normalizer of another kind": {"change": lambda t: t.update(normalizer={"type": "Lowercase"})},
+}
+SPECIAL_TEXTS = [
+    "a [SEP] b [MASK]",
+    "x [unused1] y[unused1]z",
+    "[CLS]",
+    "BRANDNEW brandnew",
+    "word " * 40,
+    "É [UNK] [PAD]",
+]
+
+
+CHANGES_JSON = [name for name, case in TOKENS.items() if "change" in case]  # these say nothing without tokenizer.json
+
+
+@pytest.mark.parametrize(
+    "name, has_json", [*((n, True) for n in TOKENS), *((n, False) for n in TOKENS if n not in CHANGES_JSON)]
+)
+def test_special_tokens_and_truncation(small_model, tmp_path, name, has_json):
+    case = {"config": {}, **TOKENS[name]}
+    folder, written = tmp_path / "a", tmp_path / "b"
+    folder.mkdir()
+    written.mkdir()
+    directory(folder, small_model, normalizer={} if has_json else None, **case)
+    found = list(both(folder, SPECIAL_TEXTS))
+    for ours, theirs in found:
+        assert ours == theirs
+    save_tokenizer(load_tokenizer(folder, 24), written)
+    (written / "config.json").write_text('{"model_type": "bert"}')
+    for (ours, theirs), (before, _) in zip(both(written, SPECIAL_TEXTS), found):
+        assert ours == theirs == before
+
+
+def test_written_files_are_complete_and_read_without_tokenizer_json(small_model, tmp_path):
+    """The Python tokenizer of transformers knows vocab.txt and the settings alone."""
+    folder = directory(tmp_path, small_model, {"do_lower_case": False}, {**CASED, **ACCENTS})
+    tokenizer = load_tokenizer(folder, 24)
+    written = tmp_path / "written"
+    save_tokenizer(tokenizer, written)
+    names = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"}
+    assert {path.name for path in written.iterdir()} == names
+    assert (written / "vocab.txt").read_bytes() == (small_model / "vocab.txt").read_bytes()
+    (written / "tokenizer.json").unlink()
+    slow = BertTokenizer.from_pretrained(written)
+    texts = ["A Fine Film", "café O'Neil", "[SEP] end", "北京 x"]
+    assert slow(texts)["input_ids"] == [tokenizer.encode(text).ids for text in texts]
+    assert slow.model_max_length == 24
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"tokenizer_class": "XLMRobertaTokenizer"},
+        {"do_lower_case": "no"},
+        {"added_tokens_decoder": [1]},
+        {"truncation_side": "up"},
+        {"tokenizer_class": 7},
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(small_model, tmp_path, config):
+    with pytest.raises(UserError, match=str(tmp_path)):
+        load_tokenizer(directory(tmp_path, small_model, config, {}), 24)
+
+
+def test_the_sample_of_a_training_is_compared(small_model):
+    """The texts with the most unusual characters are in it; the first difference is shown with both lists."""
+    tokenizer = load_tokenizer(small_model, 16)
+    texts = (
+        [("plain words",)] * 5
+        + [(f"plain {'abcdefghij'[i % 10]} {'klmnopqrst'[i // 10]}",) for i in range(90)]
+        + [("Ünï 北",)]
+    )
+    sample = sample_ids(tokenizer, texts)
+    assert len(sample) == 64 and sample[0] == {"texts": ["Ünï 北"], "ids": tokenizer.encode("Ünï 北").ids}
+    compare_ids(sample, lambda text: tokenizer.encode(text).ids, "x")
+    with pytest.raises(UserError, match=r"x does not read .*'Ünï 北' was \[101, .* there, and is \[7\]"):
+        compare_ids(sample, lambda text: [7], "x")
+    assert sample_ids(tokenizer, [("a", "b")])[0]["ids"] == tokenizer.encode("a", "b").ids

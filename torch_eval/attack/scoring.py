@@ -26,6 +26,7 @@ from torch_eval.attack.sampling import Shard
 from torch_eval.attack.workers import Target, Workers, attack_example, logits_of
 from torch_eval.recipes import recipes
 from torch_eval.victim import calibration
+from torch_eval.victim.token_ids import check_token_ids
 
 PACKAGES = ("torch", "textattack", "transformers", "tokenizers", "numpy")
 CHUNK = 128  # sentences handed to a worker at once for their logits
@@ -65,6 +66,7 @@ def check_victims(run_dir: RunDir, task: Summary) -> None:
         for model in run_dir.victims(seed).values():
             if not (model / "config.json").is_file():
                 continue  # its own turn says which stage makes it
+            check_token_ids(model)
             config = read_json(model / "config.json")
             if config.get("model_type") != "bert":
                 raise UserError(f"{model}: a {config.get('model_type')} model; only BERT classifiers are scored")
