@@ -76,7 +76,7 @@ def read(path: Path) -> Contents:
     if start[8:] == b"{":
         return _read_safetensors(path)
     if start[:2] in (b"PK", b"\x80\x02"):
-        return _sorted(path, "PyTorch weights", huggingface.unpickle(path))
+        return _sorted(path, "PyTorch weights", huggingface.pruned_weights(huggingface.unpickle(path), path))
     return _read_ckpt(path)
 
 

@@ -15,18 +15,29 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from configs.contract import assets
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, atomic_write, read_json
 from configs.contract.matrices import LAYER_MATRICES, matrix_name
+from configs.contract.tokenizer import load_tokenizer, save_tokenizer
 from mindspore_rt.cells import noise
 from mindspore_rt.cells.bert_config import BertConfig
 from mindspore_rt.ticket import Ticket
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 INITIALIZER_RANGE = 0.02
+WRAPPERS = ("module.", "model.", "_orig_mod.")  # what data-parallel, Lightning and compiled models put before names
+POOLER = ("bert.pooler.dense.weight", "bert.pooler.dense.bias")
+PRUNED = (".weight_orig", ".weight_mask", ".bias_orig", ".bias_mask")  # names that torch.nn.utils.prune makes
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 ALIASES = {".gamma": ".weight", ".beta": ".bias", ".embedding_table": ".weight"}  # TensorFlow's and MindSpore's
 
 
@@ -57,7 +68,8 @@ class Model:
     Attributes:
         config: Its shape.
         raw: The content of its config.json.
-        weights: float32, under the names of Hugging Face's classifier; a pre-trained model has no classifier.
+        weights: float32, under the names of Hugging Face's classifier. A pre-trained model has no classifier, and
+            perhaps no pooler; `with_classifier` gives it both.
         directory: Where it was read from.
     """
 
@@ -95,6 +107,8 @@ def load(directory: Path, layers: int | None = None) -> Model:
         value = named.get(name)
         if value is None and name.startswith("classifier."):
             continue  # a pre-trained model has none
+        if value is None and not named.keys() & {*POOLER, "classifier.weight"} and name in POOLER:
+            continue  # training on masked words alone leaves none
         if value is None:
             raise UserError(f"{directory}: weight {name} is missing")
         weights[name] = _checked(value, shape, f"{directory}: {name}")
@@ -103,6 +117,8 @@ def load(directory: Path, layers: int | None = None) -> Model:
 
 def standard_name(name: str) -> str:
     """Return what Hugging Face's classifier calls a weight: with the prefix `bert.`, ending in .weight or .bias."""
+    while name.startswith(WRAPPERS):
+        name = name.partition(".")[2]
     for alias, suffix in ALIASES.items():
         if name.endswith(alias):
             name = name.removesuffix(alias) + suffix
@@ -123,7 +139,7 @@ def _checked(value: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarra
 
 
 def read_config(directory: Path) -> dict:
-    """Read config.json.
+    """Read config.json. One of the first years of BERT says no `model_type`: the weights' names then tell.
 
     Raises:
         UserError: It is missing or damaged, or of a shrunk model, whose matrices lack heads.
@@ -134,15 +150,53 @@ def read_config(directory: Path) -> dict:
             f"{directory / 'config.json'}: pruned_heads is set: a shrunk model is for inference with "
             f"transformers only; give the masked model that it came from"
         )
-    return raw
+    return raw if raw.get("model_type") else {**raw, "model_type": "bert"}
 
 
 def read_weights(directory: Path) -> dict[str, np.ndarray]:
-    """Read every array of model.safetensors, else of pytorch_model.bin, under the file's own names."""
-    for name, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", unpickle)):
+    """Read every array of model.safetensors, else of pytorch_model.bin, in one file or in parts.
+
+    Returns:
+        Arrays under the file's own names, but for `pruned_weights`.
+    """
+    for name, read in zip(WEIGHT_FILES, (read_safetensors, unpickle), strict=True):
         if (directory / name).is_file():
-            return read(directory / name)
-    raise UserError(f"{directory}: neither model.safetensors nor pytorch_model.bin is there")
+            return pruned_weights(read(directory / name), directory)
+        if (directory / f"{name}.index.json").is_file():
+            parts = _parts(directory / f"{name}.index.json")
+            return pruned_weights({key: value for part in parts for key, value in read(part).items()}, directory)
+    present = ", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "nothing"
+    raise UserError(
+        f"{directory}: neither {' nor '.join(WEIGHT_FILES)} is there, only {present}; save the model with "
+        "save_pretrained of transformers (from_tf=True and from_flax=True read other frameworks' weights)"
+    )
+
+
+def _parts(index: Path) -> list[Path]:
+    """Return the files that an index of weights names, or raise `UserError` if one is missing or elsewhere."""
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise UserError(f"{index}: names no files (weight_map); copy the model again")
+    parts = [index.parent / name for name in dict.fromkeys(names.values())]
+    for part in parts:
+        if part.parent != index.parent or not part.is_file():
+            raise UserError(f"{index}: the part {part.name} is missing; copy the whole model")
+    return parts
+
+
+def pruned_weights(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """Multiply the pairs `weight_orig` and `weight_mask` that torch.nn.utils.prune leaves in place of a weight."""
+    halves = [name for name in arrays if name.endswith(PRUNED)]
+    weights = {name: value for name, value in arrays.items() if name not in halves}
+    for name in sorted({half.rpartition("_")[0] for half in halves}):
+        original, mask = arrays.get(f"{name}_orig"), arrays.get(f"{name}_mask")
+        if original is None or mask is None or original.shape != mask.shape or name in weights:
+            raise UserError(
+                f"{path}: {name}_orig and {name}_mask do not make a pair; call torch.nn.utils.prune.remove on every "
+                "pruned module, and save the model again"
+            )
+        weights[name] = original * mask.astype(original.dtype)
+    return weights
 
 
 def unpickle(path: Path) -> dict[str, np.ndarray]:
@@ -150,7 +204,7 @@ def unpickle(path: Path) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(temporary) / "model.safetensors"
         torch_half(path, target)
-        return read_safetensors(target)
+        return read_safetensors(target, path)
 
 
 def torch_half(source: Path, target: Path) -> None:
@@ -172,22 +226,53 @@ def in_torch_half(source: str, target: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a safetensors file, or raise `UserError` if it is damaged."""
+def read_safetensors(path: Path, source: Path | None = None) -> dict[str, np.ndarray]:
+    """Read the arrays of a safetensors file; bfloat16, which NumPy lacks, becomes float32.
+
+    Args:
+        path: The file.
+        source: The file that it was made from, for messages.
+
+    Raises:
+        UserError: It is damaged, or holds a type that is no float.
+    """
     try:
-        return load_file(path)
+        with safetensors.safe_open(path, "numpy") as file:
+            names = list(file.keys())
+            bfloat16 = {name for name in names if file.get_slice(name).get_dtype() == "BF16"}
+            arrays = {name: file.get_tensor(name) for name in names if name not in bfloat16}
+        if bfloat16:
+            entries = dict(safetensors.deserialize(path.read_bytes()))
+            arrays |= {name: _widened(entries[name]) for name in bfloat16}
+        return {name: arrays[name] for name in names}
     except (safetensors.SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a whole safetensors file of float weights ({error})") from None
+        raise UserError(f"{source or path}: not a whole safetensors file of float weights ({error})") from None
+
+
+def _widened(entry: dict) -> np.ndarray:
+    """Widen bfloat16, which is the upper half of a float32, bit for bit."""
+    upper = np.frombuffer(entry["data"], "<u2").astype(np.uint32)
+    return (upper << 16).view(np.float32).reshape(entry["shape"])
 
 
 def with_classifier(model: Model, labels: int, seed: int) -> dict[str, np.ndarray]:
-    """Return the pre-trained weights and a fresh classifier, drawn as BERT's: normal(0, 0.02), bias 0."""
-    draw = noise.generator(seed, noise.INITIAL).standard_normal((labels, model.config.hidden_size), np.float32)
-    return {
-        **model.weights,
-        "classifier.weight": draw * np.float32(INITIALIZER_RANGE),
-        "classifier.bias": np.zeros(labels, np.float32),
-    }
+    """Return the pre-trained weights and a fresh classifier, drawn as BERT's: normal(0, 0.02), bias 0.
+
+    A model without a pooler gets a fresh one as well.
+    """
+    hidden, fresh = model.config.hidden_size, {}
+    if POOLER[0] not in model.weights:
+        print(f"  {model.directory} has no pooler: a fresh one is drawn, as for the classifier", flush=True)
+        fresh = dict(zip(POOLER, _fresh_layer(hidden, hidden, seed, 1), strict=True))
+    names = ("classifier.weight", "classifier.bias")
+    return {**model.weights, **fresh, **dict(zip(names, _fresh_layer(labels, hidden, seed), strict=True))}
+
+
+def _fresh_layer(outputs: int, inputs: int, *key: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw weights (outputs, inputs) and biases (outputs,) of a linear layer, float32."""
+    seed, *place = key
+    draw = noise.generator(seed, noise.INITIAL, *place).standard_normal((outputs, inputs), np.float32)
+    return draw * np.float32(INITIALIZER_RANGE), np.zeros(outputs, np.float32)
 
 
 def save_classifier(
@@ -208,11 +293,9 @@ def save_classifier(
         "label2id": {name: i for i, name in enumerate(labels)},
     }
     with whole_directory(target) as folder:
-        write_model(folder, config, weights, model.directory)
-        tokenizer = folder / "tokenizer_config.json"
-        settings = read_json(tokenizer) if tokenizer.is_file() else {}
-        # An attack must cut texts where training did.
-        atomic_write(tokenizer, json.dumps({**settings, "model_max_length": max_length}, indent=2) + "\n")
+        write_model(folder, config, weights, None)
+        # As training read it, in full: whoever reads it must get the same ids, and cut texts at the same length.
+        save_tokenizer(load_tokenizer(model.directory, max_length, model.config.vocab_size), folder)
 
 
 @contextlib.contextmanager

@@ -13,23 +13,39 @@ from safetensors.torch import load_file, save_file
 
 from configs.contract.errors import UserError, command
 
+NESTED = ("state_dict", "model_state_dict", "model", "module")
+REMEDY = "save the model with torch.save(model.state_dict(), FILE)"
+
 
 def unpickle(source: str) -> dict[str, torch.Tensor]:
-    """The tensors of a PyTorch weight file, unpickled with weights only."""
+    """Read the tensors of a PyTorch weight file, which may stand in a dictionary of training state.
+
+    Args:
+        source: The file; it is unpickled with weights only, so nothing in it is run.
+
+    Returns:
+        Contiguous tensors under the file's own names.
+
+    Raises:
+        UserError: The file is damaged, or is more than weights.
+    """
     try:
         weights = torch.load(source, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged pickle takes the unpickler anywhere: an empty stack, a key, an attribute
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{source}: not a PyTorch weight file ({reason})") from None
+        raise UserError(f"{source}: not a PyTorch weight file ({reason}); {REMEDY}") from None
+    # A checkpoint of a training holds the weights beside the optimizer's state.
+    weights = next((weights[key] for key in NESTED if isinstance(weights, dict) and key in weights), weights)
     if not isinstance(weights, dict) or not all(isinstance(w, torch.Tensor) for w in weights.values()):
-        raise UserError(f"{source}: not a dictionary of weights")
+        raise UserError(f"{source}: not a dictionary of weights; {REMEDY}")
     return {name: w.contiguous().clone() for name, w in weights.items()}
 
 
 @command
 def main(source: str, target: str) -> int:
+    """Convert one file; returns the exit status."""
     if Path(target).suffix == ".safetensors":
         save_file(unpickle(source), target)
         return 0

@@ -10,8 +10,15 @@ import mindspore as ms
 import numpy as np
 import pytest
 import torch
+from safetensors import torch as torch_safetensors
 from safetensors.numpy import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
+from torch.nn.utils import prune
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+)
 from transformers import BertConfig as TorchConfig
 
 from configs.contract.errors import UserError
@@ -147,6 +154,103 @@ def test_a_pickle_runs_nothing(model, tmp_path):
     assert (tmp_path / "executed").exists()  # it would have
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float64"])
+def test_weights_of_any_precision(model, file, kind):
+    rounded = {n: torch.tensor(w).to(getattr(torch, kind)) for n, w in load_file(model / "model.safetensors").items()}
+    (model / "model.safetensors").unlink()
+    (torch_safetensors.save_file if file.endswith("safetensors") else torch.save)(rounded, model / file)
+    same(huggingface.load(model).weights, {n: w.float().numpy() for n, w in rounded.items()})
+
+
+def test_a_type_that_is_no_float_names_the_users_file(model):
+    weights = {n: torch.tensor(w) for n, w in load_file(model / "model.safetensors").items()}
+    (model / "model.safetensors").unlink()
+    torch.save({**weights, QUERY: weights[QUERY].to(torch.float8_e4m3fn)}, model / "pytorch_model.bin")
+    assert "model/pytorch_model.bin: not a whole" in refusal(model)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod.model."])
+@pytest.mark.parametrize("nested", [None, "state_dict", "model", "model_state_dict"])
+def test_checkpoints_of_training_code(model, prefix, nested, monkeypatch):
+    """Names with what data-parallel, compiled and Lightning models put before them, weights beside other state."""
+    from torch_eval.victim import pytorch_weights
+
+    monkeypatch.setattr(huggingface, "in_torch_half", lambda *paths: (pytorch_weights.main(*paths), ""))
+    expected = load_file(model / "model.safetensors")
+    weights = {prefix + name: torch.tensor(value) for name, value in expected.items()}
+    more = {"epoch": 3, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}, "loss": torch.tensor(0.5)}
+    torch.save({**more, nested: weights} if nested else weights, model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    same(huggingface.load(model).weights, expected)
+
+
+def test_weights_pruned_by_torch(model):
+    """torch.nn.utils.prune leaves the weight and its mask: the product is what the model computes with."""
+    whole = BertForSequenceClassification.from_pretrained(model)
+    for layer in whole.bert.encoder.layer:
+        prune.l1_unstructured(layer.attention.self.query, "weight", 0.4)
+        prune.random_unstructured(layer.output.dense, "bias", 0.5)
+    expected = whole.bert.encoder.layer[1].attention.self.query.weight.detach().numpy()
+    torch_safetensors.save_file(whole.state_dict(), model / "model.safetensors")
+    found = huggingface.load(model).weights
+    np.testing.assert_array_equal(found[QUERY], expected)
+    assert (found[QUERY] == 0).mean() > 0.39
+    change(model, lambda weights: {n: w for n, w in weights.items() if n != f"{QUERY}_mask"})
+    assert f"{QUERY}_orig and {QUERY}_mask do not make a pair" in refusal(model)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_weights_in_several_files(model, safe):
+    expected = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    whole = BertForSequenceClassification(TorchConfig.from_pretrained(model))
+    whole.load_state_dict({name: torch.tensor(value) for name, value in expected.items()})
+    whole.save_pretrained(model, max_shard_size="1MB", safe_serialization=safe)
+    parts = sorted(model.glob("*-of-*"))
+    assert len(parts) > 1
+    same(huggingface.load(model).weights, expected)
+    parts[0].unlink()
+    assert f"the part {parts[0].name} is missing" in refusal(model)
+
+
+def test_a_part_elsewhere_is_refused(model):
+    shutil.move(model / "model.safetensors", model.parent / "outside.safetensors")
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {QUERY: "../outside.safetensors"}}))
+    assert "outside.safetensors is missing" in refusal(model)
+
+
+def test_a_model_of_masked_words_gets_a_fresh_pooler(model, capsys):
+    """As training on masked words saves it: no pooler, a head that is not used."""
+    expected = load_file(model / "model.safetensors")
+    other = BertForMaskedLM.from_pretrained(model)
+    other.save_pretrained(model)
+    source = huggingface.load(model)
+    same(source.weights, {n: w for n, w in expected.items() if not n.startswith(("classifier", "bert.pooler"))})
+    weights = huggingface.with_classifier(source, 2, seed=1)
+    assert weights.keys() == expected.keys() and "has no pooler: a fresh one is drawn" in capsys.readouterr().out
+    pooler = weights["bert.pooler.dense.weight"]
+    assert pooler.shape == (32, 32) and abs(pooler.std() - 0.02) < 0.002 and not weights["bert.pooler.dense.bias"].any()
+    whole = huggingface.Model(source.config, source.raw, expected, model)
+    again = huggingface.with_classifier(whole, 2, seed=1)
+    np.testing.assert_array_equal(weights["classifier.weight"], again["classifier.weight"])
+    assert not (huggingface.with_classifier(source, 2, seed=2)["bert.pooler.dense.weight"] == pooler).all()
+
+
+def test_a_classifier_without_a_pooler_is_damaged(model):
+    change(model, lambda weights: {n: w for n, w in weights.items() if "pooler" not in n})
+    assert "weight bert.pooler.dense.weight is missing" in refusal(model)
+
+
+def test_a_configuration_without_a_model_type(model, tmp_path):
+    """As the first years of BERT wrote it; what is written says it again."""
+    config = read_json(model / "config.json")
+    (model / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in ("model_type",)}))
+    source = huggingface.load(model)
+    huggingface.save_classifier(tmp_path / "out", source, source.weights, ["a", "b"], 20)
+    assert read_json(tmp_path / "out" / "config.json")["model_type"] == "bert"
+
+
 @pytest.mark.parametrize("content", [b"not a pickle", b"\x80\x04}."])
 def test_broken_pickles(model, content):
     (model / "pytorch_model.bin").write_bytes(content)
@@ -158,7 +262,9 @@ def test_broken_pickles(model, content):
 
 def test_no_weights_at_all(model):
     (model / "model.safetensors").unlink()
-    assert "neither model.safetensors nor pytorch_model.bin" in refusal(model)
+    (model / "tf_model.h5").write_bytes(b"")
+    message = refusal(model)
+    assert "neither model.safetensors nor pytorch_model.bin" in message and "tf_model.h5" in message
 
 
 @pytest.mark.parametrize("name", [QUERY, "bert.embeddings.LayerNorm.bias", "bert.pooler.dense.weight"])
@@ -208,7 +314,7 @@ def test_truncated_safetensors(model, size):
     "values, expected",
     [
         ({"model_type": "roberta"}, ["RoBERTa", "give a BERT"]),
-        ({"model_type": None}, ["model_type", "'bert'"]),
+        ({"model_type": "distilbert"}, ["model_type", "'bert'"]),
         ({"hidden_act": "relu"}, ["hidden_act", "'relu'", "'gelu'"]),
         ({"position_embedding_type": "relative_key"}, ["position_embedding_type", "'absolute'"]),
         ({"is_decoder": True}, ["is_decoder"]),

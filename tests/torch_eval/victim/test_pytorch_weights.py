@@ -37,6 +37,19 @@ def test_the_format_before_zip_files(tmp_path):
     assert torch.equal(load_file(tmp_path / "b.safetensors")["tied"], tensors()["tied"])
 
 
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "module"])
+def test_weights_beside_the_state_of_a_training(tmp_path, key):
+    torch.save({"epoch": 1, key: tensors(), "optimizer": {"lr": 0.1}}, tmp_path / "a.bin")
+    assert convert(tmp_path / "a.bin", tmp_path / "b.safetensors") == 0
+    assert set(load_file(tmp_path / "b.safetensors")) == set(tensors())
+
+
+def test_a_whole_model_is_refused_with_the_remedy(tmp_path, capsys):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "a.bin")
+    assert convert(tmp_path / "a.bin", tmp_path / "b.safetensors") == 2
+    assert "torch.save(model.state_dict(), FILE)" in capsys.readouterr().err
+
+
 class Malicious:
     def __init__(self, path):
         self.path = path
