@@ -15,9 +15,11 @@ from configs.contract.errors import UserError
 from configs.contract.tasks import NUMBER
 
 REPEATED = object()  # value of a key that stands more than once in a JSON object
-# When programs put a field of a TSV file into quotes: where it needs them, always, or unless it is a number.
+# When programs put a field of a TSV file into quotes: where it needs them (spreadsheets also for a comma), always, or
+# unless it is a number.
 QUOTED_WHEN: tuple[Callable[[str], object], ...] = (
     re.compile(r'["\t\r\n]').search,
+    re.compile(r'[",\t\r\n]').search,
     lambda field: True,
     lambda field: not NUMBER.fullmatch(field),
 )

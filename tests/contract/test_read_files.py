@@ -415,7 +415,14 @@ def test_tsv_from_pandas_has_quotes(tmp_path, quoting):
     assert [r["sentence"] for r in records(tmp_path / "a.tsv")] == HARD
 
 
-@pytest.mark.parametrize("line", ['"whole"\t1', 'some "word"\t1', '"a" b\t1', 'a ""b""\t1', '""\t1'])
+def test_tsv_from_a_spreadsheet_has_quotes_around_commas_too(tmp_path):
+    text = 'sentence\tlabel\r\n"Go, now"\t1\r\nfree\t0\r\n"say ""yes"""\t1\r\n'
+    assert [r["sentence"] for r in records(file(tmp_path, "a.tsv", text))] == ["Go, now", "free", 'say "yes"']
+
+
+@pytest.mark.parametrize(
+    "line", ['"whole"\t1', 'some "word"\t1', '"a" b\t1', 'a ""b""\t1', '""\t1', '"a, b"\t1\nc, d\t1']
+)
 def test_tsv_that_a_csv_writer_would_not_have_written_keeps_its_quotes(tmp_path, line):
     found = records(file(tmp_path, "a.tsv", f"sentence\tlabel\nfine\t0\n{line}\n"))
     assert found[1]["sentence"] == line.partition("\t")[0]
