@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from configs.contract.decode import read_text
 from configs.contract.errors import UserError
@@ -114,14 +115,14 @@ def _layout(path: Path, table: Table, task: Task) -> Layout:
 
 def _record(row: dict, task: Task, layout: Layout, numbers: dict[str, int]) -> dict:
     """Build a record from the fields of a row, or raise `BrokenRow`."""
-    record = {column: _joined(row, source) for column, source in zip(task.columns, layout.texts, strict=True)}
+    record: dict = {column: _joined(row, source) for column, source in zip(task.columns, layout.texts, strict=True)}
     record["label"] = _label(row.get(layout.label), numbers)
     return record
 
 
 def _joined(row: dict, source: str) -> str:
     """Join the columns of `source` by spaces; those that are absent, null or blank add nothing."""
-    parts = [row.get(name) for name in source.split("+")]
+    parts: list[Any] = [row.get(name) for name in source.split("+")]
     parts = ["" if part is None or part != part else part for part in parts]  # pandas writes a missing text as NaN
     if not all(isinstance(part, str) for part in parts) or not any(part.strip() for part in parts):
         raise BrokenRow(f"column {source!r} " + ("stands twice" if REPEATED in parts else "holds no text"))
@@ -140,8 +141,8 @@ def _label(value: object, numbers: dict[str, int]) -> int:
     text = "a list or an object" if isinstance(value, list | dict) else str(value).strip()
     label = numbers.get(text)
     if label is None and text.lower() in ("true", "false"):
-        spellings = {spelling.lower(): number for spelling, number in numbers.items()}
-        label = spellings.get(text.lower(), numbers.get(str(int(text.lower() == "true"))))
+        lower = {spelling.lower(): number for spelling, number in numbers.items()}
+        label = lower.get(text.lower(), numbers.get(str(int(text.lower() == "true"))))
     if label is None and NUMBER.fullmatch(text):
         equal = (
             n for spelling, n in numbers.items() if NUMBER.fullmatch(spelling) and Decimal(spelling) == Decimal(text)

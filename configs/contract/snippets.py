@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from typing import IO, cast
 
 from configs.contract import assets
 
@@ -17,9 +18,9 @@ def read_snippets() -> tuple[list[dict], str]:
         The records, each sentence once, and a note on what was dropped.
     """
     with tarfile.open(assets.path("snippets") / "hutto_ICWSM_2014.tar.gz") as archive:
-        text = archive.extractfile(MEMBER).read().decode("utf-8")
+        text = cast(IO[bytes], archive.extractfile(MEMBER)).read().decode("utf-8")
     rows = [line.split("\t") for line in text.splitlines() if line.count("\t") == 2]
-    labels = {}
+    labels: dict[str, int] = {}
     for _, rating, sentence in rows:
         if abs(float(rating)) >= NEUTRAL and sentence.strip():
             # A repeated sentence would leak from one split into another: only the first one stays.

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from configs.contract.errors import UserError
@@ -28,6 +29,9 @@ HasNeeded = Callable[[list[str]], bool]  # tells whether a header has the column
 
 class BrokenRow(Exception):
     """A row that cannot be used, and why."""
+
+
+Rows = Iterator[tuple[int, "list[str] | BrokenRow"]]  # the line on which a row begins, and its fields
 
 
 @dataclass
@@ -90,14 +94,15 @@ def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed:
     Raises:
         UserError: A quote is never closed, or the file has a header although `columns` is given.
     """
+    readings: list[Callable[[], Rows]]
     if path.suffix.lower() == ".csv":
-        readings = [lambda mark=mark: _quoted_rows(path, text, mark) for mark in (",", ";", "\t")]
+        readings = [partial(_quoted_rows, path, text, mark) for mark in (",", ";", "\t")]
     elif '"' in text and _is_quoted(text):
-        readings = [lambda: _quoted_rows(path, text, "\t")]
+        readings = [partial(_quoted_rows, path, text, "\t")]
     else:
-        readings = [lambda: ((number, line.split("\t")) for number, line in _lines(text))]
+        readings = [partial(_unquoted_rows, text)]
 
-    def fits(reading: Callable[[], Iterator[tuple[int, list[str] | BrokenRow]]]) -> bool:
+    def fits(reading: Callable[[], Rows]) -> bool:
         try:
             _, first = next(reading(), (1, []))
         except UserError:  # quotes that are wrong with this delimiter
@@ -129,7 +134,12 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, line.removesuffix("\r")
 
 
-def _quoted_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str] | BrokenRow]]:
+def _unquoted_rows(text: str) -> Rows:
+    for number, line in _lines(text):
+        yield number, line.split("\t")
+
+
+def _quoted_rows(path: Path, text: str, delimiter: str) -> Rows:
     """Read rows with the line on which each begins; a row of one line with wrong quotes is broken.
 
     Raises:
@@ -138,6 +148,7 @@ def _quoted_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, l
     csv.field_size_limit(sys.maxsize)  # the default refuses fields above 128 KiB
     reader, start = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1
     while True:
+        row: list[str] | BrokenRow | None
         try:
             row = next(reader, None)
         except csv.Error as error:

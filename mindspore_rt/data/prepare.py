@@ -64,11 +64,11 @@ def _load_splits(config: schema.Experiment, task: Task) -> tuple[Splits, str, li
         return splits, "files: " + ", ".join(file.name for file in files.values()), warnings
     if data.dev or data.test:
         raise UserError("data.train: unset, but data.dev or data.test is given; give the training file too")
-    if config.task == "snippets":
+    source = task.hub
+    if source is None:  # the packaged snippets: a task of the user's own has files
         return *split_snippets(*read_snippets()), []
     from mindspore_rt.formats import hub  # only here: its import takes time
 
-    source = task.hub
     names = {split: name for split, name in zip(SPLITS, source.splits, strict=True) if name}
     folder = hub.dataset_dir(source.id, source.config, source.revision, list(names.values()))
     files = {split: folder / f"{name}.jsonl" for split, name in names.items()}

@@ -35,7 +35,7 @@ class Contents:
         format: One of `convert.FORMATS`, or "scores" or "PyTorch weights".
         weights: Arrays under Hugging Face names; floats are float32.
         scores: Scores of the prunable matrices, under the matrices' names; float32.
-        config: Content of config.json, if there is one.
+        config: Content of config.json; empty if there is none.
         tokenizer: Directory with tokenizer files, if there is one.
     """
 
@@ -43,7 +43,7 @@ class Contents:
     format: str
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     scores: dict[str, np.ndarray] = field(default_factory=dict)
-    config: dict | None = None
+    config: dict = field(default_factory=dict)
     tokenizer: Path | None = None
 
     @property
@@ -100,7 +100,7 @@ def _read_safetensors(path: Path) -> Contents:
     if "ticket" in about:
         return Contents(path, "ticket", {}, settled_scores(Ticket.load(path)))
     arrays = huggingface.read_safetensors(path)
-    config = _json(path, about["config"]) if "config" in about else None
+    config = _json(path, about["config"]) if "config" in about else {}
     if about.get("format") == COMPACT:
         return Contents(path, "compact", _unpack_compact(path, arrays, config), {}, config)
     if not any("embeddings" in name for name in arrays) and all(array.ndim == 2 for array in arrays.values()):
@@ -144,7 +144,7 @@ def _sorted(
     tokenizer: Path | None = None,
 ) -> Contents:
     """Sort arrays into weights and scores under Hugging Face names."""
-    contents = Contents(path, format, config=config, tokenizer=tokenizer)
+    contents = Contents(path, format, config=config or {}, tokenizer=tokenizer)
     for name, array in arrays.items():
         if name.endswith(BUFFERS):
             continue
@@ -198,7 +198,7 @@ def complete(contents: Contents, like: Path | None) -> Contents:
         other = read_directory(like)
         contents.config, contents.tokenizer = contents.config or other.config, contents.tokenizer or other.tokenizer
         contents.weights = contents.weights or other.weights
-    if contents.config is None:
+    if not contents.config:
         raise UserError(
             f"{contents.path}: {contents.format} holds no config.json; give --like DIRECTORY, a Hugging Face directory "
             f"of the same shape"

@@ -118,13 +118,15 @@ def _write_mindspore(contents: Contents, target: Path) -> str:
 
 
 def _write_official(contents: Contents, target: Path) -> str:
-    scores, ticket = contents.scores, contents.ticket()
-    if not scores and not ticket:
+    scores = contents.scores
+    ticket = None if scores else contents.ticket()
+    if ticket:
+        scores = settled_scores(ticket)
+    if not scores:
         raise UserError(
             f"{contents.path}: holds neither scores nor pruned weights; the official code starts its search from a "
             f"Hugging Face directory as it is: use --to huggingface"
         )
-    scores = scores or settled_scores(ticket)
     scores = {name.removesuffix(".weight") + THEIR_SCORES: s[None, :, None] for name, s in scores.items()}
     with huggingface.whole_directory(target) as folder:
         huggingface.write_model(folder, contents.config, {**contents.weights, **scores}, contents.tokenizer)

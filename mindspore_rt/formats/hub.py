@@ -110,7 +110,10 @@ def main() -> int:
     """Run the command line; returns its exit status."""
     kind, *arguments = sys.argv[1:]
     try:
-        {"model": _save_model, "dataset": _save_dataset}[kind](*arguments)
+        if kind == "model":
+            _save_model(*arguments)
+        else:
+            _save_dataset(*arguments)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         # The libraries raise all of these for a name, a revision or a file that is not what they expect.
         raise UserError(" ".join(f"{type(error).__name__}: {error}".split())) from None
