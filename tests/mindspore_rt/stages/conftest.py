@@ -37,6 +37,8 @@ def run(tmp_path, monkeypatch):
         {n: random.normal(0, 0.1, s).astype(np.float32) for n, s in shapes.items() if "classifier" not in n},
         model / "model.safetensors",
     )
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxy"]
+    (model / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
     config.model, config.layers = str(model), None
     run = RunDir(config, tmp_path / "runs")
     run.data.mkdir(parents=True)
