@@ -7,7 +7,7 @@ import pytest
 
 from configs.contract import assets, schema, snippets
 from configs.contract.errors import UserError
-from configs.contract.files import read_lines
+from configs.contract.files import read_json, read_lines
 from configs.contract.run_dir import RunDir
 from mindspore_rt.data import prepare
 
@@ -91,10 +91,10 @@ def test_splits_are_balanced_and_described(demo):
     _, _, summary = prepare.load_split(demo, "test")
     for name in ("train", "dev", "test"):
         texts, labels, _ = prepare.load_split(demo, name)
-        counts = summary["splits"][name]["labels"]
+        counts = summary.splits[name].labels
         assert counts == {"negative": int((labels == 0).sum()), "positive": int((labels == 1).sum())}
         assert min(counts.values()) > 0.4 * len(texts)
-        assert sum(summary["splits"][name]["length"].values()) == len(texts)
+        assert sum(summary.splits[name].length.values()) == len(texts)
 
 
 def test_a_changed_split_is_refused(tmp_path):
@@ -116,8 +116,7 @@ def test_own_files(tmp_path):
     splits = {name: prepare.load_split(run, name)[0] for name in ("train", "dev", "test")}
     assert [len(splits[name]) for name in ("train", "dev", "test")] == [15, 2, 5]
     assert sorted(splits["train"] + splits["test"]) == sorted((f"sentence {i}",) for i in range(20))
-    _, _, summary = prepare.load_split(run, "train")
-    assert sum(summary["duplicates"].values()) == 1
+    assert sum(read_json(run.data / "summary.json")["duplicates"].values()) == 1
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,7 @@ def test_a_pair_with_own_columns_and_labels(tmp_path):
     run = prepared(tmp_path, "task=custom", f"data.train={train}", *keys, *sizes)
     texts, labels, summary = prepare.load_split(run, "train")
     assert len(texts) == 18 and all(r[1:] == c[1:] and int(r[1:]) % 3 == k for (r, c), k in zip(texts, labels))
-    assert (summary["columns"], summary["labels"], summary["attacked"]) == (["rule", "case"], ["x", "y", "z"], ["case"])
+    assert (summary.columns, summary.labels, summary.attacked) == (["rule", "case"], ["x", "y", "z"], ["case"])
 
 
 def test_test_sentences_are_kept_at_random(tmp_path):
@@ -160,8 +159,7 @@ def test_broken_rows_and_absent_labels_are_reported(tmp_path):
     test = file(tmp_path, "test.tsv", "question1\tquestion2\tlabel\na1\tb1\t1\n")
     sizes = ["data.dev_size=2", "data.test_size=null", "data.train_size=null"]
     run = prepared(tmp_path, "task=qqp", f"data.train={train}", f"data.test={test}", "data.bad_rows=2", *sizes)
-    _, _, summary = prepare.load_split(run, "train")
-    skipped, *others = summary["warnings"]
+    skipped, *others = read_json(run.data / "summary.json")["warnings"]
     assert f"2 broken rows skipped: {train}, line 12: 1 fields" in skipped and "line 13: column 'question2'" in skipped
     assert "1 texts stand in both" in others[0]
     assert "no sentence of test has the label not_duplicate" in others
@@ -180,7 +178,7 @@ def test_conflicting_labels_and_invisible_texts_are_reported(tmp_path):
     train = file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows]))
     sizes = ["data.dev_size=5", "data.test_size=5", "data.train_size=null"]
     run = prepared(tmp_path, "task=sst2", f"data.train={train}", *sizes)
-    warnings = prepare.load_split(run, "train")[2]["warnings"]
+    warnings = read_json(run.data / "summary.json")["warnings"]
     assert "1 texts stand with different labels, such as 'twice'" in warnings
     assert "1 rows have a text without a visible character" in warnings
 
@@ -190,7 +188,7 @@ def test_bad_rows_as_a_share_reaches_the_files(tmp_path):
     train = file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows]))
     keys = [f"data.train={train}", "data.bad_rows=0.5%", "data.dev_size=5", "data.test_size=5"]
     run = prepared(tmp_path, "task=sst2", *keys, "data.train_size=null")
-    assert "1 broken rows skipped" in prepare.load_split(run, "train")[2]["warnings"][0]
+    assert "1 broken rows skipped" in read_json(run.data / "summary.json")["warnings"][0]
     for wrong in ("x", "150%", "-1%", "0.5", "-1"):
         with pytest.raises(UserError, match="data.bad_rows in the command line"):
             schema.load("demo", [f"data.bad_rows={wrong}"])
