@@ -44,15 +44,15 @@ def parser() -> cli.Parser:
     top, commands = cli.program("mindspore_rt", "Find and train robust lottery tickets with MindSpore.")
     kinds = {"finetune": "dense", "retrain": "ticket", "control": "control"}
     for stage, text in STAGES.items():
-        trained = [METHODS[name] for name in of_kind(list(METHODS), kinds.get(stage, ""))]
-        trained += [source for source in SOURCES.values() if source.stage == stage]
-        sections = ["data"] if stage == "prepare" else list(dict.fromkeys(one.section for one in trained))
+        sections = ["data"] if stage == "prepare" else []
+        sections += [METHODS[name].section for name in of_kind(list(METHODS), kinds.get(stage, ""))]
+        sections += [source.section for source in SOURCES.values() if source.stage == stage]
         one = cli.add_command(
             commands,
             train,
             stage,
             f"{text}.\n\nFinished jobs are skipped; an interrupted one goes on.",
-            sections=sections,
+            sections=list(dict.fromkeys(sections)),
         )
         one.add_argument("--only", metavar="JOB", help="one job of the stage, such as seed-1/freelb")
     cli.add_command(commands, convert, config=False, delegates=True)
@@ -74,7 +74,7 @@ def train(options: argparse.Namespace) -> int:
         of_stage = [job for job in of_stage if job.name == options.only]
         if not of_stage:
             raise UserError(f"--only {options.only}: the stage {stage} of {run.config.name} has no such job")
-    receipt = Receipt(run, stage)
+    receipt = None if options.only else Receipt(run, stage)
     with only_one(run) if leads() else contextlib.nullcontext() as lock:
         unfinished = [job for job in of_stage if not job.done or run.config.on_change == "redo"]
         status = 0
@@ -85,7 +85,7 @@ def train(options: argparse.Namespace) -> int:
             status = launch(run, unfinished, [options.config, *options.overrides], lock)
         if not status:  # settings that were refused are not those of the run
             run.save_config()
-            if not options.only:
+            if receipt:
                 receipt.write()
     return status
 
@@ -119,7 +119,7 @@ def stop_without(owner: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def launch(run: RunDir, of_stage: list[Job], settings: Sequence[str], lock: IO) -> int:
+def launch(run: RunDir, of_stage: list[Job], settings: Sequence[str], lock: IO | None) -> int:
     """Start a process for each job: MindSpore gives the memory of its graphs back only when a process ends.
 
     Args:
@@ -141,9 +141,10 @@ def launch(run: RunDir, of_stage: list[Job], settings: Sequence[str], lock: IO) 
         environment["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", "")])
         workers = [f"--worker_num={count}", f"--local_worker_num={count}"]
         python = [str(here / "msrun"), *workers, "--join=True", f"--log_dir={run.root / 'workers'}", "python"]
+    held = [lock.fileno()] if lock else []
     for job in of_stage:
         line = [*python, "-m", "mindspore_rt", job.stage, *settings, "--only", job.name]
-        with StopRequest() as request, subprocess.Popen(line, env=environment, pass_fds=[lock.fileno()]) as child:
+        with StopRequest() as request, subprocess.Popen(line, env=environment, pass_fds=held) as child:
             status = _wait(child, request)
         if status:
             return status

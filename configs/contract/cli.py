@@ -6,7 +6,7 @@ import argparse
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from configs.contract import schema
 from configs.contract.errors import UserError
@@ -16,8 +16,8 @@ from configs.contract.run_dir import RUNS, RunDir
 class Parser(argparse.ArgumentParser):
     """A parser that reports a wrong command line as every other mistake of the user is reported."""
 
-    def __init__(self, **options: object) -> None:
-        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **options})
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Raise `UserError` with what is wrong and where the allowed arguments are listed."""
@@ -57,7 +57,7 @@ def add_command(
         delegates: Whether the function parses the arguments itself, given as `options.arguments`: its module, which
             takes seconds to load, has the parser.
     """
-    name, text = name or function.__name__, inspect.cleandoc(description or function.__doc__)
+    name, text = name or function.__name__, inspect.cleandoc(description or function.__doc__ or "")
     lines = [f"keys of {', '.join(sections)}, with their defaults:", schema.help_text(sections)] if sections else []
     lines += (
         [f"`{commands._prog_prefix} --help` lists every key of a configuration."] if config and not delegates else []

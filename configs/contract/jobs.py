@@ -77,6 +77,7 @@ class Job:
 
     def steps(self, batches: int) -> int:
         """Return the updates of one training (a round of pruning is one) with so many batches an epoch."""
+        assert self.settings, f"{self.name} trains nothing"
         steps = self.settings.epochs * batches
         return min(steps, self.settings.max_steps or steps)
 

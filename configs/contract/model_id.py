@@ -42,7 +42,7 @@ class ModelId:
         if not match:
             raise UserError(f"{name!r:.80} is not the name of a model, such as finetune or robust-0.30")
         method, sparsity, back, snapshot = match.groups()
-        return cls(method, sparsity and float(sparsity), int(back or 0), snapshot and int(snapshot))
+        return cls(method, float(sparsity) if sparsity else None, int(back or 0), int(snapshot) if snapshot else None)
 
     def record(self) -> dict[str, str | float | int | None]:
         """How `choice.json` states a candidate."""

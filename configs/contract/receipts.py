@@ -67,8 +67,9 @@ def _written_by(run: RunDir, stage: str) -> list[Path]:
     if stage == "choose":
         return [run.choice, *(seed / name for seed in seeds for name in ("choice", "attacks"))]
     planned = [job for job in jobs.jobs(run) if job.stage == stage]
-    tickets = [run.ticket(job.seed, job.model).parent for job in planned if stage == "control"]
-    return [*tickets, *(job.directory for job in planned)]
+    # A control may draw a ticket of its own.
+    tickets = [run.ticket(seed, job.model).parent for job in planned for seed in run.config.seeds if job.method]
+    return [job.directory for job in planned] + (tickets if stage == "control" else [])
 
 
 def pending(run: RunDir) -> list[str]:
