@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar, overload
 
 import msgspec
 
@@ -65,7 +65,11 @@ def write_json(path: Path, value: object) -> None:
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, kind: type[T] = dict, remedy: str | None = None) -> T:
+@overload
+def read_json(path: Path, *, remedy: str | None = None) -> dict[str, Any]: ...
+@overload
+def read_json(path: Path, kind: type[T], remedy: str | None = None) -> T: ...
+def read_json(path: Path, kind: Any = dict, remedy: str | None = None) -> Any:
     """Read a JSON object.
 
     Args:
@@ -88,7 +92,11 @@ def read_json(path: Path, kind: type[T] = dict, remedy: str | None = None) -> T:
     return _decode(raw, kind, path, 1, remedy)
 
 
-def read_lines(path: Path, kind: type[T] = dict, remedy: str = "delete the file and run again") -> list[T]:
+@overload
+def read_lines(path: Path, *, remedy: str = "delete the file and run again") -> list[dict[str, Any]]: ...
+@overload
+def read_lines(path: Path, kind: type[T], remedy: str = "delete the file and run again") -> list[T]: ...
+def read_lines(path: Path, kind: Any = dict, remedy: str = "delete the file and run again") -> list[Any]:
     """Read a JSON Lines file of objects of one kind, as `read_json` does. A torn last line (its writer was killed) is
     dropped."""
     try:
