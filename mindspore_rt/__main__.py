@@ -154,8 +154,10 @@ def launch(run: RunDir, of_stage: list[Job], settings: Sequence[str], lock: IO |
 
 
 def _wait(child: subprocess.Popen, request: StopRequest) -> int:
-    """Wait for a child and return its exit status. A stop request is handed on once, as SIGTERM: a second Ctrl-C would
-    stop the child at once."""
+    """Wait for a child and return its exit status.
+
+    A stop request is handed on once, as SIGTERM: a second Ctrl-C would stop the child at once.
+    """
     handed_on = False
     while True:
         try:
