@@ -157,8 +157,8 @@ def _normalizer(tokenizer: Tokenizer) -> dict:
 def _add_tokens(tokenizer: Tokenizer, settings: dict, defaults: dict[str, str]) -> None:
     """Add tokens that are matched as a whole: those of the settings, then special ones that are pieces already."""
     present = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
-    named = {key: settings.get(key, defaults.get(key)) for key in ("bos_token", "eos_token", *SPECIAL)}
-    named = [*named.values(), *(settings.get("additional_special_tokens") or ())]
+    named = [settings.get(key, defaults.get(key)) for key in ("bos_token", "eos_token", *SPECIAL)]
+    named += settings.get("additional_special_tokens") or ()
     special = [text for token in named if (text := _text(token))]
     decoder = sorted(settings["added_tokens_decoder"].items(), key=lambda item: int(item[0]))
     tokens = []

@@ -180,7 +180,7 @@ def load_split(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarra
         UserError: The split was changed after `prepare`, or does not fit its summary.
     """
     summary, path = run.summary(), run.whole_split(name)
-    records = read_lines(path)
+    records: list[dict] = read_lines(path)
     try:
         texts = [tuple(r[c] for c in summary.columns) for r in records]
     except KeyError as error:

@@ -144,7 +144,7 @@ def read_config(directory: Path) -> dict:
     Raises:
         UserError: It is missing or damaged, or of a shrunk model, whose matrices lack heads.
     """
-    raw = read_json(directory / "config.json")
+    raw: dict = read_json(directory / "config.json")
     if raw.get("pruned_heads"):
         raise UserError(
             f"{directory / 'config.json'}: pruned_heads is set: a shrunk model is for inference with "
@@ -174,7 +174,8 @@ def read_weights(directory: Path) -> dict[str, np.ndarray]:
 
 def _parts(index: Path) -> list[Path]:
     """Return the files that an index of weights names, or raise `UserError` if one is missing or elsewhere."""
-    names = read_json(index).get("weight_map")
+    content: dict = read_json(index)
+    names = content.get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise UserError(f"{index}: names no files (weight_map); copy the model again")
     parts = [index.parent / name for name in dict.fromkeys(names.values())]
