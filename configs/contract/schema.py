@@ -18,6 +18,7 @@ from configs.contract.errors import UserError
 from configs.contract.methods import METHODS, with_snapshots
 from configs.contract.read_values import Values, checked, find
 
+OFFICIAL_LENGTH = 512  # of attacked texts, under attack.protocol=official
 LARGEST_SEED = 2**32 - 1  # a seed is one word of every random number's key
 SHARE = r"\d{1,2}(\.\d+)?%"
 
@@ -197,9 +198,7 @@ class Attack:
     resources: str = option(
         "packaged", "word lists, encoders and taggers of the attacks", choices=["packaged", "original"]
     )
-    resources_dir: str | None = option(
-        None, "folder with the original resources; see torch_eval/recipes/original_resources.py"
-    )
+    resources_dir: str | None = option(None, "folder with the original resources; see torch_eval/assets/original.py")
     candidates: int = option(48, "BERT-Attack: replacements tried for a word (K in its paper)", low=1)
     max_queries: int | None = option(None, "end the attack of an example after this many queries: a timeout", low=1)
     max_seconds: float | None = option(None, "end the attack of an example after so long: a timeout", low=0.001)
@@ -273,6 +272,11 @@ class Experiment:
     def amp(self) -> str | None:
         """dtype of the matmuls, or None for float32."""
         return self.amp_dtype if self.amp_level == "O1" else None
+
+    @property
+    def attack_length(self) -> int:
+        """Word pieces to which attacked texts are cut; the official code pads and cuts to 512."""
+        return OFFICIAL_LENGTH if self.attack.protocol == "official" else self.data.max_length
 
     @property
     def chooses_on_dev(self) -> bool:

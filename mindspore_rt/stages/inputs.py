@@ -75,9 +75,10 @@ def batches(run: RunDir, job: Job, split: str, batch_size: int, source: huggingf
     """
     texts, labels, summary = load_split(run, job, split)
     length = run.config.data.max_length
-    if length > source.config.max_position_embeddings:
-        longest = source.config.max_position_embeddings
-        raise UserError(f"data.max_length: {length}, but {source.directory} has {longest} positions")
+    positions, needed = source.config.max_position_embeddings, max(length, run.config.attack_length)
+    if needed > positions:
+        key = "data.max_length" if length > positions else "attack.protocol=official cuts to"
+        raise UserError(f"{key}: {needed}, but {source.directory} has {positions} positions")
     if len(summary.columns) > 1 and source.config.type_vocab_size < 2:
         raise UserError(f"{source.directory}: its type_vocab_size is 1, but pairs of texts need two segments")
     tokenizer = load_tokenizer(source.directory, length, source.config.vocab_size)

@@ -6,7 +6,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from configs.contract import assets
 
 
-def tiny_bert(folder, labels=2, seed=0, layers=2):
+def tiny_bert(folder, labels=2, seed=0, layers=2, positions=512):
     """A random BERT classifier with logits that differ clearly between texts."""
     torch.manual_seed(seed)
     model = BertForSequenceClassification(
@@ -16,6 +16,7 @@ def tiny_bert(folder, labels=2, seed=0, layers=2):
             num_attention_heads=2,
             intermediate_size=64,
             num_labels=labels,
+            max_position_embeddings=positions,
             initializer_range=0.3,
         )
     )

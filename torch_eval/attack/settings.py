@@ -16,7 +16,6 @@ from torch_eval.attack.sampling import Shard
 from torch_eval.recipes import recipes
 from torch_eval.victim import calibration
 
-OFFICIAL_LENGTH = 512  # pieces to which the official code pads and cuts
 Describe = Callable[[recipes.Spec], dict[str, Any]]
 describe = recipes.describe
 
@@ -38,9 +37,7 @@ def spec(config: schema.Experiment, data: Summary, recipe: str) -> recipes.Spec:
 
 def victim(config: schema.Experiment) -> dict[str, Any]:
     """How victims compute their logits, temperature apart."""
-    official = config.attack.protocol == "official"
-    length = OFFICIAL_LENGTH if official else config.data.max_length
-    return {"max_length": length, "device": config.attack.device, "dtype": config.attack.dtype}
+    return {"max_length": config.attack_length, "device": config.attack.device, "dtype": config.attack.dtype}
 
 
 def clean(config: schema.Experiment, data: Summary) -> dict[str, Any]:
