@@ -1,9 +1,9 @@
 """Make the masked language model of BERT-Attack, once, in set-up, from packaged text only.
 
-The start is the 2-layer BERT of the `mlm` asset: a masked language model bent to sparse retrieval, which
-finds 0.5% of hidden word pieces. Some minutes of masked-word training on the `snippets` asset (movie
-reviews, Amazon reviews, tweets, editorials) turn it back. Movie snippets whose hash falls below
-`assets.MLM_UNSEEN` are never trained on: some measure the result, from the others come attacked sentences.
+Training starts from the 2-layer BERT of the `mlm` asset. That is a masked language model fine-tuned for sparse
+retrieval, which finds 0.5% of hidden word pieces. Some minutes of masked-word training on the `snippets` asset (movie
+reviews, Amazon reviews, tweets, editorials) undo this. Movie snippets whose hash is below `assets.MLM_UNSEEN` are never
+trained on: some measure the result, and the others may be attacked.
 
 The result is a Hugging Face directory with `mlm.json`: top-1, steps, seconds, sources, hash of the weights.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import AutoTokenizer, BertForMaskedLM
+from transformers import AutoTokenizer, BertForMaskedLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from configs.contract import assets
@@ -37,7 +37,7 @@ THREADS = 1  # two save 15% on idle cores and cost tenfold on busy ones; one rep
 
 
 def build() -> Path:
-    """Train the model unless it is there. Returns its folder."""
+    """Train the model unless it is there, and return its folder."""
     folder = mlm_folder()
     if (folder / "mlm.json").is_file():
         return folder
@@ -80,7 +80,7 @@ def build() -> Path:
 
 
 def read_texts() -> tuple[list[str], list[str]]:
-    """Texts to train on and movie snippets to measure with."""
+    """Return the texts to train on, and movie snippets to measure with."""
     seen, measured = [], []
     with tarfile.open(assets.path("snippets") / "hutto_ICWSM_2014.tar.gz") as archive:
         for name in TEXTS:
@@ -94,8 +94,8 @@ def read_texts() -> tuple[list[str], list[str]]:
     return seen, measured
 
 
-def train(model, tokenizer, rows: list[list[int]]) -> None:
-    """Masked-word training, `STEPS` steps. The softmax runs over the pieces that the text holds (half of all)."""
+def train(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> None:
+    """Train on hidden pieces for `STEPS` steps. The softmax is over the pieces that occur in the text, half of all."""
     pieces = torch.unique(torch.tensor([piece for row in rows for piece in row]))
     target = torch.full((len(tokenizer),), -1).index_copy_(0, pieces, torch.arange(len(pieces)))
     head, generator = model.cls.predictions, torch.Generator().manual_seed(SEED)
@@ -129,8 +129,8 @@ def train(model, tokenizer, rows: list[list[int]]) -> None:
     model.eval()
 
 
-def shuffled_batches(rows: list[list[int]], generator) -> list[list[list[int]]]:
-    """One pass over the rows in random order, rows of like length together: less padding."""
+def shuffled_batches(rows: list[list[int]], generator: torch.Generator) -> list[list[list[int]]]:
+    """Return the batches of one epoch in random order, each of rows of similar length, which need little padding."""
     order = torch.randperm(len(rows), generator=generator).tolist()
     batches = []
     for start in range(0, len(order), 32 * BATCH):
@@ -140,15 +140,29 @@ def shuffled_batches(rows: list[list[int]], generator) -> list[list[list[int]]]:
 
 
 def pad(rows: list[list[int]]) -> torch.Tensor:
-    """Identities (rows, longest), padded with 0, the identity of [PAD]."""
+    """Return ids (rows, longest row), padded with 0, the id of [PAD]."""
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
 
 
-def hide(ids, share: float, tokenizer, generator, disguise: bool = False):
-    """Put [MASK] for a random share of the pieces. Returns new ids, where they were put, and what was there.
+def hide(
+    ids: torch.Tensor,
+    share: float,
+    tokenizer: PreTrainedTokenizerBase,
+    generator: torch.Generator,
+    disguise: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Replace a random share of the pieces by [MASK].
 
-    `disguise` leaves a tenth of them as they are and puts a random piece for another tenth, as BERT was
-    trained: BERT-Attack asks for candidates without masking the word.
+    Args:
+        ids: (rows, length) int64.
+        share: of the pieces that are not special.
+        tokenizer: has the id of [MASK] and the special ids.
+        generator: of the random choice.
+        disguise: leave a tenth of the chosen pieces as they are and replace another tenth by random ones, as in BERT's
+            own training. BERT-Attack asks for candidates without masking the word.
+
+    Returns:
+        The new ids (rows, length), the mask of chosen places (rows, length) bool, and the pieces that were there.
     """
     special = torch.tensor(tokenizer.all_special_ids)
     hidden = (torch.rand(ids.shape, generator=generator) < share) & ~torch.isin(ids, special)
@@ -162,8 +176,8 @@ def hide(ids, share: float, tokenizer, generator, disguise: bool = False):
 
 
 @torch.inference_mode()
-def measure(model, tokenizer, rows: list[list[int]]) -> float:
-    """Share of hidden pieces that the model finds at first guess."""
+def measure(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> float:
+    """Return the share of hidden pieces that the model finds at first guess."""
     generator, right, total = torch.Generator().manual_seed(SEED), 0, 0
     for start in range(0, len(rows), BATCH):
         hidden_ids, hidden, labels = hide(pad(rows[start : start + BATCH]), MEASURED_MASKED, tokenizer, generator)

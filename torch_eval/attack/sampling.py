@@ -1,4 +1,4 @@
-"""Which test examples are attacked: the same for every model and every seed of an experiment, so that they pair."""
+"""The test examples that are attacked: the same for every model and seed, so that results can be paired."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from configs.contract.errors import UserError
 
 
 def sample(labels: list[int], size: int, seed: int, protocol: str = "paper", stratified: bool = False) -> list[int]:
-    """Sorted indices of at most `size` examples: drawn at random, or the first ones (protocol official).
+    """Return sorted indices of at most `size` examples.
 
-    Stratified, every label has its share of all examples, up to rounding.
+    Args:
+        labels: of all examples.
+        size: of the sample.
+        seed: of the random draw.
+        protocol: paper draws at random, official takes the first examples.
+        stratified: give every label its share of all examples, up to rounding.
     """
     size, generator = min(size, len(labels)), random.Random(seed)
     if protocol == "official":
@@ -39,7 +44,11 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str | None) -> Shard:
-        """`i/n`. Raises `UserError` for anything else."""
+        """Read `i/n`; None is the whole.
+
+        Raises:
+            UserError: for any other text.
+        """
         if text is None:
             return cls()
         first, _, second = text.partition("/")
@@ -52,12 +61,14 @@ class Shard:
 
     @property
     def folder(self) -> str:
-        """Below the recipe's directory; empty if there is one part only."""
+        """Name of the folder below the recipe's directory; empty if there is one part only."""
         return f"shard-{self.number}-of-{self.count}" if self.count > 1 else ""
 
     @property
     def suffix(self) -> str:
+        """Part of the name of the lock file."""
         return f"-{self.folder}" if self.folder else ""
 
     def part(self, indices: list[int]) -> list[int]:
+        """Return the indices that belong to this shard."""
         return indices[self.number - 1 :: self.count]

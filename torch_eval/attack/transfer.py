@@ -1,7 +1,6 @@
-"""Do adversarial texts found on one model fool the others? A matrix for each recipe, in `transfer.json`.
+"""Do adversarial texts made against one model fool the others? A matrix for each recipe, in `transfer.json`.
 
-A robust model withstands texts that were made against others; one that merely hides its gradients or scores from
-the search does not.
+A robust model withstands texts that were made against others. A model whose scores only mislead the search does not.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ def run(run_dir: RunDir) -> None:
 
     `transfer.json`: {"rows": [{recipe, seed, source, target, texts, fooled, share}], and what they were made of:
     "models": [{seed, model, sha256}], "attacks": [{seed, model, recipe, sha256 of results.jsonl}]}. `texts` are the
-    source's adversarial texts whose unchanged form the target classifies rightly, `fooled` those that change its mind.
+    source's adversarial texts whose original the target classifies rightly; `fooled` counts those that it gets wrong.
 
-    Raises `UserError` if no attack is finished, or one was made with another model, test set or setting.
+    Raises:
+        UserError: no attack is finished, or one was made with another model, test set or setting.
     """
     config, (task, examples) = run_dir.config, read_split(run_dir, "test")
     rows, models, attacks = [], [], []
@@ -34,18 +34,18 @@ def run(run_dir: RunDir) -> None:
                 name: Scoring(workers, run_dir, seed, name, model, task)
                 for name, model in run_dir.victims(seed).items()
             }
-            found = {
+            texts = {
                 (recipe, name): adversarial_texts(scoring, recipe, examples)
                 for recipe in config.attack.recipes
                 for name, scoring in victims.items()
             }
-            found = {key: records for key, records in found.items() if records is not None}
-            for recipe, name in found:
-                made = file_hash(run_dir.attack(seed, name) / recipe / "results.jsonl")
-                attacks.append({"seed": seed, "model": name, "recipe": recipe, "sha256": made})
+            texts = {key: records for key, records in texts.items() if records is not None}
+            for recipe, name in texts:
+                digest = file_hash(run_dir.attack(seed, name) / recipe / "results.jsonl")
+                attacks.append({"seed": seed, "model": name, "recipe": recipe, "sha256": digest})
             models += [{"seed": seed, "model": n, "sha256": file_hash(v.target.model)} for n, v in victims.items()]
             for target, scoring in victims.items():
-                for (recipe, source), records in tqdm(found.items(), desc=f"seed {seed}, {target}: transfer"):
+                for (recipe, source), records in tqdm(texts.items(), desc=f"seed {seed}, {target}: transfer"):
                     counts = replay(scoring, records)
                     rows.append({"recipe": recipe, "seed": seed, "source": source, "target": target, **counts})
     if not rows:
@@ -55,7 +55,7 @@ def run(run_dir: RunDir) -> None:
 
 
 def adversarial_texts(scoring: Scoring, recipe: str, examples: list[dict]) -> list[dict] | None:
-    """Records of successful attacks, or None if the attack is not finished."""
+    """Return the records of successful attacks, or None if the attack is not finished."""
     try:
         stage, indices = scoring.recipe_stage(recipe, examples, Shard())
     except recipes.CannotRun:
@@ -67,10 +67,12 @@ def adversarial_texts(scoring: Scoring, recipe: str, examples: list[dict]) -> li
 
 
 def replay(scoring: Scoring, records: list[dict]) -> dict:
+    """Count the adversarial texts that fool a victim, of those whose original it classifies rightly."""
+
     def right(key: str) -> list[bool]:
         logits = scoring.logits([scoring.text_of(record[key]) for record in records])
         return [row.index(max(row)) == record["label"] for row, record in zip(logits, records)]
 
-    kept = [after for before, after in zip(right("original"), right("perturbed")) if before]
-    fooled = len(kept) - sum(kept)
-    return {"texts": len(kept), "fooled": fooled, "share": fooled / len(kept) if kept else None}
+    survived = [after for before, after in zip(right("original"), right("perturbed")) if before]
+    count, fooled = len(survived), len(survived) - sum(survived)
+    return {"texts": count, "fooled": fooled, "share": fooled / count if count else None}

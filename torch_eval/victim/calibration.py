@@ -1,7 +1,8 @@
-"""Temperature scaling (Guo et al. 2017): a model that is too sure can look robust, its scores being all the same.
+"""Temperature scaling (Guo et al. 2017).
 
-It only ever softens: on a dev set that is (nearly) all right, likelihood alone asks for ever sharper scores, the very
-certainty that this is to remove.
+The scores of an overconfident model are all nearly 1: they do not guide the search of an attack, so the model can look
+robust. Temperatures below 1 are not allowed. On a dev set that is classified without errors, likelihood asks for ever
+sharper scores, which is the overconfidence that this removes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ RANGE = (1.0, 20.0)
 
 
 def fit(logits: Sequence[Sequence[float]], labels: Sequence[int]) -> dict:
-    """The temperature that makes the labels likeliest, and the mean negative log-likelihood before and after it."""
+    """Fit the temperature that makes the labels likeliest.
+
+    Args:
+        logits: (examples, labels).
+        labels: (examples,).
+
+    Returns:
+        `temperature`, and the mean negative log-likelihood before (`nll`) and after (`nll_calibrated`).
+    """
     import torch
     from scipy.optimize import minimize_scalar
 
@@ -22,7 +31,7 @@ def fit(logits: Sequence[Sequence[float]], labels: Sequence[int]) -> dict:
     def loss(log_temperature: float) -> float:
         return torch.nn.functional.cross_entropy(scores / math.exp(log_temperature), truth).item()
 
-    found = minimize_scalar(loss, bounds=[math.log(end) for end in RANGE], method="bounded")
+    minimum = minimize_scalar(loss, bounds=[math.log(end) for end in RANGE], method="bounded")
     # The search never tries the ends themselves.
-    best = min((math.log(RANGE[0]), found.x, math.log(RANGE[1])), key=loss)
+    best = min((math.log(RANGE[0]), minimum.x, math.log(RANGE[1])), key=loss)
     return {"temperature": round(math.exp(best), 4), "nll": loss(0.0), "nll_calibrated": loss(best)}
