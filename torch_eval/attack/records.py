@@ -21,7 +21,8 @@ from configs.contract.files import append_line, read_lines
 from configs.contract.run_files import Count, Manifest, Positive, Results, Seconds, Share
 
 Texts = Annotated[dict[str, str], Meta(min_length=1)]  # of each column
-OPTIONAL = ("seconds", "processor_seconds")  # decide no figure
+TIMES = ("seconds", "processor_seconds")  # decide no figure
+OPTIONAL = (*TIMES, "bound")
 CHECK = "check"  # what tells a changed text from the one that was written; older files have none
 # Whether the prediction is right before and after. A timeout may end before either is known.
 RIGHT = {"success": (True, False), "failure": (True, True), "skipped": (False, None), "timeout": (None, None)}
@@ -44,6 +45,7 @@ class Record(msgspec.Struct):
     words: Count
     seconds: Seconds = 0.0
     processor_seconds: Seconds = 0.0
+    bound: str = ""  # what was cut short for a word of very many pieces or letters
 
     def __post_init__(self) -> None:
         if self.original.keys() != self.perturbed.keys():
@@ -175,8 +177,8 @@ def append(path: Path, record: dict) -> None:
 
 def check(record: dict) -> str:
     """The first 64 bits of a SHA-256 of all values but the times, in which a repeated run differs."""
-    kept = {name: value for name, value in record.items() if name not in (*OPTIONAL, CHECK)}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+    decisive = {name: value for name, value in record.items() if name not in (*TIMES, CHECK)}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:

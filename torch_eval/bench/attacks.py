@@ -32,6 +32,7 @@ import platform
 import random
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from tqdm import tqdm
@@ -42,9 +43,14 @@ from configs.contract.files import append_line, atomic_write, file_hash, read_li
 from configs.contract.run_dir import RUNS, RunDir
 from configs.contract.stage import versions
 from torch_eval.assets import packaged
+from torch_eval.attack.example import attack_text
 from torch_eval.attack.scoring import PACKAGES, read_examples
 from torch_eval.attack.workers import Target, Workers, attack_example
+from torch_eval.recipes import textattack_offline
 from torch_eval.recipes.recipes import Spec, describe
+
+if TYPE_CHECKING:
+    from textattack import Attack
 
 DEFAULTS = {
     "examples": 200,
@@ -126,9 +132,6 @@ class Comparison:
         self.folder = folder / f"{self.name.replace(' ', '-')}-{key}"
         self.result: dict = {}
 
-    def target(self, length: int, stock: bool = False) -> Target:
-        return Target(self.model, length, stock=stock)
-
     def sides(self, length: int) -> dict[str, str]:
         """Names of what both attacks leave. Ours says which code attacked: when that is changed, it attacks again."""
         return {"ours": f"ours-{length}-{code()}", "stock": f"stock-{length}"}
@@ -146,13 +149,13 @@ class Comparison:
         indices = [index for index in indices if self.affordable(index)]
         long = indices[: self.options["long_examples"]]
         for padded, some in ((length, indices), (LONG, long)):
-            names, targets = self.sides(padded).values(), (self.target(padded), self.target(padded, True))
-            self._take_turns(list(zip(names, (ours, stock), targets)), some, turn)
+            pools, functions = (ours, stock), (attack_example, attack_stock)
+            self._take_turns(list(zip(self.sides(padded).values(), pools, functions)), padded, some, turn)
 
         mine, theirs = map(self._read, self.sides(length).values())
         unlike = [index for index in indices if not same(mine[index], theirs[index])]
         one_thread = f"stock-one-thread-{length}"
-        self._take_turns([(one_thread, witness, self.target(length, True))], unlike, turn)
+        self._take_turns([(one_thread, witness, attack_stock)], length, unlike, turn)
         again = self._read(one_thread)
         self.result = {
             "name": f"attack {self.name}",
@@ -173,25 +176,25 @@ class Comparison:
         }
         return self.result
 
-    def _take_turns(self, sides, indices: list[int], turn: int) -> None:
-        """Attack what has no record yet, `turn` examples a side."""
+    def _take_turns(self, sides: list[tuple], length: int, indices: list[int], turn: int) -> None:
+        """Attack what has no record yet, `turn` examples a side. A side is its name, its workers and their function."""
         done, warm = {name: self._read(name) for name, _, _ in sides}, set()
         label = f"{self.name}: {' and '.join(name for name, _, _ in sides)}"
         for start in tqdm(range(0, len(indices), turn), desc=label, unit="turn"):
-            for name, workers, target in sides:
+            for name, workers, function in sides:
                 some = [index for index in indices[start : start + turn] if index not in done[name]]
                 if not some:
                     continue
                 if name not in warm:  # what loads at the first attack is no part of one
                     warm.add(name)
-                    list(workers.map(attack_example, *zip(*[self._task(target, some[0])] * workers.count)))
-                records = list(workers.map(attack_example, *zip(*[self._task(target, index) for index in some])))
+                    list(workers.map(function, *zip(*[self._task(length, some[0])] * workers.count)))
+                records = list(workers.map(function, *zip(*[self._task(length, index) for index in some])))
                 for record in records:  # processes attack at the same time: each example's share of the wall clock
                     wall = record["seconds"] / workers.count
                     append_line(self.folder / f"{name}.jsonl", {**record, "wall": wall})
 
-    def _task(self, target: Target, index: int) -> tuple:
-        return target, self.spec, self.options["seed"], index, self.examples[index]
+    def _task(self, length: int, index: int) -> tuple:
+        return Target(self.model, length), self.spec, self.options["seed"], index, self.examples[index]
 
     def _read(self, name: str) -> dict[int, dict]:
         path = self.folder / f"{name}.jsonl"
@@ -218,6 +221,23 @@ class Comparison:
             self.tokenizer = AutoTokenizer.from_pretrained(self.model, local_files_only=True)
         ids = [self.tokenizer(*record["perturbed"].values())["input_ids"] for record in (a, b)]
         return same(a, b, text=False) and ids[0] == ids[1]
+
+
+def attack_stock(target: Target, spec: Spec, seed: int, index: int, example: dict) -> dict:
+    """Attack one example with TextAttack as it comes; runs in a worker, as `workers.attack_example` does."""
+    attack = load_stock(target, spec)
+    from textattack.shared import AttackedText
+
+    return attack_text(attack, spec, seed, index, example, text_type=AttackedText)
+
+
+@functools.lru_cache(maxsize=1)
+def load_stock(target: Target, spec: Spec) -> Attack:
+    """Build TextAttack's own attack on its own wrapper of a victim; the last one stays loaded."""
+    textattack_offline.prepare()
+    from torch_eval.bench import stock_textattack
+
+    return stock_textattack.build(spec, stock_textattack.victim(target.model, target.max_length))
 
 
 @functools.cache

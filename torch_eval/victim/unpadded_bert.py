@@ -14,12 +14,14 @@ from itertools import groupby
 
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
+from transformers import BertForSequenceClassification
+from transformers.models.bert.modeling_bert import BertSelfAttention
 
 
-class PackedBert:
+class UnpaddedBert:
     """`BertForSequenceClassification` in evaluation mode. Heads and intermediate neurons may have been pruned away."""
 
-    def __init__(self, model):
+    def __init__(self, model: BertForSequenceClassification) -> None:
         self.bert, self.classifier = model.bert, model.classifier
         self.device = model.device
         self.projections = []
@@ -30,7 +32,12 @@ class PackedBert:
             self.projections.append((weight, bias))
 
     def __call__(self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Logits (rows, labels). `ids` and `types` are token and segment ids of each row, sorted by their length."""
+        """Return logits (rows, labels).
+
+        Args:
+            ids: token ids of each row; the rows are sorted by their length.
+            types: segment ids of each row.
+        """
         lengths = [len(row) for row in ids]
         groups = [(length, len(list(rows))) for length, rows in groupby(lengths)]
         first = torch.tensor([0, *lengths[:-1]], device=self.device).cumsum(0)
@@ -50,8 +57,10 @@ class PackedBert:
             hidden = layer.output(layer.intermediate(hidden), hidden)
         return self.classifier(self.bert.pooler.activation(self.bert.pooler.dense(hidden)))
 
-    def _embed(self, ids, types, lengths) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings (different ones, hidden), and the number of each position's one (positions of all rows,)."""
+    def _embed(
+        self, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]], lengths: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the distinct embeddings (distinct, hidden), and which of them each position has (positions,)."""
         places: dict[tuple, int] = {}
         rows = zip(ids, types, lengths)
         keys = [places.setdefault(key, len(places)) for i, t, n in rows for key in zip(i, t, range(n))]
@@ -61,14 +70,30 @@ class PackedBert:
         return parts.LayerNorm(total + parts.position_embeddings(positions)), torch.tensor(keys, device=self.device)
 
 
-def _attend(query, key, value, groups: list[tuple[int, int]], attention) -> torch.Tensor:
-    """Self-attention within each row; `groups` are (length, rows) in order. Keys and values (positions, all heads),
-    queries the same or (rows, all heads): the result is shaped like the queries."""
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    groups: list[tuple[int, int]],
+    attention: BertSelfAttention,
+) -> torch.Tensor:
+    """Compute self-attention within each row.
+
+    Args:
+        query: (positions, all heads), or (rows, all heads) of first positions only.
+        key: (positions, all heads).
+        value: (positions, all heads).
+        groups: (length, number of rows) of rows of equal length, in order.
+        attention: the module, for its number and size of heads.
+
+    Returns:
+        The contexts, of the shape of `query`.
+    """
     heads, size, contexts = attention.num_attention_heads, attention.attention_head_size, []
     one = len(query) == sum(count for _, count in groups)
     sizes = [length * count for length, count in groups]
     queries = query.split([count for _, count in groups] if one else sizes)
-    for (length, count), *parts in zip(groups, queries, key.split(sizes), value.split(sizes)):
+    for (_, count), *parts in zip(groups, queries, key.split(sizes), value.split(sizes)):
         q, k, v = (part.view(count, len(part) // count, heads, size).transpose(1, 2) for part in parts)
         contexts.append(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, heads * size))
     return torch.cat(contexts)

@@ -8,6 +8,7 @@ import torch
 from tests.helpers.victims import tiny_bert
 from torch_eval.attack import workers
 from torch_eval.attack.workers import Target
+from torch_eval.bench.attacks import attack_stock
 from torch_eval.recipes.recipes import Spec
 
 LENGTH = 48
@@ -35,14 +36,13 @@ def test_the_same_as_textattack(recipe, model):
     spec = Spec(recipe, ("sentence",), ("sentence",), candidates=5)
     labels = [row.index(max(row)) for row in workers.logits_of(Target(Path(model), LENGTH), [(s,) for s in SENTENCES])]
     found = {}
-    for stock in (False, True):
-        target = Target(Path(model), LENGTH, stock=stock)
-        found[stock] = [
-            workers.attack_example(target, spec, 1, i, {"sentence": sentence, "label": label})
+    for attack in (workers.attack_example, attack_stock):
+        found[attack] = [
+            attack(Target(Path(model), LENGTH), spec, 1, i, {"sentence": sentence, "label": label})
             for i, (sentence, label) in enumerate(zip(SENTENCES, labels))
         ]
-    assert sum(record["queries"] for record in found[True]) > 60
-    for ours, theirs in zip(found[False], found[True]):
+    assert sum(record["queries"] for record in found[attack_stock]) > 60
+    for ours, theirs in zip(*found.values()):
         for key in ("index", "outcome", "queries", "original", "perturbed_prediction", "words_changed"):
             assert ours[key] == theirs[key], key
         assert ours["perturbed"] == theirs["perturbed"]  # both on one thread, or ties may break: see bench_attacks.py

@@ -77,7 +77,7 @@ def test_times_may_differ(tmp_path):
 NUMBERS = {
     name: [None, "3", True, -1, [1], float("nan"), float("inf"), 10**30]
     for name in TYPES
-    if name not in ("outcome", "original", "perturbed")
+    if name not in ("outcome", "original", "perturbed", "bound")
 }
 WHOLE = {name: [*NUMBERS[name], 1.5] for name, of in TYPES.items() if of is int}
 NOT_TEXTS = [None, "fine", {}, {"sentence": None}, ["fine"], {"other": "fine"}]
@@ -87,6 +87,7 @@ WRONG = {
     "outcome": ["crashed", "Success", None, 1, ["success"], {}],
     "original": NOT_TEXTS,
     "perturbed": NOT_TEXTS,
+    "bound": [None, 3, ["candidates"]],
 }
 
 

@@ -24,6 +24,7 @@ def bench(tmp_path, monkeypatch):
     def run(*arguments):
         workers.load_victim.cache_clear()
         workers.load_attack.cache_clear()
+        attacks.load_stock.cache_clear()
         fixed = [f"model={tmp_path / 'model'}", f"data={tmp_path / 'texts.jsonl'}", "max_length=24", "turn=2"]
         attacks.main([*fixed, *arguments], tmp_path)
         return tmp_path
@@ -40,13 +41,18 @@ def test_it_counts_writes_and_goes_on(bench, monkeypatch):
     assert line["ratio"] > 0 and line["ratio_512"] > 0 and "TextAttack 0.3.11" in line["reference"]
     assert "| bertattack K=3 | 4/4 | 4/4 | 4/4 | 4/4 |" in (runs / "bench_attacks.md").read_text()
 
-    attacked, attack_example = [], workers.attack_example
+    attacked, ours, stock = [], attacks.attack_example, attacks.attack_stock
 
     def counted(target, spec, seed, index, example):
-        attacked.append(index if not target.stock else -1)
-        return attack_example(target, spec, seed, index, example)
+        attacked.append(index)
+        return ours(target, spec, seed, index, example)
+
+    def counted_stock(*task):
+        attacked.append(-1)
+        return stock(*task)
 
     monkeypatch.setattr(attacks, "attack_example", counted)
+    monkeypatch.setattr(attacks, "attack_stock", counted_stock)
     bench("recipes=[bertattack]", "candidates=[3]", "examples=5", "long_examples=1")
     assert len(set(attacked)) == 2 and len(attacked) == os.cpu_count() + 3  # each process warms up with it first
     assert read_lines(runs / "bench.jsonl")[-1]["of"] == 5

@@ -8,12 +8,13 @@ import types
 import numpy as np
 import pytest
 import torch
+from textattack.shared import AttackedText
 
 from configs.contract.errors import UserError
 from tests.helpers.victims import tiny_bert
-from torch_eval.assets import packaged
-from torch_eval.recipes import fast_textattack, original_resources, recipes
-from torch_eval.recipes.original_resources import Original
+from torch_eval.assets import original, packaged
+from torch_eval.recipes import recipes
+from torch_eval.recipes.original_resources import Original, tagger
 
 WORDS = [f"word{i}" for i in range(60)]
 
@@ -28,12 +29,12 @@ def folder(tmp_path):
     np.save(tmp_path / "paragramcf/paragram.npy", vectors)
     np.save(tmp_path / "paragramcf/nn.npy", near)
     (tmp_path / "paragramcf/wordlist.pickle").write_bytes(pickle.dumps({word: i for i, word in enumerate(WORDS)}))
-    for name in original_resources.FILES["sentence encoder"]:
+    for name in original.FILES["sentence encoder"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    tagger = tmp_path / original_resources.TAGGER
-    tagger.mkdir(parents=True)
-    stem = tagger / "averaged_perceptron_tagger_eng"
+    tags = tmp_path / original.TAGGER
+    tags.mkdir(parents=True)
+    stem = tags / "averaged_perceptron_tagger_eng"
     weights = {"bias": {"NN": 1.0, "JJ": 0.5}, "i suffix ful": {"JJ": 3.0}}
     stem.with_suffix(".weights.json").write_text(json.dumps(weights))
     stem.with_suffix(".tagdict.json").write_text(json.dumps({"the": "DT", "runs": "VBZ"}))
@@ -42,7 +43,7 @@ def folder(tmp_path):
     (tmp_path / "nltk_data/taggers/universal_tagset/en-ptb.map").write_text("DT\tDET\nJJ\tADJ\nNN\tNOUN\n")
     (tmp_path / "nltk_data/corpora/stopwords").mkdir(parents=True)
     (tmp_path / "nltk_data/corpora/stopwords/english").write_text("i\nme\nthe\n")
-    for path in [tagger.parent.parent, tagger.parent, tagger]:
+    for path in [tags.parent.parent, tags.parent, tags]:
         path.chmod(0o755)
     from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
@@ -97,9 +98,7 @@ def test_the_missing_package_is_named(folder):
 def test_manifests_hold_the_hash_of_every_file_and_textattacks_parameters(folder, tensorflow_hub):
     told = recipes.describe(spec("textfooler", str(folder)))
     assert told["resources"]["from"] == "original"
-    assert told["resources"]["synonyms"]["paragramcf/nn.npy"] == original_resources.file_hash(
-        folder / "paragramcf/nn.npy"
-    )
+    assert told["resources"]["synonyms"]["paragramcf/nn.npy"] == original.file_hash(folder / "paragramcf/nn.npy")
     assert told["parameters"]["word distance"] == {"min_cos_sim": 0.5}
     assert told["resources"]["stop words"] == packaged.describe("stop words")  # its own; the others take NLTK's
     bugger = recipes.describe(spec("textbugger", str(folder)))["resources"]["stop words"]
@@ -134,7 +133,7 @@ def test_tags_are_nltks(folder, monkeypatch):
     expected = [tag for _, tag in nltk.pos_tag(words, tagset="universal")]
     nltk.tag._get_tagger.cache_clear()
     monkeypatch.setattr(nltk.data, "path", [])  # it finds its own way
-    assert Original(str(folder))._tag()(words) == expected == ["DET", "ADJ", "NOUN", "X", "NOUN"]
+    assert tagger(folder)(words) == expected == ["DET", "ADJ", "NOUN", "X", "NOUN"]
 
 
 def test_stop_words_are_the_recipes_own(folder):
@@ -149,5 +148,5 @@ def test_attacks_run_on_them(recipe, folder, tensorflow_hub):
     victim = Victim(folder / "victim", 16)
     label = victim(["word1 word2 word3"]).argmax(1).item()
     attack = recipes.build(spec(recipe, str(folder)), victim)
-    result = attack.attack(fast_textattack.textattack.shared.AttackedText("word1 word2 word3"), label)
+    result = attack.attack(AttackedText("word1 word2 word3"), label)
     assert result.num_queries > 3 and tensorflow_hub.loaded == [str(folder / "universal-sentence-encoder")]

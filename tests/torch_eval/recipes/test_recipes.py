@@ -12,7 +12,7 @@ from textattack.transformations import WordSwapMaskedLM
 
 from tests.helpers.victims import tiny_bert
 from torch_eval.bench import stock_textattack
-from torch_eval.recipes import fast_textattack, packaged_resources, recipes
+from torch_eval.recipes import fast_classes, packaged_resources, recipes, textattack_offline
 from torch_eval.recipes.recipes import Spec
 from torch_eval.victim.classifier import Victim
 
@@ -78,7 +78,7 @@ def test_masked_words_are_the_stock_candidates(candidates):
     sizes = {"max_length": 64, "max_candidates": candidates}
     parameters = {"masked_language_model": model, "tokenizer": tokenizer, **sizes}
     theirs = WordSwapMaskedLM(method="bert-attack", **parameters)
-    ours = fast_textattack.MaskedWords(**parameters)
+    ours = fast_classes.MaskedWords(**parameters)
     several_pieces = found = 0
     for sentence in SENTENCES:
         text = AttackedText(sentence)
@@ -128,7 +128,7 @@ def stock_recipe(name, victim, monkeypatch):
     monkeypatch.setattr(WordEmbedding, "counterfitted_GLOVE_embedding", staticmethod(packaged_resources.synonyms))
     monkeypatch.setattr(stock_masked.AutoModelForMaskedLM, "from_pretrained", lambda *a, **k: mlm)
     monkeypatch.setattr(stock_masked.AutoTokenizer, "from_pretrained", lambda *a, **k: tokenizer)
-    monkeypatch.setattr(attack_recipes.textbugger_li_2018, "WordSwapHomoglyphSwap", fast_textattack.HomoglyphSwap)
+    monkeypatch.setattr(attack_recipes.textbugger_li_2018, "WordSwapHomoglyphSwap", fast_classes.HomoglyphSwap)
     return getattr(attack_recipes, name).build(victim)
 
 
@@ -174,7 +174,7 @@ def values(part):
     """Plain settings of a part, and of the parts that it is made of."""
     if hasattr(part, "transformations"):
         return [values(one) for one in part.transformations]
-    hidden = ("tagger_type", "_tfhub_url")
+    hidden = ("tagger_type", "_tfhub_url", "bound_reached")
     return {
         key: value
         for key, value in vars(part).items()
@@ -219,8 +219,8 @@ def test_the_users_own_folders_stand_in_front(monkeypatch, tmp_path):
     monkeypatch.setenv("NLTK_DATA", str(tmp_path / "mine"))
     monkeypatch.setenv("TA_CACHE_DIR", str(tmp_path / "cache"))
     for _ in range(2):  # in a worker again, which inherits what was set
-        fast_textattack.prepare_environment()
+        textattack_offline.set_environment()
     first, *rest = os.environ["NLTK_DATA"].split(os.pathsep)
     assert first == str(tmp_path / "mine") and len(rest) == 1
     (tmp_path / "cache" / "file").touch()
-    assert fast_textattack.stored("file") == str(tmp_path / "cache" / "file")
+    assert textattack_offline.local_file("file") == str(tmp_path / "cache" / "file")

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from torch_eval.recipes import fast_textattack, packaged_resources, sentence_encoder
+from torch_eval.recipes import packaged_resources, sentence_encoder
 
 WORDS = "the film is a slow , honest and bright portrait of grief that never begs for tears".split()
 
@@ -34,6 +34,11 @@ def test_vectors_are_the_librarys(encode, library, length):
     np.testing.assert_allclose(encode(texts), library.encode(texts), atol=2e-6)
 
 
+def test_exact_vectors_are_the_librarys_to_the_bit(encode, library):
+    texts = candidates(40)
+    np.testing.assert_array_equal(encode.exact(texts), library.encode(texts))
+
+
 def test_texts_without_words_and_the_ends_of_texts(encode, library):
     """Neighbours in a batch must not see each other."""
     texts = ["", " ", "\n", "�", "a", "a a", "film", "begs for", "for tears", "x" * 300]
@@ -51,19 +56,3 @@ def test_windows_of_many_tokens_do_not_run_into_each_other():
 def test_words_are_split_as_in_the_whole_text(encode, library):
     for text in candidates(40) + ["  two  spaces ", "ﬁne № ½", "a▁b ▁ c"]:
         assert encode._tokens(text) == library._tokenizer.encode(text), text
-
-
-def test_scores_are_computed_again_only_where_they_nearly_tie():
-    asked = []
-
-    def exact():
-        asked.append(1)
-        return [0.9, 0.90001, 0.2]
-
-    first, second, third = (fast_textattack.Late(about, exact, i) for i, about in enumerate([0.90001, 0.9, 0.2]))
-    assert first > third
-    assert not third > first
-    assert first > float("-inf")
-    assert not asked
-    assert second > first  # not as the rough scores have it
-    assert asked

@@ -1,7 +1,6 @@
 """The victim against TextAttack's own wrapper, which pads everything to the full length."""
 
 import json
-import time
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from transformers import (
 from configs.contract import assets
 from configs.contract.errors import UserError
 from tests.helpers.victims import tiny_bert
-from torch_eval.victim.classifier import OutOfTime, Victim
+from torch_eval.victim.classifier import Victim
 
 LENGTH = 24
 TEXTS = ["a fine film .", "dull", "", "an utterly charming , funny and warm piece of work " * 4] * 11
@@ -65,8 +64,8 @@ def test_one_column_in_a_tuple_is_a_single_text(tmp_path):
 def test_texts_that_read_alike_are_classified_once_and_tie_exactly(tmp_path):
     victim = Victim(tiny_bert(tmp_path), LENGTH)
     texts = [text for code in range(0x1F600, 0x1F614) for text in (f"a {chr(code)} film", f"film {code}")]
-    rows, packed = [], victim.packed
-    victim.packed = lambda ids, types: rows.append(len(ids)) or packed(ids, types)
+    rows, unpadded = [], victim.unpadded
+    victim.unpadded = lambda ids, types: rows.append(len(ids)) or unpadded(ids, types)
     logits = victim(texts)
     assert sum(rows) == 21  # the 20 unknown characters are one input
     assert torch.equal(logits[::2], logits[:1].expand(20, -1))
@@ -99,11 +98,17 @@ def test_temperature_divides_and_dtype_rounds(tmp_path):
     torch.testing.assert_close(rounded, exact, atol=0.3, rtol=0.1)
 
 
-def test_a_call_after_the_deadline_raises(tmp_path):
-    victim = Victim(tiny_bert(tmp_path), LENGTH)
-    victim.deadline = time.monotonic() - 1
-    with pytest.raises(OutOfTime):
-        victim(TEXTS)
+def test_labels_in_another_order_are_those_of_the_data(tmp_path):
+    folder = tiny_bert(tmp_path, labels=3)
+    theirs = Victim(folder, LENGTH)(TEXTS)
+    assert torch.equal(Victim(folder, LENGTH, label_order=(2, 0, 1))(TEXTS), theirs[:, [2, 0, 1]])
+
+
+def test_a_bert_without_a_classifier_is_refused_without_advice_to_delete_it(tmp_path):
+    folder = tiny_bert(tmp_path)
+    BertForSequenceClassification.from_pretrained(folder).bert.save_pretrained(folder)
+    with pytest.raises(UserError, match="a BERT without a trained classifier .*fine-tune it first$"):
+        Victim(folder, LENGTH)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")

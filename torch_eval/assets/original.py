@@ -1,0 +1,74 @@
+"""The original resources: files that TextAttack's recipes download, in a folder that is filled by hand.
+
+The folder is named by `attack.resources_dir`.
+
+    paragramcf/                  counter-fitted vectors: https://textattack.s3.amazonaws.com/word_embeddings/paragramcf
+                                 (one archive of about 480 MB)
+    universal-sentence-encoder/  https://tfhub.dev/google/universal-sentence-encoder/3, unpacked (about 1 GB);
+                                 needs the packages tensorflow and tensorflow_hub, which no requirement here brings
+    nltk_data/                   python -m nltk.downloader -d nltk_data averaged_perceptron_tagger_eng \\
+                                 universal_tagset stopwords (about 3 MB)
+    bert-base-uncased/           https://huggingface.co/google-bert/bert-base-uncased (about 440 MB)
+
+Not all of their makers publish hashes. So files are checked by name, and by whether they fit together, and their
+SHA-256 goes into every manifest.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+
+from configs.contract.errors import UserError
+from configs.contract.files import file_hash
+from torch_eval.assets import packaged
+
+TAGGER = "nltk_data/taggers/averaged_perceptron_tagger_eng"
+FILES = {
+    "synonyms": ["paragramcf/paragram.npy", "paragramcf/wordlist.pickle", "paragramcf/nn.npy"],
+    "sentence encoder": [
+        f"universal-sentence-encoder/{name}"
+        for name in ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001")
+    ],
+    "tagger": [
+        *[f"{TAGGER}/averaged_perceptron_tagger_eng.{part}.json" for part in ("weights", "tagdict", "classes")],
+        "nltk_data/taggers/universal_tagset/en-ptb.map",
+    ],
+    "stop words": ["nltk_data/corpora/stopwords/english"],
+    "masked language model": [
+        f"bert-base-uncased/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt")
+    ],
+}
+
+
+def describe(name: str, folder: str | None, recipe: str) -> dict:
+    """Return the files of one resource of a recipe with their hashes, for manifests.
+
+    The stop words of TextFooler are its own list, which is part of this project.
+
+    Raises:
+        UserError: files are missing; the message names all of them. Or a package is missing.
+    """
+    if (name, recipe) == ("stop words", "textfooler"):
+        return packaged.describe(name)
+    if folder is None:
+        raise UserError("attack.resources=original: say with attack.resources_dir=FOLDER where the files are")
+    root = Path(folder)
+    missing = [file for file in FILES[name] if not (root / file).is_file()]
+    if missing:
+        raise UserError(
+            f"attack.resources=original, {name}: put {', '.join(missing)} into {root} "
+            f"(torch_eval/assets/original.py says where they come from), or use attack.resources=packaged"
+        )
+    if name == "sentence encoder" and importlib.util.find_spec("tensorflow_hub") is None:
+        raise UserError(
+            "attack.resources=original, sentence encoder: the package tensorflow_hub is missing: "
+            "run `pip install tensorflow tensorflow_hub` in this environment, or use attack.resources=packaged"
+        )
+    return {file: _hash(root / file) for file in FILES[name]}
+
+
+@functools.cache
+def _hash(path: Path) -> str:
+    return file_hash(path)
