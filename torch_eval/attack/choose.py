@@ -9,11 +9,13 @@ The candidates are robust tickets of several sparsities and search epochs. None 
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from functools import partial
 
 from configs.contract.files import locked, write_json
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
+from configs.contract.run_files import Summary
 from configs.contract.stage import Stage, redo_changed
 from torch_eval.attack import metrics, records, settings
 from torch_eval.attack.scoring import Scoring, read_split
@@ -35,41 +37,50 @@ def run(run_dir: RunDir) -> None:
     with locked(run_dir.root / ".choice.lock"), Workers(config.attack.workers) as workers:
         for candidate in candidates:
             for seed in config.seeds:
-                model = run_dir.model(seed, str(candidate))
-                victim = partial(Scoring, workers, run_dir, seed, str(candidate), model, task)
-                found = redo_changed(config, lambda: score(victim(), dev))
-                rows.append({**candidate.record(), "seed": seed, **found})
+                work = partial(score, workers, run_dir, seed, str(candidate), task, dev)
+                rows.append({**candidate.record(), "seed": seed, **redo_changed(config, work)})
     rule = RULE.format(recipe=config.choice.recipe, examples=min(config.choice.examples, len(dev)))
-    write_choice(run_dir, rule, rows, best(candidates, rows))
+    majority = max(Counter(example["label"] for example in dev).values()) / len(dev)
+    write_choice(run_dir, rule, rows, best(candidates, rows, majority))
 
 
-def score(scoring: Scoring, dev: list[dict]) -> dict:
-    """Accuracy of one candidate on dev, attacked (`aua`) and not (`accuracy`), from where it was interrupted."""
+def score(workers: Workers, run_dir: RunDir, seed: int, name: str, task: Summary, dev: list[dict]) -> dict:
+    """Return the accuracy of one candidate on dev, attacked (`aua`) and not (`accuracy`)."""
+    scoring = Scoring(workers, run_dir, seed, name, run_dir.model(seed, name), task)
     stage, recipe = stage_of(scoring, dev), scoring.run_dir.config.choice.recipe
     label = f"seed {scoring.seed}, {scoring.name}:"
     done = scoring.complete(stage, recipe, dev, stage.settings["indices"], f"{label} {recipe} on dev", "dev")
     aua = metrics.summarise(done).aua.value
     if not stage.manifest.is_file():
-        stage.finish({"aua": aua, "accuracy": scoring.accuracy(dev, f"{label} dev accuracy")})
+        stage.finish({"aua": aua, "accuracy": scoring.clean_results(dev, f"{label} dev accuracy")["accuracy"]})
     return {"aua": aua, "accuracy": stage.results(records.ChoiceResults).accuracy}
 
 
 def stage_of(scoring: Scoring, dev: list[dict]) -> Stage:
-    """The stage of one candidate's attack on dev."""
+    """Return the stage of one candidate's attack on dev."""
     run_dir, labels = scoring.run_dir, [example["label"] for example in dev]
     values = settings.choice(run_dir.config, scoring.task, scoring.seed, labels, scoring.target.temperature)
     return scoring.stage(run_dir.seed(scoring.seed) / "choice" / scoring.name, "choice", values, "dev")
 
 
-def best(candidates: list[ModelId], rows: list[dict]) -> ModelId:
-    """The first of the candidates with the highest mean `aua`, then `accuracy`, over the seeds in `rows`."""
+def best(candidates: list[ModelId], rows: list[dict], majority: float) -> ModelId:
+    """Return the first of the candidates with the highest mean `aua`, then `accuracy`, over the seeds in `rows`.
+
+    A candidate whose accuracy is not above `majority`, the share of the commonest label, has learned nothing. It is
+    chosen only if all candidates are such: a model that always predicts one class withstands every attack.
+    """
 
     def mean(candidate: ModelId, key: str) -> float:
         return statistics.fmean(row[key] for row in rows if row["model"] == str(candidate))
 
-    return max(candidates, key=lambda candidate: (mean(candidate, "aua"), mean(candidate, "accuracy")))
+    def rank(candidate: ModelId) -> tuple[bool, float, float]:
+        accuracy = mean(candidate, "accuracy")
+        return accuracy > majority, mean(candidate, "aua"), accuracy
+
+    return max(candidates, key=rank)
 
 
 def write_choice(run_dir: RunDir, rule: str, rows: list[dict], chosen: ModelId) -> None:
+    """Write `choice.json`."""
     write_json(run_dir.choice, {"rule": rule, "candidates": rows, "chosen": chosen.record()})
     print(f"chosen: {chosen} ({rule})")

@@ -1,36 +1,38 @@
-"""The run: every recipe against every victim of an experiment, one JSON line an example.
+"""The run: every recipe against every victim of an experiment, one JSON line for each example.
 
 seed-1/attacks/<model>/clean/                 manifest.json (accuracy on the whole test set)
 seed-1/attacks/<model>/calibration/           manifest.json (temperature fitted on dev, if asked for)
 seed-1/attacks/<model>/<recipe>/              results.jsonl manifest.json
                                               or missing.json, why there are no results;
                                               dtype.json, what another dtype than float32 changed
-seed-1/attacks/<model>/<recipe>/shard-1-of-4/ the same for a part of the examples; see shards.py
+seed-1/attacks/<model>/<recipe>/shard-1-of-4/ the same for a part of the examples; see merge.py
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from configs.contract import classifiers
 from configs.contract.errors import UserError
-from configs.contract.files import locked, read_json, read_lines, write_json, write_lines
+from configs.contract.files import locked, read_lines, write_json, write_lines
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Summary
-from configs.contract.stage import Stage, redo_changed, verified
-from torch_eval.attack import metrics, records, settings
+from configs.contract.stage import Stage, redo_changed
+from torch_eval.attack import clean, metrics, records, settings, victims
 from torch_eval.attack.sampling import Shard
 from torch_eval.attack.workers import Target, Workers, attack_example, logits_of
 from torch_eval.recipes import recipes
 from torch_eval.victim import calibration
-from torch_eval.victim.token_ids import check_token_ids
 
 PACKAGES = ("torch", "textattack", "transformers", "tokenizers", "numpy")
 CHUNK = 128  # sentences handed to a worker at once for their logits
 SPLIT_TOKEN = "<SPLIT>"  # TextAttack's `AttackedText` joins columns with it and fails on a text that holds it
+WHOLE = Shard()
 DTYPE_SAMPLE = 50  # examples attacked again in float32 when the victims are of another dtype
 
 
@@ -39,17 +41,24 @@ def run(run_dir: RunDir) -> None:
     config = run_dir.config
     task, examples = read_split(run_dir, "test")
     shard = Shard.parse(config.attack.shard)
-    check_victims(run_dir, task)
     with locked(run_dir.root / f".attack{shard.suffix}.lock"), Workers(config.attack.workers) as workers:
+        victims.check(run_dir, task, workers, tuple(examples[0][column] for column in task.columns))
         for seed in config.seeds:
             for name, model in run_dir.victims(seed).items():
                 redo_changed(config, partial(score, workers, run_dir, seed, name, model, task, shard, examples))
 
 
 def score(
-    workers, run_dir: RunDir, seed: int, name: str, model: Path, task: Summary, shard: Shard, examples: list[dict]
-):
-    """One victim: clean accuracy, which the first shard makes, and all attacks."""
+    workers: Workers,
+    run_dir: RunDir,
+    seed: int,
+    name: str,
+    model: Path,
+    task: Summary,
+    shard: Shard,
+    examples: list[dict],
+) -> None:
+    """Score one victim: its clean accuracy, which the first shard computes, and all attacks."""
     scoring = Scoring(workers, run_dir, seed, name, model, task, shard)
     if shard.number == 1:
         scoring.clean(examples)
@@ -57,31 +66,12 @@ def score(
         scoring.recipe(recipe, examples)
 
 
-def check_victims(run_dir: RunDir, task: Summary) -> None:
-    """Raises `UserError` for a model that is no BERT, or of other labels than the data's, before any is attacked."""
-    for name, model in run_dir.own_victims().items():
-        if not (model / "config.json").is_file():
-            raise UserError(f"attack.victims: {name}: {model} has no config.json; give a Hugging Face directory")
-    for seed in run_dir.config.seeds:
-        for model in run_dir.victims(seed).values():
-            if not (model / "config.json").is_file():
-                continue  # its own turn says which stage makes it
-            check_token_ids(model)
-            config = read_json(model / "config.json")
-            if config.get("model_type") != "bert":
-                raise UserError(f"{model}: a {config.get('model_type')} model; only BERT classifiers are scored")
-            for key, usual in (("position_embedding_type", "absolute"), ("is_decoder", False)):
-                if config.get(key, usual) != usual:  # `packed` computes it otherwise
-                    raise UserError(f"{model}: {key} is {config[key]!r}; only classifiers with {usual!r} are scored")
-            names = config.get("id2label")
-            count = len(names) if isinstance(names, dict) else 2  # where transformers leaves them out
-            if count != len(task.labels):
-                told = f"{run_dir.data / 'summary.json'} names {len(task.labels)} ({', '.join(task.labels)})"
-                raise UserError(f"{model}: a classifier of {count} labels, {told}; give one of the data's labels")
-
-
 def read_split(run_dir: RunDir, name: str) -> tuple[Summary, list[dict]]:
-    """What `prepare` states, and the examples of a split. Raises `UserError` if one does not fit the other."""
+    """Return what `prepare` states of the data, and the examples of a split.
+
+    Raises:
+        UserError: one does not fit the other.
+    """
     task, path = run_dir.summary(), run_dir.whole_split(name)
     examples = read_examples(path, task.columns)
     for number, example in enumerate(examples, 1):
@@ -92,7 +82,11 @@ def read_split(run_dir: RunDir, name: str) -> tuple[Summary, list[dict]]:
 
 
 def read_examples(path: Path, columns: list[str]) -> list[dict]:
-    """Examples of a split. Raises `UserError` naming the first that lacks a text or a label, or cannot be attacked."""
+    """Return the examples of a file.
+
+    Raises:
+        UserError: an example lacks a text or a label, or cannot be attacked; the message names the first such line.
+    """
     examples = read_lines(path)
     if not examples:
         raise UserError(f"{path} holds no sentence")
@@ -112,38 +106,66 @@ def read_examples(path: Path, columns: list[str]) -> list[dict]:
 class Scoring:
     """The scoring of one victim."""
 
-    def __init__(self, workers, run_dir: RunDir, seed: int, name: str, model: Path, task: Summary, shard=Shard()):
-        if not (model / "config.json").is_file():
-            raise UserError(f"{model} is missing: run the stage that writes it first")
-        verified(model)
+    def __init__(
+        self,
+        workers: Workers | None,
+        run_dir: RunDir,
+        seed: int,
+        name: str,
+        model: Path,
+        task: Summary,
+        shard: Shard = WHOLE,
+    ) -> None:
+        """Check the files of a victim.
+
+        Args:
+            workers: attack and classify; None if everything is finished.
+            run_dir: of the experiment.
+            seed: of the run that trained the victim.
+            name: of the victim.
+            model: its Hugging Face directory.
+            task: what `prepare` states of the data.
+            shard: the part of the examples to attack.
+
+        Raises:
+            UserError: the victim cannot be attacked.
+        """
+        order = victims.check_files(run_dir, name, model, task.labels)
         self.workers, self.run_dir, self.seed, self.name, self.shard = workers, run_dir, seed, name, shard
         self.options, self.task, self.columns = run_dir.config.attack, task, tuple(task.columns)
-        self.target = Target(model, temperature=self.options.temperature, **settings.victim(run_dir.config))
+        how = {**settings.victim(run_dir.config), "label_order": order}
+        self.target = Target(model, temperature=self.options.temperature, **how)
         self.directory = run_dir.attack(seed, name)
         if self.options.calibrate:
             self.target = replace(self.target, temperature=self.calibrate())
 
     def stage(self, directory: Path, name: str, values: dict, split: str = "test") -> Stage:
+        """Return a stage whose results depend on the victim and a split."""
         inputs = {"model": self.target.model, split: self.run_dir.split(split)}
         return Stage(directory, name, values, inputs, PACKAGES)
 
     def logits(self, texts: list[tuple[str, ...]], label: str | None = None) -> list[list[float]]:
-        """Logits of texts, a tuple of columns each; with a progress bar if there is a label for it."""
+        """Return logits of texts, each a tuple of columns. A `label` is shown with a progress bar."""
         chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
         parts = self.workers.map(logits_of, [self.target] * len(chunks), chunks)
         bar = tqdm(parts, desc=label, total=len(chunks), unit="batch", disable=label is None)
         return [row for part in bar for row in part]
 
-    def accuracy(self, examples: list[dict], label: str) -> float:
+    def clean_results(self, examples: list[dict], label: str) -> dict:
+        """Classify unchanged examples; see `clean.results`."""
         logits = self.logits([self.text_of(example) for example in examples], label)
-        correct = sum(row.index(max(row)) == example["label"] for row, example in zip(logits, examples))
-        return correct / len(examples)
+        return clean.results(logits, [example["label"] for example in examples])
 
     def text_of(self, example: dict) -> tuple[str, ...]:
+        """Return the columns of an example that the victim reads."""
         return tuple(example[column] for column in self.columns)
 
     def calibrate(self) -> float:
-        """The victim's temperature, fitted on dev."""
+        """Return the victim's temperature, fitted on dev.
+
+        Raises:
+            UserError: `attack.temperature` is set too, or a shard asks before the first one has fitted it.
+        """
         if self.options.temperature != 1.0:
             raise UserError("attack.calibrate fits the temperature: leave attack.temperature at 1.0")
         values = settings.calibrated(self.run_dir.config)
@@ -165,34 +187,44 @@ class Scoring:
         return stage.results(records.Calibration).temperature
 
     def clean_stage(self) -> Stage:
+        """Return the stage of the accuracy on the whole test set."""
         return self.stage(self.directory / "clean", "clean", settings.clean(self.run_dir.config, self.task))
 
     def clean(self, examples: list[dict]) -> None:
-        """Accuracy on the whole test set."""
-        stage = self.clean_stage()
-        label = f"seed {self.seed}, {self.name}: clean accuracy"
-        if stage.is_done():
-            print(f"{label}: already done, {stage.results(records.CleanResults).accuracy:.1%}")
-            return
-        stage.begin()
-        stage.finish({"accuracy": self.accuracy(examples, label), "n": len(examples)})
+        """Write the accuracy on the whole test set, and warn of a model that has learned nothing."""
+        stage, who = self.clean_stage(), f"seed {self.seed}, {self.name}"
+        done = stage.is_done()
+        if not done:
+            stage.begin()
+            stage.finish(self.clean_results(examples, f"{who}: clean accuracy"))
+        found = stage.results(records.CleanResults)
+        if done:
+            print(f"{who}: clean accuracy: already done, {found.accuracy:.1%}")
+        if reason := clean.unlearned(found):
+            print(f"warning: {who} {reason}: its accuracy under attack means nothing")
+        names = classifiers.label_names(self.target.model)
+        if found.accuracy < 1 / len(self.task.labels) and classifiers.says_nothing(names):
+            print(
+                f"warning: {who}: accuracy {found.accuracy:.1%} is below chance, and its labels are called "
+                f"{', '.join(names)}: are they in the order of the data's, {', '.join(self.task.labels)}?"
+            )
 
     def expected(self, indices: list[int], examples: list[dict]) -> list[dict]:
-        """What is known of the records of examples before they are attacked."""
+        """Return what is known of the records of examples before they are attacked."""
         return [
             {"index": i, "label": examples[i]["label"], "original": {c: examples[i][c] for c in self.columns}}
             for i in indices
         ]
 
     def recipe_stage(self, recipe: str, examples: list[dict], shard: Shard) -> tuple[Stage, list[int]]:
-        """The stage of one recipe, and the indices of all examples that it attacks in this shard."""
+        """Return the stage of one recipe, and the indices of all examples that it attacks in this shard."""
         labels, temperature = [example["label"] for example in examples], self.target.temperature
         values = settings.attack(self.run_dir.config, self.task, self.seed, recipe, labels, temperature, shard)
         stage = self.stage(self.directory / recipe / shard.folder, "attack", values)
         return stage, shard.part(values["indices"])
 
     def recipe(self, recipe: str, examples: list[dict]) -> None:
-        """Attack the sample with one recipe. If that cannot run here, the reason stands in place of results."""
+        """Attack the sample with one recipe. If it cannot run here, write the reason in place of results."""
         missing, label = self.directory / recipe / "missing.json", f"seed {self.seed}, {self.name}: {recipe}"
         missing.unlink(missing_ok=True)
         try:
@@ -202,6 +234,7 @@ class Scoring:
             print(f"{label}: left out; {error}")
 
     def attack_sample(self, recipe: str, examples: list[dict], label: str) -> None:
+        """Attack the sample with one recipe, and finish its stage."""
         stage, indices = self.recipe_stage(recipe, examples, self.shard)
         done = self.complete(stage, recipe, examples, indices, label)
         if stage.manifest.is_file():
@@ -213,7 +246,10 @@ class Scoring:
     def complete(
         self, stage: Stage, recipe: str, examples: list[dict], indices: list[int], label: str, split: str = "test"
     ) -> list[dict]:
-        """All records of a stage, from the first example that has none; it is left to the caller to finish it."""
+        """Attack the examples of a stage that have no record yet, and return all records.
+
+        The caller finishes the stage.
+        """
         expected = self.expected(indices, examples)
         if stage.is_done():
             done = finished(stage, expected)
@@ -228,8 +264,10 @@ class Scoring:
                 progress.update()
         return done
 
-    def attack(self, recipe: str, target: Target, examples: list[dict], indices: list[int], split: str = "test"):
-        """Records of examples of a split, in the order of `indices`."""
+    def attack(
+        self, recipe: str, target: Target, examples: list[dict], indices: list[int], split: str = "test"
+    ) -> Iterable[dict]:
+        """Yield records of examples of a split, in the order of `indices`."""
         spec, source = settings.spec(self.run_dir.config, self.task, recipe), str(self.run_dir.split(split))
         tasks = [
             (target, spec, self.seed, index, examples[index], self.options.max_seconds, source) for index in indices
@@ -237,7 +275,7 @@ class Scoring:
         return self.workers.map(attack_example, *zip(*tasks)) if tasks else ()
 
     def dtype_effect(self, recipe: str, examples: list[dict], done: list[dict]) -> dict:
-        """How many outcomes of the first examples float32 changes."""
+        """Count the outcomes of the first examples that float32 changes."""
         some = done[:DTYPE_SAMPLE]
         exact = self.attack(recipe, replace(self.target, dtype="float32"), examples, [r["index"] for r in some])
         changed = sum(a["outcome"] != b["outcome"] for a, b in zip(some, exact))
@@ -245,8 +283,11 @@ class Scoring:
 
 
 def resume(stage: Stage, expected: list[dict], workers: int) -> list[dict]:
-    """Records that an interrupted run of so many workers left. Raises `UserError` if they are not the beginning of this
-    one's."""
+    """Return the records that an interrupted run with so many workers left.
+
+    Raises:
+        UserError: they are not the beginning of this run's.
+    """
     results = stage.directory / "results.jsonl"
     stage.begin(results)
     if not results.is_file():
@@ -258,7 +299,11 @@ def resume(stage: Stage, expected: list[dict], workers: int) -> list[dict]:
 
 
 def finished(stage: Stage, expected: list[dict]) -> list[dict]:
-    """Records of a finished attack. Raises `UserError` if they are not all there any more."""
+    """Return the records of a finished attack.
+
+    Raises:
+        UserError: some are missing.
+    """
     results = stage.directory / "results.jsonl"
     done = records.read(results, expected) if results.is_file() else []
     if len(done) < len(expected):

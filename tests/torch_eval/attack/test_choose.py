@@ -44,7 +44,8 @@ def test_the_most_robust_on_dev_is_chosen(experiment, capsys):
 
     def means(model):
         rows = [row for row in choice["candidates"] if row["model"] == model]
-        return [sum(row[key] for row in rows) / 2 for key in ("aua", "accuracy")]
+        aua, accuracy = (sum(row[key] for row in rows) / 2 for key in ("aua", "accuracy"))
+        return accuracy > 0.5, aua, accuracy
 
     assert str(run_dir.chosen()) == choice["chosen"]["model"]
     assert means(choice["chosen"]["model"]) == max(means(str(candidate)) for candidate in run_dir.candidates())
@@ -98,7 +99,7 @@ def test_one_candidate_is_chosen_unseen(experiment, monkeypatch):
 def test_the_rule(figures, chosen):
     candidates = [ModelId(name) for name in figures]
     rows = [{"model": name, "aua": aua, "accuracy": accuracy} for name, (aua, accuracy) in figures.items()]
-    assert choose.best(candidates, rows).method == chosen
+    assert choose.best(candidates, rows, majority=0.4).method == chosen
 
 
 def test_nothing_is_chosen_on_a_dev_set_that_was_trained_on(experiment, monkeypatch):
@@ -114,3 +115,14 @@ def test_a_choice_made_with_another_victim_or_budget_is_refused(experiment, chan
     choose.run(experiment("sparsities=[0.3,0.5]"))
     with pytest.raises(UserError, match=rf"was made with other settings .*{change.partition('=')[0][7:]}"):
         choose.run(experiment("sparsities=[0.3,0.5]", change))
+
+
+@pytest.mark.parametrize("accuracies, chosen", [((0.5, 0.9), 1), ((0.5, 0.5), 0), ((0.6, 0.9), 0)])
+def test_a_candidate_that_has_learned_nothing_is_no_choice(experiment, accuracies, chosen):
+    """A model that always predicts the commonest label withstands every attack."""
+    candidates = experiment("sparsities=[0.3,0.5]").candidates()
+    rows = [
+        {**candidate.record(), "seed": 1, "aua": aua, "accuracy": accuracy}
+        for candidate, aua, accuracy in zip(candidates, (0.5, 0.2), accuracies)
+    ]
+    assert choose.best(candidates, rows, majority=0.5) == candidates[chosen]

@@ -1,14 +1,18 @@
 """The run: independence of examples, shards, budgets, resuming, transfer, and what it refuses."""
 
+import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertForSequenceClassification
 
 from configs.contract import schema
 from configs.contract.errors import UserError
@@ -19,8 +23,11 @@ from tests.helpers.attacked_runs import BROKEN_SUMMARIES, SENTENCES, Here
 from tests.helpers.prepared import write_summary
 from tests.helpers.victims import tiny_bert
 from torch_eval.assets import packaged
-from torch_eval.attack import merge, scoring, transfer, workers
+from torch_eval.attack import clean, example, merge, records, scoring, transfer, workers
 from torch_eval.attack.sampling import Shard, sample
+from torch_eval.recipes import recipes
+from torch_eval.recipes.budget import OutOfBudget
+from torch_eval.victim.classifier import Victim
 
 OVERRIDES = ["attack.examples=4", "attack.candidates=3", "sparsities=[0.3]", "methods=[finetune]", "attack.workers=2"]
 
@@ -313,7 +320,9 @@ def test_a_missing_model_is_named(experiment):
 def test_a_model_of_other_labels_than_the_data_is_refused(experiment):
     run_dir = experiment()
     tiny_bert(run_dir.model(1, "finetune"), labels=3)
-    with pytest.raises(UserError, match=r"finetune/model: a classifier of 3 labels, .*summary.json names 2 .bad, good"):
+    with pytest.raises(
+        UserError, match=r"finetune/model: a classifier of 3 labels for data of 2: .*LABEL_2; the data's are bad, good"
+    ):
         scoring.run(run_dir)
 
 
@@ -341,6 +350,99 @@ def test_what_is_no_bert_classifier_is_refused(experiment, tmp_path):
         write_json(tmp_path / "elsewhere" / "config.json", {"model_type": "bert", key: value})
         with pytest.raises(UserError, match=f"elsewhere: {key} is {value!r}; only classifiers with "):
             scoring.run(run_dir)
+
+
+def with_labels(folder, names):
+    """The classifier of a folder, whose labels are called so."""
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", {**config, "id2label": {str(i): name for i, name in enumerate(names)}})
+    return folder
+
+
+def test_labels_in_another_order_score_as_the_same_model(experiment, tmp_path):
+    """The classifier's rows and its label names both turned round: the same model, so the same records."""
+    run_dir = experiment("attack.recipes=[textbugger]")
+    model = run_dir.model(1, "finetune")
+    shutil.copytree(with_labels(model, ["bad", "good"]), tmp_path / "turned")
+    weights = load_file(tmp_path / "turned" / "model.safetensors")
+    weights.update({name: weights[name].flip(0) for name in ("classifier.weight", "classifier.bias")})
+    save_file(weights, tmp_path / "turned" / "model.safetensors", metadata={"format": "pt"})
+    with_labels(tmp_path / "turned", ["GOOD", "BAD"])
+    scoring.run(experiment("attack.recipes=[textbugger]", f"attack.victims=[turned={tmp_path / 'turned'}]"))
+    files = [run_dir.attack(1, name) / "textbugger" / "results.jsonl" for name in ("finetune", "turned")]
+    same = ("outcome", "queries", "perturbed", "perturbed_prediction", "original_score")
+    ours, theirs = ([[record[key] for key in same] for record in read_lines(file)] for file in files)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("names", [["LABEL_0", "LABEL_1"], ["bad", "good"]])
+def test_below_chance_is_a_warning_where_labels_have_no_names(experiment, capsys, names):
+    run_dir = experiment("attack.recipes=[textbugger]")
+    model = with_labels(run_dir.model(1, "finetune"), names)
+    texts = [(sentence,) for sentence in SENTENCES]
+    logits = workers.logits_of(workers.Target(model, 128), texts)
+    rows = [{"sentence": s, "label": row.index(min(row))} for (s,), row in zip(texts, logits)]  # all wrong
+    write_lines(run_dir.split("test"), rows)
+    write_summary(run_dir)
+    scoring.run(run_dir)
+    said = capsys.readouterr().out
+    assert ("accuracy 0.0% is below chance, and its labels are called LABEL_0, LABEL_1" in said) == (names[0] != "bad")
+
+
+def test_every_victim_is_checked_before_the_first_attack(experiment, tmp_path):
+    """Also what only loading shows; a folder of the user's own is never to be deleted."""
+    experiment()  # without it: the fixture makes a model for every victim
+    raw = tiny_bert(tmp_path / "raw")
+    BertForSequenceClassification.from_pretrained(raw).bert.save_pretrained(raw)
+    run_dir = experiment(f"attack.victims=[raw={raw}]")
+    with pytest.raises(UserError) as refused:
+        scoring.run(run_dir)
+    assert "raw: a BERT without a trained classifier" in str(refused.value)
+    assert "delete" not in str(refused.value)
+    for file in ("tokenizer.json", "vocab.txt"):
+        (raw / file).unlink()
+    with pytest.raises(UserError, match="attack.victims: raw: .*raw: no tokenizer"):
+        scoring.run(run_dir)
+    assert not run_dir.attack(1, "finetune").exists()
+
+
+@pytest.mark.parametrize("asked, length", [("attack.protocol=official", 512), ("data.max_length=256", 256)])
+def test_a_victim_of_fewer_positions_than_the_inputs_is_refused(experiment, tmp_path, asked, length):
+    experiment()
+    own = tiny_bert(tmp_path / "own", positions=64)
+    run_dir = experiment(f"attack.victims=[own={own}]", asked)
+    with pytest.raises(UserError, match=f"attack.victims: own: .*a BERT of 64 positions, but inputs .* {length}"):
+        scoring.run(run_dir)
+    assert not run_dir.attack(1, "finetune").exists()
+
+
+def test_a_model_that_predicts_one_class_is_a_warning_and_stands_in_the_manifest(experiment, capsys):
+    run_dir = experiment("attack.recipes=[textbugger]")
+    file = run_dir.model(1, "finetune") / "model.safetensors"
+    weights = load_file(file)
+    weights["classifier.bias"] += torch.tensor([100.0, 0.0])
+    save_file(weights, file, metadata={"format": "pt"})
+    scoring.run(run_dir)
+    warning = "warning: seed 1, finetune predicts one class only: its accuracy under attack means nothing"
+    assert warning in capsys.readouterr().out
+    found = read_json(run_dir.attack(1, "finetune") / "clean" / "manifest.json")["results"]
+    assert found == {"accuracy": 0.5, "n": 6, "predicted_classes": 1, "majority_share": 0.5}
+    scoring.run(run_dir)
+    assert warning in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "more, reason",
+    [
+        ({}, None),  # as an older version left it
+        ({"predicted_classes": 2, "majority_share": 0.5}, None),
+        ({"predicted_classes": 3, "majority_share": 0.6}, "is no better than always predicting .* label .60.0%"),
+        ({"predicted_classes": 1, "majority_share": 0.6}, "predicts one class only"),
+    ],
+)
+def test_what_has_learned_nothing(more, reason):
+    said = clean.unlearned(records.CleanResults(accuracy=0.6, n=6, **more))
+    assert said is None if reason is None else re.match(reason, said)
 
 
 def test_a_poor_masked_model_leaves_bertattack_out(experiment, monkeypatch, capsys):
@@ -400,7 +502,7 @@ def test_sample_is_seeded_and_never_larger_than_the_data():
     assert sample(labels, 60, 0) == sample(labels, 60, 0) != sample(labels, 60, 1)
     assert sample(labels[:5], 60, 0) == [0, 1, 2, 3, 4]
     assert sample(labels, 3, 0, "official") == [0, 1, 2]
-    assert len({workers.example_seed(seed, index) for seed in range(50) for index in range(50)}) == 2500
+    assert len({example.example_seed(seed, index) for seed in range(50) for index in range(50)}) == 2500
 
 
 @pytest.mark.parametrize("size", [1, 10, 99, 100])
@@ -469,9 +571,14 @@ def test_budgets_end_attacks_as_timeouts(experiment):
     assert found["timeouts"] == found["attacked"] > 0 and found["aua"]["value"] == 0.0 < found["aua"]["high"]
 
 
-def test_a_deadline_before_the_first_answer_skips_what_is_misclassified(experiment, monkeypatch):
+def test_a_time_budget_before_the_first_answer_skips_what_is_misclassified(experiment, monkeypatch):
+    @contextlib.contextmanager
+    def over(_seconds):
+        raise OutOfBudget
+        yield
+
     run_dir = experiment("attack.recipes=[textbugger]", "attack.examples=6", "attack.max_seconds=0.001")
-    monkeypatch.setattr(workers._deadline, "__enter__", lambda self: setattr(self.victim, "deadline", 0.0))
+    monkeypatch.setattr(example, "time_limit", over)
     scoring.run(run_dir)
     records = results(run_dir, "textbugger")
     for record in records:
@@ -480,25 +587,36 @@ def test_a_deadline_before_the_first_answer_skips_what_is_misclassified(experime
     assert len({record["outcome"] for record in records}) == 2
 
 
-def test_queries_that_the_deadline_cut_off_are_not_counted(experiment, monkeypatch):
-    from torch_eval.victim.classifier import OutOfTime, Victim
+def attack_one(run_dir, recipe="textbugger", **more):
+    """Attack the first sentence, with the label that the victim gives it."""
+    target = workers.Target(run_dir.model(1, "finetune"), 128)
+    label = workers.logits_of(target, [(SENTENCES[0],)])[0]
+    spec = recipes.Spec(recipe, ("sentence",), ("sentence",), **more)
+    text = {"sentence": SENTENCES[0], "label": label.index(max(label))}
+    return workers.attack_example(target, spec, 1, 0, text, 100)
 
-    run_dir = experiment()
-    asked, answer = [], Victim.__call__
+
+def test_queries_that_the_time_budget_cut_off_are_not_counted(experiment, monkeypatch):
+    run_dir, asked, answer = experiment(), [], Victim.__call__
 
     def two_answers(victim, texts):
         asked.append(len(texts))
-        if len(asked) == 3:
-            raise OutOfTime
+        if len(asked) == 4:  # the first one asks for the label
+            raise OutOfBudget
         return answer(victim, texts)
 
-    target = workers.Target(run_dir.model(1, "finetune"), 128)
-    spec = scoring.recipes.Spec("textbugger", ("sentence",), ("sentence",))
-    label = workers.logits_of(target, [(SENTENCES[0],)])[0]
-    example = {"sentence": SENTENCES[0], "label": label.index(max(label))}
     monkeypatch.setattr(Victim, "__call__", two_answers)
-    record = workers.attack_example(target, spec, 1, 0, example, 100)
-    assert (record["outcome"], record["queries"]) == ("timeout", sum(asked[:2])) and asked[2] > 0
+    record = attack_one(run_dir)
+    assert (record["outcome"], record["queries"]) == ("timeout", sum(asked[1:3])) and asked[3] > 0
+
+
+@pytest.mark.parametrize("recipe", ["textbugger", "bertattack", "deepwordbug", "pruthi"])
+@pytest.mark.parametrize("queries", [1, 2, 7])
+def test_a_budget_of_queries_holds_in_every_recipe(experiment, recipe, queries):
+    # TextAttack beam search fails where no query is left; here the attack ends as a timeout.
+    record = attack_one(experiment(), recipe, max_queries=queries, candidates=3)
+    assert record["queries"] <= queries
+    assert record["outcome"] == ("timeout" if record["queries"] == queries else "success")
 
 
 def test_the_official_protocol_attacks_the_first_examples_at_length_512(experiment):

@@ -1,0 +1,63 @@
+"""The checks of all victims of a run, before the first attack: a run of hours must not end with a broken folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from configs.contract import classifiers
+from configs.contract.errors import UserError
+from configs.contract.run_dir import RunDir
+from configs.contract.run_files import Summary
+from configs.contract.stage import verified
+from torch_eval.attack import settings
+from torch_eval.attack.workers import Target, Workers, refusal
+from torch_eval.victim.token_ids import check_token_ids
+
+
+def check(run_dir: RunDir, task: Summary, workers: Workers, text: tuple[str, ...]) -> None:
+    """Check the files of every victim, and load those that are not attacked yet.
+
+    Args:
+        run_dir: its configuration names the victims.
+        task: what `prepare` states of the data.
+        workers: load the models.
+        text: an example, which every victim must be able to classify.
+
+    Raises:
+        UserError: a victim cannot be attacked.
+    """
+    config, targets = run_dir.config, []
+    for seed in config.seeds:
+        for name, model in run_dir.victims(seed).items():
+            order = check_files(run_dir, name, model, task.labels)
+            check_token_ids(model)
+            stages = ("clean", *config.attack.recipes)
+            if not all((run_dir.attack(seed, name) / stage / "manifest.json").is_file() for stage in stages):
+                targets.append((name, Target(model, label_order=order, **settings.victim(config))))
+    refusals = workers.map(refusal, [target for _, target in targets], [[text]] * len(targets))
+    for (name, target), wrong in zip(targets, refusals):
+        if wrong:
+            own = name in run_dir.own_victims()
+            remedy = "" if own else f"; delete {target.model.parent} and run the training again"
+            raise UserError(f"{wrong}{remedy}")
+
+
+def check_files(run_dir: RunDir, name: str, model: Path, labels: list[str]) -> tuple[int, ...] | None:
+    """Check the files of one victim without loading it.
+
+    Returns:
+        The model's label for each label of the data; None if they are the same.
+
+    Raises:
+        UserError: the victim cannot be attacked, or is not the model that its training left.
+    """
+    own = name in run_dir.own_victims()
+    if not own and not (model / "config.json").is_file():
+        raise UserError(f"{model} is missing: run the stage that writes it first")
+    try:
+        order = classifiers.check(model, labels, run_dir.config.attack_length)
+    except UserError as error:
+        raise UserError(f"attack.victims: {name}: {error}" if own else str(error)) from None
+    if not own:
+        verified(model)
+    return order
