@@ -1,4 +1,4 @@
-"""Checks of a configuration that no single field can make."""
+"""Checks that involve several keys of a configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from configs.contract.tasks import TASKS, task_of
 
 
 def check_together(config: Any, origins: Mapping[str, str]) -> None:
-    """What no single field can tell."""
+    """Check the keys that depend on each other; write `methods: all` out.
+
+    Args:
+        config: The experiment, whose keys are valid each by itself.
+        origins: Where each key was set.
+
+    Raises:
+        UserError: Keys contradict each other. The message names one, and what to change.
+    """
     if config.task not in TASKS:
         where = origins.get("task", "the defaults")
         raise UserError(f"task in {where}: {config.task!r} is not one of {', '.join(TASKS)}")
@@ -22,10 +30,12 @@ def check_together(config: Any, origins: Mapping[str, str]) -> None:
     if "all" in config.methods:
         config.methods = list(METHODS)
     if config.attack.calibrate and not config.chooses_on_dev:
-        raise UserError("attack.calibrate: compat: official trains on dev, which tells nothing of confidence then")
+        raise UserError(
+            "attack.calibrate: compat: official trains on dev, so dev cannot calibrate; change one of the two"
+        )
     named_folders(config.attack.victims or [])
     if config.attack.stratified and config.attack.protocol == "official":
-        raise UserError("attack.stratified: protocol: official attacks the first examples; leave one of the two out")
+        raise UserError("attack.stratified: protocol: official attacks the first examples; unset one of the two")
     if config.infobert.anchor_low >= config.infobert.anchor_high:
         raise UserError("infobert.anchor_low must be below infobert.anchor_high")
     if config.search.keep_epochs and config.search.keep_epochs < config.choice.epochs:
@@ -51,7 +61,11 @@ def check_together(config: Any, origins: Mapping[str, str]) -> None:
 
 
 def _no_shorter(section: str, control: Any, ticket: Any) -> None:
-    """A control for training length never gets fewer epochs or updates than the ticket that it is compared with."""
+    """Give a control for training length at least the epochs of the ticket that it is compared with.
+
+    Raises:
+        UserError: The control would have fewer updates than the ticket.
+    """
     control.epochs = max(control.epochs, ticket.epochs)
     for key, fewer in (
         ("batch_size", control.batch_size > ticket.batch_size),
@@ -63,7 +77,11 @@ def _no_shorter(section: str, control: Any, ticket: Any) -> None:
 
 
 def named_folders(entries: Sequence[str]) -> dict[str, Path]:
-    """`attack.victims`. Raises `UserError` for what is no `name=folder`, or a name that would be taken for another."""
+    """Return the folders in `attack.victims` by name.
+
+    Raises:
+        UserError: An entry is not `name=folder`, or its name is a method's or stands twice.
+    """
     folders = {}
     for entry in entries:
         name, _, folder = entry.partition("=")

@@ -1,4 +1,4 @@
-"""Reading YAML and `key=value` texts: flat dotted keys, where each was set, and single values that fit their type."""
+"""Read YAML files and `key=value` texts into dotted keys, remember where each key was set, and check its value."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from yaml.composer import ComposerError
 from configs.contract.errors import UserError
 
 CONFIG_DIR = Path(__file__).parent.parent
-COMMAND_LINE = "the command line"  # where a key was set, if not in a file; there the last one wins
+COMMAND_LINE = "the command line"  # origin of keys that no file sets; a later one replaces an earlier one
 
 
 class Values:
-    """Values of dotted keys, and where each was set.
+    """The values of dotted keys, and the origin of each: a file or the command line.
 
     Args:
-        sections: Names under which keys are nested.
+        sections: Names of the sections that hold further keys.
     """
 
-    def __init__(self, sections: Collection[str]):
+    def __init__(self, sections: Collection[str]) -> None:
         self.sections = sections
         self.values: dict[str, Any] = {}
         self.origins: dict[str, str] = {}
@@ -35,11 +35,11 @@ class Values:
         """Add the keys of a YAML file, after those of the file that it `extends`.
 
         Args:
-            path: The file.
-            below: Files that extend this one.
+            path: The YAML file.
+            below: Files that extend this one, directly or not.
 
         Raises:
-            UserError: The message names the file, and the line or the key.
+            UserError: The file cannot be read. The message names the file, and the line or the key.
         """
         loaded = load_yaml(path)
         parent = loaded.pop("extends", None)
@@ -52,7 +52,11 @@ class Values:
         self._merge(loaded, str(path))
 
     def read_override(self, text: str) -> None:
-        """Add one `key=value` of the command line; the value is YAML. Raises `UserError` if it is none."""
+        """Add one `key=value` of the command line.
+
+        Raises:
+            UserError: There is no key, or the value is not YAML.
+        """
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise UserError(f"`{text}` on the command line: write overrides as key=value, such as search.epochs=5")
@@ -63,7 +67,7 @@ class Values:
         self._merge({key: parsed}, COMMAND_LINE)
 
     def _merge(self, new: Mapping[Any, Any], origin: str, prefix: str = "") -> None:
-        if prefix.count(".") > 1:  # also an alias that stands in itself
+        if prefix.count(".") > 1:  # a YAML alias that refers to itself ends here too
             raise UserError(f"{prefix[:-1]} in {origin}: unknown section; keys are nested one deep")
         for key, value in new.items():
             name = f"{prefix}{key}"
@@ -72,15 +76,22 @@ class Values:
             if isinstance(value, dict):
                 self._merge(value, origin, f"{name}.")
             elif name in self.sections:
-                raise UserError(f"{name} in {origin}: a section, write its keys below it, such as {name}.KEY")
+                raise UserError(f"{name} in {origin}: this is a section; set its keys, such as {name}.KEY")
             elif self.origins.get(name) == origin != COMMAND_LINE:
-                raise UserError(f"{name} in {origin}: stands twice, below its section and written out; keep one")
+                raise UserError(f"{name} in {origin}: set twice, in its section and as a dotted key; keep one")
             else:
                 self.values[name], self.origins[name] = value, origin
 
 
 def find(source: str) -> Path:
-    """Return the file of a configuration: a name in `configs/`, or a path."""
+    """Return the file of a configuration.
+
+    Args:
+        source: Name of a file in `configs/` without its suffix, or a path.
+
+    Raises:
+        UserError: There is no such file.
+    """
     named = CONFIG_DIR / f"{source}.yaml"
     if named.is_file():
         return named
@@ -92,9 +103,9 @@ def find(source: str) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice. YAML forbids it, but PyYAML takes the last one and says nothing."""
+    """Refuses a repeated key. YAML forbids it, but PyYAML silently takes the last one."""
 
-    def compose_mapping_node(self, anchor):
+    def compose_mapping_node(self, anchor: dict) -> yaml.MappingNode:
         node, seen = super().compose_mapping_node(anchor), set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
@@ -105,7 +116,11 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_yaml(path: Path) -> dict[Any, Any]:
-    """Read a YAML file of `key: value` lines. Raises `UserError` naming the file and the line."""
+    """Read a YAML file of `key: value` lines.
+
+    Raises:
+        UserError: It is not such a file. The message names the file and the line.
+    """
     try:
         loaded = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except UnicodeDecodeError:
@@ -123,14 +138,28 @@ def load_yaml(path: Path) -> dict[Any, Any]:
     return loaded
 
 
-def quoted(value) -> str:
-    """A user's value for a message: one line and short. YAML aliases make megabytes of lists out of a kilobyte."""
+def quoted(value: object) -> str:
+    """Return a user's value for a message, on one short line.
+
+    Lists are named, not shown: YAML aliases make megabytes of lists out of a kilobyte.
+    """
     scalar = value is None or isinstance(value, str | int | float)
     return f"{value!r:.80}" if scalar else f"a {type(value).__name__}"
 
 
-def checked(where: str, value, hint, limits, outer=None):
-    """The value, converted only where nothing is lost, or a `UserError`. `outer` is the list that it stands in."""
+def checked(where: str, value: Any, hint: Any, limits: Mapping[str, Any], outer: Any = None) -> Any:
+    """Check a value, and convert it to its type where nothing is lost.
+
+    Args:
+        where: Key and origin, for messages.
+        value: Value from YAML.
+        hint: Type that the key has.
+        limits: `low`, `high`, `choices` and `pattern`, as in `schema.option`.
+        outer: Type of the list that the value is an item of.
+
+    Raises:
+        UserError: The value has another type, or breaks a limit.
+    """
     if isinstance(hint, types.UnionType):
         kinds = typing.get_args(hint)
         if value is None and types.NoneType in kinds:

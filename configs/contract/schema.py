@@ -1,7 +1,6 @@
-"""One experiment as a tree of dataclasses, read from YAML and `key=value` overrides.
+"""The configuration of an experiment: a tree of dataclasses, read from YAML files and `key=value` overrides.
 
-The defaults are the paper's (Tables 5 and 6, sections 3 and 4). Every field carries its help
-text and what is allowed, so that a wrong key or value is refused in one line.
+The defaults are the paper's (Tables 5 and 6, sections 3 and 4). Every field states its help text and its limits.
 """
 
 from __future__ import annotations
@@ -32,7 +31,16 @@ def option(
     choices: Sequence[str] | None = None,
     pattern: str | None = None,
 ) -> Any:
-    """Return a field with its help text and its limits (`low` and `high` are inclusive, text matches `pattern`)."""
+    """Return a field with a help text and limits.
+
+    Args:
+        default: Default value.
+        help: Help text; the first words say what the key is.
+        low: Smallest allowed number.
+        high: Largest allowed number.
+        choices: Allowed texts.
+        pattern: Regular expression that a text must match.
+    """
     metadata = {"help": help, "low": low, "high": high, "choices": choices, "pattern": pattern}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -41,27 +49,42 @@ def option(
 
 @dataclass
 class Data:
-    """Where sentences come from and how they are cut into splits."""
+    """The data, and how they are split into train, dev and test."""
 
-    train: str | None = option(None, "CSV, TSV or JSON Lines file, or a folder of texts for each label; unset: the hub")
-    dev: str | None = option(None, "like data.train; unset: split off the training sentences")
-    test: str | None = option(None, "like data.train; the sentences that are attacked")
-    columns: list[str] | None = option(None, "names of the columns of CSV and TSV files without a header")
-    text_columns: list[str] | None = option(None, "columns of the text or pair; a+b joins two; unset: the task's")
-    label_column: str | None = option(None, "column of the label; unset: label, or as the task's own files call it")
-    labels: list[str] | None = option(None, "labels in the order of their numbers; 1=World: a file's 1 means World")
+    train: str | None = option(
+        None,
+        "training set: a CSV, TSV or JSON Lines file, or a folder of texts for each label; unset: from the hub",
+    )
+    dev: str | None = option(None, "dev set, a file or folder as data.train; unset: split off the training set")
+    test: str | None = option(
+        None, "test set, whose sentences are attacked; a file or folder as data.train; unset: see data.test_size"
+    )
+    columns: list[str] | None = option(None, "column names of CSV and TSV files that have no header")
+    text_columns: list[str] | None = option(
+        None, "columns of the text, or of the two texts; a+b joins two columns; unset: those of the task"
+    )
+    label_column: str | None = option(
+        None, "column of the label; unset: label, or the name in the task's published files"
+    )
+    labels: list[str] | None = option(
+        None, "names of the labels in the order of their numbers; 1=World if a file writes 1 for World"
+    )
     attacked: str | None = option(None, "text column that attacks change; unset: the last one")
     bad_rows: int | str = option(
         0,
-        "broken rows of a file that are skipped, a number or a share as 0.5%; one more is an error",
+        "how many broken rows of a file are skipped: a number, or a share such as 0.5%; more are an error",
         low=0,
         pattern=SHARE,
     )
-    train_size: int | None = option(None, "keep only this many training sentences, chosen at random", low=1)
-    dev_size: int = option(1000, "sentences split off the training set when there is no dev file", low=1)
-    test_size: int | None = option(None, "keep so many test sentences, or split them off without a test set", low=1)
-    max_length: int = option(128, "longest input in word pieces; longer ones are cut", low=4, high=512)
-    seed: int = option(0, "seed of the split; the same for every experiment seed", low=0, high=LARGEST_SEED)
+    train_size: int | None = option(None, "number of training sentences, drawn at random; unset: all", low=1)
+    dev_size: int = option(1000, "number of sentences split off the training set as dev set, if there is none", low=1)
+    test_size: int | None = option(
+        None,
+        "number of test sentences, drawn at random; split off the training set if there is no test set; unset: all",
+        low=1,
+    )
+    max_length: int = option(128, "longest input in word pieces; longer inputs are truncated", low=4, high=512)
+    seed: int = option(0, "seed of the split, the same for every seed of the experiment", low=0, high=LARGEST_SEED)
 
 
 @dataclass
@@ -69,26 +92,28 @@ class Training:
     """Fine-tuning and retraining (Table 5)."""
 
     epochs: int = option(3, "passes over the training set", low=1)
-    max_steps: int | None = option(None, "stop after this many steps, if that is sooner", low=1)
+    max_steps: int | None = option(None, "largest number of steps; unset: no limit", low=1)
     batch_size: int = option(32, "sentences in a step", low=1)
     learning_rate: float = option(2e-5, "peak learning rate of AdamW", low=0.0)
-    weight_decay: float = option(0.01, "decoupled decay; not on biases and LayerNorm", low=0.0)
-    warmup: float = option(0.1, "share of steps with a rising learning rate (above 1: steps); then it falls", low=0.0)
-    clip_norm: float = option(1.0, "largest global gradient norm; 0 switches clipping off", low=0.0)
+    weight_decay: float = option(0.01, "decoupled weight decay; none on biases and LayerNorm", low=0.0)
+    warmup: float = option(
+        0.1, "share of steps in which the learning rate rises (above 1: number of steps); then it falls to 0", low=0.0
+    )
+    clip_norm: float = option(1.0, "largest global norm of the gradient; 0: no clipping", low=0.0)
     dropout: float = option(0.1, "dropout of hidden states and attention", low=0.0, high=0.9)
-    attention_dropout: float | None = option(None, "dropout of attention, if it differs", low=0.0, high=0.9)
+    attention_dropout: float | None = option(None, "dropout of attention; unset: as dropout", low=0.0, high=0.9)
 
 
 @dataclass
 class LongTraining(Training):
-    """Training for longer: the control for the number of updates (Table 4)."""
+    """Longer training, the control for the number of updates (Table 4)."""
 
     epochs: int = option(10, "passes over the training set", low=1)
 
 
 @dataclass
 class AdversarialTraining(Training):
-    """FreeLB (Zhu et al. 2020): K ascents on the word embeddings, gradients averaged, one update."""
+    """FreeLB (Zhu et al. 2020): K ascent steps on the word embeddings, then one update with the mean gradient."""
 
     ascent_steps: int = option(5, "K: forward-backward passes of one step", low=1)
     ascent_rate: float = option(0.03, "eta: length of one ascent step on the embeddings", low=0.0)
@@ -100,24 +125,28 @@ class AdversarialTraining(Training):
 class InfoBertTraining(AdversarialTraining):
     """InfoBERT (Wang et al. 2021): FreeLB with two regularisers on the information in the embeddings."""
 
-    weight_decay: float = option(1e-5, "decoupled decay; not on biases and LayerNorm", low=0.0)
-    warmup: float = option(1000.0, "share of steps in which the learning rate rises (above 1: steps)", low=0.0)
-    attention_dropout: float | None = option(0.0, "dropout of attention, if it differs", low=0.0, high=0.9)
+    weight_decay: float = option(1e-5, "decoupled weight decay; none on biases and LayerNorm", low=0.0)
+    warmup: float = option(
+        1000.0, "share of steps in which the learning rate rises (above 1: number of steps)", low=0.0
+    )
+    attention_dropout: float | None = option(0.0, "dropout of attention; unset: as dropout", low=0.0, high=0.9)
     ascent_steps: int = option(3, "K: forward-backward passes of one step", low=1)
     ascent_rate: float = option(0.04, "eta: length of one ascent step on the embeddings", low=0.0)
     initial_norm: float = option(0.08, "eps0: size of the random start of the perturbation", low=0.0)
     anchor_weight: float = option(5e-3, "alpha: weight of the anchored-feature regulariser", low=0.0)
     bottleneck_weight: float = option(5e-3, "beta: weight of the information-bottleneck regulariser", low=0.0)
-    anchor_low: float = option(0.5, "lower share of the tokens, ranked by gradient, that count", low=0.0, high=1.0)
-    anchor_high: float = option(0.9, "upper share of these tokens", low=0.0, high=1.0)
+    anchor_low: float = option(
+        0.5, "lower end of the ranks of tokens that are regularised, ranked by gradient", low=0.0, high=1.0
+    )
+    anchor_high: float = option(0.9, "upper end of these ranks", low=0.0, high=1.0)
 
 
 @dataclass
 class Pruning(Training):
     """Iterative magnitude pruning (LTH for BERT, Chen et al. 2020): the training of one round."""
 
-    weight_decay: float = option(0.0, "decoupled decay; not on biases and LayerNorm", low=0.0)
-    warmup: float = option(0.0, "share of steps in which the learning rate rises (above 1: steps)", low=0.0)
+    weight_decay: float = option(0.0, "decoupled weight decay; none on biases and LayerNorm", low=0.0)
+    warmup: float = option(0.0, "share of steps in which the learning rate rises (above 1: number of steps)", low=0.0)
     share: float = option(0.1, "share of the original weights that one round prunes", low=0.01, high=1.0)
 
 
@@ -133,12 +162,12 @@ class Search:
     """Learning the masks (section 3.2; Table 6)."""
 
     epochs: int = option(20, "passes over the training set", low=1)
-    max_steps: int | None = option(None, "stop after this many steps, if that is sooner", low=1)
+    max_steps: int | None = option(None, "largest number of steps; unset: no limit", low=1)
     batch_size: int = option(32, "sentences in a step", low=1)
-    learning_rate: float = option(0.1, "peak learning rate of the masks' AdamW", low=0.0)
-    weight_decay: float = option(1e-6, "decoupled decay of log alpha", low=0.0)
-    warmup: float = option(0.1, "share of steps in which the learning rate rises (above 1: steps)", low=0.0)
-    clip_norm: float = option(1.0, "largest global norm of the adversarial mask gradient; 0: off", low=0.0)
+    learning_rate: float = option(0.1, "peak learning rate of AdamW on the masks", low=0.0)
+    weight_decay: float = option(1e-6, "decoupled weight decay of log alpha", low=0.0)
+    warmup: float = option(0.1, "share of steps in which the learning rate rises (above 1: number of steps)", low=0.0)
+    clip_norm: float = option(1.0, "largest global norm of the masks' adversarial gradient; 0: no clipping", low=0.0)
     dropout: float = option(0.1, "dropout of hidden states and attention", low=0.0, high=0.9)
     ascent_steps: int = option(5, "K: forward-backward passes of one step (s in Table 6)", low=1)
     ascent_rate: float = option(0.03, "eta: length of one ascent step on the embeddings", low=0.0)
@@ -146,17 +175,17 @@ class Search:
     max_norm: float = option(0.0, "bound on the perturbation of a sentence; 0: none, as in appendix B.3", low=0.0)
     l0_weight: float = option(0.5, "lambda: weight of the L0 penalty", low=0.0)
     l0_start: float = option(0.1, "share of steps before the penalty starts", low=0.0, high=1.0)
-    l0_ramp: float = option(0.3, "share of steps over which lambda then grows linearly", low=0.0, high=1.0)
-    mask_p: float = option(0.9, "deterministic mask value at the start", low=0.01, high=0.99)
+    l0_ramp: float = option(0.3, "share of steps in which lambda then grows linearly", low=0.0, high=1.0)
+    mask_p: float = option(0.9, "deterministic value of every mask at the start", low=0.01, high=0.99)
     granularity: str = option(
         "weight",
-        "what has a score of its own, with the sharing of the official code",
+        "what shares one score: a weight alone, or a row or matrix as in the official code",
         choices=["weight", "neuron", "matrix"],
     )
-    keep_epochs: int | None = option(None, "keep the scores of only so many last epochs; unset: all", low=1)
+    keep_epochs: int | None = option(None, "number of last epochs whose scores are kept on disk; unset: all", low=1)
     stop_distance: float = option(
         0.0,
-        "stop when the first asked ticket changed by less than this share of its mask in an epoch; 0: never",
+        "stop when the ticket of the first sparsity changes by less than this share of its mask in an epoch; 0: never",
         low=0.0,
         high=1.0,
     )
@@ -184,76 +213,84 @@ RECIPES = [
 
 @dataclass
 class Attack:
-    """Scoring under textual attacks (section 4.3)."""
+    """Textual attacks on the trained models (section 4.3)."""
 
     recipes: list[str] = option(["textfooler", "textbugger", "bertattack"], "attacks to run", choices=RECIPES)
-    victims: list[str] | None = option(None, "BERT classifiers of your own that are attacked as well: name=folder")
+    victims: list[str] | None = option(None, "further BERT classifiers to attack: name=folder")
     protocol: str = option(
         "paper",
-        "paper, or what the code of its authors runs: first examples, length 512, its own bertattack",
+        "paper, or as the authors' code does it: the first sentences, length 512, its own bertattack",
         choices=["paper", "official"],
     )
-    examples: int = option(1000, "test sentences attacked, the same for every model", low=1)
-    stratified: bool = option(False, "protocol paper: attack each label's share of the test set, not what a draw gives")
+    examples: int = option(1000, "number of test sentences attacked, the same for every model", low=1)
+    stratified: bool = option(False, "attack as large a share of each label as the test set has (protocol: paper)")
     resources: str = option(
         "packaged", "word lists, encoders and taggers of the attacks", choices=["packaged", "original"]
     )
     resources_dir: str | None = option(None, "folder with the original resources; see torch_eval/assets/original.py")
-    candidates: int = option(48, "BERT-Attack: replacements tried for a word (K in its paper)", low=1)
-    max_queries: int | None = option(None, "end the attack of an example after this many queries: a timeout", low=1)
-    max_seconds: float | None = option(None, "end the attack of an example after so long: a timeout", low=0.001)
-    temperature: float = option(1.0, "divides the victims' logits", low=0.01)
-    calibrate: bool = option(False, "fit each victim's temperature on dev, by likelihood, before it is attacked")
-    shard: str | None = option(None, "i/n: attack only the i-th of n parts of the examples; see `torch_eval merge`")
-    workers: int = option(2, "processes, one thread each", low=1)
-    device: str = option("cpu", "where PyTorch runs the victims", choices=["cpu", "cuda"])
+    candidates: int = option(48, "BERT-Attack: number of replacements tried for a word (K in its paper)", low=1)
+    max_queries: int | None = option(
+        None, "largest number of queries for one sentence; then its attack counts as a timeout", low=1
+    )
+    max_seconds: float | None = option(
+        None, "longest time for one sentence; then its attack counts as a timeout", low=0.001
+    )
+    temperature: float = option(1.0, "divisor of the models' logits", low=0.01)
+    calibrate: bool = option(False, "fit the temperature of each model on dev, by likelihood, before the attack")
+    shard: str | None = option(
+        None, "i/n: attack only the i-th of n parts of the sentences; `torch_eval merge` joins them"
+    )
+    workers: int = option(2, "number of attack processes, one thread each", low=1)
+    device: str = option("cpu", "device on which PyTorch runs the models", choices=["cpu", "cuda"])
     dtype: str = option(
         "float32",
-        "of the victims; a sample tells how many outcomes another than float32 changes",
+        "number type of the models; a sample is attacked again in float32 to count the outcomes that change",
         choices=["float32", "bfloat16", "float16"],
     )
 
 
 @dataclass
 class Choice:
-    """The choice of the reported ticket on dev: highest accuracy under attack, then highest accuracy."""
+    """The choice of the ticket that is reported: highest accuracy under attack, then highest accuracy."""
 
-    epochs: int = option(1, "so many last search epochs are candidates, each at every asked sparsity", low=1)
-    recipe: str = option(
-        "textfooler", "attack that the candidates face", choices=["textfooler", "textbugger", "bertattack"]
-    )
-    examples: int = option(200, "dev sentences attacked for each candidate", low=1)
+    epochs: int = option(1, "number of last search epochs whose tickets are candidates, each at every sparsity", low=1)
+    recipe: str = option("textfooler", "attack on the candidates", choices=["textfooler", "textbugger", "bertattack"])
+    examples: int = option(200, "number of sentences attacked for each candidate", low=1)
 
 
 @dataclass
 class Experiment:
-    """One experiment: a task, a model, the methods compared on it."""
+    """One experiment: a task, a model, and the methods that are compared."""
 
-    name: str = option("experiment", "folder under runs/ that holds everything")
-    task: str = option("sst2", "what is classified; see configs/contract/tasks.py")
-    model: str = option("bert-base-uncased", "hub name, local Hugging Face directory, or `packaged`")
-    layers: int | None = option(None, "keep only the first layers of the model", low=1)
-    seeds: list[int] = option([1], "one whole run for each", low=0, high=LARGEST_SEED)
+    name: str = option("experiment", "name of the folder under runs/ that holds all results")
+    task: str = option("sst2", "task: a name in configs/contract/tasks.py, or custom")
+    model: str = option("bert-base-uncased", "pre-trained model: a hub name, a Hugging Face directory, or `packaged`")
+    layers: int | None = option(None, "number of first layers of the model that are used; unset: all", low=1)
+    seeds: list[int] = option([1], "seeds; everything is trained once for each", low=0, high=LARGEST_SEED)
     sparsities: list[float] = option([0.3], "shares of pruned weights", low=0.01, high=0.99)
-    methods: list[str] = option(["finetune", "robust"], "models compared, or all", choices=[*METHODS, "all"])
-    structured: bool = option(False, "prune whole attention heads and intermediate neurons, and export a smaller model")
+    methods: list[str] = option(["finetune", "robust"], "methods that are compared, or all", choices=[*METHODS, "all"])
+    structured: bool = option(False, "prune whole attention heads and intermediate neurons, and write a smaller model")
     compat: str = option(
-        "paper", "where paper and official code differ in training, which one to follow", choices=["paper", "official"]
+        "paper",
+        "which to follow where the paper and the official code train differently",
+        choices=["paper", "official"],
     )
-    device: str = option("CPU", "where MindSpore trains", choices=["CPU", "GPU", "Ascend"])
-    workers: int = option(1, "processes of data-parallel training, one device each", low=1)
-    jit_level: str = option("O0", "how far MindSpore optimises its graphs", choices=["O0", "O1", "O2"])
-    amp_level: str = option("O0", "O1: matmuls in amp_dtype; masks, norms, optimizer in float32", choices=["O0", "O1"])
-    amp_dtype: str = option("float16", "of amp_level O1", choices=["float16", "bfloat16"])
+    device: str = option("CPU", "device on which MindSpore trains", choices=["CPU", "GPU", "Ascend"])
+    workers: int = option(1, "number of processes of data-parallel training, one device each", low=1)
+    jit_level: str = option("O0", "optimisation level of MindSpore's graphs", choices=["O0", "O1", "O2"])
+    amp_level: str = option("O0", "O1: matrix products in amp_dtype, everything else in float32", choices=["O0", "O1"])
+    amp_dtype: str = option("float16", "number type of amp_level O1", choices=["float16", "bfloat16"])
     on_change: str = option(
         "refuse",
-        "what was made with other settings, inputs or code: stop there, or delete it and redo all it affects",
+        "what to do with results of other settings, inputs or code: stop, or delete and redo them and what they affect",
         choices=["refuse", "redo"],
     )
-    checkpoint_steps: int = option(200, "steps between two checkpoints for resuming", low=1)
+    checkpoint_steps: int = option(200, "steps between two checkpoints", low=1)
     log_steps: int = option(20, "steps between two lines of metrics", low=1)
     snapshots: int = option(
-        0, f"models of {', '.join(with_snapshots())} kept on the way and attacked (Figure 4)", low=0
+        0,
+        f"number of models saved during the training of {', '.join(with_snapshots())}, and attacked (Figure 4)",
+        low=0,
     )
     data: Data = field(default_factory=Data)
     finetune: Training = field(default_factory=Training)
@@ -270,7 +307,7 @@ class Experiment:
 
     @property
     def amp(self) -> str | None:
-        """dtype of the matmuls, or None for float32."""
+        """Number type of the matrix products; None for float32."""
         return self.amp_dtype if self.amp_level == "O1" else None
 
     @property
@@ -280,11 +317,11 @@ class Experiment:
 
     @property
     def chooses_on_dev(self) -> bool:
-        """False under `compat: official`, whose training sees the dev set."""
+        """Whether dev is unseen by training; under `compat: official` it is not."""
         return self.compat == "paper"
 
 
-# What `compat: official` changes by default; the rest of it is decided where the computation stands.
+# Defaults under `compat: official`. Its other differences are decided where they are computed.
 OFFICIAL = {"retrain.epochs": 10} | {
     f"{section}.clip_norm": 0.0 for section in ("finetune", "finetune_long", "retrain", "retrain_long")
 }
@@ -303,7 +340,7 @@ def load(source: str, overrides: Sequence[str] = ()) -> Experiment:
         overrides: `key=value` texts. Keys are dotted, values are YAML.
 
     Raises:
-        UserError: The message names the key, where it was set, and what is allowed.
+        UserError: A key or value is wrong. The message names the key, where it was set, and what is allowed.
     """
     values = Values([f.name for f in dataclasses.fields(Experiment) if dataclasses.is_dataclass(f.default_factory)])
     values.read_file(find(source))
@@ -314,13 +351,13 @@ def load(source: str, overrides: Sequence[str] = ()) -> Experiment:
 
 def keys(cls: type = Experiment, prefix: str = "") -> dict[str, tuple[dataclasses.Field, Any]]:
     """Return every dotted key with its field and type."""
-    hints, found = typing.get_type_hints(cls), {}
+    hints, fields = typing.get_type_hints(cls), {}
     for f in dataclasses.fields(cls):
         if dataclasses.is_dataclass(hints[f.name]):
-            found.update(keys(hints[f.name], f"{prefix}{f.name}."))
+            fields.update(keys(hints[f.name], f"{prefix}{f.name}."))
         else:
-            found[f"{prefix}{f.name}"] = (f, hints[f.name])
-    return found
+            fields[f"{prefix}{f.name}"] = (f, hints[f.name])
+    return fields
 
 
 def _build(values: dict[str, Any], origins: dict[str, str]) -> Experiment:
@@ -344,7 +381,7 @@ def _build(values: dict[str, Any], origins: dict[str, str]) -> Experiment:
 
 
 def help_text(sections: Collection[str] = ()) -> str:
-    """Return all keys, or those of some sections, with their defaults and meaning, for `--help`."""
+    """Return the help text of all keys, or of those of some sections, with defaults and choices."""
     rows = []
     for name, (f, _) in keys().items():
         if sections and name.partition(".")[0] not in sections:

@@ -1,22 +1,29 @@
-"""The tasks: where their sentences live, their columns and labels, and what an attack may change."""
+"""The tasks: where their data come from, their text columns and labels, and which text attacks change."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from configs.contract.errors import UserError
 
-NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)  # a label that is a number, however it is written
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)  # a label that is a number: 1, 1.0, +1
 
 
 @dataclass(frozen=True)
 class Hub:
-    """A data set on the Hugging Face hub. `splits` names the hub's splits for train, dev and test.
+    """A data set on the Hugging Face hub.
 
-    A dev split of None is cut off the training set: the paper reports on GLUE's official dev set
-    (its test labels are secret), which therefore serves as the test set here.
+    The labels of GLUE's test sets are secret, so the paper reports on the official dev sets. They are the test sets
+    here, and dev is split off the training set.
+
+    Attributes:
+        id: Name of the data set.
+        config: Name of its configuration, if it has several.
+        revision: Commit that is downloaded.
+        splits: The hub's names of train, dev and test; None for a dev set that is split off train.
     """
 
     id: str
@@ -27,10 +34,12 @@ class Hub:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file spells a task.
+    """How a file writes the texts and labels of a task.
 
-    `texts` are its columns in the task's order; `a+b` joins two by a space. `values` is what stands in the label
-    column for each label, where that is neither the label's name nor its number from 0.
+    Attributes:
+        texts: Its text columns in the task's order; `a+b` joins two by a space.
+        label: Its label column.
+        values: What the label column holds for each label, if neither the label's name nor its number from 0.
     """
 
     texts: tuple[str, ...]
@@ -39,15 +48,20 @@ class Layout:
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Columns that a file of this layout has."""
+        """Columns that a file of this layout has, the label last."""
         return (*(part for text in self.texts for part in text.split("+")), self.label)
 
 
 @dataclass(frozen=True)
 class Task:
-    """`columns` are the text columns in reading order; an attack changes `attacked` only.
+    """A classification task.
 
-    A file is read by the first of `layouts` whose columns it has.
+    Attributes:
+        columns: Text columns in reading order.
+        labels: Names of the labels, in the order of their numbers.
+        attacked: Columns that attacks change.
+        layouts: Layouts of files; the first one whose columns a file has is used.
+        hub: Source of the data if the user gives no files.
     """
 
     columns: tuple[str, ...]
@@ -57,7 +71,7 @@ class Task:
     hub: Hub | None = None
 
     def numbers(self, layout: Layout) -> dict[str, int]:
-        """The label that each allowed entry of a label column stands for."""
+        """Return the number of the label for each entry that a label column may hold."""
         names = {name: i for i, name in enumerate(self.labels)}
         values = layout.values
         if not values and not any(NUMBER.fullmatch(name) for name in names):
@@ -66,7 +80,7 @@ class Task:
 
 
 def _task(columns: tuple[str, ...], labels: tuple[str, ...], *others: Layout, hub: Hub | None = None) -> Task:
-    """The second text of a pair is the one attacked: QNLI's sentence, MNLI's hypothesis, QQP's second question."""
+    """Create a task. Of a pair, attacks change the second text, as in the paper: QNLI's sentence, MNLI's hypothesis."""
     return Task(columns, labels, columns[-1:], (Layout(columns), *others), hub)
 
 
@@ -109,15 +123,16 @@ TASKS = {
         Layout(("question1", "question2"), "is_duplicate"),
         hub=_glue("qqp"),
     ),
-    # A user's own: everything comes from the section `data` of the configuration.
+    # The user's own data: columns and labels come from the section `data` of the configuration.
     "custom": Task((), (), (), ()),
 }
 
 
-def task_of(config) -> Task:
-    """The task of a configuration: one of the table above, with what its section `data` says otherwise.
+def task_of(config: Any) -> Task:
+    """Return the task of an experiment: an entry of `TASKS`, with the changes that its section `data` makes.
 
-    Raises `UserError` naming the key.
+    Raises:
+        UserError: The task is unknown, or a key of `data` does not fit it.
     """
     if config.task not in TASKS:
         raise UserError(f"task: {config.task!r} is not one of {', '.join(TASKS)}")
@@ -130,7 +145,7 @@ def task_of(config) -> Task:
     return task
 
 
-def _custom(data) -> Task:
+def _custom(data: Any) -> Task:
     for key in ("text_columns", "labels", "train"):
         if not getattr(data, key):
             raise UserError(f"data.{key}: unset, and task: custom needs it")
@@ -144,8 +159,8 @@ def _custom(data) -> Task:
     return Task(columns, names, columns[-1:], (_own_layout(columns, data.label_column, values),))
 
 
-def _respelled(name: str, data) -> Task:
-    """A task of the table, for files that name its columns or labels in a way of their own."""
+def _respelled(name: str, data: Any) -> Task:
+    """Return an entry of `TASKS` for files that name its columns or labels differently."""
     task = TASKS[name]
     if not (data.text_columns or data.label_column or data.labels):
         return task
@@ -169,7 +184,11 @@ def _own_layout(texts: tuple[str, ...], label: str | None, values: tuple[str, ..
 
 
 def _spelled(labels: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of labels, and what stands for them in files: `1=World` names the 1 of a file World."""
+    """Split `1=World` into the label's name, World, and what stands for it in files, 1.
+
+    Returns:
+        Names, and values; no values if each label stands under its own name.
+    """
     pairs = [label.partition("=") for label in labels]
     names = tuple(name if separator else value for value, separator, name in pairs)
     values = tuple(value for value, _, _ in pairs)

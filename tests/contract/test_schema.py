@@ -148,7 +148,7 @@ def test_the_file_at_fault_is_named(tmp_path):
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("search:\n", "a section, write its keys"),
+        ("search:\n", "this is a section; set its keys"),
         ("name: a\nsearch: [1\n", "line 3: not valid YAML"),
         ("- a\n- b\n", "key: value"),
         (b"name: caf\xe9\n", "not UTF-8"),
