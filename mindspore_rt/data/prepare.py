@@ -18,6 +18,7 @@ from configs.contract.run_files import Summary
 from configs.contract.snippets import read_snippets, split_snippets
 from configs.contract.tasks import TASKS, Task, task_of
 from mindspore_rt.cells import noise
+from mindspore_rt.data import containment
 
 SPLITS = ("train", "dev", "test")
 Splits = dict[str, list[dict]]  # records of each split: texts under the task's columns, and the label's number
@@ -34,7 +35,12 @@ def prepare(config: schema.Experiment, run: RunDir) -> dict:
     """
     task = task_of(config)
     splits, note, warnings = _load_splits(config, task)
-    splits = _cut(splits, config.data)
+    splits, moved, left_out = _cut(splits, config, task)
+    if moved or left_out:
+        warnings.append(
+            f"no text of dev contains a training text or stands in one: for that, {moved} texts of a random split were "
+            f"moved between dev and train, and {left_out} that stand in texts of both were left out"
+        )
     duplicates = _duplicates(splits, task)
     warnings += [f"{count} texts stand in both {pair}" for pair, count in duplicates.items() if count]
     warnings += _odd_texts(splits, task)
@@ -49,6 +55,7 @@ def prepare(config: schema.Experiment, run: RunDir) -> dict:
         "note": note,
         "splits": {name: _describe(records, task, run.split(name)) for name, records in splits.items()},
         "duplicates": duplicates,
+        "overlap": {"moved": moved, "left_out": left_out},
         "warnings": warnings,
     }
     write_json(run.data / "summary.json", summary)
@@ -86,8 +93,16 @@ def _read_files(files: dict[str, Path], task: Task, data: schema.Data) -> tuple[
     return splits, warnings
 
 
-def _cut(splits: Splits, data: schema.Data) -> Splits:
-    """Cut test and dev off train where they are missing, and keep `train_size` of the rest; seeded by `data.seed`."""
+def _cut(splits: Splits, config: schema.Experiment, task: Task) -> tuple[Splits, int, int]:
+    """Cut test and dev off train where they are missing, and keep `train_size` of the rest; seeded by `data.seed`.
+
+    Dev shares no text with the rest (`containment.cut`), unless `compat: official` asks for a random cut.
+
+    Returns:
+        The splits; the number of texts that are not in the part in which a random cut would put them; and the number
+        of texts that are in neither part.
+    """
+    data, moved, left_out = config.data, 0, 0
     order = noise.generator(data.seed, noise.SHUFFLE).permutation(len(splits["train"]))
     train, test = [splits["train"][i] for i in order], splits.get("test")
     sizes = {"test": data.test_size or data.dev_size, "dev": data.dev_size}
@@ -105,8 +120,24 @@ def _cut(splits: Splits, data: schema.Data) -> Splits:
                     f"data.{name}_size: {size} asked, only {len(train)} training sentences of {source} are left; "
                     f"ask for fewer, or give a file with data.{name}"
                 )
-            splits[name], train = train[:size], train[size:]
-    return {"train": train[: data.train_size], "dev": splits["dev"], "test": splits["test"]}
+            splits[name], rest = train[:size], train[size:]
+            if name == "dev" and config.compat == "paper":
+                splits[name], rest = containment.cut(train, task.columns, size)
+                moved, left_out = _changes(train, size, splits[name], rest)
+                if len(splits[name]) < size or not rest:
+                    raise UserError(
+                        f"data.dev_size: {size} asked, but too few texts of {data.train or 'the data set'} neither "
+                        "contain another text nor stand in one; ask for fewer, or give a file with data.dev"
+                    )
+            train = rest
+    return {"train": train[: data.train_size], "dev": splits["dev"], "test": splits["test"]}, moved, left_out
+
+
+def _changes(records: list[dict], size: int, dev: list[dict], train: list[dict]) -> tuple[int, int]:
+    """Count the records that a cut put elsewhere than the first `size` in dev and the rest in train, and in neither."""
+    random_dev = set(map(id, records[:size]))
+    moved = sum(id(record) not in random_dev for record in dev) + sum(id(record) in random_dev for record in train)
+    return moved, len(records) - len(dev) - len(train)
 
 
 def _odd_texts(splits: Splits, task: Task) -> list[str]:

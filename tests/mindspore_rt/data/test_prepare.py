@@ -9,6 +9,7 @@ from configs.contract import assets, schema, snippets
 from configs.contract.errors import UserError
 from configs.contract.files import read_json, read_lines
 from configs.contract.run_dir import RunDir
+from mindspore_rt.cells import noise
 from mindspore_rt.data import prepare
 
 
@@ -192,3 +193,36 @@ def test_bad_rows_as_a_share_reaches_the_files(tmp_path):
     for wrong in ("x", "150%", "-1%", "0.5", "-1"):
         with pytest.raises(UserError, match="data.bad_rows in the command line"):
             schema.load("demo", [f"data.bad_rows={wrong}"])
+
+
+def phrases(tmp_path):
+    """A training file of 40 sentences, each with a phrase of it, and one phrase of all."""
+    rows = [row for i in range(40) for row in (f"the film number {i} is fine,{i % 2}", f"number {i},{i % 2}")]
+    return file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows, "the film number,1"]))
+
+
+def test_dev_shares_no_text_with_train(tmp_path):
+    """Phrases of one sentence go together; what stands in sentences of both goes to neither. All of it is reported."""
+    keys = [f"data.train={phrases(tmp_path)}", "data.test_size=1", "data.dev_size=10", "data.train_size=null"]
+    run = prepared(tmp_path, "task=sst2", *keys)
+    dev, train = ({text for (text,) in prepare.load_split(run, name)[0]} for name in ("dev", "train"))
+    assert len(dev) == 10 and not [(a, b) for a in dev for b in train if f" {a} " in f" {b} " or f" {b} " in f" {a} "]
+    summary = read_json(run.data / "summary.json")
+    assert summary["overlap"]["left_out"] == 1 and summary["overlap"]["moved"] > 0
+    assert f"{summary['overlap']['moved']} texts of a random split were moved" in summary["warnings"][0]
+
+
+def test_compat_official_keeps_the_random_cut(tmp_path):
+    keys = [f"data.train={phrases(tmp_path)}", "data.test_size=1", "data.dev_size=10", "data.train_size=null"]
+    run = prepared(tmp_path, "task=sst2", *keys, "compat=official")
+    whole = [line.split(",")[0] for line in phrases(tmp_path).read_text().splitlines()[1:]]
+    order = noise.generator(0, noise.SHUFFLE).permutation(81)
+    assert [text for (text,) in prepare.load_split(run, "dev")[0]] == [whole[i] for i in order[1:11]]
+    assert read_json(run.data / "summary.json")["overlap"] == {"moved": 0, "left_out": 0}
+
+
+def test_too_few_separate_texts_for_dev(tmp_path):
+    rows = "\n".join(f"{'very ' * i}good,{i % 2}" for i in range(30))
+    train = file(tmp_path, "train.csv", f"sentence,label\n{rows}")
+    with pytest.raises(UserError, match="data.dev_size: 5 asked, but too few texts of .*train.csv"):
+        prepared(tmp_path, "task=sst2", f"data.train={train}", "data.dev_size=5", "data.test_size=5")

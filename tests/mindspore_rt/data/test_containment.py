@@ -1,0 +1,69 @@
+"""The cut into parts that share no text, against comparing every text with every other."""
+
+import random
+import time
+
+import pytest
+
+from mindspore_rt.data.containment import contained_texts, cut, words_of
+
+COLUMNS = {1: ("sentence",), 2: ("premise", "hypothesis")}
+
+
+def records_of(seed, columns, rows=60):
+    """Rows of few different words, so that many texts contain others; some stand twice."""
+    draw = random.Random(seed)
+    rows = [{c: " ".join(draw.choices("abcde", k=draw.randint(1, 7))) for c in columns} for _ in range(rows)]
+    return [{**row, "label": number} for number, row in enumerate(rows + rows[:5])]
+
+
+def contains(one, other, columns):
+    """Whether each text of a record contains the other's, as strings between spaces."""
+    return all(f" {other[c]} " in f" {one[c]} " for c in columns)
+
+
+@pytest.mark.parametrize("columns", COLUMNS.values(), ids=["texts", "pairs"])
+@pytest.mark.parametrize("seed", range(20))
+def test_no_text_of_a_part_stands_in_one_of_the_other(seed, columns):
+    records, size = records_of(seed, columns), 1 + seed % 10
+    first, second = cut(records, columns, size)
+    assert not [(a, b) for a in first for b in second if contains(a, b, columns) or contains(b, a, columns)]
+    order = [record["label"] for record in records]
+    for part in (first, second):
+        assert [record["label"] for record in part] == sorted({record["label"] for record in part} & {*order})
+    assert len(first) <= size
+
+
+@pytest.mark.parametrize("columns", COLUMNS.values(), ids=["texts", "pairs"])
+def test_contained_texts_are_those_that_every_comparison_gives(columns):
+    records = list({tuple(r[c] for c in columns): r for r in records_of(0, columns, 150)}.values())
+    texts = [tuple(words_of(record[c]) for c in columns) for record in records]
+    expected = [
+        [n for n, other in enumerate(records) if other is not one and contains(one, other, columns)] for one in records
+    ]
+    assert contained_texts(texts) == expected and sum(map(len, expected)) > 20
+
+
+def test_phrases_stay_with_their_sentence():
+    """As in SST-2: a phrase of sentences of both parts goes to neither."""
+    rows = ["A fine , moving film .", "moving film", "fine", "The film", "a dull film", "film .", "FILM", "dull"]
+    first, second = cut([{"sentence": row} for row in rows], COLUMNS[1], 3)
+    assert [row["sentence"] for row in first] == ["A fine , moving film .", "moving film", "fine"]
+    assert [row["sentence"] for row in second] == ["The film", "a dull film", "dull"]
+
+
+def test_without_contained_texts_it_is_the_plain_cut():
+    records = [{"sentence": f"text {number}"} for number in range(50)]
+    assert cut(records, COLUMNS[1], 8) == (records[:8], records[8:])
+
+
+def test_it_takes_seconds_for_many_rows():
+    """About 67,000 phrases of 7,000 sentences, as SST-2 has: 5 seconds, where every comparison would take hours."""
+    draw, started = random.Random(0), time.process_time()
+    sentences = [[f"w{int(draw.paretovariate(0.4))}" for _ in range(19)] for _ in range(7000)]
+    spans = [(s, *sorted(draw.sample(range(20), 2))) for s in range(7000) for _ in range(9)]
+    rows = [" ".join(words) for words in sentences] + [" ".join(sentences[s][a:b]) for s, a, b in spans]
+    draw.shuffle(rows)
+    first, second = cut([{"sentence": row} for row in rows], COLUMNS[1], 1000)
+    assert len(first) == 1000 and len(second) > 50000
+    assert time.process_time() - started < 60
