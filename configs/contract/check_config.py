@@ -29,7 +29,7 @@ def check_together(config: Any, origins: Mapping[str, str]) -> None:
     task_of(config)
     if "all" in config.methods:
         config.methods = list(METHODS)
-    if config.attack.calibrate and not config.chooses_on_dev:
+    if config.attack.calibrate and not config.dev_is_unseen:
         raise UserError(
             "attack.calibrate: compat: official trains on dev, so dev cannot calibrate; change one of the two"
         )

@@ -97,9 +97,11 @@ class Estimator:
         """Return what is left of the stages that attack: stage, description, seconds."""
         config, run, rows = self.config, self.run, []
         candidates = [run.seed(seed) / "choice" / str(c) for seed in config.seeds for c in run.candidates()]
-        if needs_robust_ticket(self.config.methods) and config.chooses_on_dev and len(run.candidates()) > 1:
+        if needs_robust_ticket(self.config.methods) and config.chooses and len(run.candidates()) > 1:
             seconds = _missing(candidates) * config.choice.examples * self._attack_seconds(config.choice.recipe)
-            rows.append(("choose", f"{len(candidates) * config.choice.examples} dev sentences", seconds))
+            rows.append(
+                ("choose", f"{len(candidates) * config.choice.examples} {config.choice_split} sentences", seconds)
+            )
         victims = self._victims()
         seconds = sum(
             _missing([victim / recipe for victim in victims]) * config.attack.examples * self._attack_seconds(recipe)

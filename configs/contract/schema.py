@@ -192,23 +192,10 @@ class Search:
 
 
 # The paper's three attacks, then TextAttack's other recipes under the names of its command line.
-RECIPES = [
-    "textfooler",
-    "textbugger",
-    "bertattack",
-    "a2t",
-    "alzantot",
-    "bae",
-    "checklist",
-    "clare",
-    "deepwordbug",
-    "faster-alzantot",
-    "iga",
-    "kuleshov",
-    "pruthi",
-    "pso",
-    "pwws",
-]
+RECIPES = (
+    "textfooler textbugger bertattack a2t alzantot bae checklist clare "
+    "deepwordbug faster-alzantot iga kuleshov pruthi pso pwws"
+).split()
 
 
 @dataclass
@@ -256,6 +243,11 @@ class Choice:
     epochs: int = option(1, "number of last search epochs whose tickets are candidates, each at every sparsity", low=1)
     recipe: str = option("textfooler", "attack on the candidates", choices=["textfooler", "textbugger", "bertattack"])
     examples: int = option(200, "number of sentences attacked for each candidate", low=1)
+    split: str = option(
+        "dev",
+        "sentences of the choice: dev, or half of the test set; the report is then on the other half",
+        choices=["dev", "test_half"],
+    )
 
 
 @dataclass
@@ -316,9 +308,19 @@ class Experiment:
         return OFFICIAL_LENGTH if self.attack.protocol == "official" else self.data.max_length
 
     @property
-    def chooses_on_dev(self) -> bool:
-        """Whether dev is unseen by training; under `compat: official` it is not."""
+    def dev_is_unseen(self) -> bool:
+        """Whether training leaves dev out; under `compat: official` it does not."""
         return self.compat == "paper"
+
+    @property
+    def choice_split(self) -> str:
+        """Name of the split on which the ticket is chosen."""
+        return "choice" if self.choice.split == "test_half" else "dev"
+
+    @property
+    def chooses(self) -> bool:
+        """Whether training leaves the split of the choice out; otherwise the first candidate is taken."""
+        return self.dev_is_unseen or self.choice.split == "test_half"
 
 
 # Defaults under `compat: official`. Its other differences are decided where they are computed.

@@ -29,7 +29,7 @@ def of_job(run: RunDir, job: Job, noise: str | None) -> dict[str, Any]:
     if job.stage == "prepare":
         data = schema.to_dict(config.data)
         del data["max_length"]  # cuts pieces of words, which come later
-        return {"task": config.task, **data, "shared_texts": config.compat == "official"}
+        return {"task": config.task, **data, "shared_texts": config.compat == "official", "choice": config.choice.split}
     if job.stage == "draw":
         ticket = {"seed": job.seed, "sparsity": job.sparsity}
         return {**ticket, "compat": config.compat, "structured": config.structured}

@@ -27,6 +27,8 @@ Splits = dict[str, list[dict]]  # records of each split: texts under the task's 
 def prepare(config: schema.Experiment, run: RunDir) -> dict:
     """Write train, dev and test as JSON Lines, and `summary.json` with counts, balance, lengths and hashes.
 
+    With `choice.split: test_half`, half of the test set is written as the split `choice`.
+
     Returns:
         The summary. Its `warnings` are for the user.
 
@@ -41,6 +43,8 @@ def prepare(config: schema.Experiment, run: RunDir) -> dict:
             f"no text of dev contains a training text or stands in one: for that, {moved} texts of a random split were "
             f"moved between dev and train, and {left_out} that stand in texts of both were left out"
         )
+    if config.choice.split == "test_half":
+        splits["test"], splits["choice"] = _halves(splits["test"], config.data.seed)
     duplicates = _duplicates(splits, task)
     warnings += [f"{count} texts stand in both {pair}" for pair, count in duplicates.items() if count]
     warnings += _odd_texts(splits, task)
@@ -133,6 +137,15 @@ def _cut(splits: Splits, config: schema.Experiment, task: Task) -> tuple[Splits,
     return {"train": train[: data.train_size], "dev": splits["dev"], "test": splits["test"]}, moved, left_out
 
 
+def _halves(records: list[dict], seed: int) -> tuple[list[dict], list[dict]]:
+    """Cut records in two halves at random, each in the order of the records."""
+    if len(records) < 2:
+        raise UserError("choice.split: test_half needs a test set of two sentences or more")
+    order = noise.generator(seed, noise.SHUFFLE, 2).permutation(len(records))
+    middle = -(-len(records) // 2)
+    return [records[i] for i in sorted(order[:middle])], [records[i] for i in sorted(order[middle:])]
+
+
 def _changes(records: list[dict], size: int, dev: list[dict], train: list[dict]) -> tuple[int, int]:
     """Count the records that a cut put elsewhere than the first `size` in dev and the rest in train, and in neither."""
     random_dev = set(map(id, records[:size]))
@@ -197,8 +210,7 @@ def _describe(records: list[dict], task: Task, path: Path) -> dict:
 def _duplicates(splits: Splits, task: Task) -> dict[str, int]:
     """Return, for each pair of splits, the number of texts that stand in both."""
     texts = {name: {tuple(r[c] for c in task.columns) for r in records} for name, records in splits.items()}
-    pairs = (("train", "dev"), ("train", "test"), ("dev", "test"))
-    return {f"{a} and {b}": len(texts[a] & texts[b]) for a, b in pairs}
+    return {f"{a} and {b}": len(texts[a] & texts[b]) for a, b in itertools.combinations(texts, 2)}
 
 
 def load_split(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarray, Summary]:

@@ -11,7 +11,7 @@ def write_summary(
 ) -> Path:
     """Write `summary.json` of the splits that are there; one that is not gets a hash that no file has."""
     splits = {}
-    for name in ("train", "dev", "test"):
+    for name in ("train", "dev", "test", *(["choice"] if run.split("choice").is_file() else [])):
         file = run.split(name)
         text = file.read_bytes() if file.is_file() else b""
         splits[name] = {"count": max(1, text.count(b"\n")), "sha256": file_hash(file) if text else ""}

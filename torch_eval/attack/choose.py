@@ -1,9 +1,10 @@
-"""The choice of the reported ticket, on dev: the candidate that stays right most often under attack.
+"""The choice of the reported ticket: the candidate that stays right most often under attack.
 
-    seed-1/choice/<model>/   results.jsonl manifest.json: one attack on a sample of dev
+    seed-1/choice/<model>/   results.jsonl manifest.json: one attack on a sample of dev, or of the half of test for it
     choice.json              the rule, what every candidate reached, and the chosen one
 
-The candidates are robust tickets of several sparsities and search epochs. None of it touches the test set.
+The candidates are robust tickets of several sparsities and search epochs. None of it touches the
+sentences that are reported.
 """
 
 from __future__ import annotations
@@ -21,25 +22,27 @@ from torch_eval.attack import metrics, records, settings
 from torch_eval.attack.scoring import Scoring, read_split
 from torch_eval.attack.workers import Workers
 
-RULE = "highest mean accuracy under {recipe} on {examples} dev examples, then highest mean dev accuracy"
+RULE = "highest mean accuracy under {recipe} on {examples} {split} examples, then highest mean {split} accuracy"
+SPLITS = {"dev": "dev", "test_half": "held-out test"}  # `choice.split` in words
 
 
 def run(run_dir: RunDir) -> None:
     """Write `choice.json`. With one candidate nothing is attacked; nor under `compat: official`, where dev is trained
     on (`mindspore_rt.stages`) and would choose by heart."""
     config, candidates = run_dir.config, run_dir.candidates()
-    if len(candidates) == 1 or not config.chooses_on_dev:
+    if len(candidates) == 1 or not config.chooses:
         rule = "the only candidate" if len(candidates) == 1 else "the first candidate: compat: official trains on dev"
         write_choice(run_dir, rule, [], candidates[0])
         return
-    task, dev = read_split(run_dir, "dev")
+    task, dev = read_split(run_dir, config.choice_split)
     rows = []
     with locked(run_dir.root / ".choice.lock"), Workers(config.attack.workers) as workers:
         for candidate in candidates:
             for seed in config.seeds:
                 work = partial(score, workers, run_dir, seed, str(candidate), task, dev)
                 rows.append({**candidate.record(), "seed": seed, **redo_changed(config, work)})
-    rule = RULE.format(recipe=config.choice.recipe, examples=min(config.choice.examples, len(dev)))
+    split = SPLITS[config.choice.split]
+    rule = RULE.format(recipe=config.choice.recipe, examples=min(config.choice.examples, len(dev)), split=split)
     majority = max(Counter(example["label"] for example in dev).values()) / len(dev)
     write_choice(run_dir, rule, rows, best(candidates, rows, majority))
 
@@ -47,12 +50,12 @@ def run(run_dir: RunDir) -> None:
 def score(workers: Workers, run_dir: RunDir, seed: int, name: str, task: Summary, dev: list[dict]) -> dict:
     """Return the accuracy of one candidate on dev, attacked (`aua`) and not (`accuracy`)."""
     scoring = Scoring(workers, run_dir, seed, name, run_dir.model(seed, name), task)
-    stage, recipe = stage_of(scoring, dev), scoring.run_dir.config.choice.recipe
+    stage, recipe, split = stage_of(scoring, dev), run_dir.config.choice.recipe, run_dir.config.choice_split
     label = f"seed {scoring.seed}, {scoring.name}:"
-    done = scoring.complete(stage, recipe, dev, stage.settings["indices"], f"{label} {recipe} on dev", "dev")
+    done = scoring.complete(stage, recipe, dev, stage.settings["indices"], f"{label} {recipe} on {split}", split)
     aua = metrics.summarise(done).aua.value
     if not stage.manifest.is_file():
-        stage.finish({"aua": aua, "accuracy": scoring.clean_results(dev, f"{label} dev accuracy")["accuracy"]})
+        stage.finish({"aua": aua, "accuracy": scoring.clean_results(dev, f"{label} {split} accuracy")["accuracy"]})
     return {"aua": aua, "accuracy": stage.results(records.ChoiceResults).accuracy}
 
 
@@ -60,7 +63,9 @@ def stage_of(scoring: Scoring, dev: list[dict]) -> Stage:
     """Return the stage of one candidate's attack on dev."""
     run_dir, labels = scoring.run_dir, [example["label"] for example in dev]
     values = settings.choice(run_dir.config, scoring.task, scoring.seed, labels, scoring.target.temperature)
-    return scoring.stage(run_dir.seed(scoring.seed) / "choice" / scoring.name, "choice", values, "dev")
+    return scoring.stage(
+        run_dir.seed(scoring.seed) / "choice" / scoring.name, "choice", values, run_dir.config.choice_split
+    )
 
 
 def best(candidates: list[ModelId], rows: list[dict], majority: float) -> ModelId:

@@ -61,14 +61,15 @@ class Staleness:
         """Compare the attack on dev that a candidate for the choice faced."""
         before = now = manifest["settings"]
         if self.data:
-            labels, describe = [0] * self.data.splits["dev"].count, self._describing(before)
+            stated = self.data.splits.get(self.config.choice_split)
+            labels, describe = [0] * (stated.count if stated else 0), self._describing(before)
             now = attack_settings.choice(self.config, self.data, seed, labels, self._temperature(seed, model), describe)
-        return self._scored(seed, model, "dev", manifest, now)
+        return self._scored(seed, model, self.config.choice_split, manifest, now)
 
     def of_choice(self, choice: dict) -> tuple[str, ...]:
         """Compare what a choice rests on: the candidates of all seeds, and the attacks on each."""
         candidates = self.run.candidates()
-        if len(candidates) == 1 or not self.config.chooses_on_dev:
+        if len(candidates) == 1 or not self.config.chooses:
             return ()
         asked = {(str(c), seed) for c in candidates for seed in self.config.seeds}
         attacked = {(row["model"], row["seed"]) for row in choice["candidates"]}

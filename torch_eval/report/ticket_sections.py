@@ -30,7 +30,10 @@ Reports = dict[tuple[int, str], dict]  # (seed, model) to the facts of its ticke
 def choices(runs: list[Run]) -> list[Block]:
     """How the reported tickets were chosen."""
     asked = [run for run in runs if any(step.stage == "choose" for step in run.steps)]
+    halved = [run.name for run in asked if run.config.choice.split == "test_half"]
     rule = "The reported ticket is chosen on the dev set. Test sentences play no part in the choice."
+    if halved:
+        rule += f" In {', '.join(halved)} it is chosen on half of the test set, and all results are of the other half."
     blocks = [block for run in asked for block in choice(run)]
     return [Heading("The choice of the ticket"), Text(rule), *blocks] if blocks else []
 
@@ -63,7 +66,7 @@ def choice(run: Run) -> list[Block]:
                     _over_seeds([100 * row["accuracy"] for row in results]),
                 ]
             )
-    header = ["Candidate (the chosen one is bold)", "Aua% on dev", "Clean% on dev"]
+    header = ["Candidate (the chosen one is bold)", "Aua% in the choice", "Clean% in the choice"]
     return [*blocks, Table(header, [facts(run, attacks), *rows])] if rows else blocks
 
 

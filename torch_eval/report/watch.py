@@ -116,7 +116,7 @@ def attacks(run: run_dir.RunDir) -> list[Attack]:
     splits = (read(run.data / "summary.json", Summary) or {}).get("splits", {})
     test, dev = (
         min(asked, splits.get(split, {}).get("count", asked))
-        for split, asked in (("test", config.attack.examples), ("dev", config.choice.examples))
+        for split, asked in (("test", config.attack.examples), (config.choice_split, config.choice.examples))
     )
     chooses = needs_robust_ticket(config.methods) and not run.choice.is_file()
     candidates = run.candidates() if chooses else []

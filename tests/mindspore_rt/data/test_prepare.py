@@ -226,3 +226,20 @@ def test_too_few_separate_texts_for_dev(tmp_path):
     train = file(tmp_path, "train.csv", f"sentence,label\n{rows}")
     with pytest.raises(UserError, match="data.dev_size: 5 asked, but too few texts of .*train.csv"):
         prepared(tmp_path, "task=sst2", f"data.train={train}", "data.dev_size=5", "data.test_size=5")
+
+
+def test_half_of_the_test_set_is_for_the_choice(tmp_path):
+    """The two halves share no row and make up the test set; which half a sentence is in depends on data.seed alone."""
+    sizes = ["data.train_size=20", "data.dev_size=10", "data.test_size=21"]
+    whole = prepared(tmp_path / "whole", *sizes)
+    run, same, other = (
+        prepared(tmp_path / name, *sizes, "choice.split=test_half", *keys)
+        for name, keys in (("half", ()), ("same", ("seeds=[5]",)), ("other", ("data.seed=3",)))
+    )
+    test, choice = (read_lines(run.split(name)) for name in ("test", "choice"))
+    assert (len(test), len(choice)) == (11, 10)
+    assert sorted(map(str, test + choice)) == sorted(map(str, read_lines(whole.split("test"))))
+    assert same.split("choice").read_bytes() == run.split("choice").read_bytes() != other.split("choice").read_bytes()
+    assert whole.split("train").read_bytes() == run.split("train").read_bytes()
+    summary = read_json(run.data / "summary.json")
+    assert summary["duplicates"]["test and choice"] == 0 and not whole.split("choice").exists()

@@ -18,7 +18,7 @@ from torch_eval.attack import choose, workers
 def experiment(tmp_path, monkeypatch):
     def make(*overrides):
         run_dir = RunDir(schema.load("tiny", ["choice.examples=4", "choice.recipe=textbugger", *overrides]), tmp_path)
-        for split in ("dev", "test"):
+        for split in ("dev", "test", *([run_dir.config.choice_split] if run_dir.config.choice_split != "dev" else [])):
             write_lines(run_dir.split(split), [{"sentence": s, "label": i % 2} for i, s in enumerate(SENTENCES)])
         write_summary(run_dir)
         for seed in run_dir.config.seeds:
@@ -54,6 +54,16 @@ def test_the_most_robust_on_dev_is_chosen(experiment, capsys):
     capsys.readouterr()
     choose.run(run_dir)
     assert capsys.readouterr().out.count("already done") == 8 and read_json(run_dir.choice) == choice
+
+
+def test_a_choice_on_half_of_the_test_set(experiment):
+    """The candidates are attacked on that half, also where training sees dev; dev is not read."""
+    run_dir = experiment("choice.epochs=2", "choice.split=test_half", "compat=official")
+    run_dir.split("dev").unlink()
+    choose.run(run_dir)
+    manifest = read_json(run_dir.seed(1) / "choice" / "robust-0.30" / "manifest.json")
+    assert manifest["inputs"]["choice"] == file_hash(run_dir.split("choice"))
+    assert "on 4 held-out test examples" in read_json(run_dir.choice)["rule"]
 
 
 @pytest.mark.parametrize("change", BROKEN_SUMMARIES)
