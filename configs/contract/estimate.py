@@ -134,7 +134,7 @@ class Estimator:
 
         The second half stands for synonyms, tagger and sentence encoder.
         """
-        folders = [self.run.seed(seed) / "attacks" for seed in self.config.seeds]
+        folders = [self.run.attacks(seed) for seed in self.config.seeds]
         files = [path for folder in folders for path in folder.glob(f"*/{recipe}/results.jsonl")]
         lines = [line for file in files for line in read_lines(file, Timed)]
         times = [line.seconds for line in lines if line.seconds is not None]

@@ -52,7 +52,7 @@ class Receipt:
         own = [*_written_by(run, self.stage), assets.CACHE / "hub"]
         others = (changed for path, (*_, changed) in files.items() if not _is_below(path, own))
         quiet = max(others, default=0) < self.started and self.surroundings == _surroundings(run)
-        left_out = self.stage == "attack" and any(run.root.glob("seed-*/attacks/*/*/missing.json"))
+        left_out = self.stage == "attack" and any(run.root.glob("seed-*/attacks*/*/*/missing.json"))
         if quiet and not left_out and not run.config.attack.shard:
             write_json(_path(run, self.stage), {"surroundings": self.surroundings, "files": files})
 
@@ -61,11 +61,11 @@ def _written_by(run: RunDir, stage: str) -> list[Path]:
     """Files and folders that a stage writes."""
     if stage == "report":
         return [run.report]
-    seeds = [run.seed(seed) for seed in run.config.seeds]
+    attacks = [run.attacks(seed) for seed in run.config.seeds]
     if stage == "attack":
-        return [seed / "attacks" for seed in seeds]
+        return attacks
     if stage == "choose":
-        return [run.choice, *(seed / name for seed in seeds for name in ("choice", "attacks"))]
+        return [run.choice, *(run.seed(seed) / "choice" for seed in run.config.seeds), *attacks]
     planned = [job for job in jobs.jobs(run) if job.stage == stage]
     # A control may draw a ticket of its own.
     tickets = [run.ticket(seed, job.model).parent for job in planned for seed in run.config.seeds if job.method]

@@ -12,6 +12,8 @@
       seed-1/choice/<model>/           attacks on dev that the choice rests on
       seed-1/attacks/<model>/clean/    manifest.json (accuracy on the whole test set)
       seed-1/attacks/<model>/<recipe>/ results.jsonl, or missing.json with the reason
+      seed-1/attacks-calibrated/       the same with attack.calibrate, so that both can be compared
+      seed-1/attacks-calibrated/       the same with attack.calibrate, so that both can be compared
       report/                          report.md report.html results.json results.csv figures/
       .receipts/                       what lets finished stages be skipped: `configs.contract.receipts`
 
@@ -178,9 +180,14 @@ class RunDir:
         paths = sorted((self.stage(seed, name) / "snapshots").glob("[0-9]*/config.json"))
         return {replace(ModelId.parse(name), snapshot=int(path.parent.name)): path.parent for path in paths}
 
+    def attacks(self, seed: int, calibrated: bool | None = None) -> Path:
+        """Directory of the attacks of one seed, with fitted temperatures or without; the default is `calibrate`."""
+        calibrated = self.config.attack.calibrate if calibrated is None else calibrated
+        return self.seed(seed) / ("attacks-calibrated" if calibrated else "attacks")
+
     def attack(self, seed: int, model: str) -> Path:
         """Directory of one victim's results: `clean/` and one folder for each recipe."""
-        return self.seed(seed) / "attacks" / model
+        return self.attacks(seed) / model
 
     def save_config(self) -> None:
         """Write the whole configuration to `config.yaml`."""

@@ -53,6 +53,7 @@ AFFECTS_NOTHING = {
     "search.keep_epochs": "which files stay, not what is in them",
     "choice.epochs": "adds candidates, which have folders of their own",
     "attack.recipes": "every attack has a folder of its own",
+    "attack.calibrate": "attacks with fitted temperatures have folders of their own",
     "attack.victims": "every victim has a folder of its own",
     "attack.resources_dir": "read with original resources only, whose files are hashed",
     "attack.shard": "every part has a folder of its own",

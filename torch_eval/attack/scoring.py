@@ -1,11 +1,12 @@
 """The run: every recipe against every victim of an experiment, one JSON line for each example.
 
 seed-1/attacks/<model>/clean/                 manifest.json (accuracy on the whole test set)
-seed-1/attacks/<model>/calibration/           manifest.json (temperature fitted on dev, if asked for)
 seed-1/attacks/<model>/<recipe>/              results.jsonl manifest.json
                                               or missing.json, why there are no results;
                                               dtype.json, what another dtype than float32 changed
 seed-1/attacks/<model>/<recipe>/shard-1-of-4/ the same for a part of the examples; see merge.py
+seed-1/attacks-calibrated/                    all of this with `attack.calibrate`, and for each model
+seed-1/attacks-calibrated/<model>/calibration/    manifest.json (temperature fitted on dev)
 """
 
 from __future__ import annotations

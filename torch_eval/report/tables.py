@@ -8,6 +8,7 @@ import statistics
 
 from configs.contract.methods import METHODS, in_table
 from torch_eval.attack import metrics, records
+from torch_eval.report import saturation
 from torch_eval.report.captions import heading
 from torch_eval.report.published import published
 from torch_eval.report.render import Cell, Row, Table
@@ -64,6 +65,8 @@ def attack_cell(run: Run, model: str, recipe: str, measure: str, group: int, tab
     result = with_small(result, "stale" if is_stale(run, model, recipe, group) else "")
     summaries = [score.summary for _, score in run.scores_of(model, recipe, group)]
     known = [summary for summary in summaries if getattr(summary, measure).value is not None]
+    if measure == "aua" and not group and (check := saturation.check(run, model, recipe)) and check.differs:
+        result = with_small(result, f"† {check.aua(1)} {check.other}")
     return with_timeouts(result, measure, value.mean, known)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from configs.contract.methods import METHODS
 from configs.contract.stage import config_hash
-from torch_eval.report import figures, tables, wording
+from torch_eval.report import figures, saturation, tables, wording
 from torch_eval.report.captions import bars, listed, made_with
 from torch_eval.report.comparisons import answer, paired_table
 from torch_eval.report.figure_sections import band, file_name
@@ -113,6 +113,7 @@ def results(runs: list[Run]) -> list[Block]:
     for run in runs:
         both = [s for group in range(run.groups()) for s in run.attacks(group) if s.changes_both_texts]
         blocks += [Text(wording.BOTH_TEXTS.format(f"{run.task} ({run.name})", titles(both)))] if both else []
+    blocks += [Text(line, note=True) for run in runs for line in saturation.lines(run)]
     blocks.append(Details("The published figures", reference_notes(runs)))
     for run in runs:
         sparsities = tables.sparsity_table(run)

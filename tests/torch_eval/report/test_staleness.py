@@ -1,5 +1,7 @@
 """What counts as made with something else than now."""
 
+import shutil
+
 import pytest
 
 from configs.contract import schema
@@ -161,7 +163,8 @@ def test_another_k_or_calibration_is_stale(tmp_path):
     assert stale("attack.recipes=[bertattack,pwws]") == {}
     told = ("parameters.masked words.max_candidates: 48, now 8",)
     assert stale("attack.candidates=8") == {(model, "bertattack"): told for model in OUTCOMES}
-    made_up.finish(paths.attack(1, "finetune") / "calibration", {"temperature": 1.5})
+    shutil.copytree(paths.attacks(1), paths.attacks(1, calibrated=True))
+    made_up.finish(paths.attacks(1, calibrated=True) / "finetune/calibration", {"temperature": 1.5})
     found = stale("attack.recipes=[textfooler]", "attack.calibrate=true")
     assert found["finetune", "textfooler"] == ("temperature: 1.0, now 1.5",)
     assert found["robust-0.30", "textfooler"] == ("temperature: 1.0, now fitted on dev",)

@@ -1,0 +1,106 @@
+"""Accuracy under attack that is owed to saturated scores, found by attacking a second time with a fitted temperature.
+
+Softmax probabilities in float32 round to exactly 1 for an over-confident model. An attack that is guided by them then
+sees no difference between words, and fails (Raina et al., ACL 2024). A temperature fitted on dev (`attack.calibrate`)
+takes the rounding away; with two classes it changes nothing else. Both attacks of a model stand side by side in a run.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from dataclasses import dataclass
+
+from torch_eval.attack import metrics
+from torch_eval.attack.records import AttackManifest
+from torch_eval.report.manifests import read
+from torch_eval.report.run_state import Run
+from torch_eval.report.scores import Score
+
+LEVEL = 0.05  # a smaller p-value counts as a difference
+REASON = (
+    "Softmax probabilities in float32 round to exactly 1 for an over-confident model and hide from the attack which "
+    "words matter. A temperature fitted on dev takes the rounding away."
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One attack on one model, as the report shows it and as it was made the other way.
+
+    Attributes:
+        pairs: for each seed, the score that the report shows, and that of the other attack.
+        other: how the other attack was made.
+    """
+
+    pairs: list[tuple[Score, Score]]
+    other: str
+
+    @functools.cached_property
+    def test(self) -> metrics.PairedTest:
+        """The paired test of both attacks on the same sentences."""
+        return metrics.paired([(shown.records, other.records) for shown, other in self.pairs])
+
+    @property
+    def differs(self) -> bool:
+        """Whether both attacks differ by more than chance."""
+        return self.test.p < LEVEL
+
+    def aua(self, side: int) -> str:
+        """Mean accuracy under attack of the attack that is shown (0) or of the other one (1), in per cent."""
+        return f"{100 * statistics.fmean(pair[side].summary.aua.value or 0.0 for pair in self.pairs):.1f}"
+
+
+def check(run: Run, model: str, recipe: str) -> Check | None:
+    """Compare an attack with fitted temperatures and the same attack without; None if one of them was not made."""
+    calibrated, pairs = run.config.attack.calibrate, []
+    for seed, shown in run.scores_of(model, recipe, 0):
+        folder = run.paths.attacks(seed, not calibrated) / model / recipe
+        manifest = read(folder / "manifest.json", AttackManifest)
+        other = Score(folder, manifest) if manifest else None
+        if other and _apart_from_temperature(other) == _apart_from_temperature(shown):
+            pairs.append((shown, other))
+    return Check(pairs, f"with{'out' if calibrated else ''} a fitted temperature") if pairs else None
+
+
+def _apart_from_temperature(score: Score) -> dict:
+    """How a score was made, with the model that was attacked."""
+    kept = {key: value for key, value in score.signature.items() if key != "temperature"}
+    return {**kept, "model": score.manifest["inputs"].get("model")}
+
+
+def lines(run: Run) -> list[str]:
+    """Sentences of the report: figures that another temperature changes, or how to find them where scores saturate."""
+    checks = {(m, recipe): c for m in run.shown() for recipe in run.recipes if (c := check(run, m, recipe))}
+    told = [
+        f"{run.title(model)}, {run.attack_title(recipe)}: Aua {c.aua(0)}% as shown, {c.aua(1)}% {c.other} "
+        f"({c.test.only_first} : {c.test.only_second} sentences, p {c.test.p:.2g})"
+        for (model, recipe), c in checks.items()
+        if c.differs
+    ]
+    if told:
+        return [f"**Saturated scores (†), {run.name}:** {'; '.join(told)}. {REASON} Trust the lower of both figures."]
+    if checks:
+        count = f"{len(checks)} attack{'s' * (len(checks) > 1)}"
+        other = next(iter(checks.values())).other
+        return [f"{run.name}: no figure of {count} depends on saturated scores: made again {other}, none differs."]
+    certain, survived = _certain(run)
+    if not certain:
+        return []
+    return [
+        f"{run.name}: in {certain} of {survived} withstood attacks the model is certain: its answer has probability 1 "
+        f"to six digits. {REASON} `{run.command('attack')} attack.calibrate=true` shows what it changes."
+    ]
+
+
+def _certain(run: Run) -> tuple[int, int]:
+    """Count the withstood attacks on sentences that a model classifies with certainty, and all."""
+    records = [
+        record
+        for model in run.shown()
+        for recipe in run.recipes
+        for _, score in run.scores_of(model, recipe, 0)
+        for record in score.records
+        if record["outcome"] == "failure"
+    ]
+    return sum(record["original_score"] == 1.0 for record in records), len(records)
