@@ -17,7 +17,7 @@ from mindspore_rt.cells import backend
 from mindspore_rt.stages import inputs
 from tests.helpers import made_up_run
 from tests.helpers.prepared import write_summary
-from torch_eval.attack import choose, metrics
+from torch_eval.attack import choose, metrics, victims
 from torch_eval.attack.sampling import Shard
 from torch_eval.attack.scoring import Scoring
 from torch_eval.recipes import recipes
@@ -53,7 +53,6 @@ AFFECTS_NOTHING = {
     "search.keep_epochs": "which files stay, not what is in them",
     "choice.epochs": "adds candidates, which have folders of their own",
     "attack.recipes": "every attack has a folder of its own",
-    "attack.calibrate": "attacks with fitted temperatures have folders of their own",
     "attack.victims": "every victim has a folder of its own",
     "attack.resources_dir": "read with original resources only, whose files are hashed",
     "attack.shard": "every part has a folder of its own",
@@ -134,11 +133,12 @@ def stages_of(run: RunDir) -> dict[Path, Stage]:
 
 @pytest.fixture(scope="module")
 def patched():
-    """No framework decides and no resource is read; a fitted temperature is another one."""
+    """No framework decides, no resource and no victim is read; a fitted temperature is another one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "current", lambda: backend.Backend.HOST)
         patch.setattr(recipes, "describe_resources", lambda spec: {"from": spec.resources})
         patch.setattr(Scoring, "calibrate", lambda self: 2.5)
+        patch.setattr(victims, "check_files", lambda *_: None)
         yield
 
 
@@ -150,7 +150,7 @@ def finished(patched, tmp_path_factory):
         write_json(tmp / name / "config.json", {"name": name})
     (tmp / "text.csv").write_text("sentence,label\nfine,1\n")
     run = RunDir(load([f"model={tmp}/bert"]), tmp)
-    for name in ("train", "dev", "test"):
+    for name in ("train", "dev", "test", "choice"):
         write_lines(run.split(name), [{"sentence": f"{name} {i}", "label": i % 2} for i in range(6)])
     write_summary(run)
     rows = [{**c.record(), "seed": 1, "aua": 0.5, "accuracy": 0.9} for c in run.candidates()]
