@@ -34,6 +34,8 @@ def check_together(config: Any, origins: Mapping[str, str]) -> None:
             "attack.calibrate: compat: official trains on dev, so dev cannot calibrate; change one of the two"
         )
     named_folders(config.attack.victims or [])
+    if config.ticket and config.choice.epochs > 1:
+        raise UserError("choice.epochs: one ticket is given with the key ticket, so there is no choice; set 1")
     if config.attack.stratified and config.attack.protocol == "official":
         raise UserError("attack.stratified: protocol: official attacks the first examples; unset one of the two")
     if config.infobert.anchor_low >= config.infobert.anchor_high:

@@ -87,6 +87,8 @@ def jobs(run: RunDir) -> list[Job]:
     control."""
     methods, result = run.config.methods, [Job("prepare", "data", run.data)]
     origins, dense = sources(methods), of_kind(methods, "dense")
+    if run.config.ticket:
+        origins = [origin for origin in origins if origin != "search"]  # the robust ticket is given
     if "finetune" not in dense and any(SOURCES[origin].stage == "search" for origin in origins):
         dense.insert(0, "finetune")  # its masks are searched
     for seed in run.config.seeds:

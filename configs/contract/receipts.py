@@ -95,7 +95,14 @@ def _path(run: RunDir, stage: str) -> Path:
 def _surroundings(run: RunDir) -> str:
     """Hash of all that decides about a run's stages and lies outside its directory."""
     config = run.config
-    named = [config.data.train, config.data.dev, config.data.test, config.model, config.attack.resources_dir]
+    named = [
+        config.data.train,
+        config.data.dev,
+        config.data.test,
+        config.model,
+        config.ticket,
+        config.attack.resources_dir,
+    ]
     tools = [shutil.which(name) for name in (os.environ.get("CXX"), *COMPILERS) if name]
     roots = [Path(name) for name in (*named, *tools) if name] + list(run.own_victims().values())
     roots += [assets.CACHE / name for name in ("assets", "mlm")]

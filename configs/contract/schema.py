@@ -261,6 +261,7 @@ class Experiment:
     seeds: list[int] = option([1], "seeds; everything is trained once for each", low=0, high=LARGEST_SEED)
     sparsities: list[float] = option([0.3], "shares of pruned weights", low=0.01, high=0.99)
     methods: list[str] = option(["finetune", "robust"], "methods that are compared, or all", choices=[*METHODS, "all"])
+    ticket: str | None = option(None, "file of a robust ticket that is trained; unset: a ticket is searched for")
     structured: bool = option(False, "prune whole attention heads and intermediate neurons, and write a smaller model")
     compat: str = option(
         "paper",

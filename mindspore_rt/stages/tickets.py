@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from configs.contract.errors import UserError
 from configs.contract.files import file_hash, write_json
 from configs.contract.jobs import Job
 from configs.contract.methods import METHODS, SOURCES
@@ -10,11 +11,14 @@ from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, drawing, inputs
 from mindspore_rt.ticket import Ticket
 
+ROUNDING = 5e-3  # a ticket of shared scores or whole units prunes as near to the asked sparsity as these allow
+
 
 def draw(run: RunDir, job: Job) -> None:
-    """Draw the ticket of one model, and report where it prunes."""
+    """Draw the ticket of one model (or take the given one), and report where it prunes."""
     config, origin = run.config, METHODS[job.method].source
-    searched = SOURCES[origin].stage == "search"
+    given = config.ticket if origin == "search" else None
+    searched = SOURCES[origin].stage == "search" and not given
     stage = inputs.stage_of(run, job)
     if inputs.already_done(stage):
         return
@@ -26,6 +30,8 @@ def draw(run: RunDir, job: Job) -> None:
     else:
         source = inputs.pretrained(config)
         ticket = Ticket.load(stage.inputs["scores"], source.config.prunable())
+    if given and abs(ticket.sparsity - job.sparsity) > ROUNDING:
+        raise UserError(f"sparsities: {given} prunes {ticket.sparsity:.4f} of the weights; ask for that sparsity")
     ticket.save(run.ticket(job.seed, job.model))
     by_magnitude = Ticket.from_magnitudes({name: source.weights[name] for name in ticket.masks}, job.sparsity)
     report = _describe(ticket, by_magnitude)

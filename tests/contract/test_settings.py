@@ -62,6 +62,7 @@ OTHER = {
     "name": "other",
     "task": "sst2",
     "model": "{tmp}/other_bert",
+    "ticket": "{tmp}/text.csv",
     "seeds": "[2]",
     "sparsities": "[0.3,0.6]",
     "methods": "[finetune,robust]",

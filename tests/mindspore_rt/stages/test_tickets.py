@@ -1,10 +1,15 @@
 """Tickets of every origin: shared scores, whole units, and the refusal of tickets that do not fit the model."""
 
+import dataclasses
+import shutil
+
 import numpy as np
 import pytest
 
 from configs.contract.errors import UserError
 from configs.contract.files import write_json
+from configs.contract.jobs import jobs
+from configs.contract.run_dir import RunDir
 from mindspore_rt.stages import runner
 from mindspore_rt.stages.control import control
 from mindspore_rt.stages.prune import prune
@@ -30,6 +35,23 @@ def test_weights_that_share_a_score_are_pruned_or_kept_together(run, monkeypatch
         assert (mask == np.tile(mask[:rows, :columns], (len(mask) // rows, mask.shape[1] // columns))).all()
     groups = sum(score.size for score in scores.values())
     assert ticket.pruned == round(0.25 * groups) * block[0] * block[1]
+
+
+def test_a_given_ticket_takes_the_place_of_the_search(run, monkeypatch):
+    """Nothing is searched or fine-tuned for it; its masks are trained as they are."""
+    run_search(run, monkeypatch, [random_scores(run, 1)])
+    draw(run, jobs_of(run, "draw")[-1])
+    given = run.root.parent / "given.safetensors"
+    shutil.copy(run.ticket(1, "robust-0.25"), given)
+    config = dataclasses.replace(run.config, name="again", methods=["robust"], ticket=str(given))
+    again = RunDir(config, run.root.parent)
+    shutil.copytree(run.data, again.data)
+    assert [job.title for job in jobs(again)] == ["prepare", "draw robust-0.25", "retrain robust-0.25"]
+    draw(again, jobs_of(again, "draw")[0])
+    assert again.ticket(1, "robust-0.25").read_bytes() == given.read_bytes()
+    config.sparsities = [0.5]
+    with pytest.raises(UserError, match="given.safetensors prunes 0.25"):
+        draw(again, jobs_of(again, "draw")[0])
 
 
 def test_structured_tickets_of_every_origin_prune_whole_units(run, monkeypatch):
