@@ -24,22 +24,28 @@ if [ -n "${ROBUST_TICKETS_PYTHON:-}" ]; then
     python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python")
 fi
 export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false GLOG_v=3
+# MindSpore finds CUDA's libraries by this path alone, if they are those of requirements-gpu.txt.
+packages=("$(dirname "$python")"/../lib/python3.*/site-packages)
+if [ -e "${packages[0]}/nvidia/cublas/lib/libcublas.so.11" ]; then
+    folders=$(printf '%s:' "${packages[0]}"/nvidia/*/lib)
+    export LD_LIBRARY_PATH=$folders${LD_LIBRARY_PATH:-}
+fi
 # A terminal draws a progress bar again every second, a log file gets one every half minute.
 if [ -t 2 ]; then bars=1; else bars=30; fi
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-$bars} TQDM_MAXINTERVAL=${TQDM_MAXINTERVAL:-30}
 
-# A Python that MindSpore 2.7.0 has wheels for: 3.10 or 3.11.
+# A Python that MindSpore has wheels for: 3.10 or 3.11 (2.7.0), or 3.12 (2.10.0).
 find_python() {
     local candidate
-    for candidate in python3.11 python3.10 python3 python "$(uv python find 3.11 2>/dev/null)"; do
-        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' \
+    for candidate in python3.11 python3.10 "$(uv python find 3.11 2>/dev/null)" python3.12 python3 python; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
             >/dev/null 2>&1; then
             echo "$candidate"
             return
         fi
     done
     {
-        echo "error: Python 3.10 or 3.11 with venv is needed (MindSpore 2.7.0 has no wheels for others). Install it with"
+        echo "error: Python 3.10, 3.11 or 3.12 with venv is needed (MindSpore has no wheels for others). Install it with"
         if command -v uv >/dev/null; then
             echo "  uv python install 3.11"
         elif command -v dnf >/dev/null; then
@@ -47,7 +53,8 @@ find_python() {
         elif command -v apt-get >/dev/null; then
             echo "  sudo apt-get install python3.11 python3.11-venv      (Debian 12)"
             echo "  sudo apt-get install python3.10 python3.10-venv      (Ubuntu 22.04)"
-            echo "  sudo add-apt-repository ppa:deadsnakes/ppa, then the first line      (newer Ubuntu)"
+            echo "  sudo apt-get install python3.12 python3.12-venv      (Ubuntu 24.04)"
+            echo "  sudo add-apt-repository ppa:deadsnakes/ppa, then one of these lines      (newer Ubuntu)"
         fi
         command -v uv >/dev/null || echo "  or take uv (https://docs.astral.sh/uv) and: uv python install 3.11"
         echo "or name a Python that has the packages: ROBUST_TICKETS_PYTHON=/path/to/python ./run.sh"
@@ -62,7 +69,7 @@ set_up() {
     if [ -n "${ROBUST_TICKETS_PYTHON:-}" ]; then
         "$python" -m configs.contract.environment "${@/#/$here/}"
     else
-        want=$(cat "$here"/requirements*.txt | cksum)
+        want=$(cat "$here"/requirements{,-contract,-training,-hub,-scoring,-dev}.txt | cksum)
         stamp=$venv/.requirements
         if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
             base=$(find_python)

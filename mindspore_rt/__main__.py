@@ -5,14 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import IO
 
 os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings say nothing a user can act on
 # MindSpore's and OpenMP's threads share the cores; one that spins while it waits takes its core from one that works.
@@ -20,12 +14,12 @@ os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings say nothing a u
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from configs.contract import cli
-from configs.contract.errors import StopRequest, UserError, command
-from configs.contract.files import OWNER
+from configs.contract.errors import UserError, command
 from configs.contract.jobs import Job, jobs
 from configs.contract.methods import METHODS, SOURCES, of_kind
 from configs.contract.receipts import Receipt
 from configs.contract.run_dir import RunDir, only_one
+from mindspore_rt import launch
 from mindspore_rt.device import use_device
 
 STAGES = {
@@ -74,98 +68,34 @@ def train(options: argparse.Namespace) -> int:
         of_stage = [job for job in of_stage if job.name == options.only]
         if not of_stage:
             raise UserError(f"--only {options.only}: the stage {stage} of {run.config.name} has no such job")
-    receipt = None if options.only else Receipt(run, stage)
-    with only_one(run) if leads() else contextlib.nullcontext() as lock:
+    leads, starts = not launch.rank() and not run.config.node_rank, launch.needs_workers(run)
+    receipt = Receipt(run, stage) if leads and not options.only else None
+    with only_one(run) if leads else contextlib.nullcontext() as lock:
         unfinished = [job for job in of_stage if not job.done or run.config.on_change == "redo"]
         status = 0
-        if options.only or stage in ("prepare", "draw") or len(unfinished) * run.config.workers <= 1:
+        if stage in ("prepare", "draw") or not starts and (options.only or len(unfinished) <= 1):
             work(run, of_stage)
         else:
             work(run, [job for job in of_stage if job not in unfinished])
-            status = launch(run, unfinished, [options.config, *options.overrides], lock)
-        if not status:  # settings that were refused are not those of the run
+            status = launch.launch(run, unfinished, [options.config, *options.overrides], lock)
+        if leads and not status:  # settings that were refused are not those of the run
             run.save_config()
             if receipt:
                 receipt.write()
     return status
 
 
-def leads() -> bool:
-    """Return True for rank 0 of data-parallel processes, and for a process that has no rank."""
-    return os.environ.get("RANK_ID", "0") == "0"
-
-
 def work(run: RunDir, of_stage: list[Job]) -> None:
     """Do jobs in this process. Finished ones are compared with the configuration and skipped."""
     if not of_stage:
         return
-    if os.environ.get(OWNER) == str(os.getppid()):
-        stop_without(os.getppid())
-    use_device(run.config.device, run.config.jit_level)
-    from mindspore_rt.stages import runner
+    launch.stop_with_starter()
+    with launch.stop_requests():
+        use_device(run.config.device, run.config.jit_level)
+        from mindspore_rt.stages import runner
 
-    for job in of_stage:
-        runner.do(run, job)
-
-
-def stop_without(owner: int) -> None:
-    """Stop at a safe point, as after SIGTERM, once the process that started this one is gone."""
-
-    def watch() -> None:
-        while os.getppid() == owner:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def launch(run: RunDir, of_stage: list[Job], settings: Sequence[str], lock: IO | None) -> int:
-    """Start a process for each job: MindSpore gives the memory of its graphs back only when a process ends.
-
-    Args:
-        run: The experiment.
-        of_stage: Jobs of one stage.
-        settings: CONFIG and the overrides of the command line.
-        lock: Open lock file of the run, which the processes inherit.
-
-    Returns:
-        Exit status of the first process that fails, or 0.
-
-    Raises:
-        Stopped: A stop was asked for too late for the job at work, which has finished.
-    """
-    environment, python = {**os.environ, OWNER: str(os.getpid())}, [sys.executable]
-    if run.config.workers > 1:
-        # msrun starts "python": the one beside it.
-        here, count = Path(sys.executable).parent, run.config.workers
-        environment["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", "")])
-        workers = [f"--worker_num={count}", f"--local_worker_num={count}"]
-        python = [str(here / "msrun"), *workers, "--join=True", f"--log_dir={run.root / 'workers'}", "python"]
-    held = [lock.fileno()] if lock else []
-    for job in of_stage:
-        line = [*python, "-m", "mindspore_rt", job.stage, *settings, "--only", job.name]
-        with StopRequest() as request, subprocess.Popen(line, env=environment, pass_fds=held) as child:
-            status = _wait(child, request)
-        if status:
-            return status
-        if request.made:
-            request.obey(f"{job.name}: finished")
-    return 0
-
-
-def _wait(child: subprocess.Popen, request: StopRequest) -> int:
-    """Wait for a child and return its exit status.
-
-    A stop request is handed on once, as SIGTERM: a second Ctrl-C would stop the child at once.
-    """
-    handed_on = False
-    while True:
-        try:
-            return child.wait(timeout=0.5)
-        except subprocess.TimeoutExpired:
-            if request.made and not handed_on:
-                child.terminate()
-                handed_on = True
+        for job in of_stage:
+            runner.do(run, job)
 
 
 @command

@@ -1,4 +1,4 @@
-"""Data-parallel training: one process for each device, started by MindSpore's `msrun`.
+"""Data-parallel training: one process for each device, started by `mindspore_rt.launch` or by MindSpore's `msrun`.
 
 Every rank works on its own part of each batch with its own noise. Gradients are averaged once in an update, so that all
 ranks make the same update. Rank 0 writes the results.
@@ -6,21 +6,14 @@ ranks make the same update. Rank 0 writes the results.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import mindspore as ms
 from mindspore import nn, ops
 
+from mindspore_rt.launch import rank, ranks
 
-def rank() -> int:
-    """Return the number of this process, from 0."""
-    return int(os.environ.get("RANK_ID", 0)) if ranks() > 1 else 0
-
-
-def ranks() -> int:
-    """Return the number of processes, which `msrun` states in the environment."""
-    return int(os.environ.get("MS_WORKER_NUM", 1))
+__all__ = ["any_rank", "average", "rank", "ranks", "start", "wait"]
 
 
 def start() -> None:
@@ -39,10 +32,16 @@ def average(parameters: Sequence[ms.Parameter]) -> nn.Cell:
     return nn.DistributedGradReducer(list(parameters)) if ranks() > 1 else Identity()
 
 
+def any_rank(flag: bool) -> bool:
+    """Return whether `flag` is true on any rank, the same on all of them. All ranks must arrive here."""
+    if ranks() == 1:
+        return flag
+    return bool(ops.AllReduce()(ms.Tensor([float(flag)], ms.float32)).asnumpy()[0] > 0)
+
+
 def wait() -> None:
-    """Wait until all ranks arrive here, as before one reads what rank 0 writes: a sum over all cannot end sooner."""
-    if ranks() > 1:
-        ops.AllReduce()(ms.Tensor([0.0], ms.float32)).asnumpy()
+    """Wait until all ranks arrive here, as before one reads what rank 0 writes."""
+    any_rank(False)
 
 
 class Identity(nn.Cell):
@@ -51,3 +50,10 @@ class Identity(nn.Cell):
     def construct(self, gradients: tuple[ms.Tensor, ...]) -> tuple[ms.Tensor, ...]:
         """Return the gradients as they are."""
         return gradients
+
+
+if __name__ == "__main__":  # the scheduler, as its environment says: it returns when all workers have left
+    from mindspore.communication import init
+
+    ms.set_device("CPU")
+    init()

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ARROWS = {
     "configs.contract": (),
     "mindspore_rt.ticket": ("configs.contract",),
-    "mindspore_rt.parallel": (),
+    "mindspore_rt.launch": ("configs.contract",),
+    "mindspore_rt.parallel": ("mindspore_rt.launch",),
     "mindspore_rt.device": ("configs.contract", "mindspore_rt.parallel"),
     "mindspore_rt.cells": ("configs.contract", "mindspore_rt.parallel"),
     "mindspore_rt.formats": ("configs.contract", "mindspore_rt.ticket", "mindspore_rt.cells"),
@@ -41,6 +42,7 @@ ARROWS = {
     ),
     "mindspore_rt.__main__": (
         "configs.contract",
+        "mindspore_rt.launch",
         "mindspore_rt.device",
         "mindspore_rt.formats",
         "mindspore_rt.stages",

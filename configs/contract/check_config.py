@@ -47,6 +47,10 @@ def check_together(config: Any, origins: Mapping[str, str]) -> None:
             f"choice.epochs: {config.choice.epochs} search epochs to choose from; there are only "
             f"search.epochs, {config.search.epochs}"
         )
+    if config.workers % config.nodes or config.node_rank >= config.nodes:
+        raise UserError("workers must be a multiple of nodes, and node_rank below nodes")
+    if config.nodes > 1 and not config.master_port:
+        raise UserError("master_port: name a port of machine 0 that is free, the same on all nodes")
     for section, method in (("finetune_long", "finetune_long"), ("retrain_long", "robust_no_structure_long")):
         if method in config.methods:
             _no_shorter(section, getattr(config, section), config.retrain)

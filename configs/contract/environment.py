@@ -14,7 +14,7 @@ from pathlib import Path
 
 from configs.contract.errors import UserError, command
 
-PYTHONS = ((3, 10), (3, 11))
+PYTHONS = ((3, 10), (3, 11), (3, 12))
 # Packages whose versions may differ from the pinned one, from the first to the last that are accepted. An Ascend
 # machine has the MindSpore that fits its CANN.
 ACCEPTED = {"mindspore": ("2.7.0", "2.10.0")}
@@ -75,8 +75,8 @@ def check(paths: list[Path]) -> None:
         UserError: Lists all packages that are missing or of another version, and the pip command that installs them.
     """
     if sys.version_info[:2] not in PYTHONS:
-        names = " or ".join(f"{major}.{minor}" for major, minor in PYTHONS)
-        raise UserError(f"{sys.executable} is Python {sys.version.split()[0]}; {names} is needed")
+        first, last = (f"{major}.{minor}" for major, minor in (PYTHONS[0], PYTHONS[-1]))
+        raise UserError(f"{sys.executable} is Python {sys.version.split()[0]}; {first} to {last} is needed")
     wrong = problems(paths)
     if wrong:
         lines = "".join(f"\n  {requirement}: {what}" for requirement, what in wrong.items())

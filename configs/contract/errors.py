@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 P = ParamSpec("P")
 
@@ -42,7 +42,7 @@ class StopRequest:
     """Context in which Ctrl-C and SIGTERM are remembered instead of stopping the process, so that a loop saves first.
 
     A second Ctrl-C stops at once. SIGTERM may come any number of times, because a parent process sends it on after the
-    terminal has already sent Ctrl-C to all.
+    terminal has already sent Ctrl-C to all. Inside another such context it is that one: a request is never lost.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -57,6 +57,10 @@ class StopRequest:
         return self.number is not None
 
     def __enter__(self) -> StopRequest:
+        self.before: dict[signal.Signals, Any] = {}
+        outer = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        if isinstance(outer, StopRequest):
+            return outer
         self.before = {number: signal.signal(number, self._remember) for number in self.SIGNALS}
         return self
 
@@ -73,8 +77,8 @@ class StopRequest:
             print("\nstopping after this step", file=sys.stderr)
 
     def obey(self, message: str) -> NoReturn:
-        """Stop, after everything is saved."""
-        raise Stopped(message, self.number)
+        """Stop, after everything is saved. Without a request of its own, a process obeys another worker's."""
+        raise Stopped(message, self.number or signal.SIGTERM)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

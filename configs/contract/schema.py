@@ -270,6 +270,15 @@ class Experiment:
     )
     device: str = option("CPU", "device on which MindSpore trains", choices=["CPU", "GPU", "Ascend"])
     workers: int = option(1, "number of processes of data-parallel training, one device each", low=1)
+    nodes: int = option(1, "number of machines, each with the same number of workers; see docs/scale.md", low=1)
+    node_rank: int = option(0, "number of this machine, from 0", low=0)
+    master_addr: str = option("127.0.0.1", "name or address of machine 0, where the workers meet")
+    master_port: int | None = option(
+        None,
+        "first port of machine 0; each job of a stage takes the next one; unset: any free port",
+        low=1024,
+        high=65000,
+    )
     jit_level: str = option("O0", "optimisation level of MindSpore's graphs", choices=["O0", "O1", "O2"])
     amp_level: str = option("O0", "O1: matrix products in amp_dtype, everything else in float32", choices=["O0", "O1"])
     amp_dtype: str = option("float16", "number type of amp_level O1", choices=["float16", "bfloat16"])

@@ -1,9 +1,10 @@
-"""The Hugging Face hub, through mindnlp: models with their tokenizers, and data sets.
+"""The Hugging Face hub, through mindnlp or its own clients: models with their tokenizers, and data sets.
 
     python -m mindspore_rt.formats.hub model bert-base-uncased REVISION TARGET_DIR
     python -m mindspore_rt.formats.hub dataset nyu-mll/glue sst2 REVISION TARGET_DIR SPLIT [SPLIT ...]
 
-It runs as a process of its own, because importing mindnlp takes seconds and replaces the module `torch`.
+It runs as a process of its own, because importing mindnlp takes seconds and replaces the module `torch`. Where mindnlp
+is not installed, because it takes no MindSpore above 2.7.0, huggingface_hub and datasets stand in for it.
 `HF_ENDPOINT` chooses a mirror and `HF_TOKEN` opens private repositories; the hub's own client reads both.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from configs.contract.files import ROOT, write_lines
 
 HUB = "https://huggingface.co"
 COMMIT = "commit.txt"
+MODEL_FILES = ("config.json", "tokenizer*", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
 
 
 def model_dir(name: str) -> Path:
@@ -78,8 +81,12 @@ def _cached(kind: str, key: list[str], extra: Sequence[str] = ()) -> Path:
 
 
 def _save_model(name: str, revision: str, target: str) -> None:
-    from mindnlp.transformers import AutoModelForSequenceClassification, AutoTokenizer
-
+    try:
+        from mindnlp.transformers import AutoModelForSequenceClassification, AutoTokenizer
+    except ModuleNotFoundError as missing:
+        if missing.name != "mindnlp":
+            raise
+        return _copy_model(name, revision, target)
     # The hub's client compares sizes, not hashes; the stages of a run hash the files that they read.
     model = AutoModelForSequenceClassification.from_pretrained(name, revision=revision)
     commit = getattr(model.config, "_commit_hash", None)
@@ -90,9 +97,35 @@ def _save_model(name: str, revision: str, target: str) -> None:
     AutoTokenizer.from_pretrained(name, revision=revision).save_pretrained(target)
 
 
-def _save_dataset(id: str, config: str, revision: str, target: str, *splits: str) -> None:
-    from mindnlp.dataset import load_dataset
+def _copy_model(name: str, revision: str, target: str) -> None:
+    """Copy the files of a model: its safetensors, or PyTorch weights where it has none."""
+    from huggingface_hub import HfApi, snapshot_download
 
+    about = HfApi().model_info(name, revision=revision)
+    if revision == "main":
+        (Path(target) / COMMIT).write_text(about.sha, encoding="utf-8")
+    names = [file.rfilename for file in about.siblings]
+    safe = any(name.startswith("model") and name.endswith(".safetensors") for name in names)
+    weights = ["model*.safetensors*"] if safe else ["pytorch_model*.bin*"]
+    snapshot_download(name, revision=about.sha, allow_patterns=[*MODEL_FILES, *weights], local_dir=target)
+    shutil.rmtree(Path(target) / ".cache", ignore_errors=True)  # its notes on the download
+
+
+def _copy_dataset(id: str, config: str, revision: str, target: str, *splits: str) -> None:
+    from datasets import load_dataset
+
+    for split in splits:
+        rows = load_dataset(id, config or None, split=split, revision=revision)
+        write_lines(Path(target) / f"{split}.jsonl", (dict(row) for row in rows))
+
+
+def _save_dataset(id: str, config: str, revision: str, target: str, *splits: str) -> None:
+    try:
+        from mindnlp.dataset import load_dataset
+    except ModuleNotFoundError as missing:
+        if missing.name != "mindnlp":
+            raise
+        return _copy_dataset(id, config, revision, target, *splits)
     for split in splits:
         rows = load_dataset(id, config or None, split=split, revision=revision)
         names = rows.column_names if hasattr(rows, "column_names") else rows.get_col_names()

@@ -130,16 +130,19 @@ class Trainer:
                 self._log(bar, done, figures, sentences / (time.time() - started))
                 started, sentences = time.time(), 0
             ended = done == self.steps or done % len(self.batches) == 0
-            saves = ended or done % self.checkpoint_steps == 0 or request.made
+            stops = parallel.any_rank(request.made)  # all ranks make as many steps
+            saves = ended or done % self.checkpoint_steps == 0 or stops
             snapshot = done in self.snapshot_steps and not self.rank
             arrays = self._arrays(indices, done) if saves or snapshot else {}
             if snapshot:
                 self.on_snapshot(done)
-            if ended and self.should_stop(self._end_epoch(bar, epoch + 1, done)):
+            if ended and parallel.any_rank(self.should_stop(self._end_epoch(bar, epoch + 1, done))):
                 self.steps = done
             if saves:
                 self._save(done, arrays)
-            if request.made:  # obeyed after the last step too: only the export is then left for the next run
+            if (
+                stops or ended and parallel.any_rank(request.made)
+            ):  # obeyed after the last step too: only the export is then left for the next run
                 bar.close()
                 request.obey(f"{self.title}: stopped after step {done} of {self.steps}")
             if done == self.steps:

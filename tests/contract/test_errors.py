@@ -96,3 +96,12 @@ def test_a_stop_request_that_is_handed_on_is_one(signals, status):
     with pytest.raises(Stopped) as stopped:
         request.obey("x")
     assert stopped.value.status == status
+
+
+def test_a_stop_request_made_before_a_loop_begins_is_kept_for_it():
+    """A worker of several keeps one from its start on; the loop must not ask anew."""
+    with StopRequest() as outer:
+        signal.raise_signal(signal.SIGTERM)
+        with StopRequest() as request:
+            assert request.made
+        assert outer.made and signal.getsignal(signal.SIGTERM) == outer._remember

@@ -31,6 +31,9 @@ BASE = {
     "sparsities": "[0.3,0.5]",
     "seeds": "[1]",
     "amp_level": "O1",
+    "workers": "4",
+    "nodes": "2",
+    "master_port": "5000",
     "retrain.max_steps": "50",
     "finetune_long.max_steps": "100",
     "finetune_long.batch_size": "16",
@@ -48,6 +51,10 @@ AFFECTS_NOTHING = {
     "methods": "every method has folders of its own",
     "on_change": "what to do about a difference",
     "jit_level": "how graphs are compiled; results agree up to rounding",
+    "nodes": "where the workers are",
+    "node_rank": "which machine this is",
+    "master_addr": "where the workers meet",
+    "master_port": "where the workers meet",
     "checkpoint_steps": "a resumed training ends with the same bytes",
     "log_steps": "lines of the log",
     "search.keep_epochs": "which files stay, not what is in them",
@@ -78,6 +85,7 @@ OTHER = {
     "attack.victims": "[mine={tmp}/bert]",
     "attack.shard": "1/2",
     "amp_level": "O0",
+    "workers": "2",
     "infobert.anchor_high": "0.95",
 }
 

@@ -16,7 +16,7 @@ from configs.contract import jobs, schema
 from configs.contract.errors import Stopped
 from configs.contract.files import ROOT, read_lines
 from configs.contract.run_dir import RunDir
-from mindspore_rt import __main__ as training
+from mindspore_rt import launch
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "stdin": subprocess.DEVNULL}
 SMALL = [f"name=test-faults-{os.getpid()}", "methods=[freelb]", "freelb.epochs=3", "checkpoint_steps=2"]
@@ -99,26 +99,40 @@ def test_ctrl_c_stops_at_a_safe_point_and_a_second_run_is_refused(undisturbed, r
     assert artefacts(trained) == undisturbed
 
 
-def test_a_request_that_comes_too_late_for_a_job_keeps_the_next_one_from_starting(monkeypatch):
+class Child:
+    """A process that ends by itself when one waits for it."""
+
+    returncode, pid, started = None, 1, []
+
+    def __init__(self, command, **_):
+        self.started.append(command[-1])
+
+    def poll(self):
+        return self.returncode
+
+    def wait(self, timeout):
+        signal.raise_signal(signal.SIGTERM)
+        self.returncode = 0
+
+
+def two_jobs(folder):
+    return [jobs.Job("finetune", name, folder / name, 1) for name in ("finetune", "freelb")]
+
+
+def test_a_request_that_comes_too_late_for_a_job_keeps_the_next_one_from_starting(monkeypatch, tmp_path):
     """The job ends as if nothing had been asked; the process of all jobs has heard it."""
-    started = []
-
-    class Child:
-        def __init__(self, command, **_):
-            started.append(command[-1])
-
-        def wait(self, timeout):
-            signal.raise_signal(signal.SIGTERM)
-            return 0
-
-        __enter__, __exit__ = (lambda self: self), (lambda self, *_: None)
-
-    monkeypatch.setattr(training.subprocess, "Popen", Child)
-    config = schema.load("tiny", SMALL)
-    two = [jobs.Job("finetune", name, None, 1) for name in ("finetune", "freelb")]
+    monkeypatch.setattr(launch.subprocess, "Popen", Child)
+    monkeypatch.setattr(Child, "started", [])
+    monkeypatch.setattr(jobs.Job, "done", True)
     with open(os.devnull) as lock, pytest.raises(Stopped, match="seed-1/finetune: finished") as stopped:
-        training.launch(RunDir(config), two, ["tiny", *SMALL], lock)
-    assert started == ["seed-1/finetune"] and stopped.value.status == 143
+        launch.launch(RunDir(schema.load("tiny", SMALL)), two_jobs(tmp_path), ["tiny", *SMALL], lock)
+    assert Child.started == ["seed-1/finetune"] and stopped.value.status == 143
+
+
+def test_a_process_that_ends_well_without_a_manifest_has_not_finished(monkeypatch, tmp_path):
+    monkeypatch.setattr(launch.subprocess, "Popen", Child)
+    with open(os.devnull) as lock, pytest.raises(RuntimeError, match="seed-1/finetune: .*manifest.json is missing"):
+        launch.launch(RunDir(schema.load("tiny", SMALL)), two_jobs(tmp_path), ["tiny", *SMALL], lock)
 
 
 def test_a_run_whose_owner_was_killed_stops_its_job_and_goes_on_later(undisturbed, run, trained):

@@ -7,6 +7,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -155,11 +156,18 @@ def stand_in(cache, monkeypatch):
         server.shutdown()
 
 
-def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path, capfd):
+@pytest.mark.parametrize("client", ["mindnlp", "the hub's own"])
+def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path, capfd, client, monkeypatch):
     """QQP by its own configuration, at the pinned revision, to splits; a private model, by the user's token.
 
     The data hold what QQP's do: a question without text. A repository at another revision is not taken.
     """
+    if client != "mindnlp":
+        (tmp_path / "without").mkdir()
+        (tmp_path / "without" / "sitecustomize.py").write_text("import sys; sys.modules['mindnlp'] = None")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"))
+    elif not find_spec("mindnlp"):
+        pytest.skip("mindnlp is not installed: it takes no MindSpore above 2.7.0")
     rows = {
         split: [(f"How {split} {i}?", f"Why \u2028 {i}, naïve?", i % 2, i) for i in range(n)]
         for split, n in (("train", 40), ("validation", 12), ("test", 3))

@@ -141,6 +141,7 @@ def test_the_speed_is_that_of_all_workers_together(tmp_path, monkeypatch, ranks)
         now[0] += 2
 
     monkeypatch.setattr(parallel, "ranks", lambda: ranks)
+    monkeypatch.setattr(parallel, "any_rank", lambda flag: flag)
     monkeypatch.setattr("mindspore_rt.training.trainer.time.time", lambda: now[0])
     counted(tmp_path, later, steps=7)[0].run()
     speeds = [r["sentences_per_second"] for r in read_lines(tmp_path / "metrics.jsonl") if "loss" in r]
@@ -179,6 +180,15 @@ def test_a_stop_request_saves_and_says_how_to_go_on(tmp_path, number, status):
     trainer, objective = counted(tmp_path, made.append)
     assert trainer.run() == 14
     assert made == list(range(4, 14)) and objective.made.asnumpy() == 14
+
+
+def test_a_stop_request_of_another_rank_is_obeyed_at_the_same_step(tmp_path, monkeypatch):
+    """This rank has heard nothing; all save and stop after step 4."""
+    asked = iter([False] * 3 + [True])
+    monkeypatch.setattr(parallel, "any_rank", lambda flag: next(asked))
+    with pytest.raises(Stopped, match="stopped after step 4 of 14") as stopped:
+        counted(tmp_path)[0].run()
+    assert stopped.value.status == 143 and (tmp_path / "checkpoint.safetensors").is_file()
 
 
 @pytest.mark.parametrize("where", ["step", "evaluation"])

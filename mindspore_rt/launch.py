@@ -1,0 +1,205 @@
+"""Processes of a training stage: one for each job, or as many for a job as there are workers.
+
+MindSpore gives the memory of its graphs back only when a process ends, so each job has processes of its own. Workers
+meet at a scheduler, a process of MindSpore's that computes nothing. They are our own children: a stop request reaches
+each of them, and none outlives the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from configs.contract import schema
+from configs.contract.errors import StopRequest, UserError
+from configs.contract.files import OWNER
+from configs.contract.jobs import Job
+from configs.contract.run_dir import RunDir
+
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses of a process that has saved and stopped
+GRACE = 10.0  # seconds that other processes get to end by themselves after one has failed
+
+
+def ranks() -> int:
+    """Return the number of processes that train together. Here, or by `msrun`, a worker is told by its environment."""
+    return int(os.environ.get("MS_WORKER_NUM", 1)) if os.environ.get("MS_ROLE") == "MS_WORKER" else 1
+
+
+def rank() -> int:
+    """Return the number of this process, from 0. A RANK_ID that a platform sets for a single process means nothing."""
+    return int(os.environ.get("RANK_ID", 0)) if ranks() > 1 else 0
+
+
+def needs_workers(run: RunDir) -> bool:
+    """Return whether this process starts the workers of a job: it is none itself, and there are several.
+
+    Raises:
+        UserError: This process is a worker, but not one of the number that is asked for; or a rank table is named.
+    """
+    if ranks() not in (1, run.config.workers):
+        raise UserError(f"workers: {run.config.workers} are asked for, but MS_WORKER_NUM={ranks()} were started")
+    if run.config.workers > 1 and os.environ.get("RANK_TABLE_FILE"):
+        raise UserError(
+            "RANK_TABLE_FILE: rank tables are not used, because the workers find each other at master_addr; "
+            "unset the variable, and name other machines by nodes, node_rank, master_addr and master_port"
+        )
+    return run.config.workers > 1 and ranks() == 1
+
+
+def stop_with_starter() -> None:
+    """Stop this process at a safe point, as after SIGTERM, once the process that started it is gone."""
+    starter = int(os.environ.get(OWNER, os.getppid()))
+
+    def watch() -> None:
+        while os.getppid() == starter:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[None]:
+    """Context in which a worker keeps a stop request until all workers can obey it together."""
+    if ranks() == 1:
+        yield
+        return
+    with StopRequest():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, StopRequest.SIGNALS)  # `_start` blocks them until here
+        yield
+
+
+def launch(run: RunDir, of_stage: list[Job], settings: Sequence[str], lock: IO | None) -> int:
+    """Start the processes of each job, one job after the other.
+
+    Args:
+        run: The experiment.
+        of_stage: Jobs of one stage.
+        settings: CONFIG and the overrides of the command line.
+        lock: Open lock file of the run, which the processes inherit.
+
+    Returns:
+        Exit status of the first process that fails, or 0.
+
+    Raises:
+        Stopped: A stop was asked for too late for the job at work, which has finished.
+    """
+    for number, job in enumerate(of_stage):
+        with StopRequest() as request:
+            status = _run(run, job, number, settings, lock, request)
+        if status:
+            return status
+        if not job.done and not run.config.node_rank:
+            raise RuntimeError(
+                f"{job.name}: its processes ended well, but {job.directory / 'manifest.json'} is missing"
+            )
+        if request.made:
+            request.obey(f"{job.name}: finished")
+    return 0
+
+
+def _run(run: RunDir, job: Job, number: int, settings: Sequence[str], lock: IO | None, request: StopRequest) -> int:
+    """Run one job in processes of its own, and return its exit status. None of them is left afterwards."""
+    line = [sys.executable, "-m", "mindspore_rt", job.stage, *settings, "--only", job.name]
+    several, started = needs_workers(run), []
+    # Workers take a stop request when they can keep it. The scheduler takes none: it ends after the last worker.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, StopRequest.SIGNALS if several else ())
+    try:
+        for role in _roles(run.config, number) if several else [{}]:
+            name = role.get("MS_NODE_ID", "scheduler" if role else "0")
+            command = [sys.executable, "-m", "mindspore_rt.parallel"] if name == "scheduler" else line
+            environment = {**os.environ, OWNER: str(os.getpid()), **role}
+            locks = [lock.fileno()] if lock and name != "scheduler" else []
+            # Worker 0 writes to the terminal.
+            with open(_log(job, name), "wb") if name != "0" else contextlib.nullcontext() as log:
+                started.append(subprocess.Popen(command, env=environment, pass_fds=locks, stdout=log, stderr=log))
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        workers = started[several and not run.config.node_rank :]  # the scheduler is the first process of machine 0
+        return _wait(workers, job, request)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        end_by = time.monotonic() + GRACE
+        for process in reversed(started):
+            try:
+                process.wait(max(0.0, end_by - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _roles(config: schema.Experiment, number: int) -> list[dict[str, str]]:
+    """Return what tells MindSpore its part, for each process of this machine: the scheduler first, on machine 0.
+
+    Args:
+        config: The experiment.
+        number: Number of the job in its stage; each has a port of its own.
+    """
+    here = config.workers // config.nodes
+    port = config.master_port + number if config.master_port else _free_port()
+    meeting = {
+        "MS_WORKER_NUM": str(config.workers),
+        "MS_SCHED_HOST": socket.gethostbyname(config.master_addr),
+        "MS_SCHED_PORT": str(port),
+    }
+    roles = [] if config.node_rank else [{**meeting, "MS_ROLE": "MS_SCHED", "RANK_ID": "0"}]
+    for local in range(here):
+        rank = str(config.node_rank * here + local)
+        names = {"RANK_ID": rank, "MS_NODE_ID": rank, "DEVICE_ID": str(local)}
+        roles.append({**meeting, **names, "MS_ROLE": "MS_WORKER"})
+    return roles
+
+
+def _log(job: Job, process: str) -> Path:
+    """Return the file that a process writes to instead of the terminal."""
+    job.directory.mkdir(parents=True, exist_ok=True)
+    return job.directory / ("scheduler.log" if process == "scheduler" else f"worker-{process}.log")
+
+
+def _free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _wait(workers: list[subprocess.Popen], job: Job, request: StopRequest) -> int:
+    """Wait until all workers have ended; the exit status is that of the first that failed, or 0.
+
+    A stop request is handed on once, as SIGTERM: a second Ctrl-C would stop a worker at once. One that has stopped
+    leaves the others time to save; after any other failure they would wait for it in vain.
+    """
+    handed_on, failed, kill_after = False, None, float("inf")
+    while running := [worker for worker in workers if worker.poll() is None]:
+        failed = failed or next((worker for worker in workers if worker.returncode), None)
+        if failed and failed.returncode not in STOPPED:
+            kill_after = min(kill_after, time.monotonic() + GRACE)
+        for worker in running:
+            if time.monotonic() > kill_after:
+                worker.kill()
+            elif request.made and not handed_on:
+                worker.terminate()
+        handed_on = request.made
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running[0].wait(timeout=0.2)
+    failed = failed or next((worker for worker in workers if worker.returncode), None)
+    return _status(failed, workers.index(failed), job) if failed else 0
+
+
+def _status(failed: subprocess.Popen, number: int, job: Job) -> int:
+    """Return the exit status of a worker that failed, and say what its own messages on the terminal do not."""
+    if failed.returncode < 0:
+        name = signal.Signals(-failed.returncode).name
+        print(f"error: {job.name}: process {failed.pid} was ended by {name}; the same command goes on", file=sys.stderr)
+        return 128 - failed.returncode
+    if number and failed.returncode not in STOPPED:
+        print(f"error: {job.name}: worker {number} failed; see {_log(job, str(number))}", file=sys.stderr)
+    return failed.returncode

@@ -1,0 +1,100 @@
+"""Runs of two CPU workers that are stopped: start, stop, look for processes that are left, compare what is there."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import safetensors
+
+from configs.contract import schema
+from configs.contract.files import ROOT, read_lines
+from configs.contract.run_dir import RunDir
+
+SMALL = ["methods=[freelb]", "freelb.epochs=3", "checkpoint_steps=1000", "workers=2"]
+MARK = "ROBUST_TICKETS_TEST_RUN"  # environment variable that all processes of a run inherit
+WAYS = {"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM, "kill -9": signal.SIGKILL}
+
+
+class TwoWorkers:
+    """One training of two workers, in a run of its own name that is removed at the end."""
+
+    def __init__(self, name: str) -> None:
+        self.settings = [*SMALL, f"name={name}"]
+        self.run = RunDir(schema.load("tiny", self.settings))
+        self.directory, self.name = self.run.stage(1, "freelb"), name
+
+    def __enter__(self) -> "TwoWorkers":
+        shutil.rmtree(self.run.root, ignore_errors=True)
+        process = self.start("prepare")
+        assert process.wait() == 0, process.stderr.read()
+        return self
+
+    def __exit__(self, *_) -> None:
+        for process in self.processes():
+            os.kill(process, signal.SIGKILL)
+        shutil.rmtree(self.run.root, ignore_errors=True)
+
+    def start(self, stage: str = "finetune") -> subprocess.Popen:
+        """The stage in a process group of its own, as a terminal starts it. Its messages go to a file."""
+        command = [sys.executable, "-m", "mindspore_rt", stage, "tiny", *self.settings]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), MARK: self.name, "RANK_ID": "3"}  # a stray one
+        self.run.root.mkdir(parents=True, exist_ok=True)
+        with open(self.run.root / "messages.txt", "ab") as log:
+            return subprocess.Popen(
+                command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def messages(self) -> str:
+        return (self.run.root / "messages.txt").read_text()
+
+    def processes(self) -> list[int]:
+        """Processes of this run that are alive, the starter and its workers alike."""
+        mark, alive = f"{MARK}={self.name}".encode(), []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if mark in path.read_bytes().split(b"\0"):
+                    alive.append(int(path.parent.name))
+            except OSError:  # it ended, or is another user's
+                continue
+        return alive
+
+    def steps(self) -> int:
+        """Steps that the log tells of."""
+        path = self.directory / "metrics.jsonl"
+        return max((record["step"] for record in read_lines(path)), default=0) if path.is_file() else 0
+
+    def wait_for_step(self, step: int, process: subprocess.Popen) -> None:
+        while process.poll() is None and self.steps() < step:
+            time.sleep(0.02)
+
+    def stop(self, process: subprocess.Popen, way: str) -> float | None:
+        """Stop a run; seconds until no process is left, or None if one is left after a minute and a half.
+
+        Ctrl-C reaches the whole group of the terminal, the others only the process that was started.
+        """
+        began = time.monotonic()
+        (os.killpg if way == "Ctrl-C" else os.kill)(process.pid, WAYS[way])
+        process.wait()
+        while self.processes():
+            if time.monotonic() > began + 90:
+                return None
+            time.sleep(0.1)
+        return time.monotonic() - began
+
+    def saved(self) -> int:
+        """Steps in the checkpoint; 0 without one."""
+        path = self.directory / "checkpoint.safetensors"
+        if not path.is_file():
+            return 0
+        with safetensors.safe_open(path, "numpy") as file:
+            return int(file.metadata()["done"].split()[0])
+
+    def results(self) -> tuple[list[dict], bytes]:
+        """The log without its clock, and the model."""
+        clock = ("seconds", "sentences_per_second")
+        log = [{k: v for k, v in r.items() if k not in clock} for r in read_lines(self.directory / "metrics.jsonl")]
+        return log, (self.directory / "model" / "model.safetensors").read_bytes()

@@ -1,0 +1,80 @@
+"""Two CPU workers of the real command line: they stop together, none is left, and a resumed run ends alike."""
+
+import os
+
+import pytest
+
+from configs.contract import schema
+from configs.contract.errors import UserError
+from configs.contract.run_dir import RunDir
+from mindspore_rt import launch
+from tests.helpers.worker_runs import TwoWorkers
+
+
+def test_two_workers_stop_together_and_a_resumed_run_ends_with_the_same_bytes():
+    """The undisturbed run goes on at the same time, on the same machine."""
+    with TwoWorkers(f"test-whole-{os.getpid()}") as whole, TwoWorkers(f"test-stopped-{os.getpid()}") as stopped:
+        undisturbed = whole.start()
+        for way, step in (("Ctrl-C", 2), ("SIGTERM", 4), ("kill -9", 7)):
+            process = stopped.start()
+            stopped.wait_for_step(step, process)
+            assert process.poll() is None, stopped.messages()
+            assert stopped.stop(process, way) is not None, f"{way}: processes are left"
+            assert stopped.saved() == stopped.steps() >= step, way
+        assert stopped.start().wait() == 0, stopped.messages()
+        assert "Traceback" not in stopped.messages()
+        assert undisturbed.wait() == 0, whole.messages()
+        assert stopped.results() == whole.results()
+
+
+def experiment(**values):
+    return RunDir(schema.Experiment(**values))
+
+
+def test_a_stray_rank_means_nothing(monkeypatch):
+    """Some platforms set these for every process."""
+    monkeypatch.setenv("RANK_ID", "3")
+    monkeypatch.setenv("MS_WORKER_NUM", "8")
+    assert (launch.rank(), launch.ranks()) == (0, 1)
+    monkeypatch.setenv("MS_ROLE", "MS_WORKER")
+    assert (launch.rank(), launch.ranks()) == (3, 8)
+
+
+def test_workers_of_another_number_are_refused(monkeypatch):
+    monkeypatch.setenv("MS_WORKER_NUM", "8")
+    monkeypatch.setenv("MS_ROLE", "MS_WORKER")
+    assert not launch.needs_workers(experiment(workers=8))
+    with pytest.raises(UserError, match="workers: 2 are asked for, but MS_WORKER_NUM=8 were started"):
+        launch.needs_workers(experiment(workers=2))
+
+
+def test_rank_tables_are_refused_with_the_reason(monkeypatch):
+    monkeypatch.setenv("RANK_TABLE_FILE", "/etc/ranks.json")
+    assert not launch.needs_workers(experiment())
+    with pytest.raises(UserError, match="rank tables are not used.*master_addr"):
+        launch.needs_workers(experiment(workers=2))
+
+
+def test_machines_share_the_workers():
+    """Ranks are numbered through all machines, devices on each; the scheduler runs on machine 0."""
+    config = schema.Experiment(workers=4, nodes=2, node_rank=1, master_addr="127.0.0.1", master_port=5000)
+    second = launch._roles(config, 2)
+    assert [(role["MS_ROLE"], role["RANK_ID"], role["DEVICE_ID"]) for role in second] == [
+        ("MS_WORKER", "2", "0"),
+        ("MS_WORKER", "3", "1"),
+    ]
+    assert {role["MS_SCHED_PORT"] for role in second} == {"5002"} and second[0]["MS_WORKER_NUM"] == "4"
+    config.node_rank = 0
+    first = launch._roles(config, 2)
+    assert [role["MS_ROLE"] for role in first] == ["MS_SCHED", "MS_WORKER", "MS_WORKER"]
+
+
+@pytest.mark.parametrize("settings", [["workers=3", "nodes=2"], ["workers=2", "node_rank=1"]])
+def test_workers_that_machines_cannot_share_are_refused(settings):
+    with pytest.raises(UserError, match="workers must be a multiple of nodes"):
+        schema.load("tiny", [*settings, "master_port=5000"])
+
+
+def test_several_machines_need_a_port():
+    with pytest.raises(UserError, match="master_port"):
+        schema.load("tiny", ["workers=2", "nodes=2"])
