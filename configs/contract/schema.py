@@ -263,22 +263,13 @@ class Experiment:
     methods: list[str] = option(["finetune", "robust"], "methods that are compared, or all", choices=[*METHODS, "all"])
     ticket: str | None = option(None, "file of a robust ticket that is trained; unset: a ticket is searched for")
     structured: bool = option(False, "prune whole attention heads and intermediate neurons, and write a smaller model")
-    compat: str = option(
-        "paper",
-        "which to follow where the paper and the official code train differently",
-        choices=["paper", "official"],
-    )
+    compat: str = option("paper", "which to follow where their trainings differ", choices=["paper", "official"])
     device: str = option("CPU", "device on which MindSpore trains", choices=["CPU", "GPU", "Ascend"])
     workers: int = option(1, "number of processes of data-parallel training, one device each", low=1)
     nodes: int = option(1, "number of machines, each with the same number of workers; see docs/scale.md", low=1)
     node_rank: int = option(0, "number of this machine, from 0", low=0)
     master_addr: str = option("127.0.0.1", "name or address of machine 0, where the workers meet")
-    master_port: int | None = option(
-        None,
-        "first port of machine 0; each job of a stage takes the next one; unset: any free port",
-        low=1024,
-        high=65000,
-    )
+    master_port: int | None = option(None, "first port of machine 0; unset: any free one", low=1024, high=65000)
     jit_level: str = option("O0", "optimisation level of MindSpore's graphs", choices=["O0", "O1", "O2"])
     amp_level: str = option("O0", "O1: matrix products in amp_dtype, everything else in float32", choices=["O0", "O1"])
     amp_dtype: str = option("float16", "number type of amp_level O1", choices=["float16", "bfloat16"])

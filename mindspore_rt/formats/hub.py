@@ -103,8 +103,8 @@ def _copy_model(name: str, revision: str, target: str) -> None:
 
     about = HfApi().model_info(name, revision=revision)
     if revision == "main":
-        (Path(target) / COMMIT).write_text(about.sha, encoding="utf-8")
-    names = [file.rfilename for file in about.siblings]
+        (Path(target) / COMMIT).write_text(str(about.sha), encoding="utf-8")
+    names = [file.rfilename for file in about.siblings or []]
     safe = any(name.startswith("model") and name.endswith(".safetensors") for name in names)
     weights = ["model*.safetensors*"] if safe else ["pytorch_model*.bin*"]
     snapshot_download(name, revision=about.sha, allow_patterns=[*MODEL_FILES, *weights], local_dir=target)
