@@ -41,6 +41,8 @@ def main() -> int:
                     stopped.wait_for_step(moment.randint(stopped.steps(), last), process)
                 else:
                     time.sleep(moment.uniform(0, duration))
+                if process.poll():
+                    raise SystemExit(stopped.messages())
                 if process.poll() is not None:
                     break
                 seconds, kills = stopped.stop(process, way), kills + 1

@@ -45,6 +45,14 @@ configs:
 ---
 # GLUE
 """
+HIDE_MINDNLP = """
+import sys
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "mindnlp":
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Hide())
+"""
 REFUSED = b"Access to this model is restricted"
 
 
@@ -164,7 +172,7 @@ def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path
     """
     if client != "mindnlp":
         (tmp_path / "without").mkdir()
-        (tmp_path / "without" / "sitecustomize.py").write_text("import sys; sys.modules['mindnlp'] = None")
+        (tmp_path / "without" / "sitecustomize.py").write_text(HIDE_MINDNLP)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"))
     elif not find_spec("mindnlp"):
         pytest.skip("mindnlp is not installed: it takes no MindSpore above 2.7.0")
