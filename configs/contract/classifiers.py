@@ -1,4 +1,4 @@
-"""What the files of a BERT classifier say before it is loaded: its kind, its labels, its positions."""
+"""What the files of a classifier say before it is loaded: its labels, its positions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from pathlib import Path
 from configs.contract.errors import UserError
 from configs.contract.files import read_json
 
-TOKENIZERS = ("tokenizer.json", "vocab.txt")
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
-DEFAULT_POSITIONS = 512  # transformers leaves values out of config.json that are its defaults
+# Transformers leaves values out of config.json that are its defaults.
+DEFAULT_POSITIONS = {"xlnet": None, "modernbert": 8192}  # of other families 512; None for no limit
+COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # the first position follows the padding id, 1
+# How two names may be the same label; the strict way first.
+SAME = (str.__eq__, lambda a, b: min(len(a), len(b)) > 2 and (a.startswith(b) or b.startswith(a)))
 GENERIC = re.compile(r"(label|class)?[ _-]?\d+", re.IGNORECASE)
 
 
 def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] | None:
-    """Check the files of a classifier that is to be attacked.
+    """Check the files of a classifier that is to be attacked, of any family that transformers knows.
 
     Args:
         folder: Hugging Face directory.
@@ -32,19 +36,14 @@ def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] |
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json; give a Hugging Face directory")
     config = read_json(folder / "config.json")
-    if config.get("model_type") != "bert":
-        raise UserError(f"{folder}: a {config.get('model_type')} model; only BERT classifiers are scored")
-    for key, usual in (("position_embedding_type", "absolute"), ("is_decoder", False)):
-        if config.get(key, usual) != usual:  # `torch_eval.victim.unpadded_bert` computes only the usual one
-            raise UserError(f"{folder}: {key} is {config[key]!r}; only classifiers with {usual!r} are scored")
     for what, files in (("tokenizer", TOKENIZERS), ("weights", WEIGHTS)):
         if not any((folder / file).is_file() for file in files):
             raise UserError(f"{folder}: no {what} ({' or '.join(files[:2])}); save the model's {what} there too")
-    positions = config.get("max_position_embeddings", DEFAULT_POSITIONS)
-    if type(positions) is not int or positions < length:
+    positions = longest_input(config)
+    if positions is not None and positions < length:
         raise UserError(
-            f"{folder}: a BERT of {positions} positions, but inputs have up to {length} (data.max_length, or 512 under "
-            f"attack.protocol=official); give a smaller data.max_length, or a model of more positions"
+            f"{folder}: a model of {positions} positions, but inputs have up to {length} (data.max_length, or 512 "
+            f"under attack.protocol=official); give a smaller data.max_length, or a model of more positions"
         )
     names = config.get("id2label")
     if not isinstance(names, dict):
@@ -52,6 +51,15 @@ def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] |
     if sorted(names) != sorted(str(number) for number in range(len(names))):
         raise UserError(f"{folder / 'config.json'}: id2label must number the labels from 0 on, not {', '.join(names)}")
     return match_labels([str(names[str(number)]) for number in range(len(names))], labels, folder)
+
+
+def longest_input(config: dict) -> int | None:
+    """Return how many positions a model of this `config.json` has for its input; None if nothing limits them."""
+    kind = config.get("model_type")
+    positions = config.get("max_position_embeddings", DEFAULT_POSITIONS.get(kind, 512))
+    if type(positions) is not int or positions < 1:
+        return None
+    return positions - config.get("pad_token_id", 1) - 1 if kind in COUNTED_FROM_PADDING else positions
 
 
 def match_labels(names: Sequence[str], labels: Sequence[str], folder: Path) -> tuple[int, ...] | None:
@@ -69,8 +77,8 @@ def match_labels(names: Sequence[str], labels: Sequence[str], folder: Path) -> t
     lists = f"its labels are {', '.join(names)}; the data's are {', '.join(labels)}"
     if len(names) != len(labels):
         raise UserError(f"{folder}: a classifier of {len(names)} labels for data of {len(labels)}: {lists}")
-    theirs, ours = ([re.sub(r"[\W_]+", "", name.casefold()) for name in side] for side in (names, labels))
-    for same in (str.__eq__, lambda a, b: min(len(a), len(b)) > 2 and (a.startswith(b) or b.startswith(a))):
+    theirs, ours = (list(map(_plain, side)) for side in (names, labels))
+    for same in SAME:
         matches = [[number for number, name in enumerate(theirs) if same(name, label)] for label in ours]
         order = tuple(found[0] for found in matches if len(found) == 1)
         if len(set(order)) == len(labels):
@@ -81,6 +89,19 @@ def match_labels(names: Sequence[str], labels: Sequence[str], folder: Path) -> t
         f"{folder}: {lists}: which is which cannot be told; write the data's names into id2label of "
         f"{folder / 'config.json'}, or name the data's labels with data.labels"
     )
+
+
+def find_label(label: str, names: Sequence[str]) -> int | None:
+    """Find the one name that a label means, as `match_labels` compares them; None if no name or several do."""
+    for same in SAME:
+        numbers = [number for number, name in enumerate(names) if same(_plain(name), _plain(label))]
+        if len(numbers) == 1:
+            return numbers[0]
+    return None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def says_nothing(names: Sequence[str]) -> bool:

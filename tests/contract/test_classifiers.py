@@ -66,7 +66,7 @@ def test_another_number_of_labels_is_refused(folder):
 @pytest.mark.parametrize("positions, length", [(128, 512), (64, 128)])
 def test_fewer_positions_than_the_inputs_are_refused_with_both_numbers(folder, positions, length):
     model = folder(max_position_embeddings=positions)
-    with pytest.raises(UserError, match=f"a BERT of {positions} positions, but inputs have up to {length}"):
+    with pytest.raises(UserError, match=f"a model of {positions} positions, but inputs have up to {length}"):
         classifiers.check(model, ["a", "b"], length)
     assert classifiers.check(model, ["a", "b"], positions) is None
 
@@ -78,3 +78,28 @@ def test_missing_files_are_named_and_nothing_is_to_be_deleted(folder, file, mess
     with pytest.raises(UserError, match=message) as refused:
         classifiers.check(model, ["a", "b"], 128)
     assert "delete" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "config, positions",
+    [
+        ({"model_type": "bert"}, 512),
+        ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        ({"model_type": "mpnet", "max_position_embeddings": 514}, 512),
+        ({"model_type": "modernbert"}, 8192),
+        ({"model_type": "xlnet"}, None),
+    ],
+)
+def test_positions_of_a_family_without_those_before_its_first(config, positions):
+    assert classifiers.longest_input(config) == positions
+
+
+def test_one_label_is_found_as_all_are_matched():
+    names = ["NEGATIVE", "neutral", "Positive"]
+    assert [classifiers.find_label(label, names) for label in ("neg", "positive", "Neutral ", "n", "mixed")] == [
+        0,
+        2,
+        1,
+        None,
+        None,
+    ]

@@ -43,10 +43,13 @@ def run(run_dir: RunDir) -> None:
     task, examples = read_split(run_dir, "test")
     shard = Shard.parse(config.attack.shard)
     with locked(run_dir.root / f".attack{shard.suffix}.lock"), Workers(config.attack.workers) as workers:
-        victims.check(run_dir, task, workers, tuple(examples[0][column] for column in task.columns))
+        batchings = victims.check(run_dir, task, workers, victims.sample(examples, task.columns))
         for seed in config.seeds:
             for name, model in run_dir.victims(seed).items():
-                redo_changed(config, partial(score, workers, run_dir, seed, name, model, task, shard, examples))
+                batching = batchings.get(model)
+                redo_changed(
+                    config, partial(score, workers, run_dir, seed, name, model, task, shard, examples, batching)
+                )
 
 
 def score(
@@ -58,9 +61,10 @@ def score(
     task: Summary,
     shard: Shard,
     examples: list[dict],
+    batching: str | None = None,
 ) -> None:
     """Score one victim: its clean accuracy, which the first shard computes, and all attacks."""
-    scoring = Scoring(workers, run_dir, seed, name, model, task, shard)
+    scoring = Scoring(workers, run_dir, seed, name, model, task, shard, batching)
     if shard.number == 1:
         scoring.clean(examples)
     for recipe in run_dir.config.attack.recipes:
@@ -116,6 +120,7 @@ class Scoring:
         model: Path,
         task: Summary,
         shard: Shard = WHOLE,
+        batching: str | None = None,
     ) -> None:
         """Check the files of a victim.
 
@@ -127,6 +132,7 @@ class Scoring:
             model: its Hugging Face directory.
             task: what `prepare` states of the data.
             shard: the part of the examples to attack.
+            batching: how the model is run; see `classifier.BATCHINGS`.
 
         Raises:
             UserError: the victim cannot be attacked.
@@ -134,7 +140,7 @@ class Scoring:
         order = victims.check_files(run_dir, name, model, task.labels)
         self.workers, self.run_dir, self.seed, self.name, self.shard = workers, run_dir, seed, name, shard
         self.options, self.task, self.columns = run_dir.config.attack, task, tuple(task.columns)
-        how = {**settings.victim(run_dir.config), "label_order": order}
+        how = {**settings.victim(run_dir.config), "label_order": order, "batching": batching}
         self.target = Target(model, temperature=self.options.temperature, **how)
         self.directory = run_dir.attack(seed, name)
         if self.options.calibrate:

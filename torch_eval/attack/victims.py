@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 from configs.contract import classifiers
@@ -10,18 +11,29 @@ from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Summary
 from configs.contract.stage import verified
 from torch_eval.attack import settings
-from torch_eval.attack.workers import Target, Workers, refusal
+from torch_eval.attack.workers import Target, Workers, inspect
 from torch_eval.victim.token_ids import check_token_ids
 
+SAMPLE = 16  # texts on which a faster forward pass must give the logits of the padded one
 
-def check(run_dir: RunDir, task: Summary, workers: Workers, text: tuple[str, ...]) -> None:
+
+def sample(examples: list[dict], columns: list[str]) -> list[tuple[str, ...]]:
+    """Return texts to try a victim on: some at random, and the longest."""
+    texts = [tuple(example[column] for column in columns) for example in examples]
+    return [*random.Random(0).sample(texts, min(SAMPLE, len(texts))), max(texts, key=lambda text: sum(map(len, text)))]
+
+
+def check(run_dir: RunDir, task: Summary, workers: Workers, texts: list[tuple[str, ...]]) -> dict[Path, str]:
     """Check the files of every victim, and load those that are not attacked yet.
 
     Args:
         run_dir: its configuration names the victims.
         task: what `prepare` states of the data.
         workers: load the models.
-        text: an example, which every victim must be able to classify.
+        texts: a sample of the data, which every victim must be able to classify.
+
+    Returns:
+        The fastest batching of each loaded model; see `workers.inspect`.
 
     Raises:
         UserError: a victim cannot be attacked.
@@ -34,12 +46,17 @@ def check(run_dir: RunDir, task: Summary, workers: Workers, text: tuple[str, ...
             stages = ("clean", *config.attack.recipes)
             if not all((run_dir.attack(seed, name) / stage / "manifest.json").is_file() for stage in stages):
                 targets.append((name, Target(model, label_order=order, **settings.victim(config))))
-    refusals = workers.map(refusal, [target for _, target in targets], [[text]] * len(targets))
-    for (name, target), wrong in zip(targets, refusals):
-        if wrong:
+    found = workers.map(inspect, [target for _, target in targets], [texts] * len(targets))
+    batchings = {}
+    for (name, target), inspection in zip(targets, found):
+        if inspection.refusal:
             own = name in run_dir.own_victims()
             remedy = "" if own else f"; delete {target.model.parent} and run the training again"
-            raise UserError(f"{wrong}{remedy}")
+            raise UserError(f"{inspection.refusal}{remedy}")
+        if inspection.note:
+            print(inspection.note)
+        batchings[target.model] = inspection.batching
+    return batchings
 
 
 def check_files(run_dir: RunDir, name: str, model: Path, labels: list[str]) -> tuple[int, ...] | None:

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from configs.contract.errors import UserError
 from torch_eval.attack import example as one_example
@@ -38,6 +38,7 @@ class Target:
     device: str = "cpu"
     dtype: str = "float32"
     label_order: tuple[int, ...] | None = None
+    batching: str | None = None
 
 
 class Workers:
@@ -98,7 +99,7 @@ def load_victim(target: Target) -> Victim:
     """Load a victim; the last one stays loaded."""
     from torch_eval.victim.classifier import Victim
 
-    return Victim(target.model, target.max_length, target.temperature, target.device, target.dtype, target.label_order)
+    return Victim(*(getattr(target, field.name) for field in fields(target)))
 
 
 @functools.lru_cache(maxsize=1)
@@ -111,15 +112,36 @@ def load_attack(target: Target, spec: recipes.Spec) -> Attack:
     return attack
 
 
-def refusal(target: Target, texts: list[tuple[str, ...]]) -> str | None:
-    """Load a victim and classify texts. Returns the error message if that fails, so that the caller adds the remedy."""
+class Inspection(NamedTuple):
+    """What the loading of a victim has shown.
+
+    Attributes:
+        refusal: error message, to which the caller adds the remedy; None if the victim classifies the texts.
+        batching: the fastest one that computes what padded batches compute; see `classifier.BATCHINGS`.
+        note: a line for the user, if a faster one exists that does not.
+    """
+
+    refusal: str | None = None
+    batching: str | None = None
+    note: str | None = None
+
+
+def inspect(target: Target, texts: list[tuple[str, ...]]) -> Inspection:
+    """Load a victim, classify texts, and find the fastest batching that gives the logits of padded batches."""
     try:
-        load_victim(target)(texts)
+        victim = load_victim(target)
+        off = victim.use_fastest(texts)
     except UserError as error:
-        return str(error)
-    except (IndexError, RuntimeError) as error:  # weights and tokenizer do not fit together
-        return f"{target.model}: cannot classify a text ({type(error).__name__}: {error})"
-    return None
+        return Inspection(str(error))
+    except (IndexError, RuntimeError, ValueError) as error:  # weights and tokenizer do not fit together
+        return Inspection(f"{target.model}: cannot classify a text ({type(error).__name__}: {error})")
+    note, fastest = None, victim.batchings()[0]
+    if victim.batching != fastest:
+        note = (
+            f"{target.model}: {fastest} batches change its logits by {off:.0f} times what rounding may; "
+            f"{victim.batching} ones are used, which are slower and compute what TextAttack computes"
+        )
+    return Inspection(batching=victim.batching, note=note)
 
 
 def logits_of(target: Target, texts: list[tuple[str, ...]]) -> list[list[float]]:

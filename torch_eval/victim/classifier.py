@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from configs.contract.errors import UserError
-from torch_eval.victim.unpadded_bert import UnpaddedBert
+from torch_eval.victim.padded import PaddedClassifier
+from torch_eval.victim.unpadded import FAMILIES, Row, UnpaddedClassifier, is_unpaddable
 
 POSITIONS = {"cpu": 512, "cuda": 1 << 15}  # of one forward pass: the fewest that keep the matrix products busy
+# How a model may be run, the fastest first: without padding, on rows sorted by length with as little padding as that
+# leaves, or padded to the full length as TextAttack does.
+BATCHINGS = ("unpadded", "sorted", "padded")
+# Families whose logits padding does not change, as tests show. Others are padded until `use_fastest` has looked.
+INDIFFERENT = (*FAMILIES, "distilbert", "albert", "deberta-v2", "mpnet", "xlnet", "modernbert")
+ROUNDING = 200  # of the data type's epsilon: what sums in another order may differ by in a logit
 
 
 class Victim:
-    """A Hugging Face BERT classifier: logits of texts or pairs of texts.
+    """A Hugging Face classifier: logits of texts or pairs of texts.
 
     It computes what TextAttack's `HuggingFaceModelWrapper` computes at the same length, but classifies each distinct
-    input once, and without the padding to `max_length`.
+    input once, and in the fastest of `BATCHINGS` that the model allows.
     """
 
     def __init__(
@@ -29,6 +37,7 @@ class Victim:
         device: str = "cpu",
         dtype: str = "float32",
         label_order: Sequence[int] | None = None,
+        batching: str | None = None,
     ) -> None:
         """Load the model.
 
@@ -39,9 +48,10 @@ class Victim:
             device: cpu or cuda.
             dtype: of weights and hidden states: float32, bfloat16 or float16. Logits are float32 always.
             label_order: the model's label for each label of the data; None if they are the same.
+            batching: one of `BATCHINGS`; None for the fastest that its family is known to stand.
 
         Raises:
-            UserError: the directory holds no whole BERT classifier, or the device is missing.
+            UserError: the directory holds no whole classifier, or the device is missing.
         """
         if not Path(directory).is_dir():
             raise UserError(f"{directory} is missing: run the stage that writes it first")
@@ -56,45 +66,93 @@ class Victim:
         except Exception as error:  # transformers raises many kinds for a broken directory
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"{directory}: not a loadable Hugging Face classifier ({reason})") from error
-        if self.model.config.model_type != "bert":
-            raise UserError(f"{directory}: a {self.model.config.model_type} model; only BERT classifiers are attacked")
         wrong = damage(self.model, loaded)
         if wrong:
             raise UserError(f"{directory}: {wrong}")
-        self.unpadded = UnpaddedBert(self.model)
+        if self.tokenizer.pad_token_id is None:
+            raise UserError(f"{directory}: its tokenizer has no padding token; set one and save both again")
         self.positions = POSITIONS[device]
         self.max_length = max_length
         self.tokenizer.model_max_length = max_length
         self.temperature = temperature
         self.label_order = None if label_order is None else list(label_order)
+        # BERT reads its two segments from them, even where a tokenizer's own files leave them out.
+        self.token_types = True if self.model.config.model_type == "bert" else None
+        known = self.model.config.model_type in INDIFFERENT
+        self.use(batching or (self.batchings()[0] if known else "padded"))
+
+    def batchings(self) -> list[str]:
+        """Return those of `BATCHINGS` that the model allows."""
+        return [name for name in BATCHINGS if name != "unpadded" or is_unpaddable(self.model)]
+
+    def use(self, batching: str) -> None:
+        """Run the model in one of `batchings()` from now on."""
+        self.batching = batching
+        if batching == "unpadded":
+            self.forward = UnpaddedClassifier(self.model)
+        else:
+            length = self.max_length if batching == "padded" else None
+            self.forward = PaddedClassifier(self.model, self.tokenizer, length)
+
+    def use_fastest(self, texts: Sequence[str | Sequence[str]]) -> float:
+        """Run the model from now on in the fastest of `batchings()` that gives the logits of `padded` up to rounding.
+
+        Args:
+            texts: a sample of the data.
+
+        Returns:
+            The largest difference of a logit under the fastest one, in units of what rounding may make; above 1 it is
+            not used.
+        """
+        self.use("padded")
+        expected, differences, positions = self(texts), [], self.positions
+        rounding = ROUNDING * torch.finfo(self.model.dtype).eps * max(1.0, expected.abs().max().item())
+        self.positions = 1  # every text by itself: as far from the full length as any batch comes
+        for batching in self.batchings():
+            self.use(batching)
+            differences.append((self(texts) - expected).abs().max().item() / rounding)
+            if differences[-1] <= 1:
+                break
+        self.positions = positions
+        return differences[0]
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str | Sequence[str]]) -> torch.Tensor:
         """Return float32 logits (texts, labels) in the order of `texts`."""
-        columns = [list(texts)] if isinstance(texts[0], str) else [list(column) for column in zip(*texts)]
-        encoded = self.tokenizer(*columns, truncation=True, max_length=self.max_length, return_token_type_ids=True)
-        ids, types = encoded["input_ids"], encoded["token_type_ids"]
+        rows = self._rows(texts)
         # Attacks write many texts that read alike, such as words of unknown characters. One forward pass for all
         # of them saves time, and lets them tie exactly, as in one padded batch: then the text's order decides.
         first: dict[tuple, int] = {}
-        alike = [first.setdefault((*ids[i], *types[i]), i) for i in range(len(texts))]
+        alike = [first.setdefault(tuple(chain.from_iterable(row.values())), i) for i, row in enumerate(rows)]
         logits = torch.zeros(len(texts), self.model.config.num_labels)
-        for rows in self._batches(sorted(first.values(), key=lambda row: len(ids[row])), ids):
-            batch = self.unpadded([ids[row] for row in rows], [types[row] for row in rows])
-            logits[rows] = batch.float().cpu() / self.temperature
+        for numbers in self._batches(sorted(first.values(), key=lambda i: len(rows[i]["input_ids"])), rows):
+            logits[numbers] = self.forward([rows[i] for i in numbers]).float().cpu() / self.temperature
         logits = logits[alike]
         return logits if self.label_order is None else logits[:, self.label_order]
 
-    def _batches(self, order: list[int], ids: list[list[int]]) -> Iterator[list[int]]:
+    def _rows(self, texts: Sequence[str | Sequence[str]]) -> list[Row]:
+        """Return the model's inputs for each text, without padding."""
+        columns = [list(texts)] if isinstance(texts[0], str) else [list(column) for column in zip(*texts)]
+        encoded = self.tokenizer(
+            *columns,
+            truncation=True,
+            max_length=self.max_length,
+            return_token_type_ids=self.token_types,
+            return_attention_mask=False,
+        )
+        return [dict(zip(encoded, values)) for values in zip(*encoded.values())]
+
+    def _batches(self, order: list[int], rows: list[Row]) -> Iterator[list[int]]:
         """Yield runs of rows that have about `positions` positions in all, and at least one row."""
-        rows, positions = [], 0
-        for row in order:
-            if rows and positions + len(ids[row]) > self.positions:
-                yield rows
-                rows, positions = [], 0
-            rows.append(row)
-            positions += len(ids[row])
-        yield rows
+        batch, positions = [], 0
+        for number in order:
+            width = self.max_length if self.batching == "padded" else len(rows[number]["input_ids"])
+            if batch and positions + width > self.positions:
+                yield batch
+                batch, positions = [], 0
+            batch.append(number)
+            positions += width
+        yield batch
 
 
 def damage(model: PreTrainedModel, loaded: dict) -> str | None:
@@ -107,9 +165,11 @@ def damage(model: PreTrainedModel, loaded: dict) -> str | None:
         model: the loaded model.
         loaded: the loading report of transformers.
     """
-    missing = sorted(loaded["missing_keys"])
-    if "classifier.weight" in missing and all(key.startswith(("classifier.", "bert.pooler.")) for key in missing):
-        return f"a BERT without a trained classifier ({missing[0]} is missing); fine-tune it first"
+    missing, body = sorted(loaded["missing_keys"]), f"{model.base_model_prefix}."
+    head = [key for key in missing if not key.startswith(body)]
+    if head and all(key.startswith(f"{body}pooler.") for key in missing if key not in head):
+        kind = model.config.model_type
+        return f"a {kind} model without a trained classifier ({head[0]} is missing); fine-tune it first"
     parts = tuple(f"{name}." for name, _ in model.named_children())
     strange = [key for key in loaded["unexpected_keys"] if key.startswith(parts) and not key.endswith("position_ids")]
     for what, names in (("has no weights", missing), ("has weights too many,", sorted(strange))):

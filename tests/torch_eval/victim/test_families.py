@@ -1,0 +1,65 @@
+"""Every family against transformers' own model, padded to the full length by TextAttack's wrapper."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from torch_eval.bench.random_models import NAMED, UNPADDED, random_classifier
+from torch_eval.victim.classifier import Victim
+
+LENGTH = 40
+TEXTS = [
+    "a fine film .",
+    "dull",
+    "",
+    "an utterly charming , funny and warm piece of work " * 4,
+    "the café's naïve façade is 😀 , <pad> isn't it ? <s>",
+    "loud , silly and far too long",
+] * 5
+
+
+@pytest.fixture(scope="module", params=NAMED)
+def family(request, tmp_path_factory):
+    name = request.param
+    return name, random_classifier(tmp_path_factory.mktemp(name), name, TEXTS, labels=3)
+
+
+def stock_logits(folder: Path, texts: list) -> torch.Tensor:
+    from textattack.models.wrappers import HuggingFaceModelWrapper
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.model_max_length = LENGTH
+    return HuggingFaceModelWrapper(AutoModelForSequenceClassification.from_pretrained(folder).eval(), tokenizer)(texts)
+
+
+def test_same_logits_as_the_stock_wrapper(family):
+    name, folder = family
+    victim = Victim(folder, LENGTH)
+    assert victim.batching == ("unpadded" if name in UNPADDED else "sorted")
+    for texts in (TEXTS, [("who came ?", text) for text in TEXTS[:12]]):
+        expected = stock_logits(folder, texts)
+        assert expected.std(0).min() > 0.05  # rows differ, so a wrong order shows
+        for batching in victim.batchings():
+            victim.use(batching)
+            torch.testing.assert_close(victim(texts), expected, atol=2e-5, rtol=0)
+
+
+def test_the_fastest_batching_that_computes_the_same_is_used(family):
+    name, folder = family
+    victim = Victim(folder, LENGTH)
+    assert victim.use_fastest(TEXTS) < 1
+    assert victim.batching == victim.batchings()[0]
+
+
+def test_a_model_that_padding_changes_is_padded(tmp_path):
+    """ConvBERT's convolutions see the padding beside a text."""
+    folder = random_classifier(tmp_path, "convbert", TEXTS)
+    victim = Victim(folder, LENGTH)
+    assert victim.batching == "padded"
+    victim.use("sorted")
+    victim.positions = 1
+    assert (victim(TEXTS) - stock_logits(folder, TEXTS)).abs().max() > 1e-2
+    assert victim.use_fastest(TEXTS) > 1 and victim.batching == "padded"
+    torch.testing.assert_close(victim(TEXTS), stock_logits(folder, TEXTS), atol=2e-5, rtol=0)

@@ -1,0 +1,187 @@
+"""Random classifiers of the families that people score, with tokenizers made on the spot: nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from configs.contract import assets
+
+# Name: classes of model and tokenizer without their endings, and the kind of vocabulary.
+FAMILIES = {
+    "bert": ("Bert", "Bert", "pieces"),
+    "electra": ("Electra", "Electra", "pieces"),
+    "roberta": ("Roberta", "Roberta", "bytes"),
+    "xlm-roberta": ("XLMRoberta", "XLMRoberta", "unigram"),
+    "camembert": ("Camembert", "Camembert", "unigram"),
+    "distilbert": ("DistilBert", "DistilBert", "pieces"),
+    "albert": ("Albert", "Albert", "unigram"),
+    "deberta-v2": ("DebertaV2", "DebertaV2", "unigram"),
+    "mpnet": ("MPNet", "MPNet", "pieces"),
+    "xlnet": ("XLNet", "XLNet", "unigram"),
+    "modernbert": ("ModernBert", None, "bytes"),
+    "convbert": ("ConvBert", "ConvBert", "pieces"),
+}
+NAMED = tuple(name for name in FAMILIES if name != "convbert")  # those whose exactness is promised
+UNPADDED = ("bert", "electra", "roberta", "xlm-roberta", "camembert")
+# Names of the sizes where a family does not call them as BERT does.
+NAMES = {
+    "distilbert": {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+    },
+    "xlnet": {
+        "hidden_size": "d_model",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "intermediate_size": "d_inner",
+    },
+}
+OWN: dict[str, dict[str, object]] = {  # what makes a family of these sizes what it is in practice
+    "electra": {"embedding_size": 16},
+    "albert": {"embedding_size": 16, "num_hidden_groups": 1},
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "position_buckets": 16,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+    },
+    "modernbert": {"local_attention": 16, "global_attn_every_n_layers": 2},
+}
+TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+def random_classifier(
+    folder: Path, family: str, texts: Iterable[str], labels: int = 2, seed: int = 0, **config: object
+) -> Path:
+    """Write a random classifier with logits that differ clearly between texts, and its tokenizer.
+
+    Args:
+        folder: where it is written.
+        family: a name of `FAMILIES`.
+        texts: what the vocabulary is made of, where it is not MiniLM's.
+        labels: number of labels.
+        seed: of the weights.
+        config: sizes, named as BERT names them; `TINY` if not given.
+
+    Returns:
+        The folder.
+    """
+    tokenizer = build_tokenizer(family, list(texts))
+    sizes = {NAMES.get(family, {}).get(name, name): value for name, value in {**TINY, **config}.items()}
+    special = {
+        f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos", "cls", "sep")
+    }
+    if family not in ("roberta", "xlm-roberta", "camembert", "modernbert"):
+        special = {"pad_token_id": tokenizer.pad_token_id}
+    kind = FAMILIES[family][0]
+    spread: dict[str, object] = {
+        "initializer_range": 0.3,
+        **({"initializer_cutoff_factor": 2.0} if family == "modernbert" else {}),
+    }
+    settings: dict[str, object] = {
+        "vocab_size": len(tokenizer),
+        "num_labels": labels,
+        **special,
+        **spread,
+        **OWN.get(family, {}),
+        **sizes,
+    }
+    if family in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        settings["max_position_embeddings"] = 514
+    torch.manual_seed(seed)
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(
+        getattr(transformers, f"{kind}Config")(**settings)
+    )
+    _spread(model)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def _spread(model: torch.nn.Module) -> None:
+    """Make weights of heads large where a family starts them small: its logits would hardly differ."""
+    for name, weight in model.named_parameters():
+        if name.startswith(("classifier", "logits_proj", "pooler", "head")) and weight.ndim == 2:
+            weight.normal_(0, 0.3)
+
+
+def build_tokenizer(family: str, texts: list[str]) -> PreTrainedTokenizerBase:
+    """Build the tokenizer of a family as its own class, or a plain one of the library where it has none."""
+    _, kind, vocabulary = FAMILIES[family]
+    if vocabulary == "pieces":
+        files = AutoTokenizer.from_pretrained(assets.path("minilm"))
+        if family == "mpnet":
+            return _mpnet(files)
+        return getattr(transformers, f"{kind}TokenizerFast")(tokenizer_object=files.backend_tokenizer)
+    tokenizer, special = _bytes(texts) if vocabulary == "bytes" else _unigram(texts, family)
+    made = getattr(transformers, f"{kind}TokenizerFast") if kind else PreTrainedTokenizerFast
+    return made(tokenizer_object=tokenizer, **special)
+
+
+def _mpnet(files: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """MPNet: BERT's pieces between RoBERTa's tokens."""
+    pieces = {"<s>": 0, "<pad>": 1, "</s>": 2, "<mask>": 3, "[UNK]": 4}
+    for piece in files.get_vocab():
+        pieces.setdefault(piece, len(pieces))
+    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    tokens = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>"}
+    tokens |= {"pad_token": "<pad>", "mask_token": "<mask>", "unk_token": "[UNK]"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **tokens
+    )
+
+
+def _bytes(texts: list[str]) -> tuple[Tokenizer, dict]:
+    """Byte-level BPE with RoBERTa's special tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=4000, special_tokens=special, initial_alphabet=alphabet)
+    )
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    names = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>"}
+    names |= {"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
+    return tokenizer, {**names, "model_input_names": ["input_ids", "attention_mask"]}
+
+
+def _unigram(texts: list[str], family: str) -> tuple[Tokenizer, dict]:
+    """SentencePiece's Unigram, with the special tokens and the order of the family."""
+    roberta = family in ("xlm-roberta", "camembert")
+    cls, sep, pad, unk, mask = (
+        ("<s>", "</s>", "<pad>", "<unk>", "<mask>") if roberta else ("[CLS]", "[SEP]", "<pad>", "<unk>", "[MASK]")
+    )
+    if family == "xlnet":
+        cls, sep, mask = "<cls>", "<sep>", "<mask>"
+    special = [cls, pad, sep, unk, mask]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=3000, special_tokens=special, unk_token=unk)
+    tokenizer.train_from_iterator(texts, trainer)
+    ids = [(cls, tokenizer.token_to_id(cls)), (sep, tokenizer.token_to_id(sep))]
+    single, pair = f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1"
+    if roberta:
+        pair = f"{cls} $A {sep} {sep} $B {sep}"
+    if family == "xlnet":
+        single, pair = f"$A {sep} {cls}:2", f"$A {sep} $B:1 {sep}:1 {cls}:2"
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
+    names = {"cls_token": cls, "sep_token": sep, "pad_token": pad, "unk_token": unk, "mask_token": mask}
+    names |= {"bos_token": cls, "eos_token": sep}
+    return tokenizer, names
