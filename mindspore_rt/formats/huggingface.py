@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-from configs.contract import assets
+from configs.contract import assets, model_card
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, atomic_write, read_json
 from configs.contract.matrices import LAYER_MATRICES, matrix_name
@@ -277,7 +277,12 @@ def _fresh_layer(outputs: int, inputs: int, *key: int) -> tuple[np.ndarray, np.n
 
 
 def save_classifier(
-    target: Path, model: Model, weights: dict[str, np.ndarray], labels: list[str], max_length: int
+    target: Path,
+    model: Model,
+    weights: dict[str, np.ndarray],
+    labels: list[str],
+    max_length: int,
+    card: str | None = None,
 ) -> None:
     """Write a directory that `AutoModelForSequenceClassification.from_pretrained` loads, whole or not at all.
 
@@ -287,6 +292,7 @@ def save_classifier(
         weights: Of the trained classifier; pruned ones are exact zeros.
         labels: Names of the labels, in the order of their numbers.
         max_length: Longest input in word pieces, at which texts are cut.
+        card: Text of its README.md, if it has one.
     """
     config = {
         **model.raw,
@@ -297,6 +303,8 @@ def save_classifier(
         write_model(folder, config, weights, None)
         # As training read it, in full: whoever reads it must get the same ids, and cut texts at the same length.
         save_tokenizer(load_tokenizer(model.directory, max_length, model.config.vocab_size), folder)
+        if card:
+            atomic_write(folder / model_card.FILE, card)
 
 
 @contextlib.contextmanager

