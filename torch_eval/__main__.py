@@ -70,11 +70,38 @@ def merge(options: argparse.Namespace) -> None:
     merge.merge(cli.run_dir(options, options.runs))
 
 
+def score(options: argparse.Namespace) -> None:
+    """Attack any classifiers on any data: MODEL [MODEL ...] DATA [key=value ...].
+
+    MODEL is a Hugging Face directory or a name on the hub, DATA a CSV, TSV or JSON Lines file, a folder of texts for
+    each label, or the name of a task. The keys are those of the sections attack and data, such as recipes=[textfooler],
+    examples=100, label_column=stars, labels=[bad,good], text_columns=[review], max_length=128, name=FOLDER.
+    """
+    from torch_eval.library import run
+
+    words = [text for text in options.arguments if "=" not in text or Path(text).exists()]
+    keys = [text for text in options.arguments if text not in words]
+    if len(words) < 2:
+        raise UserError("score: give a model and data, such as `python -m torch_eval score ./my-model reviews.csv`")
+    run.run(words[:-1], words[-1], keys, options.runs, options.out)
+
+
 def transfer(options: argparse.Namespace) -> None:
     """Replay the adversarial texts of each model on the others."""
     from torch_eval.attack import transfer
 
     transfer.run(cli.run_dir(options, options.runs))
+
+
+def publish(options: argparse.Namespace) -> None:
+    """Upload the models and tickets of an experiment to the Hugging Face hub, each with a card that has its results.
+
+    Every model gets a repository OWNER/NAME-MODEL-seed-SEED, which is private unless --public is given. Nothing else
+    in this project uploads anything.
+    """
+    from torch_eval.library import publish
+
+    publish.publish(cli.run_dir(options, options.runs), options.to, options.public)
 
 
 def report(options: argparse.Namespace) -> None:
@@ -140,7 +167,14 @@ def parser() -> cli.Parser:
     cli.add_command(commands, choose, sections=["choice"])
     cli.add_command(commands, attack, sections=["attack"])
     cli.add_command(commands, merge, sections=["attack"])
+    scoring = cli.add_command(commands, score, config=False)
+    scoring.usage = "%(prog)s MODEL [MODEL ...] DATA [key=value ...] [--out FOLDER]"
+    scoring.add_argument("arguments", nargs="*", metavar="MODEL ... DATA key=value", help="what to score, as above")
+    scoring.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: in runs/score)")
     cli.add_command(commands, transfer)
+    publishing = cli.add_command(commands, publish)
+    publishing.add_argument("--to", required=True, metavar="OWNER/NAME", help="how the repositories' names begin")
+    publishing.add_argument("--public", action="store_true", help="let anybody see repositories that are made now")
     reporting = cli.add_command(commands, report)
     reporting.usage = "%(prog)s CONFIG [CONFIG ...] [key=value ...] [--out FOLDER]"
     reporting.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: in the run directory)")

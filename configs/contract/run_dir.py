@@ -82,8 +82,8 @@ class RunDir:
         Raises:
             UserError: It is not the file that `prepare` left.
         """
-        path, stated = self.split(name), self.summary().splits[name].sha256
-        if not path.is_file() or file_hash(path) != stated:
+        path, stated = self.split(name), self.summary().splits.get(name)
+        if stated is None or not path.is_file() or file_hash(path) != stated.sha256:
             raise UserError(f"{path} was changed after prepare; delete {self.data} and run prepare again")
         return path
 

@@ -1,15 +1,10 @@
 """The way to the Hugging Face hub, through mindnlp in a process of its own, against a stand-in hub on this machine."""
 
-import hashlib
-import json
 import shlex
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
-from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 import pyarrow
@@ -24,6 +19,7 @@ from configs.contract.tasks import GLUE, TASKS
 from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.data import prepare
 from mindspore_rt.formats import hub, huggingface
+from tests.helpers.local_hub import Hub
 
 TEXTS = ["a fine film", "dull", "it's the one , at 9 o'clock"]
 # As on the hub: the card's head says which files make which split, and which numbers are labels.
@@ -53,91 +49,6 @@ class Hide:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Hide())
 """
-REFUSED = b"Access to this model is restricted"
-
-
-class Hub(ThreadingHTTPServer):
-    """Serves folders as repositories, each at one revision, by the part of the hub's protocol that its client uses.
-
-    Paths are `<id>` for models and `datasets/<id>` for data sets. A private repository wants the token.
-    """
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.repositories, self.asked = {}, []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def add(self, path, revision, folder, private=False):
-        self.repositories[path] = (revision, folder, private)
-
-
-class Answer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args):
-        pass
-
-    def answer(self):
-        path = unquote(urlsplit(self.path).path).strip("/")
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        self.server.asked.append((path, token))
-        api = path.startswith("api/")
-        path = path.removeprefix("api/").removeprefix("models/") if api else path
-        for repository, (revision, folder, private) in self.server.repositories.items():
-            if path == repository or path.startswith(f"{repository}/"):
-                if private and token != "secret":
-                    return self.send(401, REFUSED, {"X-Error-Code": "GatedRepo", "X-Error-Message": REFUSED.decode()})
-                what, _, rest = path.removeprefix(repository).strip("/").partition("/")
-                return (self.describe if api else self.file)(what, rest, revision, folder, repository, body)
-        return self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
-
-    do_GET = do_HEAD = do_POST = answer
-
-    def describe(self, what, rest, revision, folder, repository, body):
-        paths = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*"))}
-        entries = [
-            {"type": "file" if p.is_file() else "directory", "path": name, "size": p.stat().st_size, "oid": tag(p)}
-            for name, p in paths.items()
-        ]
-        asked, _, inside = rest.partition("/")
-        if asked not in ("", "main", revision):
-            return self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        if what == "tree":
-            entries = [entry for entry in entries if str(Path(entry["path"]).parent) == (inside or ".")]
-        elif what == "paths-info":
-            wanted = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body).get("paths", [])
-            entries = [entry for entry in entries if entry["path"] in wanted]
-        else:
-            entries = {
-                "id": repository.removeprefix("datasets/"),
-                "sha": revision,
-                "private": False,
-                "tags": [],
-                "siblings": [{"rfilename": name} for name, p in paths.items() if p.is_file()],
-            }
-        return self.send(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
-
-    def file(self, what, rest, revision, folder, repository, body):
-        asked, _, name = rest.partition("/")
-        path = folder / name
-        if what != "resolve" or asked not in ("main", revision):
-            return self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        if not path.is_file():
-            return self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": revision})
-        return self.send(200, path.read_bytes(), {"ETag": f'"{tag(path)}"', "X-Repo-Commit": revision})
-
-    def send(self, status, content, headers):
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-
-def tag(path):
-    return hashlib.sha1(path.read_bytes() if path.is_file() else b"").hexdigest()
 
 
 @pytest.fixture

@@ -1,0 +1,84 @@
+"""Files of users: which columns and labels are meant, and what is refused."""
+
+import json
+
+import pytest
+
+from configs.contract import schema
+from configs.contract.errors import UserError
+from torch_eval.library import data
+
+NAMES = ["negative", "positive"]
+SILENT = ["LABEL_0", "LABEL_1"]
+
+
+def config(*overrides):
+    experiment = schema.load("base", overrides)
+    experiment.task = "custom"
+    return experiment
+
+
+def read(path, content, names=NAMES, *overrides):
+    path.write_text(content)
+    return data.read(str(path), config(*overrides), names)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text,label\nfine,Positive\ndull,Negative\n",
+        "id,review,sentiment\n7,fine,pos\n8,dull,neg\n",
+        "label;text\n1;fine\n0;dull\n",
+        "title,label,other\nfine,1,x\ndull,0,y\n",
+        "body,class\nfine,1\ndull,0\n",
+    ],
+)
+def test_columns_and_labels_are_found(tmp_path, content):
+    task, records, note = read(tmp_path / "a.csv", content)
+    assert [(record[task.columns[0]], record["label"]) for record in records] == [("fine", 1), ("dull", 0)]
+    assert note == "a.csv"
+
+
+def test_labels_follow_the_model_in_whatever_order_its_names_stand(tmp_path):
+    names = ["CONTRADICTION", "entailment", "Neutral"]
+    lines = [{"premise": "p", "hypothesis": "h", "label": label} for label in ("neutral", "contradiction")]
+    task, records, _ = read(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines)), names)
+    assert task.columns == ("premise", "hypothesis") and task.attacked == ("hypothesis",)
+    assert [record["label"] for record in records] == [2, 0]
+    assert task.labels == ("contradiction", "entailment", "neutral")
+
+
+@pytest.mark.parametrize("values", [("0", "1"), (0, 1), (0.0, 1.0)])
+def test_numbers_are_the_models_own(tmp_path, values):
+    lines = [{"text": "x", "label": value} for value in values]
+    for names in (NAMES, SILENT):
+        assert [r["label"] for r in read(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines)), names)[1]] == [0, 1]
+
+
+def test_labels_that_nobody_can_match_are_refused_with_both_lists(tmp_path):
+    for names, content in ((SILENT, "text,label\na,good\nb,bad\n"), (NAMES, "text,label\na,1\nb,2\n")):
+        with pytest.raises(UserError, match="cannot be told; say so in the order .*labels="):
+            read(tmp_path / "a.csv", content, names)
+    with pytest.raises(UserError, match="a label 'mixed', the model's are negative, positive"):
+        read(tmp_path / "a.csv", "text,label\na,mixed\nb,positive\n")
+    told = "data.labels=[1=negative, 2=positive]"
+    assert [r["label"] for r in read(tmp_path / "a.csv", "text,label\na,1\nb,2\n", NAMES, told)[1]] == [0, 1]
+
+
+def test_columns_that_nobody_can_tell_are_asked_for(tmp_path):
+    with pytest.raises(UserError, match="which of one, two is the text.*text_columns="):
+        read(tmp_path / "a.csv", "one,two,label\na,b,1\n")
+    with pytest.raises(UserError, match="no column .*only one, two; name it: label_column="):
+        read(tmp_path / "a.csv", "one,two\na,b\n")
+    with pytest.raises(UserError, match="no such file or folder, and no task; the tasks are .*sst2"):
+        data.read(str(tmp_path / "gone.csv"), config(), NAMES)
+
+
+def test_a_folder_of_texts_and_a_task(tmp_path):
+    for label, text in (("pos", "fine"), ("neg", "dull")):
+        (tmp_path / "texts" / label).mkdir(parents=True)
+        (tmp_path / "texts" / label / "1.txt").write_text(text)
+    task, records, _ = data.read(str(tmp_path / "texts"), config(), NAMES)
+    assert sorted((record["text"], record["label"]) for record in records) == [("dull", 0), ("fine", 1)]
+    task, records, note = data.read("snippets", config(), NAMES)
+    assert task.labels == ("negative", "positive") and len(records) > 500 and "ratings" in note

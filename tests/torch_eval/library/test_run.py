@@ -1,0 +1,156 @@
+"""The command `score`, the function, and the wrapper, on small random models; docs/score.md shows the same calls."""
+
+import json
+import re
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+import torch_eval
+from configs.contract.errors import UserError
+from configs.contract.files import ROOT, read_json, read_lines
+from tests.helpers.attacked_runs import SENTENCES, Here
+from torch_eval.attack import scoring, workers
+from torch_eval.attack.workers import Target
+from torch_eval.bench.attacks import attack_stock
+from torch_eval.bench.random_models import random_classifier
+from torch_eval.library import run
+from torch_eval.recipes.recipes import Spec
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    monkeypatch.setattr(scoring, "Workers", Here)
+    workers.load_victim.cache_clear()
+    workers.load_attack.cache_clear()
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def classifier(folder, family, names=("negative", "positive"), seed=0):
+    """A random model with names of labels; returns its folder."""
+    random_classifier(folder, family, SENTENCES, seed=seed, labels=len(names))
+    config = AutoConfig.from_pretrained(folder)
+    config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
+    config.save_pretrained(folder)
+    return folder
+
+
+def table(path, labels=("pos", "neg")):
+    """A file of reviews, half of each label."""
+    rows = [f'"{text}",{labels[number % 2]}' for number, text in enumerate(SENTENCES)]
+    path.write_text("\n".join(["review,sentiment", *rows]))
+    return path
+
+
+def test_figures_are_those_of_stock_textattack(tmp_path, in_process, capsys):
+    model, file = classifier(tmp_path / "mine", "roberta"), table(tmp_path / "reviews.csv")
+    folder = run.run(
+        [str(model)], str(file), ["recipes=[textfooler]", "examples=4", "max_length=48"], tmp_path / "runs"
+    )
+    assert folder == tmp_path / "runs" / "score" / "mine-reviews"
+    lines = read_lines(folder / "seed-1" / "attacks" / "mine" / "textfooler" / "results.jsonl")
+    spec = Spec("textfooler", ("review",), ("review",))
+    examples = read_lines(folder / "data" / "test.jsonl")
+    assert [example["label"] for example in examples] == [1, 0] * 3
+    for line in lines:
+        stock = attack_stock(Target(model, 48), spec, 1, line["index"], examples[line["index"]])
+        assert all(line[key] == stock[key] for key in ("outcome", "queries", "perturbed"))
+    (row,) = read_json(folder / "results.json")["scores"]
+    assert row["metrics"]["aua"]["value"] == sum(line["outcome"] == "failure" for line in lines) / 4
+    shown = capsys.readouterr().out
+    assert re.search(r"mine +textfooler +[\d.]+ \[[\d.]+, [\d.]+\]", shown)
+    page = (folder / "score.html").read_text()
+    assert "textfooler" in page and "<script" not in page
+
+
+def test_several_models_are_compared_on_the_same_texts_by_the_names_of_their_labels(tmp_path, in_process, capsys):
+    first = classifier(tmp_path / "a" / "model", "bert")
+    names = ("POSITIVE", "NEGATIVE")
+    second = classifier(tmp_path / "b" / "model", "distilbert", names)
+    file, options = table(tmp_path / "r.csv"), ["recipes=[textbugger]", "examples=6"]
+    folder = run.run([str(first), str(second)], str(file), options, out=tmp_path / "out")
+    results = read_json(folder / "results.json")
+    assert [row["model"] for row in results["scores"]] == ["a", "b"]
+    (test,) = results["paired"]
+    assert (test["first"], test["second"]) == ("a", "b") and 0 <= test["p"] <= 1
+    assert "McNemar" in capsys.readouterr().out
+    swapped = classifier(tmp_path / "c" / "model", "distilbert", names[::-1])
+    again = run.run([str(swapped)], str(file), options, out=tmp_path / "again")
+    sums = [read_json(f / "results.json")["models"] for f in (folder, again)]
+    assert sums[0]["b"]["clean_of_all"] == pytest.approx(1 - sums[1]["c"]["clean_of_all"])
+
+
+def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, in_process):
+    file = table(tmp_path / "r.csv")
+    with pytest.raises(UserError, match="no such directory"):
+        run.run([str(tmp_path / "gone")], str(file), [])
+    three = classifier(tmp_path / "three", "bert", ("a", "b", "c"))
+    with pytest.raises(UserError, match="a label 'neg', the model's are a, b, c"):
+        run.run([str(three)], str(file), [], out=tmp_path / "out")
+    with pytest.raises(UserError, match="unknown key"):
+        run.run([str(three)], str(file), ["exmaples=3"])
+
+
+def test_records_in_place_of_a_file(tmp_path):
+    """In processes of their own."""
+    model = classifier(tmp_path / "model", "electra")
+    records = [{"text": text, "label": number % 2} for number, text in enumerate(SENTENCES)]
+    found = torch_eval.score(model, records, recipes=["textfooler"], examples=3, workers=1)
+    (row,) = found["scores"]
+    assert row["metrics"]["examples"] == 3 and 0 <= row["metrics"]["aua"]["value"] <= 1
+    with pytest.raises(UserError, match="no column"):
+        torch_eval.score(model, [{"text": "a"}])
+
+
+def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch, capsys):
+    classifier(tmp_path / "my-model", "bert")
+    table(tmp_path / "reviews.csv")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "score.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, "docs/score.md", "exec"), names)
+    assert [row["recipe"] for row in names["results"]["scores"]] == ["textfooler"]
+    assert "my_model textfooler {'value'" in capsys.readouterr().out
+    assert names["result"].num_queries > 0
+
+
+def test_the_wrapper_gives_textattack_the_answers_of_its_own(tmp_path):
+    from textattack import AttackArgs, Attacker
+    from textattack.attack_recipes import DeepWordBugGao2018
+    from textattack.datasets import Dataset
+    from textattack.models.wrappers import HuggingFaceModelWrapper
+    from textattack.shared.utils import set_seed
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = classifier(tmp_path / "model", "roberta")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    stock = HuggingFaceModelWrapper(AutoModelForSequenceClassification.from_pretrained(folder), tokenizer)
+    fast = torch_eval.FastClassifier(folder, texts=SENTENCES)
+    assert fast.batching == "unpadded"
+    torch.testing.assert_close(fast(SENTENCES), stock(SENTENCES), atol=2e-5, rtol=0)
+    results = []
+    for wrapper in (fast, stock):
+        set_seed(1)
+        labels = stock(SENTENCES).argmax(1).tolist()
+        data = Dataset(list(zip(SENTENCES, labels)))
+        arguments = AttackArgs(num_examples=4, disable_stdout=True, silent=True)
+        attacked = Attacker(DeepWordBugGao2018.build(wrapper), data, arguments).attack_dataset()
+        results.append([(r.perturbed_result.attacked_text.text, r.num_queries, type(r)) for r in attacked])
+    assert results[0] == results[1]
+    assert fast.get_grad(SENTENCES[0])["gradient"].any()  # inherited; dropout makes it random
+
+
+def test_importing_the_package_loads_nothing():
+    import subprocess
+    import sys
+
+    code = "import sys, torch_eval, json; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
+    assert not {"torch", "transformers", "textattack", "numpy"} & set(loaded)
+    with pytest.raises(AttributeError):
+        torch_eval.nothing  # noqa: B018  the attribute is what is asked for

@@ -1,0 +1,74 @@
+"""`score` for Python programs: the command of the same name in a process of its own, and its figures as data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from configs.contract.errors import UserError
+from configs.contract.files import ROOT, read_json, write_lines
+
+
+def score(
+    model: str | Path | Sequence[str | Path],
+    data: str | Path | Iterable[dict],
+    recipes: Sequence[str] = ("textfooler", "textbugger", "bertattack"),
+    examples: int = 200,
+    out: str | Path | None = None,
+    **options: object,
+) -> dict:
+    """Attack one classifier or several, and return what they withstand.
+
+    The work is done by processes of their own, so that a notebook needs no guard and keeps its settings. What is
+    finished is not done again.
+
+    Args:
+        model: a Hugging Face directory or a name on the hub, or several.
+        data: a file, a folder, a task's name, or records such as {"text": ..., "label": ...}.
+        recipes: attacks.
+        examples: number of texts that are attacked.
+        out: folder of the results.
+        options: further keys of the command, such as `workers`, `max_length` or `label_column`.
+
+    Returns:
+        The contents of `results.json`: under `scores` one entry for each model and attack with its `metrics` (`clean`,
+        `aua`, `suc`, `queries`: each a value with a 95% interval), under `paired` the tests between models.
+
+    Raises:
+        UserError: the model or the data cannot be scored; the message says why.
+    """
+    models = [model] if isinstance(model, str | Path) else list(model)
+    with tempfile.TemporaryDirectory() as temporary:
+        if not isinstance(data, str | Path):
+            write_lines(Path(temporary) / "records.jsonl", data)
+            data = Path(temporary) / "records.jsonl"
+        folder = Path(out or Path(temporary) / "score").resolve()
+        keys = {"recipes": list(recipes), "examples": examples, **options}
+        command = [sys.executable, "-m", "torch_eval", "score", *map(_absolute, models), _absolute(data)]
+        command += [f"{key}={_yaml(value)}" for key, value in keys.items()] + ["--out", str(folder)]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        }
+        done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["no reason given"]
+            raise UserError(
+                next((line for line in lines if line.startswith("error:")), lines[-1]).removeprefix("error: ")
+            )
+        return read_json(folder / "results.json")
+
+
+def _absolute(name: str | Path) -> str:
+    """Return the whole path of what is a file or folder here, and any other name as it is."""
+    return str(Path(name).resolve()) if Path(name).exists() else str(name)
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,151 @@
+"""What is scored on: a file, a folder or a task's name, to examples with the numbers of a model's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.contract import classifiers, snippets
+from configs.contract.errors import UserError
+from configs.contract.read_files import read_file, read_table
+from configs.contract.tasks import TASKS, Task, task_of
+from torch_eval.library import hub
+
+if TYPE_CHECKING:
+    from configs.contract.schema import Experiment
+
+LABEL_COLUMNS = tuple(
+    dict.fromkeys(
+        [layout.label for task in TASKS.values() for layout in task.layouts] + ["labels", "class", "category", "target"]
+    )
+)
+TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "tweet", "title")
+MOST_LABELS = 200  # a column of more different values holds no labels
+
+
+def read(data: str, config: Experiment, names: Sequence[str]) -> tuple[Task, list[dict], str]:
+    """Read the examples to score on.
+
+    Args:
+        data: a CSV, TSV or JSON Lines file, a folder of .txt files for each label, or the name of a task.
+        config: its section `data` may name columns and labels; its task is `custom`, or says how the file is laid out.
+        names: labels of the model, in the order of their numbers.
+
+    Returns:
+        The task, its examples, and a note on where they come from.
+
+    Raises:
+        UserError: there is no such file or task, or it cannot be told which columns or labels are meant.
+    """
+    path = Path(data)
+    if not path.exists() and data in TASKS:
+        return _of_task(data, config)
+    if path.is_dir() and config.task == "custom" and not config.data.labels:
+        folders = sorted(folder.name for folder in path.iterdir() if folder.is_dir() and any(folder.glob("*.txt")))
+        config.data.labels = folders if classifiers.says_nothing(names) else in_order(folders, names)
+        config.data.text_columns = config.data.text_columns or ["text"]
+    elif path.is_file() and config.task == "custom":
+        _guess(path, config, names)
+    elif not path.exists():
+        known = ", ".join(name for name in TASKS if name != "custom")
+        raise UserError(f"{data}: no such file or folder, and no task; the tasks are {known}")
+    config.data.train = data  # what a task of the user's own is read from
+    task = task_of(config)
+    records, skipped = read_file(path, task, config.data.columns, config.data.bad_rows)
+    note = f"{path.name}" + (f", without {len(skipped)} broken rows" if skipped else "")
+    return task, records, note
+
+
+def _of_task(name: str, config: Experiment) -> tuple[Task, list[dict], str]:
+    """Return the test set of a task."""
+    config.task = name
+    task = task_of(config)
+    if name == "snippets":
+        splits, note = snippets.split_snippets(*snippets.read_snippets())
+        return task, splits["test"], note
+    if not task.hub:
+        raise UserError(f"{name}: this task has no data of its own; give a file")
+    file = hub.split_file(task.hub, task.hub.splits[2])
+    return task, read_file(file, TASKS[name])[0], f"{task.hub.id}, {task.hub.splits[2]}"
+
+
+def _guess(path: Path, config: Experiment, names: Sequence[str]) -> None:
+    """Set the columns and labels of a file where the user has not named them."""
+    data = config.data
+    known = [data.label_column] if data.label_column else LABEL_COLUMNS
+    table = read_table(path, data.columns, lambda header: any(name in header for name in known))
+    columns = [name for name in table.names if name]
+    data.label_column = next((name for name in known if name in columns), None)
+    if data.label_column is None:
+        raise UserError(
+            f"{path}: no column {' or '.join(known[:2])}, only {', '.join(columns)}; name it: label_column="
+        )
+    rows = [row for _, row in table.rows if isinstance(row, dict)]
+    if not data.text_columns:
+        data.text_columns = text_columns(path, [name for name in columns if name != data.label_column])
+    if not data.labels:
+        values = {spelled(row.get(data.label_column)) for row in rows} - {""}
+        data.labels = labels_of(path, data.label_column, values, names)
+
+
+def spelled(value: object) -> str:
+    """Return a label as a file spells it, whole numbers without a fraction; empty if there is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
+
+
+def text_columns(path: Path, columns: list[str]) -> list[str]:
+    """Choose the columns of the text or pair.
+
+    Raises:
+        UserError: it cannot be told.
+    """
+    for task in TASKS.values():
+        for layout in task.layouts:
+            if len(layout.texts) > 1 and set(layout.needed[:-1]) <= set(columns):
+                return list(layout.texts)
+    chosen = [name for name in TEXT_COLUMNS if name in columns] or columns
+    if len(chosen) == 1 or chosen[0] in TEXT_COLUMNS:
+        return chosen[:1]
+    raise UserError(f"{path}: which of {', '.join(columns)} is the text? name it: text_columns=[NAME]")
+
+
+def labels_of(path: Path, column: str, values: set[str], names: Sequence[str]) -> list[str]:
+    """Choose what `data.labels` would have to say, in the order of the model's labels.
+
+    Raises:
+        UserError: the values of the file do not say which of the model's labels they mean.
+    """
+    numbers = [str(number) for number in range(len(names))]
+    if values <= set(numbers):
+        return numbers if classifiers.says_nothing(names) else list(names)
+    if len(values) > MOST_LABELS:
+        raise UserError(f"{path}: column {column!r} holds {len(values)} different values; name another: label_column=")
+    shown = ", ".join(sorted(values))
+    if classifiers.says_nothing(names) or all(classifiers.says_nothing([value]) for value in values):
+        example = ", ".join(f"{value}=NAME" for value in sorted(values))
+        raise UserError(
+            f"{path}: its labels are {shown}, the model's are {', '.join(names)}: which is which cannot be told; say "
+            f"so in the order of the model's numbers, such as labels=[{example}]"
+        )
+    return in_order(sorted(values), names)
+
+
+def in_order(values: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return labels as the data spells them, in the order of the model's; its own name where the data has none.
+
+    Raises:
+        UserError: a label of the data is none of the model's.
+    """
+    labels = list(names)
+    for value in values:
+        number = classifiers.find_label(value, names)
+        if number is None:
+            raise UserError(
+                f"the data has a label {value!r}, the model's are {', '.join(names)}: name the data's labels in the "
+                f"order of the model's, with labels=[...]"
+            )
+        labels[number] = value
+    return labels

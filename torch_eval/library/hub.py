@@ -1,0 +1,113 @@
+"""Models and data sets of the Hugging Face hub, downloaded once, by a process of their own.
+
+    python -m torch_eval.library.hub model NAME REVISION FOLDER
+    python -m torch_eval.library.hub dataset ID CONFIG REVISION SPLIT FOLDER
+    python -m torch_eval.library.hub upload FOLDER NAME PUBLIC      (True or False)
+
+Everything else of the scoring half works offline, and says so to the libraries before it loads them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from configs.contract import assets
+from configs.contract.errors import UserError, command
+from configs.contract.files import ROOT, write_lines
+from configs.contract.tasks import Hub
+
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model")
+
+
+def model_dir(name: str) -> Path:
+    """Return the directory of a model, downloaded on first use.
+
+    Args:
+        name: a Hugging Face directory, or a name on the hub, which may end in `@REVISION`.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if Path(name).is_dir():
+        return Path(name).resolve()
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
+        raise UserError(f"{name}: no such directory")
+    hub_name, _, revision = name.partition("@")
+    return _cached("classifier", f"model {hub_name}", ["model", hub_name, revision or "main"])
+
+
+def split_file(hub: Hub, split: str) -> Path:
+    """Return one split of a data set as JSON Lines, downloaded on first use."""
+    key = ["dataset", hub.id, hub.config or "", hub.revision, split]
+    return _cached("split", f"data set {hub.id}", key) / f"{split}.jsonl"
+
+
+def _cached(folder: str, title: str, arguments: list[str]) -> Path:
+    parts = [part.replace("/", "--") for part in arguments[1:] if part and part != "main"]
+    target = assets.CACHE / "hub" / folder / "--".join(parts)
+    if target.is_dir():
+        return target
+    print(f"downloading {title} from the hub", flush=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        whole = Path(temporary) / "whole"
+        done = subprocess.run(
+            [sys.executable, "-m", "torch_eval.library.hub", *arguments, str(whole)],
+            env={**os.environ, **dict.fromkeys(OFFLINE, "0"), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["no reason given"]
+            reason = lines[-1].removeprefix("error:").strip()[:300]
+            raise UserError(
+                f"{title} is no directory here and could not be downloaded ({reason}); go online, set HF_ENDPOINT to "
+                f"a mirror, or copy it from elsewhere and give its path"
+            )
+        os.replace(whole, target)
+    return target
+
+
+def _save_model(name: str, revision: str, target: str) -> None:
+    from huggingface_hub import snapshot_download
+
+    folder = snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES))
+    shutil.copytree(folder, target)
+
+
+def _save_dataset(id: str, config: str, revision: str, split: str, target: str) -> None:
+    from datasets import load_dataset
+
+    rows = load_dataset(id, config or None, split=split, revision=revision)
+    write_lines(Path(target) / f"{split}.jsonl", rows)
+
+
+def _upload(folder: str, name: str, public: str) -> None:
+    from huggingface_hub import HfApi
+
+    HfApi().create_repo(name, private=public != "True", exist_ok=True)
+    HfApi().upload_folder(repo_id=name, folder_path=folder, commit_message="Model, ticket and results")
+
+
+@command
+def main() -> int:
+    """Run the command line; returns its exit status."""
+    kind, *arguments = sys.argv[1:]
+    try:
+        commands: dict[str, Callable[..., None]] = {"model": _save_model, "dataset": _save_dataset, "upload": _upload}
+        commands[kind](*arguments)
+    except Exception as error:  # the libraries raise many kinds for a name, a revision or a network that is not there
+        raise UserError(" ".join(f"{type(error).__name__}: {error}".split())) from None
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Models and tickets of an experiment on the Hugging Face hub: one repository each, its card with what was measured.
+
+Nothing else in this project uploads anything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from configs.contract import model_card
+from configs.contract.errors import UserError
+from configs.contract.files import ROOT, atomic_write, read_json, write_json
+from configs.contract.model_card import Result
+from configs.contract.model_id import ModelId
+from configs.contract.run_dir import RunDir
+from torch_eval.attack.victims import check_files
+from torch_eval.library.hub import OFFLINE
+
+
+def publish(run_dir: RunDir, prefix: str, public: bool = False) -> list[str]:
+    """Upload every trained model of an experiment; returns the names of the repositories.
+
+    Args:
+        run_dir: of the experiment. Attacks that are not finished are left out of the card.
+        prefix: OWNER/NAME; each repository is called OWNER/NAME-MODEL-seed-SEED.
+        public: whether anybody may see repositories that are made now.
+
+    Raises:
+        UserError: no model is there, or the hub refuses one.
+    """
+    labels, done = run_dir.summary().labels, []
+    for seed in run_dir.config.seeds:
+        for name, model in run_dir.victims(seed).items():
+            if name in run_dir.own_victims() or not (model / "config.json").is_file():
+                continue
+            check_files(run_dir, name, model, labels)
+            repository = f"{prefix}-{name.replace('@', '-step-')}-seed-{seed}"
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = Path(temporary) / "model"
+                collect(run_dir, seed, name, model, folder)
+                upload(folder, repository, public)
+            print(f"{name}, seed {seed}: https://huggingface.co/{repository}", flush=True)
+            done.append(repository)
+    if not done:
+        raise UserError(f"{run_dir.root}: no trained model to publish; run the experiment first")
+    return done
+
+
+def collect(run_dir: RunDir, seed: int, name: str, model: Path, folder: Path) -> None:
+    """Put together what a repository holds: the model, its ticket, the figures of its attacks, and the card."""
+    shutil.copytree(model, folder)
+    ticket = run_dir.ticket(seed, name)
+    if ticket.is_file():
+        shutil.copyfile(ticket, folder / ticket.name)
+    files = run_dir.attack(seed, name).glob("*/manifest.json")
+    manifests: dict[str, dict] = {path.parent.name: read_json(path) for path in files}
+    manifests.pop("calibration", None)
+    if manifests:
+        write_json(folder / "robustness.json", manifests)
+    labels = run_dir.summary().labels
+    text = model_card.card(run_dir.config, ModelId.parse(name), seed, labels, card_results(manifests))
+    atomic_write(folder / model_card.FILE, text)
+
+
+def card_results(manifests: dict[str, dict]) -> list[Result]:
+    """Return the figures for a card from the manifests of a model's attacks."""
+    results = []
+    if "clean" in manifests:
+        clean = manifests["clean"]["results"]
+        results.append(Result("Clean", clean["accuracy"], None, None, clean["n"]))
+    for recipe in sorted(set(manifests) - {"clean"}):
+        settings, found = manifests[recipe]["settings"], manifests[recipe]["results"]
+        source = settings["resources"].get("from", "TextAttack's own")
+        for figure in ("clean", "aua"):
+            value = found[figure]["value"]
+            results.append(Result(figure.capitalize(), value, recipe, source, found["examples"]))
+    return results
+
+
+def upload(folder: Path, repository: str, public: bool) -> None:
+    """Upload a folder, in a process that may use the network.
+
+    Raises:
+        UserError: the hub refuses it, or cannot be reached.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "torch_eval.library.hub", "upload", str(folder), repository, str(public)],
+        env={**os.environ, **dict.fromkeys(OFFLINE, "0"), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no reason given"]
+        raise UserError(
+            f"{repository}: not uploaded ({lines[-1].removeprefix('error:').strip()[:300]}); log in with "
+            f"`huggingface-cli login` or set HF_TOKEN to a token that may write, then run the same command again"
+        )

@@ -1,0 +1,179 @@
+"""The figures of `score`: a table for the terminal, `results.json`, and a page."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import msgspec
+
+from configs.contract.files import atomic_write, read_json, write_json
+from configs.contract.run_dir import RunDir
+from configs.contract.run_files import Manifest
+from torch_eval.attack import metrics, records
+from torch_eval.attack.clean import unlearned
+from torch_eval.attack.records import CleanResults
+from torch_eval.report import render
+
+HEADER = ("model", "attack", "Clean %", "Aua %", "Suc %", "#Query")
+EXAMPLES = 5  # adversarial texts of each attack on the page
+WORDS = (
+    "Clean: accuracy on the unchanged texts of the sample. Aua: accuracy under attack. Suc: share of the attacked "
+    "texts that the attack broke; texts that are wrong from the start are not attacked. #Query: mean number of times "
+    "that the attack asked the model about one text. In brackets: 95% intervals (Wilson's for shares, bootstrap for "
+    "#Query)."
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One attack on one model.
+
+    Attributes:
+        model: name of the model.
+        recipe: name of the attack.
+        metrics: its figures with their intervals; None if the attack could not run.
+        missing: why it could not run.
+    """
+
+    model: str
+    recipe: str
+    metrics: metrics.Metrics | None
+    missing: str | None = None
+
+    def cells(self) -> list[str]:
+        """Return the table's cells, without the model's name."""
+        if self.metrics is None:
+            return [self.recipe, "-", "-", "-", "-"]
+        shares = (self.metrics.clean, self.metrics.aua, self.metrics.suc)
+        queries = self.metrics.queries
+        return [self.recipe, *(interval(share, 100) for share in shares), interval(queries, 1)]
+
+
+def interval(estimate: metrics.Estimate, factor: float) -> str:
+    """Return a value and its interval, such as `43.0 [36.3, 49.9]`."""
+    numbers = [number for number in (estimate.value, estimate.low, estimate.high) if number is not None]
+    value, *ends = (f"{number * factor:.1f}" for number in numbers or [math.nan])
+    return f"{value} [{', '.join(ends)}]" if ends else "-"
+
+
+def read(run_dir: RunDir) -> tuple[list[Score], dict[tuple[str, str], list[dict]]]:
+    """Return the score of every attack of a run, and the records of those that ran, by model and recipe."""
+    scores, lines = [], {}
+    seed = run_dir.config.seeds[0]
+    for name, recipe in itertools.product(run_dir.victims(seed), run_dir.config.attack.recipes):
+        folder = run_dir.attack(seed, name) / recipe
+        if (folder / "missing.json").is_file():
+            reason = read_json(folder / "missing.json", records.LeftOut).reason
+            scores.append(Score(name, recipe, None, reason))
+        else:
+            lines[name, recipe] = records.read(folder / "results.jsonl")
+            scores.append(Score(name, recipe, metrics.summarise(lines[name, recipe])))
+    return scores, lines
+
+
+def paired(lines: dict[tuple[str, str], list[dict]]) -> Iterator[dict]:
+    """Yield the paired test of every two models under the same attack."""
+    for recipe in dict.fromkeys(recipe for _, recipe in lines):
+        models = [model for model, other in lines if other == recipe]
+        for first, second in itertools.combinations(models, 2):
+            test = metrics.paired([(lines[first, recipe], lines[second, recipe])])
+            yield {"recipe": recipe, "first": first, "second": second, **test._asdict()}
+
+
+def table(scores: Sequence[Score]) -> str:
+    """Return the table for the terminal."""
+    rows = [list(HEADER), *([score.model, *score.cells()] for score in scores)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def sentence(test: dict) -> str:
+    """Say what a paired test has found."""
+    return (
+        f"{test['recipe']}: only {test['first']} withstands {test['only_first']}, only {test['second']} "
+        f"{test['only_second']} of {test['tested']} texts (McNemar's exact test: p = {test['p']:.2g})"
+    )
+
+
+def write(run_dir: RunDir, note: str) -> None:
+    """Write `results.json` and `score.html`, and print the table."""
+    scores, lines = read(run_dir)
+    tests, seed = list(paired(lines)), run_dir.config.seeds[0]
+    about = {}
+    for name, folder in run_dir.victims(seed).items():
+        clean = read_json(run_dir.attack(seed, name) / "clean" / "manifest.json", Manifest[CleanResults])
+        about[name] = {
+            "folder": str(folder),
+            "sha256": clean.inputs["model"],
+            "clean_of_all": clean.results.accuracy,
+            "warning": unlearned(clean.results),
+            "max_length": clean.settings["max_length"],
+        }
+    summary = msgspec.to_builtins(run_dir.summary())
+    settings = {f"{name}/{recipe}": _settings(run_dir, name, recipe) for name, recipe in lines}
+    rows = [{**asdict(score), "metrics": score.metrics and score.metrics.to_dict()} for score in scores]
+    write_json(
+        run_dir.root / "results.json",
+        {"data": summary, "models": about, "scores": rows, "paired": tests, "settings": settings},
+    )
+    page = _page(run_dir.root.name, scores, tests, about, lines, note, settings)
+    atomic_write(run_dir.root / "score.html", render.to_html(f"Robustness of {', '.join(about)}", page))
+    print(f"\n{table(scores)}")
+    for score in scores:
+        if score.missing:
+            print(f"{score.model}, {score.recipe}: left out; {score.missing}")
+    for test in tests:
+        print(sentence(test))
+    print(f"results: {run_dir.root / 'results.json'}, page: {run_dir.root / 'score.html'}")
+
+
+def _settings(run_dir: RunDir, model: str, recipe: str) -> dict:
+    file = run_dir.attack(run_dir.config.seeds[0], model) / recipe / "manifest.json"
+    manifest = read_json(file, Manifest[records.AttackResults])
+    settings = {key: value for key, value in manifest.settings.items() if key != "indices"}
+    return {**settings, "versions": manifest.versions, "finished": manifest.finished}
+
+
+def _page(
+    name: str,
+    scores: Sequence[Score],
+    tests: Sequence[dict],
+    about: dict,
+    lines: dict[tuple[str, str], list[dict]],
+    note: str,
+    settings: dict,
+) -> list:
+    """Return the blocks of the page."""
+    rows: list[list[render.Cell] | str] = [list(map(render.Cell, [score.model, *score.cells()])) for score in scores]
+    blocks = [render.Text(f"Data: {note}. {WORDS}"), render.Table(list(HEADER), rows)]
+    blocks += [
+        render.Text(f"{model}: {facts['warning']}", note=True) for model, facts in about.items() if facts["warning"]
+    ]
+    blocks += [render.Text(f"{s.model}, {s.recipe}: {s.missing}", note=True) for s in scores if s.missing]
+    if tests:
+        blocks += [render.Heading("Paired tests"), render.Bullets([sentence(test) for test in tests])]
+    resources = {facts["resources"].get("from", "TextAttack's own") for facts in settings.values()}
+    blocks += [render.Heading("How this was measured")]
+    facts = [
+        f"{model}: {fact['folder']}, SHA-256 {fact['sha256'][:12]}, inputs cut to {fact['max_length']} pieces; "
+        f"accuracy on all texts {fact['clean_of_all']:.1%}"
+        for model, fact in about.items()
+    ]
+    facts.append(f"resources of the attacks: {', '.join(sorted(resources))}; every setting stands in results.json")
+    blocks.append(render.Bullets(facts))
+    blocks += [render.Heading("Adversarial texts"), render.Text("Words that the attack changed are marked.")]
+    for (model, recipe), found in lines.items():
+        broken = sorted((r for r in found if r["outcome"] == "success"), key=lambda r: (r["words_changed"], r["index"]))
+        blocks += [_example(f"{model}, {recipe}, text {record['index']}", record) for record in broken[:EXAMPLES]]
+    return blocks
+
+
+def _example(title: str, record: dict) -> render.Example:
+    texts = []
+    for column, original in record["original"].items():
+        before, after = render.compare(original, record["perturbed"][column])
+        texts += [(f"{column}, before", before), (f"{column}, after", after)]
+    return render.Example(title, texts)

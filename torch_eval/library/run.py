@@ -1,0 +1,112 @@
+"""The command `score`: the recipes against any classifiers on any data, with the machinery of the experiments.
+
+runs/score/<models>-<data>/
+  data/                          test.jsonl summary.json
+  seed-1/attacks/<model>/<recipe>/   results.jsonl manifest.json, or missing.json with the reason
+  results.json score.html        all figures with their intervals; the same as a page
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from itertools import chain, count
+from pathlib import Path
+
+from configs.contract import classifiers, schema
+from configs.contract.errors import UserError
+from configs.contract.files import file_hash, write_json, write_lines
+from configs.contract.methods import METHODS
+from configs.contract.run_dir import RUNS, RunDir
+from configs.contract.tasks import Task
+from torch_eval.attack import scoring
+from torch_eval.library import data as user_data
+from torch_eval.library import hub, results
+from torch_eval.library.victims import longest_common_input
+
+SECTIONS = (schema.Attack, schema.Data)  # whose keys may be written without the section
+DEFAULTS = ("attack.examples=200", f"attack.workers={os.cpu_count() or 1}")
+LONGEST = 512  # word pieces; TextAttack's own limit where a tokenizer states none
+
+
+class ScoreDir(RunDir):
+    """The run directory of `score`, in which nothing is trained."""
+
+    def __init__(self, config: schema.Experiment, root: Path) -> None:
+        super().__init__(config, root.parent)
+        self.root = root
+
+    def victims(self, seed: int) -> dict[str, Path]:
+        """What is attacked: name to Hugging Face directory."""
+        return self.own_victims()
+
+
+def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path = RUNS, out: Path | None = None) -> Path:
+    """Score models on data; returns the folder with the results. Finished attacks are skipped.
+
+    Args:
+        models: Hugging Face directories or names on the hub.
+        data: a file, a folder of texts, or a task's name.
+        overrides: `key=value`; keys of the sections `attack` and `data` may stand without the section.
+        runs: where the folder is made.
+        out: the folder itself, if it is named.
+
+    Raises:
+        UserError: something cannot be scored.
+    """
+    if not models:
+        raise UserError("score: give a model and data, such as `score ./my-model reviews.csv`")
+    config = schema.load("base", [*DEFAULTS, *map(whole_key, overrides)])
+    if not any(text.startswith("task=") for text in overrides):
+        config.task = "custom"  # only now: what a task of the user's own needs is read from the data
+    folders = named({model: hub.model_dir(model) for model in models})
+    config.attack.victims = [f"{name}={folder}" for name, folder in folders.items()]
+    if not any(whole_key(text).startswith("data.max_length=") for text in overrides):
+        config.data.max_length = longest_common_input(folders.values(), LONGEST)
+    names = classifiers.label_names(next(iter(folders.values()))) or ["LABEL_0", "LABEL_1"]
+    task, examples, note = user_data.read(data, config, names)
+    name = config.name if config.name != "base" else f"{'-'.join(folders)}-{plain_name(Path(data).stem)}"
+    run_dir = ScoreDir(config, (out or runs / "score" / name).resolve())
+    write_data(run_dir, task, examples, note)
+    scoring.run(run_dir)
+    results.write(run_dir, note)
+    return run_dir.root
+
+
+def whole_key(override: str) -> str:
+    """Put the section before a key of `attack` or `data` that stands without it."""
+    key = override.partition("=")[0]
+    for section in SECTIONS:
+        if any(key == field.name for field in dataclasses.fields(section)):
+            return f"{section.__name__.lower()}.{override}"
+    return override
+
+
+def named(folders: dict[str, Path]) -> dict[str, Path]:
+    """Give each model a name that is a folder's, by the end of its path or hub name."""
+    models: dict[str, Path] = {}
+    for given, folder in folders.items():
+        first = plain_name(folder.parent.name if folder.name == "model" else Path(given.partition("@")[0]).name)
+        candidates = chain([first], (f"{first}_{number}" for number in count(2)))
+        models[next(name for name in candidates if name not in models and name not in METHODS)] = folder
+    return models
+
+
+def plain_name(text: str) -> str:
+    """Return a name of letters, digits and underscores."""
+    return re.sub(r"\W+", "_", text).strip("_") or "model"
+
+
+def write_data(run_dir: RunDir, task: Task, examples: list[dict], note: str) -> None:
+    """Write the examples as `prepare` does, if they are not there already."""
+    summary = {
+        "columns": list(task.columns),
+        "labels": list(task.labels),
+        "attacked": list(task.attacked),
+        "note": note,
+    }
+    write_lines(run_dir.split("test"), examples)
+    split = {"count": len(examples), "sha256": file_hash(run_dir.split("test"))}
+    write_json(run_dir.data / "summary.json", {**summary, "splits": {"test": split}})
