@@ -1,0 +1,116 @@
+"""Five minutes on a GPU: are attacks there exact, and how fast? BERT-base size, float32, random weights.
+
+    python -m torch_eval.bench.gpu_check [examples=30] [seconds=300] [device=cuda]
+
+The attacks of TextFooler run on the GPU by our forward pass and by TextAttack's wrapper, on the same device, and by
+ours on the CPU. It prints how many examples agree with each (outcome, queries, text) and examples a minute, and writes
+the same to runs/gpu_check.json. TF32 is switched off: it rounds to 10 bits.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from configs.contract import assets, snippets
+from configs.contract.files import write_json
+from configs.contract.run_dir import RUNS
+from torch_eval.attack.example import attack_text
+from torch_eval.attack.workers import Target, attack_example, logits_of
+from torch_eval.recipes import textattack_offline
+from torch_eval.recipes.recipes import Spec
+
+SPEC = Spec("textfooler", ("sentence",), ("sentence",))
+LENGTH = 128
+DEFAULTS = {"examples": "30", "seconds": "300", "device": "cuda"}
+
+
+def main(options: dict[str, str], runs: Path = RUNS) -> dict:
+    """Run the check; returns what it prints."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    records = snippets.split_snippets(*snippets.read_snippets())[0]["test"][: int(options["examples"])]
+    texts: list[tuple[str, ...]] = [(record["sentence"],) for record in records]
+    with tempfile.TemporaryDirectory() as folder:
+        target = Target(random_bert(Path(folder)), LENGTH, device=options["device"])
+        on_gpu, on_cpu = logits_of(target, texts), logits_of(replace(target, device="cpu"), texts)
+        difference = max(abs(a - b) for rows in zip(on_gpu, on_cpu) for a, b in zip(*rows))
+        examples = [
+            {"sentence": text, "label": row.index(max(row))} for (text,), row in zip(texts, on_gpu, strict=True)
+        ]
+        sides = {
+            "ours": lambda i: attack_example(target, SPEC, 1, i, examples[i]),
+            "stock": lambda i: attack_stock(target, i, examples[i]),
+            "ours_on_cpu": lambda i: attack_example(replace(target, device="cpu"), SPEC, 1, i, examples[i]),
+        }
+        lines: dict[str, list[dict]] = {}
+        for share, (name, attack) in zip((0.2, 0.6, 1.0), sides.items(), strict=True):
+            attack(0)  # what loads at the first attack is no part of one
+            lines[name] = attack_until(attack, len(examples), STARTED + share * float(options["seconds"]))
+    result = {
+        "device": torch.cuda.get_device_name() if options["device"] == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "largest_difference_of_a_logit_from_the_cpu": difference,
+        **{f"same_as_{name}": agreement(lines["ours"], lines[name]) for name in ("stock", "ours_on_cpu")},
+        **{f"{name}_examples_a_minute": speed(done) for name, done in lines.items()},
+    }
+    write_json(runs / "gpu_check.json", result)
+    print(json.dumps(result, indent=2))
+    return result
+
+
+STARTED = time.monotonic()
+
+
+def random_bert(folder: Path) -> Path:
+    """Write a random classifier of BERT-base's size, with the packaged tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    BertForSequenceClassification(BertConfig(initializer_range=0.05)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(assets.path("minilm")).save_pretrained(folder)
+    return folder
+
+
+def attack_stock(target: Target, index: int, example: dict) -> dict:
+    """Attack one example with TextAttack's own classes, its wrapper on the same device."""
+    from torch_eval.bench.attacks import load_stock
+
+    attack = load_stock(target, SPEC)
+    attack.goal_function.model.model.to(target.device)
+    from textattack.shared import AttackedText
+
+    textattack_offline.prepare()
+    return attack_text(attack, SPEC, 1, index, example, text_type=AttackedText)
+
+
+def attack_until(attack: Callable[[int], dict], count: int, end: float) -> list[dict]:
+    """Attack examples in order until the time is over."""
+    done: list[dict] = []
+    while len(done) < count and time.monotonic() < end:
+        done.append(attack(len(done)))
+    return done
+
+
+def agreement(first: list[dict], second: list[dict]) -> str:
+    """Count the examples of both with the same outcome, queries and text."""
+    pairs = list(zip(first, second))
+    same = sum(all(a[key] == b[key] for key in ("outcome", "queries", "perturbed")) for a, b in pairs)
+    return f"{same}/{len(pairs)}"
+
+
+def speed(done: list[dict]) -> float | None:
+    """Examples a minute of wall-clock time."""
+    seconds = sum(record["seconds"] for record in done)
+    return round(60 * len(done) / seconds, 1) if seconds else None
+
+
+if __name__ == "__main__":
+    main({**DEFAULTS, **dict(text.split("=", 1) for text in sys.argv[1:])})
