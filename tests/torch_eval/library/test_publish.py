@@ -1,6 +1,7 @@
 """Publishing to, and scoring from, a stand-in hub on this machine; without the command nothing is uploaded."""
 
 import json
+import shutil
 import threading
 
 import pytest
@@ -12,12 +13,11 @@ from configs.contract.files import file_hash, write_json, write_lines
 from configs.contract.run_dir import RunDir
 from tests.helpers.attacked_runs import SENTENCES
 from tests.helpers.local_hub import Hub
-from tests.helpers.victims import tiny_bert
 from torch_eval.library import hub, publish
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
+def server(tmp_path, tiny_bert, monkeypatch):  # the model first: it needs the real cache
     monkeypatch.setattr(assets, "CACHE", tmp_path / "cache")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_TOKEN", "secret")
@@ -29,14 +29,14 @@ def server(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run_dir(tmp_path):
+def run_dir(tmp_path, tiny_bert):
     """An experiment with one model and one finished attack; the other model is not trained yet."""
     run = RunDir(schema.load("tiny", ["methods=[finetune,robust]", "name=mine", "seeds=[2]"]), tmp_path / "runs")
     write_lines(run.split("test"), [{"sentence": text, "label": 0} for text in SENTENCES])
     names = {"columns": ["sentence"], "labels": ["bad", "good"], "attacked": ["sentence"]}
     splits = {"test": {"count": len(SENTENCES), "sha256": file_hash(run.split("test"))}}
     write_json(run.data / "summary.json", {**names, "splits": splits})
-    tiny_bert(run.model(2, "robust-0.30"))
+    shutil.copytree(tiny_bert, run.model(2, "robust-0.30"))
     run.ticket(2, "robust-0.30").parent.mkdir(parents=True)
     run.ticket(2, "robust-0.30").write_bytes(b"a ticket")
     shares = {name: {"value": value, "low": 0.1, "high": 0.9} for name, value in (("clean", 0.9), ("aua", 0.4))}
@@ -76,10 +76,10 @@ def test_a_run_without_models_is_refused(server, run_dir):
         publish.publish(RunDir(schema.load("tiny", ["name=other"]), run_dir.root.parent), "me/tickets")
 
 
-def test_a_model_of_the_hub_is_downloaded_once(server, tmp_path):
-    server.add("someone/classifier", "f" * 40, tiny_bert(tmp_path / "there"))
+def test_a_model_of_the_hub_is_downloaded_once(server, tiny_bert):
+    server.add("someone/classifier", "f" * 40, tiny_bert)
     folder = hub.model_dir("someone/classifier")
-    assert (folder / "model.safetensors").read_bytes() == (tmp_path / "there" / "model.safetensors").read_bytes()
+    assert (folder / "model.safetensors").read_bytes() == (tiny_bert / "model.safetensors").read_bytes()
     count = len(server.asked)
     assert hub.model_dir("someone/classifier") == folder and len(server.asked) == count
     with pytest.raises(UserError, match="model someone/nothing is no directory here and could not be downloaded"):
