@@ -159,7 +159,9 @@ def attack_example(
     source: str = "the texts",
 ) -> dict:
     """Attack one example with the victim `target`, and verify the record; see `example.attack_text`."""
+    load_victim(target).forget()
     record = one_example.attack_text(load_attack(target, spec), spec, seed, index, example, max_seconds, source)
+    load_victim(target).forget()  # the texts are classified once more to verify the record
     texts = [tuple(record[when][column] for column in record[when]) for when in ("original", "perturbed")]
     one_example.verify(record, spec, example, load_victim(target)(texts).softmax(1).tolist(), target.dtype)
     return record

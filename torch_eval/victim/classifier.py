@@ -19,6 +19,7 @@ POSITIONS = {"cpu": 512, "cuda": 1 << 15}  # of one forward pass: the fewest tha
 BATCHINGS = ("unpadded", "sorted", "padded")
 # Families whose logits padding does not change, as tests show. Others are padded until `use_fastest` has looked.
 INDIFFERENT = (*FAMILIES, "distilbert", "albert", "deberta-v2", "mpnet", "xlnet", "modernbert")
+MOST_KNOWN = 1 << 16  # texts whose logits are remembered
 ROUNDING = 200  # of the data type's epsilon: what sums in another order may differ by in a logit
 
 
@@ -88,6 +89,7 @@ class Victim:
     def use(self, batching: str) -> None:
         """Run the model in one of `batchings()` from now on."""
         self.batching = batching
+        self.forget()
         if batching == "unpadded":
             self.forward = UnpaddedClassifier(self.model)
         else:
@@ -109,7 +111,7 @@ class Victim:
         rounding = ROUNDING * torch.finfo(self.model.dtype).eps * max(1.0, expected.abs().max().item())
         self.positions = 1  # every text by itself: as far from the full length as any batch comes
         for batching in self.batchings():
-            self.use(batching)
+            self.use(batching)  # forgets what the last one gave
             differences.append((self(texts) - expected).abs().max().item() / rounding)
             if differences[-1] <= 1:
                 break
@@ -120,15 +122,22 @@ class Victim:
     def __call__(self, texts: Sequence[str | Sequence[str]]) -> torch.Tensor:
         """Return float32 logits (texts, labels) in the order of `texts`."""
         rows = self._rows(texts)
-        # Attacks write many texts that read alike, such as words of unknown characters. One forward pass for all
-        # of them saves time, and lets them tie exactly, as in one padded batch: then the text's order decides.
-        first: dict[tuple, int] = {}
-        alike = [first.setdefault(tuple(chain.from_iterable(row.values())), i) for i, row in enumerate(rows)]
-        logits = torch.zeros(len(texts), self.model.config.num_labels)
-        for numbers in self._batches(sorted(first.values(), key=lambda i: len(rows[i]["input_ids"])), rows):
-            logits[numbers] = self.forward([rows[i] for i in numbers]).float().cpu() / self.temperature
-        logits = logits[alike]
+        keys = [tuple(chain.from_iterable(row.values())) for row in rows]
+        # Attacks write many texts that read alike, such as words of unknown characters, in one call or in several.
+        # One forward pass for all of them saves time, and lets them tie exactly, as in padded batches, which all have
+        # one shape. With other last bits an attack would take such a text for a better one.
+        if len(self._known) > MOST_KNOWN:
+            self.forget()
+        new = {key: i for i, key in reversed(list(enumerate(keys))) if key not in self._known}
+        for numbers in self._batches(sorted(new.values(), key=lambda i: (len(rows[i]["input_ids"]), i)), rows):
+            logits = self.forward([rows[i] for i in numbers]).float().cpu() / self.temperature
+            self._known.update((keys[i], row) for i, row in zip(numbers, logits, strict=True))
+        logits = torch.stack([self._known[key] for key in keys])
         return logits if self.label_order is None else logits[:, self.label_order]
+
+    def forget(self) -> None:
+        """Forget the texts classified so far. Called before an example, it makes the results of each its own."""
+        self._known: dict[tuple[int, ...], torch.Tensor] = {}
 
     def _rows(self, texts: Sequence[str | Sequence[str]]) -> list[Row]:
         """Return the model's inputs for each text, without padding."""
@@ -152,7 +161,8 @@ class Victim:
                 batch, positions = [], 0
             batch.append(number)
             positions += width
-        yield batch
+        if batch:
+            yield batch
 
 
 def damage(model: PreTrainedModel, loaded: dict) -> str | None:
