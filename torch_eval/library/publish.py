@@ -33,12 +33,12 @@ def publish(run_dir: RunDir, prefix: str, public: bool = False) -> list[str]:
     Raises:
         UserError: no model is there, or the hub refuses one.
     """
-    labels, done = run_dir.summary().labels, []
+    done: list[str] = []
     for seed in run_dir.config.seeds:
         for name, model in run_dir.victims(seed).items():
             if name in run_dir.own_victims() or not (model / "config.json").is_file():
                 continue
-            check_files(run_dir, name, model, labels)
+            check_files(run_dir, name, model, run_dir.summary().labels)
             repository = f"{prefix}-{name.replace('@', '-step-')}-seed-{seed}"
             with tempfile.TemporaryDirectory() as temporary:
                 folder = Path(temporary) / "model"
