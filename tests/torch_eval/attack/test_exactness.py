@@ -31,8 +31,8 @@ def model(request, tmp_path_factory):
     torch.set_num_threads(threads)
 
 
-# TextBugger misspells words, and what it writes is often one unknown piece: such texts tie. Which of them stock takes is
-# decided by the rounding of its padded batch, which differs from row to row.
+# TextBugger misspells words, and what it writes is often one unknown piece: such texts tie. Which of them stock takes
+# is decided by the rounding of its padded batch, which differs from row to row.
 TIES = ("electra", "xlm-roberta", "camembert", "albert", "distilbert")
 
 
