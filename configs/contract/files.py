@@ -97,8 +97,10 @@ def read_lines(path: Path, *, remedy: str = "delete the file and run again") -> 
 @overload
 def read_lines(path: Path, kind: type[T], remedy: str = "delete the file and run again") -> list[T]: ...
 def read_lines(path: Path, kind: Any = dict, remedy: str = "delete the file and run again") -> list[Any]:
-    """Read a JSON Lines file of objects of one kind, as `read_json` does. A torn last line (its writer was killed) is
-    dropped."""
+    """Read a JSON Lines file of objects of one kind, as `read_json` does.
+
+    The last line is dropped if it is torn, because its writer was killed.
+    """
     try:
         raw = path.read_bytes()
     except FileNotFoundError:

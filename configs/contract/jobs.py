@@ -6,12 +6,23 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from configs.contract import schema
-from configs.contract.methods import METHODS, SOURCES, Method, Source, needs_robust_ticket, of_kind, sources
+from configs.contract.methods import (
+    FINE_TUNING,
+    METHODS,
+    SOURCES,
+    Method,
+    Source,
+    needs_robust_ticket,
+    of_kind,
+    sources,
+)
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 
+S = TypeVar("S", bound=schema.Training | schema.Search, covariant=True)
 HALVES = {
     "prepare": "mindspore_rt",
     "finetune": "mindspore_rt",
@@ -35,14 +46,6 @@ class Job:
         model: Name of the directory under its seed, or under the run.
         directory: Where the job writes its results and its manifest.
         seed: Experiment seed; None for what all seeds share.
-        method: The method that the model belongs to; None if several methods share it.
-        sparsity: Share of pruned weights that was asked for.
-        back: Search epochs between the ticket's scores and the last ones.
-        section: Section of the configuration that trains the model; None if the job trains nothing.
-        settings: The values of that section, with what the job fixes.
-        objective: What minimises the loss; see `Method.objective`.
-        gradients: Gradients that each pass of a step computes.
-        rounds: Trainings one after the other.
         leaves: Files that a finished job has left, beside its manifest.
     """
 
@@ -50,14 +53,6 @@ class Job:
     model: str
     directory: Path
     seed: int | None = None
-    method: str | None = None
-    sparsity: float | None = None
-    back: int = 0
-    section: str | None = None
-    settings: schema.Training | schema.Search | None = None
-    objective: str | None = None
-    gradients: int = 1
-    rounds: int = 1
     leaves: tuple[Path, ...] = ()
 
     @property
@@ -75,17 +70,63 @@ class Job:
         """Whether its manifest is there. Whether that fits the configuration, the stage itself checks."""
         return all(path.is_file() for path in (self.directory / "manifest.json", *self.leaves))
 
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingJob(Job):
+    """The drawing of one ticket.
+
+    Attributes:
+        method: The method that the ticket belongs to.
+        sparsity: Share of pruned weights that was asked for.
+        back: Search epochs between the ticket's scores and the last ones.
+    """
+
+    seed: int
+    method: str
+    sparsity: float
+    back: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob(Job, Generic[S]):
+    """A search for masks, rounds of pruning, or the training of a model.
+
+    Attributes:
+        section: Section of the configuration with the hyper-parameters.
+        settings: The values of that section, with what the job fixes.
+        objective: What minimises the loss; see `Method.objective`.
+        gradients: Gradients that each pass of a step computes.
+        rounds: Trainings one after the other.
+    """
+
+    seed: int
+    section: str
+    settings: S
+    objective: str = FINE_TUNING
+    gradients: int = 1
+    rounds: int = 1
+
     def steps(self, batches: int) -> int:
         """Return the updates of one training (a round of pruning is one) with so many batches an epoch."""
-        assert self.settings, f"{self.name} trains nothing"
         steps = self.settings.epochs * batches
         return min(steps, self.settings.max_steps or steps)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelJob(TrainingJob[schema.Training]):
+    """The training of a model that is attacked.
+
+    Attributes:
+        method: The method that the model belongs to.
+    """
+
+    method: str
+
+
 def jobs(run: RunDir) -> list[Job]:
-    """Return all training jobs of an experiment, stage by stage: prepare, finetune, search, prune, draw, retrain,
-    control."""
-    methods, result = run.config.methods, [Job("prepare", "data", run.data)]
+    """Return all jobs of an experiment but attacks and report, in the order of `HALVES`."""
+    methods = run.config.methods
+    result: list[Job] = [Job("prepare", "data", run.data)]
     origins, dense = sources(methods), of_kind(methods, "dense")
     if run.config.ticket:
         origins = [origin for origin in origins if origin != "search"]  # the robust ticket is given
@@ -95,37 +136,45 @@ def jobs(run: RunDir) -> list[Job]:
         result += [_training(run, "finetune", ModelId(method), seed) for method in dense]
         result += [_making_scores(run, origin, seed) for origin in origins]
         for ticket in tickets(run):
-            folder, facts = run.ticket(seed, str(ticket)).parent, (seed, ticket.method, ticket.sparsity)
-            result.append(Job("draw", str(ticket), folder, *facts, ticket.epochs_back))
-            result.append(_training(run, "retrain", ticket, seed))
+            result += [_drawing(run, ticket, seed), _training(run, "retrain", ticket, seed)]
         for method in of_kind(methods, "control"):
             result.append(_training(run, "control", ModelId(method, run.likely_choice().sparsity), seed))
     order = list(HALVES)
     return sorted(result, key=lambda job: order.index(job.stage))
 
 
-def _training(run: RunDir, stage: str, model: ModelId, seed: int) -> Job:
-    """The training of a model that is attacked."""
-    method = METHODS[model.method]
-    facts = (seed, model.method, model.sparsity, model.epochs_back)
-    return Job(
-        stage, str(model), run.stage(seed, str(model)), *facts, **_how(run.config, method), gradients=method.gradients
+def _drawing(run: RunDir, ticket: ModelId, seed: int) -> DrawingJob:
+    assert ticket.sparsity is not None  # every ticket has one
+    return DrawingJob(
+        "draw",
+        str(ticket),
+        run.ticket(seed, str(ticket)).parent,
+        seed=seed,
+        method=ticket.method,
+        sparsity=ticket.sparsity,
+        back=ticket.epochs_back,
     )
 
 
-def _making_scores(run: RunDir, name: str, seed: int) -> Job:
-    """The search or the pruning that tickets of all asked sparsities come from."""
+def _training(run: RunDir, stage: str, model: ModelId, seed: int) -> ModelJob:
+    method = METHODS[model.method]
+    how = {**_how(run.config, method), "method": model.method, "gradients": method.gradients}
+    return ModelJob(stage, str(model), run.stage(seed, str(model)), seed=seed, **how)
+
+
+def _making_scores(run: RunDir, name: str, seed: int) -> TrainingJob:
+    """Describe the search or the pruning that tickets of all asked sparsities come from."""
     source, config = SOURCES[name], run.config
     how = _how(config, source)
     if source.stage == "prune":
         # The last round prunes what is missing to the largest asked sparsity.
         how["rounds"] = max(1, math.ceil(max(config.sparsities) / how["settings"].share - 1e-9))
         how["leaves"] = tuple(run.pruned(seed, name, sparsity) for sparsity in config.sparsities)
-    return Job(source.stage, name, run.stage(seed, name), seed, **how)
+    return TrainingJob(source.stage, name, run.stage(seed, name), seed=seed, **how)
 
 
-def _how(config: schema.Experiment, trained: Method | Source) -> dict:
-    """Section, values and objective of a training."""
+def _how(config: schema.Experiment, trained: Method | Source) -> dict[str, Any]:
+    """Return section, values and objective of a training."""
     settings = dataclasses.replace(getattr(config, trained.section), **getattr(trained, "fixed", {}))
     return {"section": trained.section, "settings": settings, "objective": trained.objective}
 

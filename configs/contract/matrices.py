@@ -35,6 +35,8 @@ def prunable_shapes(layers: int, hidden: int, intermediate: int) -> dict[str, tu
 
 
 def block(granularity: str, hidden: int) -> tuple[int, int]:
-    """Rows and columns of weights that share one score, as in the official code: a score for each weight, for each
-    input column of `hidden` rows, or for each `hidden` x `hidden` matrix."""
+    """Return how many rows and columns of weights share one score, as in the official code.
+
+    There is a score for each weight, for each input column of `hidden` rows, or for each `hidden` x `hidden` matrix.
+    """
     return {"weight": (1, 1), "neuron": (hidden, 1), "matrix": (hidden, hidden)}[granularity]

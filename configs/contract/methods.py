@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 FINE_TUNING, FREELB, INFOBERT = "objectives.FineTuning", "objectives.FreeLB", "infobert.InfoBert"
+ROBUST_SEARCH = "objectives.RobustSearch"
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,13 @@ class Source:
     Attributes:
         stage: `search` learns masks; `prune` removes weights by magnitude, round by round.
         section: Section of the configuration with its hyper-parameters.
-        objective: Training objective of a round of pruning, as in `Method`.
+        objective: What minimises the loss of the search or of a round of pruning, as in `Method`.
         fixed: Hyper-parameters that this source sets, whatever the section says.
     """
 
     stage: str
     section: str
-    objective: str | None = None
+    objective: str = ROBUST_SEARCH
     fixed: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -54,10 +55,10 @@ class Method:
     note: str
     style: tuple[str, str, str]
     rows: Mapping[int, int] = field(default_factory=dict)
-    source: str | None = None
+    source: str = ""
     objective: str = FINE_TUNING
     gradients: int = 1
-    change: str | None = None
+    change: str = ""
     snapshots: bool = False
 
 

@@ -68,7 +68,7 @@ def _written_by(run: RunDir, stage: str) -> list[Path]:
         return [run.choice, *(run.seed(seed) / "choice" for seed in run.config.seeds), *attacks]
     planned = [job for job in jobs.jobs(run) if job.stage == stage]
     # A control may draw a ticket of its own.
-    tickets = [run.ticket(seed, job.model).parent for job in planned for seed in run.config.seeds if job.method]
+    tickets = [run.ticket(seed, job.model).parent for job in planned for seed in run.config.seeds]
     return [job.directory for job in planned] + (tickets if stage == "control" else [])
 
 

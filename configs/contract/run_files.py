@@ -63,15 +63,20 @@ class Searched(msgspec.Struct):
     epochs: Positive
 
 
-class Manifest(msgspec.Struct, Generic[R]):
-    """`manifest.json` of a finished stage, with what is taken from its results."""
+class Finished(msgspec.Struct, Generic[R]):
+    """`manifest.json` of a finished stage without its settings, and with what is taken from its results."""
 
-    settings: dict[str, Any]
     inputs: dict[str, str]
     versions: dict[str, str]
     results: R
     finished: str
     seconds: Seconds
+
+
+class Manifest(Finished[R], Generic[R], kw_only=True):
+    """`manifest.json` with settings of any kind."""
+
+    settings: dict[str, Any]
 
 
 class Sections(msgspec.Struct):
@@ -82,7 +87,7 @@ class Sections(msgspec.Struct):
     search: dict[str, Any] | None = None
 
 
-class TrainingManifest(Manifest[Results]):
+class TrainingManifest(Finished[Results], kw_only=True):
     """Manifest of a stage of the training half."""
 
     settings: Sections

@@ -389,7 +389,7 @@ def help_text(sections: Collection[str] = ()) -> str:
     for name, (f, _) in keys().items():
         if sections and name.partition(".")[0] not in sections:
             continue
-        default = f.default if f.default is not dataclasses.MISSING else f.default_factory()
+        default = f.default_factory() if callable(f.default_factory) else f.default
         choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata.get("choices") else ""
         rows.append(f"  {name + '=' + str(default):42s} {f.metadata['help']}{choices}")
     return "\n".join(rows)

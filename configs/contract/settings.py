@@ -11,14 +11,14 @@ from typing import Any
 
 from configs.contract import assets, schema
 from configs.contract.files import read_json
-from configs.contract.jobs import Job
+from configs.contract.jobs import DrawingJob, Job, ModelJob, TrainingJob
 from configs.contract.methods import METHODS, SOURCES, with_snapshots
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Manifest, Searched
 
 
 def of_job(run: RunDir, job: Job, noise: str | None) -> dict[str, Any]:
-    """Settings of a job.
+    """Return the settings of a job.
 
     Args:
         run: Run that the job belongs to.
@@ -26,19 +26,19 @@ def of_job(run: RunDir, job: Job, noise: str | None) -> dict[str, Any]:
         noise: Where training draws its random numbers from, which only the training half can tell.
     """
     config = run.config
-    if job.stage == "prepare":
+    if isinstance(job, DrawingJob):
+        ticket = {"seed": job.seed, "sparsity": job.sparsity}
+        return {**ticket, "compat": config.compat, "structured": config.structured}
+    if not isinstance(job, TrainingJob):  # prepare
         data = schema.to_dict(config.data)
         del data["max_length"]  # cuts pieces of words, which come later
         return {"task": config.task, **data, "shared_texts": config.compat == "official", "choice": config.choice.split}
-    if job.stage == "draw":
-        ticket = {"seed": job.seed, "sparsity": job.sparsity}
-        return {**ticket, "compat": config.compat, "structured": config.structured}
     values = schema.to_dict(getattr(config, job.section))
     values.pop("keep_epochs", None)  # decides which files stay, not what is in them
     return {
         **_own(config, job),
         job.section: values,
-        "method": job.method or job.model,
+        "method": job.method if isinstance(job, ModelJob) else job.model,
         "seed": job.seed,
         "layers": config.layers,
         "max_length": config.data.max_length,
@@ -50,20 +50,20 @@ def of_job(run: RunDir, job: Job, noise: str | None) -> dict[str, Any]:
     }
 
 
-def _own(config: schema.Experiment, job: Job) -> dict[str, Any]:
-    """Settings of some kinds of training alone."""
+def _own(config: schema.Experiment, job: TrainingJob) -> dict[str, Any]:
+    """Return the settings of some kinds of training alone."""
     settings: dict[str, Any] = {}
     if job.stage == "search" and config.search.stop_distance:
         settings = {"stops_at": config.sparsities[0], "structured": config.structured}
     if job.stage == "prune" and config.structured:
         settings = {"structured": True}
-    if config.snapshots and job.method in with_snapshots():
+    if config.snapshots and isinstance(job, ModelJob) and job.method in with_snapshots():
         settings["snapshots"] = config.snapshots
     return settings
 
 
 def inputs_of(run: RunDir, job: Job, pretrained: Path) -> dict[str, Path]:
-    """Files and directories that a job reads.
+    """Return the files and directories that a job reads.
 
     Args:
         run: Run that the job belongs to.
@@ -74,10 +74,10 @@ def inputs_of(run: RunDir, job: Job, pretrained: Path) -> dict[str, Path]:
         UserError: A search, or a choice, that says which files these are, is missing or damaged.
     """
     config = run.config
-    if job.stage == "prepare":
+    if not isinstance(job, DrawingJob | TrainingJob):  # prepare
         return {key: Path(file) for key in ("train", "dev", "test") if (file := getattr(config.data, key))}
     tuned = {"model": run.model(job.seed, "finetune")}
-    if job.stage == "draw":
+    if isinstance(job, DrawingJob):
         source = METHODS[job.method].source
         if config.ticket and source == "search":
             return {"scores": Path(config.ticket)}
@@ -96,13 +96,16 @@ def inputs_of(run: RunDir, job: Job, pretrained: Path) -> dict[str, Path]:
 
 
 def splits_read(config: schema.Experiment) -> tuple[str, ...]:
-    """Splits that a training reads. Under `compat: official` the test set serves as dev set of most tasks."""
+    """Return the splits that a training reads.
+
+    Under `compat: official` the test set serves as dev set of most tasks.
+    """
     official = config.compat == "official" and config.task not in ("imdb", "agnews")
     return ("train", "dev", "test") if official else ("train", "dev")
 
 
 def local_model(model: str) -> Path | None:
-    """Directory of a pre-trained model, without downloading anything; None if it is not on this machine."""
+    """Return the directory of a pre-trained model, without downloading anything; None if it is not on this machine."""
     if model == "packaged":
         return assets.folder("minilm")
     return next((path for path in (Path(model), assets.hub_model(model)) if path.is_dir()), None)

@@ -21,7 +21,7 @@ from configs.contract import VERSION, schema
 from configs.contract.code import source_hashes
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_json, write_json
-from configs.contract.run_files import Begun, Manifest, R, Results, Summary
+from configs.contract.run_files import Begun, Manifest, Results, Summary
 
 W = TypeVar("W")
 
@@ -52,7 +52,7 @@ class Changed(UserError):
         remedy: What else than deleting the stage would help.
     """
 
-    def __init__(self, directory: Path, what: str, remedy: str):
+    def __init__(self, directory: Path, what: str, remedy: str) -> None:
         super().__init__(
             f"{directory} was {what}: {remedy}choose another name=..., delete that folder to redo the stage, or run "
             f"the experiment again with on_change=redo, which makes all that is affected again"
@@ -119,7 +119,7 @@ class Stage:
         settings: dict[str, Any],
         inputs: dict[str, Path],
         packages: Sequence[str] = (),
-    ):
+    ) -> None:
         self.directory, self.name, self.packages = directory, name, packages
         self.settings, self.inputs = settings, inputs
         self.manifest, self.begun = directory / "manifest.json", directory / "begun.json"
@@ -202,7 +202,7 @@ class Stage:
         )
         self.checkpoint.unlink(missing_ok=True)
 
-    def results(self, kind: type[R] = Results) -> R:
+    def results(self, kind: Any = Results) -> Any:
         """Return what `finish` was given. Raises `UserError` if the manifest does not state all that `kind` names."""
         return read_json(self.manifest, Manifest[kind]).results
 
@@ -236,7 +236,7 @@ def stated_hash(path: Path) -> str | None:
     summary = path.with_name("summary.json")
     if path.suffix == ".jsonl" and summary.is_file():
         split = read_json(summary, Summary).splits.get(path.stem)
-        return split and split.sha256
+        return split.sha256 if split else None
     manifest = (path.parents[1] if path.parent.name == "log_alpha" else path.parent) / "manifest.json"
     if not manifest.is_file():
         return None
@@ -254,11 +254,13 @@ def changed_inputs(before: dict[str, str], paths: dict[str, Path]) -> list[str]:
         before: Hashes in the manifest.
         paths: What the stage would read now.
     """
-    now = {name: current_hash(path) or before.get(name) for name, path in paths.items()}
-    again = [name for name in before if name in now and before[name] != now[name]]
-    told = [f"{name}: was made again since, {before[name][:8]} is {now[name][:8]} now" for name in again]
-    return told + [
-        f"input {name}: {'no longer' if name in before else 'now'} read" for name in before.keys() ^ now.keys()
+    changes = [
+        f"{name}: was made again since, {before[name][:8]} is {now[:8]} now"
+        for name in before
+        if name in paths and (now := current_hash(paths[name])) and now != before[name]
+    ]
+    return changes + [
+        f"input {name}: {'no longer' if name in before else 'now'} read" for name in before.keys() ^ paths.keys()
     ]
 
 

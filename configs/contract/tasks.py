@@ -75,7 +75,7 @@ class Task:
         names = {name: i for i, name in enumerate(self.labels)}
         values = layout.values
         if not values and not any(NUMBER.fullmatch(name) for name in names):
-            values = map(str, range(len(names)))
+            values = tuple(map(str, range(len(names))))
         return {**names, **{value: i for i, value in enumerate(values)}}
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from configs.contract import matrices, model_card, schema
 from configs.contract.files import file_hash, write_json
-from configs.contract.jobs import Job
+from configs.contract.jobs import ModelJob, TrainingJob
 from configs.contract.methods import with_snapshots
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
@@ -34,7 +35,7 @@ def build(
     seed: int,
 ) -> BertClassifier:
     """Build a classifier with the dropout and precision of a training; with masks if the settings are a search's."""
-    mask_options = {}
+    mask_options: dict[str, Any] = {}
     if isinstance(settings, schema.Search):
         block = matrices.block(settings.granularity, source.config.hidden_size)
         mask_options = {"masked": True, "mask_p": settings.mask_p, "block": block}
@@ -57,7 +58,7 @@ def objective_class(name: str) -> type:
 
 def train(
     run: RunDir,
-    job: Job,
+    job: TrainingJob[schema.Training],
     stage: Stage,
     source: huggingface.Model,
     weights: dict[str, np.ndarray],
@@ -84,7 +85,7 @@ class ClassifierTraining:
     def __init__(
         self,
         run: RunDir,
-        job: Job,
+        job: TrainingJob[schema.Training],
         stage: Stage,
         source: huggingface.Model,
         weights: dict[str, np.ndarray],
@@ -104,7 +105,7 @@ class ClassifierTraining:
         )
         self.evaluator = Evaluator(self.model, inputs.batches(run, job, "dev", EVALUATION_BATCH, source)[0])
         self.accuracies: list[float] = []
-        count = run.config.snapshots if job.method in with_snapshots() else 0
+        count = run.config.snapshots if isinstance(job, ModelJob) and job.method in with_snapshots() else 0
         self.trainer = Trainer(
             stage,
             objective,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from configs.contract.jobs import Job
+from configs.contract.jobs import ModelJob
 from configs.contract.methods import METHODS
 from configs.contract.run_dir import RunDir
 from mindspore_rt.cells import noise
@@ -18,7 +18,7 @@ Weights = dict[str, np.ndarray]
 Change = Callable[[Ticket, Weights, int | None, np.random.Generator], tuple[Ticket | None, Weights]]
 
 
-def control(run: RunDir, job: Job) -> None:
+def control(run: RunDir, job: ModelJob) -> None:
     """Change the chosen ticket, or its weights, as `Method.change` says, and train the result."""
     stage = inputs.stage_of(run, job)
     if inputs.already_done(stage):

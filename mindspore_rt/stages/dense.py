@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from configs.contract.jobs import Job
+from configs.contract.jobs import ModelJob
 from configs.contract.run_dir import RunDir
 from mindspore_rt.stages import classifier, inputs
 
 
-def finetune(run: RunDir, job: Job) -> None:
+def finetune(run: RunDir, job: ModelJob) -> None:
     """Train all weights by the method of the job."""
     stage = inputs.stage_of(run, job)
     if not inputs.already_done(stage):

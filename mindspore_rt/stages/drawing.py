@@ -32,7 +32,7 @@ def ticket_of_search(
         per_weight = {name: spread(scores[name], shape) for name, shape in shapes.items()}
         return ticket_of_weights(config, source, per_weight, sparsity, **about)
     ordered, official = {name: scores[name] for name in shapes}, config.compat == "official"
-    return Ticket.from_scores(ordered, sparsity, official=official, **about).spread(shapes)
+    return Ticket.from_scores(ordered, sparsity, official, **about).spread(shapes)
 
 
 def ticket_of_weights(
@@ -41,7 +41,7 @@ def ticket_of_weights(
     """Draw the ticket of one score for each weight: single weights, or whole heads and neurons (`structured`)."""
     if config.structured:
         return Ticket.structured(scores, source.config.num_attention_heads, sparsity, **about)
-    return Ticket.from_scores(scores, sparsity, **about)
+    return Ticket.from_scores(scores, sparsity, official=False, **about)
 
 
 def highest_sparsity(config: schema.Experiment, source: huggingface.Model) -> float:

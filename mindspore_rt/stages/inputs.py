@@ -9,7 +9,7 @@ import numpy as np
 
 from configs.contract import schema, settings
 from configs.contract.errors import UserError
-from configs.contract.jobs import Job
+from configs.contract.jobs import Job, TrainingJob
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Summary
 from configs.contract.stage import Stage, verified
@@ -59,12 +59,14 @@ def pretrained(config: schema.Experiment) -> huggingface.Model:
     return huggingface.load(huggingface.resolve(config.model), config.layers)
 
 
-def with_new_classifier(run: RunDir, job: Job, source: huggingface.Model) -> dict[str, np.ndarray]:
+def with_new_classifier(run: RunDir, job: TrainingJob, source: huggingface.Model) -> dict[str, np.ndarray]:
     """Return the pre-trained weights and a random classifier for the run's labels, drawn from the job's seed."""
     return huggingface.with_classifier(source, len(run.summary().labels), job.seed)
 
 
-def batches(run: RunDir, job: Job, split: str, batch_size: int, source: huggingface.Model) -> tuple[Batches, Summary]:
+def batches(
+    run: RunDir, job: TrainingJob, split: str, batch_size: int, source: huggingface.Model
+) -> tuple[Batches, Summary]:
     """Tokenise a split for a model.
 
     Returns:

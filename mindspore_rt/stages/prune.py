@@ -9,15 +9,19 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from configs.contract import schema
 from configs.contract.files import atomic_write, file_hash
-from configs.contract.jobs import Job
+from configs.contract.jobs import TrainingJob
 from configs.contract.run_dir import RunDir
 from mindspore_rt import parallel
 from mindspore_rt.stages import classifier, drawing, inputs
 from mindspore_rt.ticket import Ticket
 
+# Both sections have a `share`.
+PruningJob = TrainingJob[schema.Pruning | schema.AdversarialPruning]
 
-def prune(run: RunDir, job: Job) -> None:
+
+def prune(run: RunDir, job: PruningJob) -> None:
     """Train and prune, round by round, until the largest asked sparsity.
 
     Every round trains the pre-trained weights under the mask so far, prunes `share` of the original weights more, and
@@ -30,7 +34,8 @@ def prune(run: RunDir, job: Job) -> None:
     if stage.is_done() and job.done:
         inputs.already_done(stage)
         return
-    pretrained, ticket, sparsities, seconds = inputs.pretrained(config), None, {}, 0.0
+    pretrained, ticket, seconds = inputs.pretrained(config), None, 0.0
+    sparsities: dict[str, float] = {}
     drawing.highest_sparsity(config, pretrained)
     head = inputs.with_new_classifier(run, job, pretrained)
     for number in range(1, job.rounds + 1):
@@ -60,7 +65,7 @@ def prune(run: RunDir, job: Job) -> None:
 
 def _end_round(
     run: RunDir,
-    job: Job,
+    job: PruningJob,
     training: classifier.ClassifierTraining,
     ticket: Ticket | None,
     number: int,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from configs.contract.jobs import Job
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import redo_changed
@@ -13,7 +16,7 @@ from mindspore_rt.stages.prune import prune
 from mindspore_rt.stages.search import search
 from mindspore_rt.stages.tickets import draw, retrain
 
-STAGES = {
+STAGES: dict[str, Callable[[RunDir, Any], None]] = {  # each takes the kind of job that `jobs` makes for it
     "prepare": prepare,
     "finetune": finetune,
     "search": search,

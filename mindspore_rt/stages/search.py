@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from safetensors.numpy import save
 
-from configs.contract import estimate
+from configs.contract import estimate, schema
 from configs.contract.files import atomic_write, file_hash
-from configs.contract.jobs import Job
+from configs.contract.jobs import TrainingJob
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
 from mindspore_rt import parallel
@@ -17,7 +17,7 @@ from mindspore_rt.training.objectives import RobustSearch
 from mindspore_rt.training.trainer import Evaluator, Trainer
 
 
-def search(run: RunDir, job: Job) -> None:
+def search(run: RunDir, job: TrainingJob[schema.Search]) -> None:
     """Learn one score (log alpha) for each mask and save the scores of every epoch.
 
     Without an adversary (w/o Adv of Table 3) the loss is the clean one: one pass without a perturbation.
@@ -57,7 +57,12 @@ def search(run: RunDir, job: Job) -> None:
 
 
 def _save_scores(
-    run: RunDir, job: Job, source: huggingface.Model, objective: RobustSearch, epoch: int, step: int
+    run: RunDir,
+    job: TrainingJob[schema.Search],
+    source: huggingface.Model,
+    objective: RobustSearch,
+    epoch: int,
+    step: int,
 ) -> dict[str, float]:
     """Save the scores of an epoch and remove those no longer kept.
 
@@ -81,7 +86,9 @@ def _save_scores(
     return figures
 
 
-def _finish(run: RunDir, job: Job, stage: Stage, source: huggingface.Model, done: int, epochs: int) -> None:
+def _finish(
+    run: RunDir, job: TrainingJob[schema.Search], stage: Stage, source: huggingface.Model, done: int, epochs: int
+) -> None:
     """Write the manifest: statistics of the last masks, and the hash of every epoch's scores."""
     final = inputs.read_scores(run.log_alpha(job.seed, epochs, job.model), source.config.prunable())
     paths = [run.log_alpha(job.seed, epoch, job.model) for epoch in range(1, epochs + 1)]

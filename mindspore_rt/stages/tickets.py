@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, write_json
-from configs.contract.jobs import Job
+from configs.contract.jobs import DrawingJob, ModelJob
 from configs.contract.methods import METHODS, SOURCES
 from configs.contract.run_dir import RunDir
 from mindspore_rt.formats import huggingface
@@ -14,7 +14,7 @@ from mindspore_rt.ticket import Ticket
 ROUNDING = 5e-3  # a ticket of shared scores or whole units prunes as near to the asked sparsity as these allow
 
 
-def draw(run: RunDir, job: Job) -> None:
+def draw(run: RunDir, job: DrawingJob) -> None:
     """Draw the ticket of one model (or take the given one), and report where it prunes."""
     config, origin = run.config, METHODS[job.method].source
     given = config.ticket if origin == "search" else None
@@ -56,7 +56,7 @@ def _describe(ticket: Ticket, by_magnitude: Ticket) -> dict[str, object]:
     }
 
 
-def retrain(run: RunDir, job: Job) -> None:
+def retrain(run: RunDir, job: ModelJob) -> None:
     """Fine-tune a ticket from the pre-trained weights; the pruned ones stay exactly zero."""
     stage = inputs.stage_of(run, job)
     if not inputs.already_done(stage):

@@ -1,5 +1,7 @@
 """The plan: what an experiment consists of, in order, shared between methods."""
 
+from pathlib import Path
+
 import pytest
 
 from configs.contract import estimate, jobs, plan, schema
@@ -134,16 +136,18 @@ def test_pruning_takes_as_many_rounds_as_the_largest_sparsity_needs(tmp_path, sp
 
 def test_a_training_ends_with_its_epochs_or_its_steps():
     """Seven batches an epoch."""
-    job = jobs.Job("finetune", "finetune", None, settings=schema.Training(epochs=2))
+    job = jobs.TrainingJob(
+        "finetune", "finetune", Path(), seed=1, section="finetune", settings=schema.Training(epochs=2)
+    )
     assert job.steps(7) == 14
     job.settings.max_steps = 5
     assert job.steps(7) == 5
 
 
 def test_each_job_knows_what_trains_it(tmp_path):
-    planned = {job.name: job for job in jobs.jobs(run_of(tmp_path, "methods=all")) if job.stage != "draw"}
+    planned = {job.name: job for job in jobs.jobs(run_of(tmp_path, "methods=all")) if isinstance(job, jobs.TrainingJob)}
     sections = {name.removeprefix("seed-1/"): job.section for name, job in planned.items()}
-    assert sections["data"] is None and sections["search_no_adversary"] == "search"
+    assert "data" not in sections and sections["search_no_adversary"] == "search"
     assert (sections["lth"], sections["lth-0.30"], sections["random-0.30"]) == ("lth", "retrain", "retrain")
     assert sections["robust_no_structure_long-0.30"] == "retrain_long"
     searches = [planned[f"seed-1/{name}"].settings for name in ("search", "search_no_adversary")]

@@ -10,7 +10,7 @@ import pytest
 from configs.contract import schema
 from configs.contract.errors import Missing
 from configs.contract.files import file_hash, read_json, write_json, write_lines
-from configs.contract.jobs import jobs
+from configs.contract.jobs import ModelJob, jobs
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Changed, Stage
 from mindspore_rt.cells import backend
@@ -173,7 +173,7 @@ def finished(patched, tmp_path_factory):
             write_json(run.log_alpha(1, run.config.search.epochs, job.model), {})
         elif job.stage == "draw":
             write_json(run.ticket(1, job.model), {"model": job.model})
-        elif job.method:
+        elif isinstance(job, ModelJob):
             write_json(job.directory / "model" / "config.json", {"model": job.model})
             results = {"model_sha256": file_hash(job.directory / "model")}
         stage.finish(results)

@@ -14,6 +14,7 @@ import os
 import shutil
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -84,8 +85,9 @@ def read_texts() -> tuple[list[str], list[str]]:
     seen, measured = [], []
     with tarfile.open(assets.path("snippets") / "hutto_ICWSM_2014.tar.gz") as archive:
         for name in TEXTS:
-            lines = archive.extractfile(f"hutto_ICWSM_2014/{name}_GroundTruth.txt").read().decode("utf-8")
-            for line in lines.splitlines():
+            file = archive.extractfile(f"hutto_ICWSM_2014/{name}_GroundTruth.txt")
+            assert file, "is a file in this archive"
+            for line in file.read().decode("utf-8").splitlines():
                 text = line.split("\t", 2)[2]
                 if name != TEXTS[0] or assets.place(text) >= assets.MLM_UNSEEN:
                     seen.append(text)
@@ -106,7 +108,7 @@ def train(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerBase, rows: list
         optimizer, lambda step: min((step + 1) / warmup, (STEPS - step) / (STEPS - warmup))
     )
     model.train()
-    batches = iter(())
+    batches: Iterator[list[list[int]]] = iter(())
     progress = tqdm(range(STEPS), desc="masked language model for BERT-Attack", unit="step")
     for step in progress:
         batch = next(batches, None)

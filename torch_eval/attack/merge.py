@@ -12,7 +12,7 @@ from configs.contract.files import locked, read_json, write_json, write_lines
 from configs.contract.run_dir import RunDir
 from torch_eval.attack import metrics
 from torch_eval.attack.records import DtypeEffect, LeftOut
-from torch_eval.attack.sampling import Shard
+from torch_eval.attack.sampling import WHOLE, Shard
 from torch_eval.attack.scoring import Scoring, finished, read_split
 
 
@@ -51,13 +51,13 @@ def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
     Raises:
         UserError: a part is missing, unfinished, or of other settings.
     """
-    whole, indices = scoring.recipe_stage(recipe, examples, Shard())
+    whole, indices = scoring.recipe_stage(recipe, examples, WHOLE)
     label = f"seed {scoring.seed}, {scoring.name}: {recipe}"
     if whole.is_done():
         finished(whole, scoring.expected(indices, examples))
         print(f"{label}: already whole")
         return
-    records = {}
+    records: dict[int, dict] = {}
     shards = find_shards(whole.directory)
     for shard in shards:
         stage, part = scoring.recipe_stage(recipe, examples, shard)

@@ -98,7 +98,7 @@ def summarise(records: Sequence[dict], seed: int = 0) -> Metrics:
 
 def _widened(estimate: Estimate, other: Estimate) -> Estimate:
     """Return `estimate` with an interval that covers both intervals."""
-    if estimate.value is None:
+    if estimate.low is None or estimate.high is None or other.low is None or other.high is None:
         return estimate
     return Estimate(estimate.value, min(estimate.low, other.low), max(estimate.high, other.high))
 

@@ -18,7 +18,7 @@ from msgspec import Meta
 from configs.contract import files
 from configs.contract.errors import UserError
 from configs.contract.files import append_line, read_lines
-from configs.contract.run_files import Count, Manifest, Positive, Results, Seconds, Share
+from configs.contract.run_files import Count, Finished, Positive, Results, Seconds, Share
 
 Texts = Annotated[dict[str, str], Meta(min_length=1)]  # of each column
 TIMES = ("seconds", "processor_seconds")  # decide no figure
@@ -94,13 +94,13 @@ class AttackSettings(msgspec.Struct):
     dtype: str | None = None
 
 
-class AttackManifest(Manifest[AttackResults]):
+class AttackManifest(Finished[AttackResults], kw_only=True):
     """Of an attack on the test set."""
 
     settings: AttackSettings
 
 
-class ChoiceManifest(Manifest[Results]):
+class ChoiceManifest(Finished[Results], kw_only=True):
     """Of an attack on dev."""
 
     settings: AttackSettings
@@ -190,7 +190,8 @@ def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
     Raises `UserError` naming the file, the line and what is wrong with it.
     """
     remedy = f"delete {path.parent} to redo the attack"
-    records, lines = read_lines(path, remedy=remedy), {}
+    records: list[dict] = read_lines(path, remedy=remedy)
+    lines: dict[int, int] = {}  # by the index of the example
     for number, record in enumerate(records, 1):
         files.check(record, Record, f"{path}, line {number}", remedy)
         wrong = None

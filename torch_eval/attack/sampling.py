@@ -72,3 +72,6 @@ class Shard:
     def part(self, indices: list[int]) -> list[int]:
         """Return the indices that belong to this shard."""
         return indices[self.number - 1 :: self.count]
+
+
+WHOLE = Shard()

@@ -25,7 +25,7 @@ from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Summary
 from configs.contract.stage import Stage, redo_changed
 from torch_eval.attack import clean, metrics, records, settings, victims
-from torch_eval.attack.sampling import Shard
+from torch_eval.attack.sampling import WHOLE, Shard
 from torch_eval.attack.workers import Target, Workers, attack_example, logits_of
 from torch_eval.recipes import recipes
 from torch_eval.victim import calibration
@@ -33,7 +33,7 @@ from torch_eval.victim import calibration
 PACKAGES = ("torch", "textattack", "transformers", "tokenizers", "numpy")
 CHUNK = 128  # sentences handed to a worker at once for their logits
 SPLIT_TOKEN = "<SPLIT>"  # TextAttack's `AttackedText` joins columns with it and fails on a text that holds it
-WHOLE = Shard()
+
 DTYPE_SAMPLE = 50  # examples attacked again in float32 when the victims are of another dtype
 
 
@@ -154,6 +154,7 @@ class Scoring:
     def logits(self, texts: list[tuple[str, ...]], label: str | None = None) -> list[list[float]]:
         """Return logits of texts, each a tuple of columns. A `label` is shown with a progress bar."""
         chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+        assert self.workers, "everything is finished"
         parts = self.workers.map(logits_of, [self.target] * len(chunks), chunks)
         bar = tqdm(parts, desc=label, total=len(chunks), unit="batch", disable=label is None)
         return [row for part in bar for row in part]
@@ -279,7 +280,8 @@ class Scoring:
         tasks = [
             (target, spec, self.seed, index, examples[index], self.options.max_seconds, source) for index in indices
         ]
-        return self.workers.map(attack_example, *zip(*tasks)) if tasks else ()
+        assert self.workers or not tasks, "everything is finished"
+        return self.workers.map(attack_example, *zip(*tasks)) if self.workers and tasks else ()
 
     def dtype_effect(self, recipe: str, examples: list[dict], done: list[dict]) -> dict:
         """Count the outcomes of the first examples that float32 changes."""

@@ -12,7 +12,7 @@ from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.run_files import Summary
 from torch_eval.attack import sampling
-from torch_eval.attack.sampling import Shard
+from torch_eval.attack.sampling import WHOLE, Shard
 from torch_eval.recipes import recipes
 from torch_eval.victim import calibration
 
@@ -29,7 +29,7 @@ def spec(config: schema.Experiment, data: Summary, recipe: str) -> recipes.Spec:
         tuple(data.attacked),
         options.protocol,
         options.resources,
-        options.resources_dir,
+        options.resources_dir or "",
         options.candidates,
         options.max_queries,
     )
@@ -63,7 +63,7 @@ def attack(
     recipe: str,
     labels: list[int],
     temperature: float | str,
-    shard: Shard = Shard(),
+    shard: Shard = WHOLE,
     describe: Describe = describe,
 ) -> dict[str, Any]:
     """Settings of one recipe's attack on the test set.

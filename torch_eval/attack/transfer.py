@@ -10,7 +10,7 @@ from tqdm import tqdm
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, write_json
 from configs.contract.run_dir import RunDir
-from torch_eval.attack.sampling import Shard
+from torch_eval.attack.sampling import WHOLE
 from torch_eval.attack.scoring import Scoring, finished, read_split
 from torch_eval.attack.workers import Workers
 from torch_eval.recipes import recipes
@@ -57,7 +57,7 @@ def run(run_dir: RunDir) -> None:
 def adversarial_texts(scoring: Scoring, recipe: str, examples: list[dict]) -> list[dict] | None:
     """Return the records of successful attacks, or None if the attack is not finished."""
     try:
-        stage, indices = scoring.recipe_stage(recipe, examples, Shard())
+        stage, indices = scoring.recipe_stage(recipe, examples, WHOLE)
     except recipes.CannotRun:
         return None
     if not stage.is_done():

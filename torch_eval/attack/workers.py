@@ -46,7 +46,7 @@ class Workers:
 
     def __init__(self, count: int, threads: int = 1) -> None:
         self.count, self.threads = count, threads
-        self._pool = None
+        self._pool: ProcessPoolExecutor | None = None
 
     def map(self, function: Callable, *arguments: Iterable) -> Iterator:
         """Yield results in the order of the arguments.
@@ -87,7 +87,9 @@ def _start_worker(threads: int) -> None:
 
 
 def _follow_parent() -> None:
-    parent_process().join()
+    parent = parent_process()
+    assert parent, "runs in a worker"
+    parent.join()
     os._exit(1)
 
 

@@ -32,7 +32,7 @@ import platform
 import random
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from tqdm import tqdm
@@ -51,8 +51,9 @@ from torch_eval.recipes.recipes import Spec, describe
 
 if TYPE_CHECKING:
     from textattack import Attack
+    from transformers import PreTrainedTokenizerBase
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "examples": 200,
     "recipes": ["textfooler", "textbugger", "bertattack"],
     "candidates": [8, 48],
@@ -70,6 +71,7 @@ COUNTS = ("exact", "exact_with_one_thread", "same_reading", "same_outcome_and_qu
 
 
 def main(arguments: list[str], runs: Path = RUNS) -> int:
+    """Run the command line `bench attacks [CONFIG] [key=value ...]`."""
     configuration = arguments.pop(0) if arguments and "=" not in arguments[0] else "demo"
     options = read_options(arguments)
     run_dir = RunDir(schema.load(configuration), runs)
@@ -81,7 +83,8 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
     examples = read_examples(texts, list(columns))
     count = min(options["examples"], len(examples))
     indices = random.Random(0).sample(range(len(examples)), count)  # not sorted: any beginning is a sample
-    ours, stock, witness = Workers(os.cpu_count()), Workers(1, os.cpu_count()), Workers(1, 1)
+    cores = os.cpu_count() or 1
+    ours, stock, witness = Workers(cores), Workers(1, cores), Workers(1, 1)
     with ours, stock, witness:
         for recipe in options["recipes"]:
             for candidates in options["candidates"] if recipe == "bertattack" else [DEFAULTS["candidates"][0]]:
@@ -115,7 +118,7 @@ def read_options(arguments: list[str]) -> dict:
     return options
 
 
-def _allowed(key: str, item) -> bool:
+def _allowed(key: str, item: Any) -> bool:
     if key == "recipes":
         return item in schema.RECIPES
     return isinstance(item, str) or item >= LEAST.get(key, 1)
@@ -124,7 +127,7 @@ def _allowed(key: str, item) -> bool:
 class Comparison:
     """One recipe, ours and stock, on one victim."""
 
-    def __init__(self, folder: Path, model: Path, texts: Path, spec: Spec, options: dict, examples: list[dict]):
+    def __init__(self, folder: Path, model: Path, texts: Path, spec: Spec, options: dict, examples: list[dict]) -> None:
         self.model, self.spec, self.options, self.examples = model, spec, options, examples
         self.name = f"bertattack K={spec.candidates}" if spec.recipe == "bertattack" else spec.recipe
         decides = [file_hash(model), file_hash(texts), describe(spec), options["seed"], versions(*PACKAGES)]
@@ -145,6 +148,14 @@ class Comparison:
         return self.spec.candidates**longest <= self.options["combinations"]
 
     def run(self, indices: list[int], ours: Workers, stock: Workers, witness: Workers) -> dict:
+        """Attack examples by ours and by stock, and return the line of `bench.jsonl`.
+
+        Args:
+            indices: Examples to attack.
+            ours: Processes of our attack, one thread each.
+            stock: Process of stock's attack, with all threads.
+            witness: Process of stock with one thread, for the examples on which the two differ.
+        """
         length, turn, asked = self.options["max_length"], self.options["turn"], len(indices)
         indices = [index for index in indices if self.affordable(index)]
         long = indices[: self.options["long_examples"]]
@@ -248,13 +259,15 @@ def code() -> str:
 
 
 @functools.cache
-def masked_tokenizer():
+def masked_tokenizer() -> PreTrainedTokenizerBase:
+    """Return the tokenizer of the packaged masked language model."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(packaged.mlm_folder(), local_files_only=True)
 
 
 def same(a: dict, b: dict, text: bool = True) -> bool:
+    """Return whether two records agree in outcome and queries, and in the text if `text`."""
     keys = ("outcome", "queries", "perturbed") if text else ("outcome", "queries")
     return all(a[key] == b[key] for key in keys)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from textattack import Attack
@@ -42,11 +43,11 @@ class Stock(packaged_resources.Packaged):
         """Return TextAttack's goal function."""
         return UntargetedClassification(victim, query_budget=query_budget)
 
-    def sentence_similarity(self, **parameters: object) -> PlainEncoder:
+    def sentence_similarity(self, **parameters: Any) -> PlainEncoder:
         """Return the stock constraint."""
         return PlainEncoder(**parameters)
 
-    def masked_words(self, **parameters: object) -> WordSwapMaskedLM:
+    def masked_words(self, **parameters: Any) -> WordSwapMaskedLM:
         """Return the stock transformation."""
         model, tokenizer = packaged_resources.masked_model(packaged_resources.packaged_mlm())
         return WordSwapMaskedLM(method="bert-attack", masked_language_model=model, tokenizer=tokenizer, **parameters)

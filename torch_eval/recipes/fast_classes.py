@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import textattack.shared.attacked_text
@@ -18,7 +20,7 @@ from textattack.constraints import grammaticality
 from textattack.constraints.semantics.sentence_encoders.sentence_encoder import SentenceEncoder
 from textattack.goal_function_results import GoalFunctionResult, GoalFunctionResultStatus
 from textattack.goal_functions import UntargetedClassification
-from textattack.shared import AttackedText
+from textattack.shared import AbstractWordEmbedding, AttackedText
 from textattack.shared.utils import check_if_subword
 from textattack.transformations import WordSwapHomoglyphSwap, WordSwapMaskedLM
 
@@ -41,7 +43,7 @@ class Columns(AttackedText):
     def words(self) -> list[str]:
         """Words of all columns."""
         if not self._words:
-            self._words = [word for words in self.words_per_input for word in words]
+            self._words: list[str] = [word for words in self.words_per_input for word in words]
         return self._words
 
     def generate_new_attacked_text(self, new_words: Iterable[str]) -> Columns:
@@ -57,7 +59,9 @@ class Classification(UntargetedClassification):
     other rounding errors than stock's; before the search compares them, nearly equal ones are computed as stock does.
     """
 
-    def __init__(self, victim: Callable, similarity: SentenceSimilarity | None = None, **parameters: object) -> None:
+    num_queries: int  # of the current example; the stock class counts them
+
+    def __init__(self, victim: Callable, similarity: SentenceSimilarity | None = None, **parameters: Any) -> None:
         super().__init__(victim, **parameters)
         self._similarity = similarity
 
@@ -90,7 +94,7 @@ class Classification(UntargetedClassification):
 class SentenceSimilarity(SentenceEncoder):
     """Similarity of sentence vectors. The stock class encodes the reference text again for every candidate."""
 
-    def __init__(self, encode: Callable, exact: Callable | None = None, **parameters: object) -> None:
+    def __init__(self, encode: Callable, exact: Callable | None = None, **parameters: Any) -> None:
         """Create the constraint.
 
         Args:
@@ -146,7 +150,7 @@ def _with_score(texts: Iterable[AttackedText]) -> Iterable[AttackedText]:
 class PartOfSpeech(grammaticality.PartOfSpeech):
     """Stock constraint with a given tagger: `tag` returns the universal tag of each word of a list."""
 
-    def __init__(self, tag: Callable[[list[str]], list[str]], **parameters: object) -> None:
+    def __init__(self, tag: Callable[[list[str]], list[str]], **parameters: Any) -> None:
         super().__init__(tagger_type="given", **parameters)
         self._tag = tag
 
@@ -165,7 +169,7 @@ class HomoglyphSwap(WordSwapHomoglyphSwap):
     are those of the first letters, `LETTERS` // length of the word: all of them in words of up to 1,000 letters.
     """
 
-    def __init__(self, **parameters: object) -> None:
+    def __init__(self, **parameters: Any) -> None:
         self.bound_reached = False
         try:
             super().__init__(**parameters)
@@ -187,7 +191,7 @@ class MaskedWords(WordSwapMaskedLM):
     the model runs once for a text, without padding, and combinations are made as they are needed, up to `COMBINATIONS`.
     """
 
-    def __init__(self, **parameters: object) -> None:
+    def __init__(self, **parameters: Any) -> None:
         super().__init__(method="bert-attack", **parameters)
         self._predicted: tuple[str, list[list[int]]] = ("", [])
         self.bound_reached = False
@@ -232,12 +236,32 @@ class MaskedWords(WordSwapMaskedLM):
         return chosen
 
 
-class Resources:
-    """Makes the parts of an attack; the subclasses add those that need resources."""
+class Resources(ABC):
+    """Makes the parts of an attack. Keyword arguments are those of TextAttack's classes."""
 
     def goal(self, victim: Callable, similarity: SentenceSimilarity, query_budget: float) -> UntargetedClassification:
         """Return the goal function."""
         return Classification(victim, similarity, model_batch_size=BATCH, query_budget=query_budget)
+
+    @abstractmethod
+    def synonyms(self) -> AbstractWordEmbedding:
+        """Return the neighbours of words."""
+
+    @abstractmethod
+    def stop_words(self, recipe: str) -> frozenset[str]:
+        """Return the words that a recipe never changes."""
+
+    @abstractmethod
+    def sentence_similarity(self, **parameters: Any) -> SentenceEncoder:
+        """Return the constraint on the similarity of sentences."""
+
+    @abstractmethod
+    def part_of_speech(self, **parameters: Any) -> grammaticality.PartOfSpeech:
+        """Return the constraint on the tags of words."""
+
+    @abstractmethod
+    def masked_words(self, **parameters: Any) -> WordSwapMaskedLM:
+        """Return the transformation of BERT-Attack."""
 
 
 def _is_one_word(text: str) -> bool:

@@ -6,6 +6,7 @@ import functools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nltk
 import numpy as np
@@ -38,15 +39,15 @@ class Original(Resources):
         path = packaged.STOP_WORDS if recipe == "textfooler" else self.root / FILES["stop words"][0]
         return frozenset(path.read_text(encoding="utf-8").split())
 
-    def sentence_similarity(self, **parameters: object) -> SentenceSimilarity:
+    def sentence_similarity(self, **parameters: Any) -> SentenceSimilarity:
         """Return the constraint with the Universal Sentence Encoder of TensorFlow Hub."""
         return SentenceSimilarity(_encoder(self.root / "universal-sentence-encoder"), **parameters)
 
-    def part_of_speech(self, **parameters: object) -> PartOfSpeech:
+    def part_of_speech(self, **parameters: Any) -> PartOfSpeech:
         """Return the constraint with NLTK's tagger."""
         return PartOfSpeech(tagger(self.root), **parameters)
 
-    def masked_words(self, **parameters: object) -> MaskedWords:
+    def masked_words(self, **parameters: Any) -> MaskedWords:
         """Return BERT-Attack's transformation with bert-base-uncased."""
         model, tokenizer = packaged_resources.masked_model(self.root / "bert-base-uncased")
         return MaskedWords(masked_language_model=model, tokenizer=tokenizer, **parameters)

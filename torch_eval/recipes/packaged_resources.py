@@ -32,16 +32,16 @@ class Packaged(Resources):
         """Return the list of TextFooler's authors, for every recipe."""
         return frozenset(packaged.STOP_WORDS.read_text(encoding="utf-8").split())
 
-    def sentence_similarity(self, **parameters: object) -> SentenceSimilarity:
+    def sentence_similarity(self, **parameters: Any) -> SentenceSimilarity:
         """Return the constraint with the packaged sentence encoder."""
         encoder = WindowEncoder(sentence_model())
         return SentenceSimilarity(encoder, encoder.exact, **parameters)
 
-    def part_of_speech(self, **parameters: object) -> PartOfSpeech:
+    def part_of_speech(self, **parameters: Any) -> PartOfSpeech:
         """Return the constraint with the packaged tagger."""
         return PartOfSpeech(tag, **parameters)
 
-    def masked_words(self, **parameters: object) -> MaskedWords:
+    def masked_words(self, **parameters: Any) -> MaskedWords:
         """Return BERT-Attack's transformation with the masked language model that set-up made."""
         model, tokenizer = masked_model(packaged_mlm())
         return MaskedWords(masked_language_model=model, tokenizer=tokenizer, **parameters)
@@ -61,7 +61,9 @@ class SynonymLists(AbstractWordEmbedding):
             ends = file["ends"].tolist()
             rows = zip([0, *ends], ends)
             neighbours, cosines = file["neighbours"].tolist(), (file["cosines"] / 255).tolist()
-        self.lists = [dict(zip(neighbours[start:end], cosines[start:end])) for start, end in rows]
+        self.lists: list[dict[int, float]] = [
+            dict(zip(neighbours[start:end], cosines[start:end])) for start, end in rows
+        ]
         self.index = {word: i for i, word in enumerate(self.words)}
 
     def __getitem__(self, index: str | int) -> None:
@@ -69,10 +71,10 @@ class SynonymLists(AbstractWordEmbedding):
 
     def get_cos_sim(self, a: str | int, b: str | int) -> float:
         """Return the cosine of two words, given as words or numbers."""
-        a, b = (self.index[word] if isinstance(word, str) else word for word in (a, b))
-        if a == b:
+        first, second = (self.index[word] if isinstance(word, str) else word for word in (a, b))
+        if first == second:
             return 1.0
-        return self.lists[a].get(b, self.lists[b].get(a, 0.0))
+        return self.lists[first].get(second, self.lists[second].get(first, 0.0))
 
     def get_mse_dist(self, a: str | int, b: str | int) -> float:
         """Return the squared distance of the two unit vectors."""
@@ -111,6 +113,7 @@ def tagger() -> Any:  # a class of the packaged file, which is loaded by its pat
     """Return the packaged averaged-perceptron tagger. `tag(words)` returns `UPOS|VerbForm` for each word."""
     folder = assets.path("tagger")
     spec = importlib.util.spec_from_file_location("packaged_perceptron", folder / "perceptron.py")
+    assert spec and spec.loader, "a Python file"
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with gzip.open(folder / "data" / "tagger.json.gz", "rt", encoding="utf-8") as file:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module, metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from configs.contract.errors import UserError
 from torch_eval.assets import original, packaged
@@ -59,7 +59,7 @@ class Spec:
         attacked: the columns that the task lets an attack change.
         protocol: paper, or official: what the code of the paper's authors runs.
         resources: packaged or original.
-        resources_dir: folder of the original resources.
+        resources_dir: folder of the original resources, if those are taken.
         candidates: K of BERT-Attack, the replacements for one word or piece.
         max_queries: budget of victim queries for one example; None for no limit.
     """
@@ -69,7 +69,7 @@ class Spec:
     attacked: tuple[str, ...]
     protocol: str = "paper"
     resources: str = "packaged"
-    resources_dir: str | None = None
+    resources_dir: str = ""
     candidates: int = 48
     max_queries: int | None = None
 
@@ -90,7 +90,7 @@ class Spec:
 NEEDED_TOP1 = 0.25  # below it the masked model is too poor for the attack to be called BERT-Attack
 
 CHARACTERS = {"random_one": True, "skip_first_char": True, "skip_last_char": True}
-PARAMETERS = {
+PARAMETERS: dict[str, dict[str, dict[str, Any]]] = {
     "textfooler": {
         "search": {"wir_method": "delete"},
         "synonyms": {"max_candidates": 50},

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.contract import run_dir, schema
-from configs.contract.jobs import Job, jobs
+from configs.contract.jobs import Job, TrainingJob, jobs
 from configs.contract.methods import needs_robust_ticket
 from configs.contract.run_files import Summary
 from torch_eval.attack import metrics
@@ -66,7 +66,7 @@ class Attack:
 def training(job: Job) -> Work | None:
     """Return the part of a job that is at work: a stage, or a round of pruning inside it."""
     logs = [path for path in job.directory.glob("**/metrics.jsonl") if not (path.parent / "manifest.json").is_file()]
-    if job.done or not logs:
+    if not isinstance(job, TrainingJob) or job.done or not logs:
         return None
     log = max(logs, key=lambda path: path.stat().st_mtime)
     records = [record for record in training_records(log) if record.get("seconds") is not None]
@@ -78,10 +78,10 @@ def training(job: Job) -> Work | None:
     return Work(title, last["step"], total, seconds_left(records, total), _measures(last), log.stat().st_mtime)
 
 
-def total_steps(job: Job, record: dict) -> int | None:
+def total_steps(job: TrainingJob, record: dict) -> int | None:
     """Return the steps of the whole training, from how many of its epochs a record's steps make up."""
     if not record.get("epoch"):
-        return job.settings.max_steps if job.settings else None
+        return job.settings.max_steps
     return job.steps(round(record["step"] / record["epoch"]))
 
 

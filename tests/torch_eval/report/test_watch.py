@@ -7,7 +7,7 @@ import pytest
 
 from configs.contract import run_dir, schema
 from configs.contract.files import write_lines
-from configs.contract.jobs import Job
+from configs.contract.jobs import TrainingJob
 from tests.helpers import made_up_run as made_up
 from torch_eval.report import watch
 
@@ -46,10 +46,12 @@ def test_a_search_at_work(paths):
 
 
 def test_total_steps_knows_max_steps_and_the_first_record():
-    job = Job("finetune", "finetune", Path(), settings=schema.Training(epochs=3, max_steps=500))
+    about = ("finetune", "finetune", Path())
+    job = TrainingJob(*about, seed=1, section="finetune", settings=schema.Training(epochs=3, max_steps=500))
     assert watch.total_steps(job, {"step": 50, "epoch": 0.25}) == 500
     assert watch.total_steps(job, {"step": 50, "epoch": 0.5}) == 300
-    assert watch.total_steps(Job("finetune", "finetune", Path(), settings=schema.Training()), {"step": 50}) is None
+    unlimited = TrainingJob(*about, seed=1, section="finetune", settings=schema.Training())
+    assert watch.total_steps(unlimited, {"step": 50}) is None
 
 
 def test_an_interruption_does_not_count_as_pace():
@@ -64,7 +66,7 @@ def test_a_round_of_pruning_is_found(tmp_path):
     write_lines(directory / "round-1" / "metrics.jsonl", [{"step": 9, "epoch": 3, "seconds": 1.0}])
     made_up.finish(directory / "round-1", {})
     write_lines(directory / "round-2" / "metrics.jsonl", [{"step": 3, "epoch": 1.0, "loss": 0.25, "seconds": 1.0}])
-    work = watch.training(Job("prune", "lth", directory, 1, settings=config.lth))
+    work = watch.training(TrainingJob("prune", "lth", directory, seed=1, section="lth", settings=config.lth))
     assert (work.title, work.done, work.total) == ("prune seed-1/lth, round-2", 3, 9)
 
 
