@@ -1,11 +1,9 @@
-"""The results of a victim on unchanged texts, and whether it has learned anything."""
+"""The results of a victim on unchanged texts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-
-from torch_eval.attack.records import CleanResults
 
 
 def results(logits: Sequence[Sequence[float]], labels: Sequence[int]) -> dict:
@@ -21,15 +19,3 @@ def results(logits: Sequence[Sequence[float]], labels: Sequence[int]) -> dict:
         "predicted_classes": len(set(predictions)),
         "majority_share": max(Counter(labels).values()) / len(labels),
     }
-
-
-def unlearned(found: CleanResults) -> str | None:
-    """Say in which way a model has learned nothing, if it has: its accuracy under attack then means nothing.
-
-    Results of older versions lack what this needs, and say nothing.
-    """
-    if found.predicted_classes == 1:
-        return "predicts one class only"
-    if found.majority_share is not None and found.accuracy <= found.majority_share:
-        return f"is no better than always predicting the commonest label ({found.majority_share:.1%})"
-    return None

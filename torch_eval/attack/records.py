@@ -117,6 +117,18 @@ class CleanResults(msgspec.Struct):
     predicted_classes: Positive | None = None
     majority_share: Share | None = None
 
+    @property
+    def unlearned(self) -> str:
+        """Why the model has learned nothing, or an empty text.
+
+        A model that always predicts one class withstands every attack. Results of earlier versions do not tell.
+        """
+        if self.predicted_classes == 1:
+            return "predicts one class"
+        if self.accuracy <= (self.majority_share or 0.0):
+            return "no better than always predicting the most frequent class"
+        return ""
+
 
 class ChoiceResults(msgspec.Struct):
     """Accuracy of a candidate on dev."""

@@ -208,8 +208,8 @@ class Scoring:
         found = stage.results(records.CleanResults)
         if done:
             print(f"{who}: clean accuracy: already done, {found.accuracy:.1%}")
-        if reason := clean.unlearned(found):
-            print(f"warning: {who} {reason}: its accuracy under attack means nothing")
+        if reason := found.unlearned:
+            print(f"warning: {who}: {reason}; its accuracy under attack means nothing")
         names = classifiers.label_names(self.target.model)
         if found.accuracy < 1 / len(self.task.labels) and classifiers.says_nothing(names):
             print(

@@ -25,7 +25,7 @@ def examples(runs: list[Run]) -> list[Block]:
     for run in runs:
         seed, models = (
             run.config.seeds[0],
-            [m for method in run.config.methods if (m := run.pick(method)) and not run.degenerate(m)],
+            [m for method in run.config.methods if (m := run.pick(method)) and not run.unlearned(m)],
         )
         for recipe in run.recipes:
             scores = {m: run.scores[seed, m, recipe] for m in models if (seed, m, recipe) in run.scores}

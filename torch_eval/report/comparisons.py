@@ -73,7 +73,7 @@ def answer(run: Run) -> str:
     name = f"**{run.task}** ({run.name})"
     if not ticket or not dense:
         return f"{name}: this experiment does not compare a robust ticket with fine-tuning."
-    useless = [run.marked_title(model) for model in (ticket, dense) if run.degenerate(model)]
+    useless = [run.marked_title(model) for model in (ticket, dense) if run.unlearned(model)]
     if useless:
         return f"{name}: no answer, because a model has learned nothing: {' and '.join(useless)}."
     by_recipe = {recipe: comparisons(run, ticket, dense, recipe) for recipe in run.recipes}

@@ -85,9 +85,9 @@ def _measures(run: Run, clean: str, measure: Callable[[str], Value]) -> dict[str
     return {clean: measure, **auas}
 
 
-def _degenerate(run: Run, models: Iterable[str]) -> str:
+def _unlearned(run: Run, models: Iterable[str]) -> str:
     """A sentence about the models that have learned nothing, if there are any."""
-    titles = [run.marked_title(model) for model in models if run.degenerate(model)]
+    titles = [run.marked_title(model) for model in models if run.unlearned(model)]
     return f" Learned nothing: {', '.join(titles)}." if titles else ""
 
 
@@ -111,7 +111,7 @@ def sparsities(run: Run, folder: Path) -> list[Block]:
     figures.accuracy_curves(panels, names_of(("finetune", "lth", "robust")), path, "share of weights pruned", level)
     caption = (
         f"{run.task}: accuracies against sparsity (Figure 2 of the paper; {run.attack_facts()}). Bands: {bars(run)}. "
-        f"The level line is the fine-tuned model, which has all its weights.{_degenerate(run, run.models)}"
+        f"The level line is the fine-tuned model, which has all its weights.{_unlearned(run, run.models)}"
     )
     return [Picture(path, caption)]
 
@@ -137,7 +137,7 @@ def progress(run: Run, folder: Path) -> list[Block]:
     figures.accuracy_curves(panels, names_of(with_snapshots()), path, "share of the training done")
     caption = (
         f"{run.task}: accuracies over training (Figure 4 of the paper; {run.attack_facts()}), from snapshots of the "
-        f"training. Bands: {bars(run)}.{_degenerate(run, run.models)}"
+        f"training. Bands: {bars(run)}.{_unlearned(run, run.models)}"
     )
     return [Picture(path, caption)]
 

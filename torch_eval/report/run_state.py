@@ -265,12 +265,12 @@ class Run:
         name = METHODS[model_id.method].title if model_id.method in METHODS else model_id.method
         return name + (f" {100 * model_id.sparsity:g}%" if model_id.sparsity is not None else "")
 
-    def degenerate(self, model: str) -> str:
+    def unlearned(self, model: str) -> str:
         """Why a model has learned nothing, or an empty text; with the seeds, if it is so under some of them."""
         seeds: dict[str, list[int]] = {}
         for (seed, name, recipe), score in self.scores.items():
-            if (name, recipe) == (model, CLEAN) and score.degenerate:
-                seeds.setdefault(score.degenerate, []).append(seed)
+            if (name, recipe) == (model, CLEAN) and score.unlearned:
+                seeds.setdefault(score.unlearned, []).append(seed)
         reasons = [
             reason
             if affected == self.seeds(model)
@@ -281,7 +281,7 @@ class Run:
 
     def marked_title(self, model: str) -> str:
         """The title, and whether the model has learned nothing."""
-        reason = self.degenerate(model)
+        reason = self.unlearned(model)
         return self.title(model) + (f" ({reason})" if reason else "")
 
     def label(self, value: int) -> str:

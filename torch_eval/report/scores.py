@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.run_files import Manifest
@@ -155,17 +157,9 @@ class Score:
         return metrics.wilson(round(results["accuracy"] * results["n"]), results["n"])
 
     @property
-    def degenerate(self) -> str:
-        """Why a model with this accuracy has learned nothing, or an empty text; of `CLEAN` scores alone.
-
-        A model that always predicts one class withstands every attack. Results of earlier versions do not tell.
-        """
-        results = self.manifest["results"]
-        if results.get("predicted_classes") == 1:
-            return "predicts one class"
-        if results["accuracy"] <= (results.get("majority_share") or 0.0):
-            return "no better than always predicting the most frequent class"
-        return ""
+    def unlearned(self) -> str:
+        """Why the model has learned nothing, or an empty text; of `CLEAN` scores alone."""
+        return msgspec.convert(self.manifest["results"], attack_records.CleanResults).unlearned
 
 
 class Value:

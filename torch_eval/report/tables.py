@@ -39,7 +39,7 @@ def cell(value: Value, reference: str = "", digits: int = 1) -> Cell:
 
 def name_cell(run: Run, model: str) -> Cell:
     """Title of a row, and whether its model has learned nothing."""
-    return Cell(run.title(model), run.degenerate(model))
+    return Cell(run.title(model), run.unlearned(model))
 
 
 def clean_cell(run: Run, model: str, tables: tuple[int, ...], group: int = 0) -> Cell:
@@ -152,7 +152,7 @@ def rows_of(
     for recipe, measure in columns:
         cells.append([attack_cell(run, model, recipe, measure, group, tables) for model in models])
     for (_, measure), column in zip([("", "clean"), ("", "clean"), *columns], cells):
-        mark_best([c for c, model in zip(column, models) if not run.degenerate(model)], lowest=measure == "suc")
+        mark_best([c for c, model in zip(column, models) if not run.unlearned(model)], lowest=measure == "suc")
     return [[name_cell(run, model), *row] for model, row in zip(models, zip(*cells))]
 
 
@@ -178,7 +178,7 @@ def ablation_table(runs: list[Run], number: int) -> Table | None:
         cleans = [clean_cell(run, model, (number,)) for model in models]
         auas = [attack_cell(run, model, "textfooler", "aua", 0, (number,)) for model in models]
         for column in (cleans, auas):
-            mark_best([c for c, model in zip(column, models) if not run.degenerate(model)])
+            mark_best([c for c, model in zip(column, models) if not run.unlearned(model)])
         rows += [heading(run), *([name_cell(run, m), clean, aua] for m, clean, aua in zip(models, cleans, auas))]
     return Table(["Method", "Clean% (test set)", "Aua% (TextFooler)"], rows) if rows else None
 

@@ -53,7 +53,7 @@ def _overview(run: Run, folder: Path) -> list[Block]:
         auas = {title: band(value) for title, value in values.items() if value}
         clean = run.clean(model)
         if clean or auas:
-            reason = run.degenerate(model)
+            reason = run.unlearned(model)
             name = run.title(model) + (f"\n{reason}" if reason else "")
             rows.append((name, band(clean) if clean else None, auas))
     if not rows:

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from tests.helpers.attacked_runs import BROKEN_SUMMARIES, SENTENCES, Here
 from tests.helpers.prepared import write_summary
 from tests.helpers.victims import tiny_bert
 from torch_eval.assets import packaged
-from torch_eval.attack import clean, example, merge, records, scoring, transfer, workers
+from torch_eval.attack import example, merge, records, scoring, transfer, workers
 from torch_eval.attack.sampling import Shard, sample
 from torch_eval.recipes import recipes
 from torch_eval.recipes.budget import OutOfBudget
@@ -416,7 +415,7 @@ def test_a_model_that_predicts_one_class_is_a_warning_and_stands_in_the_manifest
     weights["classifier.bias"] += torch.tensor([100.0, 0.0])
     save_file(weights, file, metadata={"format": "pt"})
     scoring.run(run_dir)
-    warning = "warning: seed 1, finetune predicts one class only: its accuracy under attack means nothing"
+    warning = "warning: seed 1, finetune: predicts one class; its accuracy under attack means nothing"
     assert warning in capsys.readouterr().out
     found = read_json(run_dir.attack(1, "finetune") / "clean" / "manifest.json")["results"]
     assert found == {"accuracy": 0.5, "n": 6, "predicted_classes": 1, "majority_share": 0.5}
@@ -427,15 +426,14 @@ def test_a_model_that_predicts_one_class_is_a_warning_and_stands_in_the_manifest
 @pytest.mark.parametrize(
     "more, reason",
     [
-        ({}, None),  # as an older version left it
-        ({"predicted_classes": 2, "majority_share": 0.5}, None),
-        ({"predicted_classes": 3, "majority_share": 0.6}, "is no better than always predicting .* label .60.0%"),
-        ({"predicted_classes": 1, "majority_share": 0.6}, "predicts one class only"),
+        ({}, ""),  # as an older version left it
+        ({"predicted_classes": 2, "majority_share": 0.5}, ""),
+        ({"predicted_classes": 3, "majority_share": 0.6}, "no better than always predicting the most frequent class"),
+        ({"predicted_classes": 1, "majority_share": 0.6}, "predicts one class"),
     ],
 )
 def test_what_has_learned_nothing(more, reason):
-    said = clean.unlearned(records.CleanResults(accuracy=0.6, n=6, **more))
-    assert said is None if reason is None else re.match(reason, said)
+    assert records.CleanResults(accuracy=0.6, n=6, **more).unlearned == reason
 
 
 def test_a_poor_masked_model_leaves_bertattack_out(experiment, monkeypatch, capsys):

@@ -131,7 +131,7 @@ def test_a_model_that_has_learned_nothing_is_marked_and_never_best(quick, tmp_pa
 def test_the_seeds_of_a_model_that_has_learned_nothing_are_named(tmp_path):
     paths = small(tmp_path, "seeds=[1,2]", seeds=(1, 2))
     made_up.finish(paths.attack(2, "finetune") / "clean", {"accuracy": 0.5, "n": 100, "predicted_classes": 1})
-    assert run_state.Run(paths.config, ["demo"], tmp_path).degenerate("finetune") == "predicts one class (seed 2)"
+    assert run_state.Run(paths.config, ["demo"], tmp_path).unlearned("finetune") == "predicts one class (seed 2)"
 
 
 def test_every_table_says_how_its_attacks_were_made(quick, tmp_path):
