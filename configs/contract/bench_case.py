@@ -78,7 +78,7 @@ def ticket(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def start() -> tuple[Case, list[str], TextIO]:
-    """The case and the other arguments of this worker's command line, and where its answers go.
+    """Return the case, the other arguments of this worker's command line, and where its answers go.
 
     All that libraries print goes to standard error; processors beyond the two that are compared are given up.
     """

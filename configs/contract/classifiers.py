@@ -80,7 +80,7 @@ def match_labels(names: Sequence[str], labels: Sequence[str], folder: Path) -> t
     theirs, ours = (list(map(_plain, side)) for side in (names, labels))
     for same in SAME:
         matches = [[number for number, name in enumerate(theirs) if same(name, label)] for label in ours]
-        order = tuple(found[0] for found in matches if len(found) == 1)
+        order = tuple(numbers[0] for numbers in matches if len(numbers) == 1)
         if len(set(order)) == len(labels):
             return None if order == tuple(range(len(labels))) else order
     if says_nothing(names) or says_nothing(labels):

@@ -40,5 +40,5 @@ def source_hashes(stage: str) -> dict[str, str]:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """The file itself, or the source files of a folder."""
+    """Return the file itself, or the source files of a folder."""
     return (file for file in (path.rglob("*") if path.is_dir() else [path]) if file.suffix in KINDS and file.is_file())

@@ -109,10 +109,13 @@ def read_lines(path: Path, kind: Any = dict, remedy: str = "delete the file and 
 
 
 def check(value: dict, kind: type[T], where: str, remedy: str) -> T:
-    """A decoded object as a `msgspec.Struct`. Raises `UserError` with the key and the remedy if it is of another kind.
+    """Return a decoded object as a `msgspec.Struct`.
 
-    Reports show all that a file states, and an attack that goes on rewrites all of it: they check the dictionary and
-    keep it.
+    Reports show all that a file states, and a resumed attack rewrites all of it: their callers check the dictionary
+    and go on with the dictionary itself.
+
+    Raises:
+        UserError: It is of another kind; the message names the key and the remedy.
     """
     try:
         return msgspec.convert(value, kind)
@@ -121,7 +124,7 @@ def check(value: dict, kind: type[T], where: str, remedy: str) -> T:
 
 
 def _decode(raw: bytes, kind: type[T], path: Path, line: int, remedy: str) -> T:
-    """The object that `raw`, which begins on a line of the file, holds."""
+    """Return the object that `raw` holds; it begins on line `line` of the file."""
     where = str(path) if line == 1 and path.suffix == ".json" else f"{path}, line {line}"
     try:
         return msgspec.json.decode(raw, type=kind)
@@ -143,7 +146,7 @@ KINDS = {"int": "a whole number", "float": "a number", "str": "text", "object": 
 
 
 def _plain(error: msgspec.ValidationError) -> str:
-    """What msgspec found wrong, the key first: `splits[...].count: expected a whole number, got text`."""
+    """Return what msgspec reports, the key first: `splits[...].count: expected a whole number, got text`."""
     problem, _, place = str(error).partition(" - at `$")
     problem = re.sub(r"`([^`]*)`", lambda kind: " or ".join(KINDS.get(k, k) for k in kind[1].split(" | ")), problem)
     key = place.strip(".`")

@@ -46,7 +46,7 @@ class Method:
         objective: What minimises the loss: module and class in `mindspore_rt.training`.
         gradients: Gradients that each pass of a step computes.
         change: Of a control: key of the changes in `mindspore_rt.stages`.
-        snapshots: Whether its training also writes models on the way, for Figure 4.
+        snapshots: Whether its training also saves models before its end, for Figure 4.
     """
 
     title: str
@@ -201,7 +201,7 @@ def in_table(number: int) -> list[str]:
 
 
 def with_snapshots() -> list[str]:
-    """Return the methods whose training also writes models on the way."""
+    """Return the methods whose training also saves models before its end."""
     return [name for name, method in METHODS.items() if method.snapshots]
 
 

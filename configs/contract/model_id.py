@@ -45,7 +45,7 @@ class ModelId:
         return cls(method, float(sparsity) if sparsity else None, int(back or 0), int(snapshot) if snapshot else None)
 
     def record(self) -> dict[str, str | float | int | None]:
-        """How `choice.json` states a candidate."""
+        """Return a candidate as `choice.json` states it."""
         return {"model": str(self), "sparsity": self.sparsity, "epochs_back": self.epochs_back}
 
 

@@ -54,12 +54,12 @@ def pending(options: argparse.Namespace) -> None:
     Stages that are finished, with the configuration and all that they read as it is now, are left out.
     """
     run = cli.run_dir(options)
-    left, page = receipts.pending(run), run.report / "report.html"
-    done = [stage for stage in jobs.stages(run) if stage not in left]
+    waiting, page = receipts.pending(run), run.report / "report.html"
+    done = [stage for stage in jobs.stages(run) if stage not in waiting]
     if done:
-        what = ", ".join(done) if left else f"everything, up to the report {page}"
+        what = ", ".join(done) if waiting else f"everything, up to the report {page}"
         print(f"{run.config.name}: already done: {what}", file=sys.stderr)
-    print("".join(f"{HALVES[stage]} {stage}\n" for stage in left), end="")
+    print("".join(f"{HALVES[stage]} {stage}\n" for stage in waiting), end="")
 
 
 @command

@@ -58,7 +58,7 @@ class Receipt:
 
 
 def _written_by(run: RunDir, stage: str) -> list[Path]:
-    """Files and folders that a stage writes."""
+    """Return the files and folders that a stage writes."""
     if stage == "report":
         return [run.report]
     attacks = [run.attacks(seed) for seed in run.config.seeds]

@@ -89,7 +89,7 @@ def find_shards(directory: Path) -> list[Shard]:
     ends = {path.name.rpartition("-")[2] for path in directory.glob("shard-*-of-*")}
     counts = {int(end) for end in ends if end.isdecimal()}
     if len(counts) != 1:
-        found = f"parts of {' and of '.join(map(str, sorted(counts)))}" if counts else "no parts"
-        raise UserError(f"{directory} holds {found}: it needs those of one attack.shard=i/n")
+        parts = f"parts of {' and of '.join(map(str, sorted(counts)))}" if counts else "no parts"
+        raise UserError(f"{directory} holds {parts}: it needs those of one attack.shard=i/n")
     count = counts.pop()
     return [Shard(number, count) for number in range(1, count + 1)]

@@ -188,18 +188,21 @@ def append(path: Path, record: dict) -> None:
 
 
 def check(record: dict) -> str:
-    """The first 64 bits of a SHA-256 of all values but the times, in which a repeated run differs."""
+    """Return the first 64 bits of a SHA-256 of all values but the times, in which a repeated run differs."""
     decisive = {name: value for name, value in record.items() if name not in (*TIMES, CHECK)}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
-    """Records of one attack; without the torn last line that a killed writer leaves.
+    """Read the records of one attack, without the torn last line that a killed writer leaves.
 
-    `expected` holds what is known beforehand (`index`, `label`, `original`) of each example, in order; the records
-    must be a beginning of it. Without it every example may stand in the file once.
+    Args:
+        path: The file.
+        expected: What is known beforehand (`index`, `label`, `original`) of each example, in order; the records must be
+            a beginning of it. Without it every example may stand in the file once.
 
-    Raises `UserError` naming the file, the line and what is wrong with it.
+    Raises:
+        UserError: The message names the file, the line and what is wrong with it.
     """
     remedy = f"delete {path.parent} to redo the attack"
     records: list[dict] = read_lines(path, remedy=remedy)
@@ -220,7 +223,7 @@ def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
 
 
 def misplaced(record: dict, expected: dict | None) -> str | None:
-    """Why a record cannot stand where another example is expected, or none."""
+    """Return why a record cannot stand where another example is expected, or None."""
     if expected is None:
         return f"holds example {record['index']}, one more than this run attacks: other examples than this run's"
     if record["index"] != expected["index"]:

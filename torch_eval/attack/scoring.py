@@ -205,15 +205,15 @@ class Scoring:
         if not done:
             stage.begin()
             stage.finish(self.clean_results(examples, f"{who}: clean accuracy"))
-        found = stage.results(records.CleanResults)
+        result = stage.results(records.CleanResults)
         if done:
-            print(f"{who}: clean accuracy: already done, {found.accuracy:.1%}")
-        if reason := found.unlearned:
+            print(f"{who}: clean accuracy: already done, {result.accuracy:.1%}")
+        if reason := result.unlearned:
             print(f"warning: {who}: {reason}; its accuracy under attack means nothing")
         names = classifiers.label_names(self.target.model)
-        if found.accuracy < 1 / len(self.task.labels) and classifiers.says_nothing(names):
+        if result.accuracy < 1 / len(self.task.labels) and classifiers.says_nothing(names):
             print(
-                f"warning: {who}: accuracy {found.accuracy:.1%} is below chance, and its labels are called "
+                f"warning: {who}: accuracy {result.accuracy:.1%} is below chance, and its labels are called "
                 f"{', '.join(names)}: are they in the order of the data's, {', '.join(self.task.labels)}?"
             )
 

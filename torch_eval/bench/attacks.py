@@ -97,7 +97,11 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
 
 
 def read_options(arguments: list[str]) -> dict:
-    """`DEFAULTS` with what `key=value` says otherwise. Raises `UserError` naming the key and what it takes."""
+    """Return `DEFAULTS` with the values that `key=value` texts set.
+
+    Raises:
+        UserError: The message names the key and what it takes.
+    """
     options = dict(DEFAULTS)
     for argument in arguments:
         key, _, text = argument.partition("=")

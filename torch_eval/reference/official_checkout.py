@@ -87,8 +87,8 @@ class Checkout:
 
         def settle(model: nn.Module, masks: dict[str, Tensor]) -> None:
             for name, scores in self.log_alpha(model).items():
-                kept = masks[name].to(scores).view_as(scores)
-                scores.data = restatement.KEPT * kept + restatement.PRUNED * (1 - kept)
+                mask = masks[name].to(scores).view_as(scores)
+                scores.data = restatement.KEPT * mask + restatement.PRUNED * (1 - mask)
 
         with (
             mock.patch.object(self.retraining, "draw_ticket_mask", lambda *_: masks),

@@ -182,17 +182,17 @@ def _draw_row(folder: Path, case: Case, name: str) -> Row:
 
 def _ticket_row(folder: Path, scores: str) -> Row:
     """Compare the tickets that the paper's rule (raw scores, 30%) draws from the final scores of each search."""
-    kept = {}
+    masks = {}
     for side in ("official64", *SIDES):
         arrays = _read(folder, side, scores)
         flat = np.concatenate([arrays[name].ravel() for name in sorted(arrays)])
-        kept[side] = np.ones(flat.size, bool)
-        kept[side][np.argsort(flat, kind="stable")[: round(0.3 * flat.size)]] = False
-    share = {side: float((mask ^ kept["official64"]).mean()) for side, mask in kept.items()}
-    pruned = {side: ~mask for side, mask in kept.items()}
+        masks[side] = np.ones(flat.size, bool)
+        masks[side][np.argsort(flat, kind="stable")[: round(0.3 * flat.size)]] = False
+    share = {side: float((mask ^ masks["official64"]).mean()) for side, mask in masks.items()}
+    pruned = {side: ~mask for side, mask in masks.items()}
     overlap = (pruned["ours"] & pruned["official64"]).sum() / (pruned["ours"] | pruned["official64"]).sum()
     note = f"overlap of the pruned weights {overlap:.4f}"
-    return Row("ticket", TITLES["ticket"], kept["ours"].size, *_differences(share), 0.0, note=note)
+    return Row("ticket", TITLES["ticket"], masks["ours"].size, *_differences(share), 0.0, note=note)
 
 
 def _title(name: str) -> str:

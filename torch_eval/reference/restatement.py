@@ -113,8 +113,8 @@ class MaskedBert(BertForSequenceClassification):
     def fix_ticket(self, masks: dict[str, Tensor]) -> None:
         """Settle every mask at 1 or 0 (`masks`: bool or 0/1, of the scores' shape) through its score, +20 or -20."""
         for name, parameter in self.log_alpha().items():
-            kept = masks[name].to(parameter)
-            parameter.data = KEPT * kept + PRUNED * (1 - kept)
+            mask = masks[name].to(parameter)
+            parameter.data = KEPT * mask + PRUNED * (1 - mask)
 
 
 def l0_term(log_alpha: Iterable[Tensor], global_mean: bool = False) -> Tensor:
@@ -306,8 +306,8 @@ class Search:
 def draw(log_alpha: dict[str, Tensor], sparsity: float) -> dict[str, Tensor]:
     """Return masks (bool, True where kept) of global L1 pruning of the float32 sigmoids; torch breaks ties."""
     flat = torch.cat([torch.sigmoid(a.detach().float()).flatten() for a in log_alpha.values()])
-    kept = prune.L1Unstructured(float(sparsity)).compute_mask(flat, torch.ones_like(flat)).bool()
-    parts = kept.split([a.numel() for a in log_alpha.values()])
+    mask = prune.L1Unstructured(float(sparsity)).compute_mask(flat, torch.ones_like(flat)).bool()
+    parts = mask.split([a.numel() for a in log_alpha.values()])
     return {name: part.view_as(a) for (name, a), part in zip(log_alpha.items(), parts, strict=True)}
 
 
