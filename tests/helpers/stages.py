@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from configs.contract.files import file_hash
-from configs.contract.jobs import Job, jobs
+from configs.contract.jobs import TrainingJob, jobs
 from configs.contract.stage import Stage
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs, search
@@ -77,7 +77,7 @@ def run_search(run, monkeypatch, epochs, name="search"):
     monkeypatch.setattr(search, "Trainer", Trained)
     monkeypatch.setattr(search, "Evaluator", lambda *_: type("Dev", (), {"accuracy": lambda self: 0.5})())
     monkeypatch.setattr(inputs, "batches", lambda *_: ([None], SimpleNamespace(labels=["a", "b"])))
-    monkeypatch.setattr(Job, "steps", lambda *_: len(epochs))
+    monkeypatch.setattr(TrainingJob, "steps", lambda *_: len(epochs))
     search.search(run, next(one for one in jobs_of(run, "search") if one.model == name))
     return used
 
