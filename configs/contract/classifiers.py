@@ -55,7 +55,7 @@ def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] |
 
 def longest_input(config: dict) -> int | None:
     """Return how many positions a model of this `config.json` has for its input; None if nothing limits them."""
-    kind = config.get("model_type")
+    kind = config.get("model_type", "")
     positions = config.get("max_position_embeddings", DEFAULT_POSITIONS.get(kind, 512))
     if type(positions) is not int or positions < 1:
         return None

@@ -75,7 +75,7 @@ def card(config: Experiment, model: ModelId, seed: int, labels: Sequence[str], r
                 task_type="text-classification",
                 dataset_type=data or config.task,
                 dataset_name=config.task,
-                dataset_config=hub.config if data else None,
+                dataset_config=hub.config if hub and data else None,
                 metric_type="accuracy",
                 metric_value=round(result.value, 4),
                 metric_name=result.title,

@@ -90,7 +90,8 @@ class UnpaddedClassifier:
             else:
                 every = linear(different, weight, bias)[places] if layer is layers[0] else linear(hidden, weight, bias)
                 parts = every.chunk(3, 1)
-            hidden = layer.attention.output(_attend(*parts, groups, attention), hidden)
+            query, key, value = parts
+            hidden = layer.attention.output(_attend(query, key, value, groups, attention), hidden)
             hidden = layer.output(layer.intermediate(hidden), hidden)
         return self.family.head(self.model, hidden)
 
