@@ -13,7 +13,6 @@ from configs.contract.files import atomic_write, read_json, write_json
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Manifest
 from torch_eval.attack import metrics, records
-from torch_eval.attack.clean import unlearned
 from torch_eval.attack.records import CleanResults
 from torch_eval.report import render
 
@@ -109,7 +108,7 @@ def write(run_dir: RunDir, note: str) -> None:
             "folder": str(folder),
             "sha256": clean.inputs["model"],
             "clean_of_all": clean.results.accuracy,
-            "warning": unlearned(clean.results),
+            "warning": clean.results.unlearned or None,
             "max_length": clean.settings["max_length"],
         }
     summary = msgspec.to_builtins(run_dir.summary())

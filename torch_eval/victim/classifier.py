@@ -90,6 +90,7 @@ class Victim:
         """Run the model in one of `batchings()` from now on."""
         self.batching = batching
         self.forget()
+        self.forward: UnpaddedClassifier | PaddedClassifier
         if batching == "unpadded":
             self.forward = UnpaddedClassifier(self.model)
         else:
@@ -153,7 +154,8 @@ class Victim:
 
     def _batches(self, order: list[int], rows: list[Row]) -> Iterator[list[int]]:
         """Yield runs of rows that have about `positions` positions in all, and at least one row."""
-        batch, positions = [], 0
+        batch: list[int] = []
+        positions = 0
         for number in order:
             width = self.max_length if self.batching == "padded" else len(rows[number]["input_ids"])
             if batch and positions + width > self.positions:
