@@ -28,6 +28,10 @@ ONE = "attack.workers=1"  # a process that attacks starts for ten seconds; test_
 VICTIMS = ["finetune", "lth-0.30", "random-0.30", "robust-0.30"]
 
 
+# As a shell would have it: a framework that a test loads into this process changes some variables.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
 class Run:
     """An experiment of its own name, removed at the end."""
 
@@ -46,9 +50,8 @@ class Run:
     def start(self, stage):
         """Started in another folder than the repository's; stdout and stderr apart."""
         command = [sys.executable, "-m", jobs.HALVES[stage], *self.arguments(stage)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.Popen(
-            command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command, cwd=self.folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
     def __call__(self, *stages) -> str:
@@ -210,6 +213,8 @@ def test_a_second_run_skips_everything(whole, capsys):
         capsys.readouterr()
         assert (training if jobs.HALVES[stage] == "mindspore_rt" else scoring).main(arguments) == 0
         lines += capsys.readouterr().out.splitlines()
+    # Which kernels there are, and which models have learned nothing, is said every time.
+    lines = [line for line in lines if not line.startswith(("kernels:", "warning:"))]
     assert all("already done" in line for line in lines)
     assert len(lines) == len(jobs.jobs(whole.dir)) + len(VICTIMS) * (1 + len(RECIPES))
     assert contents() == before
@@ -218,7 +223,8 @@ def test_a_second_run_skips_everything(whole, capsys):
 def pending(run, *overrides):
     """What ./run.sh would start: commands of the halves, one a line."""
     command = [sys.executable, "-m", "configs.contract.plan", "pending", "tiny", *run.overrides, *overrides]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    return result.stdout.splitlines()
 
 
 def test_a_finished_run_starts_no_process(whole):
