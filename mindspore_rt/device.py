@@ -20,7 +20,7 @@ def use_device(device: str, jit_level: str = "O0") -> None:
     from mindspore_rt import parallel
 
     needs = {
-        "GPU": "CUDA 11.1 or 11.6 with cuDNN 8.0 or 8.5",
+        "GPU": "CUDA 11.6 to 11.8 with cuDNN 8",
         "Ascend": "CANN 8.2.RC1 with its driver and firmware",
         "CPU": "a CPU build",
     }
