@@ -220,19 +220,6 @@ def test_a_second_run_skips_everything(whole, capsys):
     assert contents() == before
 
 
-def pending(run, *overrides):
-    """What ./run.sh would start: commands of the halves, one a line."""
-    command = [sys.executable, "-m", "configs.contract.plan", "pending", "tiny", *run.overrides, *overrides]
-    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    return result.stdout.splitlines()
-
-
-def test_a_finished_run_starts_no_process(whole):
-    """Nor is a stage left out that has another configuration than before: that stage itself refuses."""
-    assert pending(whole) == []
-    assert len(pending(whole, "finetune.epochs=2")) == len(whole.stages)
-
-
 def test_a_killed_search_goes_on_from_its_checkpoint(resumed):
     """It is the fourth step's: one is written every second step."""
     assert "going on from step 4 of 10" in resumed.output
