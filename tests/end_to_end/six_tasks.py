@@ -19,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs.contract import jobs, schema  # noqa: E402
-from configs.contract.run_dir import RunDir  # noqa: E402
+from configs.contract import jobs, schema  # noqa: E402  needs the path above
+from configs.contract.run_dir import RunDir  # noqa: E402  needs the path above
 
 TASKS = ("sst2", "imdb", "agnews", "qnli", "mnli", "qqp")
 TRAIN, TEST = 40, 6
