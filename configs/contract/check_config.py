@@ -14,7 +14,7 @@ from configs.contract.tasks import TASKS, task_of
 
 
 def check_together(config: Any, origins: Mapping[str, str]) -> None:
-    """Check the keys that depend on each other; write `methods: all` out.
+    """Check the keys that depend on each other; write `methods: all` and the first of `lengths` out.
 
     Args:
         config: The experiment, whose keys are valid each by itself.
@@ -51,35 +51,20 @@ def check_together(config: Any, origins: Mapping[str, str]) -> None:
         raise UserError("workers must be a multiple of nodes, and node_rank below nodes")
     if config.nodes > 1 and not config.master_port:
         raise UserError("master_port: name a port of machine 0 that is free, the same on all nodes")
-    for section, method in (("finetune_long", "finetune_long"), ("retrain_long", "robust_no_structure_long")):
-        if method in config.methods:
-            _no_shorter(section, getattr(config, section), config.retrain)
+    for section in (getattr(config, METHODS[name].section) for name in config.methods if config.lengths):
+        section.epochs = config.lengths[0]
+        if section.max_steps:
+            raise UserError("lengths: max_steps of a section would end all lengths alike; unset one of the two")
     for sparsity in config.sparsities:
         if float(f"{sparsity:g}") != sparsity:
             raise UserError(f"sparsities in {origins['sparsities']}: {sparsity} has more than six digits; round it")
     if not config.name.isprintable() or config.name[:1] in ("", ".") or set(config.name) & set("/\\:"):
         raise UserError(f"name in {origins['name']}: {quoted(config.name)} cannot be a folder name")
-    for key in ("seeds", "sparsities", "methods", "attack.recipes"):
+    for key in ("seeds", "sparsities", "methods", "lengths", "attack.recipes"):
         section, _, name = key.rpartition(".")
-        items = getattr(getattr(config, section) if section else config, name)
+        items = getattr(getattr(config, section) if section else config, name) or []
         if len(set(items)) != len(items):
             raise UserError(f"{key} in {origins.get(key)}: a value stands twice in {items}")
-
-
-def _no_shorter(section: str, control: Any, ticket: Any) -> None:
-    """Give a control for training length at least the epochs of the ticket that it is compared with.
-
-    Raises:
-        UserError: The control would have fewer updates than the ticket.
-    """
-    control.epochs = max(control.epochs, ticket.epochs)
-    for key, fewer in (
-        ("batch_size", control.batch_size > ticket.batch_size),
-        ("max_steps", bool(control.max_steps) and (not ticket.max_steps or control.max_steps < ticket.max_steps)),
-    ):
-        if fewer:
-            remedy = f"set it to {getattr(ticket, key)}"
-            raise UserError(f"{section}.{key}: fewer updates than retrain, whose length it controls; {remedy}")
 
 
 def named_folders(entries: Sequence[str]) -> dict[str, Path]:

@@ -5,6 +5,7 @@ Multiplications are counted and divided by the speed that this machine has reach
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -124,7 +125,8 @@ class Estimator:
             for model, method in run.models(run.likely_choice()).items():
                 folders.append(run.attack(seed, model))
                 if METHODS[method].snapshots and config.snapshots:
-                    expected = [ModelId(method, snapshot=step) for step in range(1, config.snapshots)]
+                    model_id = ModelId.parse(model)
+                    expected = [dataclasses.replace(model_id, snapshot=step) for step in range(1, config.snapshots)]
                     copies = run.snapshots(seed, model) or expected
                     folders += [run.attack(seed, str(copy)) for copy in copies]
         return folders

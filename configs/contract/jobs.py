@@ -127,18 +127,19 @@ def jobs(run: RunDir) -> list[Job]:
     """Return all jobs of an experiment but attacks and report, in the order of `HALVES`."""
     methods = run.config.methods
     result: list[Job] = [Job("prepare", "data", run.data)]
-    origins, dense = sources(methods), of_kind(methods, "dense")
+    origins, dense = sources(methods), [ModelId(method) for method in of_kind(methods, "dense")]
+    dense = run.at_all_lengths(dense)
     if run.config.ticket:
         origins = [origin for origin in origins if origin != "search"]  # the robust ticket is given
-    if "finetune" not in dense and any(SOURCES[origin].stage == "search" for origin in origins):
-        dense.insert(0, "finetune")  # its masks are searched
+    if ModelId("finetune") not in dense and any(SOURCES[origin].stage == "search" for origin in origins):
+        dense.insert(0, ModelId("finetune"))  # its masks are searched
     for seed in run.config.seeds:
-        result += [_training(run, "finetune", ModelId(method), seed) for method in dense]
+        result += [_training(run, "finetune", model, seed) for model in dense]
         result += [_making_scores(run, origin, seed) for origin in origins]
-        for ticket in tickets(run):
-            result += [_drawing(run, ticket, seed), _training(run, "retrain", ticket, seed)]
-        for method in of_kind(methods, "control"):
-            result.append(_training(run, "control", ModelId(method, run.likely_choice().sparsity), seed))
+        result += [_drawing(run, ticket, seed) for ticket in tickets(run)]
+        result += [_training(run, "retrain", model, seed) for model in run.at_all_lengths(tickets(run))]
+        controls = [ModelId(method, run.likely_choice().sparsity) for method in of_kind(methods, "control")]
+        result += [_training(run, "control", model, seed) for model in run.at_all_lengths(controls)]
     order = list(HALVES)
     return sorted(result, key=lambda job: order.index(job.stage))
 
@@ -159,6 +160,8 @@ def _drawing(run: RunDir, ticket: ModelId, seed: int) -> DrawingJob:
 def _training(run: RunDir, stage: str, model: ModelId, seed: int) -> ModelJob:
     method = METHODS[model.method]
     how = {**_how(run.config, method), "method": model.method, "gradients": method.gradients}
+    if model.epochs:
+        how["settings"] = dataclasses.replace(how["settings"], epochs=model.epochs)
     return ModelJob(stage, str(model), run.stage(seed, str(model)), seed=seed, **how)
 
 

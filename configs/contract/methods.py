@@ -78,14 +78,6 @@ METHODS = {
         {1: 1},
         snapshots=True,
     ),
-    "finetune_long": Method(
-        "Fine-tune + Longer",
-        "dense",
-        "finetune_long",
-        "the same, trained for longer: a control for the number of updates",
-        ("soft", ":", "D"),
-        {1: 2},
-    ),
     "freelb": Method(
         "FreeLB",
         "dense",
@@ -169,15 +161,6 @@ METHODS = {
         "all weights; those outside the ticket started at random",
         ("green", "-.", "p"),
         {4: 3},
-        change="no_ticket",
-    ),
-    "robust_no_structure_long": Method(
-        "w/o Structure + Longer",
-        "control",
-        "retrain_long",
-        "the same, trained for longer",
-        ("green", ":", "h"),
-        {4: 4},
         change="no_ticket",
     ),
 }

@@ -4,7 +4,7 @@
       config.yaml                      the experiment as it ran
       choice.json                      which ticket is reported, and what it was chosen from
       data/                            train.jsonl dev.jsonl test.jsonl summary.json
-      seed-1/finetune/                 model/ metrics.jsonl; freelb/ infobert/ finetune_long/ likewise
+      seed-1/finetune/                 model/ metrics.jsonl; freelb/ infobert/ freelb-epochs-10/ likewise
       seed-1/search/                   log_alpha/epoch-01.safetensors ... metrics.jsonl
       seed-1/lth/                      rounds of magnitude pruning
       seed-1/tickets/<model>/          ticket.safetensors report.json
@@ -12,7 +12,6 @@
       seed-1/choice/<model>/           attacks on dev that the choice rests on
       seed-1/attacks/<model>/clean/    manifest.json (accuracy on the whole test set)
       seed-1/attacks/<model>/<recipe>/ results.jsonl, or missing.json with the reason
-      seed-1/attacks-calibrated/       the same with attack.calibrate, so that both can be compared
       seed-1/attacks-calibrated/       the same with attack.calibrate, so that both can be compared
       report/                          report.md report.html results.json results.csv figures/
       .receipts/                       what lets finished stages be skipped: `configs.contract.receipts`
@@ -23,7 +22,7 @@ Stages and their manifests: `configs.contract.stage`. Lock files name the proces
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -104,8 +103,9 @@ class RunDir:
         return self.stage(seed, search) / "log_alpha" / f"epoch-{epoch:02d}.safetensors"
 
     def ticket(self, seed: int, model: str) -> Path:
-        """Ticket of the model of that name."""
-        return self.seed(seed) / "tickets" / model / "ticket.safetensors"
+        """Ticket of the model of that name, the same at every length of its training."""
+        ticket = replace(ModelId.parse(model), epochs=None)
+        return self.seed(seed) / "tickets" / str(ticket) / "ticket.safetensors"
 
     def pruned(self, seed: int, source: str, sparsity: float) -> Path:
         """Ticket of one sparsity that a pruning leaves: `lth/ticket-0.30.safetensors`."""
@@ -143,23 +143,28 @@ class RunDir:
             for back in range(self.config.choice.epochs)
         ]
 
+    def at_all_lengths(self, models: Sequence[ModelId]) -> list[ModelId]:
+        """Return every model with its name at each of `lengths`; the first length has no name of its own."""
+        lengths = [None, *(self.config.lengths or [])[1:]]
+        return [replace(model, epochs=epochs) for model in models for epochs in lengths]
+
     def models(self, chosen: ModelId | None = None) -> dict[str, str]:
         """Map every model of one seed that is attacked to its method, in the order of `methods`.
 
         Of robust candidates that differ by the search epoch only, the chosen one stands for its sparsity. Controls
         have the chosen sparsity; without a choice, the first asked one.
         """
-        chosen, models = chosen or self.candidates()[0], {}
+        chosen, models = chosen or self.candidates()[0], list[ModelId]()
         for method in self.config.methods:
             if METHODS[method].kind == "dense":
-                models[method] = method
+                models.append(ModelId(method))
             elif METHODS[method].kind == "control":
-                models[str(ModelId(method, chosen.sparsity))] = method
+                models.append(ModelId(method, chosen.sparsity))
             else:
                 for sparsity in self.config.sparsities:
                     here = method == "robust" and sparsity == chosen.sparsity
-                    models[str(chosen if here else ModelId(method, sparsity))] = method
-        return models
+                    models.append(chosen if here else ModelId(method, sparsity))
+        return {str(model): model.method for model in self.at_all_lengths(models)}
 
     def victims(self, seed: int) -> dict[str, Path]:
         """Map the name of everything that is attacked to its Hugging Face directory, the user's own models last."""

@@ -105,13 +105,6 @@ class Training:
 
 
 @dataclass
-class LongTraining(Training):
-    """Longer training, the control for the number of updates (Table 4)."""
-
-    epochs: int = option(10, "passes over the training set", low=1)
-
-
-@dataclass
 class AdversarialTraining(Training):
     """FreeLB (Zhu et al. 2020): K ascent steps on the word embeddings, then one update with the mean gradient."""
 
@@ -261,6 +254,12 @@ class Experiment:
     seeds: list[int] = option([1], "seeds; everything is trained once for each", low=0, high=LARGEST_SEED)
     sparsities: list[float] = option([0.3], "shares of pruned weights", low=0.01, high=0.99)
     methods: list[str] = option(["finetune", "robust"], "methods that are compared, or all", choices=[*METHODS, "all"])
+    lengths: list[int] | None = option(
+        None,
+        "epochs of the attacked models: every method is trained once for each, with its own schedule; the first "
+        "replaces the epochs of the methods' sections; unset: those of the sections",
+        low=1,
+    )
     ticket: str | None = option(None, "file of a robust ticket that is trained; unset: a ticket is searched for")
     structured: bool = option(False, "prune whole attention heads and intermediate neurons, and write a smaller model")
     compat: str = option("paper", "which to follow where their trainings differ", choices=["paper", "official"])
@@ -287,14 +286,12 @@ class Experiment:
     )
     data: Data = field(default_factory=Data)
     finetune: Training = field(default_factory=Training)
-    finetune_long: LongTraining = field(default_factory=LongTraining)
     freelb: AdversarialTraining = field(default_factory=AdversarialTraining)
     infobert: InfoBertTraining = field(default_factory=InfoBertTraining)
     lth: Pruning = field(default_factory=Pruning)
     search: Search = field(default_factory=Search)
     adversarial_pruning: AdversarialPruning = field(default_factory=AdversarialPruning)
     retrain: Training = field(default_factory=Training)
-    retrain_long: LongTraining = field(default_factory=LongTraining)
     choice: Choice = field(default_factory=Choice)
     attack: Attack = field(default_factory=Attack)
 
@@ -325,9 +322,7 @@ class Experiment:
 
 
 # Defaults under `compat: official`. Its other differences are decided where they are computed.
-OFFICIAL = {"retrain.epochs": 10} | {
-    f"{section}.clip_norm": 0.0 for section in ("finetune", "finetune_long", "retrain", "retrain_long")
-}
+OFFICIAL = {"retrain.epochs": 10, "finetune.clip_norm": 0.0, "retrain.clip_norm": 0.0}
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def of_job(run: RunDir, job: Job, noise: str | None) -> dict[str, Any]:
         data = schema.to_dict(config.data)
         del data["max_length"]  # cuts pieces of words, which come later
         return {"task": config.task, **data, "shared_texts": config.compat == "official", "choice": config.choice.split}
-    values = schema.to_dict(getattr(config, job.section))
+    values = schema.to_dict(job.settings if isinstance(job, ModelJob) else getattr(config, job.section))
     values.pop("keep_epochs", None)  # decides which files stay, not what is in them
     return {
         **_own(config, job),

@@ -85,7 +85,7 @@ def test_the_help_of_a_stage_names_the_keys_that_decide_it(capsys):
     with pytest.raises(SystemExit):
         cli.parse(training.parser(), ["control", "--help"])
     text = capsys.readouterr().out
-    assert "--only JOB" in text and "retrain_long.epochs=10" in text and "search.epochs" not in text
+    assert "--only JOB" in text and "retrain.epochs=3" in text and "search.epochs" not in text
 
 
 def test_the_plan_names_the_commands_of_both_halves():

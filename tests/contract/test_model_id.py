@@ -13,7 +13,8 @@ from configs.contract.model_id import ModelId
         ("finetune@000120", ModelId("finetune", snapshot=120)),
         ("robust-0.30", ModelId("robust", 0.3)),
         ("robust-0.05-back-1", ModelId("robust", 0.05, 1)),
-        ("robust_no_structure_long-0.30", ModelId("robust_no_structure_long", 0.3)),
+        ("freelb-epochs-10", ModelId("freelb", epochs=10)),
+        ("robust-0.30-back-1-epochs-10@000120", ModelId("robust", 0.3, 1, 10, 120)),
         ("lth-0.875@1000000", ModelId("lth", 0.875, snapshot=1_000_000)),  # 0.88 would be another ticket
         ("robust-0.012345", ModelId("robust", 0.012345)),
     ],

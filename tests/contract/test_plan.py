@@ -40,7 +40,7 @@ def test_the_default_experiment(tmp_path):
 
 
 def test_methods_share_their_stages(tmp_path):
-    """All twelve, two seeds, two sparsities: one prepare, for each seed one fine-tuning and one search of a kind."""
+    """All ten, two seeds, two sparsities: one prepare, for each seed one fine-tuning and one search of a kind."""
     run = run_of(tmp_path, "methods=all", "seeds=[1,2]", "sparsities=[0.3,0.5]")
     planned = jobs.jobs(run)
     assert len({job.name + job.stage for job in planned}) == len(planned)
@@ -48,13 +48,13 @@ def test_methods_share_their_stages(tmp_path):
     tickets = len(of_kind(list(METHODS), "ticket"))
     assert count == {
         "prepare": 1,
-        "finetune": 2 * 4,
+        "finetune": 2 * 3,
         "search": 2 * 2,
         "prune": 2 * 2,
         "draw": 2 * 2 * tickets,
         "retrain": 2 * 2 * tickets,
         "choose": 0,
-        "control": 2 * 4,
+        "control": 2 * 3,
         "attack": 0,
         "report": 0,
     }
@@ -90,6 +90,19 @@ def test_methods_share_their_stages(tmp_path):
 )
 def test_a_method_brings_what_it_needs_and_no_more(tmp_path, methods, needed):
     assert names(run_of(tmp_path, f"methods={methods}")) == ["prepare data", *needed]
+
+
+def test_every_method_is_trained_for_every_length(tmp_path):
+    """One search and one drawing serve all; the first length has the names that a run without lengths has."""
+    run = run_of(tmp_path, "methods=[finetune,robust,random]", "finetune.epochs=5", "lengths=[3,10]")
+    planned = [job for job in jobs.jobs(run) if isinstance(job, jobs.TrainingJob)]
+    assert {job.name.removeprefix("seed-1/"): job.settings.epochs for job in planned if job.stage != "search"} == {
+        f"{model}{suffix}": epochs
+        for model in ("finetune", "robust-0.30", "random-0.30")
+        for suffix, epochs in (("", 3), ("-epochs-10", 10))
+    }
+    assert [job.stage for job in jobs.jobs(run)].count("draw") == 1
+    assert run.ticket(1, "robust-0.30-epochs-10") == run.ticket(1, "robust-0.30")
 
 
 def test_controls_follow_the_choice(tmp_path):
@@ -149,7 +162,6 @@ def test_each_job_knows_what_trains_it(tmp_path):
     sections = {name.removeprefix("seed-1/"): job.section for name, job in planned.items()}
     assert "data" not in sections and sections["search_no_adversary"] == "search"
     assert (sections["lth"], sections["lth-0.30"], sections["random-0.30"]) == ("lth", "retrain", "retrain")
-    assert sections["robust_no_structure_long-0.30"] == "retrain_long"
     searches = [planned[f"seed-1/{name}"].settings for name in ("search", "search_no_adversary")]
     assert [(s.ascent_steps, s.initial_norm) for s in searches] == [(2, 0.05), (1, 0.0)]
 

@@ -222,16 +222,8 @@ def test_official_defaults_give_way_to_what_is_written():
     paper, official = schema.load("base"), schema.load("base", ["compat=official"])
     assert (paper.retrain.epochs, paper.retrain.clip_norm, paper.finetune.clip_norm) == (3, 1.0, 1.0)
     assert (official.retrain.epochs, official.retrain.clip_norm, official.finetune.clip_norm) == (10, 0.0, 0.0)
-    # The controls for length change nothing but the length.
-    assert (paper.finetune_long.clip_norm, paper.retrain_long.clip_norm) == (1.0, 1.0)
-    assert (official.finetune_long.clip_norm, official.retrain_long.clip_norm) == (0.0, 0.0)
+    assert official.finetune.clip_norm == 0.0
     assert schema.load("base", ["compat=official", "retrain.epochs=4"]).retrain.epochs == 4
-
-
-def test_the_control_for_length_is_never_shorter_than_a_ticket():
-    assert schema.load("base").finetune_long.epochs == 10
-    longer = schema.load("base", ["retrain.epochs=12", "methods=all"])
-    assert longer.finetune_long.epochs == longer.retrain_long.epochs == 12
 
 
 # Table 5 of the paper, and what each baseline's own code runs with; max_norm 0 is none.
@@ -253,8 +245,6 @@ FREELB = {"ascent_steps": 5, "ascent_rate": 0.03, "initial_norm": 0.05, "max_nor
     [
         ("finetune", TABLE5),
         ("retrain", TABLE5),
-        ("finetune_long", {**TABLE5, "epochs": 10}),
-        ("retrain_long", {**TABLE5, "epochs": 10}),
         ("freelb", {**TABLE5, **FREELB}),
         (
             "infobert",
@@ -281,22 +271,13 @@ def test_defaults_are_the_published_ones(section, published):
     assert {key: found[key] for key in published} == published
 
 
-@pytest.mark.parametrize("section", ["finetune_long", "retrain_long"])
-@pytest.mark.parametrize(
-    "override, wanted",
-    [("retrain.batch_size=8", 8), ("{}.max_steps=10", None), ("{0}.max_steps=10 retrain.max_steps=20", 20)],
-)
-def test_a_control_for_length_with_fewer_updates_is_refused(section, override, wanted):
-    overrides = override.format(section).split()
-    assert f"set it to {wanted}" in refusal("base", "methods=all", *overrides)
-    schema.load("base", overrides)  # nothing to compare: neither method is asked for
-
-
 @pytest.mark.parametrize(
     "overrides, expected",
     [
         (["search.keep_epochs=1", "choice.epochs=2"], "search.keep_epochs"),
         (["search.epochs=2", "choice.epochs=3"], "choice.epochs"),
+        (["lengths=[3,10]", "retrain.max_steps=9"], "lengths: max_steps"),
+        (["lengths=[3,3]"], "lengths"),
         (["seeds=[1,4294967296]"], "seeds"),
         (["data.seed=4294967296"], "data.seed"),
         (["infobert.anchor_low=0.9", "infobert.anchor_high=0.5"], "infobert.anchor_low"),

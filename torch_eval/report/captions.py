@@ -14,7 +14,8 @@ def heading(run: Run, group: int = 0) -> str:
 def facts(run: Run, attacks: list[Score]) -> str:
     """Data set, experiment, seeds, and what decides whether figures of attacks may be compared."""
     seeds = f"seed{'s' * (len(run.config.seeds) > 1)} {', '.join(map(str, run.config.seeds))}"
-    return f"**{run.task}** ({run.name}) · {', '.join([*made_with(attacks), seeds])}"
+    lengths = [f"trained for {run.config.lengths[0]} epochs where no other number stands"] if run.config.lengths else []
+    return f"**{run.task}** ({run.name}) · {', '.join([*made_with(attacks), seeds, *lengths])}"
 
 
 def made_with(attacks: list[Score]) -> list[str]:

@@ -127,13 +127,12 @@ def _relation(p: float) -> str:
 
 
 def paired_table(run: Run) -> Table | None:
-    """Compare the robust ticket (or else the first method) with all others under every attack."""
-    ours = run.pick("robust") or run.pick(run.config.methods[0])
-    rivals = [run.pick(method) for method in run.config.methods]
+    """Compare the robust ticket (or else the first method) with all others of its length under every attack."""
+    first = run.picks("robust") or run.picks(run.config.methods[0])
     rows: list[Row] = []
     scores: list[Score] = []
-    for rival in rivals:
-        if ours and rival and rival != ours:
+    for ours, rival in [pair for method in run.config.methods for pair in zip(first, run.picks(method))]:
+        if rival != ours:
             made = [c for recipe in run.recipes for c in comparisons(run, ours, rival, recipe)]
             rows += (
                 [f"**{run.marked_title(ours)}** against **{run.marked_title(rival)}**", *map(_row, made)]

@@ -52,8 +52,10 @@ def section(title: str, blocks: Sequence[Block], remedies: list[str]) -> list[Bl
 
 
 def accuracies(runs: list[Run], folder: Path) -> list[Block]:
-    """What accuracy and robustness depend on: the method, the sparsity, the progress of the training."""
-    blocks = [block for run in runs for make in (trade_off, sparsities, progress) for block in make(run, folder)]
+    """What accuracy and robustness depend on: the method, the length, the sparsity, the training's progress."""
+    blocks = [
+        block for run in runs for make in (trade_off, lengths, sparsities, progress) for block in make(run, folder)
+    ]
     remedies = [f"`{run.command('attack')}` scores what is drawn here ({run.task})." for run in runs]
     return section("Clean accuracy and robustness", blocks, remedies)
 
@@ -114,6 +116,30 @@ def sparsities(run: Run, folder: Path) -> list[Block]:
         f"The level line is the fine-tuned model, which has all its weights.{_unlearned(run, run.models)}"
     )
     return [Picture(path, caption)]
+
+
+def lengths(run: Run, folder: Path) -> list[Block]:
+    """Accuracies against the epochs of the training, and against its loss at the end (two pictures)."""
+    if len(run.config.lengths or []) < 2:
+        return []
+    blocks: list[Block] = []
+    for what, place, note in (
+        ("epochs", run.epochs, "each length has its own schedule"),
+        ("training loss", run.training_loss, "mean of the last epoch; methods with an adversarial loss are left out"),
+    ):
+        panels: dict[str, dict[str, list]] = {}
+        for title, measure in _measures(run, "Clean (test set)", run.clean).items():
+            for method in run.config.methods:
+                models = [(place(model), measure(model)) for model in run.picks(method)]
+                points = sorted((x, band(value)) for x, value in models if x is not None and value)
+                if points:
+                    panels.setdefault(title, {})[method] = points
+        if panels:
+            path = folder / file_name("lengths", what, run.name)
+            figures.accuracy_curves(panels, names_of(run.config.methods), path, what, shares=False)
+            caption = f"{run.task}: accuracies against {what} ({note}; {run.attack_facts()}). Bands: {bars(run)}."
+            blocks.append(Picture(path, caption))
+    return blocks
 
 
 def progress(run: Run, folder: Path) -> list[Block]:

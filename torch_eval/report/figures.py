@@ -110,20 +110,22 @@ def accuracy_curves(
     path: Path,
     label: str,
     level: dict[str, dict[str, Band]] | None = None,
+    shares: bool = True,
 ) -> None:
-    """Draw accuracies against sparsity (Figure 2) or training progress (Figure 4).
+    """Draw accuracies against sparsity (Figure 2), training progress (Figure 4), epochs or training loss.
 
     Args:
-        panels: title of a panel to method to points (share, accuracy).
+        panels: title of a panel to method to points (place, accuracy).
         names: titles of the methods.
         path: the PNG.
-        label: what the shares on the x axis are of.
-        level: title of a panel to methods without a share, drawn as horizontal lines.
+        label: what stands on the x axis.
+        level: title of a panel to methods without a place, drawn as horizontal lines.
+        shares: whether the places are shares, drawn in per cent.
     """
     rows = -(-len(panels) // 2)
     figure = Figure(figsize=(style.WIDTH, 0.6 + 2.0 * rows), layout="constrained")
     axes = figure.subplots(rows, 2, sharex=True, squeeze=False).ravel()
-    shares = sorted({x for curves in panels.values() for points in curves.values() for x, _ in points})
+    ticks = sorted({x for curves in panels.values() for points in curves.values() for x, _ in points})
     for panel, (title, curves) in zip(axes, panels.items()):
         for method, points in curves.items():
             colour, line, marker = style.of(method)
@@ -136,10 +138,11 @@ def accuracy_curves(
             panel.axhline(band.mean, color=colour, linestyle=line, linewidth=1, label=names[method])
         panel.set_title(title)
         panel.yaxis.set_major_formatter(style.OF_HUNDRED)
-        panel.xaxis.set_major_formatter(style.PERCENT)
+        if shares:
+            panel.xaxis.set_major_formatter(style.PERCENT)
         panel.yaxis.set_major_locator(MaxNLocator(5, steps=style.ROUND_STEPS))
-        few = len(shares) <= 4
-        panel.xaxis.set_major_locator(FixedLocator(shares) if few else MaxNLocator(4, steps=style.ROUND_STEPS))
+        few = len(ticks) <= 4
+        panel.xaxis.set_major_locator(FixedLocator(ticks) if few else MaxNLocator(4, steps=style.ROUND_STEPS))
         panel.xaxis.set_tick_params(labelbottom=True)
     for panel in axes[len(panels) :]:
         panel.set_visible(False)

@@ -72,6 +72,8 @@ def published(
     for row in PUBLISHED["results"]:
         if (row["task"], row["method"]) != (run.config.task, run.models.get(model)) or row["table"] not in tables:
             continue
+        if row.get("epochs", 3) != (run.epochs(model) if run.config.lengths else 3):  # the rows "+ Longer" have 10
+            continue
         if row["source"] == "rerun" and row["sparsity"] not in (None, 0.3):
             continue
         value = row["clean"] if recipe is None else row.get(recipe, {}).get(measure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from configs.contract.methods import METHODS, needs_robust_ticket
 from configs.contract.model_id import ModelId
 from configs.contract.run_files import ChoiceOnDev, Manifest, Summary, TrainingManifest
 from torch_eval.attack.records import AttackManifest, ChoiceManifest, CleanResults, LeftOut
-from torch_eval.report.manifests import read
+from torch_eval.report.manifests import read, training_records
 from torch_eval.report.scores import CLEAN, RECIPES, Score, Value, differences, number_groups, titles
 from torch_eval.report.staleness import Staleness
 
@@ -245,25 +246,43 @@ class Run:
         scores = [(seed, self.scores.get((seed, model, recipe))) for seed in self.config.seeds]
         return [(seed, score) for seed, score in scores if score and score.group == group]
 
+    def training_loss(self, model: str) -> float | None:
+        """Mean of the clean loss over the last epoch of all seeds; None where training logs no such loss."""
+        losses = []
+        for seed in self.config.seeds:
+            records = training_records(self.paths.stage(seed, model) / "metrics.jsonl")
+            logged = [(r.get("epoch") or 0.0, r["loss"]) for r in records if r.get("loss") is not None]
+            losses += [loss for epoch, loss in logged if epoch > logged[-1][0] - 1]
+        return statistics.fmean(losses) if losses else None
+
     # --- names -----------------------------------------------------------------------------------------------
 
+    def picks(self, method: str) -> list[str]:
+        """The models of a method that the tables show: those of the chosen sparsity, one for each length."""
+        sparsity = None if METHODS[method].kind == "dense" else self.chosen.sparsity
+        return [
+            model for model, of in self.models.items() if of == method and ModelId.parse(model).sparsity == sparsity
+        ]
+
     def pick(self, method: str) -> str | None:
-        """The model of a method that the tables show: that of the chosen sparsity."""
-        for model, of in self.models.items():
-            if of == method and (METHODS[of].kind == "dense" or ModelId.parse(model).sparsity == self.chosen.sparsity):
-                return model
-        return None
+        """The first of `picks`, of the shortest length where lengths are given in order."""
+        return next(iter(self.picks(method)), None)
 
     def shown(self) -> list[str]:
-        """The models that the tables show: one for each method, then the user's own."""
-        picked = [self.pick(method) for method in self.config.methods]
-        return [*filter(None, picked), *self.paths.own_victims()]
+        """The models that the tables show: those of each method, then the user's own."""
+        return [*(m for method in self.config.methods for m in self.picks(method)), *self.paths.own_victims()]
+
+    def epochs(self, model: str) -> int:
+        """Length of the training of a method's model."""
+        model_id = ModelId.parse(model)
+        return model_id.epochs or getattr(self.config, METHODS[model_id.method].section).epochs
 
     def title(self, model: str) -> str:
-        """`robust-0.30` is `Robust ticket 30%`."""
+        """`robust-0.30` is `Robust ticket 30%`, `freelb-epochs-10` is `FreeLB, 10 epochs`."""
         model_id = ModelId.parse(model)
         name = METHODS[model_id.method].title if model_id.method in METHODS else model_id.method
-        return name + (f" {100 * model_id.sparsity:g}%" if model_id.sparsity is not None else "")
+        name += f" {100 * model_id.sparsity:g}%" if model_id.sparsity is not None else ""
+        return name + (f", {model_id.epochs} epochs" if model_id.epochs else "")
 
     def unlearned(self, model: str) -> str:
         """Why a model has learned nothing, or an empty text; with the seeds, if it is so under some of them."""

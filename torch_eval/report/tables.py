@@ -133,7 +133,7 @@ def result_table(runs: list[Run], columns: Columns, tables: tuple[int, ...] = (1
     header = ["Method", "test set", "sample", *(MEASURES[measure] for _, measure in columns)]
     rows: list[Row] = []
     for run in runs:
-        models = [model for method in in_table(1) if (model := run.pick(method))] + list(run.paths.own_victims())
+        models = [model for method in in_table(1) for model in run.picks(method)] + list(run.paths.own_victims())
         for group in range(run.groups()):
             rows.append(heading(run, group))
             # The rows of group 0 also say what is missing; other groups show only the models that they have.
@@ -174,7 +174,7 @@ def ablation_table(runs: list[Run], number: int) -> Table | None:
     asked = [run for run in runs if any(run.pick(method) for method in in_table(number)[1:])]
     rows: list[Row] = []
     for run in asked:
-        models = [model for method in in_table(number) if (model := run.pick(method))]
+        models = [model for method in in_table(number) for model in run.picks(method)]
         cleans = [clean_cell(run, model, (number,)) for model in models]
         auas = [attack_cell(run, model, "textfooler", "aua", 0, (number,)) for model in models]
         for column in (cleans, auas):

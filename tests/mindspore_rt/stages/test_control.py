@@ -49,16 +49,10 @@ def test_no_initialization_keeps_the_structure_and_no_structure_keeps_the_initia
             np.testing.assert_array_equal(value, pretrained[name])
 
 
-@pytest.mark.parametrize(
-    "method, section",
-    [
-        ("random", "retrain"),
-        ("robust_no_initialization", "retrain"),
-        ("robust_no_structure", "retrain"),
-        ("robust_no_structure_long", "retrain_long"),
-    ],
-)
-def test_a_control_is_trained_by_its_section(run, method, section):
-    run.config.methods = [method]
-    _, calls = controls(run)
-    assert [call["section"] for call in calls.values()] == [section]
+def test_a_control_of_every_length_reads_the_same_ticket(run):
+    """It is drawn once for each length, from the same seed."""
+    run.config.methods, run.config.lengths = ["random"], [3, 10]
+    controls(run)
+    short, long = run.recorder.calls
+    assert short["ticket"].distance(long["ticket"]) == 0 and long["model"] == "random-0.25-epochs-10"
+    assert (short["section"], long["section"]) == ("retrain", "retrain")

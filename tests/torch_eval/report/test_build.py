@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import re
 import statistics
 import subprocess
@@ -49,7 +50,12 @@ def whole(tmp_path_factory):
         chosen=0.3,
     )
     second = made_up.whole(
-        root, "name=other", "search.l0_weight=0.1", "attack.examples=100", "attack.recipes=[textfooler]"
+        root,
+        "name=other",
+        "lengths=[3,10]",
+        "search.l0_weight=0.1",
+        "attack.examples=100",
+        "attack.recipes=[textfooler]",
     )
     made_up.transfer(first)
     names = []
@@ -74,6 +80,8 @@ def test_everything_is_drawn_and_nothing_is_missing(whole):
         "log-alpha",
         "training-sst2-2",
         "transfer-sst2-textbugger",
+        "lengths-epochs-other",
+        "lengths-training_loss-other",
     ):
         assert start in names
     assert names == {path.stem for path in (folder / "figures").glob("*.pdf")}
@@ -91,7 +99,7 @@ def test_everything_is_drawn_and_nothing_is_missing(whole):
         "Table 6",
         "Paired tests",
         "was chosen",
-        "w/o Structure + Longer 30%",
+        "w/o Structure 30%",
         "λ = 0.1",
     ):
         assert title in markdown, title
@@ -118,6 +126,18 @@ def test_without_a_robust_ticket_the_first_method_is_compared(whole):
     assert [row for row in table.rows[1:] if isinstance(row, str)] == ["**FreeLB** against **LTH 30%**"]
 
 
+def test_lengths_are_rows_and_are_compared_with_their_own(whole):
+    """The loss of a training is its mean over the last epoch, which here begins after step 130 of 200."""
+    _, _, second = whole
+    run = run_state.Run(second.config, ["x"], second.root.parent)
+    shown = ["Fine-tune", "Fine-tune, 10 epochs", "Robust ticket 30%", "Robust ticket 30%, 10 epochs"]
+    assert [run.title(model) for model in run.shown()] == shown
+    pairs = [row for row in comparisons.paired_table(run).rows[1:] if isinstance(row, str)]
+    assert pairs == [f"**{shown[2]}** against **{shown[0]}**", f"**{shown[3]}** against **{shown[1]}**"]
+    last = [0.7 * math.exp(-step / 60) + 0.1 for step in range(140, 201, 10)]
+    assert run.training_loss("finetune-epochs-10") == pytest.approx(statistics.fmean(last))
+
+
 def test_control_rows_of_table_4(whole):
     _, first, _ = whole
     table = tables.ablation_table([run_state.Run(first.config, ["x"], first.root.parent)], 4)
@@ -125,7 +145,6 @@ def test_control_rows_of_table_4(whole):
         "Robust ticket 30%",
         "w/o Initialization 30%",
         "w/o Structure 30%",
-        "w/o Structure + Longer 30%",
     ]
     # Aua of the made-up seeds is 44 + seed for the ticket: mean 45.5.
     assert table.rows[1][2].text == "45.5" and table.rows[1][2].published == "paper 26.7†"
