@@ -2,15 +2,14 @@
 
     python tests/end_to_end/six_tasks.py [TASK ...]
 
-runs every stage of ./run.sh for each task, in processes of their own: the first layer of a small model, one epoch of
-a few steps, two attacked sentences.
+runs every stage of ./run.sh for each task, in one process: the first layer of a small model, one epoch of a few steps,
+two attacked sentences.
 """
 
 import contextlib
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from configs.contract import jobs, schema  # noqa: E402  needs the path above
 from configs.contract.run_dir import RunDir  # noqa: E402  needs the path above
+from tests.helpers.commands import run_commands  # noqa: E402  needs the path above
 
 TASKS = ("sst2", "imdb", "agnews", "qnli", "mnli", "qqp")
 TRAIN, TEST = 40, 6
@@ -115,17 +115,12 @@ WRITERS = {name: globals()[f"write_{name}"] for name in TASKS}
 
 @contextlib.contextmanager
 def run(task: str, folder: Path, *more: str):
-    """The run directory of one task after all stages, each by its own command; removed at the end. `more` are keys.
-
-    `subprocess.CalledProcessError` if one fails.
-    """
+    """The run directory of one task after all stages; removed at the end. `more` are keys."""
     overrides = [f"name=test-{task}-{os.getpid()}", "model=packaged", *write_files(task, folder), *SMALL, *more]
     directory = RunDir(schema.load(task, overrides))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    commands = [[f"{jobs.HALVES[stage]}.__main__", stage, task, *overrides] for stage in jobs.stages(directory)]
     try:
-        for stage in jobs.stages(directory):
-            command = [sys.executable, "-m", jobs.HALVES[stage], stage, task, *overrides]
-            subprocess.run(command, cwd=folder, env=environment, check=True)
+        print(run_commands(commands, folder), flush=True)
         yield directory
     finally:
         shutil.rmtree(directory.root, ignore_errors=True)

@@ -1,14 +1,12 @@
 """A method that is added as CONTRIBUTING.md says, in two files, is planned, trained, attacked and reported."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from configs.contract.assets import CACHE
 from configs.contract.files import ROOT, read_json, read_lines
+from tests.helpers.commands import run_commands
 
 ENTRY = """    "cautious": Method(
         "Cautious",
@@ -50,22 +48,16 @@ def project(tmp_path):
 
 
 def test_a_method_takes_two_files(project):
-    environment = {**os.environ, "PYTHONPATH": str(project), "ROBUST_TICKETS_CACHE": str(CACHE)}
-
-    def run(module, command):
-        arguments = [sys.executable, "-m", module, command, *SETTINGS]
-        process = subprocess.run(arguments, cwd=project, env=environment, capture_output=True, text=True, check=False)
-        assert process.returncode == 0, process.stderr[-3000:]
-        return process.stdout
-
-    assert "finetune  seed-1/cautious" in run("configs.contract.plan", "show")
-    for module, command in (
-        ("mindspore_rt", "prepare"),
-        ("mindspore_rt", "finetune"),
-        ("torch_eval", "attack"),
-        ("torch_eval", "report"),
-    ):
-        run(module, command)
+    stages = [
+        ("configs.contract.plan", "show"),
+        ("mindspore_rt.__main__", "prepare"),
+        ("mindspore_rt.__main__", "finetune"),
+        ("torch_eval.__main__", "attack"),
+        ("torch_eval.__main__", "report"),
+    ]
+    places = {"PYTHONPATH": str(project), "ROBUST_TICKETS_CACHE": str(CACHE)}
+    printed = run_commands([[*stage, *SETTINGS] for stage in stages], project, **places)
+    assert "finetune  seed-1/cautious" in printed
     seed = project / "runs" / "tiny" / "seed-1"
     rates = [line["learning_rate"] for line in read_lines(seed / "cautious" / "metrics.jsonl") if "loss" in line]
     assert 0 < max(rates) <= 2e-4 / 2  # tiny.yaml fine-tunes at 2e-4

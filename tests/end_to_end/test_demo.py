@@ -20,16 +20,13 @@ from configs.contract.run_dir import RunDir
 from mindspore_rt.ticket import Ticket
 from tests.end_to_end import kill_at_random
 from tests.end_to_end.kill_at_random import killed
+from tests.helpers.commands import ENVIRONMENT, run_commands
 
 RECIPES = ("textfooler", "textbugger", "bertattack")
 # Every kind of method: dense, magnitude pruning (two rounds), random control, robust ticket. FreeLB: faults/.
 METHODS = ["methods=[finetune,lth,random,robust]", "lth.share=0.2", "lth.max_steps=2"]
 ONE = "attack.workers=1"  # a process that attacks starts for ten seconds; test_attack.py has two of them
 VICTIMS = ["finetune", "lth-0.30", "random-0.30", "robust-0.30"]
-
-
-# As a shell would have it: a framework that a test loads into this process changes some variables.
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 class Run:
@@ -55,13 +52,9 @@ class Run:
         )
 
     def __call__(self, *stages) -> str:
-        output = ""
-        for stage in stages:
-            process = self.start(stage)
-            said, errors = process.communicate()
-            assert process.returncode == 0, f"{stage}: {errors[-3000:]}"
-            output += said
-        return output
+        """Run stages in one process; several jobs of a stage still get a process each."""
+        commands = [[f"{jobs.HALVES[stage]}.__main__", *self.arguments(stage)] for stage in stages]
+        return run_commands(commands, self.folder)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +76,7 @@ def resumed(tmp_path_factory):
     metrics = run.dir.stage(1, "search") / "metrics.jsonl"
     try:
         run("prepare")
-        killed("finetune", run.overrides, moment.uniform(0, 10))
+        killed("finetune", run.overrides, moment.uniform(0, 5))
         run("finetune")
         process = run.start("search")
         while process.poll() is None and not (metrics.is_file() and len(read_lines(metrics)) >= 5):
@@ -93,7 +86,7 @@ def resumed(tmp_path_factory):
         assert process.returncode == -signal.SIGKILL, errors[-3000:]
         assert not (run.dir.stage(1, "search") / "manifest.json").exists()
         run.output = run("search", "draw")
-        killed("retrain", run.overrides, moment.uniform(0, 10))
+        killed("retrain", run.overrides, moment.uniform(0, 5))
         run("retrain")
         run.overrides.append("attack.recipes=[textfooler]")
         lines = run.dir.attack(1, "finetune") / "textfooler" / "results.jsonl"
@@ -218,6 +211,19 @@ def test_a_second_run_skips_everything(whole, capsys):
     assert all("already done" in line for line in lines)
     assert len(lines) == len(jobs.jobs(whole.dir)) + len(VICTIMS) * (1 + len(RECIPES))
     assert contents() == before
+
+
+def pending(run, *overrides) -> list[str]:
+    """Return what ./run.sh would start: commands of the halves, one a line."""
+    command = [sys.executable, "-m", "configs.contract.plan", "pending", "tiny", *run.overrides, *overrides]
+    result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    return result.stdout.splitlines()
+
+
+def test_a_finished_run_starts_no_process(whole):
+    """With another configuration every stage starts, and decides itself what the difference means."""
+    assert pending(whole) == []
+    assert len(pending(whole, "finetune.epochs=2")) == len(whole.stages)
 
 
 def test_a_killed_search_goes_on_from_its_checkpoint(resumed):
