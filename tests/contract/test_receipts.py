@@ -2,6 +2,7 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,6 +25,8 @@ def surroundings(tmp_path, monkeypatch):
     """The files outside a run that decide about it: a project, a model of the user's own, and assets."""
     for name in ("project/configs/code.py", "model/config.json", "cache/assets/words.txt"):
         write_json(tmp_path / name, {})
+    package = SimpleNamespace(name="package", version="1.0")
+    monkeypatch.setattr(receipts.metadata, "distributions", lambda: [package])  # reading all of them takes a second
     monkeypatch.setattr(receipts, "ROOT", tmp_path / "project")
     monkeypatch.setattr(receipts.assets, "CACHE", tmp_path / "cache")
 

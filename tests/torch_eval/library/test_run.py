@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,11 +12,12 @@ import torch_eval
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, read_json, read_lines
 from tests.helpers.attacked_runs import SENTENCES, Here
+from torch_eval.__main__ import main
 from torch_eval.attack import scoring, workers
 from torch_eval.attack.workers import Target
 from torch_eval.bench.attacks import attack_stock
 from torch_eval.bench.random_models import random_classifier
-from torch_eval.library import run
+from torch_eval.library import api, run
 from torch_eval.recipes.recipes import Spec
 
 
@@ -105,7 +107,13 @@ def test_records_in_place_of_a_file(tmp_path):
         torch_eval.score(model, [{"text": "a"}])
 
 
-def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch, capsys):
+def test_the_examples_of_the_documentation_run(tmp_path, in_process, monkeypatch, capsys):
+    """In this process; `test_records_in_place_of_a_file` starts those that `score` starts."""
+
+    def run_here(command, **_):
+        return SimpleNamespace(returncode=main(command[3:]), stderr="")
+
+    monkeypatch.setattr(api, "subprocess", SimpleNamespace(run=run_here, PIPE=None))
     classifier(tmp_path / "my-model", "bert")
     table(tmp_path / "reviews.csv")
     monkeypatch.chdir(tmp_path)
