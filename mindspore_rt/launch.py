@@ -7,6 +7,7 @@ each of them, and none outlives the others.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -17,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from configs.contract import schema
 from configs.contract.errors import StopRequest, UserError
@@ -79,6 +80,21 @@ def stop_requests() -> Iterator[None]:
     with StopRequest():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, StopRequest.SIGNALS)  # `_start` blocks them until here
         yield
+
+
+def end(status: int) -> NoReturn:
+    """End this process with an exit status.
+
+    A worker first runs the exit handlers, among them MindSpore's: it leaves the others, so that the scheduler ends too.
+    It then ends without the destructors of libraries. MindSpore's threads of communication may still be at work
+    while those run, and have ended workers whose results were all written by SIGSEGV.
+    """
+    if ranks() > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def launch(run: RunDir, of_stage: list[Job], settings: Sequence[str], lock: IO | None) -> int:

@@ -34,3 +34,4 @@ def do(run: RunDir, job: Job) -> None:
         Changed: It was made with something else, and `on_change` is `refuse`. With `redo` it is made again.
     """
     redo_changed(run.config, lambda: STAGES[job.stage](run, job), leads=not parallel.rank(), wait=parallel.wait)
+    parallel.wait()  # no worker leaves while another still writes

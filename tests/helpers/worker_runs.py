@@ -12,9 +12,11 @@ import safetensors
 
 from configs.contract import schema
 from configs.contract.files import ROOT, read_lines
+from configs.contract.jobs import jobs
 from configs.contract.run_dir import RunDir
+from mindspore_rt.stages import runner
 
-SMALL = ["methods=[freelb]", "freelb.epochs=3", "checkpoint_steps=1000", "workers=2"]
+SMALL = ["methods=[finetune]", "finetune.epochs=3", "checkpoint_steps=1000", "workers=2"]
 MARK = "ROBUST_TICKETS_TEST_RUN"  # environment variable that all processes of a run inherit
 WAYS = {"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM, "kill -9": signal.SIGKILL}
 
@@ -25,12 +27,11 @@ class TwoWorkers:
     def __init__(self, name: str) -> None:
         self.settings = [*SMALL, f"name={name}"]
         self.run = RunDir(schema.load("tiny", self.settings))
-        self.directory, self.name = self.run.stage(1, "freelb"), name
+        self.directory, self.name = self.run.stage(1, "finetune"), name
 
     def __enter__(self) -> "TwoWorkers":
         shutil.rmtree(self.run.root, ignore_errors=True)
-        process = self.start("prepare")
-        assert process.wait() == 0, process.stderr.read()
+        runner.do(self.run, next(job for job in jobs(self.run) if job.stage == "prepare"))
         return self
 
     def __exit__(self, *_) -> None:
@@ -38,9 +39,9 @@ class TwoWorkers:
             os.kill(process, signal.SIGKILL)
         shutil.rmtree(self.run.root, ignore_errors=True)
 
-    def start(self, stage: str = "finetune") -> subprocess.Popen:
-        """The stage in a process group of its own, as a terminal starts it. Its messages go to a file."""
-        command = [sys.executable, "-m", "mindspore_rt", stage, "tiny", *self.settings]
+    def start(self) -> subprocess.Popen:
+        """The training in a process group of its own, as a terminal starts it. Its messages go to a file."""
+        command = [sys.executable, "-m", "mindspore_rt", "finetune", "tiny", *self.settings]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), MARK: self.name, "RANK_ID": "3"}  # a stray one
         self.run.root.mkdir(parents=True, exist_ok=True)
         with open(self.run.root / "messages.txt", "ab") as log:
@@ -69,7 +70,7 @@ class TwoWorkers:
 
     def wait_for_step(self, step: int, process: subprocess.Popen) -> None:
         while process.poll() is None and self.steps() < step:
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def stop(self, process: subprocess.Popen, way: str) -> float | None:
         """Stop a run; seconds until no process is left, or None if one is left after a minute and a half.

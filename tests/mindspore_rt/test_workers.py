@@ -1,30 +1,75 @@
 """Two CPU workers of the real command line: they stop together, none is left, and a resumed run ends alike."""
 
 import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 
 from configs.contract import schema
 from configs.contract.errors import UserError
+from configs.contract.files import ROOT
+from configs.contract.jobs import jobs
 from configs.contract.run_dir import RunDir
 from mindspore_rt import launch
 from tests.helpers.worker_runs import TwoWorkers
 
 
-def test_two_workers_stop_together_and_a_resumed_run_ends_with_the_same_bytes():
-    """The undisturbed run goes on at the same time, on the same machine."""
+def test_two_workers_stop_with_their_starter_and_a_resumed_run_ends_with_the_same_bytes():
+    """The undisturbed run goes on at the same time, on the same machine. tests/end_to_end/kill_workers.py has more."""
     with TwoWorkers(f"test-whole-{os.getpid()}") as whole, TwoWorkers(f"test-stopped-{os.getpid()}") as stopped:
-        undisturbed = whole.start()
-        for way, step in (("Ctrl-C", 2), ("SIGTERM", 4), ("kill -9", 7)):
-            process = stopped.start()
-            stopped.wait_for_step(step, process)
-            assert process.poll() is None, stopped.messages()
-            assert stopped.stop(process, way) is not None, f"{way}: processes are left"
-            assert stopped.saved() == stopped.steps() >= step, way
+        undisturbed, process = whole.start(), stopped.start()
+        stopped.wait_for_step(2, process)
+        assert process.poll() is None, stopped.messages()
+        assert stopped.stop(process, "kill -9") is not None, "processes are left"
+        assert stopped.saved() == stopped.steps() >= 2
         assert stopped.start().wait() == 0, stopped.messages()
         assert "Traceback" not in stopped.messages()
         assert undisturbed.wait() == 0, whole.messages()
         assert stopped.results() == whole.results()
+
+
+WORKER = """#!{python}
+import os, pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+pathlib.Path({folder!r}, os.environ["MS_ROLE"] + os.environ["RANK_ID"]).touch()
+time.sleep(60 if os.environ["MS_ROLE"] == "MS_WORKER" else 0)
+"""
+
+
+def test_a_stop_request_is_handed_on_to_all_workers(monkeypatch, tmp_path):
+    run = RunDir(schema.load("tiny", ["workers=2", "methods=[finetune]"]), tmp_path / "runs")
+    job = next(job for job in jobs(run) if job.stage == "finetune")
+    program = tmp_path / "program"
+    program.write_text(WORKER.format(python=sys.executable, folder=str(tmp_path)))
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+    def stop_when_both_are_there():
+        while len(list(tmp_path.glob("MS_WORKER*"))) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_when_both_are_there).start()
+    began = time.monotonic()
+    assert launch.launch(run, [job], ["tiny"], None) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 30 and (tmp_path / "MS_SCHED0").exists()
+
+
+@pytest.mark.parametrize("workers, status", [("1", -signal.SIGABRT), ("2", 0)])
+def test_a_worker_ends_without_the_destructors_of_libraries(workers, status):
+    """One that crashes cannot turn a finished job into a failure. Exit handlers run: MindSpore's leaves the others."""
+    code = (
+        "import atexit, ctypes\nfrom mindspore_rt import launch\natexit.register(print, 'left')\n"
+        "library = ctypes.CDLL(None)\nlibrary.__cxa_atexit(library.abort, None, None)\nlaunch.end(0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": workers}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stdout) == (status, "left\n")
 
 
 def experiment(**values):
