@@ -3,6 +3,7 @@
 #
 #   ./run.sh                            the demo: offline, small real model, real text
 #   ./run.sh CONFIG [key=value ...]     an experiment of configs/ (sst2, imdb ...) or a YAML file
+#   ./run.sh zoo/NAME [key=value ...]   train and attack a ticket that is given, and compare with its stated figures
 #   ./run.sh CONFIG [key=value ...] --plan      only show what would run, what is done, and how long it may take
 #   ./run.sh score MODEL [MODEL ...] DATA [key=value ...]    what any classifier withstands, on any data
 #   ./run.sh watch CONFIG               follow a long run in another terminal
@@ -142,7 +143,7 @@ in_front() {
 
 case ${1:-demo} in
     help | -h | --help)
-        sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         if [ -x "$python" ]; then "$python" -m mindspore_rt --help; fi
         ;;
     setup) set_up_experiments ;;
@@ -178,5 +179,7 @@ case ${1:-demo} in
         fi
         set_up_experiments
         experiment "${@:-demo}"
+        # An entry of the zoo states figures: say whether this run meets them.
+        if [[ ${1:-} == zoo/* ]]; then in_front "$python" -m torch_eval zoo-check "$@"; fi
         ;;
 esac

@@ -20,7 +20,7 @@ from torch_eval import __main__ as scoring
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # What a page writes where readers put their own.
-PLACEHOLDERS = {"CONFIG": "demo", "NAME": "demo", "STAGE": "search", "mine.yaml": "demo"}
+PLACEHOLDERS = {"CONFIG": "demo", "NAME": "demo", "zoo/NAME": "demo", "STAGE": "search", "mine.yaml": "demo"}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 
 

@@ -7,11 +7,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.contract import cli, schema
 from configs.contract.errors import UserError, command
 from configs.contract.receipts import Receipt
 from configs.contract.run_dir import RUNS, RunDir
+
+if TYPE_CHECKING:
+    from torch_eval.report.run_state import Run
 
 # Nothing here or below may touch the network; only `python -m configs.contract.assets` does.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -123,6 +127,36 @@ def report(options: argparse.Namespace) -> None:
         receipt.write()
 
 
+def zoo_add(options: argparse.Namespace) -> None:
+    """Make an entry of the zoo from a finished run of one seed: its ticket, its configuration and its results."""
+    from torch_eval.library import zoo
+
+    folder = zoo.add(_run_state(options), options.name)
+    zoo.write_table()
+    print(f"entry: {folder}; docs/zoo.md has its rows")
+
+
+def zoo_check(options: argparse.Namespace) -> int:
+    """Compare a run of an entry of the zoo with the figures that the entry states; status 1 if one is not met."""
+    from torch_eval.library import zoo
+
+    return 0 if zoo.check(_run_state(options), options.config) else 1
+
+
+def zoo_table(options: argparse.Namespace) -> None:
+    """Write the table of all entries of the zoo into docs/zoo.md."""
+    from torch_eval.library import zoo
+
+    zoo.write_table()
+
+
+def _run_state(options: argparse.Namespace) -> Run:
+    from torch_eval.report.run_state import Run
+
+    config = schema.load(options.config, options.overrides)
+    return Run(config, [options.config, *options.overrides], options.runs)
+
+
 def watch(options: argparse.Namespace) -> None:
     """Follow a long run from another terminal, or from another machine that sees its files."""
     from torch_eval.report import watch
@@ -178,6 +212,10 @@ def parser() -> cli.Parser:
     reporting = cli.add_command(commands, report)
     reporting.usage = "%(prog)s CONFIG [CONFIG ...] [key=value ...] [--out FOLDER]"
     reporting.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: in the run directory)")
+    adding = cli.add_command(commands, zoo_add, "zoo-add")
+    adding.add_argument("--name", required=True, metavar="NAME", help="name of the entry's folder")
+    cli.add_command(commands, zoo_check, "zoo-check")
+    cli.add_command(commands, zoo_table, "zoo-table", config=False)
     watching = cli.add_command(commands, watch)
     watching.add_argument("--once", action="store_true", help="print the state of the moment and end")
     watching.add_argument(

@@ -16,6 +16,7 @@ from yaml.composer import ComposerError
 from configs.contract.errors import UserError
 
 CONFIG_DIR = Path(__file__).parent.parent
+ZOO, ENTRY = CONFIG_DIR / "zoo", "experiment.yaml"  # each folder of the zoo has a configuration of this name
 COMMAND_LINE = "the command line"  # origin of keys that no file sets; a later one replaces an earlier one
 
 
@@ -49,6 +50,8 @@ class Values:
             if not named or find(parent).resolve() in below:
                 raise UserError(f"{path}: extends: name another configuration, not {quoted(parent)}")
             self.read_file(find(parent), below)
+        if isinstance(ticket := loaded.get("ticket"), str):
+            loaded["ticket"] = str((path.parent / ticket).resolve())
         self._merge(loaded, str(path))
 
     def read_override(self, text: str) -> None:
@@ -87,18 +90,15 @@ def find(source: str) -> Path:
     """Return the file of a configuration.
 
     Args:
-        source: Name of a file in `configs/` without its suffix, or a path.
+        source: Name of a file in `configs/` without its suffix, `zoo/` and a name of the zoo, or a path.
 
     Raises:
         UserError: There is no such file.
     """
-    named = CONFIG_DIR / f"{source}.yaml"
-    if named.is_file():
-        return named
-    path = Path(source)
-    if path.is_file():
-        return path
-    known = ", ".join(sorted(p.stem for p in CONFIG_DIR.glob("*.yaml")))
+    for path in (CONFIG_DIR / f"{source}.yaml", CONFIG_DIR / source / ENTRY, Path(source)):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted([p.stem for p in CONFIG_DIR.glob("*.yaml")] + [f"zoo/{p.name}" for p in ZOO.glob("*/")]))
     raise UserError(f"no configuration `{source}`: give a YAML file, or one of {known}")
 
 

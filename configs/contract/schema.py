@@ -260,7 +260,9 @@ class Experiment:
         "replaces the epochs of the methods' sections; unset: those of the sections",
         low=1,
     )
-    ticket: str | None = option(None, "file of a robust ticket that is trained; unset: a ticket is searched for")
+    ticket: str | None = option(
+        None, "robust ticket that is trained, a path from the YAML file's folder; unset: one is searched for"
+    )
     structured: bool = option(False, "prune whole attention heads and intermediate neurons, and write a smaller model")
     compat: str = option("paper", "which to follow where their trainings differ", choices=["paper", "official"])
     device: str = option("CPU", "device on which MindSpore trains", choices=["CPU", "GPU", "Ascend"])

@@ -14,7 +14,7 @@ from pathlib import Path
 from configs.contract import run_dir, schema
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, write_json
-from torch_eval.report import figure_sections, published, text_sections, ticket_sections
+from torch_eval.report import changes, figure_sections, published, text_sections, ticket_sections
 from torch_eval.report.adversarial_texts import examples
 from torch_eval.report.data_files import as_csv, numbers
 from torch_eval.report.render import Contents, Heading, to_html, to_markdown
@@ -32,6 +32,7 @@ def write(runs: list[Run], folder: Path) -> Path:
         *text_sections.results(runs),
         *text_sections.ablations(runs),
         *text_sections.paired_tests(runs),
+        *changes.section(runs),
         *text_sections.missing(runs),
         *ticket_sections.choices(runs),
         *figure_sections.accuracies(runs, pictures),

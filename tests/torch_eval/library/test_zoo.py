@@ -1,0 +1,69 @@
+"""Entries of the zoo: made from a finished run, read again, compared with a new run, listed on the page."""
+
+import pytest
+
+from configs.contract import read_values, run_dir, schema
+from configs.contract.errors import UserError
+from configs.contract.files import file_hash, read_json
+from tests.helpers import made_up_run as made_up
+from torch_eval.library import zoo
+from torch_eval.report.run_state import Run
+
+
+def state(paths, *words):
+    return Run(paths.config, list(words), paths.root.parent)
+
+
+@pytest.fixture
+def entry(tmp_path, monkeypatch):
+    """The run that an entry is of, and the folder of the entry."""
+    monkeypatch.setattr(zoo, "ZOO", tmp_path / "zoo")
+    paths = made_up.small(tmp_path / "runs")
+    return paths, zoo.add(state(paths, "demo"), "first")
+
+
+def test_an_entry_holds_the_ticket_its_experiment_and_its_figures(entry):
+    """Of ten sentences the ticket withstands 6 and Fine-tune 2, the first of them alike."""
+    paths, folder = entry
+    assert (folder / "ticket.safetensors").read_bytes() == paths.ticket(1, "robust-0.30").read_bytes()
+    config = schema.load(str(folder / "experiment.yaml"))
+    assert (config.name, config.methods, config.layers) == ("zoo-first", ["robust"], 3)
+    assert config.ticket == str(folder / "ticket.safetensors")
+    results = read_json(folder / "results.json", zoo.Entry)
+    assert results.ticket["sha256"] == file_hash(folder / "ticket.safetensors")
+    aua = results.models["robust-0.30"].attacks["textfooler"]
+    assert aua.aua.value == 0.6 and 0.3 < aua.aua.low < 0.6 < aua.aua.high < 0.9
+    assert aua.unreliable == ["10 sentences only"] and aua.made_with["resources"]["from"] == "packaged"
+    (test,) = (pair for pair in results.paired if pair.attack == "textfooler")
+    assert (test.other, test.only_ticket - test.only_other) == ("finetune", 4)
+
+
+def test_a_new_run_is_compared_with_the_stated_intervals(entry, capsys):
+    """Six of ten withstood again are met, one of ten is not, and another sample of sentences is not compared."""
+    paths, folder = entry
+    source = str(folder / "experiment.yaml")
+    again = run_dir.RunDir(schema.load(source), paths.root.parent)
+    made_up.prepare(again)
+    made_up.choose(again, 0.3)
+    made_up.clean(again, 1, "robust-0.30", 0.8)
+    made_up.attack(again, 1, "robust-0.30", "textfooler", (3, 6, 1))
+    assert zoo.check(state(again, source), source)
+    made_up.attack(again, 1, "robust-0.30", "textbugger", (8, 1, 1))
+    made_up.attack(again, 1, "robust-0.30", "bertattack", (3, 6, 1), max_queries=7)
+    assert not zoo.check(state(again, source), source)
+    shown = capsys.readouterr().out
+    assert "2 of 4 stated figures are met" in shown and "NOT met" in shown and "max_queries" in shown
+
+
+def test_unfinished_runs_and_several_seeds_make_no_entry(entry):
+    paths, _ = entry
+    with pytest.raises(UserError, match="one seed"):
+        zoo.add(state(run_dir.RunDir(schema.load("demo", ["seeds=[1,2]"]), paths.root.parent), "demo"), "two")
+    (paths.attack(1, "finetune") / "textfooler" / "manifest.json").unlink()
+    with pytest.raises(UserError, match="attack finetune textfooler is missing"):
+        zoo.add(state(paths, "demo"), "two")
+
+
+def test_the_page_has_the_table_of_the_folders(entry):
+    assert zoo.MARKS[0] + zoo.table(read_values.ZOO) + zoo.MARKS[1] in zoo.PAGE.read_text(encoding="utf-8")
+    assert "| `first` | snippets | packaged, 3 layers | 30% | 1 |" in zoo.table(entry[1].parent)

@@ -1,0 +1,266 @@
+"""Tickets to take away: each with the experiment that trains and attacks it, and with what was measured.
+
+configs/zoo/<name>/
+  experiment.yaml       the configuration; `./run.sh zoo/<name>` trains the ticket again and attacks it
+  ticket.safetensors    one bit a weight
+  results.json          `Entry`: figures with intervals, resources, versions, hashes; what makes a figure unreliable
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from configs.contract import VERSION, schema
+from configs.contract.errors import UserError
+from configs.contract.files import ROOT, atomic_write, file_hash, read_json, write_json
+from configs.contract.model_id import ModelId
+from configs.contract.read_values import ENTRY, ZOO, find
+from configs.contract.run_files import Count, Share, TicketReport
+from torch_eval.report import saturation
+from torch_eval.report.comparisons import comparisons
+from torch_eval.report.run_state import Run
+from torch_eval.report.scores import CLEAN, RECIPES, Score, differences
+
+PAGE, MARKS = ROOT / "docs" / "zoo.md", ("<!-- table -->\n", "<!-- end of table -->\n")
+FEW = 200  # an attack on fewer sentences says little
+HEADER = ("entry", "task", "model", "pruned", "seed", "attack", "sentences", "ticket", "Fine-tune", "p", "unreliable")
+
+
+class Figure(msgspec.Struct):
+    """A share with its 95% interval."""
+
+    value: Share
+    low: Share
+    high: Share
+
+    def text(self) -> str:
+        """The share in per cent, such as `81.0 [78.3, 83.5]`."""
+        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+class Attacked(msgspec.Struct):
+    """One attack on one model, the settings and resources that it was made with, and why it is not to be trusted."""
+
+    examples: Count
+    aua: Figure
+    made_with: dict[str, Any]
+    unreliable: list[str]
+
+
+class Model(msgspec.Struct):
+    """One model: its accuracy on the whole test set, and its attacks."""
+
+    title: str
+    clean: Figure
+    attacks: dict[str, Attacked]
+
+
+class Paired(msgspec.Struct):
+    """Sentences that only the ticket, or only the other model, withstands; p of the exact test."""
+
+    other: str
+    attack: str
+    only_ticket: Count
+    only_other: Count
+    p: Share
+
+
+class Entry(msgspec.Struct):
+    """`results.json`."""
+
+    experiment: str
+    seed: Count
+    ticket: dict[str, Any]
+    models: dict[str, Model]
+    paired: list[Paired]
+
+
+# --- an entry from a run -------------------------------------------------------------------------------------
+
+
+def add(run: Run, name: str) -> Path:
+    """Make an entry from a finished run of one seed; returns its folder.
+
+    Raises:
+        UserError: The run has several seeds, no robust ticket, or results that are missing or stale.
+    """
+    if len(run.config.seeds) != 1 or not (ticket := run.pick("robust")):
+        raise UserError("zoo-add: an entry is one robust ticket of one seed; add seeds=[N], or methods with robust")
+    unfinished = [step.title for step in (*run.missing(), *run.stale())]
+    if unfinished:
+        raise UserError(f"zoo-add: {run.paths.root}: {unfinished[0]} is missing or stale; finish the run first")
+    if not name.isprintable() or set(name) & set("/\\:. "):
+        raise UserError(f"zoo-add: {name!r:.80} cannot be a folder name")
+    seed, folder = run.config.seeds[0], ZOO / name
+    file = run.paths.ticket(seed, ticket)
+    entry = {
+        "experiment": run.name,
+        "seed": seed,
+        "ticket": {**_facts(file), "sha256": file_hash(file)},
+        "project": VERSION,
+        "data": {key: run.data[key] for key in ("columns", "labels", "splits")},
+        "models": {_plain(model): _model(run, seed, model) for model in run.shown()},
+        "paired": [
+            {
+                "other": _plain(other),
+                "attack": recipe,
+                "only_ticket": made.test.only_first,
+                "only_other": made.test.only_second,
+                "p": made.test.p,
+            }
+            for other in run.shown()
+            for recipe in run.recipes
+            for made in comparisons(run, ticket, other, recipe)
+            if other != ticket
+        ],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, folder / "ticket.safetensors")
+    write_json(folder / "results.json", entry)
+    atomic_write(folder / ENTRY, _experiment(run, name))
+    return folder
+
+
+def _facts(ticket: Path) -> dict[str, Any]:
+    report = read_json(ticket.with_name("report.json"), TicketReport)
+    return {"pruned": report.pruned, "weights": report.weights}
+
+
+def _plain(model: str) -> str:
+    """Name of a model where the ticket is given: there is no search whose epochs could be counted back."""
+    model_id = ModelId.parse(model)
+    return str(ModelId(model_id.method, model_id.sparsity, epochs=model_id.epochs))
+
+
+def _model(run: Run, seed: int, model: str) -> dict[str, Any]:
+    clean, attacks = run.scores[seed, model, CLEAN], {}
+    for recipe in run.recipes:
+        score = run.scores.get((seed, model, recipe))
+        if score:  # others could not run here
+            made = {**score.summary.to_dict(), "made_with": _made_with(score), "finished": score.manifest["finished"]}
+            attacks[recipe] = {**made, "unreliable": _unreliable(run, model, recipe, score)}
+    accuracy = clean.accuracy
+    return {
+        "title": run.title(model),
+        "sha256": clean.manifest["inputs"]["model"],
+        "clean": {"value": accuracy.value, "low": accuracy.low, "high": accuracy.high, "n": _count(clean)},
+        "attacks": attacks,
+    }
+
+
+def _count(clean: Score) -> int:
+    return clean.manifest["results"]["n"]
+
+
+def _made_with(score: Score) -> dict[str, Any]:
+    """What must be the same where a figure is measured again; the list of sentences as its hash."""
+    signature = dict(score.signature)
+    signature["sentences"] = hashlib.sha256(json.dumps(signature.pop("indices")).encode()).hexdigest()
+    return signature
+
+
+def _unreliable(run: Run, model: str, recipe: str, score: Score) -> list[str]:
+    reasons = [run.unlearned(model)] if run.unlearned(model) else []
+    if score.summary.timeouts:
+        reasons.append(f"{score.summary.timeouts} attacks timed out")
+    if score.examples < FEW:
+        reasons.append(f"{score.examples} sentences only")
+    if (check := saturation.check(run, model, recipe)) and check.differs:
+        reasons.append(f"Aua {check.aua(1)}% {check.other}")
+    return reasons
+
+
+def _experiment(run: Run, name: str) -> str:
+    """Write the configuration that trains and attacks the given ticket, without paths of this machine."""
+    config, default = schema.to_dict(run.config), schema.to_dict(schema.Experiment())
+    config |= {
+        "name": f"zoo-{name}",
+        "methods": ["robust"],
+        "sparsities": [run.sparsity],
+        "ticket": "ticket.safetensors",
+        "lengths": None,
+    }
+    config["data"] |= {"train": None, "dev": None, "test": None}
+    config["choice"]["epochs"] = 1
+    config["attack"] |= {"victims": None, "resources_dir": None}
+    changed = {
+        key: {k: v for k, v in value.items() if v != default[key][k]} if isinstance(value, dict) else value
+        for key, value in config.items()
+        if value != default[key]
+    }
+    head = f"# The ticket of {run.name}, seed {run.config.seeds[0]}; made by `python -m torch_eval zoo-add`.\n"
+    return head + yaml.safe_dump(changed, sort_keys=False)
+
+
+# --- an entry measured again ---------------------------------------------------------------------------------
+
+
+def check(run: Run, source: str) -> bool:
+    """Print for each stated figure whether a new run meets it; returns whether it meets all.
+
+    A figure is met if it lies within the 95% interval of the stated one and was made in the same way. Models that the
+    run has not trained are left out: an entry trains the ticket alone, `methods=[finetune,robust]` compares both.
+
+    Args:
+        run: Run of the entry's configuration.
+        source: Configuration of the entry, such as `zoo/demo`.
+    """
+    entry, seed, met = read_json(find(source).with_name("results.json"), Entry), run.config.seeds[0], []
+    for name, stated in entry.models.items():
+        clean = run.scores.get((seed, name, CLEAN))
+        if clean:
+            met.append(_line(name, CLEAN, stated.clean, clean.accuracy.value, []))
+        for recipe, attacked in stated.attacks.items():
+            score = run.scores.get((seed, name, recipe))
+            if score:
+                before, now = attacked.made_with, msgspec.to_builtins(_made_with(score))
+                other = differences({**before, "versions": None}, {**now, "versions": None})
+                met.append(_line(name, RECIPES[recipe], attacked.aua, score.summary.aua.value, other))
+    if not met:
+        raise UserError(f"zoo-check: {source}: nothing is measured yet; `./run.sh {source}` does it")
+    print(f"{source}: {sum(met)} of {len(met)} stated figures are met within their 95% intervals")
+    return all(met)
+
+
+def _line(model: str, attack: str, stated: Figure, value: float | None, other: list[str]) -> bool:
+    inside = not other and value is not None and stated.low <= value <= stated.high
+    verdict = f"cannot be compared ({'; '.join(other[:3])})" if other else "met" if inside else "NOT met"
+    now = "unknown" if value is None else f"{100 * value:.1f}"
+    print(f"  {model:16s} {attack:12s} stated {stated.text():20s} now {now:6s} {verdict}")
+    return inside
+
+
+# --- the table -----------------------------------------------------------------------------------------------
+
+
+def table(zoo: Path = ZOO) -> str:
+    """Return the table of all entries as Markdown: Aua of each attack in per cent, and the test against Fine-tune."""
+    rows = [HEADER, tuple("---" for _ in HEADER)]
+    for path in sorted(zoo.glob("*/results.json")):
+        entry, config = read_json(path, Entry), schema.load(str(path.with_name(ENTRY)))
+        layers = f", {config.layers} layers" if config.layers else ""
+        share = entry.ticket["pruned"] / entry.ticket["weights"]
+        about = (f"`{path.parent.name}`", config.task, config.model + layers, f"{100 * share:.3g}%", str(entry.seed))
+        ticket, dense = entry.models[str(ModelId("robust", config.sparsities[0]))], entry.models.get("finetune")
+        rows.append((*about, "none (Clean)", "all", ticket.clean.text(), dense.clean.text() if dense else "", "", ""))
+        for recipe, attacked in ticket.attacks.items():
+            other = dense.attacks.get(recipe) if dense else None
+            p = next((test.p for test in entry.paired if (test.other, test.attack) == ("finetune", recipe)), None)
+            reasons = [f"ticket: {reason}" for reason in attacked.unreliable]
+            reasons += [f"Fine-tune: {reason}" for reason in other.unreliable] if other else []
+            texts = (RECIPES[recipe], str(attacked.examples), attacked.aua.text(), other.aua.text() if other else "")
+            rows.append((*[""] * len(about), *texts, "" if p is None else f"{p:.2g}", "; ".join(reasons)))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def write_table(page: Path = PAGE) -> None:
+    """Put the table of all entries between the marks of the page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    atomic_write(page, f"{before}{MARKS[0]}{table()}{MARKS[1]}{rest.partition(MARKS[1])[2]}")
