@@ -7,6 +7,7 @@ import statistics
 from dataclasses import dataclass
 
 from torch_eval.attack import metrics
+from torch_eval.report import wording
 from torch_eval.report.captions import facts
 from torch_eval.report.render import Cell, Row, Table
 from torch_eval.report.run_state import Run
@@ -92,7 +93,7 @@ def answer(run: Run) -> str:
     stale = " **Stale:** made with other settings, models or sentences." if any(c.stale for c in compared) else ""
     return (
         f"{name}, {len(seeds)} seed{'s' * (len(seeds) > 1)}: the robust ticket ({pruned}) {', '.join(parts)}; "
-        f"{_price(run, ticket, dense)}.{stale}"
+        f"{_price(run, ticket, dense)}.{'' if by_verdict[1] else wording.NO_GAIN}{stale}"
     )
 
 

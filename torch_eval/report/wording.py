@@ -51,3 +51,7 @@ PAIRED = (
     "top of the report call a difference clear if p is below 0.05; they do not test the price in accuracy. The test is "
     "about the models that were trained: with one seed it cannot say how much another training seed would change."
 )
+NO_GAIN = (
+    " What longer searches and more seeds show stands in `docs/results/README.md`; tickets to take away are in "
+    "`docs/zoo.md`."
+)
