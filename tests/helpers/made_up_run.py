@@ -292,7 +292,7 @@ def score(paths, seed, model):
 
 # successes, failures, skipped of 10 attacked sentences
 OUTCOMES = {"finetune": (6, 2, 2), "robust-0.30": (3, 6, 1)}
-SMALL = ("attack.examples=10",)
+SMALL = ("attack.examples=10", "attack.candidates=48")
 
 
 def small(tmp_path, *overrides, seeds=(1,)):

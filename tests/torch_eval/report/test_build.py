@@ -216,7 +216,7 @@ def test_unfinished_run_shows_commands_and_no_zero(quick, tmp_path, capsys):
         "torch_eval choose",
         "torch_eval attack",
     ):
-        assert f"`python -m {stage} demo attack.examples=10 'name=half run'`" in markdown
+        assert f"`python -m {stage} demo attack.examples=10 attack.candidates=48 'name=half run'`" in markdown
     assert "mindspore_rt prepare" not in markdown
     found = json.loads((folder / "results.json").read_text())["experiments"][0]
     assert found["models"][0]["attacks"]["textfooler"] is None

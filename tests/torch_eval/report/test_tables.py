@@ -30,7 +30,9 @@ def test_several_seeds_give_mean_and_deviation(quick, tmp_path):
     # Aua 20 and 40: mean 30, sample deviation sqrt(200) = 14.1; TextFooler is the second attack.
     assert row(markdown, "Fine-tune")[6] == "30.0 (± 14.1; 2 of 3 seeds)"
     assert row(markdown, "Fine-tune", 1)[6] == f"seed 1: {wilson(2, 10)}; seed 2: {wilson(4, 10)}"
-    assert "python -m mindspore_rt search demo attack.examples=10 &#x27;seeds=[1,2,3]&#x27;" in text
+    assert (
+        "python -m mindspore_rt search demo attack.examples=10 attack.candidates=48 &#x27;seeds=[1,2,3]&#x27;" in text
+    )
 
 
 def test_results_made_with_other_settings_stand_apart(quick, tmp_path):
@@ -144,8 +146,8 @@ def test_every_table_says_how_its_attacks_were_made(quick, tmp_path):
     settings = ("sparsities=[0.3,0.5]", "methods=[finetune,robust,robust_no_adversary]")
     _, _, markdown = written(tmp_path, *settings, "attack.resources=original", "attack.candidates=8")
     made = "(demo) · packaged resources, paper protocol, 10 attacked, K=48, seed 1 | "
-    # The main table, every sparsity, Table 3, each again for its intervals, and the paired tests.
-    assert markdown.count(made) == 7
+    # The main table, every sparsity, Table 3, each again for its intervals, the paired tests, and the changes.
+    assert markdown.count(made) == 8
     assert markdown.count("packaged resources, paper protocol, 7 attacked, seed 1") == 1  # the choice
     assert "original resources" not in markdown and "Not comparable with the paper" in markdown
 

@@ -39,8 +39,8 @@ def searching(paths, steps=100, begun=None):
 def test_a_search_at_work(paths):
     searching(paths)
     text, finished = watch.look(paths, time.time())
-    # 2 epochs of 200 steps; 300 to go at 2 s each.
-    assert "search seed-1/search" in text and "100 of 400  25%" in text and "10 min 00 s left" in text
+    # 3 epochs of 200 steps; 500 to go at 2 s each.
+    assert "search seed-1/search" in text and "100 of 600  17%" in text and "16 min 40 s left" in text
     assert "loss 0.500, L0 term 0.900, sparsity 12.5%, sentences/s 32" in text
     assert not finished
 
