@@ -74,7 +74,7 @@ def add_command(
 
 
 def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse a command line. `key=value` may also follow an option, which argparse alone refuses.
+    """Parse a command line. Overrides may also follow an option, which argparse alone refuses.
 
     Raises:
         UserError: An argument is missing, unknown or not allowed.
@@ -83,7 +83,7 @@ def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
     if options.delegates:
         options.arguments = list(arguments[1:])
         return options
-    unknown = [text for text in rest if text.startswith("-") or "=" not in text or "overrides" not in options]
+    unknown = [text for text in rest if text.startswith("-") or "overrides" not in options]
     if unknown:
         options.parser.error(f"unknown argument {unknown[0]!r}")
     if rest:

@@ -40,8 +40,8 @@ def prepare(config: schema.Experiment, run: RunDir) -> dict:
     splits, moved, left_out = _cut(splits, config, task)
     if moved or left_out:
         warnings.append(
-            f"no text of dev contains a training text or stands in one: for that, {moved} texts of a random split were "
-            f"moved between dev and train, and {left_out} that stand in texts of both were left out"
+            f"so that no text of dev contains a training text or is part of one, {moved} texts of a random split were "
+            f"moved between dev and train, and {left_out} that are parts of texts of both were left out"
         )
     if config.choice.split == "test_half":
         splits["test"], splits["choice"] = _halves(splits["test"], config.data.seed)

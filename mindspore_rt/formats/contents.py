@@ -183,11 +183,6 @@ def _unpack_compact(path: Path, arrays: dict[str, np.ndarray], config: dict) -> 
     return weights
 
 
-def load_compact(path: Path) -> dict[str, np.ndarray]:
-    """Read the weights of a compact file under their Hugging Face names, pruned ones as exact zeros."""
-    return _read_safetensors(Path(path)).weights
-
-
 def complete(contents: Contents, like: Path | None) -> Contents:
     """Take what `contents` lacks from the Hugging Face directory `like`: config, tokenizer, weights.
 

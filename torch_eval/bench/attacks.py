@@ -15,7 +15,7 @@ among them by that. They are counted as `same reading`, and the examples that ar
 more, on one thread: how many are exact then, and in how many stock differs from itself.
 
 BERT-Attack in stock goes through all K**n combinations for a word of n pieces: 254 million at K = 48 and n = 5. Only
-examples without a word of more than `combinations` are compared, and the number of those left out is told.
+examples without a word of more than `combinations` are compared; the result states how many are left out.
 
 The victim is the first of the experiment CONFIG (demo), and the texts are its test set, unless a model and a JSON
 Lines file are named. Results: `runs/bench.jsonl`, a line for each recipe; `runs/bench_attacks.md`, a table of them.
@@ -140,7 +140,7 @@ class Comparison:
         self.result: dict = {}
 
     def sides(self, length: int) -> dict[str, str]:
-        """Names of what both attacks leave. Ours says which code attacked: when that is changed, it attacks again."""
+        """Names of the records of both attacks. Ours contains a hash of the code: changed code attacks again."""
         return {"ours": f"ours-{length}-{code()}", "stock": f"stock-{length}"}
 
     def affordable(self, index: int) -> bool:
@@ -192,7 +192,14 @@ class Comparison:
         return self.result
 
     def _take_turns(self, sides: list[tuple], length: int, indices: list[int], turn: int) -> None:
-        """Attack what has no record yet, `turn` examples a side. A side is its name, its workers and their function."""
+        """Attack the examples that have no record yet, `turn` of them by each side in turn.
+
+        Args:
+            sides: Name, workers and function of each side.
+            length: Word pieces to which inputs are cut.
+            indices: Examples to attack.
+            turn: Examples of one turn.
+        """
         done, warm = {name: self._read(name) for name, _, _ in sides}, set()
         label = f"{self.name}: {' and '.join(name for name, _, _ in sides)}"
         for start in tqdm(range(0, len(indices), turn), desc=label, unit="turn"):
@@ -257,7 +264,7 @@ def load_stock(target: Target, spec: Spec) -> Attack:
 
 @functools.cache
 def code() -> str:
-    """Identity of this half's modules."""
+    """Return a hash of this half's source."""
     files = sorted(Path(__file__).parents[1].rglob("*.py"))
     return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()[:12]
 

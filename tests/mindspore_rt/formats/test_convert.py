@@ -156,7 +156,7 @@ def test_compact_file(tiny_bert, weights, shapes, tmp_path, capsys):
     ticket.save(tmp_path / "t.safetensors")
     arguments = (tmp_path / "t.safetensors", tmp_path / "c.safetensors", "--to", "compact", "--like", tiny_bert)
     out = run(*arguments, capsys=capsys)
-    same(contents.load_compact(tmp_path / "c.safetensors"), ticket.apply(weights))
+    same(contents.read(tmp_path / "c.safetensors").weights, ticket.apply(weights))
     size, dense = (tmp_path / "c.safetensors").stat().st_size, sum(w.nbytes for w in weights.values())
     prunable = sum(r * c for r, c in shapes.values())
     assert size < dense - prunable * (4 * 0.75 - 1 / 8) + 20_000
@@ -174,7 +174,7 @@ def test_a_kept_weight_may_be_zero(tiny_bert, weights, shapes, tmp_path):
     settled = {n: np.where(m, 20, -20).astype(np.float32) for n, m in masks.items()}
     source = official_directory(tmp_path / "o", tiny_bert, spoiled, settled)
     run(source, tmp_path / "c", "--to", "compact")
-    same(contents.load_compact(tmp_path / "c"), Ticket(masks).apply(spoiled))
+    same(contents.read(tmp_path / "c").weights, Ticket(masks).apply(spoiled))
 
 
 # --- the draw --------------------------------------------------------------------------------------------------

@@ -298,9 +298,9 @@ def test_a_classifier_is_checked_too(model, shape, value, message):
 def test_more_layers_than_any_file_has(model):
     """Told before the names of three million layers are made up."""
     change_config(model, num_hidden_layers=3_000_000)
-    started = time.monotonic()
+    started = time.process_time()
     assert "num_hidden_layers is 3000000" in refusal(model)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("size", [0, 4, 5000])
