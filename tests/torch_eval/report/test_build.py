@@ -243,7 +243,7 @@ def test_finished_parts_of_an_attack_are_to_be_merged(quick, tmp_path):
     for number in (1, 2):
         made_up.finish(folder / f"shard-{number}-of-2", {})
     _, _, markdown = written(tmp_path)
-    assert "`python -m torch_eval merge demo attack.examples=10`: finetune textfooler" in markdown
+    assert "`python -m torch_eval merge demo attack.examples=10 attack.candidates=48`: finetune textfooler" in markdown
     assert "torch_eval attack" not in markdown
 
 
