@@ -91,7 +91,7 @@ def work(run: RunDir, of_stage: list[Job]) -> None:
         return
     launch.stop_with_starter()
     with launch.stop_requests():
-        use_device(run.config.device, run.config.jit_level)
+        use_device(run.config)
         from mindspore_rt.stages import runner
 
         for job in of_stage:

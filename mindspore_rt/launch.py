@@ -43,6 +43,11 @@ def rank() -> int:
     return int(os.environ.get("RANK_ID", 0)) if ranks() > 1 else 0
 
 
+def device_id(config: schema.Experiment) -> int | None:
+    """Return the number of this process's device on its machine. None leaves it to MindSpore, as under `msrun`."""
+    return int(os.environ["DEVICE_ID"]) if ranks() > 1 and OWNER in os.environ else config.device_id
+
+
 def needs_workers(run: RunDir) -> bool:
     """Return whether this process starts the workers of a job: it is none itself, and there are several.
 
@@ -168,11 +173,14 @@ def _roles(config: schema.Experiment, number: int) -> list[dict[str, str]]:
         "MS_WORKER_NUM": str(config.workers),
         "MS_SCHED_HOST": socket.gethostbyname(config.master_addr),
         "MS_SCHED_PORT": str(port),
+        # Seconds without a sign of life after which a worker counts as lost. MindSpore's 30 are too few on a busy
+        # machine; the death of a process of this machine is seen at once.
+        "MS_NODE_TIMEOUT": os.environ.get("MS_NODE_TIMEOUT", "300"),
     }
     roles = [] if config.node_rank else [{**meeting, "MS_ROLE": "MS_SCHED", "RANK_ID": "0"}]
     for local in range(here):
         rank = str(config.node_rank * here + local)
-        names = {"RANK_ID": rank, "MS_NODE_ID": rank, "DEVICE_ID": str(local)}
+        names = {"RANK_ID": rank, "MS_NODE_ID": rank, "DEVICE_ID": str((config.device_id or 0) + local)}
         roles.append({**meeting, **names, "MS_ROLE": "MS_WORKER"})
     return roles
 

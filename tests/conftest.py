@@ -16,7 +16,7 @@ def use_cpu():
     """MindSpore as the command line sets it up: CPU, graph mode."""
     from mindspore_rt.device import use_device
 
-    use_device("CPU")
+    use_device()
 
 
 def pytest_collection_modifyitems(items):

@@ -274,6 +274,11 @@ class Experiment:
     jit_level: str = option("O0", "optimisation level of MindSpore's graphs", choices=["O0", "O1", "O2"])
     amp_level: str = option("O0", "O1: matrix products in amp_dtype, everything else in float32", choices=["O0", "O1"])
     amp_dtype: str = option("float16", "number type of amp_level O1", choices=["float16", "bfloat16"])
+    device_id: int | None = option(None, "number of the device, or of this machine's first worker's; unset: 0", low=0)
+    device_memory: float | None = option(None, "largest memory of the device that MindSpore takes, in GB", low=0.1)
+    deterministic: bool = option(False, "let a device compute in a fixed order: the same bytes again, but slower")
+    tf32: bool = option(False, "let a device round what float32 products multiply (TF32 on GPU, HF32 on Ascend)")
+    profile_steps: int = option(0, "number of steps of each training that MindSpore's profiler records", low=0)
     on_change: str = option(
         "refuse",
         "what to do with results of other settings, inputs or code: stop, or delete and redo them and what they affect",

@@ -51,12 +51,12 @@ def of_job(run: RunDir, job: Job, noise: str | None) -> dict[str, Any]:
 
 
 def _own(config: schema.Experiment, job: TrainingJob) -> dict[str, Any]:
-    """Return the settings of some kinds of training alone."""
-    settings: dict[str, Any] = {}
+    """Return the settings of some kinds of training alone, and those of the device that are not the default."""
+    settings: dict[str, Any] = {key: True for key in ("deterministic", "tf32") if getattr(config, key)}
     if job.stage == "search" and config.search.stop_distance:
-        settings = {"stops_at": config.sparsities[0], "structured": config.structured}
+        settings |= {"stops_at": config.sparsities[0], "structured": config.structured}
     if job.stage == "prune" and config.structured:
-        settings = {"structured": True}
+        settings["structured"] = True
     if config.snapshots and isinstance(job, ModelJob) and job.method in with_snapshots():
         settings["snapshots"] = config.snapshots
     return settings

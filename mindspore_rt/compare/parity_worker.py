@@ -217,7 +217,7 @@ def main() -> int:
     from mindspore_rt.device import use_device
 
     folder, out, compat = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    use_device("CPU")
+    use_device()
     for name, arrays in rows(Case(folder, compat), out):
         save_file({k: np.ascontiguousarray(a) for k, a in arrays.items()}, out / f"{name}.safetensors")
     return 0

@@ -40,7 +40,7 @@ def ours(case: Case) -> tuple[Callable[[], float], dict]:
     from mindspore_rt.training.objectives import FineTuning, Objective, RobustSearch
     from mindspore_rt.training.trainer import compile_logits
 
-    use_device("CPU")
+    use_device()
     about = {
         "kernels": "fused" if backend.current() is backend.Backend.KERNELS else "plain",
         "versions": versions("mindspore", "numpy"),

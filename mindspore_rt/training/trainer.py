@@ -24,6 +24,7 @@ from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.training import tensorboard
 from mindspore_rt.training.objectives import Objective
+from mindspore_rt.training.profiling import profiler
 
 
 def compile_logits(model: BertClassifier) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -95,6 +96,7 @@ class Trainer:
     ) -> None:
         self.stage, self.objective, self.batches, self.steps = stage, objective, batches, steps
         self.log_steps, self.checkpoint_steps = config.log_steps, config.checkpoint_steps
+        self.profile_steps = config.profile_steps
         self.title, self.on_epoch, self.should_stop = title, on_epoch, should_stop
         self.snapshot_steps, self.on_snapshot = snapshot_steps, on_snapshot
         self.rank, self.ranks = parallel.rank(), parallel.ranks()
@@ -112,8 +114,12 @@ class Trainer:
         bar = tqdm(
             total=self.steps, initial=done, desc=self.title, unit="step", dynamic_ncols=True, disable=self.rank > 0
         )
-        with bar, StopRequest() as request, tensorboard.Writer(self.stage.directory, self.rank) as board:
-            self.board = board
+        with (
+            bar,
+            StopRequest() as request,
+            tensorboard.Writer(self.stage.directory, self.rank) as self.board,
+            profiler(self.stage.directory, self.profile_steps) as self.after_step,
+        ):
             while done < self.steps:
                 done = self._epoch(bar, done, request)
         return done
@@ -124,6 +130,7 @@ class Trainer:
         started, sentences = time.time(), 0
         for indices in self.batches.epoch(epoch)[position:]:
             figures = self._step(indices, done)
+            self.after_step()
             done, sentences = done + 1, sentences + len(indices)
             bar.update()
             if done % self.log_steps == 0 or done == self.steps:

@@ -168,7 +168,7 @@ def test_exported_models_compute_the_same_in_transformers(whole, victim):
     from mindspore_rt.formats import huggingface
     from mindspore_rt.training.trainer import Evaluator
 
-    use_device("CPU")
+    use_device()
     directory = whole.dir.victims(1)[victim]
     texts, labels, _ = prepare.load_split(whole.dir, "test")
     source = huggingface.load(directory)

@@ -88,7 +88,7 @@ def read_what_rank_0_wrote(target):
 
 
 if __name__ == "__main__":
-    use_device("CPU")
+    use_device()
     for kind in ("finetune", "search", "official search"):
         train(sys.argv[1], kind)
     read_what_rank_0_wrote(sys.argv[1])

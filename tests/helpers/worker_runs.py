@@ -73,7 +73,7 @@ class TwoWorkers:
             time.sleep(0.1)
 
     def stop(self, process: subprocess.Popen, way: str) -> float | None:
-        """Stop a run; seconds until no process is left, or None if one is left after a minute and a half.
+        """Stop a run; seconds until no process is left, or None if one is left after five minutes.
 
         Ctrl-C reaches the whole group of the terminal, the others only the process that was started.
         """
@@ -81,7 +81,7 @@ class TwoWorkers:
         (os.killpg if way == "Ctrl-C" else os.kill)(process.pid, WAYS[way])
         process.wait()
         while self.processes():
-            if time.monotonic() > began + 90:
+            if time.monotonic() > began + 300:  # a busy machine still has steps to finish
                 return None
             time.sleep(0.1)
         return time.monotonic() - began
