@@ -67,3 +67,12 @@ def test_pairs_of_two_comparison_groups_are_two_tests(tmp_path):
         ("TextFooler", "", "10"),
         ("TextFooler", "stale", "10"),
     ]
+
+
+def test_models_that_were_attacked_differently_are_not_compared(tmp_path):
+    """At the second seed one of them was attacked under another protocol: the first seed's pairs are left."""
+    paths = small(tmp_path, "seeds=[1,2]", "attack.recipes=[textfooler]", seeds=(1, 2))
+    made_up.attack(paths, 2, "finetune", "textfooler", OUTCOMES["finetune"], protocol="official")
+    run = run_state.Run(paths.config, ["demo"], tmp_path)
+    (comparison,) = comparisons.comparisons(run, "robust-0.30", "finetune", "textfooler")
+    assert list(comparison.pairs) == [1] and comparison.test.tested == 10
