@@ -1,4 +1,4 @@
-"""A ticket says which weights of a BERT are kept. This module needs NumPy alone, neither MindSpore nor PyTorch.
+"""A ticket says which weights of an encoder are kept. This module needs NumPy alone, neither MindSpore nor PyTorch.
 
 >>> from mindspore_rt.ticket import Ticket
 >>> ticket = Ticket.load("robust-0.30.safetensors")
@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import safetensors
@@ -22,9 +23,10 @@ from safetensors.numpy import save
 
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write
-from configs.contract.matrices import LAYER_MATRICES, matrix_name
+from configs.contract.matrices import LAYER_MATRICES, body_of, matrix_name
 
 FORMAT = "ticket/1"
+T = TypeVar("T")
 
 
 @dataclass
@@ -93,9 +95,9 @@ class Ticket:
     def random_units_like(cls, ticket: Ticket, heads: int, seed: int | np.random.Generator, **about: str) -> Ticket:
         """Draw a structured ticket with as many heads and neurons in every layer as `ticket` has, but random ones."""
         random, shapes = np.random.default_rng(seed), {name: mask.shape for name, mask in ticket.masks.items()}
-        layers = range(_layers(shapes))
-        kept_heads = [ticket.masks[matrix_name(i, "query")].reshape(heads, -1).any(1) for i in layers]
-        kept_neurons = [ticket.masks[matrix_name(i, "intermediate")].any(1) for i in layers]
+        layers = _layer_matrices(ticket.masks)
+        kept_heads = [layer["query"].reshape(heads, -1).any(1) for layer in layers]
+        kept_neurons = [layer["intermediate"].any(1) for layer in layers]
         shuffled = ([random.permutation(layer) for layer in units] for units in (kept_heads, kept_neurons))
         return cls(_unit_masks(shapes, *shuffled), dict(about))
 
@@ -120,7 +122,7 @@ class Ticket:
         """
         shapes = {name: s.shape for name, s in scores.items()}
         head_count, neuron_count = _units_to_prune(shapes, heads, sparsity)
-        matrices = [{k: scores[matrix_name(i, k)] for k in LAYER_MATRICES} for i in range(_layers(shapes))]
+        matrices = _layer_matrices(scores)
         kept_heads = _keep_heads(np.array([_head_means(m, heads) for m in matrices]), head_count)
         neuron_means = np.array([_neuron_means(m) for m in matrices])
         kept_neurons = np.ones(neuron_means.shape, bool)
@@ -291,16 +293,20 @@ def _units_to_prune(shapes: dict[str, tuple[int, int]], heads: int, sparsity: fl
 
 def _units(shapes: dict[str, tuple[int, int]], heads: int) -> tuple[int, int, int, int]:
     """Return the numbers of layers, neurons of a layer, weights of a head, and weights of one neuron of every layer."""
-    layers, (rows, columns) = _layers(shapes), shapes[matrix_name(0, "query")]
-    return layers, shapes[matrix_name(0, "intermediate")][0], 4 * rows * columns // heads, 2 * columns * layers
+    layers = _layer_matrices(shapes)
+    (rows, columns), (neurons, _) = layers[0]["query"], layers[0]["intermediate"]
+    return len(layers), neurons, 4 * rows * columns // heads, 2 * columns * len(layers)
 
 
 def _total(shapes: dict[str, tuple[int, int]]) -> int:
     return sum(rows * columns for rows, columns in shapes.values())
 
 
-def _layers(shapes: dict[str, tuple[int, int]]) -> int:
-    return sum(1 for name in shapes if name.endswith(LAYER_MATRICES["query"] + ".weight"))
+def _layer_matrices(values: dict[str, T]) -> list[dict[str, T]]:
+    """Return what belongs to the matrices of each layer, by the keys of `LAYER_MATRICES`."""
+    layers = sum(1 for name in values if name.endswith(LAYER_MATRICES["query"] + ".weight"))
+    body = body_of(values)
+    return [{kind: values[matrix_name(i, kind, body)] for kind in LAYER_MATRICES} for i in range(layers)]
 
 
 def _unit_masks(
@@ -308,13 +314,13 @@ def _unit_masks(
 ) -> dict[str, np.ndarray]:
     """Return masks that keep whole heads and neurons, given as one boolean array for each layer."""
     masks = {name: np.ones(shape, bool) for name, shape in shapes.items()}
-    for i, (heads, neurons) in enumerate(zip(kept_heads, kept_neurons)):
-        rows = np.repeat(heads, shapes[matrix_name(i, "query")][0] // len(heads))
+    for layer, heads, neurons in zip(_layer_matrices(masks), kept_heads, kept_neurons):
+        rows = np.repeat(heads, len(layer["query"]) // len(heads))
         for kind in ("query", "key", "value"):
-            masks[matrix_name(i, kind)][~rows] = False
-        masks[matrix_name(i, "attention output")][:, ~rows] = False
-        masks[matrix_name(i, "intermediate")][~neurons] = False
-        masks[matrix_name(i, "output")][:, ~neurons] = False
+            layer[kind][~rows] = False
+        layer["attention output"][:, ~rows] = False
+        layer["intermediate"][~neurons] = False
+        layer["output"][:, ~neurons] = False
     return masks
 
 

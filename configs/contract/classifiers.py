@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.contract.errors import UserError
+from configs.contract.families import FAMILIES
 from configs.contract.files import read_json
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 # Transformers leaves values out of config.json that are its defaults.
 DEFAULT_POSITIONS = {"xlnet": None, "modernbert": 8192}  # of other families 512; None for no limit
-COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # the first position follows the padding id, 1
+# The first position follows the padding id, 1.
+COUNTED_FROM_PADDING = ("mpnet", *(name for name, family in FAMILIES.items() if family.counts_from_padding))
 # How two names may be the same label; the strict way first.
 SAME = (str.__eq__, lambda a, b: min(len(a), len(b)) > 2 and (a.startswith(b) or b.startswith(a)))
 GENERIC = re.compile(r"(label|class)?[ _-]?\d+", re.IGNORECASE)

@@ -1,10 +1,15 @@
 """The one list of prunable matrices; everything else asks it.
 
-Every linear layer of the encoder and the pooler: for BERT-base 73 matrices with 85,524,480 weights.
+Every linear layer of the encoder, and BERT's pooler: for BERT-base 73 matrices with 85,524,480 weights, for
+RoBERTa-base 72 with 84,934,656, because the whole head of RoBERTa starts at random (`families`).
 Embeddings, LayerNorm, biases and the classifier are never pruned.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+
+from configs.contract.families import FAMILIES, Family
 
 LAYER_MATRICES = {
     "query": "attention.self.query",
@@ -14,23 +19,29 @@ LAYER_MATRICES = {
     "intermediate": "intermediate.dense",
     "output": "output.dense",
 }
-POOLER = "bert.pooler.dense.weight"
+BERT = FAMILIES["bert"]
 
 
-def matrix_name(layer: int, kind: str) -> str:
-    """Hugging Face name of one matrix; `kind` is a key of `LAYER_MATRICES`."""
-    return f"bert.encoder.layer.{layer}.{LAYER_MATRICES[kind]}.weight"
+def matrix_name(layer: int, kind: str, body: str = BERT.body) -> str:
+    """Hugging Face name of one matrix; `kind` is a key of `LAYER_MATRICES`, `body` is `Family.body`."""
+    return f"{body}.encoder.layer.{layer}.{LAYER_MATRICES[kind]}.weight"
 
 
-def prunable_shapes(layers: int, hidden: int, intermediate: int) -> dict[str, tuple[int, int]]:
+def body_of(names: Iterable[str]) -> str:
+    """Return the body that prunable matrices belong to: the first part of their names."""
+    return next(iter(names)).partition(".")[0]
+
+
+def prunable_shapes(layers: int, hidden: int, intermediate: int, family: Family = BERT) -> dict[str, tuple[int, int]]:
     """Name and shape (out, in) of every prunable matrix, in the order of the forward pass."""
     shapes = {}
     for layer in range(layers):
         for kind in LAYER_MATRICES:
             rows = intermediate if kind == "intermediate" else hidden
             columns = intermediate if kind == "output" else hidden
-            shapes[matrix_name(layer, kind)] = (rows, columns)
-    shapes[POOLER] = (hidden, hidden)
+            shapes[matrix_name(layer, kind, family.body)] = (rows, columns)
+    if family.pooled:
+        shapes[f"{family.dense}.weight"] = (hidden, hidden)
     return shapes
 
 

@@ -113,7 +113,7 @@ def _body(config: Experiment, model: ModelId, seed: int, labels: Sequence[str], 
     lines = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""# {title} on {config.task}
 
-A BERT classifier from "Robust Lottery Tickets for Pre-trained Language Models" (ACL 2022), trained with MindSpore.
+A classifier from "Robust Lottery Tickets for Pre-trained Language Models" (ACL 2022), trained with MindSpore.
 
 | | |
 | --- | --- |

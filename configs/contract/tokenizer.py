@@ -5,6 +5,7 @@ The rules are those of `AutoTokenizer` in transformers, whatever a directory say
 - `tokenizer.json`, if it is there, else `vocab.txt` with BERT's own steps
 - of BERT's tokenizers, `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json`, or
   their defaults where it says nothing, replace what `tokenizer.json` says
+- a byte-level `tokenizer.json` puts a space before the first word only if `add_prefix_space` says so
 - special and added tokens of `tokenizer_config.json` (`special_tokens_map.json` and `added_tokens.json` of older
   versions) are matched as a whole in a text
 
@@ -17,16 +18,16 @@ import collections
 import functools
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from configs.contract.errors import UserError
+from configs.contract.families import BERTS_PIECES, READINGS, WORD_PIECES, Reading, family_of
 from configs.contract.files import atomic_write, read_json
 
 PADDED_ROWS = 127  # an embedding table may be padded to a multiple of 8, 64 or 128: so many rows may have no piece
-SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
 NORMALIZER = {
     "do_lower_case": "lowercase",
     "strip_accents": "strip_accents",
@@ -34,51 +35,73 @@ NORMALIZER = {
 }
 DEFAULTS = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
 PLAIN = "PreTrainedTokenizerFast"  # the class that takes tokenizer.json as it is
-BERTS = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")
 TOKEN_IDS = "token_ids.json"  # beside the model of a training: some of its texts with the ids that it read
 SAMPLE = 64  # texts in it
 
 
 def load_tokenizer(directory: Path, max_length: int, vocab_size: int | None = None) -> Tokenizer:
-    """Read the tokenizer of a Hugging Face BERT directory.
+    """Read the tokenizer of the directory of a model.
 
     Args:
-        directory: Holds tokenizer.json, or vocab.txt.
+        directory: Holds tokenizer.json or, for BERT's pieces, vocab.txt.
         max_length: Longest input in word pieces; of a pair, the longer text is cut first.
         vocab_size: Pieces of the model, if known.
 
     Raises:
-        UserError: The tokenizer is broken, is not BERT's, or is of a model of another size.
+        UserError: The tokenizer is broken, of another family, or of a model of another size.
     """
     settings = _settings(directory)
-    kind = str(settings.get("tokenizer_class") or BERTS[0]).removesuffix("Fast")
-    if kind not in (*BERTS, PLAIN.removesuffix("Fast")):
-        raise UserError(f"{directory / 'tokenizer_config.json'}: a {kind}; give the tokenizer of a BERT")
+    reading, plain = _reading(directory, settings)
     file = directory / "tokenizer.json"
     if file.is_file():
         try:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises a bare Exception for a broken file
             raise UserError(f"{file}: not a tokenizer ({error})") from None
-    elif (file := directory / "vocab.txt").is_file():
+    elif reading is WORD_PIECES and (file := directory / "vocab.txt").is_file():
         tokenizer = _from_vocabulary(_vocabulary(file, vocab_size), settings)
     else:
-        raise UserError(f"{directory}: neither tokenizer.json nor vocab.txt is there")
+        bare = " nor vocab.txt" if reading is WORD_PIECES else ""
+        raise UserError(
+            f"{directory}: {'neither' if bare else 'no'} tokenizer.json{bare} is there"
+            + ("" if bare else "; write it with AutoTokenizer.from_pretrained(..).save_pretrained(..) of transformers")
+        )
     direction = settings.get("truncation_side", (tokenizer.truncation or {}).get("direction", "right"))
     padding = {"pad_token": tokenizer.padding["pad_token"]} if tokenizer.padding else {}
     tokenizer.no_padding()
     tokenizer.no_truncation()
     try:
-        if kind in BERTS:
+        if not plain:
             _set_normalizer(tokenizer, settings, directory)
-        _add_tokens(tokenizer, settings, SPECIAL if kind in BERTS else padding)
+        _set_prefix_space(tokenizer, settings)
+        _add_tokens(tokenizer, settings, padding if plain else reading.special)
         tokenizer.encode_special_tokens = bool(settings.get("split_special_tokens", False))
-        if problem := _problem(tokenizer, vocab_size):
+        if problem := _problem(tokenizer, vocab_size, reading):
             raise UserError(f"{file}: {problem}; give the file that belongs to the model")
         tokenizer.enable_truncation(max_length, direction=str(direction).lower())
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{directory}: settings of the tokenizer that cannot be used ({error})") from None
     return tokenizer
+
+
+def _reading(directory: Path, settings: dict) -> tuple[Reading, bool]:
+    """Return how the model of a directory reads texts, and whether its tokenizer is of the class `PLAIN`.
+
+    Raises:
+        UserError: The tokenizer is of another class than the family's.
+    """
+    config, default = directory / "config.json", WORD_PIECES
+    if config.is_file():
+        default = family_of(read_json(config)).reading
+    elif settings.get("cls_token"):
+        default = next((r for r in READINGS if r.special["cls_token"] == _text(settings["cls_token"])), WORD_PIECES)
+    kind = str(settings.get("tokenizer_class") or default.tokenizers[0]).removesuffix("Fast")
+    plain = kind == PLAIN.removesuffix("Fast")
+    if not plain and kind not in default.tokenizers:
+        raise UserError(
+            f"{directory / 'tokenizer_config.json'}: a {kind}; the model needs a {' or '.join(default.tokenizers[:3])}"
+        )
+    return default, plain
 
 
 def _settings(directory: Path) -> dict:
@@ -90,7 +113,7 @@ def _settings(directory: Path) -> dict:
     settings = content("tokenizer_config.json")
     if "added_tokens_decoder" not in settings:
         settings |= content("special_tokens_map.json")
-        special = {_text(settings.get(key)) for key in SPECIAL} | set(
+        special = {_text(settings.get(key)) for key in BERTS_PIECES} | set(
             map(_text, settings.get("additional_special_tokens") or ())
         )
         tokens = sorted(content("added_tokens.json").items(), key=lambda item: item[1])
@@ -110,7 +133,9 @@ def _text(token: str | dict | None) -> str | None:
 
 def _from_vocabulary(vocabulary: dict[str, int], settings: dict) -> Tokenizer:
     """Build BERT's tokenizer from its pieces."""
-    unknown, begin, end = (_text(settings.get(key, SPECIAL[key])) for key in ("unk_token", "cls_token", "sep_token"))
+    unknown, begin, end = (
+        _text(settings.get(key, BERTS_PIECES[key])) for key in ("unk_token", "cls_token", "sep_token")
+    )
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=str(unknown), max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -144,6 +169,12 @@ def _set_normalizer(tokenizer: Tokenizer, settings: dict, directory: Path) -> No
     tokenizer.normalizer = normalizers.BertNormalizer(clean_text=state.get("clean_text", True), **wanted)
 
 
+def _set_prefix_space(tokenizer: Tokenizer, settings: dict) -> None:
+    """Set whether a byte-level tokenizer puts a space before the first word, which transformers does not by default."""
+    if isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
+        tokenizer.pre_tokenizer.add_prefix_space = bool(settings.get("add_prefix_space", False))
+
+
 @functools.cache
 def _say(message: str) -> None:
     """Print a message once."""
@@ -154,10 +185,10 @@ def _normalizer(tokenizer: Tokenizer) -> dict:
     return json.loads(tokenizer.to_str()).get("normalizer") or {}
 
 
-def _add_tokens(tokenizer: Tokenizer, settings: dict, defaults: dict[str, str]) -> None:
+def _add_tokens(tokenizer: Tokenizer, settings: dict, defaults: Mapping[str, str]) -> None:
     """Add tokens that are matched as a whole: those of the settings, then special ones that are pieces already."""
     present = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
-    named = [settings.get(key, defaults.get(key)) for key in ("bos_token", "eos_token", *SPECIAL)]
+    named = [settings.get(key, defaults.get(key)) for key in ("bos_token", "eos_token", *BERTS_PIECES)]
     named += settings.get("additional_special_tokens") or ()
     special = [text for token in named if (text := _text(token))]
     decoder = sorted(settings["added_tokens_decoder"].items(), key=lambda item: int(item[0]))
@@ -196,10 +227,11 @@ def _vocabulary(file: Path, vocab_size: int | None) -> dict[str, int]:
     return vocabulary
 
 
-def _problem(tokenizer: Tokenizer, vocab_size: int | None) -> str | None:
-    """Say how a tokenizer differs from BERT's, if it does."""
+def _problem(tokenizer: Tokenizer, vocab_size: int | None, reading: Reading) -> str | None:
+    """Say how a tokenizer differs from those of its family, if it does."""
     vocabulary = tokenizer.get_vocab()
-    missing = [piece for piece in ("[CLS]", "[SEP]", "[UNK]", "[PAD]") if piece not in vocabulary]
+    begin, end, unknown, padding = (reading.special[f"{name}_token"] for name in ("cls", "sep", "unk", "pad"))
+    missing = [piece for piece in (begin, end, unknown, padding) if piece not in vocabulary]
     if missing:
         return f"has no piece {', '.join(missing)}"
     if vocab_size and max(vocabulary.values()) >= vocab_size:
@@ -210,12 +242,12 @@ def _problem(tokenizer: Tokenizer, vocab_size: int | None) -> str | None:
     except Exception as error:  # again a bare one
         return f"cannot encode a text ({error})"
     ends = [piece for encoding in (single, pair) for piece in (encoding.ids[:1], encoding.ids[-1:])]
-    if ends != [[vocabulary["[CLS]"]], [vocabulary["[SEP]"]]] * 2:
-        return "does not put texts between [CLS] and [SEP]"
+    if ends != [[vocabulary[begin]], [vocabulary[end]]] * 2:
+        return f"does not put texts between {begin} and {end}"
     if len(single) < 4:
         return "does not part words at spaces"
-    if pair.type_ids != [0, 0, 0, 1, 1]:
-        return "does not tell the two texts of a pair apart"
+    if pair.type_ids != ([0, 0, 0, 1, 1] if reading.segments else [0] * len(pair)):
+        return "does not tell the two texts of a pair apart" if reading.segments else "has segments"
     return None
 
 
@@ -227,12 +259,15 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     vocabulary = tokenizer.get_vocab(with_added_tokens=False)
     added = tokenizer.get_added_tokens_decoder()
     matched = {token.content for token in added.values()}
+    reading = next((r for r in READINGS if r.special["cls_token"] in vocabulary), WORD_PIECES)
     # Naming another one as special would make a text of its letters that token.
-    tokens = {key: text if text in matched else None for key, text in SPECIAL.items()}
+    tokens = {key: text if text in matched else None for key, text in reading.special.items()}
+    byte_level = isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel)
     bert = state.get("type") == "BertNormalizer"
     settings = {
-        "tokenizer_class": BERTS[0] if bert else PLAIN,
+        "tokenizer_class": WORD_PIECES.tokenizers[0] if bert else PLAIN,
         **({name: state[inner] for name, inner in NORMALIZER.items()} if bert else {}),
+        **({"add_prefix_space": tokenizer.pre_tokenizer.add_prefix_space} if byte_level else {}),
         **tokens,
         "added_tokens_decoder": {
             str(number): {
@@ -250,7 +285,9 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     for name, content in (("tokenizer_config", settings), ("special_tokens_map", tokens)):
         atomic_write(folder / f"{name}.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     pieces = sorted(vocabulary, key=vocabulary.get)
-    if [vocabulary[piece] for piece in pieces] == list(range(len(pieces))):
+    if isinstance(tokenizer.model, models.WordPiece) and [vocabulary[piece] for piece in pieces] == list(
+        range(len(pieces))
+    ):
         atomic_write(folder / "vocab.txt", "".join(f"{piece}\n" for piece in pieces))
 
 

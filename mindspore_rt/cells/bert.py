@@ -1,4 +1,4 @@
-"""BERT for classification as MindSpore cells, for graph mode.
+"""BERT and its relatives for classification as MindSpore cells, for graph mode.
 
 Every parameter has its Hugging Face name, so that no conversion table is needed. A pass without noise is deterministic
 (no dropout, masks of Eq. 5); a pass with noise is a training pass (dropout, masks of Eq. 1-3).
@@ -33,10 +33,12 @@ class NoisePlaces:
 
     Attributes:
         layers: Number of encoder layers.
+        head: Dropouts of the head: before the classifier, and in some families before the dense layer.
         embedding: Dropout of the embeddings.
     """
 
     layers: int
+    head: int = 1
 
     embedding: int = 0
 
@@ -57,9 +59,14 @@ class NoisePlaces:
         """Dropout before the classifier."""
         return 1 + 3 * self.layers
 
+    @property
+    def dense(self) -> int:
+        """Dropout before the head's dense layer."""
+        return self.classifier + 1
+
     def gate(self, index: int) -> int:
         """Gate of the prunable matrix with this index."""
-        return self.classifier + 1 + index
+        return self.classifier + self.head + index
 
 
 def cells() -> ModuleType:
@@ -172,7 +179,8 @@ class Layer(nn.Cell):
         amp: str | None,
     ) -> None:
         super().__init__(auto_prefix=False)
-        name, places, parts = f"bert.encoder.layer.{layer}", NoisePlaces(config.num_hidden_layers), cells()
+        name, parts = f"{config.family.body}.encoder.layer.{layer}", cells()
+        places = NoisePlaces(config.num_hidden_layers)
 
         def norm(part: str, place: int) -> nn.Cell:
             return parts.AddNorm(
@@ -208,7 +216,9 @@ class Layer(nn.Cell):
 
 
 class BertClassifier(nn.Cell):
-    """BERT with a pooler and a linear classifier.
+    """An encoder of any family of `FAMILIES` with its head.
+
+    Positions count every piece of a text, also a padding piece that a text spells (transformers gives it none).
 
     Args:
         config: Shape of the encoder.
@@ -237,31 +247,37 @@ class BertClassifier(nn.Cell):
     ) -> None:
         super().__init__(auto_prefix=False)
         self.config, self.labels, self.masked, self.amp = config, labels, masked, amp
-        hidden, places, shapes = config.hidden_size, NoisePlaces(config.num_hidden_layers), config.prunable()
-        order = {name: index for index, name in enumerate(shapes)}
+        hidden, family, shapes = config.hidden_size, config.family, config.parameters(labels)
+        self.noise_places = places = NoisePlaces(config.num_hidden_layers, 1 if family.pooled else 2)
+        order = {name: index for index, name in enumerate(config.prunable())}
 
-        def linear(name: str) -> Linear:
-            cell, place = name.removesuffix(".weight"), places.gate(order[name])
-            if masked:
-                return MaskedLinear(*shapes[name], cell, amp, place, seed, mask_p, block)
-            return Linear(*shapes[name], cell, amp)
+        def linear(cell: str) -> Linear:
+            rows, columns = shapes[f"{cell}.weight"]
+            index = order.get(f"{cell}.weight")
+            if masked and index is not None:
+                return MaskedLinear(rows, columns, cell, amp, places.gate(index), seed, mask_p, block)
+            return Linear(rows, columns, cell, amp)
 
         self.rates = rates = (dropout, dropout if attention_dropout is None else attention_dropout)
 
-        def layer(index: int) -> Layer:
-            return Layer(config, index, lambda kind: linear(matrices.matrix_name(index, kind)), rates, seed, amp)
+        def matrix(layer: int, kind: str) -> str:
+            return matrices.matrix_name(layer, kind, family.body).removesuffix(".weight")
 
-        prefix = "bert.embeddings"
+        def layer(index: int) -> Layer:
+            return Layer(config, index, lambda kind: linear(matrix(index, kind)), rates, seed, amp)
+
+        prefix = f"{family.body}.embeddings"
         self.word_embeddings = _table(config.vocab_size, hidden, f"{prefix}.word_embeddings.weight")
-        positions = config.max_position_embeddings
+        positions, self.first_position = config.max_position_embeddings, config.first_position
         self.position_embeddings = _table(positions, hidden, f"{prefix}.position_embeddings.weight")
         self.token_type_embeddings = _table(config.type_vocab_size, hidden, f"{prefix}.token_type_embeddings.weight")
         self.norm = cells().AddNorm(hidden, config.layer_norm_eps, f"{prefix}.LayerNorm", 0.0, places.embedding, seed)
         self.dropout = cells().Dropout(dropout, places.embedding, seed)
         self.layers = nn.CellList([layer(i) for i in range(config.num_hidden_layers)], auto_prefix=False)
-        self.pooler = linear(matrices.POOLER)
+        self.dense_dropout = cells().Dropout(0.0 if family.pooled else dropout, places.dense, seed)
+        self.dense, self.activation = linear(family.dense), ACTIVATIONS[family.activation]()
         self.classifier_dropout = cells().Dropout(dropout, places.classifier, seed)
-        self.classifier = Linear(labels, hidden, "classifier", amp)
+        self.classifier = linear(family.output)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Look up the word embeddings, to which a perturbation is added: ids (batch, length) int32 to (.., hidden)."""
@@ -285,7 +301,8 @@ class BertClassifier(nn.Cell):
     def inputs(self, embeddings: Tensor, token_types: Tensor, draws: Draws) -> Tensor:
         """Turn word embeddings into the input of the first layer, (batch * length, hidden)."""
         batch, length, hidden = embeddings.shape
-        others = self.position_embeddings[:length] + ops.gather(self.token_type_embeddings, token_types, 0)
+        positions = self.position_embeddings[self.first_position : self.first_position + length]
+        others = positions + ops.gather(self.token_type_embeddings, token_types, 0)
         x = self.norm(embeddings.reshape(batch * length, hidden), others.reshape(batch * length, hidden), None)
         return self.dropout(x, draws)
 
@@ -298,8 +315,8 @@ class BertClassifier(nn.Cell):
 
     def classify(self, first: Tensor, draws: Draws) -> Tensor:
         """Compute the logits (batch, labels) from what `encode` returns."""
-        pooled = float64_ops.tanh(self.pooler(first, draws))
-        return self.classifier(self.classifier_dropout(pooled, draws), draws)
+        dense = self.activation(self.dense(self.dense_dropout(first, draws), draws))
+        return self.classifier(self.classifier_dropout(dense, draws), draws)
 
     def noise_shapes(self, batch: int, length: int) -> list[tuple[int, ...]]:
         """Return the shapes of the uniform numbers that a training pass takes, place by place.
@@ -315,7 +332,7 @@ class BertClassifier(nn.Cell):
 
         token, first = ((batch * n, hidden) if hidden_rate else (1,) for n in (length, 1))
         layers = layer(length) * (self.config.num_hidden_layers - 1) + layer(1)
-        return [token, *layers, first, *(p.shape for p in self.log_alpha())]
+        return [token, *layers, *[first] * self.noise_places.head, *(p.shape for p in self.log_alpha())]
 
     def log_alpha(self) -> list[Parameter]:
         """Return the scores in the order of `BertConfig.prunable`; none if the model is not masked."""
@@ -335,6 +352,17 @@ class BertClassifier(nn.Cell):
         """
         for name, parameter in self.weights().items():
             parameter.set_data(Tensor(np.ascontiguousarray(weights[name], np.float32)))
+
+
+class Tanh(nn.Cell):
+    """The hyperbolic tangent."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return tanh of each element."""
+        return float64_ops.tanh(x)
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Cell]] = {"tanh": Tanh, "gelu": lambda: cells().Gelu()}  # of heads
 
 
 def _table(rows: int, columns: int, name: str) -> Parameter:

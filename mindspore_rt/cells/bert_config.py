@@ -1,19 +1,26 @@
-"""The shape of a BERT, as its `config.json` states it."""
+"""The shape of BERT or a relative of it, as its `config.json` states it."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 from configs.contract import matrices
 from configs.contract.errors import UserError
+from configs.contract.families import FAMILIES, Family
 
 MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The part of a Hugging Face `config.json` that shapes the computation."""
+    """The part of a Hugging Face `config.json` that shapes the computation.
+
+    Attributes:
+        first_position: Number of the first position; see `Family.counts_from_padding`.
+        model_type: A key of `FAMILIES`.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -23,6 +30,18 @@ class BertConfig:
     max_position_embeddings: int
     type_vocab_size: int
     layer_norm_eps: float = 1e-12
+    first_position: int = 0
+    model_type: str = "bert"
+
+    @property
+    def family(self) -> Family:
+        """What tells the model from its relatives."""
+        return FAMILIES[self.model_type]
+
+    @property
+    def positions(self) -> int:
+        """Longest input, in word pieces."""
+        return self.max_position_embeddings - self.first_position
 
     @classmethod
     def from_dict(cls, values: dict, where: str) -> BertConfig:
@@ -33,51 +52,55 @@ class BertConfig:
             where: Name of the file, for messages.
 
         Raises:
-            UserError: It does not describe a BERT that these cells compute.
+            UserError: It does not describe a model that these cells compute.
         """
         if not isinstance(values, dict):
             raise UserError(f"{where}: missing, or not a JSON object; give the config.json of a BERT")
-        if values.get("model_type") == "roberta":
-            raise UserError(
-                f"{where}: a RoBERTa; it has no segments, its positions start at 2, its pieces are bytes: give a BERT"
-            )
-        for key, expected in (
-            ("model_type", "bert"),
-            ("hidden_act", "gelu"),
-            ("position_embedding_type", "absolute"),
-        ):
-            if values.get(key, expected if key != "model_type" else None) != expected:
+        kind = values.get("model_type")
+        if not isinstance(kind, str) or kind not in FAMILIES:
+            raise UserError(f"{where}: model_type is {kind!r}, only {', '.join(FAMILIES)} are supported")
+        expectations = {"hidden_act": "gelu", "position_embedding_type": "absolute"}
+        for key, expected in {**expectations, "embedding_size": values.get("hidden_size")}.items():
+            if values.get(key, expected) != expected:
                 raise UserError(f"{where}: {key} is {values.get(key)!r}, only {expected!r} is supported")
         if values.get("is_decoder"):
             raise UserError(f"{where}: is_decoder is set; a classifier needs an encoder")
-        required = [name for name, f in cls.__dataclass_fields__.items() if name != "layer_norm_eps"]
+        required = [name for name, f in cls.__dataclass_fields__.items() if f.default is dataclasses.MISSING]
         wrong = [name for name in required if type(values.get(name)) is not int or values[name] < 1]
         if wrong:
             raise UserError(f"{where}: {', '.join(wrong)} missing or not a positive whole number")
         if values["num_hidden_layers"] > MOST_LAYERS:  # or listing the names of all parameters would exhaust the memory
             raise UserError(
-                f"{where}: num_hidden_layers is {values['num_hidden_layers']}, no BERT has so many; "
+                f"{where}: num_hidden_layers is {values['num_hidden_layers']}, no model has so many; "
                 f"give the config.json of the model"
             )
         if not 0 < _number(values.get("layer_norm_eps", cls.layer_norm_eps)) < 1:
             raise UserError(f"{where}: layer_norm_eps is {values['layer_norm_eps']!r}, not a number between 0 and 1")
         if values["hidden_size"] % values["num_attention_heads"]:
             raise UserError(f"{where}: hidden_size is no multiple of num_attention_heads")
-        return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
+        padding = values.get("pad_token_id", 1)
+        if FAMILIES[kind].counts_from_padding and (type(padding) is not int or padding < 0):
+            raise UserError(f"{where}: pad_token_id is {padding!r}, not a whole number")
+        first = FAMILIES[kind].first_position(values)
+        if first >= values["max_position_embeddings"]:
+            raise UserError(f"{where}: no position is left after that of the padding, {first - 1}")
+        sizes = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        return cls(**{**sizes, "first_position": first})
 
     def prunable(self) -> dict[str, tuple[int, int]]:
         """Name and shape (out, in) of every prunable matrix, in the order of the forward pass."""
-        return matrices.prunable_shapes(self.num_hidden_layers, self.hidden_size, self.intermediate_size)
+        sizes = (self.num_hidden_layers, self.hidden_size, self.intermediate_size)
+        return matrices.prunable_shapes(*sizes, self.family)
 
     def parameters(self, labels: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of every parameter of the classifier."""
-        hidden = self.hidden_size
-        shapes = {
-            "bert.embeddings.word_embeddings.weight": (self.vocab_size, hidden),
-            "bert.embeddings.position_embeddings.weight": (self.max_position_embeddings, hidden),
-            "bert.embeddings.token_type_embeddings.weight": (self.type_vocab_size, hidden),
-            "bert.embeddings.LayerNorm.weight": (hidden,),
-            "bert.embeddings.LayerNorm.bias": (hidden,),
+        hidden, body = self.hidden_size, self.family.body
+        shapes: dict[str, tuple[int, ...]] = {
+            f"{body}.embeddings.word_embeddings.weight": (self.vocab_size, hidden),
+            f"{body}.embeddings.position_embeddings.weight": (self.max_position_embeddings, hidden),
+            f"{body}.embeddings.token_type_embeddings.weight": (self.type_vocab_size, hidden),
+            f"{body}.embeddings.LayerNorm.weight": (hidden,),
+            f"{body}.embeddings.LayerNorm.bias": (hidden,),
         }
         for name, shape in self.prunable().items():
             shapes[name] = shape
@@ -85,8 +108,9 @@ class BertConfig:
         for layer in range(self.num_hidden_layers):
             for part in ("attention.output", "output"):
                 for kind in ("weight", "bias"):
-                    shapes[f"bert.encoder.layer.{layer}.{part}.LayerNorm.{kind}"] = (hidden,)
-        return {**shapes, "classifier.weight": (labels, hidden), "classifier.bias": (labels,)}
+                    shapes[f"{body}.encoder.layer.{layer}.{part}.LayerNorm.{kind}"] = (hidden,)
+        head: list[tuple[int, ...]] = [(hidden, hidden), (hidden,), (labels, hidden), (labels,)]
+        return {**shapes, **dict(zip(self.family.head, head, strict=True))}
 
 
 def _number(value: object) -> float:

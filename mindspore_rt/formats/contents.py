@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import safetensors
 
 from configs.contract.errors import UserError
+from configs.contract.families import FAMILIES, family_of
 from mindspore_rt.cells.bert_config import BertConfig
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket, spread
@@ -145,10 +147,11 @@ def _sorted(
 ) -> Contents:
     """Sort arrays into weights and scores under Hugging Face names."""
     contents = Contents(path, format, config=config or {}, tokenizer=tokenizer)
+    family = family_of(config or _guessed_config(arrays))
     for name, array in arrays.items():
         if name.endswith(BUFFERS):
             continue
-        name = huggingface.standard_name(name)
+        name = huggingface.standard_name(name, family)
         official = name.endswith(THEIR_SCORES)
         if official and array.ndim == 4 and array.shape[::2] == (1, 1):
             array = array[0, :, 0]
@@ -158,6 +161,12 @@ def _sorted(
             raise UserError(f"{path}: two entries are called {name} once names are put in Hugging Face's form")
         target[name] = np.asarray(array, np.float32) if array.dtype.kind == "f" else array
     return contents
+
+
+def _guessed_config(names: Iterable[str]) -> dict[str, str]:
+    """Return the first model type whose body the names of weights start with; nothing if none does."""
+    parts = {part for name in names for part in name.split(".")[:2]}
+    return next(({"model_type": kind} for kind, family in FAMILIES.items() if family.body in parts), {})
 
 
 def settled_scores(ticket: Ticket) -> dict[str, np.ndarray]:
@@ -202,7 +211,7 @@ def complete(contents: Contents, like: Path | None) -> Contents:
 
 
 def check(contents: Contents, missing: list[str], unknown: list[str]) -> None:
-    """Compare the entries with those of a BERT classifier, and drop unknown ones that may be there.
+    """Compare the entries with those of a classifier of its family, and drop unknown ones that may be there.
 
     Args:
         contents: What is checked and changed.
@@ -251,8 +260,9 @@ def _misshapen(
 
 def _labels(contents: Contents) -> int:
     """Number of labels of the classifier; 2 where nothing says it, as in transformers."""
-    if "classifier.bias" in contents.weights:
-        return contents.weights["classifier.bias"].size
+    bias = contents.bert.family.head[-1]
+    if bias in contents.weights:
+        return contents.weights[bias].size
     names = contents.config.get("id2label")
     return len(names) if isinstance(names, dict) and names else 2
 

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from configs.contract.errors import UserError, command
+from configs.contract.families import FAMILIES
 from configs.contract.files import atomic_write, file_hash
 from mindspore_rt.formats import huggingface
 from mindspore_rt.formats.contents import (
@@ -118,6 +119,9 @@ def _write_mindspore(contents: Contents, target: Path) -> str:
 
 
 def _write_official(contents: Contents, target: Path) -> str:
+    family = contents.bert.family
+    if family is not FAMILIES["bert"]:
+        raise UserError(f"{contents.path}: of {family.title}; the official code has BERT alone")
     scores = contents.scores
     ticket = None if scores else contents.ticket()
     if ticket:

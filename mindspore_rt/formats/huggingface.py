@@ -1,4 +1,4 @@
-"""Hugging Face directories: read any BERT, write classifiers that plain transformers loads, shrink pruned ones."""
+"""Hugging Face directories: read encoders of `FAMILIES`, write classifiers for transformers, shrink pruned ones."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from safetensors.numpy import save
 
 from configs.contract import assets, model_card
 from configs.contract.errors import UserError
+from configs.contract.families import Family, family_of
 from configs.contract.files import ROOT, atomic_write, read_json
 from configs.contract.matrices import LAYER_MATRICES, matrix_name
 from configs.contract.tokenizer import load_tokenizer, save_tokenizer
@@ -32,10 +33,12 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
 )
 INITIALIZER_RANGE = 0.02
 WRAPPERS = ("module.", "model.", "_orig_mod.")  # what data-parallel, Lightning and compiled models put before names
-POOLER = ("bert.pooler.dense.weight", "bert.pooler.dense.bias")
 PRUNED = (".weight_orig", ".weight_mask", ".bias_orig", ".bias_mask")  # names that torch.nn.utils.prune makes
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 ALIASES = {".gamma": ".weight", ".beta": ".bias", ".embedding_table": ".weight"}  # TensorFlow's and MindSpore's
@@ -69,7 +72,7 @@ class Model:
         config: Its shape.
         raw: The content of its config.json.
         weights: float32, under the names of Hugging Face's classifier. A pre-trained model has no classifier, and
-            perhaps no pooler; `with_classifier` gives it both.
+            perhaps no pooler; `with_classifier` gives it both. RoBERTa's head is its classifier.
         directory: Where it was read from.
     """
 
@@ -80,14 +83,14 @@ class Model:
 
 
 def load(directory: Path, layers: int | None = None) -> Model:
-    """Read a BERT directory.
+    """Read the directory of an encoder.
 
     Args:
         directory: Holds config.json and weights, under the names of `standard_name` or those that it translates.
         layers: Read only so many first layers; None for all.
 
     Raises:
-        UserError: This is not a whole BERT; the message names the file and the weight.
+        UserError: This is not a whole model; the message names the file and the weight.
     """
     raw = read_config(directory)
     config = BertConfig.from_dict(raw, str(directory / "config.json"))
@@ -97,32 +100,33 @@ def load(directory: Path, layers: int | None = None) -> Model:
         raw = {**raw, "num_hidden_layers": layers}
         config = replace(config, num_hidden_layers=layers)
     arrays = read_weights(directory)
-    named = {standard_name(name): value for name, value in arrays.items()}
+    names, family = {name: standard_name(name, config.family) for name in arrays}, config.family
+    named = {names[name]: value for name, value in arrays.items()}
     if len(named) < len(arrays):
-        repeated = next(name for name in named if sum(standard_name(other) == name for other in arrays) > 1)
+        repeated = next(name for name in named if sum(other == name for other in names.values()) > 1)
         raise UserError(f"{directory}: holds {repeated} twice, under two names")
-    labels = len(np.atleast_1d(named.get("classifier.bias", 0)))
-    shapes, weights = config.parameters(labels), {}
+    dense, output = family.head[:2], family.head[2:]
+    shapes, weights = config.parameters(len(np.atleast_1d(named.get(output[1], 0)))), {}
     for name, shape in shapes.items():
         value = named.get(name)
-        if value is None and name.startswith("classifier."):
+        if value is None and name in output:
             continue  # a pre-trained model has none
-        if value is None and not named.keys() & {*POOLER, "classifier.weight"} and name in POOLER:
-            continue  # training on masked words alone leaves none
+        if value is None and name in dense and not named.keys() & {*dense, output[0]}:
+            continue  # nor a head of RoBERTa's kind; training on masked words alone leaves no pooler
         if value is None:
             raise UserError(f"{directory}: weight {name} is missing")
         weights[name] = _checked(value, shape, f"{directory}: {name}")
     return Model(config, raw, weights, directory)
 
 
-def standard_name(name: str) -> str:
-    """Return what Hugging Face's classifier calls a weight: with the prefix `bert.`, ending in .weight or .bias."""
+def standard_name(name: str, family: Family) -> str:
+    """Return what Hugging Face's classifier calls a weight: such as with the prefix `bert.`, ending in .weight."""
     while name.startswith(WRAPPERS):
         name = name.partition(".")[2]
     for alias, suffix in ALIASES.items():
         if name.endswith(alias):
             name = name.removesuffix(alias) + suffix
-    return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
+    return f"{family.body}.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
 
 
 def _checked(value: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
@@ -259,14 +263,15 @@ def _widened(entry: dict) -> np.ndarray:
 def with_classifier(model: Model, labels: int, seed: int) -> dict[str, np.ndarray]:
     """Return the pre-trained weights and a fresh classifier, drawn as BERT's: normal(0, 0.02), bias 0.
 
-    A model without a pooler gets a fresh one as well.
+    A model without a pooler gets a fresh one as well, and RoBERTa a whole head.
     """
-    hidden, fresh = model.config.hidden_size, {}
-    if POOLER[0] not in model.weights:
+    hidden, family = model.config.hidden_size, model.config.family
+    if family.pooled and family.head[0] not in model.weights:
         print(f"  {model.directory} has no pooler: a fresh one is drawn, as for the classifier", flush=True)
-        fresh = dict(zip(POOLER, _fresh_layer(hidden, hidden, seed, 1), strict=True))
-    names = ("classifier.weight", "classifier.bias")
-    return {**model.weights, **fresh, **dict(zip(names, _fresh_layer(labels, hidden, seed), strict=True))}
+    layers = (*_fresh_layer(hidden, hidden, seed, 1), *_fresh_layer(labels, hidden, seed))
+    head = dict(zip(family.head, layers, strict=True))
+    fresh = {name: value for name, value in head.items() if name in family.fresh or name not in model.weights}
+    return {**model.weights, **fresh}
 
 
 def _fresh_layer(outputs: int, inputs: int, *key: int) -> tuple[np.ndarray, np.ndarray]:
@@ -323,7 +328,7 @@ def whole_directory(target: Path) -> Iterator[Path]:
 
 def write_model(folder: Path, config: dict, weights: dict[str, np.ndarray], tokenizer: Path | None) -> None:
     """Write a classifier's config.json and weights, and copy the tokenizer files of the directory `tokenizer`."""
-    config = {**config, "architectures": ["BertForSequenceClassification"], "torch_dtype": "float32"}
+    config = {**config, "architectures": [family_of(config).architecture], "torch_dtype": "float32"}
     config.pop("_name_or_path", None)
     atomic_write(folder / "config.json", json.dumps(config, indent=2) + "\n")
     atomic_write(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
@@ -356,8 +361,8 @@ def shrink(weights: dict[str, np.ndarray], config: dict, ticket: Ticket) -> tupl
         ValueError: The ticket is of another model, or leaves a layer without heads.
     """
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
-    small, cut = ticket.apply(weights), {}
-    dead = [{kind: ~ticket.masks[matrix_name(i, kind)] for kind in LAYER_MATRICES} for i in range(layers)]
+    small, cut, body = ticket.apply(weights), {}, family_of(config).body
+    dead = [{kind: ~ticket.masks[matrix_name(i, kind, body)] for kind in LAYER_MATRICES} for i in range(layers)]
     neurons = [d["output"].all(0) for d in dead]  # a neuron whose output counts nowhere
     size = max(1, *(int((~gone).sum()) for gone in neurons))
     for i in range(layers):
@@ -368,12 +373,12 @@ def shrink(weights: dict[str, np.ndarray], config: dict, ticket: Ticket) -> tupl
             cut[str(i)] = np.flatnonzero(lost).tolist()
         rows = np.flatnonzero(np.repeat(~lost, len(dead[i]["query"]) // heads))
         for kind in ("query", "key", "value"):
-            _take(small, matrix_name(i, kind), rows)
-        _take(small, matrix_name(i, "attention output"), rows, axis=1)
+            _take(small, matrix_name(i, kind, body), rows)
+        _take(small, matrix_name(i, "attention output", body), rows, axis=1)
         # Live neurons first; a layer with fewer than the largest is filled up with dead ones, which add nothing.
         rows = np.sort(np.argsort(neurons[i], kind="stable")[:size])
-        _take(small, matrix_name(i, "intermediate"), rows)
-        _take(small, matrix_name(i, "output"), rows, axis=1)
+        _take(small, matrix_name(i, "intermediate", body), rows)
+        _take(small, matrix_name(i, "output", body), rows, axis=1)
     return small, {**config, "pruned_heads": cut, "intermediate_size": size}
 
 

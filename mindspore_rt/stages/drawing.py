@@ -56,6 +56,6 @@ def highest_sparsity(config: schema.Experiment, source: huggingface.Model) -> fl
     if max(config.sparsities) > most:
         raise UserError(
             f"sparsities: {max(config.sparsities):g}, but a structured ticket of this model prunes {most:.4f} at most: "
-            f"every layer keeps a head and a neuron, and the pooler stays; ask for less, or for structured=false"
+            f"every layer keeps a head and a neuron, and a pooler stays; ask for less, or for structured=false"
         )
     return most

@@ -20,7 +20,6 @@ from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 
 PACKAGES = ("mindspore", "numpy", "tokenizers", "safetensors")
-CLASSIFIER = ("classifier.weight", "classifier.bias")
 
 
 def stage_of(run: RunDir, job: Job, before: Path | None = None) -> Stage:
@@ -77,11 +76,12 @@ def batches(
     """
     texts, labels, summary = load_split(run, job, split)
     length = run.config.data.max_length
-    positions, needed = source.config.max_position_embeddings, max(length, run.config.attack_length)
+    positions, needed = source.config.positions, max(length, run.config.attack_length)
     if needed > positions:
         key = "data.max_length" if length > positions else "attack.protocol=official cuts to"
         raise UserError(f"{key}: {needed}, but {source.directory} has {positions} positions")
-    if len(summary.columns) > 1 and source.config.type_vocab_size < 2:
+    reads_segments = source.config.family.reading.segments
+    if len(summary.columns) > 1 and reads_segments and source.config.type_vocab_size < 2:
         raise UserError(f"{source.directory}: its type_vocab_size is 1, but pairs of texts need two segments")
     tokenizer = load_tokenizer(source.directory, length, source.config.vocab_size)
     return Batches(texts, labels, len(summary.labels), tokenizer, length, batch_size, job.seed), summary
@@ -148,14 +148,14 @@ def read_scores(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.
 
 
 def read_classifier(path: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Read the classifier that a round of pruning saved.
+    """Read the classifier that a round of pruning saved: the weights that are named in `like`.
 
     Raises:
         UserError: The file was changed, or its arrays have not the shapes of those in `like`.
     """
     arrays = huggingface.read_safetensors(verified(path))
-    for name in CLASSIFIER:
+    for name, expected in like.items():
         value = arrays.get(name, np.zeros(0))
-        if value.shape != like[name].shape or value.dtype != np.float32 or not np.isfinite(value).all():
+        if value.shape != expected.shape or value.dtype != np.float32 or not np.isfinite(value).all():
             raise UserError(f"{path}: {name} is missing, misshapen or not finite; delete {path.parent} and run again")
-    return {name: arrays[name] for name in CLASSIFIER}
+    return {name: arrays[name] for name in like}

@@ -37,7 +37,8 @@ def prune(run: RunDir, job: PruningJob) -> None:
     pretrained, ticket, seconds = inputs.pretrained(config), None, 0.0
     sparsities: dict[str, float] = {}
     drawing.highest_sparsity(config, pretrained)
-    head = inputs.with_new_classifier(run, job, pretrained)
+    new = inputs.with_new_classifier(run, job, pretrained)
+    head = {name: new[name] for name in pretrained.config.family.fresh}
     for number in range(1, job.rounds + 1):
         directory = stage.directory / f"round-{number}"
         round_job = dataclasses.replace(job, model=f"{job.model}/round-{number}", directory=directory)
@@ -51,7 +52,7 @@ def prune(run: RunDir, job: PruningJob) -> None:
         if not all(path.is_file() for path in asked) and round_stage.is_done():
             round_stage.manifest.unlink(missing_ok=True)
         if not inputs.already_done(round_stage):
-            weights = {**pretrained.weights, **{name: head[name] for name in inputs.CLASSIFIER}}
+            weights = {**pretrained.weights, **head}
             training = classifier.train(run, round_job, round_stage, pretrained, weights, ticket)
             _end_round(run, job, training, ticket, number, asked)
             parallel.wait()
@@ -95,5 +96,5 @@ def _end_round(
     for path, sparsity in {**asked, directory / "ticket.safetensors": share}.items():
         drawing.ticket_of_weights(config, source, magnitudes, sparsity, **about).save(path)
     path = directory / "classifier.safetensors"
-    atomic_write(path, save({name: weights[name] for name in inputs.CLASSIFIER}))
+    atomic_write(path, save({name: weights[name] for name in source.config.family.fresh}))
     training.stage.finish({"dev_accuracy": training.dev_accuracy(), "classifier_sha256": file_hash(path)})

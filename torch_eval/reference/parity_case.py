@@ -93,7 +93,10 @@ def _load(model: Path) -> BertForSequenceClassification:
     except (OSError, ValueError) as error:
         raise UserError(f"--model {model}: {str(error).splitlines()[0]}; give a Hugging Face directory") from None
     if type(network) is not BertForSequenceClassification:
-        raise UserError(f"--model {model}: a {type(network).__name__}, not a BERT classifier")
+        raise UserError(
+            f"--model {model}: a {type(network).__name__}, not a BERT classifier; the official code has BERT alone, "
+            "no RoBERTa"
+        )
     return network
 
 

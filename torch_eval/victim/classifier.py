@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from configs.contract.errors import UserError
+from configs.contract.families import FAMILIES
 from torch_eval.victim.padded import PaddedClassifier
-from torch_eval.victim.unpadded import FAMILIES, Row, UnpaddedClassifier, is_unpaddable
+from torch_eval.victim.unpadded import Row, UnpaddedClassifier, is_unpaddable
 
 POSITIONS = {"cpu": 512, "cuda": 1 << 15}  # of one forward pass: the fewest that keep the matrix products busy
 # How a model may be run, the fastest first: without padding, on rows sorted by length with as little padding as that
@@ -78,7 +79,8 @@ class Victim:
         self.temperature = temperature
         self.label_order = None if label_order is None else list(label_order)
         # BERT reads its two segments from them, even where a tokenizer's own files leave them out.
-        self.token_types = True if self.model.config.model_type == "bert" else None
+        family = FAMILIES.get(self.model.config.model_type)
+        self.token_types = True if family and family.reading.segments else None
         known = self.model.config.model_type in INDIFFERENT
         self.use(batching or (self.batchings()[0] if known else "padded"))
 

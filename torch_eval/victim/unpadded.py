@@ -9,48 +9,17 @@ to the rounding of sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import groupby
 
 import torch
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import gelu, linear, scaled_dot_product_attention
+
+from configs.contract.families import FAMILIES
 
 Row = dict[str, list[int]]  # the inputs of one text by their names in transformers, such as input_ids
 
-
-def _pooled(model: torch.nn.Module, first: torch.Tensor) -> torch.Tensor:
-    pooler = model.bert.pooler
-    return model.classifier(pooler.activation(pooler.dense(first)))
-
-
-def _head(model: torch.nn.Module, first: torch.Tensor) -> torch.Tensor:
-    return model.classifier(first[:, None])
-
-
-@dataclass(frozen=True)
-class Family:
-    """What tells one relative of BERT from another, as transformers names its parts.
-
-    Attributes:
-        body: attribute of the classifier that holds `embeddings` and `encoder`.
-        head: logits from the classifier and the last layer's first positions (rows, hidden).
-        skips_padding: positions are counted from the padding id on, and a padding token has none (RoBERTa's rule);
-            otherwise from 0.
-    """
-
-    body: str
-    head: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] = _head
-    skips_padding: bool = True
-
-
-FAMILIES = {
-    "bert": Family("bert", _pooled, skips_padding=False),
-    "electra": Family("electra", skips_padding=False),
-    "roberta": Family("roberta"),
-    "xlm-roberta": Family("roberta"),
-    "camembert": Family("roberta"),
-}
+ACTIVATIONS = {"tanh": torch.tanh, "gelu": gelu}  # of heads
 
 
 def is_unpaddable(model: torch.nn.Module) -> bool:
@@ -66,6 +35,8 @@ class UnpaddedClassifier:
     def __init__(self, model: torch.nn.Module) -> None:
         self.model, self.family = model, FAMILIES[model.config.model_type]
         self.body, self.device = getattr(model, self.family.body), model.device
+        self.dense, self.output = map(model.get_submodule, (self.family.dense, self.family.output))
+        self.activation = ACTIVATIONS[self.family.activation]
         self.projections = []
         for layer in self.body.encoder.layer:
             attention = layer.attention.self
@@ -93,7 +64,11 @@ class UnpaddedClassifier:
             query, key, value = parts
             hidden = layer.attention.output(_attend(query, key, value, groups, attention), hidden)
             hidden = layer.output(layer.intermediate(hidden), hidden)
-        return self.family.head(self.model, hidden)
+        return self.head(hidden)
+
+    def head(self, first: torch.Tensor) -> torch.Tensor:
+        """Compute logits (rows, labels) from the last layer's first positions (rows, hidden)."""
+        return self.output(self.activation(self.dense(first)))
 
     def _embed(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return different embeddings (different ones, hidden), and each position's number among them (positions,)."""
@@ -111,7 +86,7 @@ class UnpaddedClassifier:
         """Return token, segment and position id of each position of a row."""
         ids = row["input_ids"]
         positions: Sequence[int] = range(len(ids))
-        if self.family.skips_padding:
+        if self.family.counts_from_padding:
             padding = self.model.config.pad_token_id
             positions = [padding + 1 + place for place in positions]
             if padding in ids:  # a text may spell the padding token
