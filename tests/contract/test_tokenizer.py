@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, BertTokenizer
 
 from configs.contract.errors import UserError
 from configs.contract.tokenizer import compare_ids, load_tokenizer, sample_ids, save_tokenizer
+from torch_eval.bench.random_models import random_classifier
 
 HARD = [
     "plain words",
@@ -367,3 +368,45 @@ def test_the_sample_of_a_training_is_compared(small_model):
     with pytest.raises(UserError, match=r"x does not read .*'Ünï 北' was \[101, .* there, and is \[7\]"):
         compare_ids(sample, lambda text: [7], "x")
     assert sample_ids(tokenizer, [("a", "b")])[0]["ids"] == tokenizer.encode("a", "b").ids
+
+
+# Text that spells special pieces, and a first word without a space before it.
+SPELLED = ["a <mask> fine </s> film <pad>.", " two  spaces", *HARD]
+
+
+@pytest.mark.parametrize("family", ["roberta", "xlm-roberta"])
+def test_tokens_of_roberta_equal_transformers(family, tmp_path):
+    """Byte-level and SentencePiece, single texts and pairs; once written, transformers reads the same ids."""
+    random_classifier(tmp_path / "model", family, TEXTS)
+    ours, theirs = load_tokenizer(tmp_path / "model", 24), AutoTokenizer.from_pretrained(tmp_path / "model")
+    save_tokenizer(ours, tmp_path / "written")
+    written = AutoTokenizer.from_pretrained(tmp_path / "written")
+    single = [*SPELLED, *TEXTS]
+    for texts in ([(text,) for text in single], list(zip(single, reversed(single), strict=True))):
+        encodings = ours.encode_batch([text if len(text) > 1 else text[0] for text in texts])
+        assert not any(any(encoding.type_ids) for encoding in encodings)
+        for reader in (theirs, written):
+            expected = reader(*map(list, zip(*texts, strict=True)), truncation="longest_first", max_length=24)
+            assert [encoding.ids for encoding in encodings] == expected["input_ids"]
+    sample_ids(ours, [(text,) for text in TEXTS])
+    with pytest.raises(UserError, match="no tokenizer.json is there"):
+        (tmp_path / "model" / "tokenizer.json").unlink()
+        load_tokenizer(tmp_path / "model", 24)
+
+
+def test_a_byte_level_tokenizer_puts_a_space_first_where_its_settings_say_so(tmp_path):
+    random_classifier(tmp_path, "roberta", TEXTS)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "add_prefix_space": True}))
+    expected = AutoTokenizer.from_pretrained(tmp_path)("fine film")["input_ids"]
+    assert load_tokenizer(tmp_path, 24).encode("fine film").ids == expected
+    save_tokenizer(load_tokenizer(tmp_path, 24), tmp_path / "written")
+    assert AutoTokenizer.from_pretrained(tmp_path / "written")("fine film")["input_ids"] == expected
+
+
+def test_the_tokenizer_of_another_family_is_refused(tmp_path):
+    random_classifier(tmp_path, "roberta", TEXTS)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+    with pytest.raises(UserError, match="a RobertaTokenizer; the model needs a BertTokenizer"):
+        load_tokenizer(tmp_path, 24)

@@ -12,6 +12,7 @@ from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.data import prepare
 from mindspore_rt.data.batches import Batches
 from tests.end_to_end import six_tasks
+from torch_eval.bench.random_models import random_classifier
 
 
 @pytest.mark.parametrize("task", six_tasks.TASKS)
@@ -36,16 +37,20 @@ def test_files_become_batches(task, tmp_path, packaged_model):
     assert (batch.token_types.any() == (len(summary["columns"]) == 2)).all()
 
 
-def test_files_become_a_report(tmp_path, tiny_bert, capfd):
-    """MNLI: pairs, three labels; only the hypothesis is attacked. Fine-tuned: test_demo.py has the other stages."""
-    with six_tasks.run("mnli", tmp_path, f"model={tiny_bert}", "methods=[finetune]") as run:
+def test_files_become_a_report(tmp_path, capfd):
+    """MNLI: pairs, three labels; the hypothesis is attacked. RoBERTa with whole heads pruned: test_demo.py has BERT."""
+    model = random_classifier(tmp_path / "model", "roberta", [six_tasks.sentence(label) for label in range(4)] * 9)
+    asked = [f"model={model}", "methods=[finetune, robust]", "structured=true"]
+    with six_tasks.run("mnli", tmp_path, *asked) as run:
         output = capfd.readouterr().out
         assert "missing" not in output and (run.report / "report.md").is_file()
-        found = 0
-        for victim in run.victims(1):
+        found, (tuned, robust) = 0, run.victims(1)
+        for victim in (tuned, robust):
             config = read_json(run.model(1, victim) / "config.json")
             assert list(config["label2id"]) == ["entailment", "neutral", "contradiction"]
+            assert config["architectures"] == ["RobertaForSequenceClassification"]
             for record in read_lines(run.attack(1, victim) / "textfooler" / "results.jsonl"):
                 assert record["original"]["premise"] == record["perturbed"]["premise"]
                 found += 1
-        assert found == 2 * len(run.victims(1)) == 2
+        assert found == 4
+        assert read_json(run.model(1, robust) / "config.json")["intermediate_size"] < 64

@@ -26,12 +26,12 @@ def implementation(request, monkeypatch):
         pytest.skip("no kernels here")
 
 
-def inputs(vocabulary, batch=3, length=12):
+def inputs(vocabulary, segments=2, batch=3, length=12):
     random = np.random.default_rng(0)
     ids = random.integers(5, vocabulary, (batch, length)).astype(np.int32)
     mask = np.ones((batch, length), np.float32)
     types = np.zeros((batch, length), np.int32)
-    mask[1, 5:], mask[2, 9:], types[0, 6:] = 0, 0, 1
+    mask[1, 5:], mask[2, 9:], types[0, 6:] = 0, 0, segments - 1
     return ids, mask, types, np.eye(2, dtype=np.float32)[[0, 1, 1]] / batch
 
 
@@ -68,7 +68,7 @@ def by_mindspore(config, weights, ids, mask, types, targets):
 
 def compare(torch_model, config):
     weights = {n: p.detach().numpy() for n, p in torch_model.named_parameters()}
-    case = inputs(config.vocab_size)
+    case = inputs(config.vocab_size, config.type_vocab_size)
     logits, slope, gradients = by_torch(torch_model, *case)
     our_logits, our_slope, our_gradients = by_mindspore(config, weights, *case)
     np.testing.assert_allclose(our_logits, logits, atol=1e-5)
@@ -259,7 +259,9 @@ def test_products_are_cast_to_bfloat16():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "roberta"}, "a RoBERTa"),
+        ({"model_type": "roberta", "pad_token_id": "1"}, "pad_token_id"),
+        ({"model_type": "roberta", "pad_token_id": 511}, "no position is left"),
+        ({"model_type": "electra", "embedding_size": 8}, "embedding_size"),
         ({"model_type": "distilbert"}, "model_type"),
         ({"hidden_act": "relu"}, "hidden_act"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type"),

@@ -17,6 +17,7 @@ from configs.contract.matrices import matrix_name
 from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.formats import contents, convert, huggingface
 from mindspore_rt.ticket import Ticket, spread
+from torch_eval.bench.random_models import random_classifier
 
 QUERY = matrix_name(1, "query")
 
@@ -369,3 +370,28 @@ def test_what_cannot_be_made_says_why(tiny_bert, weights, shapes, tmp_path, caps
     assert "--sparsity" in refused(capsys, source, tmp_path / "out", "--to", "ticket")
     assert "between 0 and 1" in refused(capsys, source, tmp_path / "out", "--to", "ticket", "--sparsity", "30")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_roberta_keeps_its_names_in_every_format_but_the_official_one(tmp_path, capsys):
+    """A bare file names no family: its weights' names do."""
+    source = random_classifier(tmp_path / "roberta", "roberta", ["a fine film ."])
+    expected, shapes = load_file(source / "model.safetensors"), huggingface.load(source).config.prunable()
+    run(source, tmp_path / "model.ckpt")
+    run(tmp_path / "model.ckpt", tmp_path / "back", "--like", source)
+    same(load_file(tmp_path / "back" / "model.safetensors"), expected)
+    assert read_json(tmp_path / "back" / "config.json")["architectures"] == ["RobertaForSequenceClassification"]
+    run(source / "model.safetensors", tmp_path / "bare.ckpt", "--like", source)
+    save_file(random_scores(shapes), tmp_path / "scores.safetensors")
+    run(
+        tmp_path / "scores.safetensors",
+        tmp_path / "t.safetensors",
+        "--like",
+        source,
+        "--to",
+        "ticket",
+        "--sparsity",
+        0.5,
+    )
+    assert {n: m.shape for n, m in Ticket.load(tmp_path / "t.safetensors").masks.items()} == shapes
+    arguments = (tmp_path / "t.safetensors", tmp_path / "theirs", "--like", source, "--to", "official")
+    assert "of RoBERTa; the official code has BERT alone" in refused(capsys, *arguments)

@@ -1,5 +1,6 @@
 """Hugging Face directories: whatever is no whole BERT is refused by name, and what is written loads anywhere."""
 
+import dataclasses
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from mindspore_rt.cells.bert_config import BertConfig
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket
+from torch_eval.bench.random_models import random_classifier
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
 
@@ -313,8 +315,7 @@ def test_truncated_safetensors(model, size):
 @pytest.mark.parametrize(
     "values, expected",
     [
-        ({"model_type": "roberta"}, ["RoBERTa", "give a BERT"]),
-        ({"model_type": "distilbert"}, ["model_type", "'bert'"]),
+        ({"model_type": "distilbert"}, ["model_type", "'distilbert'", "only bert, electra, roberta"]),
         ({"hidden_act": "relu"}, ["hidden_act", "'relu'", "'gelu'"]),
         ({"position_embedding_type": "relative_key"}, ["position_embedding_type", "'absolute'"]),
         ({"is_decoder": True}, ["is_decoder"]),
@@ -465,8 +466,8 @@ def test_pruned_weights_are_exact_zeros(saved, tmp_path):
 
 def logits(folder):
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    random = np.random.default_rng(0)
-    ids, mask = torch.tensor(random.integers(1000, 20000, (5, 12))), torch.ones(5, 12, dtype=torch.long)
+    pieces, random = model.config.vocab_size, np.random.default_rng(0)
+    ids, mask = torch.tensor(random.integers(pieces // 20, pieces, (5, 12))), torch.ones(5, 12, dtype=torch.long)
     mask[1, 7:] = 0
     with torch.no_grad():
         return model, model(input_ids=ids, attention_mask=mask).logits.numpy()
@@ -495,6 +496,25 @@ def test_a_shrunk_model_computes_what_the_masked_one_does(tiny_bert, tmp_path, s
     if sparsity:
         with pytest.raises(UserError, match="pruned_heads is set"):
             huggingface.load(tmp_path)
+
+
+def test_a_roberta_is_written_shrunk_and_given_a_new_head(tmp_path):
+    """What a pre-trained one has in place of a head is left out, and its whole head starts at random."""
+    folder = random_classifier(tmp_path / "roberta", "roberta", ["a fine film ."])
+    source = huggingface.load(folder)
+    random, shapes = np.random.default_rng(1), source.config.prunable()
+    assert source.config.positions == 512 and len(shapes) == 12
+    scores = {n: random.normal(0, 1, s).astype(np.float32) for n, s in shapes.items()}
+    both_sizes(folder, Ticket.structured(scores, 2, 0.5), tmp_path / "small")
+    change(folder, lambda w: {n: v for n, v in w.items() if not n.startswith("classifier")})
+    change(folder, lambda w: w.update({"lm_head.bias": np.zeros(3, np.float32)}))
+    source = huggingface.load(folder)
+    weights = huggingface.with_classifier(source, 3, 1)
+    assert {n: w.shape for n, w in weights.items()} == source.config.parameters(3)
+    dense = weights["classifier.dense.weight"]
+    assert abs(dense.std() - 0.02) < 0.002 and not weights["classifier.dense.bias"].any()
+    trained = dataclasses.replace(source, weights={**weights, "classifier.dense.weight": dense + 1})
+    np.testing.assert_array_equal(huggingface.with_classifier(trained, 3, 1)["classifier.dense.weight"], dense)
 
 
 def test_layers_may_keep_different_numbers_of_neurons(tiny_bert, tmp_path):
