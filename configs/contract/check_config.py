@@ -28,14 +28,16 @@ def check_together(config: Any, origins: Mapping[str, str]) -> None:
         raise UserError(f"task in {where}: {config.task!r} is not one of {', '.join(TASKS)}")
     task_of(config)
     if "all" in config.methods:
-        config.methods = list(METHODS)
+        config.methods = [name for name in METHODS if config.tickets_from or name != "transferred"]
     if config.attack.calibrate and not config.dev_is_unseen:
         raise UserError(
             "attack.calibrate: compat: official trains on dev, so dev cannot calibrate; change one of the two"
         )
     named_folders(config.attack.victims or [])
-    if config.ticket and config.choice.epochs > 1:
-        raise UserError("choice.epochs: one ticket is given with the key ticket, so there is no choice; set 1")
+    if "transferred" in config.methods and not config.tickets_from:
+        raise UserError("tickets_from: name the experiment or file of the tickets that are transferred")
+    if config.given_method == "robust" and config.choice.epochs > 1:
+        raise UserError("choice.epochs: tickets_from gives the ticket, so there is no choice of a search epoch; set 1")
     if config.attack.stratified and config.attack.protocol == "official":
         raise UserError("attack.stratified: protocol: official attacks the first examples; unset one of the two")
     if config.infobert.anchor_low >= config.infobert.anchor_high:

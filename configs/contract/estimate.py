@@ -149,7 +149,7 @@ class Estimator:
         """Describe the disk space of the searches, if there are any."""
         search, seeds = self.config.search, len(self.config.seeds)
         epochs = min(search.epochs, search.keep_epochs or search.epochs)
-        if not needs_robust_ticket(self.config.methods) or self.config.ticket:
+        if not needs_robust_ticket(self.config.methods) or self.config.given_method == "robust":
             return []
         size = 4 * self.weights * epochs * seeds / 1e9
         return [

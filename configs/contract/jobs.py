@@ -129,8 +129,8 @@ def jobs(run: RunDir) -> list[Job]:
     result: list[Job] = [Job("prepare", "data", run.data)]
     origins, dense = sources(methods), [ModelId(method) for method in of_kind(methods, "dense")]
     dense = run.at_all_lengths(dense)
-    if run.config.ticket:
-        origins = [origin for origin in origins if origin != "search"]  # the robust ticket is given
+    if run.config.given_method == "robust":
+        origins = [origin for origin in origins if origin != "search"]
     if ModelId("finetune") not in dense and any(SOURCES[origin].stage == "search" for origin in origins):
         dense.insert(0, ModelId("finetune"))  # its masks are searched
     for seed in run.config.seeds:

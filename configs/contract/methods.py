@@ -42,7 +42,8 @@ class Method:
         note: What the method does, in one line of the report.
         style: Colour (a name of the figures' palette), line and marker in figures.
         rows: Row of the method in tables of the paper, by the number of the table. Table 2 has the rows of Table 1.
-        source: Of a ticket method: the key of `SOURCES` that its scores come from.
+        source: Of a ticket method: the key of `SOURCES` that its scores come from; empty if they are given
+            (`tickets_from`).
         objective: What minimises the loss: module and class in `mindspore_rt.training`.
         gradients: Gradients that each pass of a step computes.
         change: Of a control: key of the changes in `mindspore_rt.stages`.
@@ -126,6 +127,14 @@ METHODS = {
         {1: 7, 3: 1, 4: 1},
         source="search",
         snapshots=True,
+    ),
+    "transferred": Method(
+        "Transferred ticket",
+        "ticket",
+        "retrain",
+        "the robust ticket of another experiment or of a file, trained on this task",
+        ("sky", "--", "p"),
+        {1: 8},
     ),
     "robust_no_mask_learning": Method(
         "w/o Mask Learning",

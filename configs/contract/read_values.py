@@ -50,8 +50,8 @@ class Values:
             if not named or find(parent).resolve() in below:
                 raise UserError(f"{path}: extends: name another configuration, not {quoted(parent)}")
             self.read_file(find(parent), below)
-        if isinstance(ticket := loaded.get("ticket"), str):
-            loaded["ticket"] = str((path.parent / ticket).resolve())
+        if isinstance(given := loaded.get("tickets_from"), str) and (path.parent / given).is_file():
+            loaded["tickets_from"] = str((path.parent / given).resolve())
         self._merge(loaded, str(path))
 
     def read_override(self, text: str) -> None:

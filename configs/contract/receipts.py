@@ -100,11 +100,12 @@ def _surroundings(run: RunDir) -> str:
         config.data.dev,
         config.data.test,
         config.model,
-        config.ticket,
+        config.tickets_from,
         config.attack.resources_dir,
     ]
     tools = [shutil.which(name) for name in (os.environ.get("CXX"), *COMPILERS) if name]
     roots = [Path(name) for name in (*named, *tools) if name] + list(run.own_victims().values())
+    roots += [run.root.parent / config.tickets_from] if config.tickets_from else []
     roots += [assets.CACHE / name for name in ("assets", "mlm")]
     roots += [ROOT / package for package in ("configs", "mindspore_rt", "torch_eval")]
     everything = {

@@ -107,6 +107,32 @@ class RunDir:
         ticket = replace(ModelId.parse(model), epochs=None)
         return self.seed(seed) / "tickets" / str(ticket) / "ticket.safetensors"
 
+    def given_ticket(self, seed: int, sparsity: float) -> Path:
+        """File of a given ticket: `tickets_from`, or that experiment's robust ticket of the same seed.
+
+        Raises:
+            UserError: The experiment has no such ticket, or is of another pre-trained model.
+        """
+        name = str(self.config.tickets_from)
+        if Path(name).is_file():
+            return Path(name)
+        folder = self.root.parent / name
+        if not (folder / "config.yaml").is_file():
+            raise UserError(f"tickets_from: {name} is no file, and no experiment that has run under {folder.parent}")
+        source = RunDir(schema.load(str(folder / "config.yaml")), folder.parent)
+        for key in ("model", "layers"):
+            theirs, ours = getattr(source.config, key), getattr(self.config, key)
+            if theirs != ours:
+                raise UserError(
+                    f"tickets_from: {name} has {key}={theirs}, not {ours}: its tickets are of another model"
+                )
+        chosen = source.likely_choice()
+        ticket = chosen if chosen.sparsity == sparsity else ModelId("robust", sparsity)
+        path = source.ticket(seed, str(ticket))
+        if not path.is_file():
+            raise UserError(f"tickets_from: {path} is missing; run {name} with seed {seed} and sparsity {sparsity:g}")
+        return path
+
     def pruned(self, seed: int, source: str, sparsity: float) -> Path:
         """Ticket of one sparsity that a pruning leaves: `lth/ticket-0.30.safetensors`."""
         return self.stage(seed, source) / f"ticket-{sparsity_name(sparsity)}.safetensors"

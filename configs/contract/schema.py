@@ -260,9 +260,7 @@ class Experiment:
         "replaces the epochs of the methods' sections; unset: those of the sections",
         low=1,
     )
-    ticket: str | None = option(
-        None, "robust ticket that is trained, a path from the YAML file's folder; unset: one is searched for"
-    )
+    tickets_from: str | None = option(None, "experiment or file that gives tickets to transferred, else to robust")
     structured: bool = option(False, "prune whole attention heads and intermediate neurons, and write a smaller model")
     compat: str = option("paper", "which to follow where their trainings differ", choices=["paper", "official"])
     device: str = option("CPU", "device on which MindSpore trains", choices=["CPU", "GPU", "Ascend"])
@@ -311,6 +309,11 @@ class Experiment:
     def attack_length(self) -> int:
         """Word pieces to which attacked texts are cut; the official code pads and cuts to 512."""
         return OFFICIAL_LENGTH if self.attack.protocol == "official" else self.data.max_length
+
+    @property
+    def given_method(self) -> str | None:
+        """Method whose tickets are given; None if all are searched for."""
+        return ("transferred" if "transferred" in self.methods else "robust") if self.tickets_from else None
 
     @property
     def dev_is_unseen(self) -> bool:

@@ -79,8 +79,8 @@ def inputs_of(run: RunDir, job: Job, pretrained: Path) -> dict[str, Path]:
     tuned = {"model": run.model(job.seed, "finetune")}
     if isinstance(job, DrawingJob):
         source = METHODS[job.method].source
-        if config.ticket and source == "search":
-            return {"scores": Path(config.ticket)}
+        if job.method == config.given_method:
+            return {"scores": run.given_ticket(job.seed, job.sparsity)}
         if SOURCES[source].stage != "search":
             return {"scores": run.pruned(job.seed, source, job.sparsity)}
         epochs = read_json(run.stage(job.seed, source) / "manifest.json", Manifest[Searched]).results.epochs

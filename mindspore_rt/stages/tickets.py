@@ -17,8 +17,8 @@ ROUNDING = 5e-3  # a ticket of shared scores or whole units prunes as near to th
 def draw(run: RunDir, job: DrawingJob) -> None:
     """Draw the ticket of one model (or take the given one), and report where it prunes."""
     config, origin = run.config, METHODS[job.method].source
-    given = config.ticket if origin == "search" else None
-    searched = SOURCES[origin].stage == "search" and not given
+    given = job.method == config.given_method
+    searched = not given and SOURCES[origin].stage == "search"
     stage = inputs.stage_of(run, job)
     if inputs.already_done(stage):
         return
@@ -31,7 +31,8 @@ def draw(run: RunDir, job: DrawingJob) -> None:
         source = inputs.pretrained(config)
         ticket = Ticket.load(stage.inputs["scores"], source.config.prunable())
     if given and abs(ticket.sparsity - job.sparsity) > ROUNDING:
-        raise UserError(f"sparsities: {given} prunes {ticket.sparsity:.4f} of the weights; ask for that sparsity")
+        path = stage.inputs["scores"]
+        raise UserError(f"sparsities: {path} prunes {ticket.sparsity:.4f} of the weights; ask for that sparsity")
     ticket.save(run.ticket(job.seed, job.model))
     by_magnitude = Ticket.from_magnitudes({name: source.weights[name] for name in ticket.masks}, job.sparsity)
     report = _describe(ticket, by_magnitude)

@@ -41,7 +41,7 @@ def test_the_default_experiment(tmp_path):
 
 def test_methods_share_their_stages(tmp_path):
     """All ten, two seeds, two sparsities: one prepare, for each seed one fine-tuning and one search of a kind."""
-    run = run_of(tmp_path, "methods=all", "seeds=[1,2]", "sparsities=[0.3,0.5]")
+    run = run_of(tmp_path, "methods=all", "tickets_from=other", "seeds=[1,2]", "sparsities=[0.3,0.5]")
     planned = jobs.jobs(run)
     assert len({job.name + job.stage for job in planned}) == len(planned)
     count = {stage: sum(job.stage == stage for job in planned) for stage in jobs.HALVES}

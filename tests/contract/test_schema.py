@@ -214,7 +214,11 @@ def test_command_line_refuses_in_one_line(module):
 
 
 def test_all_methods():
-    assert schema.load("demo", ["methods=all"]).methods == list(METHODS)
+    assert schema.load("demo", ["methods=all", "tickets_from=sst2"]).methods == list(METHODS)
+    assert set(METHODS) - set(schema.load("demo", ["methods=all"]).methods) == {"transferred"}
+    assert schema.load("demo", ["tickets_from=sst2"]).given_method == "robust"
+    with pytest.raises(UserError, match="name the experiment or file"):
+        schema.load("demo", ["methods=[transferred]"])
 
 
 def test_official_defaults_give_way_to_what_is_written():

@@ -27,7 +27,8 @@ from torch_eval.report.run_state import Run
 BASE = {
     "name": "base",
     "task": "snippets",
-    "methods": "[finetune,freelb,infobert,lth,robust,robust_no_mask_learning,robust_no_structure]",
+    "methods": "[finetune,freelb,infobert,lth,robust,transferred,robust_no_mask_learning,robust_no_structure]",
+    "tickets_from": __file__,  # any file
     "sparsities": "[0.3,0.5]",
     "seeds": "[1]",
     "amp_level": "O1",
@@ -68,10 +69,10 @@ OTHER = {
     "name": "other",
     "task": "sst2",
     "model": "{tmp}/other_bert",
-    "ticket": "{tmp}/text.csv",
+    "tickets_from": "{tmp}/text.csv",
     "seeds": "[2]",
     "sparsities": "[0.3,0.6]",
-    "methods": "[finetune,robust]",
+    "methods": "[finetune,robust,transferred]",
     "lengths": "[3,10]",
     "data.train": "{tmp}/text.csv",
     "data.dev": "{tmp}/text.csv",

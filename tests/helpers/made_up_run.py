@@ -29,6 +29,7 @@ LEVELS = {
     "lth": (91, 8),
     "random": (82, 5),
     "robust": (90, 44),
+    "transferred": (90, 30),
     "robust_no_mask_learning": (91, 16),
     "robust_no_adversary": (91, 7),
     "robust_no_initialization": (80, 3),
@@ -256,7 +257,7 @@ def whole(root, *overrides, config="sst2", chosen=None):
                 paths,
                 job.seed,
                 job,
-                scores.get((job.seed, "search"))
+                (METHODS[job.method].source and scores.get((job.seed, "search")))
                 or {n: np.random.default_rng(0).random(s, np.float32) for n, s in SHAPES.items()},
             )
         elif job.stage != "prepare":

@@ -184,7 +184,7 @@ def _experiment(run: Run, name: str) -> str:
         "name": f"zoo-{name}",
         "methods": ["robust"],
         "sparsities": [run.sparsity],
-        "ticket": "ticket.safetensors",
+        "tickets_from": "ticket.safetensors",
         "lengths": None,
     }
     config["data"] |= {"train": None, "dev": None, "test": None}

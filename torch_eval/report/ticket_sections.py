@@ -10,6 +10,7 @@ import numpy as np
 import safetensors
 
 from configs.contract.errors import UserError
+from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId
 from configs.contract.run_files import ChoiceOnDev, TicketReport
 from mindspore_rt.ticket import Ticket
@@ -18,10 +19,11 @@ from torch_eval.report import figures
 from torch_eval.report.captions import facts, percent
 from torch_eval.report.figure_sections import file_name, section
 from torch_eval.report.manifests import read
-from torch_eval.report.render import Block, Cell, Details, Heading, Picture, Table, Text
+from torch_eval.report.render import Block, Cell, Details, Heading, Picture, Row, Table, Text
 from torch_eval.report.run_state import Run
-from torch_eval.report.tables import with_timeouts
+from torch_eval.report.tables import NONE, attack_cell, with_timeouts
 
+BESIDE = ("transferred", "robust", "random", "finetune")  # columns of the table of transferred tickets
 Reports = dict[tuple[int, str], dict]  # (seed, model) to the facts of its ticket
 
 # --- the choice ----------------------------------------------------------------------------------------------
@@ -97,7 +99,7 @@ def tickets(runs: list[Run], folder: Path) -> list[Block]:
             blocks.append(Picture(path, caption))
     for run in runs:
         blocks += _facts(run, reports[run.name])
-    blocks += [*overlaps(runs, folder), *distributions(runs, folder)]
+    blocks += [*transferred(runs), *overlaps(runs, folder), *distributions(runs, folder)]
     asked = [run for run in runs if any(step.stage == "draw" for step in run.steps)]
     remedies = [f"`{run.command('draw')}` makes them ({run.task})." for run in asked]
     return section("Tickets: what was pruned", blocks, remedies)
@@ -165,6 +167,40 @@ def overlaps(runs: list[Run], folder: Path) -> list[Block]:
         f"that either prunes. Two random tickets would have about {by_chance}."
     )
     return [Picture(path, caption)]
+
+
+def transferred(runs: list[Run]) -> list[Block]:
+    """One ticket for many tasks: transferred tickets beside the task's own, source by target, and their overlaps."""
+    tasks = {run.name: run.task for run in runs}
+    names = [METHODS[method].title for method in BESIDE]
+    rows: list[Row] = []
+    for run in (run for run in runs if "transferred" in run.config.methods):
+        name = Path(str(run.config.tickets_from)).name
+        models = [run.pick(method) for method in BESIDE]
+        for recipe in run.recipes:
+            auas = [attack_cell(run, model, recipe, "aua", 0, ()) if model else Cell(NONE) for model in models]
+            ends = [Cell(tasks.get(name, name)), Cell(run.task), Cell(run.attack_title(recipe))]
+            rows.append([*ends, *auas, *_own_and_transferred(run)])
+    if not rows:
+        return []
+    explanation = (
+        "A **transferred ticket** was found on the source, and was trained and attacked on the target. Aua% of it and "
+        "of the target's own models, mean over seeds. Overlap is that of the transferred ticket with the target's own; "
+        "chance is the overlap of two random tickets."
+    )
+    header = ["Source", "Target", "Attack", *names, "Overlap", "Chance"]
+    return [Heading("One ticket for many tasks", 3), Text(explanation), Table(header, rows)]
+
+
+def _own_and_transferred(run: Run) -> list[Cell]:
+    """Overlap of a run's transferred ticket with its own, mean over seeds, and the overlap by chance."""
+    found = []
+    for seed in run.config.seeds:
+        paths = [run.paths.ticket(seed, run.pick(method) or "") for method in ("transferred", "robust")]
+        if all(path.is_file() for path in paths):
+            other, own = map(Ticket.load, paths)
+            found.append((other.overlap(own), other.sparsity / (2 - other.sparsity)))
+    return [Cell(percent(statistics.fmean(shares))) for shares in zip(*found)] or [Cell(NONE), Cell(NONE)]
 
 
 # --- mask scores ---------------------------------------------------------------------------------------------

@@ -37,18 +37,33 @@ def test_weights_that_share_a_score_are_pruned_or_kept_together(run, monkeypatch
     assert ticket.pruned == round(0.25 * groups) * block[0] * block[1]
 
 
-def test_a_given_ticket_takes_the_place_of_the_search(run, monkeypatch):
+def test_a_ticket_of_a_file_or_of_another_experiment_is_transferred(run, monkeypatch):
     """Nothing is searched or fine-tuned for it; its masks are trained as they are."""
     run_search(run, monkeypatch, [random_scores(run, 1)])
     draw(run, jobs_of(run, "draw")[-1])
     given = run.root.parent / "given.safetensors"
     shutil.copy(run.ticket(1, "robust-0.25"), given)
-    config = dataclasses.replace(run.config, name="again", methods=["robust"], ticket=str(given))
+    config = dataclasses.replace(run.config, name="again", methods=["transferred"], tickets_from=str(given))
     again = RunDir(config, run.root.parent)
     shutil.copytree(run.data, again.data)
-    assert [job.title for job in jobs(again)] == ["prepare", "draw robust-0.25", "retrain robust-0.25"]
+    assert [job.title for job in jobs(again)] == ["prepare", "draw transferred-0.25", "retrain transferred-0.25"]
     draw(again, jobs_of(again, "draw")[0])
-    assert again.ticket(1, "robust-0.25").read_bytes() == given.read_bytes()
+    assert again.ticket(1, "transferred-0.25").read_bytes() == given.read_bytes()
+    run.save_config()
+    config.tickets_from = run.config.name
+    assert again.given_ticket(1, 0.25) == run.ticket(1, "robust-0.25")
+    write_json(run.choice, {"chosen": {"model": "robust-0.25-back-1", "sparsity": 0.25, "epochs_back": 1}})
+    run.config.choice.epochs, run.config.search.epochs = 2, 2
+    run.save_config()
+    with pytest.raises(UserError, match="robust-0.25-back-1/ticket.safetensors is missing; run tiny with seed 1"):
+        again.given_ticket(1, 0.25)
+    config.layers = 2
+    with pytest.raises(UserError, match="tiny has layers=None, not 2: its tickets are of another model"):
+        again.given_ticket(1, 0.25)
+    config.tickets_from = "nowhere"
+    with pytest.raises(UserError, match="nowhere is no file, and no experiment"):
+        again.given_ticket(1, 0.25)
+    config.tickets_from, config.layers = str(given), None
     config.sparsities = [0.5]
     with pytest.raises(UserError, match="given.safetensors prunes 0.25"):
         draw(again, jobs_of(again, "draw")[0])

@@ -28,7 +28,7 @@ def test_an_entry_holds_the_ticket_its_experiment_and_its_figures(entry):
     assert (folder / "ticket.safetensors").read_bytes() == paths.ticket(1, "robust-0.30").read_bytes()
     config = schema.load(str(folder / "experiment.yaml"))
     assert (config.name, config.methods, config.layers) == ("zoo-first", ["robust"], 3)
-    assert config.ticket == str(folder / "ticket.safetensors")
+    assert config.tickets_from == str(folder / "ticket.safetensors")
     results = read_json(folder / "results.json", zoo.Entry)
     assert results.ticket["sha256"] == file_hash(folder / "ticket.safetensors")
     aua = results.models["robust-0.30"].attacks["textfooler"]

@@ -11,16 +11,18 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines, write_json, write_lines
 from configs.contract.methods import METHODS
+from mindspore_rt.ticket import Ticket
 from tests.helpers import made_up_run as made_up
 from tests.helpers.made_up_run import OUTCOMES, small
 from tests.helpers.written_report import row, written
 from torch_eval.__main__ import main
-from torch_eval.report import build, comparisons, run_state, tables
+from torch_eval.report import build, comparisons, run_state, tables, ticket_sections
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -39,10 +41,13 @@ def test_a_damaged_line_of_an_attack_is_named(tmp_path):
 def whole(tmp_path_factory):
     """Two finished experiments with every method, and their one report."""
     root = tmp_path_factory.mktemp("runs")
+    given = root / "given.safetensors"
+    given.touch()  # made-up stages read no input
     first = made_up.whole(
         root,
         "seeds=[1,2]",
         "methods=all",
+        f"tickets_from={given}",
         "sparsities=[0.1,0.3]",
         "snapshots=2",
         "attack.examples=100",
@@ -117,6 +122,24 @@ def test_paired_test_by_hand(whole):
     only += sum(a["outcome"] == "failure" and b["outcome"] != "failure" for a, b in zip(*seed_two))
     assert [cell.text for cell in table.rows[2]][:3] == ["TextFooler", "200", str(only)]
     assert table.rows[2][4].small.count("seed") == 2
+
+
+def test_transferred_tickets_stand_beside_the_own_ones(whole):
+    """Aua of both seeds by hand, and the overlap with the task's own ticket, counted weight by weight."""
+    _, first, second = whole
+    runs = [run_state.Run(paths.config, ["x"], first.root.parent) for paths in (first, second)]
+    *_, table = ticket_sections.transferred(runs)
+    shares = []
+    for seed in (1, 2):
+        pruned = [
+            np.concatenate([~mask.ravel() for mask in Ticket.load(first.ticket(seed, f"{name}-0.30")).masks.values()])
+            for name in ("transferred", "robust")
+        ]
+        shares.append((pruned[0] & pruned[1]).sum() / (pruned[0] | pruned[1]).sum())
+    auas = ["31.5", "45.5", "6.5", "11.5"]  # LEVELS of the made-up run plus the seed, mean over both
+    texts = [cell.text for cell in table.rows[0]]
+    assert texts == ["given.safetensors", "SST-2", "TextFooler", *auas, f"{50 * sum(shares):.1f}%", "17.6%"]
+    assert ticket_sections.transferred(runs[1:]) == []
 
 
 def test_without_a_robust_ticket_the_first_method_is_compared(whole):
