@@ -155,5 +155,6 @@ class TrainingLine(msgspec.Struct):
     settled_zero: float | None = None
     settled_one: float | None = None
     sparsity_at_threshold: float | None = None
+    ticket_distance: Share | None = None
     sentences_per_second: float | None = None
     dev_accuracy: float | None = None

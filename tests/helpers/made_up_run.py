@@ -201,7 +201,8 @@ def search(paths, seed, name="search"):
             }
         )
         if step % 100 == 0:
-            records.append({"step": step, "epoch": done * 4, "dev_accuracy": 0.8 + 0.02 * done})
+            changed = {"ticket_distance": 0.32 / 4 ** (step // 100)} if step > 100 else {}
+            records.append({"step": step, "epoch": done * 4, "dev_accuracy": 0.8 + 0.02 * done, **changed})
     write_lines(paths.stage(seed, name) / "metrics.jsonl", records)
     scores = {
         n: random.normal(1.6 - 2.0 * (i % 3 == 0), 1.5, shape).astype(np.float32)

@@ -14,7 +14,7 @@ from pathlib import Path
 from configs.contract import run_dir, schema
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, write_json
-from torch_eval.report import changes, figure_sections, published, text_sections, ticket_sections
+from torch_eval.report import changes, early_tickets, figure_sections, published, text_sections, ticket_sections
 from torch_eval.report.adversarial_texts import examples
 from torch_eval.report.data_files import as_csv, numbers
 from torch_eval.report.render import Contents, Heading, to_html, to_markdown
@@ -35,6 +35,7 @@ def write(runs: list[Run], folder: Path) -> Path:
         *changes.section(runs),
         *text_sections.missing(runs),
         *ticket_sections.choices(runs),
+        *early_tickets.early(runs),
         *figure_sections.accuracies(runs, pictures),
         *figure_sections.learning(runs, pictures),
         *ticket_sections.tickets(runs, pictures),
