@@ -163,7 +163,7 @@ def test_each_job_knows_what_trains_it(tmp_path):
     assert "data" not in sections and sections["search_no_adversary"] == "search"
     assert (sections["lth"], sections["lth-0.30"], sections["random-0.30"]) == ("lth", "retrain", "retrain")
     searches = [planned[f"seed-1/{name}"].settings for name in ("search", "search_no_adversary")]
-    assert [(s.ascent_steps, s.initial_norm) for s in searches] == [(2, 0.05), (1, 0.0)]
+    assert [(s.ascent_steps, s.initial_norm) for s in searches] == [(2, 0.15), (1, 0.0)]
 
 
 def test_finished_jobs_set_the_speed(tmp_path):
