@@ -167,7 +167,8 @@ def read_split(run):
 
 def read_classifier(run):
     path = run.stage(1, "lth") / "round-1" / "classifier.safetensors"
-    return inputs.read_classifier(path, huggingface.load(run.model(1, "finetune")).weights)
+    model = huggingface.load(run.model(1, "finetune"))
+    return inputs.read_classifier(path, {name: model.weights[name] for name in model.config.family.fresh})
 
 
 def attack_stage(run):
