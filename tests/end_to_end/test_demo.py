@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -78,11 +79,15 @@ def resumed(tmp_path_factory):
         run("prepare")
         killed("finetune", run.overrides, moment.uniform(0, 5))
         run("finetune")
-        process = run.start("search")
-        while process.poll() is None and not (metrics.is_file() and len(read_lines(metrics)) >= 5):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        _, errors = process.communicate()
+        for _ in range(3):  # on a busy machine it may end before this process notices its fifth step
+            process = run.start("search")
+            while process.poll() is None and not (metrics.is_file() and len(read_lines(metrics)) >= 5):
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            _, errors = process.communicate()
+            if process.returncode:
+                break
+            shutil.rmtree(metrics.parent)
         assert process.returncode == -signal.SIGKILL, errors[-3000:]
         assert not (run.dir.stage(1, "search") / "manifest.json").exists()
         run.output = run("search", "draw")
@@ -227,8 +232,8 @@ def test_a_finished_run_starts_no_process(whole):
 
 
 def test_a_killed_search_goes_on_from_its_checkpoint(resumed):
-    """It is the fourth step's: one is written every second step."""
-    assert "going on from step 4 of 10" in resumed.output
+    """One is written every second step; the process was killed after its fifth step or a little later."""
+    assert re.search("going on from step [468] of 10", resumed.output)
     assert not (resumed.dir.stage(1, "search") / "checkpoint.safetensors").exists()
 
 
