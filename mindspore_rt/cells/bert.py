@@ -367,3 +367,19 @@ ACTIVATIONS: dict[str, Callable[[], nn.Cell]] = {"tanh": Tanh, "gelu": lambda: c
 
 def _table(rows: int, columns: int, name: str) -> Parameter:
     return Parameter(np.zeros((rows, columns), np.float32), name=name)
+
+
+class Deployed(nn.Cell):
+    """The deterministic pass from token ids to logits, which `convert` exports.
+
+    Args:
+        model: Classifier.
+    """
+
+    def __init__(self, model: BertClassifier) -> None:
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, ids: Tensor, attention_mask: Tensor, token_types: Tensor) -> Tensor:
+        """Compute the logits (batch, labels) from ids, attention mask and token types, all (batch, length)."""
+        return self.model(self.model.embed(ids), attention_mask, token_types, None)

@@ -36,12 +36,14 @@ FORMATS = {
     "mindspore": "checkpoint of MindSpore: TARGET.ckpt, or TARGET.safetensors; scores end in .log_alpha",
     "official": "directory of the official PyTorch code: weights and ...mask.mask_scores in pytorch_model.bin",
     "ticket": "one bit a weight: which weights are kept, not their values",
+    "mindir": "graph of the classifier with its weights, which MindSpore and MindSpore Lite run without this code:\n"
+    "ids (int32), attention mask (float32) and token types (int32) of one shape, to logits",
     "compact": "a ticket and the values of the kept weights in one safetensors file",
 }
 DESCRIPTION = """\
 Convert a model, its scores or a ticket. The format of SOURCE is recognised from its content; that of TARGET follows
-from its name (no suffix: huggingface, .ckpt: mindspore) or from --to. Float32 values are copied bit for bit, half
-precision is widened to float32.
+from its name (no suffix: huggingface, .ckpt: mindspore, .mindir: mindir) or from --to. Float32 values are copied bit
+for bit, half precision is widened to float32.
 
 """
 EXAMPLES = """
@@ -49,6 +51,8 @@ examples:
   a fine-tuned model for MindSpore, and back
     convert runs/sst2/seed-1/finetune/model model.ckpt
     convert model.ckpt model --like runs/sst2/seed-1/finetune/model
+  a trained ticket for deployment, one text of up to 64 word pieces at a time
+    convert runs/sst2/seed-1/robust-0.30/model ticket.mindir --shape 1 64
   a ticket from a search of the official code, as that code would draw it
     convert saved_models/search-ticket/epoch19 robust-0.30.safetensors --to ticket --sparsity 0.3 --compat official
   scores of our search, with the model they belong to, for the official code
@@ -79,6 +83,8 @@ def write(contents: Contents, target: Path, format: str, options: argparse.Names
         return _write_mindspore(contents, target)
     if format == "official":
         return _write_official(contents, target)
+    if format == "mindir":
+        return _write_mindir(contents, target, *options.shape)
     ticket = _ticket(contents, options.sparsity, options.compat)
     return _write_compact(contents, ticket, target) if format == "compact" else _write_ticket(ticket, target)
 
@@ -116,6 +122,34 @@ def _write_mindspore(contents: Contents, target: Path) -> str:
         raise UserError(f"{target}: a MindSpore checkpoint is called .ckpt or .safetensors; rename TARGET")
     scores = f" and scores of {len(contents.scores)} matrices" if contents.scores else ""
     return f"{len(contents.weights)} weights{scores}"
+
+
+def _write_mindir(contents: Contents, target: Path, batch: int, length: int) -> str:
+    os.environ["ROBUST_TICKETS_KERNELS"] = "plain"  # our kernels are no part of the file
+    import mindspore as ms
+
+    from mindspore_rt.cells.bert import BertClassifier, Deployed
+
+    config = contents.bert
+    labels = len(contents.weights.get(config.family.head[-1], ()))
+    if not labels or target.suffix != ".mindir" or not 1 <= length <= config.positions:
+        raise UserError(
+            f"{target}: a .mindir file holds a classifier, for texts of 1 to {config.positions} word "
+            f"pieces (--shape); {contents.path} has {labels} labels"
+        )
+    ticket = contents.ticket() if contents.scores else None
+    model = BertClassifier(config, labels)
+    model.load(ticket.apply(contents.weights) if ticket else contents.weights)
+    inputs = [ms.Tensor(np.ones((batch, length)), dtype) for dtype in (ms.int32, ms.float32, ms.int32)]
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp.mindir")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        ms.export(Deployed(model), *inputs, file_name=str(temporary), file_format="MINDIR")
+        temporary.chmod(0o644)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return f"graph of {labels} labels, for {batch} x {length} word pieces"
 
 
 def _write_official(contents: Contents, target: Path) -> str:
@@ -203,6 +237,14 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--sparsity", type=float, help="draw a ticket from the scores of SOURCE: share of weights to prune, 0 to 1")
     add(
+        "--shape",
+        type=int,
+        nargs=2,
+        default=(1, 128),
+        metavar=("BATCH", "LENGTH"),
+        help="of a mindir's inputs (default: 1 128)",
+    )
+    add(
         "--compat",
         choices=("paper", "official"),
         default="paper",
@@ -233,7 +275,7 @@ def target_format(target: Path, asked: str | None) -> str:
         return asked
     if target.suffix == ".safetensors":
         raise UserError(f"{target}: the name does not tell the format; give --to mindspore, ticket or compact")
-    return "mindspore" if target.suffix == ".ckpt" else "huggingface"
+    return {".ckpt": "mindspore", ".mindir": "mindir"}.get(target.suffix, "huggingface")
 
 
 @command

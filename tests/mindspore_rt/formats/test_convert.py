@@ -14,6 +14,7 @@ from transformers import BertForSequenceClassification
 
 from configs.contract.files import read_json
 from configs.contract.matrices import matrix_name
+from mindspore_rt.cells import backend
 from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.formats import contents, convert, huggingface
 from mindspore_rt.ticket import Ticket, spread
@@ -395,3 +396,25 @@ def test_a_roberta_keeps_its_names_in_every_format_but_the_official_one(tmp_path
     assert {n: m.shape for n, m in Ticket.load(tmp_path / "t.safetensors").masks.items()} == shapes
     arguments = (tmp_path / "t.safetensors", tmp_path / "theirs", "--like", source, "--to", "official")
     assert "of RoBERTa; the official code has BERT alone" in refused(capsys, *arguments)
+
+
+def test_an_exported_graph_gives_transformers_logits(tiny_bert, tmp_path, monkeypatch):
+    """MindSpore loads it without the code of this project."""
+    monkeypatch.setenv("ROBUST_TICKETS_KERNELS", "plain")  # the export sets it
+    monkeypatch.setattr(backend, "current", lambda: backend.Backend.HOST)
+    assert convert.main([str(tiny_bert), str(tmp_path / "model.mindir"), "--shape", "2", "8"]) == 0
+    graph = ms.nn.GraphCell(ms.load(str(tmp_path / "model.mindir")))
+    ids = np.random.default_rng(0).integers(1000, 2000, (2, 8))
+    mask, types = np.arange(8) < [[8], [5]], np.arange(8) >= [[4], [3]]
+    logits = graph(ms.Tensor(ids, ms.int32), ms.Tensor(mask, ms.float32), ms.Tensor(types, ms.int32)).asnumpy()
+    reference = BertForSequenceClassification.from_pretrained(tiny_bert).eval()
+    inputs = {"input_ids": ids, "attention_mask": mask.astype(int), "token_type_ids": types.astype(int)}
+    with torch.no_grad():
+        expected = reference(**{name: torch.tensor(value) for name, value in inputs.items()}).logits.numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_a_graph_holds_a_classifier_of_a_length_that_the_model_has(tiny_bert, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ROBUST_TICKETS_KERNELS", "plain")
+    assert convert.main([str(tiny_bert), str(tmp_path / "model.mindir"), "--shape", "1", "600"]) == 2
+    assert "for texts of 1 to 512 word pieces (--shape)" in capsys.readouterr().err
