@@ -1,15 +1,21 @@
 """What a training reads: the splits under both readings of the paper, and the inputs that a stage states."""
 
+import json
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from configs.contract import schema
+from configs.contract.errors import UserError
 from configs.contract.jobs import Job
 from configs.contract.methods import with_snapshots
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Changed
-from mindspore_rt.stages import inputs
+from mindspore_rt.stages import inputs, prepare
 from mindspore_rt.stages.dense import finetune
+from tests.helpers.prepared import write_summary
 from tests.helpers.stages import jobs_of
 
 
@@ -71,3 +77,49 @@ def test_snapshots_asked_for_later_are_not_passed_over(run):
         except Changed as change:
             refused.append((one.model, "snapshots: absent, now 4" in str(change)))
     assert refused == [(model, True) for model in ("finetune", "infobert") if model in with_snapshots()]
+
+
+@pytest.mark.parametrize(
+    "length, protocol, message",
+    [
+        (20, "paper", "data.max_length: 20, but .*model has 16 positions"),
+        (12, "official", "attack.protocol=official cuts to: .*, but .*model has 16 positions"),
+    ],
+)
+def test_a_model_of_fewer_positions_than_its_inputs_is_refused_before_it_is_trained(
+    run, monkeypatch, length, protocol, message
+):
+    """The attack would have failed after all training, with an IndexError."""
+    monkeypatch.setattr(inputs.prepare, "load_split", lambda run, name: ([("a",)], np.array([0]), run.summary()))
+    run.config.data.max_length, run.config.attack.protocol = length, protocol
+    source = inputs.pretrained(run.config)
+    with pytest.raises(UserError, match=message):
+        inputs.batches(run, jobs_of(run, "finetune")[0], "train", 2, source)
+    run.config.data.max_length, run.config.attack.protocol = 16, "paper"
+    assert inputs.batches(run, jobs_of(run, "finetune")[0], "train", 2, source)[1] == run.summary()
+
+
+def test_a_model_of_one_segment_is_refused_for_pairs(run, monkeypatch):
+    write_summary(run, ("question", "sentence"))
+    monkeypatch.setattr(inputs.prepare, "load_split", lambda run, name: ([("a", "b")], np.array([0]), run.summary()))
+    run.config.data.max_length, source = 16, inputs.pretrained(run.config)
+    one_segment = replace(source, config=replace(source.config, type_vocab_size=1))
+    with pytest.raises(UserError, match="type_vocab_size is 1, but pairs of texts need two segments"):
+        inputs.batches(run, jobs_of(run, "finetune")[0], "train", 2, one_segment)
+
+
+@pytest.mark.parametrize("positions", [8, 16])
+def test_a_victim_that_cannot_be_attacked_is_refused_before_any_training(run, monkeypatch, tmp_path, positions):
+    folder = tmp_path / "theirs"
+    shutil.copytree(run.config.model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"max_position_embeddings": positions, "architectures": ["BertForSequenceClassification"]}
+    (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "bad", "1": "good"}}))
+    monkeypatch.setattr(inputs, "already_done", lambda stage: True)
+    run.config.attack.victims, run.config.data.max_length = [f"theirs={folder}"], 16
+    job = Job("prepare", "prepare", run.data)
+    if positions == 16:
+        prepare.prepare(run, job)
+        return
+    with pytest.raises(UserError, match="attack.victims: theirs: .*a model of 8 positions, but inputs have up to 16"):
+        prepare.prepare(run, job)
