@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from textattack.goal_function_results import GoalFunctionResult, GoalFunctionRes
 from textattack.goal_functions import UntargetedClassification
 from textattack.shared import AttackedText
 
+from torch_eval.recipes import ties
 from torch_eval.recipes.budget import OutOfBudget
 
 BATCH = 512  # texts given to the victim at once; it sorts them by length
@@ -23,10 +24,11 @@ NEARLY = 1e-3  # larger than the rounding error of a similarity; an angle near 0
 
 
 class Classification(UntargetedClassification):
-    """Stock goal function that keeps to its budget of queries, and asks for exact similarities where they decide.
+    """Stock goal function that keeps to its budget of queries, and decides near ties as the stock one does.
 
-    Among successful candidates the stock search takes the most similar one. Similarities of `SentenceSimilarity` have
-    other rounding errors than stock's; before the search compares them, nearly equal ones are computed as stock does.
+    The stock search ranks the words by one call, and then takes the best candidate of each call; among successful ones
+    it takes the most similar. Scores and similarities have other rounding errors here. Those that decide and are nearly
+    equal are computed again as stock does, before the search compares them.
     """
 
     num_queries: int  # of the current example; the stock class counts them
@@ -34,6 +36,14 @@ class Classification(UntargetedClassification):
     def __init__(self, victim: Callable, similarity: SentenceSimilarity | None = None, **parameters: Any) -> None:
         super().__init__(victim, **parameters)
         self._similarity = similarity
+        self._breaks_ties = getattr(victim, "stock", None) is not None
+        self._queries: dict[AttackedText, ties.Query] = {}
+        self._current: list[Answer] = []  # what the search goes on from, as a list of one
+
+    def clear_cache(self) -> None:
+        """Forget all texts."""
+        super().clear_cache()
+        self._queries.clear()
 
     def get_results(
         self, attacked_text_list: list[AttackedText], check_skip: bool = False
@@ -51,14 +61,104 @@ class Classification(UntargetedClassification):
             raise OutOfBudget
         try:
             results, over = super().get_results(attacked_text_list, check_skip=check_skip)
+            self._decide(results, check_skip)
         except OutOfBudget:
             self.num_queries = queries
             raise
-        if self._similarity is not None:
-            ranked = sorted(results, key=lambda result: -result.score)  # as the search does
-            leading = itertools.takewhile(lambda r: r.goal_status == GoalFunctionResultStatus.SUCCEEDED, ranked)
-            self._similarity.separate([result.attacked_text for result in leading])
         return results, over
+
+    def _call_model_uncached(self, attacked_text_list: list[AttackedText]) -> Sequence[torch.Tensor]:
+        if not attacked_text_list:
+            return []
+        inputs = [text.tokenizer_input for text in attacked_text_list]
+        logits = torch.cat(
+            [self.model(inputs[at : at + self.batch_size]) for at in range(0, len(inputs), self.batch_size)]
+        )
+        self._queries.update(zip(attacked_text_list, ties.queries_of(inputs, logits), strict=True))
+        return self._process_model_outputs(attacked_text_list, logits)
+
+    def _decide(self, results: list[GoalFunctionResult], is_first: bool) -> None:
+        """Settle what the search does with the results of one call."""
+        answers = [Answer(result, self._queries[result.attacked_text]) for result in results]
+        for answer in answers:
+            if answer.query.exact:
+                self._replace(answer, is_first)
+        if is_first:
+            self._current, self._has_ranked = answers, False
+            self._settle(answers, lambda scores: scores.at_border, is_first)
+        elif not self._has_ranked:
+            self._has_ranked = True
+            self._settle(answers, lambda scores: scores.unclear_order(_ranking(answers)))
+        elif answers:
+            self._settle_best(answers)
+
+    def _settle_best(self, answers: list[Answer]) -> None:
+        """Settle which candidate is the best, whether it succeeds, and which successful one is the most similar."""
+        everything = [*answers, *self._current]
+        self._settle(
+            everything,
+            lambda scores: scores.at_border | scores.unclear_to(_ranking(answers)[0], range(len(everything))),
+        )
+        order = _ranking(answers)
+        if answers[order[0]].result.score > self._current[0].result.score:
+            self._current = [answers[order[0]]]
+        leading = list(itertools.takewhile(lambda i: answers[i].succeeded, order))
+        if self._similarity is None or not leading:
+            return
+        texts = [answers[i].result.attacked_text for i in leading]
+        self._similarity.separate(texts)
+        similarities = [text.attack_attrs.get("similarity_score", -torch.inf) for text in texts]
+        alike = [i for i, similarity in zip(leading, similarities) if similarity == max(similarities)]
+        others = order[len(leading) :]
+        self._settle(
+            answers,
+            lambda scores: scores.unclear_order(alike).union(*(scores.unclear_to(i, others) for i in leading)),
+        )
+
+    def _settle(
+        self, answers: list[Answer], doubtful: Callable[[ties.Intervals], set[int]], is_first: bool = False
+    ) -> None:
+        """Give answers stock's own scores until what they decide is certain.
+
+        Args:
+            answers: on texts of this example.
+            doubtful: returns the numbers of those that leave a decision open.
+            is_first: whether a text that is misclassified is skipped.
+        """
+        while self._breaks_ties and answers:
+            scores = ties.Intervals([answer.query for answer in answers], self.ground_truth_output, self.model)
+            inexact = [answers[i] for i in sorted(doubtful(scores)) if not answers[i].query.exact]
+            if not inexact:
+                return
+            ties.settle([answer.query for answer in inexact], self.model)
+            for answer in answers:
+                if answer.query.exact:
+                    self._replace(answer, is_first)
+
+    def _replace(self, answer: Answer, is_first: bool) -> None:
+        """Give a result the logits of its query."""
+        result, text = answer.result, answer.result.attacked_text
+        output = self._process_model_outputs([text], answer.query.logits[None])[0]
+        result.raw_output, result.output = output.numpy(), self._get_displayed_output(output)
+        result.score = self._get_score(output, text).item()
+        result.goal_status = self._get_goal_status(output, text, check_skip=is_first)
+
+
+class Answer(NamedTuple):
+    """A result, and the query that it was made of."""
+
+    result: GoalFunctionResult
+    query: ties.Query
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the text has another label."""
+        return self.result.goal_status == GoalFunctionResultStatus.SUCCEEDED
+
+
+def _ranking(answers: Sequence[Answer]) -> list[int]:
+    """Return the numbers of answers in the order in which the search looks at them."""
+    return sorted(range(len(answers)), key=lambda i: -answers[i].result.score)
 
 
 class SentenceSimilarity(SentenceEncoder):

@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from configs.contract.errors import UserError
 from configs.contract.families import FAMILIES
 from torch_eval.victim.padded import PaddedClassifier
+from torch_eval.victim.stock_batches import Rounding, StockBatches
 from torch_eval.victim.unpadded import Row, UnpaddedClassifier, is_unpaddable
 
 POSITIONS = {"cpu": 512, "cuda": 1 << 15}  # of one forward pass: the fewest that keep the matrix products busy
@@ -81,6 +82,8 @@ class Victim:
         # BERT reads its two segments from them, even where a tokenizer's own files leave them out.
         family = FAMILIES.get(self.model.config.model_type)
         self.token_types = True if family and family.reading.segments else None
+        # In a coarser type nearly all scores nearly tie, and nobody compares them with TextAttack's.
+        self.stock = StockBatches(self.model, self.tokenizer, max_length) if dtype == "float32" else None
         known = self.model.config.model_type in INDIFFERENT
         self.use(batching or (self.batchings()[0] if known else "padded"))
 
@@ -125,7 +128,7 @@ class Victim:
     def __call__(self, texts: Sequence[str | Sequence[str]]) -> torch.Tensor:
         """Return float32 logits (texts, labels) in the order of `texts`."""
         rows = self._rows(texts)
-        keys = [tuple(chain.from_iterable(row.values())) for row in rows]
+        keys = list(map(self._key, rows))
         # Attacks write many texts that read alike, such as words of unknown characters, in one call or in several.
         # One forward pass for all of them saves time, and lets them tie exactly, as in padded batches, which all have
         # one shape. With other last bits an attack would take such a text for a better one.
@@ -135,12 +138,36 @@ class Victim:
         for numbers in self._batches(sorted(new.values(), key=lambda i: (len(rows[i]["input_ids"]), i)), rows):
             logits = self.forward([rows[i] for i in numbers]).float().cpu() / self.temperature
             self._known.update((keys[i], row) for i, row in zip(numbers, logits, strict=True))
-        logits = torch.stack([self._known[key] for key in keys])
-        return logits if self.label_order is None else logits[:, self.label_order]
+        return self._ordered([self._known[key] for key in keys])
+
+    def roundings(self, texts: Sequence[str | Sequence[str]]) -> list[Rounding]:
+        """Return the rounding that each of these texts has in a batch of TextAttack's."""
+        assert self.stock
+        return self.stock.roundings(self._rows(texts))
+
+    def rounded_logits(self, texts: Sequence[str | Sequence[str]], rounding: Rounding) -> torch.Tensor:
+        """Return logits (texts, labels) to the bit as TextAttack gets them where a batch has this rounding."""
+        assert self.stock
+        rows = self._rows(texts)
+        keys = list(map(self._key, rows))
+        distinct = dict(zip(keys, rows, strict=True))
+        logits = dict(
+            zip(distinct, self.stock.logits(list(distinct.values()), rounding) / self.temperature, strict=True)
+        )
+        return self._ordered([logits[key] for key in keys])
 
     def forget(self) -> None:
         """Forget the texts classified so far. Called before an example, it makes the results of each its own."""
         self._known: dict[tuple[int, ...], torch.Tensor] = {}
+
+    def _ordered(self, logits: list[torch.Tensor]) -> torch.Tensor:
+        """Stack rows of logits, with the labels in the order of the data."""
+        stacked = torch.stack(logits)
+        return stacked if self.label_order is None else stacked[:, self.label_order]
+
+    @staticmethod
+    def _key(row: Row) -> tuple[int, ...]:
+        return tuple(chain.from_iterable(row.values()))
 
     def _rows(self, texts: Sequence[str | Sequence[str]]) -> list[Row]:
         """Return the model's inputs for each text, without padding."""

@@ -1,0 +1,62 @@
+"""Logits to the bit, against TextAttack's wrapper."""
+
+import pytest
+import torch
+
+from tests.helpers.victims import tiny_bert
+from torch_eval.bench import stock_textattack
+from torch_eval.bench.random_models import random_classifier
+from torch_eval.victim.classifier import Victim
+
+LENGTH = 24
+TEXTS = ["a fine film", "dull", "loud , silly and far too long", "an honest portrait of grief"]
+LONG = "an utterly charming , funny and warm piece of work " * 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=["bert", "electra", "distilbert"])
+def folder(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return tiny_bert(folder) if request.param == "bert" else random_classifier(folder, request.param, TEXTS, seed=3)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [TEXTS[:1], TEXTS[:2], [*TEXTS, LONG, *TEXTS[:2]], TEXTS * 5, [LONG], [LONG, f"dull {LONG}", LONG], [LONG] * 18],
+    ids=lambda batch: f"{len(batch)} of {len(batch[-1])}",
+)
+def test_every_row_of_a_batch_has_the_bits_of_the_stock_wrapper(folder, batch):
+    victim, expected = Victim(folder, LENGTH), stock_textattack.victim(folder, LENGTH)(batch)
+    roundings = victim.roundings(batch)
+    assert len({rounding.full for rounding in roundings}) == 1 and roundings[0].full == all(LONG in t for t in batch)
+    for rounding in dict.fromkeys(roundings):
+        places = [place for place, other in enumerate(roundings) if other == rounding]
+        found = victim.rounded_logits([batch[place] for place in places], rounding)
+        assert torch.equal(found, expected[places])
+
+
+def test_rows_are_computed_in_a_small_batch_if_it_rounds_alike(tmp_path):
+    victim = Victim(tiny_bert(tmp_path), LENGTH)
+    victim.stock._order = lambda size, full: [b"like the others" if size > 3 else b"in small ones"] * size
+    rounding, sizes, forward = victim.roundings(TEXTS * 5)[0], [], victim.stock.forward
+    victim.stock.forward = lambda rows: sizes.append(len(rows)) or forward(rows)
+    logits = victim.rounded_logits([*TEXTS, TEXTS[0], "superb"], rounding)
+    assert sizes == [4, 4]  # five different texts
+    torch.testing.assert_close(logits, victim([*TEXTS, TEXTS[0], "superb"]), atol=1e-5, rtol=0)
+
+
+def test_labels_and_temperature_are_those_of_the_victim(tmp_path):
+    victim = Victim(tiny_bert(tmp_path, labels=3), LENGTH, temperature=2.0, label_order=(2, 0, 1))
+    found = victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0])
+    torch.testing.assert_close(found, victim(TEXTS), atol=1e-5, rtol=0)
+
+
+def test_coarser_types_have_no_stock_batches(tmp_path):
+    assert Victim(tiny_bert(tmp_path), LENGTH, dtype="bfloat16").stock is None

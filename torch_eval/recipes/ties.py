@@ -1,0 +1,116 @@
+"""Which scores of texts nearly tie, and what settles them as TextAttack does.
+
+A fast forward pass gives logits that differ from TextAttack's in the last bits. That changes a result only where two
+scores are nearly equal, or where a text is nearly at the border of two labels: there the victim is asked once more, for
+logits with the rounding of TextAttack's own batches. Texts that read alike, such as words of unknown characters, tie
+most often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any, Protocol
+
+import torch
+
+STOCK_BATCH = 32  # texts that TextAttack gives to its wrapper at once
+NOISE = 32  # of float32's epsilon: what the same logit may differ by in another batch, relative to the largest one
+
+Input = str | tuple[str, ...]  # a text, or its columns
+
+
+class StockRounding(Protocol):
+    """What a victim offers; see `victim.stock_batches`."""
+
+    def roundings(self, texts: Sequence[Input]) -> Sequence[Hashable]:
+        """Return the rounding of each text of one of TextAttack's batches."""
+
+    def rounded_logits(self, texts: Sequence[Input], rounding: Any) -> torch.Tensor:
+        """Return logits (texts, labels) with a rounding."""
+
+
+class Query:
+    """A text that was classified.
+
+    Attributes:
+        batch: TextAttack's batch of it.
+        place: its row there.
+        logits: (labels,).
+        exact: whether they have TextAttack's rounding.
+    """
+
+    __slots__ = ("batch", "exact", "logits", "place")
+
+    def __init__(self, batch: list[Input], place: int, logits: torch.Tensor) -> None:
+        self.batch, self.place, self.logits, self.exact = batch, place, logits, False
+
+
+def queries_of(texts: Sequence[Input], logits: torch.Tensor) -> Iterable[Query]:
+    """Yield the queries of texts that the victim was asked for together, in their order."""
+    for start in range(0, len(texts), STOCK_BATCH):
+        batch = list(texts[start : start + STOCK_BATCH])
+        for place in range(len(batch)):
+            yield Query(batch, place, logits[start + place])
+
+
+def settle(queries: Iterable[Query], victim: StockRounding) -> None:
+    """Give queries the logits of TextAttack's batches."""
+    groups: dict[Hashable, list[Query]] = {}
+    for query in queries:
+        groups.setdefault(victim.roundings(query.batch)[query.place], []).append(query)
+    for rounding, some in groups.items():
+        logits = victim.rounded_logits([query.batch[query.place] for query in some], rounding)
+        for query, row in zip(some, logits, strict=True):
+            query.logits, query.exact = row, True
+
+
+class Intervals:
+    """Intervals that hold TextAttack's own scores of some texts.
+
+    Args:
+        queries: the texts.
+        label: a score is 1 - the probability of this label.
+        victim: tells the rounding of texts that read alike.
+    """
+
+    def __init__(self, queries: Sequence[Query], label: int, victim: StockRounding) -> None:
+        self.queries, self._victim = queries, victim
+        logits = torch.stack([query.logits for query in queries])
+        free = torch.tensor([not query.exact for query in queries])
+        noise = NOISE * torch.finfo(torch.float32).eps * logits.abs().amax(1).clamp(min=1) * free
+        self.low, self.high = (_scores(logits, label, sign * 2 * noise).tolist() for sign in (1, -1))
+        others = logits.clone()
+        others[:, label] = -torch.inf
+        margin = (logits[:, label] - others.amax(1)).abs()
+        self.at_border = set((free & (margin <= 2 * noise)).nonzero().flatten().tolist())
+
+    def unclear(self, i: int, j: int) -> bool:
+        """Tell whether it is not known which of two scores is larger, or that they are equal."""
+        if self.low[i] > self.high[j] or self.low[j] > self.high[i]:
+            return False
+        one, other = self.queries[i], self.queries[j]
+        if one is other or (one.exact and other.exact):
+            return False
+        if self.low[i] == self.high[i] == self.low[j] == self.high[j]:
+            return False
+        return not (one.exact == other.exact and torch.equal(one.logits, other.logits) and self._same_rounding(i, j))
+
+    def _same_rounding(self, i: int, j: int) -> bool:
+        """Tell whether two texts that read alike have the same logits in TextAttack too."""
+        first, second = (self._victim.roundings(q.batch)[q.place] for q in (self.queries[i], self.queries[j]))
+        return first == second
+
+    def unclear_order(self, order: Iterable[int]) -> set[int]:
+        """Return the texts whose order with a neighbour is not known."""
+        return {i for pair in pairwise(order) if self.unclear(*pair) for i in pair}
+
+    def unclear_to(self, one: int, others: Iterable[int]) -> set[int]:
+        """Return the texts whose order with `one` is not known, and `one` if there are any."""
+        return {i for other in others if self.unclear(one, other) for i in (one, other)}
+
+
+def _scores(logits: torch.Tensor, label: int, shift: torch.Tensor) -> torch.Tensor:
+    shifted = logits.clone()
+    shifted[:, label] += shift
+    return 1 - shifted.softmax(1)[:, label]
