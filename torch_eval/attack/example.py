@@ -47,16 +47,15 @@ def attack_text(
         example: its columns and its `label`.
         max_seconds: budget of wall-clock time; when it ends, the record says timeout.
         source: file of the example, for messages.
-        text_type: class of the text; by default words are split column by column.
+        text_type: class of the text; `attacked_text.Text` by default.
 
     Raises:
         CannotRun: the recipe misses something that it loads only now.
         UserError: TextAttack fails on this example; the message names its line.
     """
-    from textattack.shared import AttackedText
     from textattack.shared.utils import set_seed
 
-    from torch_eval.recipes.fast_classes import Columns
+    from torch_eval.recipes.attacked_text import Text
 
     started, processor = time.perf_counter(), time.process_time()
     attack.clear_cache()
@@ -66,7 +65,7 @@ def attack_text(
     attack.goal_function.num_queries = 0  # of the last example, until this one is asked for
     set_seed(example_seed(seed, index))
     try:
-        make = text_type or (Columns if len(spec.columns) > 1 else AttackedText)
+        make = text_type or Text
         text = make(OrderedDict((column, example[column]) for column in spec.columns))
         try:
             with time_limit(max_seconds):

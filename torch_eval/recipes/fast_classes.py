@@ -28,26 +28,6 @@ COMBINATIONS = 300_000  # of word pieces that BERT-Attack tries for one word; st
 LETTERS = 1_000_000  # in all homoglyph candidates of one word: stock makes one of full length for each letter
 
 
-class Columns(AttackedText):
-    """A text of several columns, whose words are those of one column after another.
-
-    The stock class splits the joined columns. One Chinese character in any of them selects another splitter for all,
-    and the numbers of the words no longer fit `words_per_input`, by which columns are protected.
-    """
-
-    @property
-    def words(self) -> list[str]:
-        """Words of all columns."""
-        if not self._words:
-            self._words: list[str] = [word for words in self.words_per_input for word in words]
-        return self._words
-
-    def generate_new_attacked_text(self, new_words: Iterable[str]) -> Columns:
-        """Return the text with other words."""
-        new = super().generate_new_attacked_text(new_words)
-        return Columns(new._text_input, attack_attrs=new.attack_attrs)
-
-
 class PartOfSpeech(grammaticality.PartOfSpeech):
     """Stock constraint with a given tagger: `tag` returns the universal tag of each word of a list."""
 

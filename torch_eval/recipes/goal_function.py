@@ -131,8 +131,9 @@ class Classification(UntargetedClassification):
             if not inexact:
                 return
             ties.settle([answer.query for answer in inexact], self.model)
+            settled = {id(answer.query) for answer in inexact}
             for answer in answers:
-                if answer.query.exact:
+                if id(answer.query) in settled:
                     self._replace(answer, is_first)
 
     def _replace(self, answer: Answer, is_first: bool) -> None:

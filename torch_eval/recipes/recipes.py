@@ -9,7 +9,7 @@ What differs from TextAttack's own recipes, beside where the resources come from
 - protocol paper: the columns, see above. TextFooler's recipe protects the premise of MNLI only, the other two protect
   nothing. `MaxWordsPerturbed` still counts the words of all columns. K of BERT-Attack is the experiment's, 48 in its
   paper and 8 in 0.3.11.
-- pairs of texts: each column is split into words by itself (`fast_classes.Columns`).
+- pairs of texts: each column is split into words by itself (`attacked_text.Text`).
 - words of many pieces or letters: the number of candidates is bounded (`fast_classes.COMBINATIONS`, `LETTERS`).
 - packaged resources: stop words are those of TextFooler's authors (TextBugger and BERT-Attack take NLTK's list
   otherwise). TextFooler's smallest cosine of a synonym is 0.4, not 0.5, because cosines of the packaged vectors are

@@ -30,6 +30,16 @@ class StockRounding(Protocol):
         """Return logits (texts, labels) with a rounding."""
 
 
+class Batch:
+    """Texts that TextAttack gives to its wrapper together."""
+
+    __slots__ = ("roundings", "texts")
+
+    def __init__(self, texts: list[Input]) -> None:
+        self.texts = texts
+        self.roundings: Sequence[Hashable] = ()  # of the texts, once somebody has asked
+
+
 class Query:
     """A text that was classified.
 
@@ -42,15 +52,21 @@ class Query:
 
     __slots__ = ("batch", "exact", "logits", "place")
 
-    def __init__(self, batch: list[Input], place: int, logits: torch.Tensor) -> None:
+    def __init__(self, batch: Batch, place: int, logits: torch.Tensor) -> None:
         self.batch, self.place, self.logits, self.exact = batch, place, logits, False
+
+    def rounding(self, victim: StockRounding) -> Hashable:
+        """Return the rounding of the text in its batch."""
+        if not self.batch.roundings:
+            self.batch.roundings = victim.roundings(self.batch.texts)
+        return self.batch.roundings[self.place]
 
 
 def queries_of(texts: Sequence[Input], logits: torch.Tensor) -> Iterable[Query]:
     """Yield the queries of texts that the victim was asked for together, in their order."""
     for start in range(0, len(texts), STOCK_BATCH):
-        batch = list(texts[start : start + STOCK_BATCH])
-        for place in range(len(batch)):
+        batch = Batch(list(texts[start : start + STOCK_BATCH]))
+        for place in range(len(batch.texts)):
             yield Query(batch, place, logits[start + place])
 
 
@@ -58,9 +74,9 @@ def settle(queries: Iterable[Query], victim: StockRounding) -> None:
     """Give queries the logits of TextAttack's batches."""
     groups: dict[Hashable, list[Query]] = {}
     for query in queries:
-        groups.setdefault(victim.roundings(query.batch)[query.place], []).append(query)
+        groups.setdefault(query.rounding(victim), []).append(query)
     for rounding, some in groups.items():
-        logits = victim.rounded_logits([query.batch[query.place] for query in some], rounding)
+        logits = victim.rounded_logits([query.batch.texts[query.place] for query in some], rounding)
         for query, row in zip(some, logits, strict=True):
             query.logits, query.exact = row, True
 
@@ -87,23 +103,28 @@ class Intervals:
 
     def unclear(self, i: int, j: int) -> bool:
         """Tell whether it is not known which of two scores is larger, or that they are equal."""
-        if self.low[i] > self.high[j] or self.low[j] > self.high[i]:
+        if not self._overlap(i, j):
             return False
         one, other = self.queries[i], self.queries[j]
         if one is other or (one.exact and other.exact):
             return False
         if self.low[i] == self.high[i] == self.low[j] == self.high[j]:
             return False
-        return not (one.exact == other.exact and torch.equal(one.logits, other.logits) and self._same_rounding(i, j))
+        reads_alike = one.exact == other.exact and torch.equal(one.logits, other.logits)
+        return not (reads_alike and one.rounding(self._victim) == other.rounding(self._victim))
 
-    def _same_rounding(self, i: int, j: int) -> bool:
-        """Tell whether two texts that read alike have the same logits in TextAttack too."""
-        first, second = (self._victim.roundings(q.batch)[q.place] for q in (self.queries[i], self.queries[j]))
-        return first == second
+    def _overlap(self, i: int, j: int) -> bool:
+        return self.low[i] <= self.high[j] and self.low[j] <= self.high[i]
 
     def unclear_order(self, order: Iterable[int]) -> set[int]:
-        """Return the texts whose order with a neighbour is not known."""
-        return {i for pair in pairwise(order) if self.unclear(*pair) for i in pair}
+        """Return the texts of every row of overlapping neighbours in which the order of two is not known."""
+        rows: list[list[int]] = []
+        for i in order:
+            if rows and self._overlap(rows[-1][-1], i):
+                rows[-1].append(i)
+            else:
+                rows.append([i])
+        return {i for row in rows if any(self.unclear(*pair) for pair in pairwise(row)) for i in row}
 
     def unclear_to(self, one: int, others: Iterable[int]) -> set[int]:
         """Return the texts whose order with `one` is not known, and `one` if there are any."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.contract.errors import UserError
 from configs.contract.families import FAMILIES
@@ -22,6 +25,8 @@ BATCHINGS = ("unpadded", "sorted", "padded")
 # Families whose logits padding does not change, as tests show. Others are padded until `use_fastest` has looked.
 INDIFFERENT = (*FAMILIES, "distilbert", "albert", "deberta-v2", "mpnet", "xlnet", "modernbert")
 MOST_KNOWN = 1 << 16  # texts whose logits are remembered
+LETTERS_A_PIECE = 8  # more than a text has on average
+SPACE_OR_CHINESE = re.compile(r"[\s\u4e00-\u9fff]")
 ROUNDING = 200  # of the data type's epsilon: what sums in another order may differ by in a logit
 
 
@@ -74,6 +79,7 @@ class Victim:
             raise UserError(f"{directory}: {wrong}")
         if self.tokenizer.pad_token_id is None:
             raise UserError(f"{directory}: its tokenizer has no padding token; set one and save both again")
+        self.splits_at_spaces = _splits_at_spaces(self.tokenizer)
         self.positions = POSITIONS[device]
         self.max_length = max_length
         self.tokenizer.model_max_length = max_length
@@ -127,13 +133,13 @@ class Victim:
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str | Sequence[str]]) -> torch.Tensor:
         """Return float32 logits (texts, labels) in the order of `texts`."""
+        if len(self._encoded) > MOST_KNOWN:
+            self.forget()
         rows = self._rows(texts)
         keys = list(map(self._key, rows))
         # Attacks write many texts that read alike, such as words of unknown characters, in one call or in several.
         # One forward pass for all of them saves time, and lets them tie exactly, as in padded batches, which all have
         # one shape. With other last bits an attack would take such a text for a better one.
-        if len(self._known) > MOST_KNOWN:
-            self.forget()
         new = {key: i for i, key in reversed(list(enumerate(keys))) if key not in self._known}
         for numbers in self._batches(sorted(new.values(), key=lambda i: (len(rows[i]["input_ids"]), i)), rows):
             logits = self.forward([rows[i] for i in numbers]).float().cpu() / self.temperature
@@ -159,6 +165,7 @@ class Victim:
     def forget(self) -> None:
         """Forget the texts classified so far. Called before an example, it makes the results of each its own."""
         self._known: dict[tuple[int, ...], torch.Tensor] = {}
+        self._encoded: dict[str | Sequence[str], Row] = {}
 
     def _ordered(self, logits: list[torch.Tensor]) -> torch.Tensor:
         """Stack rows of logits, with the labels in the order of the data."""
@@ -171,6 +178,29 @@ class Victim:
 
     def _rows(self, texts: Sequence[str | Sequence[str]]) -> list[Row]:
         """Return the model's inputs for each text, without padding."""
+        texts = [text if isinstance(text, str) else tuple(text) for text in texts]
+        new = [text for text in dict.fromkeys(texts) if text not in self._encoded]
+        beginnings = [self._beginning(text) for text in new]
+        for text, beginning, row in zip(new, beginnings, self._encode(beginnings), strict=True):
+            whole = beginning is text or len(row["input_ids"]) == self.max_length
+            self._encoded[text] = row if whole else self._encode([text])[0]
+        return [self._encoded[text] for text in texts]
+
+    def _beginning(self, text: str | Sequence[str]) -> str | Sequence[str]:
+        """Return the part of a very long text that holds its first `max_length` pieces, if it can be told.
+
+        An attack asks for a text of n words n times and more, and tokenizers read all of it before they cut. BERT's
+        reads what stands between spaces and Chinese characters by itself.
+        """
+        least = LETTERS_A_PIECE * self.max_length
+        if not isinstance(text, str) or len(text) <= least or not self.splits_at_spaces:
+            return text
+        boundary = SPACE_OR_CHINESE.search(text, least)
+        return text[: boundary.start()] if boundary else text
+
+    def _encode(self, texts: Sequence[str | Sequence[str]]) -> list[Row]:
+        if not texts:
+            return []
         columns = [list(texts)] if isinstance(texts[0], str) else [list(column) for column in zip(*texts)]
         encoded = self.tokenizer(
             *columns,
@@ -194,6 +224,18 @@ class Victim:
             positions += width
         if batch:
             yield batch
+
+
+def _splits_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether a tokenizer is BERT's, which reads what stands between spaces and Chinese characters by itself."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return (
+        backend is not None
+        and isinstance(backend.pre_tokenizer, BertPreTokenizer)
+        and isinstance(backend.normalizer, BertNormalizer)
+        and backend.normalizer.handle_chinese_chars
+        and tokenizer.truncation_side == "right"
+    )
 
 
 def damage(model: PreTrainedModel, loaded: dict) -> str | None:

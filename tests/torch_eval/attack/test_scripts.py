@@ -12,7 +12,7 @@ from tests.helpers.victims import tiny_bert
 from torch_eval.attack import example, workers
 from torch_eval.attack.workers import Target
 from torch_eval.bench.attacks import attack_stock
-from torch_eval.recipes import fast_classes, packaged_resources
+from torch_eval.recipes import attacked_text, fast_classes, packaged_resources
 from torch_eval.recipes.recipes import Spec
 
 RECIPES = ["textfooler", "textbugger", "bertattack"]
@@ -95,7 +95,7 @@ def test_a_bound_of_combinations_is_written_down(target, monkeypatch):
 
 def test_candidates_within_the_bound_are_the_first_of_all(monkeypatch):
     transformation = packaged_resources.Packaged().masked_words(max_length=64, max_candidates=4)
-    text = fast_classes.AttackedText("an uninspired whodunits film")
+    text = attacked_text.AttackedText("an uninspired whodunits film")
     whole = [new.text for new in transformation._get_transformations(text, {2})]
     assert whole
     assert not transformation.bound_reached
@@ -127,7 +127,7 @@ def test_only_the_attacked_column_changes(target, recipe, text):
     spec = Spec(recipe, PAIR, PAIR[1:], candidates=3)
     record = attack(target, spec, text)
     assert record["perturbed"]["question"] == text[0]
-    texts = fast_classes.Columns(dict_of(spec, text))
+    texts = attacked_text.Text(dict_of(spec, text))
     assert texts.words == texts.words_per_input[0] + texts.words_per_input[1]
     first = Spec(recipe, PAIR, PAIR[:1], candidates=3)
     assert attack(target, first, text)["perturbed"]["sentence"] == text[1]
@@ -143,7 +143,7 @@ def test_the_end_of_a_pair_is_attacked(target):
 
     spec = Spec("textfooler", PAIR, PAIR[1:])
     built = recipes.build(spec, workers.load_victim(target))
-    text = fast_classes.Columns(dict_of(spec, MIXED_PAIRS[0]))
+    text = attacked_text.Text(dict_of(spec, MIXED_PAIRS[0]))
     allowed = set(range(len(text.words)))
     for constraint in built.pre_transformation_constraints:
         allowed &= constraint(text, built.transformation)
@@ -156,18 +156,12 @@ def random_text(generator):
 
 
 def compares(target, spec, text):
-    """Whether TextAttack splits the text as we do and comes back, and no two spellings are one input to the victim.
-
-    Candidates that read alike tie exactly here. In TextAttack's padded batches the last bits of their scores decide.
-    """
+    """Whether TextAttack splits the text as we do, and comes back."""
     columns = dict_of(spec, text)
-    words = fast_classes.Columns(columns).words
+    words = attacked_text.Text(columns).words
     pieces = [tokenizer().tokenize(word) for word in words]
-    return (
-        fast_classes.AttackedText(columns).words == words
-        and all(word == word.lower() for word in words)
-        and "[UNK]" not in workers.load_victim(target).tokenizer.tokenize(" ".join(text))
-        and all(spec.candidates ** len(some) <= 3000 for some in pieces)
+    return attacked_text.AttackedText(columns).words == words and all(
+        spec.candidates ** len(some) <= 3000 for some in pieces
     )
 
 

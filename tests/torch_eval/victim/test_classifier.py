@@ -78,6 +78,18 @@ def test_a_text_that_reads_like_an_earlier_one_has_its_logits_to_the_bit(tmp_pat
     torch.testing.assert_close(victim([*TEXTS, "hong kong"])[-1], alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "text", ["so good " * 90, "很好看" * 200, "good" * 150 + " film" * 90, " " * 600 + "dull", "é" * 400 + " ok"]
+)
+def test_only_the_beginning_of_a_very_long_text_is_tokenized(tmp_path, text):
+    victim, read = Victim(tiny_bert(tmp_path), LENGTH), []
+    [expected] = victim._encode([text])
+    encode = victim._encode
+    victim._encode = lambda texts: read.extend(map(len, texts)) or encode(texts)
+    assert victim._rows([text]) == [expected]
+    assert min(read) < len(text) and victim._rows([text]) == [expected] and len(read) <= 2
+
+
 @pytest.mark.parametrize("positions", [1, 40, 4096])
 def test_batches_of_any_size_give_the_same_logits(tmp_path, positions):
     victim = Victim(tiny_bert(tmp_path), LENGTH)

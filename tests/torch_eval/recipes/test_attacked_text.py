@@ -1,0 +1,99 @@
+"""Texts put together from what has changed, against TextAttack's own class."""
+
+import random
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+
+from torch_eval.recipes import textattack_offline
+
+textattack_offline.prepare()
+
+from textattack.shared import AttackedText  # noqa: E402  TextAttack is made ready first
+
+from torch_eval.recipes.attacked_text import Text  # noqa: E402  the same
+
+WORDS = [
+    "film",
+    "it's",
+    "I",
+    "T",
+    "SPLIT",
+    "well-made",
+    "x",
+    "--",
+    "'quoted'",
+    "😀film",
+    "北京很好看的电影",
+    "e\u0301te\u0301",
+    "*",
+    "a",
+]
+NEW = ["", "dull", "two words", "'", "and a film", "film", "北京很好"]
+
+
+def random_text(generator, columns):
+    spaces = [" ", "  ", ", ", "", "\t", " (", ") ", ". "]
+    texts = [
+        "".join(generator.choice(WORDS) + generator.choice(spaces) for _ in range(generator.randint(1, 8)))
+        for _ in range(columns)
+    ]
+    return OrderedDict(zip(("question", "sentence"), texts))
+
+
+def outcome(function, *arguments):
+    """A text's content and attributes, or the kind of error."""
+    try:
+        new = function(*arguments)
+    except (IndexError, ValueError) as error:
+        return type(error)
+    attributes = dict(new.attack_attrs)
+    attributes["previous_attacked_text"] = attributes["previous_attacked_text"].text
+    attributes["original_index_map"] = attributes["original_index_map"].tolist()
+    return new._text_input, attributes, new
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_candidates_are_those_of_the_stock_class(columns):
+    generator, compared = random.Random(columns), 0
+    for _ in range(150):
+        text = Text(random_text(generator, columns))
+        for _ in range(3):  # changes of changed texts too
+            words = list(text.words)
+            if not words:
+                break
+            for i in generator.sample(range(len(words)), min(len(words), generator.choice([1, 1, 2, 3]))):
+                words[i] = generator.choice(NEW)
+            expected = outcome(AttackedText.generate_new_attacked_text, text, words)
+            found = outcome(text.generate_new_attacked_text, words)
+            if isinstance(expected, type):
+                assert found == expected
+                break
+            assert found[:2] == expected[:2], (text, words)
+            compared += 1
+            text = found[2]
+    assert compared > 200
+
+
+def test_single_texts_are_those_of_the_stock_class():
+    text, stock = (kind(OrderedDict(sentence="An honest, quiet film -- it's 北京's")) for kind in (Text, AttackedText))
+    assert (text.words, text.num_words, text.text) == (stock.words, stock.num_words, stock.text)
+    for new in (text.delete_word_at_index(0), text.replace_word_at_index(2, "two words")):
+        assert new.words == AttackedText(new._text_input).words and new.num_words == len(new.words)
+        assert np.array_equal(
+            new.attack_attrs["original_index_map"].shape, stock.attack_attrs["original_index_map"].shape
+        )
+
+
+def test_candidates_of_very_long_texts_cost_little(monkeypatch):
+    """Stock would copy the rest of the text for each word: 10,000 times 10,000 characters for one candidate."""
+    text = Text(OrderedDict(sentence="so good " * 5000))
+    splits = []
+    monkeypatch.setattr("textattack.shared.attacked_text.words_from_text", lambda word: splits.append(word) or [word])
+    words = list(text.words)
+    text.generate_new_attacked_text(words)
+    splits.clear()
+    words[7] = "dull"
+    assert text.generate_new_attacked_text(words).text.count("dull") == 1
+    assert splits == ["dull"]

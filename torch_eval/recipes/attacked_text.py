@@ -1,0 +1,141 @@
+"""TextAttack's texts, put together at less cost.
+
+This module imports TextAttack: call `textattack_offline.prepare` first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import textattack.shared.attacked_text
+from textattack.shared import AttackedText
+
+
+class Layout(NamedTuple):
+    """Where the words of a text are.
+
+    Attributes:
+        text: the columns, joined by TextAttack's token.
+        starts: of each word in it.
+        counts: words that each word is split into if it stands alone; Chinese words are not always one.
+        before: sums of `counts` before each word.
+    """
+
+    text: str
+    starts: list[int]
+    counts: list[int]
+    before: list[int]
+
+
+class Text(AttackedText):
+    """A text whose candidates are made of what has changed.
+
+    The stock class goes through all words for each candidate, and copies the rest of the text for each of them. It also
+    splits every candidate into words, although many are only classified.
+
+    The words are those of one column after another. The stock class splits the joined columns: one Chinese character in
+    any of them selects another splitter for all, and the numbers of the words no longer fit `words_per_input`, by which
+    columns are protected.
+    """
+
+    def __init__(self, text_input: OrderedDict[str, str], attack_attrs: dict[str, Any] | None = None) -> None:
+        attributes = attack_attrs or {}
+        is_candidate = "original_index_map" in attributes
+        self._lazy = is_candidate  # the stock constructor asks for the number of words, and does not use it then
+        super().__init__(text_input, attributes)
+        self._lazy = False
+        self._layout: Layout | None = None
+
+    @property
+    def num_words(self) -> int:
+        """Number of words."""
+        return 0 if self._lazy else len(self.words)
+
+    @property
+    def words(self) -> list[str]:
+        """Words of all columns."""
+        if not self._words:
+            self._words: list[str] = [word for words in self.words_per_input for word in words]
+        return self._words
+
+    def generate_new_attacked_text(self, new_words: Iterable[str]) -> Text:
+        """Return the text with other words."""
+        new_words = list(new_words)
+        layout = self._layout = self._layout or self._lay_out()
+        if layout is not None and len(new_words) == len(self.words):
+            changed = [i for i, (old, new) in enumerate(zip(self.words, new_words)) if old != new]
+            candidate = self._replace(layout, changed, new_words)
+            if candidate is not None:
+                return candidate
+        stock = super().generate_new_attacked_text(new_words)
+        return Text(stock._text_input, attack_attrs=stock.attack_attrs)
+
+    def _lay_out(self) -> Layout | None:
+        """Find the words; None where the stock class does more than to put words together."""
+        split = textattack.shared.attacked_text.words_from_text
+        starts, end, offset = [], 0, 0
+        for column, words in zip(self._text_input.values(), self.words_per_input, strict=True):
+            end = 0
+            for word in words:
+                start = column.find(word, end)
+                if start < 0:
+                    return None
+                starts.append(offset + start)
+                end = start + len(word)
+            offset += len(column) + len(self.SPLIT_TOKEN)
+        counts = [len(split(word)) for word in self.words]
+        if 0 in counts:  # stock takes such a word for a deleted one
+            return None
+        return Layout(self.SPLIT_TOKEN.join(self._text_input.values()), starts, counts, [0, *accumulate(counts)])
+
+    def _replace(self, layout: Layout, changed: list[int], new_words: list[str]) -> Text | None:
+        """Put a candidate together, with the attributes that the stock class gives it; None where it would fail."""
+        split, text, at, built, shift = textattack.shared.attacked_text.words_from_text, layout.text, 0, "", 0
+        modified = set(self.attack_attrs["modified_indices"])
+        newly: set[int] = set()
+        index_map = self.attack_attrs["original_index_map"].copy()
+        for i in changed:
+            start, end = layout.starts[i], layout.starts[i] + len(self.words[i])
+            built, at, words = built + text[at:start], end, split(new_words[i])
+            difference = len(words) - layout.counts[i]
+            if difference:
+                modified = {m + difference * (m > i) for m in modified if m != i}
+                _shift(index_map, i, difference, before=bool(words) and self.words[i] != words[0])
+            new = range(layout.before[i] + shift, layout.before[i] + shift + len(words))
+            modified.update(new)
+            newly.update(new)
+            shift += difference
+            if not words and at < len(text):  # a space goes with the word
+                if i > 0 and not built:
+                    return None
+                if i == 0:
+                    at += text[at] == " "
+                elif built[-1] == " ":
+                    built = built[:-1]
+            built += new_words[i]
+        columns = (built + text[at:]).split(self.SPLIT_TOKEN)
+        attributes = {name: self.attack_attrs[name] for name in ("label_names",) if name in self.attack_attrs}
+        attributes |= {"newly_modified_indices": newly, "previous_attacked_text": self}
+        attributes |= {"modified_indices": modified, "original_index_map": index_map}
+        return Text(OrderedDict(zip(self._text_input, columns)), attributes)
+
+
+def _shift(index_map: np.ndarray, i: int, difference: int, before: bool) -> None:
+    """Say where the words of the original text are, after word `i` became `difference` words more.
+
+    Args:
+        index_map: numbers of words; changed in place.
+        i: number of a word.
+        difference: number of words.
+        before: whether new words stand before the old one.
+    """
+    at_word, behind = index_map == i, index_map > i
+    if difference == -1:
+        index_map[at_word] = -1
+    index_map[behind] += difference
+    if difference > 0 and before:
+        index_map[index_map == i] += difference
