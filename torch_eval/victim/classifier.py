@@ -89,7 +89,8 @@ class Victim:
         family = FAMILIES.get(self.model.config.model_type)
         self.token_types = True if family and family.reading.segments else None
         # In a coarser type nearly all scores nearly tie, and nobody compares them with TextAttack's.
-        self.stock = StockBatches(self.model, self.tokenizer, max_length) if dtype == "float32" else None
+        exact = dtype == "float32"
+        self.stock = StockBatches(self.model, self.tokenizer, max_length, self.token_types) if exact else None
         known = self.model.config.model_type in INDIFFERENT
         self.use(batching or (self.batchings()[0] if known else "padded"))
 

@@ -44,15 +44,28 @@ class StockBatches:
         model: a classifier in evaluation mode.
         tokenizer: its tokenizer.
         length: the length that TextAttack pads to.
+        token_types: whether rows have token types; None where the tokenizer decides.
     """
 
-    def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, length: int) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        length: int,
+        token_types: bool | None = None,
+    ) -> None:
         self.model, self.length = model, length
         self.forward = PaddedClassifier(model, tokenizer, length)
         self._orders: dict[tuple[int, bool], list[bytes]] = {}
 
         def probe(text: str) -> Row:
-            encoded = tokenizer(text, truncation=True, max_length=length, return_attention_mask=False)
+            encoded = tokenizer(
+                text,
+                truncation=True,
+                max_length=length,
+                return_token_type_ids=token_types,
+                return_attention_mask=False,
+            )
             return dict(encoded)
 
         self._probes = {False: probe(PROBE.split()[0]), True: probe(PROBE * length)}

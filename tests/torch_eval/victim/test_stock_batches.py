@@ -1,5 +1,7 @@
 """Logits to the bit, against TextAttack's wrapper."""
 
+import json
+
 import pytest
 import torch
 
@@ -56,6 +58,17 @@ def test_labels_and_temperature_are_those_of_the_victim(tmp_path):
     victim = Victim(tiny_bert(tmp_path, labels=3), LENGTH, temperature=2.0, label_order=(2, 0, 1))
     found = victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0])
     torch.testing.assert_close(found, victim(TEXTS), atol=1e-5, rtol=0)
+
+
+def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
+    folder = tiny_bert(tmp_path)
+    victim = Victim(folder, LENGTH)
+    expected = victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0])
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    victim = Victim(folder, LENGTH)
+    assert torch.equal(victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0]), expected)
 
 
 def test_coarser_types_have_no_stock_batches(tmp_path):
