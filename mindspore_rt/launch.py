@@ -202,9 +202,11 @@ def _wait(workers: list[subprocess.Popen], job: Job, request: StopRequest) -> in
     """Wait until all workers have ended; the exit status is that of the first that failed, or 0.
 
     A stop request is handed on once, as SIGTERM: a second Ctrl-C would stop a worker at once. One that has stopped
-    leaves the others time to save; after any other failure they would wait for it in vain.
+    leaves the others time to save; after any other failure they would wait for it in vain. MindSpore's exit handlers
+    end a worker by SIGSEGV now and then. If the job was finished before, as its new manifest says, that is no failure.
     """
     handed_on, failed, kill_after = False, None, float("inf")
+    before = _finished(job)
     while running := [worker for worker in workers if worker.poll() is None]:
         failed = failed or next((worker for worker in workers if worker.returncode), None)
         if failed and failed.returncode not in STOPPED:
@@ -218,7 +220,14 @@ def _wait(workers: list[subprocess.Popen], job: Job, request: StopRequest) -> in
         with contextlib.suppress(subprocess.TimeoutExpired):
             running[0].wait(timeout=0.2)
     failed = failed or next((worker for worker in workers if worker.returncode), None)
+    if failed and failed.returncode < 0 and _finished(job) not in (None, before):
+        return 0
     return _status(failed, workers.index(failed), job) if failed else 0
+
+
+def _finished(job: Job) -> int | None:
+    """Return when a job was finished, in nanoseconds; None if it is not."""
+    return (job.directory / "manifest.json").stat().st_mtime_ns if job.done else None
 
 
 def _status(failed: subprocess.Popen, number: int, job: Job) -> int:

@@ -41,13 +41,39 @@ time.sleep(60 if os.environ["MS_ROLE"] == "MS_WORKER" else 0)
 """
 
 
-def test_a_stop_request_is_handed_on_to_all_workers(monkeypatch, tmp_path):
+CRASHING_WORKER = """#!{python}
+import os, pathlib, signal
+if os.environ["MS_ROLE"] == "MS_WORKER":
+    if {finishes}:
+        pathlib.Path({folder!r}, "manifest.json").write_text("new")
+    os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+def job_of(program: str, monkeypatch, tmp_path, **values):
+    """Return a run and one job of it, whose processes run `program` in place of Python."""
     run = RunDir(schema.load("tiny", ["workers=2", "methods=[finetune]"]), tmp_path / "runs")
     job = next(job for job in jobs(run) if job.stage == "finetune")
-    program = tmp_path / "program"
-    program.write_text(WORKER.format(python=sys.executable, folder=str(tmp_path)))
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
+    file = tmp_path / "program"
+    file.write_text(program.format(python=sys.executable, **{"folder": str(job.directory), **values}))
+    file.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(file))
+    return run, job
+
+
+@pytest.mark.parametrize("finishes, status", [(True, 0), (False, 128 + signal.SIGSEGV)])
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_crash_at_exit_is_no_failure_of_a_finished_job(monkeypatch, tmp_path, finishes, status, was_there):
+    """MindSpore's exit handlers crash now and then. A manifest from before, of a job that is redone, proves nothing."""
+    run, job = job_of(CRASHING_WORKER, monkeypatch, tmp_path, finishes=finishes)
+    if was_there:
+        job.directory.mkdir(parents=True)
+        (job.directory / "manifest.json").write_text("old")
+    assert launch.launch(run, [job], ["tiny"], None) == status
+
+
+def test_a_stop_request_is_handed_on_to_all_workers(monkeypatch, tmp_path):
+    run, job = job_of(WORKER, monkeypatch, tmp_path, folder=str(tmp_path))
 
     def stop_when_both_are_there():
         while len(list(tmp_path.glob("MS_WORKER*"))) < 2:
