@@ -58,22 +58,29 @@ def _cached(folder: str, title: str, arguments: list[str]) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         whole = Path(temporary) / "whole"
-        done = subprocess.run(
-            [sys.executable, "-m", "torch_eval.library.hub", *arguments, str(whole)],
-            env={**os.environ, **dict.fromkeys(OFFLINE, "0"), "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["no reason given"]
-            reason = lines[-1].removeprefix("error:").strip()[:300]
+        reason = run_online(*arguments, str(whole))
+        if reason:
             raise UserError(
                 f"{title} is no directory here and could not be downloaded ({reason}); go online, set HF_ENDPOINT to "
                 f"a mirror, or copy it from elsewhere and give its path"
             )
         os.replace(whole, target)
     return target
+
+
+def run_online(*arguments: str) -> str:
+    """Run a command of this module in a process that may use the network; return why it failed, or nothing."""
+    done = subprocess.run(
+        [sys.executable, "-m", "torch_eval.library.hub", *arguments],
+        env={**os.environ, **dict.fromkeys(OFFLINE, "0"), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not done.returncode:
+        return ""
+    lines = done.stderr.strip().splitlines() or ["no reason given"]
+    return lines[-1].removeprefix("error:").strip()[:300]
 
 
 def _save_model(name: str, revision: str, target: str) -> None:

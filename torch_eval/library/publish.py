@@ -5,21 +5,18 @@ Nothing else in this project uploads anything.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from configs.contract import model_card
 from configs.contract.errors import UserError
-from configs.contract.files import ROOT, atomic_write, read_json, write_json
+from configs.contract.files import atomic_write, read_json, write_json
 from configs.contract.model_card import Result
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 from torch_eval.attack.victims import check_files
-from torch_eval.library.hub import OFFLINE
+from torch_eval.library.hub import run_online
 
 
 def publish(run_dir: RunDir, prefix: str, public: bool = False) -> list[str]:
@@ -88,16 +85,9 @@ def upload(folder: Path, repository: str, public: bool) -> None:
     Raises:
         UserError: the hub refuses it, or cannot be reached.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "torch_eval.library.hub", "upload", str(folder), repository, str(public)],
-        env={**os.environ, **dict.fromkeys(OFFLINE, "0"), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no reason given"]
+    reason = run_online("upload", str(folder), repository, str(public))
+    if reason:
         raise UserError(
-            f"{repository}: not uploaded ({lines[-1].removeprefix('error:').strip()[:300]}); log in with "
+            f"{repository}: not uploaded ({reason}); log in with "
             f"`huggingface-cli login` or set HF_TOKEN to a token that may write, then run the same command again"
         )
