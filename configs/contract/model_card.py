@@ -122,14 +122,12 @@ A classifier from "Robust Lottery Tickets for Pre-trained Language Models" (ACL 
 ## Use
 
 ```python
-import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 model = AutoModelForSequenceClassification.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 inputs = tokenizer({columns}, truncation=True, return_tensors="pt")
-with torch.no_grad():
-    label = model.config.id2label[model(**inputs).logits.argmax().item()]
+label = model.config.id2label[model(**inputs).logits.argmax().item()]
 ```
 """
 
