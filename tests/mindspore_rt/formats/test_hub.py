@@ -2,7 +2,6 @@
 
 import shlex
 import shutil
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
@@ -70,9 +69,7 @@ def stand_in(cache, monkeypatch):
         monkeypatch.setenv(name, "0")
     with Hub() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
-        server.shutdown()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import threading
 
 import pytest
 from huggingface_hub import ModelCard
@@ -23,9 +22,7 @@ def server(tmp_path, tiny_bert, monkeypatch):  # the model first: it needs the r
     monkeypatch.setenv("HF_TOKEN", "secret")
     with Hub() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
-        server.shutdown()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
-import torch
 from textattack.shared import AttackedText
 from textattack.shared.utils import set_seed
 from textattack.transformations import WordSwapMaskedLM
@@ -23,6 +22,7 @@ SENTENCES = [
     "an uninspired rehashing of melodramatic whodunits",
 ]
 PAIRS = [("premise", "hypothesis"), ("question", "sentence"), ("question1", "question2")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPES = ["textfooler", "textbugger", "bertattack"]
 
 
@@ -32,15 +32,6 @@ def single(recipe, **more):
 
 def outcome(result):
     return type(result).__name__, result.num_queries, result.perturbed_result.attacked_text.text
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in a worker; many threads on busy cores make these small models ten times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

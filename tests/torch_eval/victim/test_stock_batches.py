@@ -10,17 +10,10 @@ from torch_eval.bench import stock_textattack
 from torch_eval.bench.random_models import random_classifier
 from torch_eval.victim.classifier import Victim
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTH = 24
 TEXTS = ["a fine film", "dull", "loud , silly and far too long", "an honest portrait of grief"]
 LONG = "an utterly charming , funny and warm piece of work " * 4
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=["bert", "electra", "distilbert"])
