@@ -1,5 +1,6 @@
 """The real command line on a small run: signals, numbers that are not finite, limits, a second run, another setting."""
 
+import functools
 import os
 import resource
 import shutil
@@ -162,7 +163,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_is_never_saved(run, tra
 def test_a_limit_on_file_size_is_said_and_leaves_what_is_there(run, trained):
     """A quota: the checkpoint does not fit."""
     limit = 1 << 20
-    set_limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # noqa: E731
+    set_limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
     _, errors = ended(start("finetune", preexec_fn=set_limit), 1)
     assert f"error: {trained / 'checkpoint.safetensors'}: File too large" in errors
     assert len(read_lines(trained / "metrics.jsonl")) == 2 and not list(trained.glob(".*.tmp"))

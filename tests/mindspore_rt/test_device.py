@@ -1,5 +1,6 @@
 """The settings of the device reach MindSpore. No device is needed: the calls are recorded."""
 
+import functools
 import sys
 
 import mindspore as ms
@@ -18,11 +19,14 @@ SET += ["device_context.gpu.op_precision.matmul_allow_tf32", "device_context.asc
 def calls(monkeypatch):
     """Calls of MindSpore by name, with the arguments: all positional ones, then the values of the named ones."""
     calls = {}
+
+    def record(name, *given, **named):
+        calls[name] = [*given, *named.values()]
+
     for name in SET:
         folder, _, function = name.rpartition(".")
         where = sys.modules[".".join(filter(None, ["mindspore", folder]))]
-        record = lambda *given, _name=function, **named: calls.update({_name: [*given, *named.values()]})  # noqa: E731 (one for each name)
-        monkeypatch.setattr(where, function, record)
+        monkeypatch.setattr(where, function, functools.partial(record, function))
     return calls
 
 

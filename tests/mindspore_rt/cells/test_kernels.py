@@ -71,7 +71,9 @@ def test_bias(cells):
 
 @both_implementations
 def test_split_heads(cells):
-    split = lambda x: x.reshape(3, 7, 4, 5).transpose(1, 2)  # noqa: E731
+    def split(x):
+        return x.reshape(3, 7, 4, 5).transpose(1, 2)
+
     compare(cells.SplitHeads(4), split, [array(21, 20)], [Tensor(array(3, 2))])
 
 

@@ -194,7 +194,11 @@ def test_a_stop_request_of_another_rank_is_obeyed_at_the_same_step(tmp_path, mon
 @pytest.mark.parametrize("where", ["step", "evaluation"])
 def test_a_stop_request_at_the_very_end_is_obeyed_too(tmp_path, where):
     """Else the next job would start. What the last step made is saved; the next run only has to write the model."""
-    ask = lambda done: os.kill(os.getpid(), signal.SIGTERM) if done == 13 else None  # noqa: E731
+
+    def ask(done):
+        if done == 13:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     at = {"before": ask} if where == "step" else {"on_epoch": lambda epoch, done: ask(done - 1) or {}}
     with pytest.raises(Stopped, match="stopped after step 14 of 14"):
         counted(tmp_path, **at)[0].run()
