@@ -206,7 +206,7 @@ def _wait(workers: list[subprocess.Popen], job: Job, request: StopRequest) -> in
     end a worker by SIGSEGV now and then. If the job was finished before, as its new manifest says, that is no failure.
     """
     handed_on, failed, kill_after = False, None, float("inf")
-    before = _finished(job)
+    before = _manifest_time(job)
     while running := [worker for worker in workers if worker.poll() is None]:
         failed = failed or next((worker for worker in workers if worker.returncode), None)
         if failed and failed.returncode not in STOPPED:
@@ -220,14 +220,15 @@ def _wait(workers: list[subprocess.Popen], job: Job, request: StopRequest) -> in
         with contextlib.suppress(subprocess.TimeoutExpired):
             running[0].wait(timeout=0.2)
     failed = failed or next((worker for worker in workers if worker.returncode), None)
-    if failed and failed.returncode < 0 and _finished(job) not in (None, before):
+    if failed and failed.returncode < 0 and job.done and _manifest_time(job) != before:
         return 0
     return _status(failed, workers.index(failed), job) if failed else 0
 
 
-def _finished(job: Job) -> int | None:
-    """Return when a job was finished, in nanoseconds; None if it is not."""
-    return (job.directory / "manifest.json").stat().st_mtime_ns if job.done else None
+def _manifest_time(job: Job) -> int | None:
+    """Return when a job's manifest was written, in nanoseconds; None if there is none."""
+    manifest = job.directory / "manifest.json"
+    return manifest.stat().st_mtime_ns if manifest.exists() else None
 
 
 def _status(failed: subprocess.Popen, number: int, job: Job) -> int:
