@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from configs.contract import schema
 from configs.contract.errors import UserError
 from mindspore_rt import launch
@@ -11,6 +14,8 @@ NEEDS = {
     "Ascend": "CANN 8.2.RC1 with its driver and firmware",
     "CPU": "a CPU build",
 }
+# The first MindSpore whose oneDNN rounds the inputs of float32 products to bfloat16 when it is asked to.
+ROUNDS_ON_CPU = (2, 10)
 
 
 def use_device(config: schema.Experiment | None = None) -> None:
@@ -20,13 +25,15 @@ def use_device(config: schema.Experiment | None = None) -> None:
         config: Experiment; None for the CPU with the default settings.
 
     Raises:
-        UserError: The device is not available; the message says what it needs.
+        UserError: The device is not available, or cannot compute in the number type; the message says what it needs.
     """
     import mindspore as ms
 
     from mindspore_rt import parallel
 
     config = config or schema.Experiment()
+    if rounds_products(config):
+        _round_products(ms.__version__)
     try:
         ms.set_device(config.device, launch.device_id(config))
         ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": config.jit_level})
@@ -45,3 +52,39 @@ def use_device(config: schema.Experiment | None = None) -> None:
             f"device: {config.device} is not available here; MindSpore {ms.__version__} needs {NEEDS[config.device]}; "
             f"it says: {reason}"
         ) from None
+
+
+def rounds_products(config: schema.Experiment) -> bool:
+    """Return whether oneDNN rounds the inputs of float32 products, and the model casts nothing: bfloat16 on CPU.
+
+    MindSpore's own casts take a pass over each tensor on CPU, and cost more than they save.
+    """
+    return config.device == "CPU" and config.amp == "bfloat16"
+
+
+def _round_products(mindspore: str) -> None:
+    """Let oneDNN compute the products of this process in bfloat16, and say by which instructions.
+
+    Args:
+        mindspore: Version of MindSpore.
+
+    Raises:
+        UserError: MindSpore or the processor cannot.
+    """
+    if tuple(map(int, mindspore.split(".")[:2])) < ROUNDS_ON_CPU:
+        raise UserError(
+            f"amp_dtype: bfloat16 on CPU needs MindSpore 2.10.0, which requirements.txt takes on Python 3.12; "
+            f"this is {mindspore}"
+        )
+    instructions = next((name for name in ("amx_bf16", "avx512_bf16") if name in _processor()), None)
+    if not instructions:
+        raise UserError(
+            "amp_dtype: bfloat16 on CPU needs a processor with amx_bf16 or avx512_bf16; this one has neither"
+        )
+    os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] = "BF16"  # oneDNN reads it at its first product
+    print(f"products: bfloat16 by {instructions}", flush=True)
+
+
+def _processor() -> set[str]:
+    """Return the features of the processor, as Linux names them."""
+    return set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())

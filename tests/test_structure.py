@@ -26,6 +26,7 @@ ARROWS = {
         "configs.contract",
         "mindspore_rt.ticket",
         "mindspore_rt.parallel",
+        "mindspore_rt.device",
         "mindspore_rt.cells",
         "mindspore_rt.formats",
         "mindspore_rt.data",

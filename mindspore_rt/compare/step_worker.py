@@ -1,6 +1,6 @@
 """The MindSpore workers of `python -m torch_eval bench`: one step of ours, or of mindnlp's BERT, on request.
 
-    python -m mindspore_rt.compare.step_worker CASE ours|mindnlp
+    python -m mindspore_rt.compare.step_worker CASE ours|bfloat16|mindnlp
 
 The protocol is in `configs/contract/bench_case.py`. mindnlp replaces the `torch` module of its process, so its
 worker is another one.
@@ -26,8 +26,12 @@ from configs.contract.stage import versions
 from mindspore_rt.training.optimizer import BETA1, BETA2, EPSILON, linear_schedule, no_decay
 
 
-def ours(case: Case) -> tuple[Callable[[], float], dict]:
+def ours(case: Case, config: schema.Experiment | None = None) -> tuple[Callable[[], float], dict]:
     """Build the step of a case of the cells and objectives that the stages use.
+
+    Args:
+        case: The step.
+        config: Settings of the device; None for the defaults.
 
     Returns:
         The step, which returns its loss (an evaluation: the sum of its logits), and kernels and versions.
@@ -40,19 +44,19 @@ def ours(case: Case) -> tuple[Callable[[], float], dict]:
     from mindspore_rt.training.objectives import FineTuning, Objective, RobustSearch
     from mindspore_rt.training.trainer import compile_logits
 
-    use_device()
+    use_device(config)
     about = {
         "kernels": "fused" if backend.current() is backend.Backend.KERNELS else "plain",
         "versions": versions("mindspore", "numpy"),
     }
-    config = BertConfig.from_dict(case.config(), "the bench's case")
-    model = BertClassifier(config, LABELS, case.dropout, masked=case.task == "search")
-    pruned = config.prunable() if case.task == "retrain" else {}
-    masks = {name: bench_case.ticket(name, shape) for name, shape in pruned.items()}
+    shape = BertConfig.from_dict(case.config(), "the bench's case")
+    model = BertClassifier(shape, LABELS, case.dropout, masked=case.task == "search")
+    pruned = shape.prunable() if case.task == "retrain" else {}
+    masks = {name: bench_case.ticket(name, size) for name, size in pruned.items()}
     model.load(
         {
-            name: bench_case.weight(name, shape) * masks.get(name, np.float32(1))
-            for name, shape in config.parameters(LABELS).items()
+            name: bench_case.weight(name, size) * masks.get(name, np.float32(1))
+            for name, size in shape.parameters(LABELS).items()
         }
     )
     ids, labels = case.inputs()
@@ -74,6 +78,11 @@ def ours(case: Case) -> tuple[Callable[[], float], dict]:
     loss = "adversarial_loss" if case.task == "search" else "loss"
     index = itertools.count()
     return lambda: objective.step(batch, next(index))[loss], about
+
+
+def bfloat16(case: Case) -> tuple[Callable[[], float], dict]:
+    """Build the same step with products that oneDNN rounds to bfloat16 (`mindspore_rt.device`)."""
+    return ours(case, schema.Experiment(amp_level="O1", amp_dtype="bfloat16"))
 
 
 def mindnlp(case: Case) -> tuple[Callable[[], float], dict]:
@@ -124,7 +133,7 @@ def mindnlp(case: Case) -> tuple[Callable[[], float], dict]:
 def main() -> None:
     """Serve steps over standard input and output, as `bench_case` describes."""
     case, (variant,), answers = bench_case.start()
-    step, about = {"ours": ours, "mindnlp": mindnlp}[variant](case)
+    step, about = {"ours": ours, "bfloat16": bfloat16, "mindnlp": mindnlp}[variant](case)
     for _ in bench_case.serve(answers, about):
         if not math.isfinite(step()):
             sys.exit("the loss is not finite")

@@ -17,7 +17,7 @@ from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
 from configs.contract.tokenizer import TOKEN_IDS
-from mindspore_rt import parallel
+from mindspore_rt import device, parallel
 from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs
@@ -46,7 +46,7 @@ def build(
         **mask_options,
         seed=seed,
         attention_dropout=getattr(settings, "attention_dropout", None),
-        amp=config.amp,
+        amp=None if device.rounds_products(config) else config.amp,
     )
 
 

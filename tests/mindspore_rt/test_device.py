@@ -1,14 +1,20 @@
 """The settings of the device reach MindSpore. No device is needed: the calls are recorded."""
 
 import functools
+import os
 import sys
+from pathlib import Path
 
 import mindspore as ms
 import pytest
 
 from configs.contract import schema
-from mindspore_rt import launch
+from configs.contract.errors import UserError
+from mindspore_rt import device, launch
+from mindspore_rt.cells.bert import BertConfig
 from mindspore_rt.device import use_device
+from mindspore_rt.formats import huggingface
+from mindspore_rt.stages import classifier
 from mindspore_rt.training import profiling
 
 SET = ["set_device", "set_context", "set_deterministic", "runtime.set_memory"]
@@ -35,12 +41,12 @@ def test_the_defaults_set_nothing_but_the_device(calls):
     assert calls == {"set_device": ["CPU", None], "set_context": [ms.GRAPH_MODE, {"jit_level": "O0"}]}
 
 
-@pytest.mark.parametrize("device, precision", [("GPU", "matmul_allow_tf32"), ("Ascend", "matmul_allow_hf32")])
-def test_settings_of_the_device_reach_mindspore(calls, device, precision):
+@pytest.mark.parametrize("target, precision", [("GPU", "matmul_allow_tf32"), ("Ascend", "matmul_allow_hf32")])
+def test_settings_of_the_device_reach_mindspore(calls, target, precision):
     keys = ["device_id=3", "deterministic=true", "tf32=true", "device_memory=20", "jit_level=O1"]
-    use_device(schema.load("tiny", [f"device={device}", *keys]))
+    use_device(schema.load("tiny", [f"device={target}", *keys]))
     assert calls == {
-        "set_device": [device, 3],
+        "set_device": [target, 3],
         "set_context": [ms.GRAPH_MODE, {"jit_level": "O1"}],
         "set_deterministic": [True],
         "set_memory": ["20GB"],
@@ -77,3 +83,36 @@ def test_the_profiler_is_told_of_every_step(monkeypatch, tmp_path):
     with profiling.profiler(tmp_path, 0) as step:
         step()
     assert len(calls) == 4
+
+
+@pytest.fixture
+def bfloat16(calls, monkeypatch):
+    """The configuration, on a machine that can."""
+    monkeypatch.setattr(ms, "__version__", "2.10.0")
+    monkeypatch.setattr(device, "_processor", lambda: {"avx2", "avx512_bf16"})
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "")
+    return schema.load("tiny", ["amp_level=O1", "amp_dtype=bfloat16"])
+
+
+def test_bfloat16_on_cpu_asks_onednn_and_casts_nothing(bfloat16, capsys):
+    use_device(bfloat16)
+    assert os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] == "BF16"
+    assert capsys.readouterr().out == "products: bfloat16 by avx512_bf16\n"
+    source = huggingface.Model(BertConfig(50, 16, 1, 2, 32, 16, 2), {}, {}, Path())
+    assert classifier.build(bfloat16, source, 2, bfloat16.finetune, seed=1).amp is None
+
+
+def test_bfloat16_on_cpu_needs_a_mindspore_that_can(bfloat16, monkeypatch):
+    monkeypatch.setattr(ms, "__version__", "2.9.1")
+    with pytest.raises(UserError, match="needs MindSpore 2.10.0, .*; this is 2.9.1"):
+        use_device(bfloat16)
+
+
+def test_bfloat16_on_cpu_needs_a_processor_that_can(bfloat16, monkeypatch):
+    monkeypatch.setattr(device, "_processor", lambda: {"avx2", "avx512f"})
+    with pytest.raises(UserError, match="amx_bf16 or avx512_bf16; this one has neither"):
+        use_device(bfloat16)
+
+
+def test_the_features_of_this_processor_are_read():
+    assert device._processor() & {"sse2", "asimd"}

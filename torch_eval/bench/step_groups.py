@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from configs.contract.bench_case import Case
@@ -18,12 +20,26 @@ class Contender:
         module: The module that its worker process runs.
         variant: Which step of that module.
         environment: Environment variables of the worker.
+        needs: A package and the first of its versions that can do this step; None for those of the requirements files.
     """
 
     title: str
     module: str
     variant: str
     environment: tuple[tuple[str, str], ...] = ()
+    needs: tuple[str, str] | None = None
+
+    def is_possible(self) -> bool:
+        """Return whether the package that it needs is installed."""
+        if not self.needs:
+            return True
+        package, first = self.needs
+        try:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return False
+        least, given = ([int(number) for number in re.findall(r"\d+", text)] for text in (first, version))
+        return given >= least
 
     def command(self, case: Case, official: Path | None) -> list[str]:
         """Return the command that starts its worker on a case, with the official checkout where that is compared."""
@@ -36,9 +52,12 @@ CONTENDERS = {
     "official": Contender("official PyTorch", "torch_eval.bench.torch_step_worker", "official"),
     "frozen": Contender("official PyTorch, weights frozen", "torch_eval.bench.torch_step_worker", "frozen"),
     "transformers": Contender("transformers", "torch_eval.bench.torch_step_worker", "transformers"),
-    "mindnlp": Contender("mindnlp", "mindspore_rt.compare.step_worker", "mindnlp"),
+    "mindnlp": Contender("mindnlp", "mindspore_rt.compare.step_worker", "mindnlp", needs=("mindnlp", "0.5")),
     "fused": Contender("MindSpore, fused kernels", "mindspore_rt.compare.step_worker", "ours"),
     "plain": Contender("MindSpore, plain primitives", "mindspore_rt.compare.step_worker", "ours", PLAIN),
+    "bfloat16": Contender(
+        "MindSpore, bfloat16 products", "mindspore_rt.compare.step_worker", "bfloat16", needs=("mindspore", "2.10")
+    ),
 }
 OFFICIAL = ("official", "frozen")
 REPOSITORY = "github.com/ruizheng20/robust_ticket"
@@ -76,7 +95,7 @@ GROUPS = {
         "search step, 6 layers x 384, batch 16, length 64, K=3",
         Case("search", **MINILM, batch=16, passes=3),
         "official",
-        {"fused": (0.70, 0.90), "plain": (1.04, 1.33), "frozen": (None, None)},
+        {"fused": (0.70, 0.90), "plain": (1.04, 1.33), "frozen": (None, None), "bfloat16": (0.35, None)},
         110,
         2.4,
         first_step=10,
@@ -85,7 +104,7 @@ GROUPS = {
         "search step, 12 layers x 768, batch 8, length 64, K=2",
         Case("search", **BERT_BASE, batch=8, passes=2),
         "official",
-        {"fused": (0.55, 0.65), "frozen": (None, None), "plain": (None, None)},
+        {"fused": (0.55, 0.65), "frozen": (None, None), "plain": (None, None), "bfloat16": (0.35, None)},
         240,
         7.3,
     ),

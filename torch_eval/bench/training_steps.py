@@ -115,7 +115,11 @@ def run_group(name: str, options: Options, clock: Clock, failed: list[str]) -> I
     at_once = int(available_memory() // group.memory)
     if at_once < 2:
         raise UserError(f"needs {2 * group.memory:.0f} GB of free memory, {available_memory():.0f} GB are there")
-    keys = list(group.others)
+    keys = [key for key in group.others if CONTENDERS[key].is_possible()]
+    for key in group.others.keys() - keys:
+        print(
+            f"[{name}] left out: {CONTENDERS[key].title}; it needs {' '.join(CONTENDERS[key].needs or ())}", flush=True
+        )
     turns = [keys[i : i + at_once - 1] for i in range(0, len(keys), at_once - 1)]
     with contextlib.ExitStack() as stack:
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -163,6 +164,18 @@ def test_worker_process_answers_steps_and_reports_its_end(script):
         worker.close()
 
 
+@pytest.mark.parametrize("version, possible", [("2.10.0", True), ("2.9.1", False), ("3.0.0rc1", True), (None, False)])
+def test_a_contender_needs_a_version_or_a_later_one(monkeypatch, version, possible):
+    def installed(package):
+        if version is None:
+            raise metadata.PackageNotFoundError(package)
+        return version
+
+    monkeypatch.setattr(metadata, "version", installed)
+    assert Contender("", "", "", needs=("mindspore", "2.10")).is_possible() is possible
+    assert Contender("", "", "").is_possible()
+
+
 def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
     """torch workers in turns; little memory lets one beside the reference at a time, and one that cannot be started is
     left out."""
@@ -170,13 +183,14 @@ def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
         "a tiny step",
         Case("search", **TINY, passes=2),
         "official",
-        {"frozen": (None, None), "transformers": (None, None), "fused": (1e3, 1e3)},
+        {"frozen": (None, None), "transformers": (None, None), "fused": (1e3, 1e3), "absent": (None, None)},
         3,
         1.0,
         first_step=1e3,
     )
     monkeypatch.setattr(training_steps, "GROUPS", {"tiny": tiny})
-    monkeypatch.setattr(training_steps, "CONTENDERS", {**CONTENDERS, "fused": CONTENDERS["official"]})
+    absent = Contender("a later step", "", "", needs=("numpy", "99.5"))
+    monkeypatch.setattr(training_steps, "CONTENDERS", {**CONTENDERS, "fused": CONTENDERS["official"], "absent": absent})
     monkeypatch.setattr(training_steps, "available_memory", lambda: 2.5)
     alive = []
     monkeypatch.setattr(training_steps, "Worker", lambda *a: alive.append(Worker(*a)) or alive[-1])
@@ -191,6 +205,7 @@ def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
     assert {"cpu", "cores", "memory_gb"} <= set(again["machine"]) and "torch" in again["versions"] and again["date"]
     shown = capsys.readouterr()
     assert "a tiny step" in shown.out and "left" in shown.out
+    assert "[tiny] left out: a later step; it needs numpy 99.5" in shown.out
     assert shown.err.count("\n") == 1 and "transformers has no search step" in shown.err
     assert (tmp_path / "bench.md").read_text().count("| a tiny step |") == 2
 
