@@ -191,6 +191,13 @@ def test_a_stop_request_of_another_rank_is_obeyed_at_the_same_step(tmp_path, mon
     assert stopped.value.status == 143 and (tmp_path / "checkpoint.safetensors").is_file()
 
 
+def test_an_early_end_that_another_rank_decides_ends_this_one_too(tmp_path, monkeypatch):
+    """This rank would go on after the first epoch, of 7 steps; the ranks agree on its end after the last of them."""
+    asked = iter([False] * 7 + [True, False])
+    monkeypatch.setattr(parallel, "any_rank", lambda flag: next(asked))
+    assert counted(tmp_path)[0].run() == 7
+
+
 @pytest.mark.parametrize("where", ["step", "evaluation"])
 def test_a_stop_request_at_the_very_end_is_obeyed_too(tmp_path, where):
     """Else the next job would start. What the last step made is saved; the next run only has to write the model."""
