@@ -2,7 +2,6 @@
 
 import os
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -25,8 +24,8 @@ def surroundings(tmp_path, monkeypatch):
     """The files outside a run that decide about it: a project, a model of the user's own, and assets."""
     for name in ("project/configs/code.py", "model/config.json", "cache/assets/words.txt"):
         write_json(tmp_path / name, {})
-    package = SimpleNamespace(name="package", version="1.0")
-    monkeypatch.setattr(receipts.metadata, "distributions", lambda: [package])  # reading all of them takes a second
+    (tmp_path / "site-packages" / "package-1.0.dist-info").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
     monkeypatch.setattr(receipts, "ROOT", tmp_path / "project")
     monkeypatch.setattr(receipts.assets, "CACHE", tmp_path / "cache")
 
@@ -98,11 +97,12 @@ def test_files_outside_the_run_are_seen(run, tmp_path, name):
     assert pending(run) == STAGES
 
 
-def test_packages_and_variables_are_seen(run, monkeypatch):
+def test_packages_and_variables_are_seen(run, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setitem(receipts.ENVIRONMENT, "ROBUST_TICKETS_KERNELS", "plain")
         assert pending(run) == STAGES
-    monkeypatch.setattr(receipts.metadata, "distributions", lambda: [])
+    package = tmp_path / "site-packages" / "package-1.0.dist-info"
+    package.rename(package.with_name("package-1.1.dist-info"))
     assert pending(run) == STAGES
 
 
