@@ -148,6 +148,14 @@ def test_frameworks_stay_on_their_side(package):
             assert not wrong, f"{name} imports {wrong}"
 
 
+def test_scripts_find_what_tests_share(tmp_path):
+    """Although some environments have a package of another project that is named `tests`."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").touch()
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import tests.helpers.commands"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True)
+
+
 def test_no_module_is_longer_than_400_lines():
     long = {name: n for name, path in modules().items() if (n := len(path.read_text().splitlines())) > 400}
     assert not long
