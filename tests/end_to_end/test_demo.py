@@ -1,13 +1,14 @@
 """The real command line at the smallest scale, from packaged text to a report, in processes of its own."""
 
+import contextlib
 import os
-import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,9 +20,7 @@ from configs.contract import jobs, schema
 from configs.contract.files import ROOT, read_json, read_lines
 from configs.contract.run_dir import RunDir
 from mindspore_rt.ticket import Ticket
-from tests.end_to_end import kill_at_random
-from tests.end_to_end.kill_at_random import killed
-from tests.helpers.commands import ENVIRONMENT, run_commands
+from tests.helpers.commands import ENVIRONMENT, run_commands, start_commands
 
 RECIPES = ("textfooler", "textbugger", "bertattack")
 # Every kind of method: dense, magnitude pruning (two rounds), random control, robust ticket. FreeLB: faults/.
@@ -33,8 +32,9 @@ VICTIMS = ["finetune", "lth-0.30", "random-0.30", "robust-0.30"]
 class Run:
     """An experiment of its own name, removed at the end."""
 
-    def __init__(self, name, folder, *overrides):
-        self.overrides, self.folder = [f"name=test-{name}-{os.getpid()}", ONE, *overrides], folder
+    def __init__(self, name, folder, model, *overrides):
+        self.overrides = [f"name=test-{name}-{os.getpid()}", f"model={model}", ONE, *overrides]
+        self.folder, self.output = folder, ""
         self.dir = RunDir(schema.load("tiny", self.overrides))
         shutil.rmtree(self.dir.root, ignore_errors=True)
 
@@ -42,64 +42,62 @@ class Run:
     def stages(self) -> list[str]:
         return jobs.stages(self.dir)
 
-    def arguments(self, stage) -> list[str]:
-        return [stage, "tiny", *self.overrides]
+    def command(self, stage, *options) -> list[str]:
+        return [f"{jobs.HALVES[stage]}.__main__", stage, "tiny", *self.overrides, *options]
 
-    def start(self, stage):
-        """Started in another folder than the repository's; stdout and stderr apart."""
-        command = [sys.executable, "-m", jobs.HALVES[stage], *self.arguments(stage)]
-        return subprocess.Popen(
-            command, cwd=self.folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+    def commands(self, stage) -> list[list[str]]:
+        """The stage; one of several jobs first does each of them by itself, which takes no process for each."""
+        of_stage = [job.name for job in jobs.jobs(self.dir) if job.stage == stage]
+        single = [self.command(stage, "--only", name) for name in of_stage] if stage == "retrain" else []
+        return [*single, self.command(stage)]
 
-    def __call__(self, *stages) -> str:
-        """Run stages in one process; several jobs of a stage still get a process each."""
-        commands = [[f"{jobs.HALVES[stage]}.__main__", *self.arguments(stage)] for stage in stages]
-        return run_commands(commands, self.folder)
+    def __call__(self, *stages) -> None:
+        """Run stages in one process, started in another folder than the repository's."""
+        self.output += run_commands([command for stage in stages for command in self.commands(stage)], self.folder)
+
+    def kill_during(self, file, lines, *stages) -> None:
+        """Run stages in one process, and kill it with its children when a file has so many lines.
+
+        On a busy machine the last stage may end before this process notices the lines: then it is done again.
+        """
+        for _ in range(3):
+            process = start_commands([self.command(stage) for stage in stages], self.folder)
+            with ThreadPoolExecutor(1) as reader:  # a process that nobody reads waits when its pipe is full
+                ended = reader.submit(process.communicate)
+                while not ended.done() and not (file.is_file() and len(read_lines(file)) >= lines):
+                    time.sleep(0.01)
+                with contextlib.suppress(ProcessLookupError):  # it and its children have ended
+                    os.killpg(process.pid, signal.SIGKILL)
+                output, errors = ended.result()
+            self.output += output
+            if process.returncode == -signal.SIGKILL and not (file.parent / "manifest.json").exists():
+                return
+            assert process.returncode in (0, -signal.SIGKILL), errors[-3000:]
+            shutil.rmtree(file.parent)
+        raise AssertionError(f"{stages[-1]} always ended before it was killed")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, tiny_bert):
     """A run from beginning to end, and its output."""
-    run = Run("whole", tmp_path_factory.mktemp("elsewhere"), *METHODS)
+    run = Run("whole", tmp_path_factory.mktemp("elsewhere"), tiny_bert, *METHODS)
     try:
-        run.output = run(*run.stages)
+        run(*run.stages)
         yield run
     finally:
         shutil.rmtree(run.dir.root, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
-def resumed(tmp_path_factory):
-    """The robust ticket under another name, killed: training at random moments, search after its fifth step, and one
-    attack after its first sentence."""
-    run, moment = Run("resumed", tmp_path_factory.mktemp("elsewhere")), random.Random(1)
-    metrics = run.dir.stage(1, "search") / "metrics.jsonl"
+def resumed(tmp_path_factory, tiny_bert):
+    """The robust ticket under another name, killed: the search after its fifth step, the ticket's training after its
+    third, and one attack after its first sentence."""
+    run = Run("resumed", tmp_path_factory.mktemp("elsewhere"), tiny_bert)
     try:
-        run("prepare")
-        killed("finetune", run.overrides, moment.uniform(0, 5))
-        run("finetune")
-        for _ in range(3):  # on a busy machine it may end before this process notices its fifth step
-            process = run.start("search")
-            while process.poll() is None and not (metrics.is_file() and len(read_lines(metrics)) >= 5):
-                time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
-            _, errors = process.communicate()
-            if process.returncode:
-                break
-            shutil.rmtree(metrics.parent)
-        assert process.returncode == -signal.SIGKILL, errors[-3000:]
-        assert not (run.dir.stage(1, "search") / "manifest.json").exists()
-        run.output = run("search", "draw")
-        killed("retrain", run.overrides, moment.uniform(0, 5))
-        run("retrain")
+        run.kill_during(run.dir.stage(1, "search") / "metrics.jsonl", 5, "prepare", "finetune", "search")
+        run.kill_during(run.dir.stage(1, "robust-0.30") / "metrics.jsonl", 3, "search", "draw", "retrain")
         run.overrides.append("attack.recipes=[textfooler]")
-        lines = run.dir.attack(1, "finetune") / "textfooler" / "results.jsonl"
-        process = kill_at_random.start("attack", run.overrides)
-        while process.poll() is None and not (lines.is_file() and read_lines(lines)):
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        run.kill_during(run.dir.attack(1, "finetune") / "textfooler" / "results.jsonl", 1, "retrain", "attack")
         run("attack")
         yield run
     finally:
@@ -134,9 +132,9 @@ def test_every_attack_has_its_results(whole):
 
 
 def test_the_ticket_has_the_asked_sparsity(whole):
-    """One layer of 384 and the pooler: 12 * 384^2 weights and 384^2; to within one weight."""
+    """One layer of width 32 (feed-forward 64) and the pooler: 4 * 32^2 + 2 * 32 * 64 weights and 32^2."""
     ticket = Ticket.load(whole.dir.ticket(1, "robust-0.30"))
-    assert ticket.weights == 13 * 384**2
+    assert ticket.weights == 9 * 32**2
     assert ticket.pruned == round(0.3 * ticket.weights)
     scores = load_file(whole.dir.log_alpha(1, 2))  # of the last epoch
     pruned = np.concatenate([scores[name][~mask] for name, mask in ticket.masks.items()])
@@ -207,7 +205,7 @@ def test_a_second_run_skips_everything(whole, capsys):
 
     before, lines = contents(), []
     for stage in (name for name in whole.stages if name not in ("choose", "report")):
-        arguments = whole.arguments(stage)
+        arguments = whole.command(stage)[1:]
         capsys.readouterr()
         assert (training if jobs.HALVES[stage] == "mindspore_rt" else scoring).main(arguments) == 0
         lines += capsys.readouterr().out.splitlines()
@@ -231,14 +229,15 @@ def test_a_finished_run_starts_no_process(whole):
     assert len(pending(whole, "finetune.epochs=2")) == len(whole.stages)
 
 
-def test_a_killed_search_goes_on_from_its_checkpoint(resumed):
-    """One is written every second step; the process was killed after its fifth step or a little later."""
-    assert re.search("going on from step [468] of 10", resumed.output)
-    assert not (resumed.dir.stage(1, "search") / "checkpoint.safetensors").exists()
+@pytest.mark.parametrize("name, resumed_at", [("search", "[468] of 10"), ("robust-0.30", "[24] of 4")])
+def test_a_killed_training_goes_on_from_its_checkpoint(resumed, name, resumed_at):
+    """One is written every second step; the process was killed after an odd step or a little later."""
+    assert re.search(f"seed-1/{name}: going on from step {resumed_at}", resumed.output)
+    assert not (resumed.dir.stage(1, name) / "checkpoint.safetensors").exists()
 
 
 def test_the_same_seed_gives_the_same_bytes(whole, resumed):
-    """Under another name, among other methods, and although training, search and retraining were killed."""
+    """Under another name, among other methods, and although search and retraining were killed."""
     results = [
         "data/train.jsonl",
         "data/dev.jsonl",

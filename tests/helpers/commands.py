@@ -22,15 +22,22 @@ for module, *arguments in json.loads(sys.argv[1]):
 """
 
 
-def run_commands(commands: list[list[str]], folder: Path, **environment: str) -> str:
-    """Run commands, each a module with a function `main` and its arguments, from a folder; returns what they print."""
-    process = subprocess.run(
+def start_commands(commands: list[list[str]], folder: Path, **environment: str) -> subprocess.Popen:
+    """Start commands, each a module with a function `main` and its arguments, in a process group of their own."""
+    return subprocess.Popen(
         [sys.executable, "-c", CODE, json.dumps(commands)],
         cwd=folder,
         env={**ENVIRONMENT, **environment},
-        capture_output=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert process.returncode == 0, process.stderr[-3000:]
-    return process.stdout
+
+
+def run_commands(commands: list[list[str]], folder: Path, **environment: str) -> str:
+    """Run commands, as `start_commands` does, to their end; return what they print."""
+    process = start_commands(commands, folder, **environment)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors[-3000:]
+    return output
