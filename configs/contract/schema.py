@@ -196,7 +196,7 @@ class Attack:
     """Textual attacks on the trained models (section 4.3)."""
 
     recipes: list[str] = option(["textfooler", "textbugger", "bertattack"], "attacks to run", choices=RECIPES)
-    victims: list[str] | None = option(None, "further BERT classifiers to attack: name=folder")
+    victims: list[str] | None = option(None, "further classifiers to attack: name=folder")
     protocol: str = option(
         "paper",
         "paper, or as the authors' code does it: the first sentences, length 512, its own bertattack",

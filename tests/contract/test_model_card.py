@@ -36,8 +36,8 @@ def test_the_hub_reads_it():
 
 def test_results_are_metadata():
     data = ModelCard(written(results=RESULTS)).data
-    found = {result.metric_name: result.metric_value for result in data.eval_results}
-    assert found == {
+    metrics = {result.metric_name: result.metric_value for result in data.eval_results}
+    assert metrics == {
         "Clean, test set": 0.923,
         "Aua, textfooler, packaged resources": 0.281,
         "Aua, bertattack, packaged resources": 0.35,

@@ -36,9 +36,9 @@ def file(tmp_path, name, content):
 
 
 def records(path, task=SINGLE, **options):
-    found, skipped = read_file(path, task, **options)
+    examples, skipped = read_file(path, task, **options)
     assert not skipped
-    return found
+    return examples
 
 
 def refusal(path, task=SINGLE, **options):
@@ -60,8 +60,8 @@ def test_csv_is_rfc_4180(tmp_path, newline, order):
     writer = csv.DictWriter(stream, order, lineterminator=newline, extrasaction="ignore")
     writer.writeheader()
     writer.writerows({"id": i, "sentence": text, "label": i % 2} for i, text in enumerate(HARD))
-    found = records(file(tmp_path, "a.csv", stream.getvalue()))
-    assert found == [{"sentence": text, "label": i % 2} for i, text in enumerate(HARD)]
+    examples = records(file(tmp_path, "a.csv", stream.getvalue()))
+    assert examples == [{"sentence": text, "label": i % 2} for i, text in enumerate(HARD)]
 
 
 def test_tsv_knows_no_quotes(tmp_path):
@@ -77,15 +77,15 @@ def test_json_lines(tmp_path, ascii):
     rows = [{"label": i % 2, "sentence": text, "more": [1]} for i, text in enumerate(HARD)]
     text = "\n".join(json.dumps(row, ensure_ascii=ascii) for row in rows)
     for ending in ("", "\n", "\n\n"):
-        found = records(file(tmp_path, "a.jsonl", text + ending))
-        assert found == [{"sentence": t, "label": i % 2} for i, t in enumerate(HARD)]
+        examples = records(file(tmp_path, "a.jsonl", text + ending))
+        assert examples == [{"sentence": t, "label": i % 2} for i, t in enumerate(HARD)]
 
 
 def test_labels_are_names_or_numbers(tmp_path):
     text = "sentence,question,label\na,b,entailment\na,b,1\n\na,b, 0 \na,b,not_entailment\n"
-    found = records(file(tmp_path, "a.csv", text), PAIR)
-    assert [r["label"] for r in found] == [0, 1, 0, 1]
-    assert list(found[0]) == ["question", "sentence", "label"]  # reading order of the task
+    examples = records(file(tmp_path, "a.csv", text), PAIR)
+    assert [r["label"] for r in examples] == [0, 1, 0, 1]
+    assert list(examples[0]) == ["question", "sentence", "label"]  # reading order of the task
 
 
 def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
@@ -165,8 +165,8 @@ FORMATS = [
 
 @pytest.mark.parametrize("task, name, content, columns, expected", FORMATS, ids=[f"{f[0]} {f[1]}" for f in FORMATS])
 def test_every_data_set_in_its_own_format(tmp_path, task, name, content, columns, expected):
-    found = records(file(tmp_path, name, content), TASKS[task], columns=columns)
-    assert found == [dict(zip((*TASKS[task].columns, "label"), row)) for row in expected]
+    examples = records(file(tmp_path, name, content), TASKS[task], columns=columns)
+    assert examples == [dict(zip((*TASKS[task].columns, "label"), row)) for row in expected]
 
 
 def test_agnews_counts_labels_from_1_where_it_has_titles(tmp_path):
@@ -297,8 +297,8 @@ def test_a_header_that_is_named_again(tmp_path):
 def test_broken_rows_are_skipped_as_far_as_allowed(tmp_path):
     """As in QQP's own file: torn lines, a question without text."""
     path = file(tmp_path, "a.tsv", "sentence\tlabel\nfine\t1\ntorn\n\t0\ndull\t0\n")
-    found, skipped = read_file(path, SINGLE, bad_rows=2)
-    assert [r["sentence"] for r in found] == ["fine", "dull"]
+    examples, skipped = read_file(path, SINGLE, bad_rows=2)
+    assert [r["sentence"] for r in examples] == ["fine", "dull"]
     assert [text.partition(": ")[0] for text in skipped] == [f"{path}, line 3", f"{path}, line 4"]
     assert "line 4" in refusal(path, bad_rows=1) and "line 3" in refusal(path)
 
@@ -309,8 +309,8 @@ def test_broken_rows_are_skipped_as_far_as_allowed(tmp_path):
 def test_quoted_fields_of_several_lines(tmp_path):
     """A line of a text may look like a row: RFC 4180 is what decides."""
     text = 'label,text\n1,"Sales rose to\n1,500 units"\n0,"What a waste,\nreally"\n1,"I give it 4,5\nGreat"\n0,dull\n'
-    found = records(file(tmp_path, "a.csv", text), TASKS["imdb"])
-    assert [r["text"] for r in found] == [
+    examples = records(file(tmp_path, "a.csv", text), TASKS["imdb"])
+    assert [r["text"] for r in examples] == [
         "Sales rose to\n1,500 units",
         "What a waste,\nreally",
         "I give it 4,5\nGreat",
@@ -324,8 +324,8 @@ def test_byte_order_marks_and_delimiters_of_spreadsheets(tmp_path, encoding, nam
     """A spreadsheet's "Unicode text" is UTF-16 with tabs, whatever its name; some countries use semicolons."""
     text = f"sentence{mark}label\r\nnaïve film{mark}1\r\nbad 電影{mark}0\r\n"
     before = "\ufeff" if encoding[-2:] in ("le", "be") else ""
-    found = records(file(tmp_path, name, (before + text).encode(encoding)))
-    assert found == [{"sentence": "naïve film", "label": 1}, {"sentence": "bad 電影", "label": 0}]
+    examples = records(file(tmp_path, name, (before + text).encode(encoding)))
+    assert examples == [{"sentence": "naïve film", "label": 1}, {"sentence": "bad 電影", "label": 0}]
 
 
 def test_keys_may_differ_from_row_to_row(tmp_path):
@@ -424,8 +424,8 @@ def test_tsv_from_a_spreadsheet_has_quotes_around_commas_too(tmp_path):
     "line", ['"whole"\t1', 'some "word"\t1', '"a" b\t1', 'a ""b""\t1', '""\t1', '"a, b"\t1\nc, d\t1']
 )
 def test_tsv_that_a_csv_writer_would_not_have_written_keeps_its_quotes(tmp_path, line):
-    found = records(file(tmp_path, "a.tsv", f"sentence\tlabel\nfine\t0\n{line}\n"))
-    assert found[1]["sentence"] == line.partition("\t")[0]
+    examples = records(file(tmp_path, "a.tsv", f"sentence\tlabel\nfine\t0\n{line}\n"))
+    assert examples[1]["sentence"] == line.partition("\t")[0]
 
 
 def test_broken_rows_are_skipped_up_to_a_share(tmp_path):

@@ -27,29 +27,29 @@ def task(*overrides):
 @pytest.mark.parametrize("name", ["sst2", "imdb", "agnews", "qnli", "mnli", "qqp"])
 def test_the_six_tasks(name):
     """What the paper attacks: the only text, or the second of a pair; and as many labels as GLUE's cards say."""
-    found = task_of(schema.load(name))
-    assert found == TASKS[name]
+    resolved = task_of(schema.load(name))
+    assert resolved == TASKS[name]
     second = {"qnli": "sentence", "mnli": "hypothesis", "qqp": "question2"}
-    assert found.attacked == (second.get(name, found.columns[0]),)
-    assert len(found.labels) == {"mnli": 3, "agnews": 4}.get(name, 2)
-    assert len(found.hub.revision) == 40 and found.hub.splits[1] is None
+    assert resolved.attacked == (second.get(name, resolved.columns[0]),)
+    assert len(resolved.labels) == {"mnli": 3, "agnews": 4}.get(name, 2)
+    assert len(resolved.hub.revision) == 40 and resolved.hub.splits[1] is None
 
 
 def test_own_data():
-    found = task(*CUSTOM)
-    assert found.columns == ("a", "b") and found.labels == ("never", "maybe", "always")
-    assert found.attacked == ("b",) and task(*CUSTOM, "data.attacked=a").attacked == ("a",)
-    assert found.layouts[0].needed == ("a", "b", "label") and found.hub is None
+    resolved = task(*CUSTOM)
+    assert resolved.columns == ("a", "b") and resolved.labels == ("never", "maybe", "always")
+    assert resolved.attacked == ("b",) and task(*CUSTOM, "data.attacked=a").attacked == ("a",)
+    assert resolved.layouts[0].needed == ("a", "b", "label") and resolved.hub is None
 
 
 def test_a_file_of_ten_lines_is_enough(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(MINE)
     config = schema.load(str(path))
-    found = task_of(config)
+    resolved = task_of(config)
     assert config.name == "mine" and config.data.train == "reviews.csv"
-    assert found.columns == ("title+body",) and found.labels == ("bad", "fair", "good")
-    assert found.numbers(found.layouts[0]) == {"bad": 0, "fair": 1, "good": 2, "1": 0, "2": 1, "3": 2}
+    assert resolved.columns == ("title+body",) and resolved.labels == ("bad", "fair", "good")
+    assert resolved.numbers(resolved.layouts[0]) == {"bad": 0, "fair": 1, "good": 2, "1": 0, "2": 1, "3": 2}
     assert len(MINE.splitlines()) <= 10
 
 

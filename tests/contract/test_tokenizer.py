@@ -33,10 +33,10 @@ def test_tokens_equal_transformers(packaged_model, length):
     pairs = [(a, b) for a in TEXTS for b in TEXTS]
     for batch, columns in ((TEXTS, [TEXTS]), (pairs, [list(c) for c in zip(*pairs)])):
         expected = theirs(*columns, truncation="longest_first", max_length=length)
-        found = ours.encode_batch(batch)
-        assert [e.ids for e in found] == expected["input_ids"]
-        assert [e.type_ids for e in found] == expected["token_type_ids"]
-        assert max(len(e.ids) for e in found) <= length
+        encoded = ours.encode_batch(batch)
+        assert [e.ids for e in encoded] == expected["input_ids"]
+        assert [e.type_ids for e in encoded] == expected["token_type_ids"]
+        assert max(len(e.ids) for e in encoded) <= length
 
 
 def test_tokens_equal_the_python_tokenizer(packaged_model):
@@ -113,8 +113,8 @@ def test_a_vocabulary_may_have_windows_lines_and_the_model_padded_rows(packaged_
     expected = load_tokenizer(packaged_model, 32).encode_batch(TEXTS)
     for content in (raw, raw.replace(b"\n", b"\r\n")):
         (tmp_path / "vocab.txt").write_bytes(content)
-        found = load_tokenizer(tmp_path, 32, 30528).encode_batch(TEXTS)
-        assert [e.ids for e in found] == [e.ids for e in expected]
+        encoded = load_tokenizer(tmp_path, 32, 30528).encode_batch(TEXTS)
+        assert [e.ids for e in encoded] == [e.ids for e in expected]
 
 
 # --- both halves read the same ids ---------------------------------------------------------------------------
@@ -231,12 +231,12 @@ def test_random_texts_have_the_same_ids_in_both_halves(small_model, case, texts)
         folder.mkdir()
         written.mkdir()
         directory(folder, small_model, config, normalizer)
-        found = list(both(folder, texts))
-        for ours, theirs in found:
+        encoded = list(both(folder, texts))
+        for ours, theirs in encoded:
             assert ours == theirs
         save_tokenizer(load_tokenizer(folder, 24), written)
         (written / "config.json").write_text('{"model_type": "bert"}')
-        for (ours, theirs), (before, _) in zip(both(written, texts), found):
+        for (ours, theirs), (before, _) in zip(both(written, texts), encoded):
             assert ours == theirs == before
 
 
@@ -314,12 +314,12 @@ def test_special_tokens_and_truncation(small_model, tmp_path, name, has_json):
     folder.mkdir()
     written.mkdir()
     directory(folder, small_model, normalizer={} if has_json else None, **case)
-    found = list(both(folder, SPECIAL_TEXTS))
-    for ours, theirs in found:
+    encoded = list(both(folder, SPECIAL_TEXTS))
+    for ours, theirs in encoded:
         assert ours == theirs
     save_tokenizer(load_tokenizer(folder, 24), written)
     (written / "config.json").write_text('{"model_type": "bert"}')
-    for (ours, theirs), (before, _) in zip(both(written, SPECIAL_TEXTS), found):
+    for (ours, theirs), (before, _) in zip(both(written, SPECIAL_TEXTS), encoded):
         assert ours == theirs == before
 
 

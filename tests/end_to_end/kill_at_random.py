@@ -97,13 +97,13 @@ def disturbed(overrides: list[str], seconds: dict[str, float], kills: int, momen
 
 def contents(root: Path) -> dict[str, bytes]:
     """Path to content of every file of a run, without what a clock says."""
-    found = {}
+    files = {}
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         name = str(path.relative_to(root))
         if path.name.endswith(".lock") or path.parent.name == "tensorboard":
             continue
-        found[name] = _timeless(path)
-    return found
+        files[name] = _timeless(path)
+    return files
 
 
 def _timeless(path: Path) -> bytes:
@@ -151,15 +151,15 @@ def main() -> int:
         print("undisturbed: " + ", ".join(f"{stage} {took:.0f} s" for stage, took in seconds.items()), flush=True)
         # Under the same name, so that nothing differs by that.
         shutil.move(run_dir.root, folder / ENDED)
-        kills, runs, found, moment = 0, 0, [], random.Random(options.seed)
-        while kills < options.kills and not found:
+        kills, runs, differing, moment = 0, 0, [], random.Random(options.seed)
+        while kills < options.kills and not differing:
             shutil.rmtree(run_dir.root, ignore_errors=True)
             kills += disturbed(overrides, seconds, options.kills - kills, moment)
-            found, runs = differences(folder / ENDED, run_dir.root), runs + 1
-        print("\n".join(found), flush=True)
+            differing, runs = differences(folder / ENDED, run_dir.root), runs + 1
+        print("\n".join(differing), flush=True)
         files = len(contents(run_dir.root))
-        print(f"{kills} kills in {runs} runs, {files} files compared, {len(found)} differ (seed {options.seed})")
-        return bool(found)
+        print(f"{kills} kills in {runs} runs, {files} files compared, {len(differing)} differ (seed {options.seed})")
+        return bool(differing)
     finally:
         if not options.keep:
             shutil.rmtree(run_dir.root, ignore_errors=True)

@@ -44,9 +44,9 @@ SMALL = [
 
 def sentence(label: int) -> str:
     """A dozen English words, some of which tell the label."""
-    told = ("dull slow poor", "fine warm funny", "odd loud bold", "new fast small")[label].split()
+    telling = ("dull slow poor", "fine warm funny", "odd loud bold", "new fast small")[label].split()
     words = random.choices(["film", "story", "actor", "question", "answer", "city", "game", "market"], k=9)
-    return " ".join(random.sample(words + told, 12)) + " ."
+    return " ".join(random.sample(words + telling, 12)) + " ."
 
 
 def write_files(task: str, folder: Path) -> list[str]:

@@ -48,10 +48,10 @@ def folder():
 def test_a_ticket_prunes_the_asked_number_of_lowest_scores(scores, sparsity):
     ticket = Ticket.from_scores(scores, sparsity)
     flat = np.concatenate([s.ravel() for s in scores.values()])
-    kept = np.concatenate([m.ravel() for m in ticket.masks.values()])
+    remaining = np.concatenate([m.ravel() for m in ticket.masks.values()])
     assert ticket.pruned == round(sparsity * flat.size)
     if 0 < ticket.pruned < flat.size:
-        assert flat[~kept].max() <= flat[kept].min()
+        assert flat[~remaining].max() <= flat[remaining].min()
     weights = {name: np.ones_like(s) for name, s in scores.items()}
     assert sum(int((w == 0).sum()) for w in ticket.apply(weights).values()) == ticket.pruned
 

@@ -54,8 +54,8 @@ def test_exact_count_even_with_ties(values, sparsity):
     ticket = Ticket.from_scores({"a": np.float32(values)}, sparsity)
     assert ticket.pruned == round(sparsity * len(values))
     pruned = np.float32(values)[~ticket.masks["a"]]
-    kept = np.float32(values)[ticket.masks["a"]]
-    assert not pruned.size or not kept.size or pruned.max() <= kept.min()
+    remaining = np.float32(values)[ticket.masks["a"]]
+    assert not pruned.size or not remaining.size or pruned.max() <= remaining.min()
 
 
 @settings(max_examples=25, deadline=None)
@@ -148,18 +148,18 @@ def model_scores(seed=0):
 
 def units(masks, layer):
     """Which heads and neurons of a layer are kept, and that every one is kept or pruned whole."""
-    size, kept = HIDDEN // HEADS, []
+    size, remaining = HIDDEN // HEADS, []
     for head in range(HEADS):
         rows = slice(head * size, (head + 1) * size)
         parts = [masks[matrix_name(layer, k)][rows] for k in ("query", "key", "value")]
         parts.append(masks[matrix_name(layer, "attention output")][:, rows])
         values = np.concatenate([p.ravel() for p in parts])
         assert values.all() or not values.any()
-        kept.append(values.all())
+        remaining.append(values.all())
     into, out = masks[matrix_name(layer, "intermediate")], masks[matrix_name(layer, "output")]
     both = np.concatenate([into, out.T], 1)
     assert (both.all(1) == both.any(1)).all()
-    return np.array(kept), both.all(1)
+    return np.array(remaining), both.all(1)
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.3, 0.5, 0.7])
@@ -168,7 +168,7 @@ def test_structured_tickets_prune_whole_units_of_lowest_mean(sparsity):
     ticket = Ticket.structured(values, HEADS, sparsity)
     one_neuron_in_every_layer = LAYERS * 2 * HIDDEN
     assert abs(ticket.pruned - sparsity * ticket.weights) <= one_neuron_in_every_layer / 2
-    means, kept, counts = {}, {}, set()
+    means, remaining, counts = {}, {}, set()
     for layer in range(LAYERS):
         heads, neurons = units(ticket.masks, layer)
         assert heads.any()
@@ -177,13 +177,13 @@ def test_structured_tickets_prune_whole_units_of_lowest_mean(sparsity):
             rows = slice(head * size, (head + 1) * size)
             owned = [values[matrix_name(layer, k)][rows].ravel() for k in ("query", "key", "value")]
             owned.append(values[matrix_name(layer, "attention output")][:, rows].ravel())
-            means[layer, head], kept[layer, head] = np.concatenate(owned).mean(), heads[head]
+            means[layer, head], remaining[layer, head] = np.concatenate(owned).mean(), heads[head]
         into, out = values[matrix_name(layer, "intermediate")], values[matrix_name(layer, "output")]
         neuron_means = np.concatenate([into, out.T], 1).mean(1)
         if not neurons.all():
             assert neuron_means[~neurons].max() < neuron_means[neurons].min()
     assert len(counts) == 1
-    pruned = [k for k in means if not kept[k]]
+    pruned = [k for k in means if not remaining[k]]
     # A head is pruned before every better one, but for the best of each layer.
     best = {max((k for k in means if k[0] == layer), key=means.get) for layer in range(LAYERS)}
     free = sorted((k for k in means if k not in best), key=means.get)

@@ -71,11 +71,11 @@ def card_results(manifests: dict[str, dict]) -> list[Result]:
         clean = manifests["clean"]["results"]
         results.append(Result("Clean", clean["accuracy"], None, None, clean["n"]))
     for recipe in sorted(set(manifests) - {"clean"}):
-        settings, found = manifests[recipe]["settings"], manifests[recipe]["results"]
+        settings, figures = manifests[recipe]["settings"], manifests[recipe]["results"]
         source = settings["resources"].get("from", "TextAttack's own")
         for figure in ("clean", "aua"):
-            value = found[figure]["value"]
-            results.append(Result(figure.capitalize(), value, recipe, source, found["examples"]))
+            value = figures[figure]["value"]
+            results.append(Result(figure.capitalize(), value, recipe, source, figures["examples"]))
     return results
 
 

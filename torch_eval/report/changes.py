@@ -24,12 +24,12 @@ NOTE = (
 
 def kind(original: dict[str, str], perturbed: dict[str, str]) -> str | None:
     """Return which of `KINDS` changed a text; None if nothing did."""
-    found = {
+    kinds = {
         "characters" if _is_edit(before, after) else "words"
         for column, text in original.items()
         for before, after in _changed(text.split(), perturbed[column].split())
     }
-    return "both" if len(found) > 1 else next(iter(found), None)
+    return "both" if len(kinds) > 1 else next(iter(kinds), None)
 
 
 def _changed(before: list[str], after: list[str]) -> Iterator[tuple[str, str]]:

@@ -65,21 +65,21 @@ def check(run: Run, model: str, recipe: str) -> Check | None:
 
 def _apart_from_temperature(score: Score) -> dict:
     """How a score was made, with the model that was attacked."""
-    kept = {key: value for key, value in score.signature.items() if key != "temperature"}
-    return {**kept, "model": score.manifest["inputs"].get("model")}
+    signature = {key: value for key, value in score.signature.items() if key != "temperature"}
+    return {**signature, "model": score.manifest["inputs"].get("model")}
 
 
 def lines(run: Run) -> list[str]:
     """Sentences of the report: figures that another temperature changes, or how to find them where scores saturate."""
     checks = {(m, recipe): c for m in run.shown() for recipe in run.recipes if (c := check(run, m, recipe))}
-    told = [
+    cases = [
         f"{run.title(model)}, {run.attack_title(recipe)}: Aua {c.aua(0)}% as shown, {c.aua(1)}% {c.other} "
         f"({c.test.only_first} : {c.test.only_second} sentences, p {c.test.p:.2g})"
         for (model, recipe), c in checks.items()
         if c.differs
     ]
-    if told:
-        return [f"**Saturated scores (†), {run.name}:** {'; '.join(told)}. {REASON} Trust the lower of both figures."]
+    if cases:
+        return [f"**Saturated scores (†), {run.name}:** {'; '.join(cases)}. {REASON} Trust the lower of both figures."]
     if checks:
         count = f"{len(checks)} attack{'s' * (len(checks) > 1)}"
         other = next(iter(checks.values())).other

@@ -194,13 +194,13 @@ def transferred(runs: list[Run]) -> list[Block]:
 
 def _own_and_transferred(run: Run) -> list[Cell]:
     """Overlap of a run's transferred ticket with its own, mean over seeds, and the overlap by chance."""
-    found = []
+    overlaps = []
     for seed in run.config.seeds:
         paths = [run.paths.ticket(seed, run.pick(method) or "") for method in ("transferred", "robust")]
         if all(path.is_file() for path in paths):
             other, own = map(Ticket.load, paths)
-            found.append((other.overlap(own), other.sparsity / (2 - other.sparsity)))
-    return [Cell(percent(statistics.fmean(shares))) for shares in zip(*found)] or [Cell(NONE), Cell(NONE)]
+            overlaps.append((other.overlap(own), other.sparsity / (2 - other.sparsity)))
+    return [Cell(percent(statistics.fmean(shares))) for shares in zip(*overlaps)] or [Cell(NONE), Cell(NONE)]
 
 
 # --- mask scores ---------------------------------------------------------------------------------------------

@@ -81,10 +81,10 @@ def pickled(path):
     return {n: t.numpy() for n, t in torch.load(path / "pytorch_model.bin", weights_only=True).items()}
 
 
-def same(found, expected):
-    assert set(found) == set(expected)
+def same(actual, expected):
+    assert set(actual) == set(expected)
     for name, value in expected.items():
-        assert found[name].tobytes() == value.tobytes() and found[name].dtype == value.dtype, name
+        assert actual[name].tobytes() == value.tobytes() and actual[name].dtype == value.dtype, name
 
 
 # --- round trips -----------------------------------------------------------------------------------------------
@@ -123,9 +123,9 @@ def test_scores_of_our_search_for_the_official_code(tiny_bert, weights, shapes, 
     scores = random_scores(shapes)
     save_file(scores, tmp_path / "epoch-20.safetensors", {"step": "9"})
     run(tmp_path / "epoch-20.safetensors", tmp_path / "theirs", "--to", "official", "--like", tiny_bert)
-    found = pickled(tmp_path / "theirs")
-    np.testing.assert_array_equal(found[QUERY.replace(".weight", ".mask.mask_scores")][0, :, 0], scores[QUERY])
-    assert len(found) == len(weights) + len(shapes)
+    checkpoint = pickled(tmp_path / "theirs")
+    np.testing.assert_array_equal(checkpoint[QUERY.replace(".weight", ".mask.mask_scores")][0, :, 0], scores[QUERY])
+    assert len(checkpoint) == len(weights) + len(shapes)
 
 
 def test_a_retrained_checkpoint_becomes_what_it_computes(tiny_bert, weights, shapes, tmp_path):
@@ -197,8 +197,8 @@ def test_the_official_draw(tiny_bert, weights, shapes, tmp_path, capsys, share, 
         scores = {n: s + 9 for n, s in scores.items()}  # float32 sigmoids tie in great number
     source = official_directory(tmp_path / "theirs", tiny_bert, weights, scores)
     out = run(source, tmp_path / "t", "--to", "ticket", "--sparsity", sparsity, "--compat", "official", capsys=capsys)
-    found, expected = Ticket.load(tmp_path / "t"), torch_draw(scores, sparsity)
-    tied = int(found.about["tied"])
+    drawn, expected = Ticket.load(tmp_path / "t"), torch_draw(scores, sparsity)
+    tied = int(drawn.about["tied"])
     assert f"{tied} scores tie" in out
     flat = torch.sigmoid(torch.tensor(np.concatenate([s.ravel() for s in scores.values()]))).numpy()
     threshold = np.sort(flat)[round(sparsity * flat.size) - 1]
@@ -207,8 +207,8 @@ def test_the_official_draw(tiny_bert, weights, shapes, tmp_path, capsys, share, 
     for name, mask in expected.items():
         s = torch.sigmoid(torch.tensor(scores[name])).numpy()
         clear = spread(np.abs(s - threshold) > 2.4e-7 * threshold, shapes[name])
-        np.testing.assert_array_equal(found.masks[name][clear], spread(mask, shapes[name])[clear])
-    assert found.pruned == sum(int((~m).sum()) for m in expected.values()) * share[0] * share[1]
+        np.testing.assert_array_equal(drawn.masks[name][clear], spread(mask, shapes[name])[clear])
+    assert drawn.pruned == sum(int((~m).sum()) for m in expected.values()) * share[0] * share[1]
 
 
 def test_raw_scores_by_default(tiny_bert, weights, shapes, tmp_path):

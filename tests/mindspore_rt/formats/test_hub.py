@@ -122,10 +122,10 @@ def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path
     assert newest == cache / "hub" / "model" / "someone--bert" and (newest / hub.COMMIT).read_text() == "f" * 40
     assert f"model=someone/bert@{'f' * 40} asks for that one" in capfd.readouterr().out
     assert not (folder / hub.COMMIT).exists()
-    found, expected = huggingface.load(folder).weights, load_file(tiny_bert / "model.safetensors")
-    assert set(found) == set(expected)
+    loaded, expected = huggingface.load(folder).weights, load_file(tiny_bert / "model.safetensors")
+    assert set(loaded) == set(expected)
     for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        np.testing.assert_array_equal(loaded[name], value, err_msg=name)
     ours, theirs = (load_tokenizer(f, 24).encode_batch(TEXTS) for f in (folder, tiny_bert))
     assert [e.ids for e in ours] == [e.ids for e in theirs]
 

@@ -61,11 +61,11 @@ def refusal(folder, layers=None):
     return str(caught.value)
 
 
-def same(found, expected):
-    assert set(found) == set(expected)
+def same(actual, expected):
+    assert set(actual) == set(expected)
     for name, value in expected.items():
-        assert found[name].dtype == np.float32
-        np.testing.assert_array_equal(found[name], value)
+        assert actual[name].dtype == np.float32
+        np.testing.assert_array_equal(actual[name], value)
 
 
 # --- reading -------------------------------------------------------------------------------------------------
@@ -80,17 +80,17 @@ def test_parameters_are_those_of_transformers(shape):
 
 
 def test_weights_come_back(tiny_bert):
-    found = huggingface.load(tiny_bert)
-    same(found.weights, load_file(tiny_bert / "model.safetensors"))
-    assert found.config == BertConfig(30522, 32, 2, 4, 64, 512, 2)
+    loaded = huggingface.load(tiny_bert)
+    same(loaded.weights, load_file(tiny_bert / "model.safetensors"))
+    assert loaded.config == BertConfig(30522, 32, 2, 4, 64, 512, 2)
 
 
 def test_names_without_the_prefix(model):
     """As in the packaged model, which is a bare encoder: there is then no classifier."""
     expected = load_file(model / "model.safetensors")
     change(model, lambda w: {n.removeprefix("bert."): v for n, v in w.items() if not n.startswith("classifier")})
-    found = huggingface.load(model).weights
-    same(found, {n: v for n, v in expected.items() if n.startswith("bert.")})
+    loaded = huggingface.load(model).weights
+    same(loaded, {n: v for n, v in expected.items() if n.startswith("bert.")})
 
 
 def test_names_of_the_published_bert(model):
@@ -99,8 +99,8 @@ def test_names_of_the_published_bert(model):
     names = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 
     def published(weights):
-        found = {next((n.replace(a, b) for a, b in names.items() if a in n), n): w for n, w in weights.items()}
-        return {**found, "cls.predictions.transform.LayerNorm.gamma": np.ones(32, np.float32)}
+        renamed = {next((n.replace(a, b) for a, b in names.items() if a in n), n): w for n, w in weights.items()}
+        return {**renamed, "cls.predictions.transform.LayerNorm.gamma": np.ones(32, np.float32)}
 
     change(model, published)
     same(huggingface.load(model).weights, expected)
@@ -117,10 +117,10 @@ def test_half_precision_becomes_float32(model):
 
 
 def test_the_first_layers_are_kept(tiny_bert):
-    found = huggingface.load(tiny_bert, layers=1)
-    assert found.config.num_hidden_layers == found.raw["num_hidden_layers"] == 1
+    loaded = huggingface.load(tiny_bert, layers=1)
+    assert loaded.config.num_hidden_layers == loaded.raw["num_hidden_layers"] == 1
     expected = load_file(tiny_bert / "model.safetensors")
-    same(found.weights, {n: v for n, v in expected.items() if "layer.1." not in n})
+    same(loaded.weights, {n: v for n, v in expected.items() if "layer.1." not in n})
 
 
 def test_more_layers_than_there_are(tiny_bert):
@@ -195,9 +195,9 @@ def test_weights_pruned_by_torch(model):
         prune.random_unstructured(layer.output.dense, "bias", 0.5)
     expected = whole.bert.encoder.layer[1].attention.self.query.weight.detach().numpy()
     torch_safetensors.save_file(whole.state_dict(), model / "model.safetensors")
-    found = huggingface.load(model).weights
-    np.testing.assert_array_equal(found[QUERY], expected)
-    assert (found[QUERY] == 0).mean() > 0.39
+    loaded = huggingface.load(model).weights
+    np.testing.assert_array_equal(loaded[QUERY], expected)
+    assert (loaded[QUERY] == 0).mean() > 0.39
     change(model, lambda weights: {n: w for n, w in weights.items() if n != f"{QUERY}_mask"})
     assert f"{QUERY}_orig and {QUERY}_mask do not make a pair" in refusal(model)
 
@@ -383,11 +383,11 @@ def saved(tiny_bert, tmp_path_factory):
 
 def test_the_written_configuration(saved):
     target = saved[0]
-    found = AutoModelForSequenceClassification.from_pretrained(target)
-    assert type(found) is BertForSequenceClassification
-    assert found.config.id2label == dict(enumerate(NAMES))
-    assert found.config.label2id == {name: i for i, name in enumerate(NAMES)}
-    assert found.dtype == torch.float32
+    loaded = AutoModelForSequenceClassification.from_pretrained(target)
+    assert type(loaded) is BertForSequenceClassification
+    assert loaded.config.id2label == dict(enumerate(NAMES))
+    assert loaded.config.label2id == {name: i for i, name in enumerate(NAMES)}
+    assert loaded.dtype == torch.float32
     assert AutoTokenizer.from_pretrained(target).model_max_length == 20
 
 
@@ -415,7 +415,7 @@ def test_logits_equal_in_transformers(saved, second):
     def graph(ids, mask, types):
         return cells(cells.embed(ids), mask, types, None)
 
-    found = graph(ids, mask, types).asnumpy()[:4]
+    ours = graph(ids, mask, types).asnumpy()[:4]
 
     theirs = AutoModelForSequenceClassification.from_pretrained(target).eval()
     encoded = AutoTokenizer.from_pretrained(target)(
@@ -424,7 +424,7 @@ def test_logits_equal_in_transformers(saved, second):
     with torch.no_grad():
         expected = theirs(**encoded).logits.numpy()
     assert expected.std(0).min() > 0.05  # the rows differ, so mixed-up rows would show
-    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=0)
 
 
 def test_writing_again_replaces(saved, tmp_path):
@@ -457,8 +457,8 @@ def test_pruned_weights_are_exact_zeros(saved, tmp_path):
     _, source, weights = saved
     pruned = {**weights, QUERY: np.where(weights[QUERY] > 0, weights[QUERY], np.float32(0))}
     huggingface.save_classifier(tmp_path / "model", source, pruned, NAMES, 20)
-    found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").state_dict()[QUERY].numpy()
-    assert ((found == 0) == (weights[QUERY] <= 0)).all()
+    exported = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").state_dict()[QUERY].numpy()
+    assert ((exported == 0) == (weights[QUERY] <= 0)).all()
 
 
 # --- shrinking -----------------------------------------------------------------------------------------------
@@ -479,8 +479,8 @@ def both_sizes(tiny_bert, ticket, folder):
     large, expected = logits(folder)
     weights, config = huggingface.shrink(source.weights, source.raw, ticket)
     huggingface.write_model(folder, config, weights, tiny_bert)
-    small, found = logits(folder)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    small, actual = logits(folder)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
     return large, small
 
 

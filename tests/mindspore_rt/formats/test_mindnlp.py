@@ -80,7 +80,7 @@ def test_same_logits_as_mindnlp(packaged_model, tmp_path):
     def graph(ids, mask, types):
         return cells(cells.embed(ids), mask, types, None)
 
-    found = graph(*(Tensor(a) for a in (batch.ids, batch.attention_mask, batch.token_types))).asnumpy()
+    ours = graph(*(Tensor(a) for a in (batch.ids, batch.attention_mask, batch.token_types))).asnumpy()
     assert expected["pooled"].std(0).mean() > 0.01  # the rows differ, so mixed-up rows would show
-    np.testing.assert_allclose(found[:, :hidden], expected["pooled"], atol=1e-5, rtol=0)
-    np.testing.assert_allclose(found[:, hidden:], expected["logits"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(ours[:, :hidden], expected["pooled"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(ours[:, hidden:], expected["logits"], atol=1e-5, rtol=0)

@@ -61,8 +61,8 @@ def test_labels_that_nobody_can_match_are_refused_with_both_lists(tmp_path):
             read(tmp_path / "a.csv", content, names)
     with pytest.raises(UserError, match="a label 'mixed', the model's are negative, positive"):
         read(tmp_path / "a.csv", "text,label\na,mixed\nb,positive\n")
-    told = "data.labels=[1=negative, 2=positive]"
-    assert [r["label"] for r in read(tmp_path / "a.csv", "text,label\na,1\nb,2\n", NAMES, told)[1]] == [0, 1]
+    remedy = "data.labels=[1=negative, 2=positive]"
+    assert [r["label"] for r in read(tmp_path / "a.csv", "text,label\na,1\nb,2\n", NAMES, remedy)[1]] == [0, 1]
 
 
 def test_columns_that_nobody_can_tell_are_asked_for(tmp_path):

@@ -38,8 +38,8 @@ def run_dir(tmp_path, tiny_bert):
     run.ticket(2, "robust-0.30").write_bytes(b"a ticket")
     shares = {name: {"value": value, "low": 0.1, "high": 0.9} for name, value in (("clean", 0.9), ("aua", 0.4))}
     results = {"clean": {"accuracy": 0.85, "n": 6}, "textfooler": {**shares, "examples": 4}}
-    for recipe, found in results.items():
-        manifest = {"settings": {"resources": {"from": "packaged"}}, "results": found}
+    for recipe, metrics in results.items():
+        manifest = {"settings": {"resources": {"from": "packaged"}}, "results": metrics}
         write_json(run.attack(2, "robust-0.30") / recipe / "manifest.json", manifest)
     return run
 
@@ -52,8 +52,8 @@ def test_models_go_up_with_ticket_card_and_results(server, run_dir, capsys):
     assert files["ticket.safetensors"] == b"a ticket"
     assert all(files[path.name] == path.read_bytes() for path in model.iterdir() if path.name != "README.md")
     card = ModelCard(files["README.md"].decode())
-    found = {result.metric_name: result.metric_value for result in card.data.eval_results}
-    assert found["Clean, test set"] == 0.85 and found["Aua, textfooler, packaged resources"] == 0.4
+    metrics = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert metrics["Clean, test set"] == 0.85 and metrics["Aua, textfooler, packaged resources"] == 0.4
     assert json.loads(files["robustness.json"])["textfooler"]["results"]["aua"]["value"] == 0.4
     assert server.created == {"me/tickets-robust-0.30-seed-2": True}  # private
     # The run itself is left as it was: a card with results makes no stage stale.

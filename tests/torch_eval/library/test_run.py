@@ -100,8 +100,8 @@ def test_records_in_place_of_a_file(tmp_path):
     """In processes of their own."""
     model = classifier(tmp_path / "model", "electra")
     records = [{"text": text, "label": number % 2} for number, text in enumerate(SENTENCES)]
-    found = torch_eval.score(model, records, recipes=["textfooler"], examples=3, workers=1)
-    (row,) = found["scores"]
+    scored = torch_eval.score(model, records, recipes=["textfooler"], examples=3, workers=1)
+    (row,) = scored["scores"]
     assert row["metrics"]["examples"] == 3 and 0 <= row["metrics"]["aua"]["value"] <= 1
     with pytest.raises(UserError, match="no column"):
         torch_eval.score(model, [{"text": "a"}])

@@ -96,11 +96,11 @@ def test_the_missing_package_is_named(folder):
 
 
 def test_manifests_hold_the_hash_of_every_file_and_textattacks_parameters(folder, tensorflow_hub):
-    told = recipes.describe(spec("textfooler", str(folder)))
-    assert told["resources"]["from"] == "original"
-    assert told["resources"]["synonyms"]["paragramcf/nn.npy"] == original.file_hash(folder / "paragramcf/nn.npy")
-    assert told["parameters"]["word distance"] == {"min_cos_sim": 0.5}
-    assert told["resources"]["stop words"] == packaged.describe("stop words")  # its own; the others take NLTK's
+    described = recipes.describe(spec("textfooler", str(folder)))
+    assert described["resources"]["from"] == "original"
+    assert described["resources"]["synonyms"]["paragramcf/nn.npy"] == original.file_hash(folder / "paragramcf/nn.npy")
+    assert described["parameters"]["word distance"] == {"min_cos_sim": 0.5}
+    assert described["resources"]["stop words"] == packaged.describe("stop words")  # its own; the others take NLTK's
     bugger = recipes.describe(spec("textbugger", str(folder)))["resources"]["stop words"]
     assert list(bugger) == ["nltk_data/corpora/stopwords/english"]
 

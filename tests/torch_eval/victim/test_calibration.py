@@ -11,15 +11,15 @@ from torch_eval.victim import calibration
 def test_equal_margins_have_a_closed_form(gap, right):
     """With margin g everywhere and a share p right, the best temperature is g / log(p / (1 - p))."""
     logits, labels = [[gap, 0.0]] * (right + 1), [0] * right + [1]
-    found = calibration.fit(logits, labels)
-    assert found["temperature"] == pytest.approx(gap / math.log(right), rel=1e-3)
+    fitted = calibration.fit(logits, labels)
+    assert fitted["temperature"] == pytest.approx(gap / math.log(right), rel=1e-3)
     share = right / (right + 1)
     entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
-    assert found["nll_calibrated"] == pytest.approx(entropy, abs=1e-6) and found["nll"] > found["nll_calibrated"]
+    assert fitted["nll_calibrated"] == pytest.approx(entropy, abs=1e-6) and fitted["nll"] > fitted["nll_calibrated"]
 
 
 @pytest.mark.parametrize("labels", [[0, 1] * 20, [1, 0] * 20])
 def test_never_sharper_and_ends_at_a_bound(labels):
     """All right, likelihood asks for no softness at all; all wrong, for as much as there is."""
-    found = calibration.fit([[3, 0], [0, 3]] * 20, labels)
-    assert found["temperature"] == calibration.RANGE[labels[0]] and found["nll_calibrated"] <= found["nll"]
+    fitted = calibration.fit([[3, 0], [0, 3]] * 20, labels)
+    assert fitted["temperature"] == calibration.RANGE[labels[0]] and fitted["nll_calibrated"] <= fitted["nll"]

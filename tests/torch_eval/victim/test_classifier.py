@@ -29,19 +29,19 @@ def stock_wrapper(folder, length):
 def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
     folder = tiny_bert(tmp_path)
     expected = Victim(folder, LENGTH)(TEXTS)
-    told = json.loads((folder / "tokenizer_config.json").read_text())
-    told["model_input_names"] = ["input_ids", "attention_mask"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     assert torch.equal(Victim(folder, LENGTH)(TEXTS), expected)
 
 
 @pytest.mark.parametrize("labels, layers", [(2, 2), (3, 1), (2, 3)])
 def test_same_logits_as_the_stock_wrapper(tmp_path, labels, layers):
     folder = tiny_bert(tmp_path, labels, layers=layers)
-    found, expected = Victim(folder, LENGTH)(TEXTS), stock_wrapper(folder, LENGTH)(TEXTS)
-    assert found.shape == (len(TEXTS), labels) and found.dtype == torch.float32
+    ours, expected = Victim(folder, LENGTH)(TEXTS), stock_wrapper(folder, LENGTH)(TEXTS)
+    assert ours.shape == (len(TEXTS), labels) and ours.dtype == torch.float32
     assert expected.std(0).min() > 0.1  # rows differ, so a wrong order shows
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
 
 
 def test_pairs_are_read_as_two_segments(tmp_path):

@@ -33,8 +33,8 @@ def test_every_row_of_a_batch_has_the_bits_of_the_stock_wrapper(folder, batch):
     assert len({rounding.full for rounding in roundings}) == 1 and roundings[0].full == all(LONG in t for t in batch)
     for rounding in dict.fromkeys(roundings):
         places = [place for place, other in enumerate(roundings) if other == rounding]
-        found = victim.rounded_logits([batch[place] for place in places], rounding)
-        assert torch.equal(found, expected[places])
+        rounded = victim.rounded_logits([batch[place] for place in places], rounding)
+        assert torch.equal(rounded, expected[places])
 
 
 def test_rows_are_computed_in_a_small_batch_if_it_rounds_alike(tmp_path):
@@ -49,8 +49,8 @@ def test_rows_are_computed_in_a_small_batch_if_it_rounds_alike(tmp_path):
 
 def test_labels_and_temperature_are_those_of_the_victim(tmp_path):
     victim = Victim(tiny_bert(tmp_path, labels=3), LENGTH, temperature=2.0, label_order=(2, 0, 1))
-    found = victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0])
-    torch.testing.assert_close(found, victim(TEXTS), atol=1e-5, rtol=0)
+    rounded = victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0])
+    torch.testing.assert_close(rounded, victim(TEXTS), atol=1e-5, rtol=0)
 
 
 def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
