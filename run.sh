@@ -79,6 +79,10 @@ set_up() {
             base=$(find_python)
             echo "making .venv with $("$base" --version) (one to five minutes)"
             "$base" -m venv --clear "$venv"
+            # On Python 3.12, pip 23.2 searches for hours through the extras of transformers; pip 26.3 takes minutes.
+            if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then
+                "$python" -m pip install --quiet --disable-pip-version-check 'pip>=26'
+            fi
             if [ "$*" = requirements-scoring.txt ]; then
                 "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-scoring.txt"
                 echo "$want $*" >"$stamp"
