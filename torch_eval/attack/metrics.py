@@ -15,6 +15,7 @@ timeouts broken" to "all timeouts survived", each with its own sampling error.
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -150,8 +151,33 @@ def paired(pairs: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> PairedTest
     Raises:
         ValueError: the examples of a pair differ.
     """
-    counts: Counter[int] = Counter()
-    differences: Counter[int] = Counter()
+    by_sentence = _differences(pairs)
+    counts = Counter(difference for differences in by_sentence.values() for difference in differences)
+    p = sign_flip([sum(differences) for differences in by_sentence.values()])
+    return PairedTest(counts.total(), counts[1], counts[-1], p)
+
+
+def gain(pairs: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> Estimate:
+    """Compute accuracy under attack of the first model minus that of the second, as a share.
+
+    The interval comes from resampling sentences, with the results of all seeds on one sentence together. Pairs with a
+    timeout are left out.
+
+    Args:
+        pairs: as for `paired`.
+    """
+    return bootstrap_mean([statistics.fmean(differences) for differences in _differences(pairs).values()])
+
+
+def _differences(pairs: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> dict[int, list[int]]:
+    """Return 1, 0 or -1 for each seed in which neither attack timed out, by the index of the sentence.
+
+    1 says that only the first model withstands the attack, -1 that only the second does.
+
+    Raises:
+        ValueError: the examples of a pair differ.
+    """
+    by_sentence: dict[int, list[int]] = {}
     for both in pairs:
         first, second = ({record["index"]: record["outcome"] for record in records} for records in both)
         if first.keys() != second.keys():
@@ -159,9 +185,8 @@ def paired(pairs: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> PairedTest
         for index in first:
             if "timeout" not in (first[index], second[index]):
                 difference = (first[index] == "failure") - (second[index] == "failure")
-                counts[difference] += 1
-                differences[index] += difference
-    return PairedTest(counts.total(), counts[1], counts[-1], sign_flip(list(differences.values())))
+                by_sentence.setdefault(index, []).append(difference)
+    return by_sentence
 
 
 def wilson(successes: int, trials: int, z: float = Z95) -> Estimate:
@@ -179,8 +204,8 @@ def wilson(successes: int, trials: int, z: float = Z95) -> Estimate:
     return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
 
 
-def bootstrap_mean(values: Sequence[int], seed: int = 0) -> Estimate:
-    """Compute the mean and its percentile bootstrap interval: query counts are far from normal."""
+def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Estimate:
+    """Compute the mean and its percentile bootstrap interval, which asks for no normal distribution."""
     if not values:
         return Estimate(None, None, None)
     data = np.asarray(values)

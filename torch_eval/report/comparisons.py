@@ -28,6 +28,11 @@ class Comparison:
         return metrics.paired([(first.records, second.records) for first, second in self.pairs.values()])
 
     @property
+    def gain(self) -> metrics.Estimate:
+        """Accuracy under attack of the first model minus that of the second, over all seeds."""
+        return metrics.gain([(first.records, second.records) for first, second in self.pairs.values()])
+
+    @property
     def scores(self) -> list[Score]:
         """All scores that are compared."""
         return [score for pair in self.pairs.values() for score in pair]
@@ -141,7 +146,7 @@ def paired_table(run: Run) -> Table | None:
                 else []
             )
             scores += [score for comparison in made for score in comparison.scores]
-    header = ["Attack", "Pairs", "Only the first right", "Only the second right", "p"]
+    header = ["Attack", "Pairs", "Only the first right", "Only the second right", "p", "Gain in points"]
     return Table(header, [facts(run, scores), *rows]) if rows else None
 
 
@@ -153,7 +158,19 @@ def _row(comparison: Comparison) -> list[Cell]:
     ]
     name = Cell(titles(comparison.scores), "stale" if comparison.stale else "")
     counts = [Cell(str(count)) for count in (test.tested, test.only_first, test.only_second)]
-    return [name, *counts, Cell(p_text(test.p), "\n".join(each) if len(each) > 1 else "")]
+    return [
+        name,
+        *counts,
+        Cell(p_text(test.p), "\n".join(each) if len(each) > 1 else ""),
+        Cell(_points(comparison.gain)),
+    ]
+
+
+def _points(gain: metrics.Estimate) -> str:
+    """`+5.7 [3.5, 8.0]`."""
+    if gain.value is None or gain.low is None or gain.high is None:
+        return "–"
+    return f"{100 * gain.value:+.1f} [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
 
 
 def p_text(p: float) -> str:

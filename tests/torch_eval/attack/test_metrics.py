@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
 from torch_eval.attack import metrics
 
@@ -100,6 +100,24 @@ def test_paired_counts_the_examples_that_only_one_withstands():
     assert metrics.paired([(first, second)] * 2) == (26, 8, 2, p)
     with pytest.raises(ValueError, match="different examples"):
         metrics.paired([(first, second[1:])])
+
+
+def test_the_gain_is_the_difference_of_both_accuracies_and_its_interval_that_of_scipy():
+    """Of 200 sentences the first model withstands 60 and the second 40; the seeds of one sentence are one value."""
+    random = np.random.default_rng(1)
+    stays = [[random.permutation([True] * count + [False] * (200 - count)) for count in (60, 40)] for _ in range(2)]
+    seeds = [
+        [[{"index": i, "outcome": "failure" if one else "success"} for i, one in enumerate(side)] for side in both]
+        for both in stays
+    ]
+    gain = metrics.gain(seeds)
+    assert gain.value == pytest.approx(0.1)
+    values = (np.mean([both[0].astype(int) - both[1] for both in stays], axis=0),)
+    interval = bootstrap(values, np.mean, method="percentile", rng=0).confidence_interval
+    assert (gain.low, gain.high) == pytest.approx(tuple(interval), abs=0.015)
+    seeds[0][0][0]["outcome"] = "timeout"
+    assert metrics.gain(seeds[:1]).value == pytest.approx(np.mean(stays[0][0][1:].astype(int) - stays[0][1][1:]))
+    assert metrics.gain([([], [])]).value is None
 
 
 def test_seeds_on_the_same_sentences_do_not_make_a_difference_of_chance():

@@ -33,6 +33,14 @@ def test_the_answer_is_never_stronger_than_the_paired_test(tmp_path):
     )
 
 
+def test_the_gain_stands_in_points_beside_its_test(tmp_path):
+    """Six of ten sentences against two: 40 points, and no resample of ten sentences gains more than 100."""
+    row = comparisons.paired_table(run_state.Run(small(tmp_path).config, ["demo"], tmp_path)).rows[2]
+    gain, _, interval = row[-1].text.partition(" ")
+    low, high = map(float, interval.strip("[]").split(", "))
+    assert gain == "+40.0" and 0 <= low < 40 < high <= 100
+
+
 def test_without_both_results_there_is_no_answer(tmp_path):
     paths = small(tmp_path)
     assert "does not compare a robust ticket with fine-tuning" in answer(paths, "methods=[finetune]")
