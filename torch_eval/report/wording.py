@@ -48,10 +48,10 @@ PAIRED = (
     "out are left out. Several seeds attack the same sentences, so they do not make more sentences: the results of "
     "all seeds on one sentence count together under one sign (an exact sign-flip test, which is McNemar's for one "
     "seed). The p of each seed stands below. The gain is the accuracy under attack of the first model minus that of "
-    "the second, with a 95% interval from resampling the sentences. p-values are not corrected for the number of tests. "
-    "The sentences at the top of the report call a difference clear if p is below 0.05; they do not test the price in "
-    "accuracy. The test is about the models that were trained: with one seed it cannot say how much another training "
-    "seed would change."
+    "the second, with a 95% interval from resampling the sentences. p-values are not corrected for the number of "
+    "tests. The sentences at the top of the report call a difference clear if p is below 0.05; they do not test the "
+    "price in accuracy. The test is about the models that were trained: with one seed it cannot say how much another "
+    "training seed would change."
 )
 NO_GAIN = (
     " What longer searches and more seeds show stands in `docs/results/README.md`; tickets to take away are in "
