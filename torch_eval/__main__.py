@@ -129,10 +129,10 @@ def report(options: argparse.Namespace) -> None:
 
 def zoo_add(options: argparse.Namespace) -> None:
     """Make an entry of the zoo from a finished run of one seed: its ticket, its configuration and its results."""
-    from torch_eval.library import zoo
+    from torch_eval.library import zoo, zoo_page
 
     folder = zoo.add(_run_state(options), options.name)
-    zoo.write_table()
+    zoo_page.write_table()
     print(f"entry: {folder}; docs/zoo.md has its rows")
 
 
@@ -145,9 +145,9 @@ def zoo_check(options: argparse.Namespace) -> int:
 
 def zoo_table(options: argparse.Namespace) -> None:
     """Write the table of all entries of the zoo into docs/zoo.md."""
-    from torch_eval.library import zoo
+    from torch_eval.library import zoo_page
 
-    zoo.write_table()
+    zoo_page.write_table()
 
 
 def _run_state(options: argparse.Namespace) -> Run:

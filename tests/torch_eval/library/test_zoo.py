@@ -6,7 +6,7 @@ from configs.contract import read_values, run_dir, schema
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_json
 from tests.helpers import made_up_run as made_up
-from torch_eval.library import zoo
+from torch_eval.library import zoo, zoo_page
 from torch_eval.report.run_state import Run
 
 
@@ -65,5 +65,7 @@ def test_unfinished_runs_and_several_seeds_make_no_entry(entry):
 
 
 def test_the_page_has_the_table_of_the_folders(entry):
-    assert zoo.MARKS[0] + zoo.table(read_values.ZOO) + zoo.MARKS[1] in zoo.PAGE.read_text(encoding="utf-8")
-    assert "| `first` | snippets | packaged, 3 layers | 30% | 1 |" in zoo.table(entry[1].parent)
+    assert zoo_page.MARKS[0] + zoo_page.table(read_values.ZOO) + zoo_page.MARKS[1] in zoo_page.PAGE.read_text(
+        encoding="utf-8"
+    )
+    assert "| `first` | snippets | packaged, 3 layers | 30% | 1 |" in zoo_page.table(entry[1].parent)
