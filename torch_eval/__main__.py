@@ -132,7 +132,7 @@ def zoo_add(options: argparse.Namespace) -> None:
     from torch_eval.library import zoo, zoo_page
 
     folder = zoo.add(_run_state(options), options.name)
-    zoo_page.write_table()
+    zoo_page.write_tables()
     print(f"entry: {folder}; docs/zoo.md has its rows")
 
 
@@ -144,10 +144,10 @@ def zoo_check(options: argparse.Namespace) -> int:
 
 
 def zoo_table(options: argparse.Namespace) -> None:
-    """Write the table of all entries of the zoo into docs/zoo.md."""
+    """Write the tables of all entries of the zoo into docs/zoo.md."""
     from torch_eval.library import zoo_page
 
-    zoo_page.write_table()
+    zoo_page.write_tables()
 
 
 def _run_state(options: argparse.Namespace) -> Run:

@@ -1,5 +1,6 @@
 """The one builder of made-up runs. Nothing is trained or attacked; the product's own code writes the files."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -295,6 +296,18 @@ def score(paths, seed, model):
 # successes, failures, skipped of 10 attacked sentences
 OUTCOMES = {"finetune": (6, 2, 2), "robust-0.30": (3, 6, 1)}
 SMALL = ("attack.examples=10", "attack.candidates=48")
+
+
+def calibrated(paths):
+    """The same run, configured for fitted temperatures."""
+    config = dataclasses.replace(paths.config, attack=dataclasses.replace(paths.config.attack, calibrate=True))
+    return run_dir.RunDir(config, paths.root.parent)
+
+
+def attack_calibrated(paths, seed, model, recipe, counts):
+    """Attack a model again with a fitted temperature."""
+    finish(paths.attacks(seed, calibrated=True) / model / "calibration", {"temperature": 2.5})
+    attack(calibrated(paths), seed, model, recipe, counts, temperature=2.5)
 
 
 def small(tmp_path, *overrides, seeds=(1,)):

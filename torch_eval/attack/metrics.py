@@ -169,6 +169,22 @@ def gain(pairs: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> Estimate:
     return bootstrap_mean([statistics.fmean(differences) for differences in _differences(pairs).values()])
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for their number, by the step-down method of Holm (1979).
+
+    Args:
+        p_values: p of each test of one family.
+
+    Returns:
+        The corrected p of each test, in the same order: below 0.05 where the family's error rate is below 0.05.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, test in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[test]))
+        corrected[test] = largest
+    return corrected
+
+
 def _differences(pairs: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> dict[int, list[int]]:
     """Return 1, 0 or -1 for each seed in which neither attack timed out, by the index of the sentence.
 

@@ -29,6 +29,13 @@ from torch_eval.report.run_state import Run
 from torch_eval.report.scores import CLEAN, RECIPES, Score, differences
 
 FEW = 200  # an attack on fewer sentences says little
+# What a letter of `Repeated.outcomes` says of one sentence.
+LETTERS = {
+    "w": "failure",
+    "b": "success",
+    "t": "timeout",
+    "m": "skipped",
+}  # withstood, broken, timed out, misclassified
 
 
 class Figure(msgspec.Struct):
@@ -43,13 +50,24 @@ class Figure(msgspec.Struct):
         return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
-class Attacked(msgspec.Struct):
-    """One attack on one model, the settings and resources that it was made with, and why it is not to be trusted."""
+class Outcomes(msgspec.Struct):
+    """Accuracy under attack, and the outcome of each sentence as a letter (`LETTERS`), in the order of the indices."""
+
+    aua: Figure
+    outcomes: str
+
+
+class Attacked(Outcomes):
+    """One attack on one model, the settings and resources that it was made with, and why it is not to be trusted.
+
+    Attributes:
+        calibrated: The same attack with a temperature fitted on dev; None if it was not made.
+    """
 
     examples: Count
-    aua: Figure
     made_with: dict[str, Any]
     unreliable: list[str]
+    calibrated: Outcomes | None
 
 
 class Model(msgspec.Struct):
@@ -142,8 +160,15 @@ def _model(run: Run, seed: int, model: str) -> dict[str, Any]:
     for recipe in run.recipes:
         score = run.scores.get((seed, model, recipe))
         if score:  # others could not run here
-            made = {**score.summary.to_dict(), "made_with": _made_with(score), "finished": score.manifest["finished"]}
-            attacks[recipe] = {**made, "unreliable": _unreliable(run, model, recipe, score)}
+            other = saturation.check(run, model, recipe) if not run.config.attack.calibrate else None
+            attacks[recipe] = {
+                **score.summary.to_dict(),
+                "outcomes": _outcomes(score),
+                "made_with": _made_with(score),
+                "finished": score.manifest["finished"],
+                "unreliable": _unreliable(run, model, recipe, score),
+                "calibrated": _outcomes_with_aua(other.pairs[0][1]) if other else None,
+            }
     accuracy = clean.accuracy
     return {
         "title": run.title(model),
@@ -151,6 +176,15 @@ def _model(run: Run, seed: int, model: str) -> dict[str, Any]:
         "clean": {"value": accuracy.value, "low": accuracy.low, "high": accuracy.high, "n": _count(clean)},
         "attacks": attacks,
     }
+
+
+def _outcomes(score: Score) -> str:
+    letters = {outcome: letter for letter, outcome in LETTERS.items()}
+    return "".join(letters[record["outcome"]] for record in score.records)
+
+
+def _outcomes_with_aua(score: Score) -> dict[str, Any]:
+    return {"aua": msgspec.to_builtins(score.summary.aua), "outcomes": _outcomes(score)}
 
 
 def _count(clean: Score) -> int:

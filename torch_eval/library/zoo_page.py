@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from configs.contract import schema
 from configs.contract.files import ROOT, atomic_write, read_json
 from configs.contract.model_id import ModelId
 from configs.contract.read_values import ENTRY, ZOO
-from torch_eval.library.zoo import Entry
+from torch_eval.attack import metrics
+from torch_eval.library.zoo import LETTERS, Entry, Outcomes
+from torch_eval.report.comparisons import points
 from torch_eval.report.scores import RECIPES
 
-PAGE, MARKS = ROOT / "docs" / "zoo.md", ("<!-- table -->\n", "<!-- end of table -->\n")
+Pair = tuple[Outcomes, Outcomes]  # of the ticket and of another model, under one attack and one seed
+
+PAGE = ROOT / "docs" / "zoo.md"
 HEADER = ("entry", "task", "model", "pruned", "seed", "attack", "sentences", "ticket", "Fine-tune", "p", "unreliable")
+TOGETHER = ("experiment", "seeds", "attack", "temperature", "ticket", "other", "only ticket : only other", "gain")
+P_VALUES = ("p", "p (Holm)")
 
 
 def table(zoo: Path = ZOO) -> str:
     """Return the table of all entries as Markdown: Aua of each attack in per cent, and the test against Fine-tune."""
-    rows = [HEADER, tuple("---" for _ in HEADER)]
+    rows: list[tuple[str, ...]] = [HEADER]
     for path in sorted(zoo.glob("*/results.json")):
         entry, config = read_json(path, Entry), schema.load(str(path.with_name(ENTRY)))
         layers = f", {config.layers} layers" if config.layers else ""
@@ -32,10 +40,67 @@ def table(zoo: Path = ZOO) -> str:
             reasons += [f"Fine-tune: {reason}" for reason in other.unreliable] if other else []
             texts = (RECIPES[recipe], str(attacked.examples), attacked.aua.text(), other.aua.text() if other else "")
             rows.append((*[""] * len(about), *texts, "" if p is None else f"{p:.2g}", "; ".join(reasons)))
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return _markdown(rows)
 
 
-def write_table(page: Path = PAGE) -> None:
-    """Put the table of all entries between the marks of the page."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
-    atomic_write(page, f"{before}{MARKS[0]}{table()}{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+def together(zoo: Path = ZOO) -> str:
+    """Return the table of the paired tests over all seeds of each experiment, as Markdown.
+
+    A family of Holm's correction is all tests of one experiment that were made with the same temperatures.
+    """
+    families: dict[tuple[str, str], dict[tuple[str, str], dict[int, Pair]]] = {}
+    for path in sorted(zoo.glob("*/results.json")):
+        entry, config = read_json(path, Entry), schema.load(str(path.with_name(ENTRY)))
+        ticket = entry.models[str(ModelId("robust", config.sparsities[0]))]
+        for model in entry.models.values():
+            for recipe, attacked in model.attacks.items():
+                ours = ticket.attacks.get(recipe)
+                if model is ticket or not ours or ours.made_with != attacked.made_with:
+                    continue
+                made = {"none": (ours, attacked), "fitted": (ours.calibrated, attacked.calibrated)}
+                for temperature, (first, second) in made.items():
+                    if first and second:
+                        tests = families.setdefault((entry.experiment, temperature), {})
+                        tests.setdefault((model.title, recipe), {})[entry.seed] = (first, second)
+    rows = [(*TOGETHER, *P_VALUES)]
+    for (experiment, temperature), tests in families.items():
+        p_values = [metrics.paired(_records(pairs)).p for pairs in tests.values()]
+        for ((other, recipe), pairs), p, corrected in zip(tests.items(), p_values, metrics.holm(p_values)):
+            about = (experiment, ", ".join(map(str, sorted(pairs))), RECIPES[recipe], temperature)
+            rows.append((*about, *_compared(other, pairs), f"{p:.2g}", f"{corrected:.2g}"))
+    return _markdown(rows)
+
+
+def _compared(other: str, pairs: dict[int, Pair]) -> tuple[str, str, str, str]:
+    """Return Aua of both models in per cent, the counts of the paired test, and the gain in points."""
+    test, gain = metrics.paired(_records(pairs)), metrics.gain(_records(pairs))
+    ours, theirs = (100 * statistics.fmean(pair[side].aua.value for pair in pairs.values()) for side in (0, 1))
+    return f"{ours:.1f}", f"{other} {theirs:.1f}", f"{test.only_first} : {test.only_second}", points(gain)
+
+
+def _records(pairs: dict[int, Pair]) -> list[tuple[list[dict], list[dict]]]:
+    first_and_second = [(first.outcomes, second.outcomes) for first, second in pairs.values()]
+    return [(_outcomes(first), _outcomes(second)) for first, second in first_and_second]
+
+
+def _outcomes(letters: str) -> list[dict]:
+    return [{"index": index, "outcome": LETTERS[letter]} for index, letter in enumerate(letters)]
+
+
+def _markdown(rows: Sequence[tuple[str, ...]]) -> str:
+    header, *others = rows
+    return "".join(f"| {' | '.join(row)} |\n" for row in [header, ("---",) * len(header), *others])
+
+
+def write_tables(page: Path = PAGE) -> None:
+    """Put both tables between their marks in the page."""
+    atomic_write(page, with_tables(page.read_text(encoding="utf-8")))
+
+
+def with_tables(text: str, zoo: Path = ZOO) -> str:
+    """Return the text of the page with both tables between their marks."""
+    for name, rows in (("entries", table(zoo)), ("seeds together", together(zoo))):
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}{rows}{end}{rest.partition(end)[2]}"
+    return text

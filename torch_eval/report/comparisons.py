@@ -162,12 +162,12 @@ def _row(comparison: Comparison) -> list[Cell]:
         name,
         *counts,
         Cell(p_text(test.p), "\n".join(each) if len(each) > 1 else ""),
-        Cell(_points(comparison.gain)),
+        Cell(points(comparison.gain)),
     ]
 
 
-def _points(gain: metrics.Estimate) -> str:
-    """`+5.7 [3.5, 8.0]`."""
+def points(gain: metrics.Estimate) -> str:
+    """A gain in points with its interval, such as `+5.7 [3.5, 8.0]`."""
     if gain.value is None or gain.low is None or gain.high is None:
         return "–"
     return f"{100 * gain.value:+.1f} [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"

@@ -140,6 +140,11 @@ def test_seeds_on_the_same_sentences_do_not_make_a_difference_of_chance():
     assert found / 300 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300) < naive / 300
 
 
+def test_holm_corrects_as_r_does():
+    """p.adjust(c(0.01, 0.04, 0.03, 0.005, 0.6), "holm") of R."""
+    assert metrics.holm([0.01, 0.04, 0.03, 0.005, 0.6]) == pytest.approx([0.04, 0.09, 0.09, 0.025, 0.6])
+
+
 def test_nothing_attacked_gives_no_figure():
     found = metrics.summarise([record("skipped")])
     assert found.clean.value == found.aua.value == 0.0

@@ -1,10 +1,12 @@
 """Entries of the zoo: made from a finished run, read again, compared with a new run, listed on the page."""
 
+import shutil
+
 import pytest
 
 from configs.contract import read_values, run_dir, schema
 from configs.contract.errors import UserError
-from configs.contract.files import file_hash, read_json
+from configs.contract.files import file_hash, read_json, write_json
 from tests.helpers import made_up_run as made_up
 from torch_eval.library import zoo, zoo_page
 from torch_eval.report.run_state import Run
@@ -19,6 +21,8 @@ def entry(tmp_path, monkeypatch):
     """The run that an entry is of, and the folder of the entry."""
     monkeypatch.setattr(zoo, "ZOO", tmp_path / "zoo")
     paths = made_up.small(tmp_path / "runs")
+    made_up.attack_calibrated(paths, 1, "robust-0.30", "textfooler", (4, 5, 1))
+    made_up.attack_calibrated(paths, 1, "finetune", "textfooler", (4, 5, 1))
     return paths, zoo.add(state(paths, "demo"), "first")
 
 
@@ -33,6 +37,7 @@ def test_an_entry_holds_the_ticket_its_experiment_and_its_figures(entry):
     assert results.ticket["sha256"] == file_hash(folder / "ticket.safetensors")
     aua = results.models["robust-0.30"].attacks["textfooler"]
     assert aua.aua.value == 0.6 and 0.3 < aua.aua.low < 0.6 < aua.aua.high < 0.9
+    assert aua.outcomes == "bbbwwwwwwm" and aua.calibrated and aua.calibrated.outcomes == "bbbbwwwwwm"
     assert aua.unreliable == ["10 sentences only"] and aua.made_with["resources"]["from"] == "packaged"
     (test,) = (pair for pair in results.paired if pair.attack == "textfooler")
     assert (test.other, test.only_ticket - test.only_other) == ("finetune", 4)
@@ -64,8 +69,27 @@ def test_unfinished_runs_and_several_seeds_make_no_entry(entry):
         zoo.add(state(paths, "demo"), "two")
 
 
-def test_the_page_has_the_table_of_the_folders(entry):
-    assert zoo_page.MARKS[0] + zoo_page.table(read_values.ZOO) + zoo_page.MARKS[1] in zoo_page.PAGE.read_text(
-        encoding="utf-8"
-    )
+def test_seeds_of_an_experiment_are_tested_together(entry):
+    """The same outcomes at two seeds: four sentences, each withstood twice by the ticket alone, so p is 2 / 2**4."""
+    _, folder = entry
+    results = read_json(folder / "results.json")
+    again = folder.parent / "second"
+    shutil.copytree(folder, again)
+    write_json(again / "results.json", {**results, "seed": 2})
+    row, fitted = [line for line in zoo_page.together(folder.parent).splitlines() if "TextFooler" in line]
+    assert "fitted | 50.0 | Fine-tune 50.0 | 0 : 0 | +0.0 [0.0, 0.0] | 1 | 1 |" in fitted
+    assert [cell.strip() for cell in row.split("|")][2:8] == [
+        "1, 2",
+        "TextFooler",
+        "none",
+        "60.0",
+        "Fine-tune 20.0",
+        "8 : 0",
+    ]
+    assert row.endswith("| 0.12 | 0.38 |")  # of three attacks
+
+
+def test_the_page_has_the_tables_of_the_folders(entry):
+    page = zoo_page.PAGE.read_text(encoding="utf-8")
+    assert zoo_page.with_tables(page, read_values.ZOO) == page
     assert "| `first` | snippets | packaged, 3 layers | 30% | 1 |" in zoo_page.table(entry[1].parent)

@@ -1,24 +1,10 @@
 """Attacks with and without a fitted temperature stand side by side; a difference beyond chance is marked."""
 
-import dataclasses
-
 from configs.contract import schema
 from tests.helpers import made_up_run as made_up
 from tests.helpers.made_up_run import OUTCOMES, SMALL, small
 from torch_eval.attack.records import read
 from torch_eval.report import run_state, saturation, tables
-
-
-def calibrated(paths):
-    """The same run, configured for fitted temperatures."""
-    config = dataclasses.replace(paths.config, attack=dataclasses.replace(paths.config.attack, calibrate=True))
-    return type(paths)(config, paths.root.parent)
-
-
-def again(paths, model, recipe, counts):
-    """Attack a model again with a fitted temperature."""
-    made_up.finish(paths.attacks(1, calibrated=True) / model / "calibration", {"temperature": 2.5})
-    made_up.attack(calibrated(paths), 1, model, recipe, counts, temperature=2.5)
 
 
 def lines(paths, *overrides):
@@ -30,8 +16,8 @@ def test_a_figure_that_is_owed_to_saturation_is_marked(tmp_path):
     """Of ten sentences the ticket withstands nine, and one with a fitted temperature: p = 2 / 2^8."""
     paths = small(tmp_path)
     made_up.attack(paths, 1, "robust-0.30", "textfooler", (0, 9, 1))
-    again(paths, "robust-0.30", "textfooler", (8, 1, 1))
-    again(paths, "finetune", "textfooler", OUTCOMES["finetune"])
+    made_up.attack_calibrated(paths, 1, "robust-0.30", "textfooler", (8, 1, 1))
+    made_up.attack_calibrated(paths, 1, "finetune", "textfooler", OUTCOMES["finetune"])
     (line,) = lines(paths)
     assert "Robust ticket 30%, TextFooler: Aua 90.0% as shown, 10.0% with a fitted temperature (8 : 0" in line
     assert "p 0.0078" in line and "Fine-tune" not in line
@@ -44,7 +30,7 @@ def test_a_figure_that_is_owed_to_saturation_is_marked(tmp_path):
 
 def test_attacks_that_agree_are_said_to(tmp_path):
     paths = small(tmp_path)
-    again(paths, "robust-0.30", "textfooler", OUTCOMES["robust-0.30"])
+    made_up.attack_calibrated(paths, 1, "robust-0.30", "textfooler", OUTCOMES["robust-0.30"])
     assert lines(paths) == [
         "demo: no figure of 1 attack depends on saturated scores: made again with a fitted temperature, none differs."
     ]
@@ -53,7 +39,7 @@ def test_attacks_that_agree_are_said_to(tmp_path):
 def test_an_attack_on_another_model_or_sample_is_not_compared(tmp_path):
     paths = small(tmp_path)
     made_up.attack(paths, 1, "robust-0.30", "textfooler", (0, 9, 1))
-    made_up.attack(calibrated(paths), 1, "robust-0.30", "textfooler", (8, 1, 1), max_length=99)
+    made_up.attack(made_up.calibrated(paths), 1, "robust-0.30", "textfooler", (8, 1, 1), max_length=99)
     assert lines(paths) == []
 
 
