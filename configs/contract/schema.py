@@ -269,7 +269,7 @@ class Experiment:
     node_rank: int = option(0, "number of this machine, from 0", low=0)
     master_addr: str = option("127.0.0.1", "name or address of machine 0, where the workers meet")
     master_port: int | None = option(None, "first port of machine 0; unset: any free one", low=1024, high=65000)
-    jit_level: str = option("O0", "optimisation level of MindSpore's graphs", choices=["O0", "O1", "O2"])
+    jit_level: str = option("O0", "O1: let MindSpore fuse the operators of its graphs", choices=["O0", "O1"])
     amp_level: str = option("O0", "O1: matrix products in amp_dtype, everything else in float32", choices=["O0", "O1"])
     amp_dtype: str = option("float16", "number type of amp_level O1", choices=["float16", "bfloat16"])
     device_id: int | None = option(None, "number of the device, or of this machine's first worker's; unset: 0", low=0)

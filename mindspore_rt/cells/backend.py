@@ -1,10 +1,12 @@
-"""Which implementation of the model's parts, its random numbers and its optimizer runs. Everything else asks here."""
+"""How this process computes: which implementation runs, and how graphs are compiled. Everything else asks here."""
 
 from __future__ import annotations
 
 import enum
 import functools
+from collections.abc import Callable
 
+import mindspore as ms
 from mindspore import context
 
 from mindspore_rt.cells import kernels
@@ -32,3 +34,11 @@ def current() -> Backend:
         print(f"kernels: plain primitives (device {device})", flush=True)
         return Backend.DEVICE
     return Backend.KERNELS if kernels.library() else Backend.HOST
+
+
+def jit(function: Callable) -> Callable:
+    """Make a function a compiled graph, at the level that `device.use_device` set.
+
+    All graphs of the project are made here: `ms.jit` alone asks for level O0, whatever the context says.
+    """
+    return ms.jit(function, jit_level=context.get_context("jit_level"))

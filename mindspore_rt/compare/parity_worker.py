@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 from safetensors.numpy import load_file, save_file
@@ -21,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from configs.contract import schema
 from configs.contract.errors import command
 from configs.contract.files import read_json
-from mindspore_rt.cells import gate, noise
+from mindspore_rt.cells import backend, gate, noise
 from mindspore_rt.cells.bert import BertClassifier, Draws, MaskedLinear, NoisePlaces
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.formats import huggingface
@@ -119,7 +118,7 @@ def sampled_gates(model: BertClassifier, search: RobustSearch, batch: Batch) -> 
     cells = {_matrix(c.log_alpha): c for _, c in model.cells_and_names() if isinstance(c, MaskedLinear)}
     ones = {name: Tensor(np.ones(cell.weight.shape, np.float32)) for name, cell in cells.items()}
 
-    @ms.jit
+    @backend.jit
     def graph(draws: Draws) -> tuple[Tensor, ...]:
         return tuple(cells[name].masked(ones[name], cells[name].log_alpha, draws) for name in cells)
 

@@ -16,7 +16,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from configs.contract import schema
 from mindspore_rt import parallel
-from mindspore_rt.cells import float64_ops, noise
+from mindspore_rt.cells import backend, float64_ops, noise
 from mindspore_rt.cells.bert import BertClassifier, Draws
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
@@ -169,7 +169,7 @@ class InfoBert(AdversarialObjective):
 
         value_and_grad = ms.value_and_grad(loss_of, 0, weights=weights, has_aux=True)
 
-        @ms.jit
+        @backend.jit
         def one_pass(
             ids: Tensor,
             attention_mask: Tensor,
@@ -213,7 +213,7 @@ class InfoBert(AdversarialObjective):
 
         value_and_grad = ms.value_and_grad(loss_of, None, weights=self.trained)
 
-        @ms.jit
+        @backend.jit
         def anchor(
             ids: Tensor,
             attention_mask: Tensor,
@@ -235,7 +235,7 @@ class InfoBert(AdversarialObjective):
         sums, weights, clear = tuple(self.gradient_sums), len(self.update.parameters), Clear(self.gradient_sums)
         average = parallel.average(self.critic_update.parameters)
 
-        @ms.jit
+        @backend.jit
         def apply(rates: tuple) -> Tensor:
             norm = update(sums[:weights], rates)
             critic_update(tuple(g / scale for g in average(sums[weights:])), rates)

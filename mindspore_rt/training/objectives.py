@@ -15,7 +15,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from configs.contract import schema
 from mindspore_rt import parallel
-from mindspore_rt.cells import gate, noise
+from mindspore_rt.cells import backend, gate, noise
 from mindspore_rt.cells.bert import BertClassifier, Draws
 from mindspore_rt.cells.float64_ops import cross_entropy
 from mindspore_rt.data.batches import Batch
@@ -75,7 +75,7 @@ class FineTuning(Objective):
 
         value_and_grad = ms.value_and_grad(loss_of, None, weights=list(update.parameters))
 
-        @ms.jit
+        @backend.jit
         def step(
             ids: Tensor, attention_mask: Tensor, token_types: Tensor, targets: Tensor, draws: Draws, rates: tuple
         ) -> tuple[Tensor, Tensor]:
@@ -172,7 +172,7 @@ class AdversarialObjective(Objective):
 
         value_and_grad = ms.value_and_grad(loss_of, 0, weights=self.trained)
 
-        @ms.jit
+        @backend.jit
         def one_pass(
             ids: Tensor, attention_mask: Tensor, token_types: Tensor, targets: Tensor, delta: Tensor, draws: Draws
         ) -> tuple[Tensor, Tensor]:
@@ -233,7 +233,7 @@ class FreeLB(AdversarialObjective):
     def _compile_update(self) -> Callable:
         sums, update, clear = tuple(self.gradient_sums), self.update, Clear(self.gradient_sums)
 
-        @ms.jit
+        @backend.jit
         def apply(rates: tuple) -> Tensor:
             norm = update(sums, rates)
             clear()
@@ -301,7 +301,7 @@ class RobustSearch(AdversarialObjective):
             Clear(self.gradient_sums[:count]),
         )
 
-        @ms.jit
+        @backend.jit
         def update(l0_weight: Tensor, rates: tuple) -> Tensor:
             averaged = average(sums)
             gradients, unused = averaged[:count], averaged[count:]

@@ -8,7 +8,6 @@ import time
 import zlib
 from collections.abc import Callable, Collection
 
-import mindspore as ms
 import numpy as np
 import safetensors
 from mindspore import Tensor
@@ -20,6 +19,7 @@ from configs.contract.errors import StopRequest, UserError
 from configs.contract.files import append_line, atomic_write, read_lines, write_lines
 from configs.contract.stage import Stage
 from mindspore_rt import parallel
+from mindspore_rt.cells import backend
 from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.training import tensorboard
@@ -30,7 +30,7 @@ from mindspore_rt.training.profiling import profiler
 def compile_logits(model: BertClassifier) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Compile a deterministic pass, from ids, attention mask and token types to logits (batch, labels)."""
 
-    @ms.jit
+    @backend.jit
     def logits(ids: Tensor, attention_mask: Tensor, token_types: Tensor) -> Tensor:
         return model(model.embed(ids), attention_mask, token_types, None)
 

@@ -2,15 +2,19 @@
 
 import functools
 import os
+import re
 import sys
+import types
 from pathlib import Path
 
 import mindspore as ms
 import pytest
+from mindspore.common import api
 
 from configs.contract import schema
 from configs.contract.errors import UserError
 from mindspore_rt import device, launch
+from mindspore_rt.cells import backend
 from mindspore_rt.cells.bert import BertConfig
 from mindspore_rt.device import use_device
 from mindspore_rt.formats import huggingface
@@ -116,3 +120,38 @@ def test_bfloat16_on_cpu_needs_a_processor_that_can(bfloat16, monkeypatch):
 
 def test_the_features_of_this_processor_are_read():
     assert device._processor() & {"sse2", "asimd"}
+
+
+def test_graphs_are_compiled_at_the_level_that_was_set(monkeypatch):
+    """`ms.jit` by itself asks for O0, whatever the context says. Read is what MindSpore's compiler gets."""
+    levels = []
+
+    class Executor:
+        def __init__(self, executor):
+            self.executor = executor
+
+        def compile(self, *arguments):
+            levels.append(arguments[-1]["jit_level"])
+            return self.executor.compile(*arguments)
+
+        def __getattr__(self, name):
+            return getattr(self.executor, name)
+
+    for name in ("GraphExecutor_", "JitExecutor_"):
+        executor = Executor(getattr(api, name).get_instance())
+        monkeypatch.setattr(api, name, types.SimpleNamespace(get_instance=lambda executor=executor: executor))
+    for level in ("O1", "O0"):
+        ms.set_context(jit_config={"jit_level": level})
+
+        @backend.jit
+        def double(x):
+            return x * 2
+
+        assert double(ms.Tensor([3.0])).asnumpy() == 6
+    assert levels == ["O1", "O0"]
+
+
+def test_all_graphs_are_compiled_by_the_one_function():
+    sources = {path: path.read_text() for path in Path(device.__file__).parent.rglob("*.py")}
+    makers = [path.name for path, text in sources.items() if re.search(r"\bjit\(|@(ms|mindspore)\.jit", text)]
+    assert makers == ["backend.py"]
