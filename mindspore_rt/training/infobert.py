@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, mutable, nn, ops
 
 from configs.contract import schema
 from mindspore_rt import parallel
@@ -20,7 +20,7 @@ from mindspore_rt.cells import backend, float64_ops, noise
 from mindspore_rt.cells.bert import BertClassifier, Draws
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
-from mindspore_rt.training.objectives import AdversarialObjective, WeightUpdate, loss_scale, to_float
+from mindspore_rt.training.objectives import AdversarialObjective, WeightUpdate, fetch
 from mindspore_rt.training.optimizer import AdamW, Clear, linear_schedule
 
 WIDTH = 300  # hidden units of the critic
@@ -91,23 +91,43 @@ def info_nce(scores: Tensor, valid: Tensor) -> Tensor:
     return bounds.sum() / ops.maximum(ops.cast(count > 0, ms.float32).sum(), 1.0)
 
 
-def anchors(norms: np.ndarray, lengths: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Select the tokens whose gradient is neither among the smallest nor among the largest of their sentence.
+def by_norm(norms: Tensor, attention_mask: Tensor) -> Tensor:
+    """Sort the tokens of each sentence by the norms of their gradients, padding last.
+
+    Comparisons of all pairs are as exact on every device as a stable sort, which not every device has.
 
     Args:
-        norms: Norms of the gradients, (batch, length).
+        norms: Norms of the gradients, (batch, length) float32.
+        attention_mask: (batch, length) float32, 1 for tokens and 0 for padding.
+
+    Returns:
+        (batch * length,) int32: at row * length + rank the index into the flattened batch of the token of that rank.
+    """
+    batch, length = norms.shape
+    norms, places = norms + (1.0 - attention_mask) * 1e30, ops.arange(length)
+    own, other = norms.reshape(batch, length, 1), norms.reshape(batch, 1, length)
+    earlier = ops.logical_and(own == other, places.reshape(1, 1, length) < places.reshape(1, length, 1))
+    ranks = ops.cast(ops.logical_or(other < own, earlier), ms.float32).sum(-1)
+    found = ops.cast(ranks.reshape(batch, 1, length) == places.reshape(1, length, 1), ms.float32)
+    order = ops.minimum((found * places).sum(-1), length - 1)  # norms that are not finite have no rank
+    return (ops.cast(order, ms.int32) + ops.arange(batch).reshape(batch, 1) * length).reshape(-1)
+
+
+def anchors(lengths: np.ndarray, length: int, low: float, high: float) -> np.ndarray:
+    """Select the ranks of tokens whose gradient is neither among the smallest nor among the largest of the sentence.
+
+    Args:
         lengths: Number of tokens of each sentence, (batch,).
+        length: Length of a row.
         low: Of n tokens sorted by norm, those from rank ceil(n low) on are selected.
         high: Those below rank ceil(n high) are.
 
     Returns:
-        Indices into the flattened batch, int.
+        Indices into what `by_norm` returns, int.
     """
-    selected = []
-    for row, n in enumerate(lengths):
-        order = np.argsort(norms[row, :n], kind="stable")
-        selected.append(row * norms.shape[1] + order[math.ceil(n * low) : math.ceil(n * high)])
-    return np.concatenate(selected)
+    return np.concatenate(
+        [row * length + np.arange(math.ceil(n * low), math.ceil(n * high)) for row, n in enumerate(lengths)]
+    )
 
 
 class InfoBert(AdversarialObjective):
@@ -117,8 +137,8 @@ class InfoBert(AdversarialObjective):
     first two terms. The passes share one dropout mask, except on GPU and Ascend (noise.py).
 
     Which tokens are anchored depends on the gradient of the perturbation. So a pass takes two graphs: `ascent`, then
-    `anchor`, which computes the same forward pass again. The critic is decayed, and left out of the clip. Of several
-    workers each has pairs, shares and chunks of its own.
+    `anchor`, which is given the order of the tokens by that gradient and computes the same forward pass again. The
+    critic is decayed, and left out of the clip. Of several workers each has pairs, shares and chunks of its own.
 
     Args:
         model: Classifier to train.
@@ -140,15 +160,15 @@ class InfoBert(AdversarialObjective):
     ) -> None:
         self.critic = Critic(model.config.hidden_size, seed)
         critic, self.total_steps = list(self.critic.get_parameters()), total_steps
-        self.update = WeightUpdate(model, settings, {})
         self.critic_update = AdamW(critic, settings.weight_decay, [True] * len(critic))
-        super().__init__(model, settings, seed, rank, [*self.update.parameters, *critic])
+        super().__init__(model, settings, seed, rank, [*model.weights().values(), *critic])
+        self.update = WeightUpdate(model, settings, {}, self.loss_scale)
         self.anchor = self._compile_anchor()
         self.apply = self._compile_update()
 
     def _compile_pass(self) -> Callable:
-        model, settings, scale = self.model, self.settings, loss_scale(self.model)
-        weights, share, assign_add = list(self.update.parameters), 1 / self.settings.ascent_steps, ops.AssignAdd()
+        model, settings, scale = self.model, self.settings, self.loss_scale
+        weights, share, assign_add = list(model.weights().values()), 1 / self.settings.ascent_steps, ops.AssignAdd()
         sums, count = tuple(self.gradient_sums), len(weights)
 
         def loss_of(
@@ -165,7 +185,7 @@ class InfoBert(AdversarialObjective):
             logits = model.classify(model.encode(x, attention_mask, draws), draws)
             adversarial = float64_ops.cross_entropy(logits, targets) * share
             bottleneck = upper_bound(x, partners, shares) * (settings.bottleneck_weight * share)
-            return (adversarial + bottleneck) * scale, adversarial, bottleneck
+            return (adversarial + bottleneck) * scale(), adversarial, bottleneck
 
         value_and_grad = ms.value_and_grad(loss_of, 0, weights=weights, has_aux=True)
 
@@ -185,14 +205,14 @@ class InfoBert(AdversarialObjective):
             )
             for i in range(count):
                 assign_add(sums[i], gradients[i])
-            slope = slope / scale
+            slope = slope / scale()
             ascended = adversary.ascend(delta, slope, settings.ascent_rate, settings.max_norm)
-            return adversarial, bottleneck, ops.sqrt((slope * slope).sum(-1)), ascended
+            return adversarial, bottleneck, by_norm(ops.sqrt((slope * slope).sum(-1)), attention_mask), ascended
 
         return one_pass
 
     def _compile_anchor(self) -> Callable:
-        model, critic, sums, scale = self.model, self.critic, tuple(self.gradient_sums), loss_scale(self.model)
+        model, critic, sums, scale = self.model, self.critic, tuple(self.gradient_sums), self.loss_scale
         factor = self.settings.anchor_weight / self.settings.ascent_steps
         count, assign_add = len(sums), ops.AssignAdd()
 
@@ -209,7 +229,7 @@ class InfoBert(AdversarialObjective):
             x = model.inputs(model.embed(ids) + delta, token_types, draws)
             sentences = model.encode(x, attention_mask, draws)
             scores = critic(ops.gather(x, tokens, 0), ops.gather(sentences, tokens // length, 0))
-            return info_nce(scores, valid) * (-factor * scale)
+            return info_nce(scores, valid) * (-factor * scale())
 
         value_and_grad = ms.value_and_grad(loss_of, None, weights=self.trained)
 
@@ -220,27 +240,31 @@ class InfoBert(AdversarialObjective):
             token_types: Tensor,
             delta: Tensor,
             draws: Draws,
-            tokens: Tensor,
+            order: Tensor,
+            places: Tensor,
             valid: Tensor,
         ) -> Tensor:
+            tokens = ops.gather(order, places, 0)
             loss, gradients = value_and_grad(ids, attention_mask, token_types, delta, draws, tokens, valid)
             for i in range(count):
                 assign_add(sums[i], gradients[i])
-            return loss / scale
+            return loss / scale()
 
         return anchor
 
     def _compile_update(self) -> Callable:
-        update, critic_update, scale = self.update, self.critic_update, loss_scale(self.model)
+        update, critic_update, scale = self.update, self.critic_update, self.loss_scale
         sums, weights, clear = tuple(self.gradient_sums), len(self.update.parameters), Clear(self.gradient_sums)
         average = parallel.average(self.critic_update.parameters)
 
         @backend.jit
-        def apply(rates: tuple) -> Tensor:
-            norm = update(sums[:weights], rates)
-            critic_update(tuple(g / scale for g in average(sums[weights:])), rates)
+        def apply(losses: tuple, rates: tuple) -> Tensor:
+            factor_of_loss, critic_gradients = scale(), average(sums[weights:])
+            critic_norms = (critic_update.norm(critic_gradients),) if scale.dynamic else ()
+            norm, overflow = update(sums[:weights], rates, critic_norms)
+            critic_update(critic_gradients, rates, 1.0 / factor_of_loss, None, overflow)
             clear()
-            return norm
+            return ops.stack((*losses, norm, *scale.adjust(overflow)))
 
         return apply
 
@@ -249,44 +273,45 @@ class InfoBert(AdversarialObjective):
         settings, tensors, delta = self.settings, batch.tensors(), self.start(batch, index)
         draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index)
         lengths = token_counts(batch)
-        losses = np.zeros(3)
+        losses: list[Tensor] = []
         for ascent in range(settings.ascent_steps):
             random = noise.generator(self.seed, noise.PAIRS, index, ascent, self.rank)
             pairs = bottleneck_pairs(lengths, batch.ids.shape[1], random)
-            adversarial, bottleneck, norms, ascended = self.ascent(*tensors, delta, draws, *pairs)
-            tokens = anchors(norms.asnumpy(), lengths, settings.anchor_low, settings.anchor_high)
-            chunks = self.chunks(random.permutation(tokens), batch.ids.shape)
-            anchor = self.anchor(*tensors[:3], delta, draws, *chunks)
-            losses += to_float(adversarial), to_float(bottleneck), to_float(anchor)
+            adversarial, bottleneck, order, ascended = self.ascent(*tensors, delta, draws, *pairs)
+            places = anchors(lengths, batch.ids.shape[1], settings.anchor_low, settings.anchor_high)
+            chunks = self.chunks(random.permutation(places), batch.ids.shape)
+            losses += adversarial, bottleneck, self.anchor(*tensors[:3], delta, draws, order, *chunks)
             delta = ascended
         rate = settings.learning_rate * linear_schedule(index, self.total_steps, settings.warmup)
-        norm = self.apply(self.update.optimizer.rates(rate, index + 1))
-        figures = dict(zip(("adversarial_loss", "bottleneck", "anchor"), map(float, losses), strict=True))
-        return {**figures, "gradient_norm": to_float(norm), "learning_rate": rate}
+        values = fetch(self.apply(mutable(tuple(losses)), self.update.optimizer.rates(rate, index + 1)))
+        sums = [sum(values[i : len(losses) : 3]) for i in range(3)]
+        names = ("adversarial_loss", "bottleneck", "anchor", "gradient_norm")
+        return {**self.loss_scale.figures(names, [*sums, *values[len(losses) :]]), "learning_rate": rate}
 
-    def chunks(self, tokens: np.ndarray, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Divide the anchored tokens into chunks of the batch size.
+    def chunks(self, places: np.ndarray, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Divide the selected places into chunks of the batch size.
 
         There are as many chunks as any batch of this shape can fill, so that one graph is compiled for each shape.
 
         Args:
-            tokens: Indices into the flattened batch.
+            places: Indices into what `by_norm` returns.
             shape: Rows and length of the batch.
 
         Returns:
-            Tokens (chunks, size) int32, padded with zeros, and 1.0 for tokens or 0.0 for padding, of the same shape.
+            Places (chunks, size) int32, padded with zeros, and 1.0 for places or 0.0 for padding, of the same shape.
         """
         size, length = shape
         n = np.arange(1, length + 1)
         most = np.ceil(n * self.settings.anchor_high) - np.ceil(n * self.settings.anchor_low)
         padded, valid = (np.zeros((max(1, int(most.max())), size), kind) for kind in (np.int32, np.float32))
-        padded.flat[: len(tokens)], valid.flat[: len(tokens)] = tokens, 1
+        padded.flat[: len(places)], valid.flat[: len(places)] = places, 1
         return Tensor(padded), Tensor(valid)
 
     def state(self) -> dict[str, Parameter]:
-        """Return the weights, the critic and the moments of both."""
+        """Return the weights, the critic, the moments of both and the loss scale."""
         critic = {p.name: p for p in self.critic.get_parameters()}
-        return {**self.model.weights(), **self.update.optimizer.state(), **critic, **self.critic_update.state()}
+        moments = {**self.update.optimizer.state(), **self.critic_update.state()}
+        return {**self.model.weights(), **critic, **moments, **self.loss_scale.state()}
 
 
 def token_counts(batch: Batch) -> np.ndarray:

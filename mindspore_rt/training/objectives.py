@@ -11,7 +11,7 @@ from typing import Protocol
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, mutable, nn, ops
 
 from configs.contract import schema
 from mindspore_rt import parallel
@@ -20,10 +20,10 @@ from mindspore_rt.cells.bert import BertClassifier, Draws
 from mindspore_rt.cells.float64_ops import cross_entropy
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
+from mindspore_rt.training.loss_scale import LossScale
 from mindspore_rt.training.optimizer import AdamW, Clear, clip_factor, linear_schedule, no_decay
 
 Masks = dict[str, np.ndarray]
-LOSS_SCALE = 1024.0  # keeps small gradients of float16 products above the smallest float16
 
 
 class Objective(Protocol):
@@ -64,23 +64,26 @@ class FineTuning(Objective):
     ) -> None:
         self.model, self.settings, self.total_steps = model, settings, total_steps
         self.noise = noise.source(seed, rank)
-        self.update = WeightUpdate(model, settings, masks or {})
+        self.loss_scale = LossScale(model)
+        self.update = WeightUpdate(model, settings, masks or {}, self.loss_scale)
         self.graph = self._compile()
 
     def _compile(self) -> Callable:
-        model, update, scale = self.model, self.update, loss_scale(self.model)
+        model, update, scale = self.model, self.update, self.loss_scale
 
         def loss_of(ids: Tensor, attention_mask: Tensor, token_types: Tensor, targets: Tensor, draws: Draws) -> Tensor:
-            return cross_entropy(model(model.embed(ids), attention_mask, token_types, draws), targets) * scale
+            return cross_entropy(model(model.embed(ids), attention_mask, token_types, draws), targets) * scale()
 
         value_and_grad = ms.value_and_grad(loss_of, None, weights=list(update.parameters))
 
         @backend.jit
         def step(
             ids: Tensor, attention_mask: Tensor, token_types: Tensor, targets: Tensor, draws: Draws, rates: tuple
-        ) -> tuple[Tensor, Tensor]:
+        ) -> Tensor:
             loss, gradients = value_and_grad(ids, attention_mask, token_types, targets, draws)
-            return loss / scale, update(gradients, rates)
+            loss = loss / scale()
+            norm, overflow = update(gradients, rates)
+            return ops.stack((loss, norm, *scale.adjust(overflow)))
 
         return step
 
@@ -88,12 +91,12 @@ class FineTuning(Objective):
         """Make one update; returns the loss, the norm of the gradient before clipping and the learning rate."""
         rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
         draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index)
-        loss, norm = self.graph(*batch.tensors(), draws, self.update.optimizer.rates(rate, index + 1))
-        return {"loss": to_float(loss), "gradient_norm": to_float(norm), "learning_rate": rate}
+        values = fetch(self.graph(*batch.tensors(), draws, self.update.optimizer.rates(rate, index + 1)))
+        return {**self.loss_scale.figures(("loss", "gradient_norm"), values), "learning_rate": rate}
 
     def state(self) -> dict[str, Parameter]:
-        """Return the weights and their moments."""
-        return {**self.model.weights(), **self.update.optimizer.state()}
+        """Return the weights, their moments and the loss scale."""
+        return {**self.model.weights(), **self.update.optimizer.state(), **self.loss_scale.state()}
 
 
 class WeightUpdate(nn.Cell):
@@ -103,30 +106,36 @@ class WeightUpdate(nn.Cell):
         model: Classifier whose weights are updated.
         settings: Section of the configuration.
         masks: Masks of a ticket by matrix; empty to update all weights.
+        scale: Loss scale of the gradients.
     """
 
-    def __init__(self, model: BertClassifier, settings: schema.Training, masks: Masks) -> None:
+    def __init__(self, model: BertClassifier, settings: schema.Training, masks: Masks, scale: LossScale) -> None:
         super().__init__(auto_prefix=False)
         names, parameters = zip(*model.weights().items(), strict=True)
-        self.parameters, self.clip_norm, self.scale = parameters, settings.clip_norm, loss_scale(model)
+        self.parameters, self.clip_norm, self.scale = parameters, settings.clip_norm, scale
         decays, keep = [not no_decay(n) for n in names], [masks.get(n) for n in names]
         self.optimizer = AdamW(parameters, settings.weight_decay, decays, keep)
         self.average = parallel.average(parameters)
 
-    def construct(self, gradients: tuple[Tensor, ...], rates: tuple[Tensor, ...]) -> Tensor:
+    def construct(
+        self, gradients: tuple[Tensor, ...], rates: tuple[Tensor, ...], other_norms: tuple[Tensor, ...] = ()
+    ) -> tuple[Tensor, Tensor | None]:
         """Update the weights.
 
         Args:
             gradients: One tensor for each weight, times the loss scale.
             rates: `AdamW.rates` of this update.
+            other_norms: Norms of other gradients of this update, for the look-out for an overflow.
 
         Returns:
-            Global l2 norm of the gradients before clipping, without the loss scale.
+            Global l2 norm of the gradients before clipping, without the loss scale; `LossScale.overflow`, with which
+            the update was skipped.
         """
-        gradients = self.average(gradients)
-        norm = self.optimizer.norm(gradients) / self.scale
-        self.optimizer(gradients, rates, clip_factor(norm, self.clip_norm) / self.scale)
-        return norm
+        gradients, scale = self.average(gradients), self.scale()
+        norm = self.optimizer.norm(gradients) / scale
+        overflow = self.scale.overflow(norm, *other_norms)
+        self.optimizer(gradients, rates, clip_factor(norm, self.clip_norm) / scale, None, overflow)
+        return norm, overflow
 
 
 class AdversarialObjective(Objective):
@@ -154,6 +163,7 @@ class AdversarialObjective(Objective):
     ) -> None:
         self.model, self.settings, self.seed, self.rank = model, settings, seed, rank
         self.noise = noise.source(seed, rank)
+        self.loss_scale = LossScale(model)
         self.trained = list(trained)
         self.gradient_sums = [
             Parameter(np.zeros(p.shape, np.float32), name=f"{p.name}.grad", requires_grad=False) for p in self.trained
@@ -161,14 +171,14 @@ class AdversarialObjective(Objective):
         self.ascent = self._compile_pass()
 
     def _compile_pass(self) -> Callable:
-        model, settings, sums, scale = self.model, self.settings, self.gradient_sums, loss_scale(self.model)
+        model, settings, sums, scale = self.model, self.settings, self.gradient_sums, self.loss_scale
         count, assign_add = len(sums), ops.AssignAdd()
 
         def loss_of(
             delta: Tensor, ids: Tensor, attention_mask: Tensor, token_types: Tensor, targets: Tensor, draws: Draws
         ) -> Tensor:
             logits = model(model.embed(ids) + delta, attention_mask, token_types, draws)
-            return cross_entropy(logits, targets) * (scale / settings.ascent_steps)
+            return cross_entropy(logits, targets) * (scale() / settings.ascent_steps)
 
         value_and_grad = ms.value_and_grad(loss_of, 0, weights=self.trained)
 
@@ -179,11 +189,11 @@ class AdversarialObjective(Objective):
             loss, (slope, gradients) = value_and_grad(delta, ids, attention_mask, token_types, targets, draws)
             for i in range(count):
                 assign_add(sums[i], gradients[i])
-            return loss / scale, adversary.ascend(delta, slope / scale, settings.ascent_rate, settings.max_norm)
+            return loss / scale(), adversary.ascend(delta, slope / scale(), settings.ascent_rate, settings.max_norm)
 
         return one_pass
 
-    def accumulate(self, batch: Batch, index: int, new_noise: bool) -> float:
+    def accumulate(self, batch: Batch, index: int, new_noise: bool) -> tuple[Tensor, ...]:
         """Make the K passes of an update, and sum their gradients.
 
         Args:
@@ -192,16 +202,21 @@ class AdversarialObjective(Objective):
             new_noise: Draw new noise for each pass, in place of the same for all.
 
         Returns:
-            The adversarial loss, averaged over the passes.
+            The adversarial loss of each pass, divided by K, on the device.
         """
         settings, tensors = self.settings, batch.tensors()
         delta = self.start(batch, index)
-        loss = 0.0
+        losses = []
         for ascent in range(settings.ascent_steps):
             draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index, ascent if new_noise else 0)
-            part, delta = self.ascent(*tensors, delta, draws)
-            loss += to_float(part)
-        return loss
+            loss, delta = self.ascent(*tensors, delta, draws)
+            losses.append(loss)
+        return mutable(tuple(losses))
+
+    def figures(self, values: list[float]) -> dict[str, float]:
+        """Name what the graph of an update returns: the passes' losses, the gradient's norm, those of the scale."""
+        passes = self.settings.ascent_steps
+        return self.loss_scale.figures(("adversarial_loss", "gradient_norm"), [sum(values[:passes]), *values[passes:]])
 
     def start(self, batch: Batch, index: int) -> Tensor:
         """Draw the perturbation that update `index` starts from, (rows, length, hidden) float32."""
@@ -227,30 +242,30 @@ class FreeLB(AdversarialObjective):
     ) -> None:
         super().__init__(model, settings, seed, rank, list(model.weights().values()))
         self.total_steps = total_steps
-        self.update = WeightUpdate(model, settings, masks or {})
+        self.update = WeightUpdate(model, settings, masks or {}, self.loss_scale)
         self.apply = self._compile_update()
 
     def _compile_update(self) -> Callable:
-        sums, update, clear = tuple(self.gradient_sums), self.update, Clear(self.gradient_sums)
+        sums, update, clear, scale = tuple(self.gradient_sums), self.update, Clear(self.gradient_sums), self.loss_scale
 
         @backend.jit
-        def apply(rates: tuple) -> Tensor:
-            norm = update(sums, rates)
+        def apply(losses: tuple, rates: tuple) -> Tensor:
+            norm, overflow = update(sums, rates)
             clear()
-            return norm
+            return ops.stack((*losses, norm, *scale.adjust(overflow)))
 
         return apply
 
     def step(self, batch: Batch, index: int) -> dict[str, float]:
         """Make one update; returns the adversarial loss, the gradient's norm before clipping and the learning rate."""
-        loss = self.accumulate(batch, index, new_noise=False)
+        losses = self.accumulate(batch, index, new_noise=False)
         rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
-        norm = self.apply(self.update.optimizer.rates(rate, index + 1))
-        return {"adversarial_loss": loss, "gradient_norm": to_float(norm), "learning_rate": rate}
+        values = fetch(self.apply(losses, self.update.optimizer.rates(rate, index + 1)))
+        return {**self.figures(values), "learning_rate": rate}
 
     def state(self) -> dict[str, Parameter]:
-        """Return the weights and their moments."""
-        return {**self.model.weights(), **self.update.optimizer.state()}
+        """Return the weights, their moments and the loss scale."""
+        return {**self.model.weights(), **self.update.optimizer.state(), **self.loss_scale.state()}
 
 
 class RobustSearch(AdversarialObjective):
@@ -297,21 +312,25 @@ class RobustSearch(AdversarialObjective):
         shares = Tensor(np.float32([1 / (count * p.size) if self.official else 1 / masks for p in scores]))
         average, scale, clear = (
             parallel.average(self.trained),
-            loss_scale(self.model),
+            self.loss_scale,
             Clear(self.gradient_sums[:count]),
         )
 
         @backend.jit
-        def update(l0_weight: Tensor, rates: tuple) -> Tensor:
-            averaged = average(sums)
+        def update(losses: tuple, l0_weight: Tensor, rates: tuple) -> Tensor:
+            averaged, factor_of_loss = average(sums), scale()
             gradients, unused = averaged[:count], averaged[count:]
-            norm = optimizer.norm(gradients, unused) / scale
-            factor = clip_factor(norm, clip_norm)
-            optimizer(gradients, rates, factor / scale, l0_weight * shares)
+            norm = optimizer.norm(gradients, unused) / factor_of_loss
+            factor, overflow = clip_factor(norm, clip_norm), scale.overflow(norm)
+            optimizer(gradients, rates, factor / factor_of_loss, l0_weight * shares, overflow)
             clear()
+            scales = scale.adjust(overflow)
             for stale_sum, gradient in zip(stale, unused):
-                assign(stale_sum, gradient * factor)
-            return norm
+                kept = gradient * factor
+                if overflow is not None:  # what remains of the stale gradients has the next loss scale
+                    kept = ops.masked_fill(kept * (scales[0] / factor_of_loss), overflow, 0.0)
+                assign(stale_sum, kept)
+            return ops.stack((*losses, norm, *scales))
 
         return update
 
@@ -330,28 +349,22 @@ class RobustSearch(AdversarialObjective):
         """Make one update; returns the loss, the gradient's norm before clipping, the learning rate and lambda."""
         if self.official:
             batch = dataclasses.replace(batch, token_types=np.zeros_like(batch.token_types))
-        loss = self.accumulate(batch, index, new_noise=True)
+        losses = self.accumulate(batch, index, new_noise=True)
         rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
         l0_weight = self.l0_weight(index)
-        norm = self.update(Tensor(np.float32(l0_weight)), self.optimizer.rates(rate, index + 1))
-        figures = {"adversarial_loss": loss, "gradient_norm": to_float(norm)}
-        return {**figures, "learning_rate": rate, "l0_weight": l0_weight}
+        values = fetch(self.update(losses, Tensor(np.float32(l0_weight)), self.optimizer.rates(rate, index + 1)))
+        return {**self.figures(values), "learning_rate": rate, "l0_weight": l0_weight}
 
     def metrics(self) -> dict[str, float]:
         """Return the L0 term and the shares of settled and of pruned masks (`gate.mask_statistics`)."""
         return gate.mask_statistics([p.asnumpy() for p in self.scores])
 
     def state(self) -> dict[str, Parameter]:
-        """Return the scores, their moments and, under `official`, the sums of the weights' gradients."""
+        """Return scores, moments, loss scale and, under `official`, the sums of the weights' gradients."""
         stale = self.gradient_sums[len(self.scores) :]
-        return {**{p.name: p for p in (*self.scores, *stale)}, **self.optimizer.state()}
+        return {**{p.name: p for p in (*self.scores, *stale)}, **self.optimizer.state(), **self.loss_scale.state()}
 
 
-def loss_scale(model: BertClassifier) -> float:
-    """Return the factor of the loss under float16 products; 1 otherwise."""
-    return LOSS_SCALE if getattr(model, "amp", None) == "float16" else 1.0
-
-
-def to_float(tensor: Tensor) -> float:
-    """Copy a scalar from the device."""
-    return float(tensor.asnumpy())
+def fetch(figures: Tensor) -> list[float]:
+    """Copy the figures of an update from the device: the one time in an update that the host waits for it."""
+    return figures.asnumpy().tolist()

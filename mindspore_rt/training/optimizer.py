@@ -66,7 +66,12 @@ class AdamW(nn.Cell):
         self.implementation = implementation(self.parameters, self.moment1, self.moment2, tuple(decays), self.keep)
 
     def construct(
-        self, gradients: Tensors, rates: Tensors, factor: Tensor | float = 1.0, penalties: Tensor | None = None
+        self,
+        gradients: Tensors,
+        rates: Tensors,
+        factor: Tensor | float = 1.0,
+        penalties: Tensor | None = None,
+        skip: Tensor | None = None,
     ) -> Tensor:
         """Make one update.
 
@@ -76,10 +81,15 @@ class AdamW(nn.Cell):
             factor: Scalar that the gradients are multiplied by.
             penalties: (parameters,) float32, weights of the L0 terms (Eq. 4) whose derivatives are added to the
                 gradients. All parameters must then be scores without `keep`. None adds nothing.
+            skip: Bool scalar. True changes neither parameters nor moments, whatever the gradients hold. `factor` must
+                then be a tensor.
 
         Returns:
             The first of `rates`; a graph needs some output.
         """
+        if skip is not None:
+            gradients = tuple(ops.masked_fill(gradient, skip, 0.0) for gradient in gradients)
+            factor, rates = ops.masked_fill(factor, skip, 0.0), self.implementation.without_change(rates, skip)
         self.implementation.update(gradients, rates, factor, penalties)
         return rates[0]
 
@@ -119,6 +129,7 @@ class KernelAdamW(nn.Cell):
         self.count = len(parameters)
         self.state = (*parameters, *moment1, *moment2)
         self.one, self.everything = Tensor(np.ones(1, np.float32)), Tensor(np.ones(1, bool))
+        self.changing = Tensor([True, True, True, False, True])  # of the rates, all but epsilon
         self.decays, self.keep = Tensor(np.float32(decays)), tuple(self.everything if k is None else k for k in keep)
         self.adamw = kernel("adamw", like=(scalar,), writes=3 * self.count, reads=3 + 2 * self.count)
         self.adamw_scores = kernel("adamw_scores", like=(scalar,), writes=3 * self.count, reads=4 + self.count)
@@ -140,6 +151,10 @@ class KernelAdamW(nn.Cell):
         """Return the numbers of one update as the kernel takes them; `shrink` is learning rate times decay."""
         step = learning_rate * (1 - BETA2**update) ** 0.5 / (1 - BETA1**update)
         return mutable((Tensor(np.float32([step, 1 - BETA1, 1 - BETA2, EPSILON, shrink])),))
+
+    def without_change(self, rates: Tensors, skip: Tensor) -> Tensors:
+        """Return the rates with which an update without gradients changes nothing, if `skip` is true."""
+        return (ops.masked_fill(rates[0], ops.logical_and(skip, self.changing), 0.0),)
 
 
 class PrimitiveAdamW(nn.Cell):
@@ -193,6 +208,13 @@ class PrimitiveAdamW(nn.Cell):
         """Return the numbers of one update as the primitives take them; `shrink` is learning rate times decay."""
         values = (learning_rate, BETA1**update, BETA2**update, BETA1, BETA2, EPSILON, shrink)
         return mutable(tuple(Tensor(np.float32(v)) for v in values))
+
+    def without_change(self, rates: Tensors, skip: Tensor) -> Tensors:
+        """Return the rates with which an update without gradients changes nothing, if `skip` is true."""
+        learning_rate, power1, power2, beta1, beta2, epsilon, shrink = rates
+        learning_rate, shrink = (ops.masked_fill(rate, skip, 0.0) for rate in (learning_rate, shrink))
+        beta1, beta2 = (ops.masked_fill(beta, skip, 1.0) for beta in (beta1, beta2))
+        return learning_rate, power1, power2, beta1, beta2, epsilon, shrink
 
 
 class Clear(nn.Cell):

@@ -9,6 +9,7 @@ import torch
 from mindspore import Tensor
 
 from configs.contract import schema
+from mindspore_rt.cells import backend
 from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import infobert
@@ -153,7 +154,10 @@ def test_tokens_are_chosen_by_rank(low, high):
     slope[:, 1::3] = slope[:, :1]
     for row, n in enumerate(lengths):
         slope[row, n:] *= 100
-    tokens = infobert.anchors(slope.norm(dim=2).numpy(), lengths, low, high)
+    mask = (np.arange(12) < lengths[:, None]).astype(np.float32)
+    order = backend.jit(infobert.by_norm)(Tensor(slope.norm(dim=2).numpy().astype(np.float32)), Tensor(mask)).asnumpy()
+    assert sorted(order) == list(range(13 * 12))
+    tokens = order[infobert.anchors(lengths, 12, low, high)]
     assert tokens.tolist() == selected(slope, lengths, low, high)
     assert len(tokens) == sum(math.ceil(n * high) - math.ceil(n * low) for n in lengths)
 
@@ -225,10 +229,10 @@ def test_a_step_agrees_with_pytorch(objective, monkeypatch, fillers):
     restore(objective, before)
 
     partners = [arguments[6].asnumpy() for arguments, _ in passes]
-    chunks = [
-        [t[v > 0] for t, v in zip(*(a.asnumpy() for a in arguments[5:]), strict=True) if v.any()]
-        for arguments, _ in anchors
-    ]
+    chunks = []
+    for arguments, _ in anchors:
+        order, places, valid = (a.asnumpy() for a in arguments[5:])
+        chunks.append([order[p[v > 0]] for p, v in zip(places, valid, strict=True) if v.any()])
     critic = torch_critic(objective.critic.get_parameters())
     gradients, critic_gradients, losses, choices = torch_step(model, critic, rows, partners, chunks)
     for places, choice in zip(chunks, choices, strict=True):
