@@ -212,9 +212,7 @@ class Attack:
     max_queries: int | None = option(
         None, "largest number of queries for one sentence; then its attack counts as a timeout", low=1
     )
-    max_seconds: float | None = option(
-        None, "longest time for one sentence; then its attack counts as a timeout", low=0.001
-    )
+    max_seconds: float | None = option(None, "longest time for one sentence; then its attack is a timeout", low=0.001)
     temperature: float = option(1.0, "divisor of the models' logits", low=0.01)
     calibrate: bool = option(False, "fit the temperature of each model on dev, by likelihood, before the attack")
     shard: str | None = option(
@@ -283,6 +281,7 @@ class Experiment:
         choices=["refuse", "redo"],
     )
     checkpoint_steps: int = option(200, "steps between two checkpoints", low=1)
+    checkpoint_minutes: float | None = option(None, "minutes between them, in place of checkpoint_steps", low=0.01)
     log_steps: int = option(20, "steps between two lines of metrics", low=1)
     snapshots: int = option(
         0,

@@ -72,7 +72,7 @@ class Trainer:
         objective: What is minimised.
         batches: Training sentences.
         steps: Number of updates.
-        config: Experiment; `log_steps` and `checkpoint_steps` matter.
+        config: Experiment; what it says of the log, of checkpoints and of the profile matters.
         title: Name of the training in messages.
         on_epoch: Called with the number of the epoch (from 1) and of updates made, at the end of every epoch; of the
             last one even if `max_steps` cuts it short. Returns figures for the log.
@@ -96,6 +96,7 @@ class Trainer:
     ) -> None:
         self.stage, self.objective, self.batches, self.steps = stage, objective, batches, steps
         self.log_steps, self.checkpoint_steps = config.log_steps, config.checkpoint_steps
+        self.checkpoint_minutes, self.saved = config.checkpoint_minutes, time.time()
         self.profile_steps = config.profile_steps
         self.title, self.on_epoch, self.should_stop = title, on_epoch, should_stop
         self.snapshot_steps, self.on_snapshot = snapshot_steps, on_snapshot
@@ -138,7 +139,7 @@ class Trainer:
                 started, sentences = time.time(), 0
             ended = done == self.steps or done % len(self.batches) == 0
             stops = parallel.any_rank(request.made)  # all ranks make as many steps
-            saves = ended or done % self.checkpoint_steps == 0 or stops
+            saves = ended or self._is_due(done) or stops
             snapshot = done in self.snapshot_steps and not self.rank
             arrays = self._arrays(indices, done) if saves or snapshot else {}
             if snapshot:
@@ -155,6 +156,12 @@ class Trainer:
             if done == self.steps:
                 break
         return done
+
+    def _is_due(self, done: int) -> bool:
+        """Tell whether a checkpoint is due. Ranks may differ in it: rank 0 alone saves, and nobody waits for that."""
+        if self.checkpoint_minutes is None:
+            return done % self.checkpoint_steps == 0
+        return time.time() - self.saved >= 60 * self.checkpoint_minutes
 
     def _step(self, indices: np.ndarray, index: int) -> dict[str, float]:
         """Make one update. Raises `UserError` for a loss or gradient that is not finite, before anything is saved."""
@@ -218,6 +225,7 @@ class Trainer:
         lines = len(read_lines(self.metrics)) if self.metrics.is_file() else 0
         about = f"{done} {lines} {self.steps} {time.time() - self.stage.started:.0f}"
         atomic_write(self.checkpoint, save(arrays, metadata={"done": f"{about} {_checksum(arrays, about)}"}))
+        self.saved = time.time()
 
     def _resume(self) -> int:
         """Restore the last checkpoint, drop the metrics written after it, and return its number of updates."""

@@ -56,6 +56,7 @@ AFFECTS_NOTHING = {
     "master_addr": "where the workers meet",
     "master_port": "where the workers meet",
     "checkpoint_steps": "a resumed training ends with the same bytes",
+    "checkpoint_minutes": "a resumed training ends with the same bytes",
     "log_steps": "lines of the log",
     "search.keep_epochs": "which files stay, not what is in them",
     "choice.epochs": "adds candidates, which have folders of their own",

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -132,8 +133,10 @@ class Counter:
         return {}
 
 
-def counted(directory, before=lambda index: None, on_epoch=lambda *_: {}, steps=14, **callbacks):
-    objective, config = Counter(before), schema.Experiment(checkpoint_steps=100, log_steps=1)
+def counted(
+    directory, before=lambda index: None, on_epoch=lambda *_: {}, steps=14, settings=MappingProxyType({}), **callbacks
+):
+    objective, config = Counter(before), schema.Experiment(checkpoint_steps=100, log_steps=1, **settings)
     stage = Stage(directory, "test", {}, {})
     return Trainer(stage, objective, batches(), steps, config, "test", on_epoch, **callbacks), objective
 
@@ -152,6 +155,22 @@ def test_the_speed_is_that_of_all_workers_together(tmp_path, monkeypatch, ranks)
     counted(tmp_path, later, steps=7)[0].run()
     speeds = [r["sentences_per_second"] for r in read_lines(tmp_path / "metrics.jsonl") if "loss" in r]
     assert speeds[:6] == [2.0] * 6
+
+
+@pytest.mark.parametrize("minutes, expected", [(None, [7, 14]), (0.1, [3, 6, 7, 10, 13, 14])])
+def test_checkpoints_by_minutes(tmp_path, monkeypatch, minutes, expected):
+    """Two seconds a step, an epoch of seven steps; the clock decides about no meeting of the ranks."""
+    now, saved, met = [0.0], [], []
+
+    def later(index):
+        now[0] += 2
+
+    monkeypatch.setattr("mindspore_rt.training.trainer.time.time", lambda: now[0])
+    monkeypatch.setattr(parallel, "any_rank", lambda flag: met.append(flag) or flag)
+    trainer, _ = counted(tmp_path, later, settings={"checkpoint_minutes": minutes})
+    monkeypatch.setattr("mindspore_rt.training.trainer.atomic_write", lambda *_: saved.append(int(now[0] / 2)))
+    trainer.run()
+    assert saved == expected and len(met) == 14 + 2 * 2
 
 
 def test_the_time_of_a_resumed_stage_is_that_of_all_its_processes(tmp_path, monkeypatch):
