@@ -167,7 +167,7 @@ def _model(run: Run, seed: int, model: str) -> dict[str, Any]:
                 "made_with": _made_with(score),
                 "finished": score.manifest["finished"],
                 "unreliable": _unreliable(run, model, recipe, score),
-                "calibrated": _outcomes_with_aua(other.pairs[0][1]) if other else None,
+                "calibrated": _outcomes_with_aua(other.pairs[seed][1]) if other else None,
             }
     accuracy = clean.accuracy
     return {
@@ -205,7 +205,7 @@ def _unreliable(run: Run, model: str, recipe: str, score: Score) -> list[str]:
     if score.examples < FEW:
         reasons.append(f"{score.examples} sentences only")
     if (check := saturation.check(run, model, recipe)) and check.differs:
-        reasons.append(f"Aua {check.aua(1)}% {check.other}")
+        reasons.append(f"Aua {check.mean_aua(1):.1f}% {check.other}")
     return reasons
 
 

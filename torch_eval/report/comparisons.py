@@ -18,19 +18,24 @@ LEVEL = 0.05  # a smaller p-value counts as a difference
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models under one attack, within one comparison group: seed to both scores."""
+    """Two attacks on the same sentences, of two models or made in two ways: seed to both scores."""
 
     pairs: dict[int, tuple[Score, Score]]
+
+    @property
+    def records(self) -> list[tuple[list[dict], list[dict]]]:
+        """The records of both attacks, for each seed."""
+        return [(first.records, second.records) for first, second in self.pairs.values()]
 
     @functools.cached_property
     def test(self) -> metrics.PairedTest:
         """The test over all seeds."""
-        return metrics.paired([(first.records, second.records) for first, second in self.pairs.values()])
+        return metrics.paired(self.records)
 
     @property
     def gain(self) -> metrics.Estimate:
-        """Accuracy under attack of the first model minus that of the second, over all seeds."""
-        return metrics.gain([(first.records, second.records) for first, second in self.pairs.values()])
+        """First accuracy under attack minus the second one, over all seeds."""
+        return metrics.gain(self.records)
 
     @property
     def scores(self) -> list[Score]:
@@ -39,7 +44,7 @@ class Comparison:
 
     @property
     def group(self) -> int:
-        """Number of the comparison group."""
+        """Number of the first score's comparison group."""
         return self.scores[0].group
 
     @property
@@ -48,16 +53,24 @@ class Comparison:
         return any(score.stale for score in self.scores)
 
     @property
+    def differs(self) -> bool:
+        """True if the test finds a difference."""
+        return self.test.p < LEVEL
+
+    @property
     def verdict(self) -> int:
         """1 if the first model withstands more, -1 if it withstands less, 0 if the test finds no difference."""
         lead = self.test.only_first - self.test.only_second
-        return 0 if self.test.p >= LEVEL else (lead > 0) - (lead < 0)
+        return (lead > 0) - (lead < 0) if self.differs else 0
+
+    def mean_aua(self, side: int) -> float:
+        """Mean accuracy under attack of the first (0) or second (1) scores, in per cent."""
+        return 100 * statistics.fmean(pair[side].summary.aua.value or 0.0 for pair in self.pairs.values())
 
     def aua(self, side: int) -> str:
-        """Mean accuracy under attack of the first (0) or second (1) model."""
-        summaries = [pair[side].summary for pair in self.pairs.values()]
-        at_least = "at least " if any(summary.timeouts for summary in summaries) else ""
-        return f"{at_least}{100 * statistics.fmean(summary.aua.value or 0.0 for summary in summaries):.1f}%"
+        """`mean_aua` as text, which says where timeouts make it a least value."""
+        timeouts = any(pair[side].summary.timeouts for pair in self.pairs.values())
+        return f"{'at least ' if timeouts else ''}{self.mean_aua(side):.1f}%"
 
 
 def comparisons(run: Run, first: str, second: str, recipe: str) -> list[Comparison]:
@@ -153,8 +166,8 @@ def paired_table(run: Run) -> Table | None:
 def _row(comparison: Comparison) -> list[Cell]:
     test = comparison.test
     each = [
-        f"seed {seed}: {p_text(metrics.paired([(first.records, second.records)]).p)}"
-        for seed, (first, second) in comparison.pairs.items()
+        f"seed {seed}: {p_text(metrics.paired([records]).p)}"
+        for seed, records in zip(comparison.pairs, comparison.records)
     ]
     name = Cell(titles(comparison.scores), "stale" if comparison.stale else "")
     counts = [Cell(str(count)) for count in (test.tested, test.only_first, test.only_second)]

@@ -7,17 +7,14 @@ takes the rounding away; with two classes it changes nothing else. Both attacks 
 
 from __future__ import annotations
 
-import functools
-import statistics
 from dataclasses import dataclass
 
-from torch_eval.attack import metrics
 from torch_eval.attack.records import AttackManifest
+from torch_eval.report.comparisons import Comparison
 from torch_eval.report.manifests import read
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import Score
 
-LEVEL = 0.05  # a smaller p-value counts as a difference
 REASON = (
     "Softmax probabilities in float32 round to exactly 1 for an over-confident model and hide from the attack which "
     "words matter. A temperature fitted on dev takes the rounding away."
@@ -25,41 +22,25 @@ REASON = (
 
 
 @dataclass(frozen=True)
-class Check:
-    """One attack on one model, as the report shows it and as it was made the other way.
+class Check(Comparison):
+    """One attack on one model, as the report shows it (first) and as it was made the other way (second).
 
     Attributes:
-        pairs: for each seed, the score that the report shows, and that of the other attack.
         other: how the other attack was made.
     """
 
-    pairs: list[tuple[Score, Score]]
     other: str
-
-    @functools.cached_property
-    def test(self) -> metrics.PairedTest:
-        """The paired test of both attacks on the same sentences."""
-        return metrics.paired([(shown.records, other.records) for shown, other in self.pairs])
-
-    @property
-    def differs(self) -> bool:
-        """Whether both attacks differ by more than chance."""
-        return self.test.p < LEVEL
-
-    def aua(self, side: int) -> str:
-        """Mean accuracy under attack of the attack that is shown (0) or of the other one (1), in per cent."""
-        return f"{100 * statistics.fmean(pair[side].summary.aua.value or 0.0 for pair in self.pairs):.1f}"
 
 
 def check(run: Run, model: str, recipe: str) -> Check | None:
     """Compare an attack with fitted temperatures and the same attack without; None if one of them was not made."""
-    calibrated, pairs = run.config.attack.calibrate, []
+    calibrated, pairs = run.config.attack.calibrate, {}
     for seed, shown in run.scores_of(model, recipe, 0):
         folder = run.paths.attacks(seed, not calibrated) / model / recipe
         manifest = read(folder / "manifest.json", AttackManifest)
         other = Score(folder, manifest) if manifest else None
         if other and _apart_from_temperature(other) == _apart_from_temperature(shown):
-            pairs.append((shown, other))
+            pairs[seed] = shown, other
     return Check(pairs, f"with{'out' if calibrated else ''} a fitted temperature") if pairs else None
 
 
@@ -73,8 +54,8 @@ def lines(run: Run) -> list[str]:
     """Sentences of the report: figures that another temperature changes, or how to find them where scores saturate."""
     checks = {(m, recipe): c for m in run.shown() for recipe in run.recipes if (c := check(run, m, recipe))}
     cases = [
-        f"{run.title(model)}, {run.attack_title(recipe)}: Aua {c.aua(0)}% as shown, {c.aua(1)}% {c.other} "
-        f"({c.test.only_first} : {c.test.only_second} sentences, p {c.test.p:.2g})"
+        f"{run.title(model)}, {run.attack_title(recipe)}: Aua {c.mean_aua(0):.1f}% as shown, "
+        f"{c.mean_aua(1):.1f}% {c.other} ({c.test.only_first} : {c.test.only_second} sentences, p {c.test.p:.2g})"
         for (model, recipe), c in checks.items()
         if c.differs
     ]
