@@ -12,7 +12,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -277,20 +277,31 @@ def _hash_as_of(path: Path, _changed: int) -> str:
     return file_hash(path)
 
 
-def differences(before: dict, now: dict, prefix: str = "") -> list[str]:
+def differences(before: dict, now: dict) -> list[str]:
     """Return `key: old, now new` for every value that differs, or that only one side has."""
-    changed = []
+    return [f"{key}: {short(old)}, now {short(new)}" for key, old, new in changes(before, now, "absent")]
+
+
+def changes(before: dict, now: dict, absent: object, prefix: str = "") -> Iterator[tuple[str, object, object]]:
+    """Yield dotted key, old value and new value of all that differs in two dictionaries, and in those inside them.
+
+    Args:
+        before: The old values.
+        now: The new values.
+        absent: Value of a key that only the other side has.
+        prefix: What the keys begin with.
+    """
     for key in {**before, **now}:
-        old, new = before.get(key, ABSENT), now.get(key, ABSENT)
+        old, new = before.get(key, absent), now.get(key, absent)
         if isinstance(old, dict) and isinstance(new, dict):
-            changed += differences(old, new, f"{prefix}{key}.")
+            yield from changes(old, new, absent, f"{prefix}{key}.")
         elif old != new:
-            changed.append(f"{prefix}{key}: {_short(old)}, now {_short(new)}")
-    return changed
+            yield f"{prefix}{key}", old, new
 
 
-ABSENT = "absent"
-
-
-def _short(value: object) -> str:
-    return f"{len(value)} values" if isinstance(value, list) and len(value) > 6 else f"{value!s:.40}"
+def short(value: object, ending: str = "") -> str:
+    """Return a value in at most 40 characters; `ending` marks that it was cut."""
+    if isinstance(value, list) and len(value) > 6:
+        return f"{len(value)} values"
+    text = str(value)
+    return text if len(text) <= 40 else text[: 40 - len(ending)] + ending

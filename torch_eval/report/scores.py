@@ -18,6 +18,7 @@ import msgspec
 from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.run_files import Manifest
+from configs.contract.stage import changes, short
 from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records
 from torch_eval.attack.records import Calibration, DtypeEffect
@@ -229,21 +230,6 @@ def number_groups(scores: list[Score]) -> None:
             score.group = number
 
 
-def differences(first: dict, other: dict, prefix: str = "") -> list[str]:
+def differences(first: dict, other: dict) -> list[str]:
     """What sets the signature of one group apart from the first group's: `protocol official, elsewhere paper`."""
-    parts = []
-    for key in {**first, **other}:
-        old, new = first.get(key), other.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            parts += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            parts.append(f"{prefix}{key} {short(new)}, elsewhere {short(old)}")
-    return parts
-
-
-def short(value: object) -> str:
-    """A setting in at most 40 characters."""
-    if isinstance(value, list) and len(value) > 6:
-        return f"{len(value)} values"
-    text = str(value)
-    return text if len(text) <= 40 else text[:39] + "…"
+    return [f"{key} {short(new, '…')}, elsewhere {short(old, '…')}" for key, old, new in changes(first, other, None)]
