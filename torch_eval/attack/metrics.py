@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from configs.contract.run_files import Count
+
 Z95 = 1.959963984540054  # 97.5% point of the normal distribution
 RESAMPLES = 1000
 OUTCOMES = ("success", "failure", "timeout", "skipped")
@@ -43,7 +45,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Outcome of one attack on one model.
+    """Outcome of one attack on one model, as its manifest states it.
 
     Attributes:
         examples: number N of examples in the sample.
@@ -55,9 +57,9 @@ class Metrics:
         queries: mean number of victim queries for each attacked example.
     """
 
-    examples: int
-    attacked: int
-    timeouts: int
+    examples: Count
+    attacked: Count
+    timeouts: Count
     clean: Estimate
     aua: Estimate
     suc: Estimate

@@ -19,6 +19,7 @@ from configs.contract import files
 from configs.contract.errors import UserError
 from configs.contract.files import append_line, read_lines
 from configs.contract.run_files import Count, Finished, Positive, Results, Seconds, Share
+from torch_eval.attack.metrics import Metrics
 
 Texts = Annotated[dict[str, str], Meta(min_length=1)]  # of each column
 TIMES = ("seconds", "processor_seconds")  # decide no figure
@@ -56,26 +57,6 @@ class Record(msgspec.Struct):
                 raise ValueError(f"a {self.outcome} with label {self.label} cannot have its predictions")
 
 
-class Estimate(msgspec.Struct):
-    """A value and its 95% interval, as a manifest states it."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class AttackResults(msgspec.Struct):
-    """Results of one attack on one model."""
-
-    examples: Count
-    attacked: Count
-    timeouts: Count
-    clean: Estimate
-    aua: Estimate
-    suc: Estimate
-    queries: Estimate
-
-
 class Resources(msgspec.Struct):
     """Where the resources of an attack come from."""
 
@@ -94,7 +75,7 @@ class AttackSettings(msgspec.Struct):
     dtype: str | None = None
 
 
-class AttackManifest(Finished[AttackResults], kw_only=True):
+class AttackManifest(Finished[Metrics], kw_only=True):
     """Of an attack on the test set."""
 
     settings: AttackSettings

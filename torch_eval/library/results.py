@@ -131,7 +131,7 @@ def write(run_dir: RunDir, note: str) -> None:
 
 def _settings(run_dir: RunDir, model: str, recipe: str) -> dict:
     file = run_dir.attack(run_dir.config.seeds[0], model) / recipe / "manifest.json"
-    manifest = read_json(file, Manifest[records.AttackResults])
+    manifest = read_json(file, Manifest[metrics.Metrics])
     settings = {key: value for key, value in manifest.settings.items() if key != "indices"}
     return {**settings, "versions": manifest.versions, "finished": manifest.finished}
 
