@@ -199,6 +199,10 @@ class RunDir:
         snapshots = {str(copy): path for name in victims for copy, path in self.snapshots(seed, name).items()}
         return {**victims, **snapshots, **(self.own_victims() if seed == self.config.seeds[0] else {})}
 
+    def all_victims(self) -> list[tuple[int, str, Path]]:
+        """Return seed, name and Hugging Face directory of everything that is attacked."""
+        return [(seed, name, path) for seed in self.config.seeds for name, path in self.victims(seed).items()]
+
     def own_victims(self) -> dict[str, Path]:
         """Map the names in `attack.victims` to Hugging Face directories.
 

@@ -23,9 +23,8 @@ def merge(run_dir: RunDir) -> None:
     """
     task, examples = read_split(run_dir, "test")
     with locked(run_dir.root / ".attack.lock"):  # of an attack without shards, which writes the same files
-        for seed in run_dir.config.seeds:
-            for name, model in run_dir.victims(seed).items():
-                merge_victim(Scoring(None, run_dir, seed, name, model, task), examples)
+        for seed, name, model in run_dir.all_victims():
+            merge_victim(Scoring(None, run_dir, seed, name, model, task), examples)
 
 
 def merge_victim(scoring: Scoring, examples: list[dict]) -> None:

@@ -44,12 +44,9 @@ def run(run_dir: RunDir) -> None:
     shard = Shard.parse(config.attack.shard)
     with locked(run_dir.root / f".attack{shard.suffix}.lock"), Workers(config.attack.workers) as workers:
         batchings = victims.check(run_dir, task, workers, victims.sample(examples, task.columns))
-        for seed in config.seeds:
-            for name, model in run_dir.victims(seed).items():
-                batching = batchings.get(model)
-                redo_changed(
-                    config, partial(score, workers, run_dir, seed, name, model, task, shard, examples, batching)
-                )
+        for seed, name, model in run_dir.all_victims():
+            batching = batchings.get(model)
+            redo_changed(config, partial(score, workers, run_dir, seed, name, model, task, shard, examples, batching))
 
 
 def score(

@@ -39,13 +39,12 @@ def check(run_dir: RunDir, task: Summary, workers: Workers, texts: list[tuple[st
         UserError: a victim cannot be attacked.
     """
     config, targets = run_dir.config, []
-    for seed in config.seeds:
-        for name, model in run_dir.victims(seed).items():
-            order = check_files(run_dir, name, model, task.labels)
-            check_token_ids(model)
-            stages = ("clean", *config.attack.recipes)
-            if not all((run_dir.attack(seed, name) / stage / "manifest.json").is_file() for stage in stages):
-                targets.append((name, Target(model, label_order=order, **settings.victim(config))))
+    stages = ("clean", *config.attack.recipes)
+    for seed, name, model in run_dir.all_victims():
+        order = check_files(run_dir, name, model, task.labels)
+        check_token_ids(model)
+        if not all((run_dir.attack(seed, name) / stage / "manifest.json").is_file() for stage in stages):
+            targets.append((name, Target(model, label_order=order, **settings.victim(config))))
     found = workers.map(inspect, [target for _, target in targets], [texts] * len(targets))
     batchings = {}
     for (name, target), inspection in zip(targets, found):

@@ -31,18 +31,17 @@ def publish(run_dir: RunDir, prefix: str, public: bool = False) -> list[str]:
         UserError: no model is there, or the hub refuses one.
     """
     done: list[str] = []
-    for seed in run_dir.config.seeds:
-        for name, model in run_dir.victims(seed).items():
-            if name in run_dir.own_victims() or not (model / "config.json").is_file():
-                continue
-            check_files(run_dir, name, model, run_dir.summary().labels)
-            repository = f"{prefix}-{name.replace('@', '-step-')}-seed-{seed}"
-            with tempfile.TemporaryDirectory() as temporary:
-                folder = Path(temporary) / "model"
-                collect(run_dir, seed, name, model, folder)
-                upload(folder, repository, public)
-            print(f"{name}, seed {seed}: https://huggingface.co/{repository}", flush=True)
-            done.append(repository)
+    for seed, name, model in run_dir.all_victims():
+        if name in run_dir.own_victims() or not (model / "config.json").is_file():
+            continue
+        check_files(run_dir, name, model, run_dir.summary().labels)
+        repository = f"{prefix}-{name.replace('@', '-step-')}-seed-{seed}"
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "model"
+            collect(run_dir, seed, name, model, folder)
+            upload(folder, repository, public)
+        print(f"{name}, seed {seed}: https://huggingface.co/{repository}", flush=True)
+        done.append(repository)
     if not done:
         raise UserError(f"{run_dir.root}: no trained model to publish; run the experiment first")
     return done

@@ -21,7 +21,7 @@ def numbers(run: Run) -> dict:
         "config": schema.to_dict(run.config),
         "data": run.data,
         "chosen": run.chosen.record() if run.has_choice else None,
-        "models": [_model(run, seed, model) for seed in run.config.seeds for model in run.paths.victims(seed)],
+        "models": [_model(run, seed, model) for seed, model, _ in run.paths.all_victims()],
         "comparison_groups": {group: run.difference(group) for group in range(1, run.groups())},
         "missing": [{"seed": s.seed, "title": s.title, "command": s.command} for s in run.missing()],
         "stale": [{"seed": s.seed, "title": s.title, "differences": s.stale} for s in run.stale()],

@@ -220,7 +220,7 @@ def _transfer_grid(rows: list[dict], recipe: str, models: list[str]) -> np.ndarr
 def transferred(run: Run) -> tuple[list[dict], set[tuple[int, str]]]:
     """Rows of `transfer.json` that still hold, and the (seed, model) that were trained or attacked again since."""
     stated = read(run.paths.root / "transfer.json", Transfer) or {"rows": [], "models": []}
-    asked = {(seed, model) for seed in run.config.seeds for model in run.paths.victims(seed)}  # no others are drawn
+    asked = {(seed, model) for seed, model, _ in run.paths.all_victims()}  # no others are drawn
     models = {(m["seed"], m["model"]): m["sha256"] for m in stated["models"]}
     attacks = {(a["seed"], a["model"], a["recipe"]): a["sha256"] for a in stated.get("attacks") or []}
     trained = {key for key in asked & models.keys() if run.staleness.model_hash(*key) not in (None, models[key])}

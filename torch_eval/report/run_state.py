@@ -109,18 +109,18 @@ class Run:
 
     # --- steps and scores ------------------------------------------------------------------------------------
 
+    def _asked_scores(self) -> list[tuple[int, str, str]]:
+        """(seed, model, recipe or `CLEAN`) of all scores that the run should have."""
+        return [(seed, model, r) for seed, model, _ in self.paths.all_victims() for r in (CLEAN, *self.recipes)]
+
     def _scores(self) -> dict[tuple[int, str, str], Score]:
         scores = {}
-        for seed in self.config.seeds:
-            for model in self.paths.victims(seed):
-                for recipe in (CLEAN, *self.recipes):
-                    folder = self.paths.attack(seed, model) / recipe
-                    manifest = read(
-                        folder / "manifest.json", Manifest[CleanResults] if recipe == CLEAN else AttackManifest
-                    )
-                    if manifest:
-                        stale = self.staleness.of_scoring(seed, model, recipe, manifest)
-                        scores[seed, model, recipe] = Score(folder, manifest, stale=stale)
+        for seed, model, recipe in self._asked_scores():
+            folder = self.paths.attack(seed, model) / recipe
+            manifest = read(folder / "manifest.json", Manifest[CleanResults] if recipe == CLEAN else AttackManifest)
+            if manifest:
+                stale = self.staleness.of_scoring(seed, model, recipe, manifest)
+                scores[seed, model, recipe] = Score(folder, manifest, stale=stale)
         for recipe in (CLEAN, *self.recipes):
             number_groups([score for key, score in scores.items() if key[2] == recipe])
         return scores
@@ -144,14 +144,12 @@ class Run:
 
     def _attacking(self) -> list[Step]:
         steps = []
-        for seed in self.config.seeds:
-            for model in self.paths.victims(seed):
-                for recipe in (CLEAN, *self.recipes):
-                    folder, score = self.paths.attack(seed, model) / recipe, self.scores.get((seed, model, recipe))
-                    manifest, stale = (score.manifest, score.stale) if score else (None, ())
-                    sharded = not manifest and any(folder.glob("shard-*-of-*"))
-                    command = f"python -m torch_eval merge {self.arguments}" if sharded else self.command("attack")
-                    steps.append(Step("attack", model, seed, command, folder, manifest, recipe, stale))
+        for seed, model, recipe in self._asked_scores():
+            folder, score = self.paths.attack(seed, model) / recipe, self.scores.get((seed, model, recipe))
+            manifest, stale = (score.manifest, score.stale) if score else (None, ())
+            sharded = not manifest and any(folder.glob("shard-*-of-*"))
+            command = f"python -m torch_eval merge {self.arguments}" if sharded else self.command("attack")
+            steps.append(Step("attack", model, seed, command, folder, manifest, recipe, stale))
         return steps
 
     def missing(self) -> list[Step]:
