@@ -33,6 +33,13 @@ class Band(NamedTuple):
         return [[max(0.0, self.mean - self.low)], [max(0.0, self.high - self.mean)]]
 
 
+def _mark(
+    axes: Axes, x: float, y: float, label: str, colour: str, marker: str, width: float = 0.8, **look: Any
+) -> None:
+    """Draw one marker with its error bars, whose lines are `width` points thick."""
+    axes.errorbar(x, y, label=label, color=colour, marker=marker, linestyle="none", elinewidth=width, **look)
+
+
 # --- accuracies: the overview, the trade-off, Figures 2 and 4 ------------------------------------------------
 
 
@@ -51,19 +58,10 @@ def overview(rows: list[tuple[str, Band | None, dict[str, Band]]], path: Path, t
     offsets = np.linspace(-0.2, 0.2, len(attacks)) if len(attacks) > 1 else [0.0]
     for place, (_, clean, auas) in enumerate(rows):
         if clean:
-            bar: dict[str, Any] = {
-                "color": style.SOFT,
-                "marker": "|",
-                "markersize": 9,
-                "linestyle": "none",
-                "elinewidth": 0.8,
-            }
-            axes.errorbar(clean.mean, place, xerr=clean.arms, label="Clean", **bar)
+            _mark(axes, clean.mean, place, "Clean", style.SOFT, "|", markersize=9, xerr=clean.arms)
         for attack, offset, (colour, _, marker) in zip(attacks, offsets, style.CYCLE * 3):
-            if attack in auas:
-                bar = {"color": colour, "marker": marker, "linestyle": "none", "elinewidth": 1}
-                aua = auas[attack]
-                axes.errorbar(aua.mean, place + offset, xerr=aua.arms, label=f"Aua, {attack}", **bar)
+            if aua := auas.get(attack):
+                _mark(axes, aua.mean, place + offset, f"Aua, {attack}", colour, marker, width=1, xerr=aua.arms)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 100)
@@ -87,14 +85,7 @@ def trade_off(points: dict[str, tuple[str, Band, Band]], path: Path, title: str)
     axes = figure.subplots()
     for name, (method, clean, aua) in points.items():
         colour, _, marker = style.of(method)
-        point: dict[str, Any] = {
-            "color": colour,
-            "marker": marker,
-            "markersize": 7,
-            "elinewidth": 0.8,
-            "linestyle": "none",
-        }
-        axes.errorbar(clean.mean, aua.mean, xerr=clean.arms, yerr=aua.arms, label=name, **point)
+        _mark(axes, clean.mean, aua.mean, name, colour, marker, markersize=7, xerr=clean.arms, yerr=aua.arms)
     axes.grid(axis="x")
     axes.xaxis.set_major_formatter(style.OF_HUNDRED)
     axes.yaxis.set_major_formatter(style.OF_HUNDRED)
