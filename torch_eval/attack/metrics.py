@@ -70,12 +70,11 @@ class Metrics:
         return asdict(self)
 
 
-def summarise(records: Sequence[dict], seed: int = 0) -> Metrics:
+def summarise(records: Sequence[dict]) -> Metrics:
     """Compute the metrics of attack records (`outcome` and `queries` of each), as `records.read` returns them.
 
     Args:
         records: one record for each example of the sample.
-        seed: seed of the bootstrap.
 
     Raises:
         ValueError: a record has an outcome that no attack has.
@@ -95,7 +94,7 @@ def summarise(records: Sequence[dict], seed: int = 0) -> Metrics:
         clean=wilson(attacked, examples),
         aua=_widened(wilson(counts["failure"], examples), wilson(survived, examples)),
         suc=_widened(wilson(broken, attacked), wilson(counts["success"], attacked)),
-        queries=bootstrap_mean(queries, seed),
+        queries=bootstrap_mean(queries),
     )
 
 
@@ -207,14 +206,14 @@ def _differences(pairs: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> dict
     return by_sentence
 
 
-def wilson(successes: int, trials: int, z: float = Z95) -> Estimate:
+def wilson(successes: int, trials: int) -> Estimate:
     """Compute a share and its Wilson score interval, which unlike the normal one holds near 0 and 1 and for few trials.
 
     A closed form: importing scipy.stats for it would take a second at every start.
     """
     if not trials:
         return Estimate(None, None, None)
-    share = successes / trials
+    share, z = successes / trials, Z95
     scale = 1 + z * z / trials
     centre = (share + z * z / (2 * trials)) / scale
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / scale

@@ -97,8 +97,8 @@ def choice(
     return {**victim(config), **_recipe(config, data, seed, config.choice.recipe, indices, temperature, describe)}
 
 
-def describing(before: dict[str, Any], described: Describe = describe) -> Describe:
-    """Return `described`, which takes the resources in the settings `before` if they are not on this machine."""
+def describing(before: dict[str, Any], described: Describe) -> Describe:
+    """Return `described`, but with the resources of the settings `before` where they are not on this machine."""
 
     def describe(spec: recipes.Spec) -> dict[str, Any]:
         try:

@@ -60,6 +60,6 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}%"
 
 
-def listed(items: list[str], most: int = 12) -> list[str]:
-    """The first items of a long list, and how many more there are."""
-    return items if len(items) <= most else [*items[: most - 1], f"{len(items) - most + 1} more"]
+def listed(items: list[str]) -> list[str]:
+    """The first eleven items of a list of more than twelve, and how many more there are."""
+    return items if len(items) <= 12 else [*items[:11], f"{len(items) - 11} more"]

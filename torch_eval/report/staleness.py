@@ -32,6 +32,7 @@ class Staleness:
     def __init__(self, run: RunDir) -> None:
         self.run, self.config = run, run.config
         self.data: Summary | None = run.summary() if (run.data / "summary.json").is_file() else None
+        self.describe = functools.cache(attack_settings.describe)  # hashes resources: each recipe is described once
 
     def of_training(self, job: Job, manifest: dict) -> tuple[str, ...]:
         """Compare a stage of the training half."""
@@ -50,7 +51,8 @@ class Staleness:
         if self.data and recipe == CLEAN:
             now = attack_settings.clean(self.config, self.data)
         elif self.data:
-            describe, temperature = self._describing(before), self._temperature(seed, model)
+            describe = attack_settings.describing(before, self.describe)
+            temperature = self._temperature(seed, model)
             labels = self._labels or [0] * self.data.splits["test"].count
             now = attack_settings.attack(self.config, self.data, seed, recipe, labels, temperature, describe=describe)
             if not self._labels and len(now["indices"]) == len(before["indices"]):
@@ -62,8 +64,9 @@ class Staleness:
         before = now = manifest["settings"]
         if self.data:
             stated = self.data.splits.get(self.config.choice_split)
-            labels, describe = [0] * (stated.count if stated else 0), self._describing(before)
-            now = attack_settings.choice(self.config, self.data, seed, labels, self._temperature(seed, model), describe)
+            labels, temperature = [0] * (stated.count if stated else 0), self._temperature(seed, model)
+            describe = attack_settings.describing(before, self.describe)
+            now = attack_settings.choice(self.config, self.data, seed, labels, temperature, describe)
         return self._scored(seed, model, self.config.choice_split, manifest, now)
 
     def of_choice(self, choice: dict) -> tuple[str, ...]:
@@ -82,10 +85,10 @@ class Staleness:
             stale += [f"{model}, seed {seed}: {what}" for what in differs]
         return tuple(stale)
 
-    def sentences(self, split: str = "test") -> int:
-        """Number of sentences that an attack on a split has now: the asked number, if there are so many."""
-        asked = self.config.attack.examples if split == "test" else self.config.choice.examples
-        return min(self.data.splits[split].count, asked) if self.data else asked
+    def sentences(self) -> int:
+        """Number of test sentences that an attack has now: the asked number, if there are so many."""
+        asked = self.config.attack.examples
+        return min(self.data.splits["test"].count, asked) if self.data else asked
 
     def model_hash(self, seed: int, model: str) -> str | None:
         """Hash of a model now, or None if it is not finished."""
@@ -116,11 +119,3 @@ class Staleness:
             return [0] * self.data.splits["test"].count
         records: list[dict] = read_lines(test) if test.is_file() else []
         return [record["label"] for record in records] or None
-
-    def _describing(self, before: dict) -> attack_settings.Describe:
-        """Describe recipes as the attacks do, each of them once."""
-        return attack_settings.describing(before, self._described)
-
-    @functools.cached_property
-    def _described(self) -> attack_settings.Describe:
-        return functools.cache(attack_settings.describe)

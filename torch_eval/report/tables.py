@@ -123,7 +123,7 @@ def _ends(c: Cell) -> tuple[float, float] | None:
 # --- tables --------------------------------------------------------------------------------------------------
 
 
-def result_table(runs: list[Run], columns: Columns, tables: tuple[int, ...] = (1, 2)) -> Table:
+def result_table(runs: list[Run], columns: Columns) -> Table:
     """Tables 1 and 2: a row for each method, under a line for each run and comparison group."""
     groups = [("Clean%", 2)]
     for recipe in dict.fromkeys(recipe for recipe, _ in columns):
@@ -138,7 +138,7 @@ def result_table(runs: list[Run], columns: Columns, tables: tuple[int, ...] = (1
             rows.append(heading(run, group))
             # The rows of group 0 also say what is missing; other groups show only the models that they have.
             made = [m for m in models if any(run.scores_of(m, recipe, group) for recipe in (CLEAN, *run.recipes))]
-            rows += rows_of(run, made if group else models, columns, group, tables)
+            rows += rows_of(run, made if group else models, columns, group)
     return Table(header, rows, groups)
 
 

@@ -24,6 +24,7 @@ from torch_eval.report.run_state import Run
 from torch_eval.report.tables import NONE, attack_cell, with_timeouts
 
 BESIDE = ("transferred", "robust", "random", "finetune")  # columns of the table of transferred tickets
+BINS = 120  # of the histograms of mask scores
 Reports = dict[tuple[int, str], dict]  # (seed, model) to the facts of its ticket
 
 # --- the choice ----------------------------------------------------------------------------------------------
@@ -225,7 +226,7 @@ def distributions(runs: list[Run], folder: Path) -> list[Block]:
     return [Picture(path, caption)]
 
 
-def histogram(path: Path, sparsity: float, bins: int = 120) -> tuple[np.ndarray, np.ndarray, float]:
+def histogram(path: Path, sparsity: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Count the scores of a search, matrix by matrix: those of a BERT-base together would take 342 MB.
 
     Returns:
@@ -241,7 +242,7 @@ def histogram(path: Path, sparsity: float, bins: int = 120) -> tuple[np.ndarray,
             if not np.isfinite(extremes).all():
                 raise ValueError("not all are finite numbers")
             low, high = min(lo for lo, _ in extremes), max(hi for _, hi in extremes)
-            edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+            edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
             counts = sum(np.histogram(file.get_tensor(name), edges)[0] for name in names)
     except (safetensors.SafetensorError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not the scores of a search ({error}); delete {path.parents[1]} to redo it") from None
