@@ -12,8 +12,6 @@ from torch_eval.library import hub
 from torch_eval.library.victims import longest_common_input
 from torch_eval.victim.classifier import Victim
 
-LONGEST = 512  # word pieces, where a tokenizer states no limit: TextAttack's rule
-
 
 class FastClassifier(HuggingFaceModelWrapper):
     """TextAttack's `HuggingFaceModelWrapper` without its padding.
@@ -37,7 +35,7 @@ class FastClassifier(HuggingFaceModelWrapper):
         device: str = "cpu",
     ) -> None:
         folder = hub.model_dir(str(model))
-        victim = Victim(folder, max_length or longest_common_input([folder], LONGEST), device=device)
+        victim = Victim(folder, max_length or longest_common_input([folder]), device=device)
         super().__init__(victim.model, victim.tokenizer)
         self.victim = victim
         if texts:

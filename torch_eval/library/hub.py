@@ -50,8 +50,7 @@ def split_file(hub: Hub, split: str) -> Path:
 
 
 def _cached(folder: str, title: str, arguments: list[str]) -> Path:
-    parts = [part.replace("/", "--") for part in arguments[1:] if part and part != "main"]
-    target = assets.CACHE / "hub" / folder / "--".join(parts)
+    target = assets.hub_folder(folder, *arguments[1:])
     if target.is_dir():
         return target
     print(f"downloading {title} from the hub", flush=True)

@@ -16,7 +16,6 @@ from itertools import chain, count
 from pathlib import Path
 
 from configs.contract import classifiers, schema
-from configs.contract.errors import UserError
 from configs.contract.files import file_hash, write_json, write_lines
 from configs.contract.methods import METHODS
 from configs.contract.run_dir import RUNS, RunDir
@@ -28,7 +27,6 @@ from torch_eval.library.victims import longest_common_input
 
 SECTIONS = (schema.Attack, schema.Data)  # whose keys may be written without the section
 DEFAULTS = ("attack.examples=200", f"attack.workers={os.cpu_count() or 1}")
-LONGEST = 512  # word pieces; TextAttack's own limit where a tokenizer states none
 
 
 class ScoreDir(RunDir):
@@ -56,15 +54,13 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
     Raises:
         UserError: something cannot be scored.
     """
-    if not models:
-        raise UserError("score: give a model and data, such as `score ./my-model reviews.csv`")
     config = schema.load("base", [*DEFAULTS, *map(whole_key, overrides)])
     if not any(text.startswith("task=") for text in overrides):
         config.task = "custom"  # only now: what a task of the user's own needs is read from the data
     folders = named({model: hub.model_dir(model) for model in models})
     config.attack.victims = [f"{name}={folder}" for name, folder in folders.items()]
     if not any(whole_key(text).startswith("data.max_length=") for text in overrides):
-        config.data.max_length = longest_common_input(folders.values(), LONGEST)
+        config.data.max_length = longest_common_input(folders.values())
     names = classifiers.label_names(next(iter(folders.values()))) or ["LABEL_0", "LABEL_1"]
     task, examples, note = user_data.read(data, config, names)
     name = config.name if config.name != "base" else f"{'-'.join(folders)}-{plain_name(Path(data).stem)}"

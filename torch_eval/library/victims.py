@@ -8,15 +8,16 @@ from pathlib import Path
 from configs.contract import classifiers
 from configs.contract.files import read_json
 
+LONGEST = 512  # word pieces: the most that is read, and TextAttack's limit where a tokenizer states none
 
-def longest_common_input(folders: Iterable[Path], most: int) -> int:
-    """Return the word pieces to which inputs of all models are cut: what their tokenizers state, as in TextAttack.
+
+def longest_common_input(folders: Iterable[Path]) -> int:
+    """Return how many word pieces all models can read, by what their tokenizers and configurations state.
 
     Args:
         folders: Hugging Face directories.
-        most: where a tokenizer states no limit.
     """
-    lengths = [most]
+    lengths = [LONGEST]
     for folder in folders:
         config, tokenizer = folder / "config.json", folder / "tokenizer_config.json"
         stated = read_json(tokenizer).get("model_max_length") if tokenizer.is_file() else None
