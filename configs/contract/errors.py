@@ -42,7 +42,8 @@ class StopRequest:
     """Context in which Ctrl-C and SIGTERM are remembered instead of stopping the process, so that a loop saves first.
 
     A second Ctrl-C stops at once. SIGTERM may come any number of times, because a parent process sends it on after the
-    terminal has already sent Ctrl-C to all. Inside another such context it is that one: a request is never lost.
+    terminal has already sent Ctrl-C to all. Inside another such context, `with` gives the outer one, so that no request
+    is lost.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -110,6 +111,12 @@ def _internal(error: Exception) -> str:
         f"internal error: {what} ({last.filename}:{last.lineno}); this is a fault of the program, not of its input: "
         f"please report it with the traceback, {where}"
     )
+
+
+def reason_of(stderr: str) -> str:
+    """Return why a process of this project failed, by what it wrote to standard error: its last error or line."""
+    lines = stderr.strip().splitlines() or ["no reason given"]
+    return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1]).removeprefix("error: ")
 
 
 def command(main: Callable[P, int]) -> Callable[P, int]:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from configs.contract.errors import UserError
+from configs.contract.errors import UserError, reason_of
 from configs.contract.files import ROOT, read_json, write_lines
 
 
@@ -56,10 +56,7 @@ def score(
         }
         done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["no reason given"]
-            raise UserError(
-                next((line for line in lines if line.startswith("error:")), lines[-1]).removeprefix("error: ")
-            )
+            raise UserError(reason_of(done.stderr))
         return read_json(folder / "results.json")
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.contract import assets
-from configs.contract.errors import UserError, command
+from configs.contract.errors import UserError, command, reason_of
 from configs.contract.files import ROOT, write_lines
 from configs.contract.tasks import Hub
 
@@ -76,10 +76,7 @@ def run_online(*arguments: str) -> str:
         text=True,
         check=False,
     )
-    if not done.returncode:
-        return ""
-    lines = done.stderr.strip().splitlines() or ["no reason given"]
-    return lines[-1].removeprefix("error:").strip()[:300]
+    return reason_of(done.stderr)[:300] if done.returncode else ""
 
 
 def _save_model(name: str, revision: str, target: str) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file as save_tensors
 
-from configs.contract.errors import UserError, command
+from configs.contract.errors import UserError, command, reason_of
 from configs.contract.files import ROOT, atomic_write, write_json
 from configs.contract.run_dir import RUNS
 from torch_eval.reference.official_checkout import Checkout
@@ -49,9 +49,7 @@ def run_mindspore(case: Path, out: Path, compat: str, kernels: str) -> None:
     environment = {**os.environ, "ROBUST_TICKETS_KERNELS": "plain" if kernels == "plain" else "", "GLOG_v": "3"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no reason given"]
-        reason = next((line for line in reversed(lines) if "Error" in line or line.startswith("error:")), lines[-1])
-        raise UserError(f"the MindSpore half failed: {reason.removeprefix('error: ')}")
+        raise UserError(f"the MindSpore half failed: {reason_of(done.stderr)}")
 
 
 def run_torch(side: Restated, out: Path) -> None:
