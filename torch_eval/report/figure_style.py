@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from configs.contract.methods import METHODS
 
+matplotlib.style.use(Path(__file__).parent / "templates" / "figures.mplstyle")
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
-INK, SOFT, RULE, GRID, SHADE, PAPER, HEAT = "#333333", "#666666", "#999999", "#dddddd", "#e6e6e6", "#ffffff", "#084594"
+SOFT, SHADE, PAPER, HEAT = "#666666", "#e6e6e6", "#ffffff", "#084594"
+INK, RULE = matplotlib.rcParams["text.color"], matplotlib.rcParams["axes.edgecolor"]
 NAMED = {  # the colours of `Method.style`
     "ink": INK,
     "soft": SOFT,
@@ -32,37 +34,6 @@ CYCLE = [(BLUE, "-", "o"), (VERMILION, "--", "s"), (GREEN, "-.", "^"), (PURPLE, 
 PERCENT = FuncFormatter(lambda share, _: f"{round(100 * share, 2):g}%")  # of shares from 0 to 1
 OF_HUNDRED = FuncFormatter(lambda value, _: f"{round(value, 2):g}%")  # of values from 0 to 100
 ROUND_STEPS = [1, 2, 5, 10]  # distances of ticks, times a power of ten
-
-matplotlib.rcParams.update(
-    {
-        "font.size": 9,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-        "xtick.color": RULE,
-        "ytick.color": RULE,
-        "axes.edgecolor": RULE,
-        "axes.facecolor": "none",
-        "axes.titlelocation": "left",
-        "axes.titlesize": 9.5,
-        "axes.labelsize": 9,
-        "figure.titlesize": 9.5,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.grid.axis": "y",
-        "axes.axisbelow": True,
-        "grid.color": GRID,
-        "grid.linewidth": 0.6,
-        "lines.linewidth": 1.6,
-        "lines.markersize": 4,
-        "legend.fontsize": 9,
-        "legend.frameon": False,
-        "pdf.fonttype": 42,  # TrueType: readers can search the text, and journals ask for it
-        "svg.hashsalt": "report",  # the same ids every time
-    }
-)
 
 
 def of(method: str) -> tuple[str, str, str]:
