@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from safetensors.numpy import load_file
 
 from torch_eval.reference.parity_sides import SHIMS, Case
@@ -123,33 +121,25 @@ def _read(folder: Path, side: str, name: str) -> dict[str, np.ndarray]:
 
 def _value_row(folder: Path, case: Case, name: str) -> Row:
     reference = _read(folder, "official64", name)
-    base: dict[str, np.ndarray] = {}
+    base = {n: np.zeros_like(a) for n, a in reference.items()}
     if name.startswith("scores"):  # compare the update: beside the start's size it would not show
         base = {n: s.numpy() for n, s in case.scores.items()}
     if name == "retrained":
         base = {n: (w * case.masks[n] if n in case.masks else w).numpy() for n, w in case.weights.items()}
-    updates = {n: _shaped(a, a) - _shaped(base.get(n, 0), a) for n, a in reference.items()}
-    size = math.sqrt(sum(float((u * u).sum()) for u in updates.values()))
-    differences = {
-        side: {n: _shaped(values[n], a) - _shaped(a, a) for n, a in reference.items()}
-        for side in SIDES
-        for values in [_read(folder, side, name)]
-    }
-    relative = {
-        side: math.sqrt(sum(float((d * d).sum()) for d in parts.values())) / size for side, parts in differences.items()
-    }
-    largest = max(float(np.abs(d).max()) for d in differences["ours"].values())
-    entries = sum(a.size for a in reference.values())
-    row = Row(name, _title(name), entries, *_differences(relative), largest)
+    exact = _joined(reference, reference)
+    size = float(np.linalg.norm(exact - _joined(base, reference)))
+    differences = {side: _joined(_read(folder, side, name), reference) - exact for side in SIDES}
+    relative = {side: float(np.linalg.norm(values)) / size for side, values in differences.items()}
+    row = Row(name, _title(name), exact.size, *_differences(relative), float(np.abs(differences["ours"]).max()))
     if name == "gates":
         flips = [_flips(_read(folder, side, name), reference) for side in ("ours", "official32")]
         row.note = f"settled in one and not in the other: {flips[0]} (official float32: {flips[1]})"
     return row
 
 
-def _shaped(array: ArrayLike, like: np.ndarray) -> np.ndarray:
-    """Return an array as float64 in the shape of `like`: the official scores have two more axes."""
-    return np.broadcast_to(np.asarray(array, np.float64).reshape(like.shape if np.ndim(array) else ()), like.shape)
+def _joined(arrays: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> np.ndarray:
+    """Return all entries in one float64 vector, in the order of the reference."""
+    return np.concatenate([arrays[name].astype(np.float64).ravel() for name in reference])
 
 
 def _flips(gates: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> int:
