@@ -26,6 +26,18 @@ from torch_eval.reference.official_checkout import Batch, Checkout
 
 SCORES = ("scores", "grown", "shared")
 Rows = Iterator[tuple[str, dict[str, Tensor]]]
+FLAGS = {  # setting to the official name; there is none for max_norm, which is 0
+    "learning_rate": "lr",
+    "weight_decay": "weight_decay",
+    "warmup": "warmup_ratio",
+    "clip_norm": "max_grad_norm",
+    "ascent_steps": "adv_steps",
+    "ascent_rate": "adv_lr",
+    "initial_norm": "adv_init_mag",
+    "l0_weight": "lambda_amp",
+    "l0_start": "lambda_startup_frac",
+    "l0_ramp": "lambda_warmup_frac",
+}
 SHIMS = (
     "transformers.AdamW, dropped by today's transformers: restatement.AdamW in its place",
     "eager attention in the model's configuration, without which 37 of 73 matrices get a mask",
@@ -304,23 +316,11 @@ class Official(Restated):
     def search(self, model: nn.Module) -> None:
         """Run the short search."""
         with self.given_noise(model):
-            self.checkout.search(model, self.case.batches, self.case.settings["total_steps"], **self.flags())
+            self.checkout.search(model, self.case.batches, self.case.settings["total_steps"], **self.flags("search"))
 
-    def flags(self) -> dict:
-        """Return the search settings under the names of its command line."""
-        s = self.case.settings["search"]
-        return {
-            "lr": s["learning_rate"],
-            "weight_decay": s["weight_decay"],
-            "warmup_ratio": s["warmup"],
-            "max_grad_norm": s["clip_norm"],
-            "adv_steps": s["ascent_steps"],
-            "adv_lr": s["ascent_rate"],
-            "adv_init_mag": s["initial_norm"],
-            "lambda_amp": s["l0_weight"],
-            "lambda_startup_frac": s["l0_start"],
-            "lambda_warmup_frac": s["l0_ramp"],
-        }
+    def flags(self, training: str) -> dict:
+        """Return the settings of the search or of the retraining under the names of its command line."""
+        return {FLAGS[name]: value for name, value in self.case.settings[training].items() if name in FLAGS}
 
     def schedule(self) -> dict[str, list[float]]:
         """Run its whole loop on a model of one layer. Lambda is the gradient that reaches its L0 term."""
@@ -338,7 +338,7 @@ class Official(Restated):
         batches = (self.case.batches[i % len(self.case.batches)] for i in range(total))
         watch = Watch(self.log_alpha(model))
         with watch(at=()):
-            self.checkout.search(model, batches, total, **{**self.flags(), "adv_steps": 1})
+            self.checkout.search(model, batches, total, **{**self.flags("search"), "adv_steps": 1})
         return {"lambda": lambdas, "rate": watch.rates}
 
     def draw(self, sparsity: float) -> dict[str, Tensor]:
@@ -349,11 +349,6 @@ class Official(Restated):
 
     def retrain(self, model: nn.Module) -> None:
         """Run the short retraining of the case's ticket."""
-        s = self.case.settings
-        options = {
-            "lr": s["retrain"]["learning_rate"],
-            "weight_decay": s["retrain"]["weight_decay"],
-            "warmup_ratio": s["retrain"]["warmup"],
-        }
-        batches = self.case.batches[: s["retrain_steps"]]
-        self.checkout.retrain(model, self.case.masks, batches, s["retrain_total_steps"], **options)
+        settings = self.case.settings
+        batches, total = self.case.batches[: settings["retrain_steps"]], settings["retrain_total_steps"]
+        self.checkout.retrain(model, self.case.masks, batches, total, **self.flags("retrain"))
