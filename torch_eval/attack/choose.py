@@ -58,7 +58,7 @@ def score(workers: Workers, run_dir: RunDir, seed: int, name: str, task: Summary
     done = scoring.complete(stage, recipe, dev, stage.settings["indices"], f"{label} {recipe} on {split}", split)
     aua = metrics.summarise(done).aua.value
     if not stage.manifest.is_file():
-        stage.finish({"aua": aua, "accuracy": scoring.clean_results(dev, f"{label} {split} accuracy")["accuracy"]})
+        stage.finish({"aua": aua, "accuracy": scoring.clean_results(dev, f"{label} {split} accuracy").accuracy})
     return {"aua": aua, "accuracy": stage.results(records.ChoiceResults).accuracy}
 
 

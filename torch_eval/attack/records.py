@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -97,6 +98,14 @@ class CleanResults(msgspec.Struct):
     n: Positive
     predicted_classes: Positive | None = None
     majority_share: Share | None = None
+
+    @classmethod
+    def count(cls, logits: Sequence[Sequence[float]], labels: Sequence[int]) -> CleanResults:
+        """Count what a model predicts on texts with these labels."""
+        predictions = [row.index(max(row)) for row in logits]
+        right = sum(a == b for a, b in zip(predictions, labels))
+        majority = max(Counter(labels).values())
+        return cls(right / len(labels), len(labels), len(set(predictions)), majority / len(labels))
 
     @property
     def unlearned(self) -> str:

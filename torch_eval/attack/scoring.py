@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from msgspec import to_builtins
 from tqdm import tqdm
 
 from configs.contract import classifiers
@@ -24,7 +25,7 @@ from configs.contract.files import locked, read_lines, write_json, write_lines
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Summary
 from configs.contract.stage import Stage, redo_changed
-from torch_eval.attack import clean, metrics, records, settings, victims
+from torch_eval.attack import metrics, records, settings, victims
 from torch_eval.attack.sampling import WHOLE, Shard
 from torch_eval.attack.workers import Target, Workers, attack_example, logits_of
 from torch_eval.recipes import recipes
@@ -156,10 +157,10 @@ class Scoring:
         bar = tqdm(parts, desc=label, total=len(chunks), unit="batch", disable=label is None)
         return [row for part in bar for row in part]
 
-    def clean_results(self, examples: list[dict], label: str) -> dict:
-        """Classify unchanged examples; see `clean.results`."""
+    def clean_results(self, examples: list[dict], label: str) -> records.CleanResults:
+        """Classify unchanged examples."""
         logits = self.logits([self.text_of(example) for example in examples], label)
-        return clean.results(logits, [example["label"] for example in examples])
+        return records.CleanResults.count(logits, [example["label"] for example in examples])
 
     def text_of(self, example: dict) -> tuple[str, ...]:
         """Return the columns of an example that the victim reads."""
@@ -201,7 +202,7 @@ class Scoring:
         done = stage.is_done()
         if not done:
             stage.begin()
-            stage.finish(self.clean_results(examples, f"{who}: clean accuracy"))
+            stage.finish(to_builtins(self.clean_results(examples, f"{who}: clean accuracy")))
         result = stage.results(records.CleanResults)
         if done:
             print(f"{who}: clean accuracy: already done, {result.accuracy:.1%}")
