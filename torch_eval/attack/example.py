@@ -59,7 +59,8 @@ def attack_text(
 
     started, processor = time.perf_counter(), time.process_time()
     attack.clear_cache()
-    bounded = [part for part in _transformations(attack) if hasattr(part, "bound_reached")]
+    parts = getattr(attack.transformation, "transformations", [attack.transformation])
+    bounded = [part for part in parts if hasattr(part, "bound_reached")]
     for part in bounded:
         part.bound_reached = False
     attack.goal_function.num_queries = 0  # of the last example, until this one is asked for
@@ -87,10 +88,6 @@ def attack_text(
         record["bound"] = "candidates"
     seconds = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - processor}
     return {**record, **{name: round(value, 3) for name, value in seconds.items()}}
-
-
-def _transformations(attack: Attack) -> Sequence[object]:
-    return getattr(attack.transformation, "transformations", [attack.transformation])
 
 
 def example_seed(seed: int, index: int) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,11 @@ def add(run: Run, name: str) -> Path:
         raise UserError(f"zoo-add: {name!r:.80} cannot be a folder name")
     seed, folder = run.config.seeds[0], ZOO / name
     file = run.paths.ticket(seed, ticket)
+    report = read_json(file.with_name("report.json"), TicketReport)
     entry = {
         "experiment": run.name,
         "seed": seed,
-        "ticket": {**_facts(file), "sha256": file_hash(file)},
+        "ticket": {"pruned": report.pruned, "weights": report.weights, "sha256": file_hash(file)},
         "project": VERSION,
         "data": {key: run.data[key] for key in ("columns", "labels", "splits")},
         "models": {_plain(model): _model(run, seed, model) for model in run.shown()},
@@ -144,11 +146,6 @@ def add(run: Run, name: str) -> Path:
     return folder
 
 
-def _facts(ticket: Path) -> dict[str, Any]:
-    report = read_json(ticket.with_name("report.json"), TicketReport)
-    return {"pruned": report.pruned, "weights": report.weights}
-
-
 def _plain(model: str) -> str:
     """Name of a model where the ticket is given: there is no search whose epochs could be counted back."""
     model_id = ModelId.parse(model)
@@ -169,11 +166,10 @@ def _model(run: Run, seed: int, model: str) -> dict[str, Any]:
                 "unreliable": _unreliable(run, model, recipe, score),
                 "calibrated": _outcomes_with_aua(other.pairs[seed][1]) if other else None,
             }
-    accuracy = clean.accuracy
     return {
         "title": run.title(model),
         "sha256": clean.manifest["inputs"]["model"],
-        "clean": {"value": accuracy.value, "low": accuracy.low, "high": accuracy.high, "n": _count(clean)},
+        "clean": {**asdict(clean.accuracy), "n": clean.manifest["results"]["n"]},
         "attacks": attacks,
     }
 
@@ -185,10 +181,6 @@ def _outcomes(score: Score) -> str:
 
 def _outcomes_with_aua(score: Score) -> dict[str, Any]:
     return {"aua": msgspec.to_builtins(score.summary.aua), "outcomes": _outcomes(score)}
-
-
-def _count(clean: Score) -> int:
-    return clean.manifest["results"]["n"]
 
 
 def _made_with(score: Score) -> dict[str, Any]:

@@ -130,7 +130,9 @@ class Checkout:
             ):
                 with contextlib.suppress(_Finished):
                     module.main(settings)
-            _close_log_files(module.logger)
+            for handler in [h for h in module.logger.handlers if isinstance(h, logging.FileHandler)]:
+                handler.close()
+                module.logger.removeHandler(handler)
 
 
 class _Finished(Exception):
@@ -150,9 +152,3 @@ class _Feed:
         for inputs, labels in self.batches:
             yield inputs, labels[:, None]
         raise _Finished
-
-
-def _close_log_files(logger: logging.Logger) -> None:
-    for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
-        handler.close()
-        logger.removeHandler(handler)
