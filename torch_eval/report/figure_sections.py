@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -81,10 +82,26 @@ def trade_off(run: Run, folder: Path) -> list[Block]:
     return blocks[:1] + ([Details(f"{run.task}: the same for the other attacks", blocks[1:])] if blocks[1:] else [])
 
 
-def _measures(run: Run, clean: str, measure: Callable[[str], Value]) -> dict[str, Callable[[str], Value]]:
-    """Title of a panel to what it shows of a model: an accuracy on unchanged sentences, then Aua of every attack."""
-    auas = {f"Aua, {run.attack_title(r)}": lambda model, r=r: run.value(model, r, "aua") for r in run.recipes}
-    return {clean: measure, **auas}
+def _panels(
+    run: Run, points: Sequence[tuple[str, float | None, str]], clean: str, accuracy: Callable[[str], Value]
+) -> figures.Panels:
+    """Arrange points for `figures.accuracy_curves`: accuracy on unchanged sentences, then Aua of every attack.
+
+    Args:
+        run: the run.
+        points: method, place on the x axis (None: none), model.
+        clean: title of the first panel.
+        accuracy: what it shows of a model.
+    """
+    measures = {clean: accuracy}
+    for recipe in run.recipes:
+        measures[f"Aua, {run.attack_title(recipe)}"] = partial(run.value, recipe=recipe, measure="aua")
+    panels: figures.Panels = {}
+    for title, measure in measures.items():
+        for method, place, model in points:
+            if place is not None and (value := measure(model)):
+                panels.setdefault(title, {}).setdefault(method, []).append((place, band(value)))
+    return {title: {method: sorted(curve) for method, curve in curves.items()} for title, curves in panels.items()}
 
 
 def _unlearned(run: Run, models: Iterable[str]) -> str:
@@ -97,20 +114,13 @@ def sparsities(run: Run, folder: Path) -> list[Block]:
     """Accuracies against sparsity (Figure 2)."""
     if len(run.config.sparsities) < 2:
         return []
-    panels, level = {}, {}
-    for title, measure in _measures(run, "Clean (test set)", run.clean).items():
-        curves: dict[str, list] = {}
-        for model, method in run.models.items():
-            if method in ("robust", "lth") and measure(model):
-                curves.setdefault(method, []).append((ModelId.parse(model).sparsity, band(measure(model))))
-        if curves:
-            panels[title] = {method: sorted(points) for method, points in curves.items()}
-            if "finetune" in run.models and measure("finetune"):
-                level[title] = {"finetune": band(measure("finetune"))}
+    points = [(of, ModelId.parse(model).sparsity, model) for model, of in run.models.items() if of in ("robust", "lth")]
+    panels = _panels(run, points, "Clean (test set)", run.clean)
     if not panels:
         return []
+    dense = _panels(run, [("finetune", 0.0, "finetune")], "Clean (test set)", run.clean)
     path = folder / file_name("sparsity", run.name)
-    figures.accuracy_curves(panels, names_of(("finetune", "lth", "robust")), path, "share of weights pruned", level)
+    figures.accuracy_curves(panels, names_of(("finetune", "lth", "robust")), path, "share of weights pruned", dense)
     caption = (
         f"{run.task}: accuracies against sparsity (Figure 2 of the paper; {run.attack_facts()}). Bands: {bars(run)}. "
         f"The level line is the fine-tuned model, which has all its weights.{_unlearned(run, run.models)}"
@@ -127,13 +137,8 @@ def lengths(run: Run, folder: Path) -> list[Block]:
         ("epochs", run.epochs, "each length has its own schedule"),
         ("training loss", run.training_loss, "mean of the last epoch; methods with an adversarial loss are left out"),
     ):
-        panels: dict[str, dict[str, list]] = {}
-        for title, measure in _measures(run, "Clean (test set)", run.clean).items():
-            for method in run.config.methods:
-                models = [(place(model), measure(model)) for model in run.picks(method)]
-                points = sorted((x, band(value)) for x, value in models if x is not None and value)
-                if points:
-                    panels.setdefault(title, {})[method] = points
+        points = [(method, place(model), model) for method in run.config.methods for model in run.picks(method)]
+        panels = _panels(run, points, "Clean (test set)", run.clean)
         if panels:
             path = folder / file_name("lengths", what, run.name)
             figures.accuracy_curves(panels, names_of(run.config.methods), path, what, shares=False)
@@ -146,16 +151,9 @@ def progress(run: Run, folder: Path) -> list[Block]:
     """Accuracies over the training (Figure 4), from its snapshots and its end."""
     if not run.config.snapshots:
         return []
-    panels = {}
-    for title, measure in _measures(run, "Clean (attacked sample)", lambda model: sample_clean(run, model)).items():
-        curves = {}
-        for method in with_snapshots():
-            model = run.pick(method)
-            points = [(share, measure(name)) for share, name in snapshots(run, model)] if model else []
-            if any(value for _, value in points):
-                curves[method] = [(share, band(value)) for share, value in points if value]
-        if curves:
-            panels[title] = curves
+    trained = [(method, model) for method in with_snapshots() if (model := run.pick(method))]
+    points = [(method, share, name) for method, model in trained for share, name in snapshots(run, model)]
+    panels = _panels(run, points, "Clean (attacked sample)", lambda model: sample_clean(run, model))
     if not panels:
         remedy = f"`{run.command('attack')}` scores the snapshots"
         return [Text(f"{run.task}, training progress (Figure 4): missing; {remedy}.", note=True)]

@@ -33,6 +33,9 @@ class Band(NamedTuple):
         return [[max(0.0, self.mean - self.low)], [max(0.0, self.high - self.mean)]]
 
 
+Panels = dict[str, dict[str, list[tuple[float, Band]]]]  # title of a panel to method to points (place, accuracy)
+
+
 def _mark(
     axes: Axes, x: float, y: float, label: str, colour: str, marker: str, width: float = 0.8, **look: Any
 ) -> None:
@@ -96,11 +99,11 @@ def trade_off(points: dict[str, tuple[str, Band, Band]], path: Path, title: str)
 
 
 def accuracy_curves(
-    panels: dict[str, dict[str, list[tuple[float, Band]]]],
+    panels: Panels,
     names: dict[str, str],
     path: Path,
     label: str,
-    level: dict[str, dict[str, Band]] | None = None,
+    level: Panels | None = None,
     shares: bool = True,
 ) -> None:
     """Draw accuracies against sparsity (Figure 2), training progress (Figure 4), epochs or training loss.
@@ -110,7 +113,7 @@ def accuracy_curves(
         names: titles of the methods.
         path: the PNG.
         label: what stands on the x axis.
-        level: title of a panel to methods without a place, drawn as horizontal lines.
+        level: the same for methods of one point, drawn as horizontal lines.
         shares: whether the places are shares, drawn in per cent.
     """
     rows = -(-len(panels) // 2)
@@ -124,7 +127,7 @@ def accuracy_curves(
             look = {"color": colour, "linestyle": line, "marker": marker}
             panel.plot(places, bands[:, 0], label=names[method], **look)
             panel.fill_between(places, bands[:, 1], bands[:, 2], color=colour, alpha=0.15, linewidth=0)
-        for method, band in (level or {}).get(title, {}).items():
+        for method, [(_, band)] in (level or {}).get(title, {}).items():
             colour, line, _ = style.of(method)
             panel.axhline(band.mean, color=colour, linestyle=line, linewidth=1, label=names[method])
         panel.set_title(title)
