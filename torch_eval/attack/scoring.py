@@ -45,28 +45,17 @@ def run(run_dir: RunDir) -> None:
     shard = Shard.parse(config.attack.shard)
     with locked(run_dir.root / f".attack{shard.suffix}.lock"), Workers(config.attack.workers) as workers:
         batchings = victims.check(run_dir, task, workers, victims.sample(examples, task.columns))
-        for seed, name, model in run_dir.all_victims():
-            batching = batchings.get(model)
-            redo_changed(config, partial(score, workers, run_dir, seed, name, model, task, shard, examples, batching))
 
+        def score(seed: int, name: str, model: Path) -> None:
+            """Measure the clean accuracy of one victim, which the first shard does, and run all attacks on it."""
+            scoring = Scoring(workers, run_dir, seed, name, model, task, shard, batchings.get(model))
+            if shard.number == 1:
+                scoring.clean(examples)
+            for recipe in config.attack.recipes:
+                scoring.recipe(recipe, examples)
 
-def score(
-    workers: Workers,
-    run_dir: RunDir,
-    seed: int,
-    name: str,
-    model: Path,
-    task: Summary,
-    shard: Shard,
-    examples: list[dict],
-    batching: str | None = None,
-) -> None:
-    """Score one victim: its clean accuracy, which the first shard computes, and all attacks."""
-    scoring = Scoring(workers, run_dir, seed, name, model, task, shard, batching)
-    if shard.number == 1:
-        scoring.clean(examples)
-    for recipe in run_dir.config.attack.recipes:
-        scoring.recipe(recipe, examples)
+        for victim in run_dir.all_victims():
+            redo_changed(config, partial(score, *victim))
 
 
 def read_split(run_dir: RunDir, name: str) -> tuple[Summary, list[dict]]:
