@@ -255,7 +255,8 @@ class Scoring:
             for record in self.attack(recipe, self.target, examples, indices[len(done) :], split):
                 records.append(stage.directory / "results.jsonl", record)
                 done.append(record)
-                progress.set_postfix_str(f"Aua {metrics.summarise(done).aua.percent()}", refresh=False)
+                survived = sum(one["outcome"] == "failure" for one in done)
+                progress.set_postfix_str(f"Aua {survived / len(done):.1%}", refresh=False)
                 progress.update()
         return done
 
