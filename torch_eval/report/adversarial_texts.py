@@ -23,10 +23,8 @@ def examples(runs: list[Run]) -> list[Block]:
     title, attacked = Heading("Adversarial sentences"), False
     blocks: list[Block] = []
     for run in runs:
-        seed, models = (
-            run.config.seeds[0],
-            [m for method in run.config.methods if (m := run.pick(method)) and not run.unlearned(m)],
-        )
+        seed = run.config.seeds[0]
+        models = [m for method in run.config.methods if (m := run.pick(method)) and not run.unlearned(m)]
         for recipe in run.recipes:
             scores = {m: run.scores[seed, m, recipe] for m in models if (seed, m, recipe) in run.scores}
             group = min((score.group for score in scores.values()), default=0)
@@ -52,7 +50,7 @@ def pick(by_model: Records) -> list[tuple[int, str]]:
 
     def fooled(model: str) -> list[dict]:
         records = [r for r in by_model[model].values() if r["outcome"] == "success"]
-        return sorted(records, key=lambda r: (r.get("words_changed") or 0, r["index"]))
+        return sorted(records, key=lambda r: (r["words_changed"], r["index"]))
 
     if not by_model:
         return []
@@ -73,7 +71,7 @@ def _example(run: Run, by_model: Records, index: int, model: str) -> Example:
     record = by_model[model][index]
     texts = []
     for column, original in record["original"].items():
-        before, after = compare(original, record["perturbed"].get(column, original))
+        before, after = compare(original, record["perturbed"][column])
         name = f" ({column})" if len(record["original"]) > 1 else ""
         texts += [(f"Original{name}", before)] + ([(f"Perturbed{name}", after)] if before != after else [])
     facts = (

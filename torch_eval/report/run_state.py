@@ -42,6 +42,7 @@ class Step:
         manifest: what the stage left; None until it is finished.
         recipe: attack, or `CLEAN`; None for other stages.
         stale: what differs from the configuration now.
+        left_out: why an attack cannot run here; empty if it can.
     """
 
     stage: str
@@ -52,6 +53,7 @@ class Step:
     manifest: dict | None
     recipe: str | None = None
     stale: tuple[str, ...] = ()
+    left_out: str = ""
 
     @property
     def title(self) -> str:
@@ -149,12 +151,14 @@ class Run:
             manifest, stale = (score.manifest, score.stale) if score else (None, ())
             sharded = not manifest and any(folder.glob("shard-*-of-*"))
             command = f"python -m torch_eval merge {self.arguments}" if sharded else self.command("attack")
-            steps.append(Step("attack", model, seed, command, folder, manifest, recipe, stale))
+            stated = None if manifest else read(folder / "missing.json", LeftOut)
+            left_out = (stated.get("reason") or "no reason given") if stated else ""
+            steps.append(Step("attack", model, seed, command, folder, manifest, recipe, stale, left_out))
         return steps
 
     def missing(self) -> list[Step]:
         """Steps that their commands would make: not the attacks that cannot run here."""
-        return [step for step in self.steps if step.manifest is None and not self._left_out(step)]
+        return [step for step in self.steps if step.manifest is None and not step.left_out]
 
     def stale(self) -> list[Step]:
         """Steps that were made with something else than now."""
@@ -162,16 +166,7 @@ class Run:
 
     def left_out(self) -> dict[str, str]:
         """Attacks that cannot run here, and why."""
-        reasons = [(step.recipe, self._left_out(step)) for step in self.steps]
-        return {
-            self.attack_title(recipe): stated.get("reason") or "no reason given"
-            for recipe, stated in reasons
-            if recipe and stated
-        }
-
-    def _left_out(self, step: Step) -> dict | None:
-        attack = step.manifest is None and step.stage == "attack"
-        return read(step.directory / "missing.json", LeftOut) if attack else None
+        return {self.attack_title(step.recipe): step.left_out for step in self.steps if step.recipe and step.left_out}
 
     # --- how the models were attacked ------------------------------------------------------------------------
 

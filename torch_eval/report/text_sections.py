@@ -152,8 +152,7 @@ def missing(runs: list[Run]) -> list[Block]:
         by_command: dict[str, list[str]] = {}
         for step in run.missing():
             seed = f" (seed {step.seed})" if step.seed is not None and len(run.config.seeds) > 1 else ""
-            # The command names the stage already.
-            name = " ".join(filter(None, (step.model if step.model != step.stage else None, step.recipe))) or step.stage
+            name = step.title.removeprefix(f"{step.stage} ")  # the command names the stage already
             by_command.setdefault(step.command, []).append(name + seed)
         if by_command:
             note = f"{run.name} is not finished. Run these commands, in this order, to make what is missing:"
@@ -191,7 +190,7 @@ def provenance(runs: list[Run]) -> list[Block]:
 
 def _facts(run: Run, done: Finished) -> list[str]:
     versions = {f"{name} {version}" for _, manifest in done for name, version in manifest["versions"].items()}
-    seconds = sum(manifest.get("seconds") or 0.0 for _, manifest in done)
+    seconds = sum(manifest["seconds"] for _, manifest in done)
     items = [
         f"Versions: {', '.join(sorted(versions))}",
         f"Data split seed {run.config.data.seed}; device {run.config.device}; compat {run.config.compat}",
@@ -199,12 +198,10 @@ def _facts(run: Run, done: Finished) -> list[str]:
         f"Time of the finished stages together: {_duration(seconds)}",
     ]
     for name, split in run.data.get("splits", {}).items():
-        digest = f", SHA-256 `{split['sha256'][:16]}`" if split.get("sha256") else ""
-        items.append(f"Split {name}: {split['count']} sentences{digest}")
+        items.append(f"Split {name}: {split['count']} sentences, SHA-256 `{split['sha256'][:16]}`")
     resources: dict[str, None] = {}
     for _, manifest in done:
-        value = manifest["settings"].get("resources")
-        for key, facts in (value if isinstance(value, dict) else {"set": value} if value else {}).items():
+        for key, facts in (manifest["settings"].get("resources") or {}).items():
             resources[f"Attack resource, {key}: {_words(facts)}"] = None
     return items + list(resources)
 
