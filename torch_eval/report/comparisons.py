@@ -150,14 +150,11 @@ def paired_table(run: Run) -> Table | None:
     first = run.picks("robust") or run.picks(run.config.methods[0])
     rows: list[Row] = []
     scores: list[Score] = []
-    for ours, rival in [pair for method in run.config.methods for pair in zip(first, run.picks(method))]:
-        if rival != ours:
-            made = [c for recipe in run.recipes for c in comparisons(run, ours, rival, recipe)]
-            rows += (
-                [f"**{run.marked_title(ours)}** against **{run.marked_title(rival)}**", *map(_row, made)]
-                if made
-                else []
-            )
+    pairs = [pair for method in run.config.methods for pair in zip(first, run.picks(method))]
+    for ours, rival in pairs:
+        made = [c for recipe in run.recipes for c in comparisons(run, ours, rival, recipe)]
+        if made and rival != ours:
+            rows += [f"**{run.marked_title(ours)}** against **{run.marked_title(rival)}**", *map(_row, made)]
             scores += [score for comparison in made for score in comparison.scores]
     header = ["Attack", "Pairs", "Only the first right", "Only the second right", "p", "Gain in points"]
     return Table(header, [facts(run, scores), *rows]) if rows else None
@@ -171,12 +168,8 @@ def _row(comparison: Comparison) -> list[Cell]:
     ]
     name = Cell(titles(comparison.scores), "stale" if comparison.stale else "")
     counts = [Cell(str(count)) for count in (test.tested, test.only_first, test.only_second)]
-    return [
-        name,
-        *counts,
-        Cell(p_text(test.p), "\n".join(each) if len(each) > 1 else ""),
-        Cell(points(comparison.gain)),
-    ]
+    p = Cell(p_text(test.p), "\n".join(each) if len(each) > 1 else "")
+    return [name, *counts, p, Cell(points(comparison.gain))]
 
 
 def points(gain: metrics.Estimate) -> str:
