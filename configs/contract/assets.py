@@ -69,13 +69,13 @@ ASSETS = {
             for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
         },
         "Apache-2.0",
-        "masked language model, BERT 2 layers of 128, bent to sparse retrieval: BERT-Attack's goes on from it",
+        "masked language model, 2 layers of 128, fine-tuned for sparse retrieval; BERT-Attack's is trained from it",
     ),
 }
 
 
-# The masked language model of BERT-Attack is trained on packaged text, and must see no sentence that is
-# attacked: movie snippets below the second place are kept from it, those below the first measure it.
+# The masked language model of BERT-Attack is trained on packaged text, and must see no sentence that is attacked. Movie
+# snippets whose `place` is below MLM_UNSEEN are left out of its training; those below MLM_MEASURED measure it.
 MLM_MEASURED, MLM_UNSEEN = 0.05, 0.20
 
 

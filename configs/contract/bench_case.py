@@ -108,7 +108,7 @@ def serve(answers: TextIO, about: dict) -> Iterator[None]:
 
 
 def peak_memory() -> int:
-    """Bytes: VmHWM where there is one."""
+    """Return the peak of resident memory in bytes: VmHWM of /proc where there is one."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             line = next(line for line in status if line.startswith("VmHWM"))

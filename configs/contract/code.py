@@ -1,4 +1,4 @@
-"""Which code decides a result: the files whose hashes an interrupted stage must find unchanged when it goes on."""
+"""Which code decides a result: an interrupted stage goes on only while the hashes of these files are unchanged."""
 
 from __future__ import annotations
 

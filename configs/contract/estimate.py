@@ -21,7 +21,8 @@ from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Manifest, Positive, Results, Seconds
 
 START = 12.0  # seconds to start a process and to compile its graphs
-# Victim queries for one token of an attacked sentence: the paper's Table 1, SST-2 and IMDB, by their lengths.
+# Victim queries for each token of an attacked sentence: #Query of the paper's Table 1 on SST-2 and IMDB, divided by the
+# lengths of their sentences.
 ATTACK = {"textfooler": 4.5, "textbugger": 2.5, "bertattack": 6.0}
 OTHER_RECIPE = 6.0
 

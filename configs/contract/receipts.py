@@ -124,14 +124,14 @@ def _packages() -> list[str]:
 
 
 def _files(run: RunDir) -> State:
-    """State of a run's directory and of what was downloaded from the hub, but for locks and the saved configuration."""
+    """State of a run's directory, without locks and the saved configuration, and of what the hub's cache holds."""
     tops = run.root.iterdir() if run.root.is_dir() else []
     visible = [path for path in tops if not path.name.startswith(".") and path.name != "config.yaml"]
     return _state([*visible, assets.CACHE / "hub"])
 
 
 def _state(roots: Iterable[Path], folders: bool = True) -> State:
-    """State of the files below some paths, and of the folders that hold one, whose times tell of another added."""
+    """State of the files below some paths, and of their folders, whose times change when a file is added."""
     state = {}
     for root in roots:
         inside = [path for path in root.rglob("*") if "__pycache__" not in path.parts] if root.is_dir() else []

@@ -311,7 +311,7 @@ class Experiment:
 
     @property
     def given_method(self) -> str | None:
-        """Method whose tickets are given; None if all are searched for."""
+        """Method whose tickets `tickets_from` gives; None if all tickets are searched for."""
         return ("transferred" if "transferred" in self.methods else "robust") if self.tickets_from else None
 
     @property

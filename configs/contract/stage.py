@@ -82,7 +82,7 @@ def redo_changed(
     Args:
         config: The experiment.
         work: Runs stages, and may raise `Changed`.
-        leads: Whether this process clears such a stage, of several that work together.
+        leads: Whether this process clears such a stage; of several that work together, one does.
         wait: Waits until all these processes have reached the same point.
 
     Raises:

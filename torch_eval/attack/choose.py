@@ -1,4 +1,4 @@
-"""The choice of the reported ticket: the candidate that stays right most often under attack.
+"""The choice of the reported ticket: the candidate with the highest accuracy under attack.
 
     seed-1/choice/<model>/   results.jsonl manifest.json: one attack on a sample of dev, or of the half of test for it
     choice.json              the rule, what every candidate reached, and the chosen one

@@ -8,8 +8,8 @@ attack succeeds or fails:
 #Query is the mean number of victim queries for each attacked example, the first query and cache hits included.
 
 With a budget of queries or seconds an attack may end as a timeout: more budget might have broken the example, or not.
-The values count timeouts as broken, the least that is certain of Aua. The intervals of Aua and Suc reach from "all
-timeouts broken" to "all timeouts survived", each with its own sampling error.
+The values count timeouts as broken, so that Aua is the least that is certain. The intervals of Aua and Suc reach from
+"all timeouts broken" to "all timeouts survived", each with its own sampling error.
 """
 
 from __future__ import annotations

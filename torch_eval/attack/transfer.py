@@ -21,7 +21,7 @@ def run(run_dir: RunDir) -> None:
 
     `transfer.json`: {"rows": [{recipe, seed, source, target, texts, fooled, share}], and what they were made of:
     "models": [{seed, model, sha256}], "attacks": [{seed, model, recipe, sha256 of results.jsonl}]}. `texts` are the
-    source's adversarial texts whose original the target classifies rightly; `fooled` counts those that it gets wrong.
+    source's adversarial texts whose original the target classifies correctly; `fooled` counts those that it gets wrong.
 
     Raises:
         UserError: no attack is finished, or one was made with another model, test set or setting.
@@ -67,7 +67,7 @@ def adversarial_texts(scoring: Scoring, recipe: str, examples: list[dict]) -> li
 
 
 def replay(scoring: Scoring, records: list[dict]) -> dict:
-    """Count the adversarial texts that fool a victim, of those whose original it classifies rightly."""
+    """Count the adversarial texts that fool a victim, of those whose original it classifies correctly."""
 
     def right(key: str) -> list[bool]:
         logits = scoring.logits([scoring.text_of(record[key]) for record in records])

@@ -45,9 +45,9 @@ def check(run_dir: RunDir, task: Summary, workers: Workers, texts: list[tuple[st
         check_token_ids(model)
         if not all((run_dir.attack(seed, name) / stage / "manifest.json").is_file() for stage in stages):
             targets.append((name, Target(model, label_order=order, **settings.victim(config))))
-    found = workers.map(inspect, [target for _, target in targets], [texts] * len(targets))
+    inspections = workers.map(inspect, [target for _, target in targets], [texts] * len(targets))
     batchings = {}
-    for (name, target), inspection in zip(targets, found):
+    for (name, target), inspection in zip(targets, inspections):
         if inspection.refusal:
             own = name in run_dir.own_victims()
             remedy = "" if own else f"; delete {target.model.parent} and run the training again"

@@ -1,4 +1,4 @@
-"""What is scored on: a file, a folder or a task's name, to examples with the numbers of a model's labels."""
+"""Reads what is scored on (a file, a folder or a task's name) into examples with the numbers of a model's labels."""
 
 from __future__ import annotations
 

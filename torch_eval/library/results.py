@@ -164,8 +164,10 @@ def _page(
     facts.append(f"resources of the attacks: {', '.join(sorted(resources))}; every setting stands in results.json")
     blocks.append(render.Bullets(facts))
     blocks += [render.Heading("Adversarial texts"), render.Text("Words that the attack changed are marked.")]
-    for (model, recipe), found in lines.items():
-        broken = sorted((r for r in found if r["outcome"] == "success"), key=lambda r: (r["words_changed"], r["index"]))
+    for (model, recipe), attacked in lines.items():
+        broken = sorted(
+            (r for r in attacked if r["outcome"] == "success"), key=lambda r: (r["words_changed"], r["index"])
+        )
         blocks += [_example(f"{model}, {recipe}, text {record['index']}", record) for record in broken[:EXAMPLES]]
     return blocks
 

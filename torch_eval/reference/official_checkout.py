@@ -98,7 +98,7 @@ class Checkout:
             self._run(self.retraining, model, batches, total_steps, arguments)
 
     def draw(self, model: nn.Module, sparsity: float) -> dict[str, Tensor]:
-        """Return the bool masks of its draw by the name of the weight, from 12 layers, whose scores it changes."""
+        """Return the bool masks that it draws for 12 layers, by the name of the weight; changes the scores."""
         ending = ".mask.mask_scores_mask"
         masks = self.retraining.draw_ticket_mask(model, sparsity)
         return {name.removesuffix(ending) + ".weight": mask.bool()[0, :, 0] for name, mask in masks.items()}

@@ -162,7 +162,7 @@ def _draw_row(folder: Path, case: Case, name: str) -> Row:
     for side in SIDES:
         different = {n: _read(folder, side, name)[n].astype(bool) ^ m for n, m in reference.items()}
         shares[side] = sum(int(d.sum()) for d in different.values()) / total
-        outside = sum(int((d & ~tied[n]).sum()) for n, d in different.items())  # of ours, the last
+        outside = sum(int((d & ~tied[n]).sum()) for n, d in different.items())  # of the last side, ours
     count = sum(int(t.sum()) for t in tied.values())
     row = Row(name, _title(name), total, *_differences(shares), outside / total)
     differ = round(shares["ours"] * total)

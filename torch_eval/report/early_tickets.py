@@ -1,7 +1,7 @@
 """Early tickets: what `search.stop_distance` would have saved in a finished search, and what it would have cost.
 
-The choice attacks the tickets of the last `choice.epochs` search epochs. With as many as the search has, every epoch's
-ticket has an accuracy under attack.
+The choice attacks the tickets of the last `choice.epochs` search epochs. If these are all epochs of the search, every
+epoch's ticket has an accuracy under attack.
 """
 
 from __future__ import annotations

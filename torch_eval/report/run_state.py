@@ -18,7 +18,7 @@ from torch_eval.report.manifests import read, training_records
 from torch_eval.report.scores import CLEAN, RECIPES, Score, Value, differences, number_groups, titles
 from torch_eval.report.staleness import Staleness
 
-TASKS = {
+TASK_TITLES = {
     "imdb": "IMDB",
     "agnews": "AGNEWS",
     "sst2": "SST-2",
@@ -98,7 +98,7 @@ class Run:
     @property
     def task(self) -> str:
         """Name of the data set."""
-        return TASKS.get(self.config.task, self.config.name)
+        return TASK_TITLES.get(self.config.task, self.config.name)
 
     @property
     def sparsity(self) -> float:
@@ -173,7 +173,7 @@ class Run:
     def attacks(self, group: int = 0, *recipes: str) -> list[Score]:
         """Scores of attacks (all, or some) in a comparison group.
 
-        While group 0 has none, scores that the configuration would make stand in for them.
+        While group 0 has none, scores with the settings of the configuration stand in for them.
         """
         recipes = recipes or tuple(self.recipes)
         made = [score for key, score in self.scores.items() if key[2] in recipes and score.group == group]

@@ -214,7 +214,7 @@ def titles(attacks: list[Score]) -> str:
 
 
 def fitted_temperature(directory: Path) -> float | None:
-    """Temperature that was fitted on dev for the victim whose attacks are in a directory, if it was."""
+    """Temperature that was fitted on dev for the victim of a directory of attacks; None if none was."""
     manifest = read(directory / "calibration" / "manifest.json", Manifest[Calibration])
     return manifest["results"].get("temperature") if manifest else None
 

@@ -1,4 +1,4 @@
-"""What results were made with and is otherwise now: settings, models and sentences.
+"""What a result was made with that is different now: settings, models and sentences.
 
 The settings now are those that a stage itself would write (`configs.contract.settings`, `torch_eval.attack.settings`):
 what counts as stale here is what the stage refuses to take for its own. Resources and pre-trained models that
