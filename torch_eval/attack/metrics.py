@@ -42,6 +42,18 @@ class Estimate:
         """The value of a share as `12.3%`, for messages."""
         return "unknown" if self.value is None else f"{self.value:.1%}"
 
+    def text(self, scale: float = 100.0, sign: str = "", nothing: str = "-") -> str:
+        """The value and its interval as `43.0 [36.3, 49.9]`.
+
+        Args:
+            scale: factor of all three; the default makes per cent of shares.
+            sign: `+` for a value that shows its sign.
+            nothing: the text if there is no value.
+        """
+        if self.value is None or self.low is None or self.high is None:
+            return nothing
+        return f"{scale * self.value:{sign}.1f} [{scale * self.low:.1f}, {scale * self.high:.1f}]"
+
 
 @dataclass(frozen=True)
 class Metrics:

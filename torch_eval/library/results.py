@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -47,15 +46,7 @@ class Score:
         if self.metrics is None:
             return [self.recipe, "-", "-", "-", "-"]
         shares = (self.metrics.clean, self.metrics.aua, self.metrics.suc)
-        queries = self.metrics.queries
-        return [self.recipe, *(interval(share, 100) for share in shares), interval(queries, 1)]
-
-
-def interval(estimate: metrics.Estimate, factor: float) -> str:
-    """Return a value and its interval, such as `43.0 [36.3, 49.9]`."""
-    numbers = [number for number in (estimate.value, estimate.low, estimate.high) if number is not None]
-    value, *ends = (f"{number * factor:.1f}" for number in numbers or [math.nan])
-    return f"{value} [{', '.join(ends)}]" if ends else "-"
+        return [self.recipe, *(share.text() for share in shares), self.metrics.queries.text(1.0)]
 
 
 def read(run_dir: RunDir) -> tuple[list[Score], dict[tuple[str, str], list[dict]]]:

@@ -12,7 +12,6 @@ from configs.contract.model_id import ModelId
 from configs.contract.read_values import ENTRY, ZOO
 from torch_eval.attack import metrics
 from torch_eval.library.zoo import LETTERS, Entry, Outcomes
-from torch_eval.report.comparisons import points
 from torch_eval.report.scores import RECIPES
 
 Pair = tuple[Outcomes, Outcomes]  # of the ticket and of another model, under one attack and one seed
@@ -75,7 +74,8 @@ def _compared(other: str, pairs: dict[int, Pair]) -> tuple[str, str, str, str]:
     """Return Aua of both models in per cent, the counts of the paired test, and the gain in points."""
     test, gain = metrics.paired(_records(pairs)), metrics.gain(_records(pairs))
     ours, theirs = (100 * statistics.fmean(pair[side].aua.value for pair in pairs.values()) for side in (0, 1))
-    return f"{ours:.1f}", f"{other} {theirs:.1f}", f"{test.only_first} : {test.only_second}", points(gain)
+    counts = f"{test.only_first} : {test.only_second}"
+    return f"{ours:.1f}", f"{other} {theirs:.1f}", counts, gain.text(sign="+", nothing="–")
 
 
 def _records(pairs: dict[int, Pair]) -> list[tuple[list[dict], list[dict]]]:

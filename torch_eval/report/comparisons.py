@@ -169,14 +169,7 @@ def _row(comparison: Comparison) -> list[Cell]:
     name = Cell(titles(comparison.scores), "stale" if comparison.stale else "")
     counts = [Cell(str(count)) for count in (test.tested, test.only_first, test.only_second)]
     p = Cell(p_text(test.p), "\n".join(each) if len(each) > 1 else "")
-    return [name, *counts, p, Cell(points(comparison.gain))]
-
-
-def points(gain: metrics.Estimate) -> str:
-    """A gain in points with its interval, such as `+5.7 [3.5, 8.0]`."""
-    if gain.value is None or gain.low is None or gain.high is None:
-        return "–"
-    return f"{100 * gain.value:+.1f} [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
+    return [name, *counts, p, Cell(comparison.gain.text(sign="+", nothing="–"))]
 
 
 def p_text(p: float) -> str:
