@@ -14,7 +14,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import jinja2
 from markupsafe import Markup
@@ -25,14 +24,16 @@ TEMPLATES = Path(__file__).with_name("templates")
 class Block:
     """A part of the report; the templates write each `kind` in its own way."""
 
-    kind: ClassVar[str]
+    @property
+    def kind(self) -> str:
+        """The class's name in small letters."""
+        return type(self).__name__.lower()
 
 
 @dataclass
 class Heading(Block):
     """A heading; those of level 2 begin a section, which the page links to."""
 
-    kind = "heading"
     text: str
     level: int = 2
 
@@ -46,7 +47,6 @@ class Heading(Block):
 class Text(Block):
     """A paragraph; a `note` stands out, a `lead` is larger."""
 
-    kind = "text"
     text: str
     note: bool = False
     lead: bool = False
@@ -56,7 +56,6 @@ class Text(Block):
 class Bullets(Block):
     """A list of short texts."""
 
-    kind = "bullets"
     items: list[str]
 
 
@@ -95,7 +94,6 @@ class Table(Block):
         text: True for columns of words, which are aligned left.
     """
 
-    kind = "table"
     header: list[str]
     rows: Sequence[Row]
     groups: list[tuple[str, int]] = field(default_factory=list)
@@ -117,7 +115,6 @@ class Table(Block):
 class Picture(Block):
     """A figure (its PNG; an SVG of the same name lies beside it) and its caption."""
 
-    kind = "picture"
     path: Path
     caption: str
 
@@ -131,7 +128,6 @@ class Picture(Block):
 class Details(Block):
     """Blocks that open on demand."""
 
-    kind = "details"
     summary: str
     blocks: Sequence[Block]
 
@@ -143,14 +139,11 @@ Pieces = list[tuple[str, bool]]  # of a text, each with whether the attack chang
 class Contents(Block):
     """Links to the sections of the page."""
 
-    kind = "contents"
-
 
 @dataclass
 class Example(Block):
     """One attacked sentence: its title, and (label, text) pairs."""
 
-    kind = "example"
     title: str
     texts: list[tuple[str, Pieces]]
 
