@@ -126,13 +126,7 @@ def add(run: Run, name: str) -> Path:
         "data": {key: run.data[key] for key in ("columns", "labels", "splits")},
         "models": {_plain(model): _model(run, seed, model) for model in run.shown()},
         "paired": [
-            {
-                "other": _plain(other),
-                "attack": recipe,
-                "only_ticket": made.test.only_first,
-                "only_other": made.test.only_second,
-                "p": made.test.p,
-            }
+            Paired(_plain(other), recipe, made.test.only_first, made.test.only_second, made.test.p)
             for other in run.shown()
             for recipe in run.recipes
             for made in comparisons(run, ticket, other, recipe)
@@ -141,7 +135,7 @@ def add(run: Run, name: str) -> Path:
     }
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, folder / "ticket.safetensors")
-    write_json(folder / "results.json", entry)
+    write_json(folder / "results.json", msgspec.to_builtins(entry))
     atomic_write(folder / ENTRY, _experiment(run, name))
     return folder
 
