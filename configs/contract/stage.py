@@ -24,6 +24,7 @@ from configs.contract.files import file_hash, read_json, write_json
 from configs.contract.run_files import Begun, Manifest, Results, Summary
 
 W = TypeVar("W")
+version = functools.cache(metadata.version)  # looking one up takes milliseconds, and every stage asks for several
 
 
 def config_hash(config: Any) -> str:
@@ -35,12 +36,6 @@ def config_hash(config: Any) -> str:
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions of Python and of some packages."""
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
-@functools.cache
-def version(package: str) -> str:
-    """Return the version of a package. Looking it up takes milliseconds, and every stage asks for several."""
-    return metadata.version(package)
 
 
 class Changed(UserError):

@@ -24,6 +24,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import file_hash
 from torch_eval.assets import packaged
 
+_hash = functools.cache(file_hash)  # every recipe of every victim asks for them
 TAGGER = "nltk_data/taggers/averaged_perceptron_tagger_eng"
 FILES = {
     "synonyms": ["paragramcf/paragram.npy", "paragramcf/wordlist.pickle", "paragramcf/nn.npy"],
@@ -67,8 +68,3 @@ def describe(name: str, folder: str, recipe: str) -> dict:
             "run `pip install tensorflow tensorflow_hub` in this environment, or use attack.resources=packaged"
         )
     return {file: _hash(root / file) for file in FILES[name]}
-
-
-@functools.cache
-def _hash(path: Path) -> str:
-    return file_hash(path)

@@ -19,8 +19,6 @@ from torch_eval.attack import example as one_example
 from torch_eval.recipes import recipes
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from textattack import Attack
 
     from torch_eval.victim.classifier import Victim
@@ -70,9 +68,7 @@ class Workers:
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 

@@ -104,11 +104,9 @@ def write(run_dir: RunDir, note: str) -> None:
         }
     summary = msgspec.to_builtins(run_dir.summary())
     settings = {f"{name}/{recipe}": _settings(run_dir, name, recipe) for name, recipe in lines}
-    rows = [{**asdict(score), "metrics": score.metrics and score.metrics.to_dict()} for score in scores]
-    write_json(
-        run_dir.root / "results.json",
-        {"data": summary, "models": about, "scores": rows, "paired": tests, "settings": settings},
-    )
+    rows = list(map(asdict, scores))
+    content = {"data": summary, "models": about, "scores": rows, "paired": tests, "settings": settings}
+    write_json(run_dir.root / "results.json", content)
     page = _page(run_dir.root.name, scores, tests, about, lines, note, settings)
     atomic_write(run_dir.root / "score.html", render.to_html(f"Robustness of {', '.join(about)}", page))
     print(f"\n{table(scores)}")
