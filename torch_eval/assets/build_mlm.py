@@ -157,10 +157,10 @@ def hide(
 
     Args:
         ids: (rows, length) int64.
-        share: of the pieces that are not special.
-        tokenizer: has the id of [MASK] and the special ids.
-        generator: of the random choice.
-        disguise: leave a tenth of the chosen pieces as they are and replace another tenth by random ones, as in BERT's
+        share: Share of the pieces that is hidden, special ones apart.
+        tokenizer: Has the id of [MASK] and the special ids.
+        generator: Generator of the random choice.
+        disguise: Leave a tenth of the chosen pieces as they are and replace another tenth by random ones, as in BERT's
             own training. BERT-Attack asks for candidates without masking the word.
 
     Returns:

@@ -49,7 +49,7 @@ def describe(name: str, folder: str, recipe: str) -> dict:
     The stop words of TextFooler are its own list, which is part of this project.
 
     Raises:
-        UserError: files are missing; the message names all of them. Or a package is missing.
+        UserError: Files are missing; the message names all of them. Or a package is missing.
     """
     if (name, recipe) == ("stop words", "textfooler"):
         return packaged.describe(name)

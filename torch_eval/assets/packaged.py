@@ -28,7 +28,7 @@ def mlm_facts() -> dict:
     """Return the `mlm.json` of the masked language model: top-1, seconds, sources, hash.
 
     Raises:
-        UserError: set-up has not made it.
+        UserError: Set-up has not made it.
     """
     facts = mlm_folder() / "mlm.json"
     if not facts.is_file():

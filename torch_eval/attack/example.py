@@ -40,17 +40,17 @@ def attack_text(
     """Attack one example and return its record.
 
     Args:
-        attack: what `recipes.build` returned for `spec`.
-        spec: names the columns.
-        seed: of the run.
-        index: of the example in the data.
-        example: its columns and its `label`.
-        max_seconds: budget of wall-clock time; when it ends, the record says timeout.
-        source: file of the example, for messages.
-        text_type: class of the text; `attacked_text.Text` by default.
+        attack: What `recipes.build` returned for `spec`.
+        spec: The recipe, and the columns that it reads and changes.
+        seed: Seed of the run.
+        index: Index of the example in the data.
+        example: Columns and `label` of the example.
+        max_seconds: Budget of wall-clock time; when it ends, the record says timeout.
+        source: File of the example, for messages.
+        text_type: Class of the text; `attacked_text.Text` by default.
 
     Raises:
-        CannotRun: the recipe misses something that it loads only now.
+        CannotRun: The recipe misses something that it loads only now.
         UserError: TextAttack fails on this example; the message names its line.
     """
     from textattack.shared.utils import set_seed
@@ -148,14 +148,14 @@ def verify(
     """Check that a record is of its example and that its texts have the scores that it states.
 
     Args:
-        record: what `attack_text` returned.
-        spec: says which columns may have changed.
-        example: its columns and its `label`.
-        probabilities: the victim's for the record's original and perturbed text, in this order.
-        dtype: of the victim.
+        record: What `attack_text` returned.
+        spec: Says which columns may have changed.
+        example: Columns and `label` of the example.
+        probabilities: The victim's probabilities for the record's original and perturbed text, in this order.
+        dtype: Number type of the victim.
 
     Raises:
-        UserError: the record is wrong; the message names the example.
+        UserError: The record is wrong; the message names the example.
     """
     wrong = None
     protected = [column for column in spec.columns if column not in spec.changeable]

@@ -31,7 +31,7 @@ def merge_victim(scoring: Scoring, examples: list[dict]) -> None:
     """Join the parts of all attacks on one victim.
 
     Raises:
-        UserError: the clean accuracy is missing, or as `merge_recipe`.
+        UserError: The clean accuracy is missing, or `merge_recipe` raises it.
     """
     if not scoring.clean_stage().is_done():
         raise UserError(f"{scoring.directory}/clean is missing: the first shard makes it")
@@ -48,7 +48,7 @@ def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
     """Join the parts of one attack on one victim.
 
     Raises:
-        UserError: a part is missing, unfinished, or of other settings.
+        UserError: A part is missing, unfinished, or of other settings.
     """
     whole, indices = scoring.recipe_stage(recipe, examples, WHOLE)
     label = f"seed {scoring.seed}, {scoring.name}: {recipe}"
@@ -83,7 +83,7 @@ def find_shards(directory: Path) -> list[Shard]:
     """Return all parts of the one division that a directory holds.
 
     Raises:
-        UserError: it holds none, or several.
+        UserError: It holds none, or several.
     """
     ends = {path.name.rpartition("-")[2] for path in directory.glob("shard-*-of-*")}
     counts = {int(end) for end in ends if end.isdecimal()}

@@ -46,9 +46,9 @@ class Estimate:
         """The value and its interval as `43.0 [36.3, 49.9]`.
 
         Args:
-            scale: factor of all three; the default makes per cent of shares.
+            scale: Factor of all three; the default makes per cent of shares.
             sign: `+` for a value that shows its sign.
-            nothing: the text if there is no value.
+            nothing: The text if there is no value.
         """
         if self.value is None or self.low is None or self.high is None:
             return nothing
@@ -60,13 +60,13 @@ class Metrics:
     """Outcome of one attack on one model, as its manifest states it.
 
     Attributes:
-        examples: number N of examples in the sample.
+        examples: Number N of examples in the sample.
         attacked: N less the skipped examples.
-        timeouts: attacked examples whose attack ran out of its budget.
-        clean: accuracy on the sample before the attack, from 0 to 1.
-        aua: accuracy under attack, from 0 to 1.
-        suc: share of the attacked examples that the attack broke, from 0 to 1.
-        queries: mean number of victim queries for each attacked example.
+        timeouts: Attacked examples whose attack ran out of its budget.
+        clean: Accuracy on the sample before the attack, from 0 to 1.
+        aua: Accuracy under attack, from 0 to 1.
+        suc: Share of the attacked examples that the attack broke, from 0 to 1.
+        queries: Mean number of victim queries for each attacked example.
     """
 
     examples: Count
@@ -86,10 +86,10 @@ def summarise(records: Sequence[dict]) -> Metrics:
     """Compute the metrics of attack records (`outcome` and `queries` of each), as `records.read` returns them.
 
     Args:
-        records: one record for each example of the sample.
+        records: One record for each example of the sample.
 
     Raises:
-        ValueError: a record has an outcome that no attack has.
+        ValueError: A record has an outcome that no attack has.
     """
     counts = Counter(record["outcome"] for record in records)
     unknown = set(counts) - set(OUTCOMES)
@@ -124,7 +124,7 @@ def sign_flip(differences: Sequence[int]) -> float:
     as far from 0 as the observed one. If all differences are 1 or -1, this is McNemar's exact test.
 
     Args:
-        differences: one whole number for each sentence.
+        differences: One whole number for each sentence.
     """
     sizes = [abs(difference) for difference in differences if difference]
     largest = sum(sizes)
@@ -140,10 +140,10 @@ class PairedTest(NamedTuple):
     """Result of the paired test of two models on the same sentences.
 
     Attributes:
-        tested: pairs of attacks, over all seeds.
-        only_first: pairs in which only the first model withstands the attack.
-        only_second: pairs in which only the second model withstands it.
-        p: two-sided p-value of "both withstand equally often".
+        tested: Pairs of attacks, over all seeds.
+        only_first: Pairs in which only the first model withstands the attack.
+        only_second: Pairs in which only the second model withstands it.
+        p: Two-sided p-value of "both withstand equally often".
     """
 
     tested: int
@@ -159,10 +159,10 @@ def paired(pairs: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> PairedTest
     sentence are one observation, not several: their differences are added, and the sum has one sign (`sign_flip`).
 
     Args:
-        pairs: attack records of the first and of the second model, one pair for each seed.
+        pairs: Attack records of the first and of the second model, one pair for each seed.
 
     Raises:
-        ValueError: the examples of a pair differ.
+        ValueError: The examples of a pair differ.
     """
     by_sentence = _differences(pairs)
     counts = Counter(difference for differences in by_sentence.values() for difference in differences)
@@ -177,7 +177,7 @@ def gain(pairs: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> Estimate:
     timeout are left out.
 
     Args:
-        pairs: as for `paired`.
+        pairs: As for `paired`.
     """
     return bootstrap_mean([statistics.fmean(differences) for differences in _differences(pairs).values()])
 
@@ -204,7 +204,7 @@ def _differences(pairs: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> dict
     1 says that only the first model withstands the attack, -1 that only the second does.
 
     Raises:
-        ValueError: the examples of a pair differ.
+        ValueError: The examples of a pair differ.
     """
     by_sentence: dict[int, list[int]] = {}
     for both in pairs:

@@ -13,11 +13,11 @@ def sample(labels: list[int], size: int, seed: int, protocol: str = "paper", str
     """Return sorted indices of at most `size` examples.
 
     Args:
-        labels: of all examples.
-        size: of the sample.
-        seed: of the random draw.
-        protocol: paper draws at random, official takes the first examples.
-        stratified: give every label its share of all examples, up to rounding.
+        labels: Labels of all examples.
+        size: Size of the sample.
+        seed: Seed of the random draw.
+        protocol: `paper` draws at random, `official` takes the first examples.
+        stratified: Give every label its share of all examples, up to rounding.
     """
     size, generator = min(size, len(labels)), random.Random(seed)
     if protocol == "official":
@@ -47,7 +47,7 @@ class Shard:
         """Read `i/n`; None is the whole.
 
         Raises:
-            UserError: for any other text.
+            UserError: The text is another.
         """
         if text is None:
             return cls()

@@ -62,7 +62,7 @@ def read_split(run_dir: RunDir, name: str) -> tuple[Summary, list[dict]]:
     """Return what `prepare` states of the data, and the examples of a split.
 
     Raises:
-        UserError: one does not fit the other.
+        UserError: They do not fit each other.
     """
     task, path = run_dir.summary(), run_dir.whole_split(name)
     examples = read_examples(path, task.columns)
@@ -77,7 +77,7 @@ def read_examples(path: Path, columns: list[str]) -> list[dict]:
     """Return the examples of a file.
 
     Raises:
-        UserError: an example lacks a text or a label, or cannot be attacked; the message names the first such line.
+        UserError: An example lacks a text or a label, or cannot be attacked; the message names the first such line.
     """
     examples = read_lines(path)
     if not examples:
@@ -112,17 +112,17 @@ class Scoring:
         """Check the files of a victim.
 
         Args:
-            workers: attack and classify; None if everything is finished.
-            run_dir: of the experiment.
-            seed: of the run that trained the victim.
-            name: of the victim.
-            model: its Hugging Face directory.
-            task: what `prepare` states of the data.
-            shard: the part of the examples to attack.
-            batching: how the model is run; see `classifier.BATCHINGS`.
+            workers: Processes that attack and classify; None if everything is finished.
+            run_dir: Run directory of the experiment.
+            seed: Seed of the run that trained the victim.
+            name: Name of the victim.
+            model: Its Hugging Face directory.
+            task: What `prepare` states of the data.
+            shard: The part of the examples to attack.
+            batching: How the model is run; see `classifier.BATCHINGS`.
 
         Raises:
-            UserError: the victim cannot be attacked.
+            UserError: The victim cannot be attacked.
         """
         order = victims.check_files(run_dir, name, model, task.labels)
         self.workers, self.run_dir, self.seed, self.name, self.shard = workers, run_dir, seed, name, shard
@@ -283,7 +283,7 @@ def resume(stage: Stage, expected: list[dict], workers: int) -> list[dict]:
     """Return the records that an interrupted run with so many workers left.
 
     Raises:
-        UserError: they are not the beginning of this run's.
+        UserError: They are not the beginning of this run's.
     """
     results = stage.directory / "results.jsonl"
     stage.begin(results)
@@ -299,7 +299,7 @@ def finished(stage: Stage, expected: list[dict]) -> list[dict]:
     """Return the records of a finished attack.
 
     Raises:
-        UserError: some are missing.
+        UserError: Some are missing.
     """
     results = stage.directory / "results.jsonl"
     done = records.read(results, expected) if results.is_file() else []

@@ -24,7 +24,7 @@ def run(run_dir: RunDir) -> None:
     source's adversarial texts whose original the target classifies correctly; `fooled` counts those that it gets wrong.
 
     Raises:
-        UserError: no attack is finished, or one was made with another model, test set or setting.
+        UserError: No attack is finished, or one was made with another model, test set or setting.
     """
     config, (task, examples) = run_dir.config, read_split(run_dir, "test")
     rows, models, attacks = [], [], []

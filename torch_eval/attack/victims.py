@@ -27,16 +27,16 @@ def check(run_dir: RunDir, task: Summary, workers: Workers, texts: list[tuple[st
     """Check the files of every victim, and load those that are not attacked yet.
 
     Args:
-        run_dir: its configuration names the victims.
-        task: what `prepare` states of the data.
-        workers: load the models.
-        texts: a sample of the data, which every victim must be able to classify.
+        run_dir: Run directory, whose configuration names the victims.
+        task: What `prepare` states of the data.
+        workers: Processes that load the models.
+        texts: A sample of the data, which every victim must be able to classify.
 
     Returns:
         The fastest batching of each loaded model; see `workers.inspect`.
 
     Raises:
-        UserError: a victim cannot be attacked.
+        UserError: A victim cannot be attacked.
     """
     config, targets = run_dir.config, []
     stages = ("clean", *config.attack.recipes)
@@ -65,7 +65,7 @@ def check_files(run_dir: RunDir, name: str, model: Path, labels: list[str]) -> t
         The model's label for each label of the data; None if they are the same.
 
     Raises:
-        UserError: the victim cannot be attacked, or is not the model that its training left.
+        UserError: The victim cannot be attacked, or is not the model that its training left.
     """
     own = name in run_dir.own_victims()
     if not own and not (model / "config.json").is_file():

@@ -50,7 +50,7 @@ class Workers:
         """Yield results in the order of the arguments.
 
         Raises:
-            UserError: a worker died, or `function` raised one.
+            UserError: A worker died, or `function` raised one.
         """
         if self._pool is None:
             # Libraries read these when they load: the processes inherit them.
@@ -114,9 +114,9 @@ class Inspection(NamedTuple):
     """What the loading of a victim has shown.
 
     Attributes:
-        refusal: error message, to which the caller adds the remedy; None if the victim classifies the texts.
-        batching: the fastest one that computes what padded batches compute; see `classifier.BATCHINGS`.
-        note: a line for the user, if a faster one exists that does not.
+        refusal: Error message, to which the caller adds the remedy; None if the victim classifies the texts.
+        batching: The fastest one that computes what padded batches compute; see `classifier.BATCHINGS`.
+        note: A line for the user, if a faster one exists that does not.
     """
 
     refusal: str | None = None

@@ -27,19 +27,19 @@ def score(
     finished is not done again.
 
     Args:
-        model: a Hugging Face directory or a name on the hub, or several.
-        data: a file, a folder, a task's name, or records such as {"text": ..., "label": ...}.
-        recipes: attacks.
-        examples: number of texts that are attacked.
-        out: folder of the results.
-        options: further keys of the command, such as `workers`, `max_length` or `label_column`.
+        model: A Hugging Face directory or a name on the hub, or several.
+        data: A file, a folder, a task's name, or records such as {"text": ..., "label": ...}.
+        recipes: Attacks to run.
+        examples: Number of texts that are attacked.
+        out: Folder of the results.
+        options: Further keys of the command, such as `workers`, `max_length` or `label_column`.
 
     Returns:
         The contents of `results.json`: under `scores` one entry for each model and attack with its `metrics` (`clean`,
         `aua`, `suc`, `queries`: each a value with a 95% interval), under `paired` the tests between models.
 
     Raises:
-        UserError: the model or the data cannot be scored; the message says why.
+        UserError: The model or the data cannot be scored; the message says why.
     """
     models = [model] if isinstance(model, str | Path) else list(model)
     with tempfile.TemporaryDirectory() as temporary:

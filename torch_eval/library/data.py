@@ -28,15 +28,15 @@ def read(data: str, config: Experiment, names: Sequence[str]) -> tuple[Task, lis
     """Read the examples to score on.
 
     Args:
-        data: a CSV, TSV or JSON Lines file, a folder of .txt files for each label, or the name of a task.
-        config: its section `data` may name columns and labels; its task is `custom`, or says how the file is laid out.
-        names: labels of the model, in the order of their numbers.
+        data: A CSV, TSV or JSON Lines file, a folder of .txt files for each label, or the name of a task.
+        config: Its section `data` may name columns and labels; its task is `custom`, or says how the file is laid out.
+        names: Labels of the model, in the order of their numbers.
 
     Returns:
         The task, its examples, and a note on where they come from.
 
     Raises:
-        UserError: there is no such file or task, or it cannot be told which columns or labels are meant.
+        UserError: There is no such file or task, or it cannot be told which columns or labels are meant.
     """
     path = Path(data)
     if not path.exists() and data in TASKS:
@@ -100,7 +100,7 @@ def text_columns(path: Path, columns: list[str]) -> list[str]:
     """Choose the columns of the text or pair.
 
     Raises:
-        UserError: it cannot be told.
+        UserError: The columns do not tell which of them is the text.
     """
     for task in TASKS.values():
         for layout in task.layouts:
@@ -116,7 +116,7 @@ def labels_of(path: Path, column: str, values: set[str], names: Sequence[str]) -
     """Choose what `data.labels` would have to say, in the order of the model's labels.
 
     Raises:
-        UserError: the values of the file do not say which of the model's labels they mean.
+        UserError: The values of the file do not say which of the model's labels they mean.
     """
     numbers = [str(number) for number in range(len(names))]
     if values <= set(numbers):
@@ -137,7 +137,7 @@ def in_order(values: Sequence[str], names: Sequence[str]) -> list[str]:
     """Return labels as the data spells them, in the order of the model's; its own name where the data has none.
 
     Raises:
-        UserError: a label of the data is none of the model's.
+        UserError: A label of the data is none of the model's.
     """
     labels = list(names)
     for value in values:

@@ -20,11 +20,11 @@ class FastClassifier(HuggingFaceModelWrapper):
     batches of equal lengths. Everything else of the stock wrapper, such as gradients, is inherited.
 
     Args:
-        model: a Hugging Face directory, or a name on the hub.
-        texts: a sample of the data. Given, the fast forward pass is compared with the padded one on it, and used only
+        model: A Hugging Face directory, or a name on the hub.
+        texts: A sample of the data. Given, the fast forward pass is compared with the padded one on it, and used only
             where both agree. Without it the families that the tests cover are trusted, and others are padded.
-        max_length: word pieces to which texts are cut; None for the tokenizer's own limit, as in TextAttack.
-        device: cpu or cuda.
+        max_length: Word pieces to which texts are cut; None for the tokenizer's own limit, as in TextAttack.
+        device: `cpu` or `cuda`.
     """
 
     def __init__(

@@ -30,10 +30,10 @@ def model_dir(name: str) -> Path:
     """Return the directory of a model, downloaded on first use.
 
     Args:
-        name: a Hugging Face directory, or a name on the hub, which may end in `@REVISION`.
+        name: A Hugging Face directory, or a name on the hub, which may end in `@REVISION`.
 
     Raises:
-        UserError: there is neither.
+        UserError: There is neither.
     """
     if Path(name).is_dir():
         return Path(name).resolve()

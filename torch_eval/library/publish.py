@@ -23,12 +23,12 @@ def publish(run_dir: RunDir, prefix: str, public: bool = False) -> list[str]:
     """Upload every trained model of an experiment; returns the names of the repositories.
 
     Args:
-        run_dir: of the experiment. Attacks that are not finished are left out of the card.
+        run_dir: Run directory of the experiment. Attacks that are not finished are left out of the card.
         prefix: OWNER/NAME; each repository is called OWNER/NAME-MODEL-seed-SEED.
-        public: whether anybody may see repositories that are made now.
+        public: Whether anybody may see repositories that are made now.
 
     Raises:
-        UserError: no model is there, or the hub refuses one.
+        UserError: No model is there, or the hub refuses one.
     """
     done: list[str] = []
     for seed, name, model in run_dir.all_victims():
@@ -82,7 +82,7 @@ def upload(folder: Path, repository: str, public: bool) -> None:
     """Upload a folder, in a process that may use the network.
 
     Raises:
-        UserError: the hub refuses it, or cannot be reached.
+        UserError: The hub refuses it, or cannot be reached.
     """
     reason = run_online("upload", str(folder), repository, str(public))
     if reason:

@@ -30,10 +30,10 @@ class Score:
     """One attack on one model.
 
     Attributes:
-        model: name of the model.
-        recipe: name of the attack.
-        metrics: its figures with their intervals; None if the attack could not run.
-        missing: why it could not run.
+        model: Name of the model.
+        recipe: Name of the attack.
+        metrics: Its figures with their intervals; None if the attack could not run.
+        missing: Why it could not run.
     """
 
     model: str

@@ -46,13 +46,13 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
 
     Args:
         models: Hugging Face directories or names on the hub.
-        data: a file, a folder of texts, or a task's name.
+        data: A file, a folder of texts, or a task's name.
         overrides: `key=value`; keys of the sections `attack` and `data` may stand without the section.
-        runs: where the folder is made.
-        out: the folder itself, if it is named.
+        runs: Where the folder is made.
+        out: The folder itself, if it is named.
 
     Raises:
-        UserError: something cannot be scored.
+        UserError: Something cannot be scored.
     """
     config = schema.load("base", [*DEFAULTS, *map(whole_key, overrides)])
     if not any(text.startswith("task=") for text in overrides):

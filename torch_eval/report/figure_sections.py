@@ -88,10 +88,10 @@ def _panels(
     """Arrange points for `figures.accuracy_curves`: accuracy on unchanged sentences, then Aua of every attack.
 
     Args:
-        run: the run.
-        points: method, place on the x axis (None: none), model.
-        clean: title of the first panel.
-        accuracy: what it shows of a model.
+        run: The run.
+        points: Method, place on the x axis (None: none), model.
+        clean: Title of the first panel.
+        accuracy: What it shows of a model.
     """
     measures = {clean: accuracy}
     for recipe in run.recipes:

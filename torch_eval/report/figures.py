@@ -50,9 +50,9 @@ def overview(rows: list[tuple[str, Band | None, dict[str, Band]]], path: Path, t
     """Draw Clean and Aua of all methods, one row for each.
 
     Args:
-        rows: title of a model, its Clean accuracy, and its Aua by attack title.
-        path: the PNG.
-        title: line above the figure.
+        rows: Title of a model, its Clean accuracy, and its Aua by attack title.
+        path: The PNG.
+        title: Line above the figure.
     """
     attacks = list(dict.fromkeys(attack for _, _, auas in rows for attack in auas))
     height = 0.16 + 0.1 * len(attacks)
@@ -80,9 +80,9 @@ def trade_off(points: dict[str, tuple[str, Band, Band]], path: Path, title: str)
     """Draw Clean accuracy (across) against accuracy under attack (up).
 
     Args:
-        points: title of a model to its method, Clean accuracy and Aua.
-        path: the PNG.
-        title: line above the figure.
+        points: Title of a model to its method, Clean accuracy and Aua.
+        path: The PNG.
+        title: Line above the figure.
     """
     figure = Figure(figsize=(style.WIDTH, 4.6), layout="constrained")
     axes = figure.subplots()
@@ -109,12 +109,12 @@ def accuracy_curves(
     """Draw accuracies against sparsity (Figure 2), training progress (Figure 4), epochs or training loss.
 
     Args:
-        panels: title of a panel to method to points (place, accuracy).
-        names: titles of the methods.
-        path: the PNG.
-        label: what stands on the x axis.
-        level: the same for methods of one point, drawn as horizontal lines.
-        shares: whether the places are shares, drawn in per cent.
+        panels: Title of a panel to method to points (place, accuracy).
+        names: Titles of the methods.
+        path: The PNG.
+        label: What stands on the x axis.
+        level: The same for methods of one point, drawn as horizontal lines.
+        shares: Whether the places are shares, drawn in per cent.
     """
     rows = -(-len(panels) // 2)
     figure = Figure(figsize=(style.WIDTH, 0.6 + 2.0 * rows), layout="constrained")
@@ -160,7 +160,7 @@ def sparsity_grid(layers: dict[str, float]) -> tuple[np.ndarray, float | None]:
     """Arrange pruned shares by matrix.
 
     Args:
-        layers: name of a matrix, such as `bert.encoder.layer.0.attention.self.query.weight`, to its pruned share.
+        layers: Name of a matrix, such as `bert.encoder.layer.0.attention.self.query.weight`, to its pruned share.
 
     Returns:
         Shares as [layer, matrix type], NaN where there is no such matrix; and the share of the pooler.
@@ -184,10 +184,10 @@ def sparsity_pattern(layers: dict[str, float], path: Path, title: str, darkest: 
     """Draw where a ticket prunes (Figure 3).
 
     Args:
-        layers: name of a matrix to its pruned share.
-        path: the PNG.
-        title: line above the figure.
-        darkest: share with the darkest colour; give all tickets the same.
+        layers: Name of a matrix to its pruned share.
+        path: The PNG.
+        title: Line above the figure.
+        darkest: Share with the darkest colour; give all tickets the same.
     """
     grid, pooler = sparsity_grid(layers)
     rows = len(grid)

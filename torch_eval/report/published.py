@@ -61,12 +61,12 @@ def published(
     """Published figures of the same task and method, a line each: `paper 26.7`, `re-run 28.9`.
 
     Args:
-        run: the run.
-        model: name of the model.
-        recipe: the attack; None for the accuracy on unchanged sentences.
-        measure: aua, suc or queries.
-        tables: numbers of the paper's tables to look into.
-        group: comparison group that the figures stand beside.
+        run: The run.
+        model: Name of the model.
+        recipe: The attack; None for the accuracy on unchanged sentences.
+        measure: `aua`, `suc` or `queries`.
+        tables: Numbers of the paper's tables to look into.
+        group: Comparison group that the figures stand beside.
     """
     lines, other_setting = [], bool(departures(run, group))
     for row in PUBLISHED["results"]:

@@ -64,11 +64,11 @@ class Cell:
     """One cell of a table.
 
     Attributes:
-        text: what it says.
-        small: lines of small print below it.
+        text: What it says.
+        small: Lines of small print below it.
         best: True if it is the best value of its column.
         missing: True if it stands for a result that does not exist yet.
-        published: the same figure from papers, a line each.
+        published: The same figure from papers, a line each.
         interval: 95% intervals, a line each, shown on demand.
     """
 
@@ -88,8 +88,8 @@ class Table(Block):
     """A table.
 
     Attributes:
-        header: names of the columns.
-        rows: cells of each row. A text in place of a row spans all columns and names the rows below it.
+        header: Names of the columns.
+        rows: Cells of each row. A text in place of a row spans all columns and names the rows below it.
         groups: (title, number of columns) of a second header above the first, without the first column.
         text: True for columns of words, which are aligned left.
     """

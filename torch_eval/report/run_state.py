@@ -34,15 +34,15 @@ class Step:
     """One result that a run consists of.
 
     Attributes:
-        stage: stage that makes it.
-        model: model that it is of; None for the data and the choice.
-        seed: seed that it is of; None for what all seeds share.
-        command: command that makes it.
-        directory: where its files are.
-        manifest: what the stage left; None until it is finished.
-        recipe: attack, or `CLEAN`; None for other stages.
-        stale: what differs from the configuration now.
-        left_out: why an attack cannot run here; empty if it can.
+        stage: Stage that makes it.
+        model: Model that it is of; None for the data and the choice.
+        seed: Seed that it is of; None for what all seeds share.
+        command: Command that makes it.
+        directory: Where its files are.
+        manifest: What the stage left; None until it is finished.
+        recipe: Attack, or `CLEAN`; None for other stages.
+        stale: What differs from the configuration now.
+        left_out: Why an attack cannot run here; empty if it can.
     """
 
     stage: str
@@ -66,15 +66,15 @@ class Run:
     """One experiment. Files that do not exist yet read as None or as empty.
 
     Attributes:
-        config: the experiment.
-        paths: its directory.
-        arguments: words with which its commands are called.
-        chosen: the robust ticket that was chosen on dev, or the first candidate.
-        models: directory name to method of every model that the tables know.
-        recipes: attacks, the paper's first.
-        data: what `prepare` stated about the data.
+        config: The experiment.
+        paths: Its directory.
+        arguments: Words with which its commands are called.
+        chosen: The robust ticket that was chosen on dev, or the first candidate.
+        models: Directory name to method of every model that the tables know.
+        recipes: Attacks, the paper's first.
+        data: What `prepare` stated about the data.
         scores: (seed, model, recipe or `CLEAN`) to score, of finished ones.
-        steps: everything that the run consists of.
+        steps: Everything that the run consists of.
     """
 
     def __init__(self, config: schema.Experiment, arguments: list[str], runs: Path = run_dir.RUNS) -> None:

@@ -26,7 +26,7 @@ class Check(Comparison):
     """One attack on one model, as the report shows it (first) and as it was made the other way (second).
 
     Attributes:
-        other: how the other attack was made.
+        other: How the other attack was made.
     """
 
     other: str

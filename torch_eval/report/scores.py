@@ -40,10 +40,10 @@ class Score:
     """Results of one attack on one model, or its accuracy on the test set.
 
     Attributes:
-        directory: where the stage left its files.
-        manifest: what the stage left in `manifest.json`.
-        group: number of the comparison group.
-        stale: what differs from the configuration now.
+        directory: Where the stage left its files.
+        manifest: What the stage left in `manifest.json`.
+        group: Number of the comparison group.
+        stale: What differs from the configuration now.
     """
 
     directory: Path
@@ -123,7 +123,7 @@ class Score:
         """Read the records of the attack.
 
         Raises:
-            UserError: they are not those of all examples, in order.
+            UserError: They are not those of all examples, in order.
         """
         path, indices = self.directory / "results.jsonl", self.manifest["settings"]["indices"]
         records = attack_records.read(path) if path.is_file() else []
@@ -139,7 +139,7 @@ class Score:
         """Metrics of the attack, counted from the records.
 
         Raises:
-            UserError: the manifest states other values.
+            UserError: The manifest states other values.
         """
         stated, summary = self.manifest["results"], metrics.summarise(self.read_records())
         wrong = [key for key in ("examples", "attacked", "timeouts") if stated[key] != getattr(summary, key)]
@@ -168,7 +168,7 @@ class Value:
 
     Attributes:
         seeds: (seed, value, low, high) of the seeds that have a result.
-        asked: number of seeds that should have one.
+        asked: Number of seeds that should have one.
     """
 
     def __init__(

@@ -233,7 +233,7 @@ def histogram(path: Path, sparsity: float) -> tuple[np.ndarray, np.ndarray, floa
         Counts, edges, and the edge below which the share `sparsity` of the scores lies.
 
     Raises:
-        UserError: the file is torn, empty, or a score is not finite.
+        UserError: The file is torn, empty, or a score is not finite.
     """
     try:
         with safetensors.safe_open(path, "numpy") as file:

@@ -30,12 +30,12 @@ class Work:
     """Something unfinished that has written records.
 
     Attributes:
-        title: what it is.
-        done: steps or sentences done.
-        total: steps or sentences in all; None if unknown.
-        seconds_left: estimate of the time it still takes; None if unknown.
-        state: its last measures, in words.
-        changed: time of the last record, in seconds since 1970.
+        title: What it is.
+        done: Steps or sentences done.
+        total: Steps or sentences in all; None if unknown.
+        seconds_left: Estimate of the time it still takes; None if unknown.
+        state: Its last measures, in words.
+        changed: Time of the last record, in seconds since 1970.
     """
 
     title: str
