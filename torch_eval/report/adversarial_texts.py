@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from configs.contract.model_id import ModelId
-from torch_eval.report.render import Block, Example, Heading, Text, compare
+from torch_eval.report.render import Block, Example, Heading, Text, compare, section
 from torch_eval.report.run_state import Run
 
 Records = dict[str, dict[int, dict]]  # model to index to attack record
@@ -20,7 +20,7 @@ def examples(runs: list[Run]) -> list[Block]:
 
     All models of an example were attacked in one comparison group.
     """
-    title, attacked = Heading("Adversarial sentences"), False
+    attacked = False
     blocks: list[Block] = []
     for run in runs:
         seed = run.config.seeds[0]
@@ -35,9 +35,10 @@ def examples(runs: list[Run]) -> list[Block]:
                 blocks.append(Heading(f"{run.task}, {run.attack_title(recipe)}", 3))
                 blocks += [_example(run, by_model, index, model) for index, model in picked]
     if blocks:
-        return [title, Text("Words that the attack changed are marked."), *blocks]
-    note = "No attack has fooled a model yet." if attacked else f"Missing; `{runs[0].command('attack')}` makes them."
-    return [title, Text(note, note=True)]
+        blocks.insert(0, Text("Words that the attack changed are marked."))
+    elif attacked:
+        blocks.append(Text("No attack has fooled a model yet.", note=True))
+    return section("Adversarial sentences", blocks, [f"`{runs[0].command('attack')}` makes them."])
 
 
 def pick(by_model: Records) -> list[tuple[int, str]]:

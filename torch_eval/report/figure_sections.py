@@ -19,7 +19,7 @@ from torch_eval.attack.records import Transfer
 from torch_eval.report import figures
 from torch_eval.report.captions import bars, percent
 from torch_eval.report.manifests import read, training_records
-from torch_eval.report.render import Block, Details, Heading, Picture, Text
+from torch_eval.report.render import Block, Details, Picture, Text, section
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import Value
 from torch_eval.report.tables import sample_clean
@@ -41,12 +41,6 @@ def names_of(methods: Iterable[str]) -> dict[str, str]:
 def band(value: Value) -> figures.Band:
     """A value as a figure shows it."""
     return figures.Band(value.mean, *value.span)
-
-
-def section(title: str, blocks: Sequence[Block], remedies: list[str]) -> list[Block]:
-    """Return the blocks under their heading; without blocks, what makes them; nothing if nobody asked for them."""
-    blocks = blocks or [Text(f"Missing; {remedy}", note=True) for remedy in remedies]
-    return [Heading(title), *blocks] if blocks else []
 
 
 # --- the trade-off, Figures 2 and 4 --------------------------------------------------------------------------
@@ -202,7 +196,7 @@ def transfer(runs: list[Run], folder: Path) -> list[Block]:
                     "(column), of the texts whose original the other classifies correctly."
                 )
                 blocks.append(Picture(path, caption))
-    return [Heading("Transfer of adversarial texts"), *blocks] if blocks else []
+    return section("Transfer of adversarial texts", blocks)
 
 
 def _transfer_grid(rows: list[dict], recipe: str, models: list[str]) -> np.ndarray:

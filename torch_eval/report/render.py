@@ -148,6 +148,12 @@ class Example(Block):
     texts: list[tuple[str, Pieces]]
 
 
+def section(title: str, blocks: Sequence[Block], remedies: Sequence[str] = ()) -> list[Block]:
+    """Return the blocks under their heading; without blocks, what makes them; nothing if nobody asked for them."""
+    blocks = blocks or [Text(f"Missing; {remedy}", note=True) for remedy in remedies]
+    return [Heading(title), *blocks] if blocks else []
+
+
 def compare(original: str, perturbed: str) -> tuple[Pieces, Pieces]:
     """Split both texts into pieces and mark what the attack changed; upper and lower case count as the same."""
     before, after = (re.findall(r"\s+|\w+|[^\w\s]", text) for text in (original, perturbed))

@@ -11,7 +11,7 @@ from torch_eval.report.captions import bars, listed, made_with
 from torch_eval.report.comparisons import answer, paired_table
 from torch_eval.report.figure_sections import band, file_name
 from torch_eval.report.published import reference_notes
-from torch_eval.report.render import Block, Bullets, Cell, Details, Heading, Picture, Table, Text
+from torch_eval.report.render import Block, Bullets, Cell, Details, Heading, Picture, Table, Text, section
 from torch_eval.report.run_state import Run, Step
 from torch_eval.report.scores import MEASURES, RECIPES, titles
 
@@ -132,14 +132,14 @@ def ablations(runs: list[Run]) -> list[Block]:
         table = tables.ablation_table(runs, number)
         if table:
             blocks += [Heading(f"{title} (Table {number} of the paper)", 3), table]
-    return [Heading("Ablations"), *blocks] if blocks else []
+    return section("Ablations", blocks)
 
 
 def paired_tests(runs: list[Run]) -> list[Block]:
     """McNemar's test of the robust ticket against every other method."""
     made = [(run, paired_table(run)) for run in runs]
     blocks = [block for run, table in made if table for block in (Heading(f"{run.task} ({run.name})", 3), table)]
-    return [Heading("Paired tests"), Details("How the test works", [Text(wording.PAIRED)]), *blocks] if blocks else []
+    return section("Paired tests", [Details("How the test works", [Text(wording.PAIRED)]), *blocks] if blocks else [])
 
 
 # --- what is missing or stale --------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def missing(runs: list[Run]) -> list[Block]:
         ]
         if stale:
             blocks += [Text(wording.STALE.format(run.name), note=True), Bullets(listed(stale))]
-    return [Heading("Missing and stale results"), *blocks] if blocks else []
+    return section("Missing and stale results", blocks)
 
 
 # --- provenance ----------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def provenance(runs: list[Run]) -> list[Block]:
         if done:
             title = f"{run.task} ({run.name}): versions, inputs, times of {len(done)} stages"
             blocks.append(Details(title, [Bullets(_facts(run, done)), _stage_table(done)]))
-    return [Heading("How it was run"), *blocks] if blocks else []
+    return section("How it was run", blocks)
 
 
 def _facts(run: Run, done: Finished) -> list[str]:

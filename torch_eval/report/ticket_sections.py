@@ -17,9 +17,9 @@ from mindspore_rt.ticket import Ticket
 from torch_eval.attack import metrics
 from torch_eval.report import figures
 from torch_eval.report.captions import facts, percent
-from torch_eval.report.figure_sections import file_name, section
+from torch_eval.report.figure_sections import file_name
 from torch_eval.report.manifests import read
-from torch_eval.report.render import Block, Cell, Details, Heading, Picture, Row, Table, Text
+from torch_eval.report.render import Block, Cell, Details, Heading, Picture, Row, Table, Text, section
 from torch_eval.report.run_state import Run
 from torch_eval.report.tables import NONE, attack_cell, with_timeouts
 
@@ -38,7 +38,7 @@ def choices(runs: list[Run]) -> list[Block]:
     if halved:
         rule += f" In {', '.join(halved)} it is chosen on half of the test set, and all results are of the other half."
     blocks = [block for run in asked for block in choice(run)]
-    return [Heading("The choice of the ticket"), Text(rule), *blocks] if blocks else []
+    return section("The choice of the ticket", [Text(rule), *blocks] if blocks else [])
 
 
 def choice(run: Run) -> list[Block]:
