@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from configs.contract.errors import UserError
@@ -14,6 +14,7 @@ TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 # Transformers leaves values out of config.json that are its defaults.
 DEFAULT_POSITIONS = {"xlnet": None, "modernbert": 8192}  # of other families 512; None for no limit
+LONGEST = 512  # word pieces: the most that is read, and TextAttack's limit where a tokenizer states none
 # The first position follows the padding id, 1.
 COUNTED_FROM_PADDING = ("mpnet", *(name for name, family in FAMILIES.items() if family.counts_from_padding))
 # How two names may be the same label; the strict way first.
@@ -62,6 +63,21 @@ def longest_input(config: dict) -> int | None:
     if type(positions) is not int or positions < 1:
         return None
     return positions - config.get("pad_token_id", 1) - 1 if kind in COUNTED_FROM_PADDING else positions
+
+
+def longest_common_input(folders: Iterable[Path]) -> int:
+    """Return how many word pieces all models can read, by what their tokenizers and configurations state.
+
+    Args:
+        folders: Hugging Face directories.
+    """
+    lengths = [LONGEST]
+    for folder in folders:
+        config, tokenizer = folder / "config.json", folder / "tokenizer_config.json"
+        stated = read_json(tokenizer).get("model_max_length") if tokenizer.is_file() else None
+        positions = longest_input(read_json(config)) if config.is_file() else None
+        lengths += [int(limit) for limit in (stated, positions) if limit]
+    return min(lengths)
 
 
 def match_labels(names: Sequence[str], labels: Sequence[str], folder: Path) -> tuple[int, ...] | None:

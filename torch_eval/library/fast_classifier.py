@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from textattack.models.wrappers import HuggingFaceModelWrapper
 
+from configs.contract import classifiers
 from torch_eval.library import hub
-from torch_eval.library.victims import longest_common_input
 from torch_eval.victim.classifier import Victim
 
 
@@ -35,7 +35,7 @@ class FastClassifier(HuggingFaceModelWrapper):
         device: str = "cpu",
     ) -> None:
         folder = hub.model_dir(str(model))
-        victim = Victim(folder, max_length or longest_common_input([folder]), device=device)
+        victim = Victim(folder, max_length or classifiers.longest_common_input([folder]), device=device)
         super().__init__(victim.model, victim.tokenizer)
         self.victim = victim
         if texts:

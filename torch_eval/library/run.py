@@ -23,7 +23,6 @@ from configs.contract.tasks import Task
 from torch_eval.attack import scoring
 from torch_eval.library import data as user_data
 from torch_eval.library import hub, results
-from torch_eval.library.victims import longest_common_input
 
 SECTIONS = (schema.Attack, schema.Data)  # whose keys may be written without the section
 DEFAULTS = ("attack.examples=200", f"attack.workers={os.cpu_count() or 1}")
@@ -60,7 +59,7 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
     folders = named({model: hub.model_dir(model) for model in models})
     config.attack.victims = [f"{name}={folder}" for name, folder in folders.items()]
     if not any(whole_key(text).startswith("data.max_length=") for text in overrides):
-        config.data.max_length = longest_common_input(folders.values())
+        config.data.max_length = classifiers.longest_common_input(folders.values())
     names = classifiers.label_names(next(iter(folders.values()))) or ["LABEL_0", "LABEL_1"]
     task, examples, note = user_data.read(data, config, names)
     name = config.name if config.name != "base" else f"{'-'.join(folders)}-{plain_name(Path(data).stem)}"
