@@ -172,6 +172,11 @@ class Transfer(msgspec.Struct):
     attacks: list[Made] | None = None
 
 
+def source_of(resources: dict) -> str:
+    """Return where the resources in the settings of an attack come from."""
+    return resources.get("from") or "TextAttack's own"
+
+
 def append(path: Path, record: dict) -> None:
     """Add one record and its check, on the disk before this returns."""
     append_line(path, {**record, CHECK: check(record)})

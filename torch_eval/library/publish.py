@@ -15,6 +15,7 @@ from configs.contract.files import atomic_write, read_json, write_json
 from configs.contract.model_card import Result
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
+from torch_eval.attack.records import source_of
 from torch_eval.attack.victims import check_files
 from torch_eval.library.hub import run_online
 
@@ -71,7 +72,7 @@ def card_results(manifests: dict[str, dict]) -> list[Result]:
         results.append(Result("Clean", clean["accuracy"], None, None, clean["n"]))
     for recipe in sorted(set(manifests) - {"clean"}):
         settings, figures = manifests[recipe]["settings"], manifests[recipe]["results"]
-        source = settings["resources"].get("from", "TextAttack's own")
+        source = source_of(settings["resources"])
         for figure in ("clean", "aua"):
             value = figures[figure]["value"]
             results.append(Result(figure.capitalize(), value, recipe, source, figures["examples"]))

@@ -143,7 +143,7 @@ def _page(
     blocks += [render.Text(f"{s.model}, {s.recipe}: {s.missing}", note=True) for s in scores if s.missing]
     if tests:
         blocks += [render.Heading("Paired tests"), render.Bullets([sentence(test) for test in tests])]
-    resources = {facts["resources"].get("from", "TextAttack's own") for facts in settings.values()}
+    resources = {records.source_of(facts["resources"]) for facts in settings.values()}
     blocks += [render.Heading("How this was measured")]
     facts = [
         f"{model}: {fact['folder']}, SHA-256 {fact['sha256'][:12]}, inputs cut to {fact['max_length']} pieces; "

@@ -74,7 +74,7 @@ class Score:
     @property
     def resources(self) -> str:
         """Resources of the attack: packaged, original, or those that a recipe of TextAttack brings itself."""
-        return (self.manifest["settings"].get("resources") or {}).get("from") or "TextAttack's own"
+        return attack_records.source_of(self.manifest["settings"].get("resources") or {})
 
     @property
     def protocol(self) -> str | None:
