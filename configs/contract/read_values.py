@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import types
@@ -174,10 +175,8 @@ def checked(where: str, value: Any, hint: Any, limits: Mapping[str, Any], outer:
         raise UserError(f"{where}: a number of {value.bit_length()} bits; 63 are the most")
     if hint is float and isinstance(value, str):
         # YAML 1.1 reads 2e-5 as a string; a learning rate written so is meant as a number.
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if hint is str and type(value) in (int, float) and typing.get_origin(outer) is list:
