@@ -94,7 +94,7 @@ def summarise(records: Sequence[dict]) -> Metrics:
     counts = Counter(record["outcome"] for record in records)
     unknown = set(counts) - set(OUTCOMES)
     if unknown:
-        raise ValueError(f"unknown outcome {sorted(unknown)[0]!r}")
+        raise ValueError(f"unknown outcome {min(unknown)!r}")
     examples, timeouts = len(records), counts["timeout"]
     attacked = examples - counts["skipped"]
     broken, survived = counts["success"] + timeouts, counts["failure"] + timeouts

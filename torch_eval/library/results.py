@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 
 import msgspec
 
@@ -107,7 +108,7 @@ def write(run_dir: RunDir, note: str) -> None:
     rows = list(map(asdict, scores))
     content = {"data": summary, "models": about, "scores": rows, "paired": tests, "settings": settings}
     write_json(run_dir.root / "results.json", content)
-    page = _page(run_dir.root.name, scores, tests, about, lines, note, settings)
+    page = _page(scores, tests, about, lines, note, settings)
     atomic_write(run_dir.root / "score.html", render.to_html(f"Robustness of {', '.join(about)}", page))
     print(f"\n{table(scores)}")
     for score in scores:
@@ -126,39 +127,37 @@ def _settings(run_dir: RunDir, model: str, recipe: str) -> dict:
 
 
 def _page(
-    name: str,
     scores: Sequence[Score],
     tests: Sequence[dict],
     about: dict,
     lines: dict[tuple[str, str], list[dict]],
     note: str,
     settings: dict,
-) -> list:
+) -> list[render.Block]:
     """Return the blocks of the page."""
-    rows: list[list[render.Cell] | str] = [list(map(render.Cell, [score.model, *score.cells()])) for score in scores]
-    blocks = [render.Text(f"Data: {note}. {WORDS}"), render.Table(list(HEADER), rows)]
-    blocks += [
-        render.Text(f"{model}: {facts['warning']}", note=True) for model, facts in about.items() if facts["warning"]
-    ]
-    blocks += [render.Text(f"{s.model}, {s.recipe}: {s.missing}", note=True) for s in scores if s.missing]
-    if tests:
-        blocks += [render.Heading("Paired tests"), render.Bullets([sentence(test) for test in tests])]
-    resources = {records.source_of(facts["resources"]) for facts in settings.values()}
-    blocks += [render.Heading("How this was measured")]
-    facts = [
+    rows = [list(map(render.Cell, [score.model, *score.cells()])) for score in scores]
+    notes = [f"{model}: {facts['warning']}" for model, facts in about.items() if facts["warning"]]
+    notes += [f"{score.model}, {score.recipe}: {score.missing}" for score in scores if score.missing]
+    measured = [
         f"{model}: {fact['folder']}, SHA-256 {fact['sha256'][:12]}, inputs cut to {fact['max_length']} pieces; "
         f"accuracy on all texts {fact['clean_of_all']:.1%}"
         for model, fact in about.items()
     ]
-    facts.append(f"resources of the attacks: {', '.join(sorted(resources))}; every setting stands in results.json")
-    blocks.append(render.Bullets(facts))
-    blocks += [render.Heading("Adversarial texts"), render.Text("Words that the attack changed are marked.")]
+    resources = sorted({records.source_of(facts["resources"]) for facts in settings.values()})
+    measured.append(f"resources of the attacks: {', '.join(resources)}; every setting stands in results.json")
+    examples = []
     for (model, recipe), attacked in lines.items():
-        broken = sorted(
-            (r for r in attacked if r["outcome"] == "success"), key=lambda r: (r["words_changed"], r["index"])
-        )
-        blocks += [_example(f"{model}, {recipe}, text {record['index']}", record) for record in broken[:EXAMPLES]]
-    return blocks
+        broken = [record for record in attacked if record["outcome"] == "success"]
+        broken.sort(key=itemgetter("words_changed", "index"))
+        examples += [_example(f"{model}, {recipe}, text {record['index']}", record) for record in broken[:EXAMPLES]]
+    return [
+        render.Text(f"Data: {note}. {WORDS}"),
+        render.Table(list(HEADER), rows),
+        *(render.Text(text, note=True) for text in notes),
+        *render.section("Paired tests", [render.Bullets([sentence(test) for test in tests])] if tests else []),
+        *render.section("How this was measured", [render.Bullets(measured)]),
+        *render.section("Adversarial texts", [render.Text("Words that the attack changed are marked."), *examples]),
+    ]
 
 
 def _example(title: str, record: dict) -> render.Example:

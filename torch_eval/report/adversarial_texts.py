@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from configs.contract.model_id import ModelId
 from torch_eval.report.render import Block, Example, Heading, Text, compare, section
 from torch_eval.report.run_state import Run
@@ -51,7 +53,7 @@ def pick(by_model: Records) -> list[tuple[int, str]]:
 
     def fooled(model: str) -> list[dict]:
         records = [r for r in by_model[model].values() if r["outcome"] == "success"]
-        return sorted(records, key=lambda r: (r["words_changed"], r["index"]))
+        return sorted(records, key=itemgetter("words_changed", "index"))
 
     if not by_model:
         return []
