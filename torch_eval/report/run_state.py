@@ -188,6 +188,10 @@ class Run:
         }
         return [Score(self.paths.root / recipe, {"settings": {**settings, "recipe": recipe}}) for recipe in recipes]
 
+    def all_attacks(self, *recipes: str) -> list[Score]:
+        """`attacks` of all comparison groups."""
+        return [score for group in range(self.groups()) for score in self.attacks(group, *recipes)]
+
     def attack_title(self, recipe: str, group: int = 0) -> str:
         """Name of an attack as it was made."""
         return titles(self.attacks(group, recipe))

@@ -127,8 +127,7 @@ def result_table(runs: list[Run], columns: Columns) -> Table:
     """Tables 1 and 2: a row for each method, under a line for each run and comparison group."""
     groups = [("Clean%", 2)]
     for recipe in dict.fromkeys(recipe for recipe, _ in columns):
-        asked = [run for run in runs if recipe in run.recipes]
-        attacks = [score for run in asked for group in range(run.groups()) for score in run.attacks(group, recipe)]
+        attacks = [score for run in runs if recipe in run.recipes for score in run.all_attacks(recipe)]
         groups.append((titles(attacks), sum(r == recipe for r, _ in columns)))
     header = ["Method", "test set", "sample", *(MEASURES[measure] for _, measure in columns)]
     rows: list[Row] = []

@@ -24,11 +24,7 @@ def answers(runs: list[Run], folder: Path) -> list[Block]:
     """One sentence and one figure for each run; explanations fold away."""
     blocks: list[Block] = [Text(answer(run), lead=True) for run in runs]
     blocks += [picture for run in runs for picture in _overview(run, folder)]
-    packaged = [
-        f"{run.task} ({run.name})"
-        for run in runs
-        if any(score.resources == "packaged" for group in range(run.groups()) for score in run.attacks(group))
-    ]
+    packaged = [f"{run.task} ({run.name})" for run in runs if any(s.resources == "packaged" for s in run.all_attacks())]
     blocks += [Text(wording.PACKAGED.format(", ".join(packaged)), note=True)] if packaged else []
     blocks += [
         Text(wording.UNFINISHED.format(run.name, len(run.missing()), len(run.steps)), note=True)
@@ -111,7 +107,7 @@ def results(runs: list[Run]) -> list[Block]:
                 table = tables.result_table(group, _asked(group, every))
                 blocks.append(Details("All measures of these data sets", [table]))
     for run in runs:
-        both = [s for group in range(run.groups()) for s in run.attacks(group) if s.changes_both_texts]
+        both = [score for score in run.all_attacks() if score.changes_both_texts]
         blocks += [Text(wording.BOTH_TEXTS.format(f"{run.task} ({run.name})", titles(both)))] if both else []
     blocks += [Text(line, note=True) for run in runs for line in saturation.lines(run)]
     blocks.append(Details("The published figures", reference_notes(runs)))
