@@ -30,13 +30,8 @@ from torch_eval.report.run_state import Run
 from torch_eval.report.scores import CLEAN, RECIPES, Score, differences
 
 FEW = 200  # an attack on fewer sentences says little
-# What a letter of `Repeated.outcomes` says of one sentence.
-LETTERS = {
-    "w": "failure",
-    "b": "success",
-    "t": "timeout",
-    "m": "skipped",
-}  # withstood, broken, timed out, misclassified
+# What a letter of `Outcomes.outcomes` says of one sentence: withstood, broken, timed out, misclassified.
+LETTERS = {"w": "failure", "b": "success", "t": "timeout", "m": "skipped"}
 
 
 class Figure(msgspec.Struct):
