@@ -17,18 +17,31 @@ MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 SHOWN = 40  # characters of a line in a message
+# How files begin that hold no text, whatever they are called.
+PACKED = {
+    b"\x1f\x8b": "compressed by gzip; unpack it with gunzip",
+    b"BZh": "compressed by bzip2; unpack it with bunzip2",
+    b"\xfd7zXZ": "compressed by xz; unpack it with unxz",
+    b"(\xb5/\xfd": "compressed by zstd; unpack it with unzstd",
+    b"PK\x03\x04": "a workbook or a zip archive; save the sheet as CSV, or unpack it",
+    b"\xd0\xcf\x11\xe0": "a workbook; save the sheet as CSV",
+    b"PAR1": "a Parquet file; write it as CSV with pandas.read_parquet(FILE).to_csv(NEW, index=False)",
+}
 
 
 def read_text(path: Path) -> str:
     """Read a text file; line ends stay as they are.
 
     Raises:
-        UserError: The file is missing, holds NUL characters, or is in an encoding that it does not declare.
+        UserError: The file is missing or no text, holds NUL characters, or is in an encoding that it does not declare.
     """
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    for beginning, what in PACKED.items():
+        if raw.startswith(beginning):
+            raise UserError(f"{path}: {what}")
     encoding = next((name for mark, name in MARKS.items() if raw.startswith(mark)), "utf-8")
     try:
         text = raw.decode(encoding)
@@ -64,10 +77,10 @@ def _not_utf8(path: Path, raw: bytes, place: int) -> str:
 
 
 def _with_nul(path: Path, raw: bytes, text: str) -> str:
-    """Describe NUL bytes: a few are damage, one in every two bytes is UTF-16 without a byte-order mark."""
+    """Describe NUL bytes: a few are damage, those beside line ends are of UTF-16 without a byte-order mark."""
     where = f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL byte"
-    for encoding, zeros in (("UTF-16LE", raw[1::2]), ("UTF-16BE", raw[::2])):
-        if zeros.count(0) > len(raw) // 4:
+    for encoding, line_end in (("UTF-16LE", b"\n\0"), ("UTF-16BE", b"\0\n")):
+        if raw.count(line_end) * 2 > raw.count(b"\n"):
             return f"{where}; this looks like {encoding}: convert it with {_conversion(encoding, path)}"
     return f"{where}; take it out, for example with tr -d '\\000'"
 

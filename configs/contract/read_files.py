@@ -58,13 +58,13 @@ def read_table(path: Path, columns: list[str] | None, has_needed: HasNeeded) -> 
     Raises:
         UserError: The file cannot be read, or holds nothing.
     """
+    text = read_text(path)
     if path.suffix.lower() not in KINDS:
         *most, last = KINDS
         kinds = f"{', '.join(most)} or {last}"
         raise UserError(f"{path}: give a {kinds} file, or a folder that holds one of .txt files for each label")
-    text = read_text(path)
     is_json = "json" in path.suffix.lower()
-    table = read_json(text) if is_json else read_delimited(path, text, columns, has_needed)
+    table = read_json(path, text) if is_json else read_delimited(path, text, columns, has_needed)
     if not table.names and not table.rows:
         raise UserError(f"{path}: empty; write one labelled text a row")
     return table
@@ -133,16 +133,18 @@ def _joined(row: dict, source: str) -> str:
 
 
 def _label(value: object, numbers: dict[str, int]) -> int:
-    """Return the number of a label, which may be written in any way that means the same: 5, 5.0 or "5"; true or 1."""
+    """Return the number of a label, however it is written: 5, 5.0 or "5"; true or 1; in upper or lower case."""
     if value is REPEATED:
         raise BrokenRow("the label stands twice")
     if value is None or value != value:  # null, or NaN
         raise BrokenRow("no label")
     text = "a list or an object" if isinstance(value, list | dict) else str(value).strip()
     label = numbers.get(text)
+    if label is None:
+        alike = {number for spelling, number in numbers.items() if spelling.casefold() == text.casefold()}
+        label = alike.pop() if len(alike) == 1 else None
     if label is None and text.lower() in ("true", "false"):
-        lower = {spelling.lower(): number for spelling, number in numbers.items()}
-        label = lower.get(text.lower(), numbers.get(str(int(text.lower() == "true"))))
+        label = numbers.get(str(int(text.lower() == "true")))
     if label is None and NUMBER.fullmatch(text):
         equal = (
             n for spelling, n in numbers.items() if NUMBER.fullmatch(spelling) and Decimal(spelling) == Decimal(text)

@@ -24,6 +24,8 @@ QUOTED_WHEN: tuple[Callable[[str], object], ...] = (
     lambda field: True,
     lambda field: not NUMBER.fullmatch(field),
 )
+DELIMITERS = ",;\t|"  # of CSV files, in the order in which they are tried
+NAMED_DELIMITER = re.compile(r'"?sep=(.)"?\r?\n')
 HasNeeded = Callable[[list[str]], bool]  # tells whether a header has the columns that are needed
 
 
@@ -47,14 +49,36 @@ class Table:
     rows: list[tuple[str, dict | BrokenRow]]
 
 
-def read_json(text: str) -> Table:
-    """Read one object a line, or an array of objects. Objects may differ in their keys."""
-    if text.lstrip().startswith("[") and isinstance(values := _json(text), list):
-        rows = [(f"row {number}", _object(value)) for number, value in enumerate(values, 1)]
+def read_json(path: Path, text: str) -> Table:
+    """Read one object a line, an array of objects, or an object of columns. Objects of rows may differ in their keys.
+
+    Args:
+        path: For messages.
+        text: Content of the file.
+
+    Raises:
+        UserError: The whole file is one object of something else.
+    """
+    whole = _json(text)
+    if isinstance(whole, dict) and whole and all(isinstance(value, dict | list) for value in whole.values()):
+        whole = _transposed(path, whole)
+    if isinstance(whole, list):
+        rows = [(f"row {number}", _object(value)) for number, value in enumerate(whole, 1)]
     else:
         rows = [(f"line {number}", _object(_json(line))) for number, line in _lines(text)]
     names = dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row)
     return Table(list(names), rows)
+
+
+def _transposed(path: Path, columns: dict[str, dict | list]) -> list[dict]:
+    """Return the rows of columns as `DataFrame.to_json` writes them: each an object of the same index."""
+    first, *others = columns.values()
+    if not isinstance(first, dict) or any(not isinstance(o, dict) or o.keys() != first.keys() for o in others):
+        raise UserError(
+            f"{path}: one object of {', '.join(map(repr, list(columns)[:5]))}; write one object for each row, as "
+            f"DataFrame.to_json(FILE, orient='records', lines=True) does"
+        )
+    return [{name: values[key] for name, values in columns.items()} for key in first]
 
 
 def _json(text: str) -> object:
@@ -82,8 +106,9 @@ def _object(value: object) -> dict | BrokenRow:
 def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed: HasNeeded) -> Table:
     """Read a CSV or TSV file.
 
-    CSV is RFC 4180's, with the first of comma, semicolon and tab that gives a header with the needed columns. TSV has
-    no quotes, as GLUE's files have none, unless a CSV writer with tabs for commas would have written exactly this file.
+    CSV is RFC 4180's, with the delimiter that a first line such as `sep=;` names, for Excel, else the first of
+    `DELIMITERS` that gives a header with the needed columns. TSV has no quotes, as GLUE's files have none, unless a CSV
+    writer with tabs for commas would have written exactly this file.
 
     Args:
         path: For messages; its suffix says which of both it is.
@@ -96,7 +121,10 @@ def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed:
     """
     readings: list[Callable[[], Rows]]
     if path.suffix.lower() == ".csv":
-        readings = [partial(_quoted_rows, path, text, mark) for mark in (",", ";", "\t")]
+        named = NAMED_DELIMITER.match(text)
+        if named:
+            text = text[named.end() - 1 :]  # an empty line stays in its place, so that lines keep their numbers
+        readings = [partial(_quoted_rows, path, text, mark) for mark in (named[1] if named else DELIMITERS)]
     elif '"' in text and _is_quoted(text):
         readings = [partial(_quoted_rows, path, text, "\t")]
     else:

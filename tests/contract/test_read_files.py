@@ -1,6 +1,7 @@
 """Files as users have them: every kind and every data set's own format, and what is refused, by file and line."""
 
 import csv
+import gzip
 import io
 import json
 import tempfile
@@ -257,6 +258,17 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
         ("a.csv", "sentence,label\nfine,1\n".encode("utf-16-le"), ["line 1", "iconv -f UTF-16LE"]),
         ("a.csv", "sentence,label\nfine,1\n".encode("utf-16-be"), ["line 1", "iconv -f UTF-16BE"]),
         ("a.csv", "sentence,label\nfine \u9999\ud7ff,1\n".encode("utf-16-le"), ["line 1", "iconv -f UTF-16LE"]),
+        ("a.csv", "sentence,label\n好的電影,1\n很棒的,0\n".encode("utf-16-be"), ["line 1", "iconv -f UTF-16BE"]),
+        ("a.csv", gzip.compress(b"sentence,label\nfine,1\n"), ["compressed by gzip; unpack it with gunzip"]),
+        ("a.csv.gz", gzip.compress(b"sentence,label\nfine,1\n"), ["compressed by gzip; unpack it with gunzip"]),
+        ("a.csv", b"PK\x03\x04" + b"\0" * 40, ["a workbook or a zip archive; save the sheet as CSV"]),
+        ("a.json", b"PAR1\x15\x04" + b"\0\xff" * 40, ["a Parquet file; write it as CSV with pandas"]),
+        ("a.json", '{"data": [{"sentence": "a", "label": 1}]}', ["one object of 'data'", "orient='records'"]),
+        (
+            "a.json",
+            '{"sentence": {"0": "a"}, "label": {"1": 1}}',
+            ["one object of 'sentence', 'label'", "for each row"],
+        ),
         ("a.csv", "sentence,label\nfine,1\n".encode("utf-16")[:-1], ["UTF-16 by its byte-order mark, but damaged"]),
         ("a.csv", 'sentence,label\n"two\nlines",1\n"open,1\nmore,0\n', ["line 4", "close the quote"]),
         ("a.tsv", "sentence\tlabel\nfi\0ne\t1\n", ["line 2", "NUL"]),
@@ -328,6 +340,21 @@ def test_byte_order_marks_and_delimiters_of_spreadsheets(tmp_path, encoding, nam
     assert examples == [{"sentence": "naïve film", "label": 1}, {"sentence": "bad 電影", "label": 0}]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\r\nsentence;label\r\nwell, fine;1\r\ndull;2\r\n",
+        '"sep=,"\nsentence,label\n"well, fine",1\ndull,2\n',
+        "\nsentence|label\nwell, fine|1\ndull|2\n",
+    ],
+)
+def test_other_delimiters_and_the_first_line_that_names_one_to_excel(tmp_path, text):
+    """Lines keep their numbers."""
+    path = file(tmp_path, "a.csv", text)
+    assert "line 4: unknown label '2'" in refusal(path)
+    assert read_file(path, SINGLE, bad_rows=1)[0] == [{"sentence": "well, fine", "label": 1}]
+
+
 def test_keys_may_differ_from_row_to_row(tmp_path):
     """A missing part of a joined text is empty; a row without any text is broken."""
     task = own(
@@ -394,6 +421,14 @@ def test_true_and_false_are_labels(tmp_path, labels):
     assert [r["label"] for r in records(file(tmp_path, "a.csv", "text,label\nx,True\ny,false\n"), task)] == [1, 0]
 
 
+def test_labels_in_another_case_are_the_same_unless_two_labels_differ_by_it(tmp_path):
+    text = "text,label\nx,Good\ny,BAD\nz,good\n"
+    task = own("task=custom", "data.text_columns=[text]", "data.labels=[bad, good]")
+    assert [r["label"] for r in records(file(tmp_path, "a.csv", text), task)] == [1, 0, 1]
+    task = own("task=custom", "data.text_columns=[text]", "data.labels=[bad, good, Bad]")
+    assert "unknown label 'BAD'" in refusal(file(tmp_path, "a.csv", text), task)
+
+
 def test_labels_may_be_given_as_numbers_with_a_point(tmp_path):
     task = own("task=custom", "data.text_columns=[text]", "data.labels=[1.0, 2.0]")
     assert task.labels == ("1.0", "2.0")
@@ -455,7 +490,9 @@ def written(rows, writer, encoding, folder):
     frame = pandas.DataFrame(rows, columns=["more", "sentence", "label"])
     path = folder / f"a{'.jsonl' if 'json' in writer else '.tsv' if 'tsv' in writer else '.csv'}"
     mark = "\t" if "tsv" in writer else ";" if "semicolon" in writer else ","
-    if writer.startswith("pandas json"):
+    if writer == "pandas json columns":
+        frame.to_json(path)
+    elif writer.startswith("pandas json"):
         frame.to_json(path, orient="records", lines="lines" in writer, force_ascii="ascii" in writer)
     elif writer == "json lines":
         path.write_text(
@@ -483,7 +520,7 @@ WRITERS = [
     "csv all",
     "csv semicolon",
 ]
-WRITERS += ["pandas json lines", "pandas json ascii", "json lines"]
+WRITERS += ["pandas json columns", "pandas json lines", "pandas json ascii", "json lines"]
 
 
 @random_tables
