@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.contract import classifiers, snippets
 from configs.contract.errors import UserError
 from configs.contract.read_files import read_file, read_table
-from configs.contract.tasks import TASKS, Task, task_of
+from configs.contract.tables import BrokenRow
+from configs.contract.tasks import NUMBER, TASKS, Task, task_of
 from torch_eval.library import hub
 
 if TYPE_CHECKING:
@@ -43,11 +45,11 @@ def read(data: str, config: Experiment, names: Sequence[str]) -> tuple[Task, lis
         return _of_task(data, config)
     if path.is_dir() and config.task == "custom" and not config.data.labels:
         folders = sorted(folder.name for folder in path.iterdir() if folder.is_dir() and any(folder.glob("*.txt")))
-        config.data.labels = folders if classifiers.says_nothing(names) else in_order(folders, names)
+        config.data.labels = folders if classifiers.says_nothing(names) else in_order(path, folders, names)
         config.data.text_columns = config.data.text_columns or ["text"]
     elif path.is_file() and config.task == "custom":
         _guess(path, config, names)
-    elif not path.exists():
+    elif not path.is_dir() and not path.is_file():
         known = ", ".join(name for name in TASKS if name != "custom")
         raise UserError(f"{data}: no such file or folder, and no task; the tasks are {known}")
     config.data.train = data  # what a task of the user's own is read from
@@ -74,12 +76,16 @@ def _guess(path: Path, config: Experiment, names: Sequence[str]) -> None:
     """Set the columns and labels of a file where the user has not named them."""
     data = config.data
     known = [data.label_column] if data.label_column else LABEL_COLUMNS
-    table = read_table(path, data.columns, lambda header: any(name in header for name in known))
+    table = read_table(path, data.columns, lambda header: _alike(known, header) is not None)
     columns = [name for name in table.names if name]
-    data.label_column = next((name for name in known if name in columns), None)
+    broken = next((f"{place}: {row}" for place, row in table.rows if isinstance(row, BrokenRow)), None)
+    if broken and not columns:
+        raise UserError(f"{path}, {broken}")
+    data.label_column = _alike(known, columns)
     if data.label_column is None:
         raise UserError(
-            f"{path}: no column {' or '.join(known[:2])}, only {', '.join(columns)}; name it: label_column="
+            f"{path}: no column {' or '.join(known[:2])}, only {', '.join(columns)}; name it: label_column=, or name "
+            f"all columns if the file has no header: columns=[...]"
         )
     rows = [row for _, row in table.rows if isinstance(row, dict)]
     if not data.text_columns:
@@ -89,11 +95,19 @@ def _guess(path: Path, config: Experiment, names: Sequence[str]) -> None:
         data.labels = labels_of(path, data.label_column, values, names)
 
 
+def _alike(names: Sequence[str], columns: Sequence[str]) -> str | None:
+    """Return the column that the first of these names means, as it is written or in another case."""
+    folded = {column.casefold(): column for column in reversed(columns)}
+    exact = next((name for name in names if name in columns), None)
+    return exact or next((folded[name] for name in map(str.casefold, names) if name in folded), None)
+
+
 def spelled(value: object) -> str:
-    """Return a label as a file spells it, whole numbers without a fraction; empty if there is none."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "" if value is None else str(value).strip()
+    """Return a label as a file spells it, whole numbers and truth values as digits; empty if there is none."""
+    text = "" if not isinstance(value, str | float | int) or value != value else str(value).strip()
+    if NUMBER.fullmatch(text) and Decimal(text) == int(Decimal(text)):
+        return str(int(Decimal(text)))
+    return {"true": "1", "false": "0"}.get(text.lower(), text)
 
 
 def text_columns(path: Path, columns: list[str]) -> list[str]:
@@ -106,9 +120,9 @@ def text_columns(path: Path, columns: list[str]) -> list[str]:
         for layout in task.layouts:
             if len(layout.texts) > 1 and set(layout.needed[:-1]) <= set(columns):
                 return list(layout.texts)
-    chosen = [name for name in TEXT_COLUMNS if name in columns] or columns
-    if len(chosen) == 1 or chosen[0] in TEXT_COLUMNS:
-        return chosen[:1]
+    chosen = _alike(TEXT_COLUMNS, columns) or (columns[0] if len(columns) == 1 else None)
+    if chosen:
+        return [chosen]
     raise UserError(f"{path}: which of {', '.join(columns)} is the text? name it: text_columns=[NAME]")
 
 
@@ -130,10 +144,10 @@ def labels_of(path: Path, column: str, values: set[str], names: Sequence[str]) -
             f"{path}: its labels are {shown}, the model's are {', '.join(names)}: which is which cannot be told; say "
             f"so in the order of the model's numbers, such as labels=[{example}]"
         )
-    return in_order(sorted(values), names)
+    return in_order(path, sorted(values), names)
 
 
-def in_order(values: Sequence[str], names: Sequence[str]) -> list[str]:
+def in_order(path: Path, values: Sequence[str], names: Sequence[str]) -> list[str]:
     """Return labels as the data spells them, in the order of the model's; its own name where the data has none.
 
     Raises:
@@ -144,8 +158,8 @@ def in_order(values: Sequence[str], names: Sequence[str]) -> list[str]:
         number = classifiers.find_label(value, names)
         if number is None:
             raise UserError(
-                f"the data has a label {value!r}, the model's are {', '.join(names)}: name the data's labels in the "
-                f"order of the model's, with labels=[...]"
+                f"{path}: a label {value!r}, the model's are {', '.join(names)}: name the data's labels in the order "
+                f"of the model's, with labels=[...]; rows with others are broken ones (see bad_rows)"
             )
         labels[number] = value
     return labels

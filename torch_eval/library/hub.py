@@ -10,6 +10,7 @@ Everything else of the scoring half works offline, and says so to the libraries 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from configs.contract.files import ROOT, write_lines
 from configs.contract.tasks import Hub
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?")
 MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model")
 
 
@@ -37,7 +39,7 @@ def model_dir(name: str) -> Path:
     """
     if Path(name).is_dir():
         return Path(name).resolve()
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
+    if not HUB_NAME.fullmatch(name):
         raise UserError(f"{name}: no such directory")
     hub_name, _, revision = name.partition("@")
     return _cached("classifier", f"model {hub_name}", ["model", hub_name, revision or "main"])

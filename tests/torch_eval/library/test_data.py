@@ -31,6 +31,9 @@ def read(path, content, names=NAMES, *overrides):
         "label;text\n1;fine\n0;dull\n",
         "title,label,other\nfine,1,x\ndull,0,y\n",
         "body,class\nfine,1\ndull,0\n",
+        "Text,Label\nfine,POSITIVE\ndull,negative\n",
+        "text,label\nfine,1.0\ndull,0.0\n",
+        "text,label\nfine,True\ndull,False\n",
     ],
 )
 def test_columns_and_labels_are_found(tmp_path, content):
@@ -48,7 +51,7 @@ def test_labels_follow_the_model_in_whatever_order_its_names_stand(tmp_path):
     assert task.labels == ("contradiction", "entailment", "neutral")
 
 
-@pytest.mark.parametrize("values", [("0", "1"), (0, 1), (0.0, 1.0)])
+@pytest.mark.parametrize("values", [("0", "1"), (0, 1), (0.0, 1.0), (False, True)])
 def test_numbers_are_the_models_own(tmp_path, values):
     lines = [{"text": "x", "label": value} for value in values]
     for names in (NAMES, SILENT):
@@ -59,7 +62,7 @@ def test_labels_that_nobody_can_match_are_refused_with_both_lists(tmp_path):
     for names, content in ((SILENT, "text,label\na,good\nb,bad\n"), (NAMES, "text,label\na,1\nb,2\n")):
         with pytest.raises(UserError, match="cannot be told; say so in the order .*labels="):
             read(tmp_path / "a.csv", content, names)
-    with pytest.raises(UserError, match="a label 'mixed', the model's are negative, positive"):
+    with pytest.raises(UserError, match=r"a.csv: a label 'mixed', the model's are negative, positive: .*bad_rows"):
         read(tmp_path / "a.csv", "text,label\na,mixed\nb,positive\n")
     remedy = "data.labels=[1=negative, 2=positive]"
     assert [r["label"] for r in read(tmp_path / "a.csv", "text,label\na,1\nb,2\n", NAMES, remedy)[1]] == [0, 1]
@@ -68,10 +71,25 @@ def test_labels_that_nobody_can_match_are_refused_with_both_lists(tmp_path):
 def test_columns_that_nobody_can_tell_are_asked_for(tmp_path):
     with pytest.raises(UserError, match="which of one, two is the text.*text_columns="):
         read(tmp_path / "a.csv", "one,two,label\na,b,1\n")
-    with pytest.raises(UserError, match="no column .*only one, two; name it: label_column="):
+    with pytest.raises(UserError, match="no column .*only one, two; name it: label_column=.* no header: columns="):
         read(tmp_path / "a.csv", "one,two\na,b\n")
-    with pytest.raises(UserError, match="no such file or folder, and no task; the tasks are .*sst2"):
-        data.read(str(tmp_path / "gone.csv"), config(), NAMES)
+    for name in (str(tmp_path / "gone.csv"), "/dev/null"):
+        with pytest.raises(UserError, match="no such file or folder, and no task; the tasks are .*sst2"):
+            data.read(name, config(), NAMES)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('{\n "text": "a",\n "label": 1\n}\n{\n "text": "b",\n "label": 0\n}\n', "line 1: not valid JSON"),
+        ('{"text": "a", "label": 1}\n{"text": "b", "label": NaN}\n', "line 2: no label"),
+        ('{"text": "a", "label": [0, 1]}\n', "line 1: unknown label 'a list or an object'"),
+        ('{"text": "a", "label": 1, "label": 0}\n', "line 1: the label stands twice"),
+    ],
+)
+def test_broken_rows_are_named_before_columns_and_labels_are_asked_for(tmp_path, content, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "a.jsonl", content)
 
 
 def test_a_folder_of_texts_and_a_task(tmp_path):
