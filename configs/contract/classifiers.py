@@ -12,6 +12,7 @@ from configs.contract.files import read_json
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+POINTER = b"version https://git-lfs"  # how a file begins that git clone leaves in place of a large one
 # Transformers leaves values out of config.json that are its defaults.
 DEFAULT_POSITIONS = {"xlnet": None, "modernbert": 8192}  # of other families 512; None for no limit
 LONGEST = 512  # word pieces: the most that is read, and TextAttack's limit where a tokenizer states none
@@ -36,24 +37,18 @@ def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] |
     Raises:
         UserError: the model cannot be attacked, or its labels are others.
     """
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} has no config.json; give a Hugging Face directory")
-    config = read_json(folder / "config.json")
+    names = label_names(folder)
     for what, files in (("tokenizer", TOKENIZERS), ("weights", WEIGHTS)):
         if not any((folder / file).is_file() for file in files):
             raise UserError(f"{folder}: no {what} ({' or '.join(files[:2])}); save the model's {what} there too")
+    config = read_config(folder)
     positions = longest_input(config)
     if positions is not None and positions < length:
         raise UserError(
             f"{folder}: a model of {positions} positions, but inputs have up to {length} (data.max_length, or 512 "
             f"under attack.protocol=official); give a smaller data.max_length, or a model of more positions"
         )
-    names = config.get("id2label")
-    if not isinstance(names, dict):
-        names = {"0": "LABEL_0", "1": "LABEL_1"}  # where transformers leaves them out
-    if sorted(names) != sorted(str(number) for number in range(len(names))):
-        raise UserError(f"{folder / 'config.json'}: id2label must number the labels from 0 on, not {', '.join(names)}")
-    return match_labels([str(names[str(number)]) for number in range(len(names))], labels, folder)
+    return match_labels(names, labels, folder)
 
 
 def longest_input(config: dict) -> int | None:
@@ -73,10 +68,10 @@ def longest_common_input(folders: Iterable[Path]) -> int:
     """
     lengths = [LONGEST]
     for folder in folders:
-        config, tokenizer = folder / "config.json", folder / "tokenizer_config.json"
-        stated = read_json(tokenizer).get("model_max_length") if tokenizer.is_file() else None
-        positions = longest_input(read_json(config)) if config.is_file() else None
-        lengths += [int(limit) for limit in (stated, positions) if limit]
+        tokenizer = folder / "tokenizer_config.json"
+        stated = read_json(tokenizer, remedy="copy the tokenizer again") if tokenizer.is_file() else {}
+        limits = (stated.get("model_max_length"), longest_input(read_config(folder)))
+        lengths += [int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0]
     return min(lengths)
 
 
@@ -127,7 +122,38 @@ def says_nothing(names: Sequence[str]) -> bool:
     return all(GENERIC.fullmatch(name) for name in names)
 
 
+def read_config(folder: Path) -> dict:
+    """Read config.json of a model.
+
+    Raises:
+        UserError: It is missing or damaged, or the weights are an adapter's or were not fetched.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{folder} holds an adapter (adapter_config.json), not a whole model; write one with "
+            f"merge_and_unload().save_pretrained(FOLDER) of peft, and save the tokenizer there too"
+        )
+    if not (folder / "config.json").is_file():
+        inner = [f", such as {path.parent.name} in it" for path in sorted(folder.glob("*/config.json"))]
+        raise UserError(f"{folder} has no config.json; give a Hugging Face directory{''.join(inner[-1:])}")
+    for file in (*folder.glob("*.safetensors"), *folder.glob("*.bin")):
+        with open(file, "rb") as weights:
+            if weights.read(len(POINTER)) == POINTER:
+                raise UserError(f"{file} only points to the weights; fetch them with git lfs pull")
+    return read_json(folder / "config.json", remedy="copy the model again")
+
+
 def label_names(folder: Path) -> list[str]:
-    """Return the label names of a model's `config.json`, in the order of their numbers; empty if it has none."""
-    names = read_json(folder / "config.json").get("id2label")
-    return [str(names[number]) for number in sorted(names, key=int)] if isinstance(names, dict) else []
+    """Return the names of a classifier's labels in the order of their numbers, as transformers reads `config.json`.
+
+    Raises:
+        UserError: They are not numbered from 0 on, or there is only one: the model's output is a number.
+    """
+    config, file = read_config(folder), folder / "config.json"
+    count = config.get("num_labels", 2)
+    names = config.get("id2label") or {str(number): f"LABEL_{number}" for number in range(count)}
+    if not isinstance(names, dict) or sorted(names) != sorted(str(number) for number in range(len(names))):
+        raise UserError(f"{file}: id2label must number the labels from 0 on, not {', '.join(map(str, names))}")
+    if len(names) < 2:
+        raise UserError(f"{file}: one label only, as of a regression; give a classifier of two labels or more")
+    return [str(names[str(number)]) for number in range(len(names))]

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-from configs.contract import assets, model_card
+from configs.contract import assets, classifiers, model_card
 from configs.contract.errors import UserError
 from configs.contract.families import Family, family_of
 from configs.contract.files import ROOT, atomic_write, read_json
@@ -148,7 +148,7 @@ def read_config(directory: Path) -> dict:
     Raises:
         UserError: It is missing or damaged, or of a shrunk model, whose matrices lack heads.
     """
-    raw: dict = read_json(directory / "config.json")
+    raw = classifiers.read_config(directory)
     if raw.get("pruned_heads"):
         raise UserError(
             f"{directory / 'config.json'}: pruned_heads is set: a shrunk model is for inference with "

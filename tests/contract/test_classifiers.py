@@ -81,6 +81,50 @@ def test_missing_files_are_named_and_nothing_is_to_be_deleted(folder, file, mess
 
 
 @pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"id2label": {"bad": 0, "good": 1}}, "config.json: id2label must number the labels from 0 on, not bad, good"),
+        ({"id2label": ["bad", "good"]}, "config.json: id2label must number the labels from 0 on, not bad, good"),
+        ({"id2label": {"0": "LABEL_0"}}, "config.json: one label only, as of a regression; give a classifier of two"),
+        ({"num_labels": 1}, "config.json: one label only, as of a regression"),
+    ],
+)
+def test_labels_that_no_classifier_has_are_refused(folder, config, message):
+    for read in (classifiers.label_names, lambda model: classifiers.check(model, ["a", "b"], 128)):
+        with pytest.raises(UserError, match=message):
+            read(folder(**config))
+
+
+def test_labels_without_names_are_counted(folder):
+    assert classifiers.label_names(folder(num_labels=3)) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert classifiers.label_names(folder()) == ["LABEL_0", "LABEL_1"]
+
+
+NO_WHOLE_MODELS = {
+    "adapter_config.json": (b"{}", "holds an adapter .*not a whole model; .*merge_and_unload"),
+    "model-00001-of-00002.safetensors": (classifiers.POINTER + b"/spec/v1\n", "only points to the weights; .*git lfs"),
+    "config.json": (b'{"model_type": ', "config.json, line 1: not valid JSON.*; copy the model again"),
+}
+
+
+@pytest.mark.parametrize("name", NO_WHOLE_MODELS)
+def test_folders_that_hold_no_whole_model_are_refused_with_the_remedy(folder, name):
+    model, (content, message) = folder(), NO_WHOLE_MODELS[name]
+    (model / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as refused:
+        classifiers.check(model, ["a", "b"], 128)
+    assert "delete" not in str(refused.value)
+
+
+def test_a_folder_of_checkpoints_is_told_from_one_of_them(folder, tmp_path):
+    inner = tmp_path / "checkpoint-500"
+    inner.mkdir()
+    folder().joinpath("config.json").rename(inner / "config.json")
+    with pytest.raises(UserError, match="has no config.json; give a Hugging Face directory, such as checkpoint-500 in"):
+        classifiers.label_names(tmp_path)
+
+
+@pytest.mark.parametrize(
     "config, positions",
     [
         ({"model_type": "bert"}, 512),
@@ -103,3 +147,9 @@ def test_one_label_is_found_as_all_are_matched():
         None,
         None,
     ]
+
+
+@pytest.mark.parametrize("stated, length", [(10**30, 512), (1e30, 512), (-1, 512), (0, 512), (64, 64), ("512", 512)])
+def test_texts_are_cut_where_a_tokenizer_states_a_limit_that_can_be_one(folder, tmp_path, stated, length):
+    write_json(tmp_path / "tokenizer_config.json", {"model_max_length": stated})
+    assert classifiers.longest_common_input([folder()]) == length

@@ -58,9 +58,9 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
         config.task = "custom"  # only now: what a task of the user's own needs is read from the data
     folders = named({model: hub.model_dir(model) for model in models})
     config.attack.victims = [f"{name}={folder}" for name, folder in folders.items()]
+    names = classifiers.label_names(next(iter(folders.values())))
     if not any(whole_key(text).startswith("data.max_length=") for text in overrides):
         config.data.max_length = classifiers.longest_common_input(folders.values())
-    names = classifiers.label_names(next(iter(folders.values()))) or ["LABEL_0", "LABEL_1"]
     task, examples, note = user_data.read(data, config, names)
     name = config.name if config.name != "base" else f"{'-'.join(folders)}-{plain_name(Path(data).stem)}"
     run_dir = ScoreDir(config, (out or runs / "score" / name).resolve())

@@ -27,6 +27,7 @@ INDIFFERENT = (*FAMILIES, "distilbert", "albert", "deberta-v2", "mpnet", "xlnet"
 MOST_KNOWN = 1 << 16  # texts whose logits are remembered
 LETTERS_A_PIECE = 8  # more than a text has on average
 SPACE_OR_CHINESE = re.compile(r"[\s\u4e00-\u9fff]")
+REASON = 300  # letters of another library's message that are shown
 ROUNDING = 200  # of the data type's epsilon: what sums in another order may differ by in a logit
 
 
@@ -72,11 +73,21 @@ class Victim:
             self.model.eval().to(device)
             self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         except Exception as error:  # transformers raises many kinds for a broken directory
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"{directory}: not a loadable Hugging Face classifier ({reason})") from error
+            reason = " ".join(str(error).split())[:REASON] or type(error).__name__
+            raise UserError(
+                f"{directory}: not a loadable Hugging Face classifier ({reason}); save model and tokenizer there with "
+                f"save_pretrained, or copy them again"
+            ) from error
         wrong = damage(self.model, loaded)
         if wrong:
             raise UserError(f"{directory}: {wrong}")
+        pieces = max(self.tokenizer.get_vocab().values()) + 1
+        rows = self.model.get_input_embeddings().num_embeddings
+        if pieces > rows:
+            raise UserError(
+                f"{directory}: its tokenizer has {pieces} pieces, the model {rows}; give the tokenizer that belongs to "
+                f"it, or call resize_token_embeddings({pieces}), train, and save both"
+            )
         if self.tokenizer.pad_token_id is None:
             raise UserError(f"{directory}: its tokenizer has no padding token; set one and save both again")
         self.splits_at_spaces = _splits_at_spaces(self.tokenizer)

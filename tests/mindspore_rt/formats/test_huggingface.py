@@ -335,7 +335,7 @@ def test_no_or_broken_configuration(model):
     (model / "config.json").write_text('{"model_type": "bert",\n')
     assert "config.json, line 2" in refusal(model)
     (model / "config.json").unlink()
-    assert "config.json is missing" in refusal(model)
+    assert "has no config.json; give a Hugging Face directory" in refusal(model)
 
 
 @pytest.mark.parametrize("layers", [None, "6"])

@@ -87,8 +87,9 @@ def test_several_models_are_compared_on_the_same_texts_by_the_names_of_their_lab
 
 def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, in_process):
     file = table(tmp_path / "r.csv")
-    with pytest.raises(UserError, match="no such directory"):
-        run.run([str(tmp_path / "gone")], str(file), [])
+    for name in (str(tmp_path / "gone"), r"C:\models\mine", "./gone", "a/b/c"):
+        with pytest.raises(UserError, match="no such directory"):
+            run.run([name], str(file), [])
     three = classifier(tmp_path / "three", "bert", ("a", "b", "c"))
     with pytest.raises(UserError, match="a label 'neg', the model's are a, b, c"):
         run.run([str(three)], str(file), [], out=tmp_path / "out")

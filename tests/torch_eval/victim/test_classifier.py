@@ -130,6 +130,15 @@ def test_a_bert_without_a_classifier_is_refused_without_advice_to_delete_it(tmp_
         Victim(folder, LENGTH)
 
 
+def test_a_tokenizer_of_more_pieces_than_the_model_is_refused(tmp_path):
+    """Only texts that hold one of them would have failed, hours later."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert(tmp_path))
+    tokenizer.add_tokens(["unheardofword"])
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="its tokenizer has 30523 pieces, the model 30522; .*resize_token_embeddings"):
+        Victim(tmp_path, LENGTH)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
 def test_an_absent_device_is_one_clear_error(tmp_path):
     with pytest.raises(UserError, match="no CUDA device"):
