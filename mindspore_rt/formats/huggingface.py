@@ -18,7 +18,7 @@ import safetensors
 from safetensors.numpy import save
 
 from configs.contract import assets, classifiers, model_card
-from configs.contract.errors import UserError
+from configs.contract.errors import UserError, reason_of
 from configs.contract.families import Family, family_of
 from configs.contract.files import ROOT, atomic_write, read_json
 from configs.contract.matrices import LAYER_MATRICES, matrix_name
@@ -218,17 +218,16 @@ def torch_half(source: Path, target: Path) -> None:
     Raises:
         UserError: The source cannot be read.
     """
-    status, errors = in_torch_half(str(source.resolve()), str(target.resolve()))
-    if status:
-        last = (errors.strip().splitlines() or ["no error output"])[-1]
-        raise UserError(f"{source}: {last.removeprefix('error: ').removeprefix(f'{source.resolve()}: ')}")
+    refusal = in_torch_half("torch_eval.victim.pytorch_weights", str(source.resolve()), str(target.resolve()))
+    if refusal:
+        raise UserError(f"{source}: {refusal.removeprefix(f'{source.resolve()}: ')}")
 
 
-def in_torch_half(source: str, target: str) -> tuple[int, str]:
-    """Run `torch_eval.victim.pytorch_weights`; returns its exit status and what it wrote to stderr."""
-    command = [sys.executable, "-m", "torch_eval.victim.pytorch_weights", source, target]
+def in_torch_half(module: str, *arguments: str) -> str | None:
+    """Run a module of the scoring half in a process of its own; returns its error message if it fails."""
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.returncode, done.stderr
+    return reason_of(done.stderr) if done.returncode else None
 
 
 def read_safetensors(path: Path, source: Path | None = None) -> dict[str, np.ndarray]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from configs.contract import classifiers
 from configs.contract.errors import UserError
 from configs.contract.jobs import Job
 from configs.contract.run_dir import RunDir
 from mindspore_rt.data import prepare as data
+from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs
 
 
@@ -24,8 +27,26 @@ def prepare(run: RunDir, job: Job) -> None:
         for warning in summary["warnings"]:
             print(f"  warning: {warning}")
         stage.finish({name: split["count"] for name, split in summary["splits"].items()})
-    for name, folder in run.own_victims().items():  # what cannot be attacked is refused before any training
+    check_victims(run)
+
+
+def check_victims(run: RunDir) -> None:
+    """Refuse what cannot be attacked before anything is trained.
+
+    Where the scoring half is installed it loads each classifier: a model without a head is a model of whole files.
+
+    Raises:
+        UserError: A folder of attack.victims is no classifier of this data.
+    """
+    victims, summary, length = run.own_victims(), run.summary(), run.config.attack_length
+    for name, folder in victims.items():
         try:
-            classifiers.check(folder, run.summary().labels, run.config.attack_length)
+            classifiers.check(folder, summary.labels, length)
         except UserError as error:
             raise UserError(f"attack.victims: {name}: {error}") from None
+    if victims and find_spec("transformers"):
+        folders = [str(folder.resolve()) for folder in victims.values()]
+        settings = (str(length), str(len(summary.columns)))
+        refusal = huggingface.in_torch_half("torch_eval.attack.try_victims", *settings, *folders)
+        if refusal:
+            raise UserError(f"attack.victims: {refusal}")

@@ -29,10 +29,10 @@ def torch_half_here(monkeypatch):
     test_huggingface.py."""
     from torch_eval.victim import pytorch_weights
 
-    def in_this_process(source, target):
+    def in_this_process(_module, source, target):
         with contextlib.redirect_stderr(io.StringIO()) as errors:
             status = pytorch_weights.main(source, target)
-        return status, errors.getvalue()
+        return errors.getvalue().removeprefix("error: ").strip() if status else None
 
     monkeypatch.setattr(huggingface, "in_torch_half", in_this_process)
 

@@ -178,7 +178,7 @@ def test_checkpoints_of_training_code(model, prefix, nested, monkeypatch):
     """Names with what data-parallel, compiled and Lightning models put before them, weights beside other state."""
     from torch_eval.victim import pytorch_weights
 
-    monkeypatch.setattr(huggingface, "in_torch_half", lambda *paths: (pytorch_weights.main(*paths), ""))
+    monkeypatch.setattr(huggingface, "in_torch_half", lambda _, *paths: pytorch_weights.main(*paths))
     expected = load_file(model / "model.safetensors")
     weights = {prefix + name: torch.tensor(value) for name, value in expected.items()}
     more = {"epoch": 3, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}, "loss": torch.tensor(0.5)}

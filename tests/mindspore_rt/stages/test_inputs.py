@@ -108,8 +108,16 @@ def test_a_model_of_one_segment_is_refused_for_pairs(run, monkeypatch):
         inputs.batches(run, jobs_of(run, "finetune")[0], "train", 2, one_segment)
 
 
-@pytest.mark.parametrize("positions", [8, 16])
-def test_a_victim_that_cannot_be_attacked_is_refused_before_any_training(run, monkeypatch, tmp_path, positions):
+@pytest.mark.parametrize(
+    "positions, message",
+    [
+        (8, "attack.victims: theirs: .*a model of 8 positions, but inputs have up to 16"),
+        (16, "attack.victims: .*theirs: a bert model without a trained classifier"),  # only loading shows it
+    ],
+)
+def test_a_victim_that_cannot_be_attacked_is_refused_before_any_training(
+    run, monkeypatch, tmp_path, positions, message
+):
     folder = tmp_path / "theirs"
     shutil.copytree(run.config.model, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -117,9 +125,6 @@ def test_a_victim_that_cannot_be_attacked_is_refused_before_any_training(run, mo
     (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "bad", "1": "good"}}))
     monkeypatch.setattr(inputs, "already_done", lambda stage: True)
     run.config.attack.victims, run.config.data.max_length = [f"theirs={folder}"], 16
-    job = Job("prepare", "prepare", run.data)
-    if positions == 16:
-        prepare.prepare(run, job)
-        return
-    with pytest.raises(UserError, match="attack.victims: theirs: .*a model of 8 positions, but inputs have up to 16"):
-        prepare.prepare(run, job)
+    with pytest.raises(UserError, match=message) as refused:
+        prepare.prepare(run, Job("prepare", "prepare", run.data))
+    assert "delete" not in str(refused.value)
