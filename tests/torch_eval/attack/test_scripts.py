@@ -112,6 +112,24 @@ def test_thousands_of_letters_without_a_space_come_back(target, recipe):
     assert record["outcome"] in ("success", "failure")
 
 
+LONG = {"Latin": "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=10_000))}
+LONG["CJK"] = "".join(map(chr, random.Random(0).choices(range(0x4E00, 0x9FFF), k=10_000)))
+
+
+@pytest.mark.parametrize("columns", [("sentence",), PAIR], ids=["single", "pair"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_budget_of_time_holds_for_ten_thousand_letters_without_a_space(target, recipe, columns):
+    """Of the first Chinese text a dictionary is read, which takes longer than the budget."""
+    spec = Spec(recipe, columns, columns[-1:], candidates=3)
+    workers.load_attack(target, spec)
+    for letters in LONG.values():
+        text, started = ("a fine film?", letters)[-len(columns) :], time.process_time()
+        record = attack(target, spec, text, max_seconds=0.3)
+        assert time.process_time() - started < 5
+        assert record["outcome"] in ("timeout", "success", "failure")
+        assert [record["perturbed"][column] for column in columns[:-1]] == list(text[:-1])
+
+
 def test_homoglyphs_of_very_long_words_are_bounded():
     swap, stock = fast_classes.HomoglyphSwap(), fast_classes.WordSwapHomoglyphSwap._get_replacement_words
     for word in ("film", "ab" * 500):
