@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import math
+import unicodedata
+from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,29 @@ def read_file(
     if not records:
         raise UserError(f"{path}: no rows; write one labelled text a row")
     return records, skipped
+
+
+def odd_texts(records: Iterable[dict], task: Task) -> list[str]:
+    """Return warnings about texts that stand with different labels, and texts without a visible character."""
+    labels, invisible = collections.defaultdict(set), 0
+    for record in records:
+        texts = tuple(record[column] for column in task.columns)
+        labels[texts].add(record["label"])
+        invisible += not all(map(_is_visible, texts))
+    conflicts = [texts for texts, numbers in labels.items() if len(numbers) > 1]
+    warnings = []
+    if conflicts:
+        warnings.append(
+            f"{len(conflicts)} texts stand with different labels, such as {' | '.join(conflicts[0])[:80]!r}"
+        )
+    if invisible:
+        warnings.append(f"{invisible} rows have a text without a visible character")
+    return warnings
+
+
+def _is_visible(text: str) -> bool:
+    """Tell whether a text has a character that is no space, control or format character, such as a zero-width one."""
+    return any(unicodedata.category(character)[0] not in "CZ" for character in text)
 
 
 def read_table(path: Path, columns: list[str] | None, has_needed: HasNeeded) -> Table:

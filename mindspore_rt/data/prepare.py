@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_lines, write_json, write_lines
-from configs.contract.read_files import read_file
+from configs.contract.read_files import odd_texts, read_file
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Summary
 from configs.contract.snippets import read_snippets, split_snippets
@@ -47,7 +46,7 @@ def prepare(config: schema.Experiment, run: RunDir) -> dict:
         splits["test"], splits["choice"] = _halves(splits["test"], config.data.seed)
     duplicates = _duplicates(splits, task)
     warnings += [f"{count} texts stand in both {pair}" for pair, count in duplicates.items() if count]
-    warnings += _odd_texts(splits, task)
+    warnings += odd_texts(itertools.chain(*splits.values()), task)
     warnings += _absent_labels(splits, task, config.data.train or "the data set")
     for name, records in splits.items():
         write_lines(run.split(name), records)
@@ -151,29 +150,6 @@ def _changes(records: list[dict], size: int, dev: list[dict], train: list[dict])
     random_dev = set(map(id, records[:size]))
     moved = sum(id(record) not in random_dev for record in dev) + sum(id(record) in random_dev for record in train)
     return moved, len(records) - len(dev) - len(train)
-
-
-def _odd_texts(splits: Splits, task: Task) -> list[str]:
-    """Return warnings about texts that stand with different labels, and texts without a visible character."""
-    labels, invisible = collections.defaultdict(set), 0
-    for record in itertools.chain(*splits.values()):
-        texts = tuple(record[column] for column in task.columns)
-        labels[texts].add(record["label"])
-        invisible += not all(map(_is_visible, texts))
-    conflicts = [texts for texts, numbers in labels.items() if len(numbers) > 1]
-    warnings = []
-    if conflicts:
-        warnings.append(
-            f"{len(conflicts)} texts stand with different labels, such as {' | '.join(conflicts[0])[:80]!r}"
-        )
-    if invisible:
-        warnings.append(f"{invisible} rows have a text without a visible character")
-    return warnings
-
-
-def _is_visible(text: str) -> bool:
-    """Tell whether a text has a character that is no space, control or format character, such as a zero-width one."""
-    return any(unicodedata.category(character)[0] not in "CZ" for character in text)
 
 
 def _absent_labels(splits: Splits, task: Task, source: str) -> list[str]:
