@@ -18,8 +18,8 @@ def main(length: str, columns: str, *folders: str) -> int:
     """Try some classifiers.
 
     Args:
-        length: word pieces to which inputs are cut.
-        columns: number of texts of an input.
+        length: Word pieces to which inputs are cut.
+        columns: Number of texts of an input.
         folders: Hugging Face directories.
 
     Returns:

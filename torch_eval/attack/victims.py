@@ -52,8 +52,8 @@ def check(run_dir: RunDir, task: Summary, workers: Workers, texts: list[tuple[st
             own = name in run_dir.own_victims()
             remedy = "" if own else f"; delete {target.model.parent} and run the training again"
             raise UserError(f"{inspection.refusal}{remedy}")
-        if inspection.note:
-            print(inspection.note)
+        for note in inspection.notes:
+            print(note)
         batchings[target.model] = inspection.batching
     return batchings
 

@@ -116,12 +116,12 @@ class Inspection(NamedTuple):
     Attributes:
         refusal: Error message, to which the caller adds the remedy; None if the victim classifies the texts.
         batching: The fastest one that computes what padded batches compute; see `classifier.BATCHINGS`.
-        note: A line for the user, if a faster one exists that does not.
+        notes: Lines for the user: a faster one exists that does not; what counts of several labels.
     """
 
     refusal: str | None = None
     batching: str | None = None
-    note: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def inspect(target: Target, texts: list[tuple[str, ...]]) -> Inspection:
@@ -133,13 +133,15 @@ def inspect(target: Target, texts: list[tuple[str, ...]]) -> Inspection:
         return Inspection(str(error))
     except (IndexError, RuntimeError, ValueError) as error:  # weights and tokenizer do not fit together
         return Inspection(f"{target.model}: cannot classify a text ({type(error).__name__}: {error})")
-    note, fastest = None, victim.batchings()[0]
+    notes, fastest = [], victim.batchings()[0]
     if victim.batching != fastest:
-        note = (
+        notes.append(
             f"{target.model}: {fastest} batches change its logits by {off:.0f} times what rounding may; "
             f"{victim.batching} ones are used, which are slower and compute what TextAttack computes"
         )
-    return Inspection(batching=victim.batching, note=note)
+    if victim.model.config.problem_type == "multi_label_classification":
+        notes.append(f"{target.model}: made for several labels of a text; the highest score counts, as in TextAttack")
+    return Inspection(batching=victim.batching, notes=tuple(notes))
 
 
 def logits_of(target: Target, texts: list[tuple[str, ...]]) -> list[list[float]]:

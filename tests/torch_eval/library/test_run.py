@@ -72,13 +72,19 @@ def test_several_models_are_compared_on_the_same_texts_by_the_names_of_their_lab
     first = classifier(tmp_path / "a" / "model", "bert")
     names = ("POSITIVE", "NEGATIVE")
     second = classifier(tmp_path / "b" / "model", "distilbert", names)
+    several_labels = AutoConfig.from_pretrained(second, problem_type="multi_label_classification")
+    several_labels.save_pretrained(second)
     file, options = table(tmp_path / "r.csv"), ["recipes=[textbugger]", "examples=6"]
+    with open(file, "a") as more:
+        more.write(f'\n"{SENTENCES[0]}",neg')
     folder = run.run([str(first), str(second)], str(file), options, out=tmp_path / "out")
     results = read_json(folder / "results.json")
+    said = capsys.readouterr().out
+    for part in ("McNemar", "warning: 1 texts stand with different labels", "b/model: made for several labels"):
+        assert part in said
     assert [row["model"] for row in results["scores"]] == ["a", "b"]
     (test,) = results["paired"]
     assert (test["first"], test["second"]) == ("a", "b") and 0 <= test["p"] <= 1
-    assert "McNemar" in capsys.readouterr().out
     swapped = classifier(tmp_path / "c" / "model", "distilbert", names[::-1])
     again = run.run([str(swapped)], str(file), options, out=tmp_path / "again")
     sums = [read_json(f / "results.json")["models"] for f in (folder, again)]
