@@ -36,18 +36,18 @@ class Band(NamedTuple):
 Panels = dict[str, dict[str, list[tuple[float, Band]]]]  # title of a panel to method to points (place, accuracy)
 
 
-def _mark(
-    axes: Axes, x: float, y: float, label: str, colour: str, marker: str, width: float = 0.8, **look: Any
-) -> None:
-    """Draw one marker with its error bars, whose lines are `width` points thick."""
-    axes.errorbar(x, y, label=label, color=colour, marker=marker, linestyle="none", elinewidth=width, **look)
+def _mark(axes: Axes, x: float, y: float, label: str, colour: str, marker: str, **look: Any) -> None:
+    """Draw one marker with its error bars."""
+    axes.errorbar(x, y, label=label, color=colour, marker=marker, linestyle="none", elinewidth=0.9, **look)
 
 
 # --- accuracies: the overview, the trade-off, Figures 2 and 4 ------------------------------------------------
 
 
 def overview(rows: list[tuple[str, Band | None, dict[str, Band]]], path: Path, title: str) -> None:
-    """Draw Clean and Aua of all methods, one row for each.
+    """Draw Aua of all methods, one row for each, and Clean beside it.
+
+    Each has a scale of its own: one scale for both would hide the differences between methods.
 
     Args:
         rows: Title of a model, its Clean accuracy, and its Aua by attack title.
@@ -57,22 +57,23 @@ def overview(rows: list[tuple[str, Band | None, dict[str, Band]]], path: Path, t
     attacks = list(dict.fromkeys(attack for _, _, auas in rows for attack in auas))
     height = 0.16 + 0.1 * len(attacks)
     figure = Figure(figsize=(style.WIDTH, 1.1 + height * len(rows)), layout="constrained")
-    axes = figure.subplots()
+    attacked, unchanged = figure.subplots(1, 2, sharey=True, width_ratios=[2, 1])
     offsets = np.linspace(-0.2, 0.2, len(attacks)) if len(attacks) > 1 else [0.0]
     for place, (_, clean, auas) in enumerate(rows):
         if clean:
-            _mark(axes, clean.mean, place, "Clean", style.SOFT, "|", markersize=9, xerr=clean.arms)
+            _mark(unchanged, clean.mean, place, "Clean", style.SOFT, "|", markersize=9, xerr=clean.arms)
         for attack, offset, (colour, _, marker) in zip(attacks, offsets, style.CYCLE * 3):
             if aua := auas.get(attack):
-                _mark(axes, aua.mean, place + offset, f"Aua, {attack}", colour, marker, width=1, xerr=aua.arms)
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, 100)
-    axes.xaxis.set_major_formatter(style.OF_HUNDRED)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x")
-    axes.set_xlabel("share of the test sentences classified correctly")
-    _legend(figure, [axes], 2, title)
+                _mark(attacked, aua.mean, place + offset, f"Aua, {attack}", colour, marker, xerr=aua.arms)
+    attacked.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    attacked.set_ylim(len(rows) - 0.5, -0.5)
+    attacked.set_xlim(left=0)
+    for axes, name in ((attacked, "under attack (Aua)"), (unchanged, "unchanged (Clean)")):
+        axes.xaxis.set_major_formatter(style.OF_HUNDRED)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+        axes.set_xlabel(name)
+    _legend(figure, [attacked, unchanged], 2, title)
     style.save(figure, path)
 
 
