@@ -11,15 +11,19 @@ MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 NEUTRAL = 0.5  # ratings run from -4 to 4; a snippet rated closer to 0 than this has no clear label and is dropped
 
 
+def rated_texts(member: str) -> list[str]:
+    """Return the lines of a file of the packaged archive: number, mean rating and text, separated by tabs."""
+    with tarfile.open(assets.path("snippets") / "hutto_ICWSM_2014.tar.gz") as archive:
+        return cast(IO[bytes], archive.extractfile(member)).read().decode("utf-8").splitlines()
+
+
 def read_snippets() -> tuple[list[dict], str]:
     """Read the Rotten Tomatoes snippets that have a clear rating.
 
     Returns:
         The records, each sentence once, and a note on what was dropped.
     """
-    with tarfile.open(assets.path("snippets") / "hutto_ICWSM_2014.tar.gz") as archive:
-        text = cast(IO[bytes], archive.extractfile(MEMBER)).read().decode("utf-8")
-    rows = [line.split("\t") for line in text.splitlines() if line.count("\t") == 2]
+    rows = [line.split("\t") for line in rated_texts(MEMBER) if line.count("\t") == 2]
     labels: dict[str, int] = {}
     for _, rating, sentence in rows:
         if abs(float(rating)) >= NEUTRAL and sentence.strip():

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from transformers.utils import logging
 
 from configs.contract import assets
 from configs.contract.files import file_hash, write_json
+from configs.contract.snippets import rated_texts
 from torch_eval.assets.packaged import MLM_SEED as SEED
 from torch_eval.assets.packaged import MLM_STEPS as STEPS
 from torch_eval.assets.packaged import mlm_folder
@@ -83,16 +83,13 @@ def build() -> Path:
 def read_texts() -> tuple[list[str], list[str]]:
     """Return the texts to train on, and movie snippets to measure with."""
     seen, measured = [], []
-    with tarfile.open(assets.path("snippets") / "hutto_ICWSM_2014.tar.gz") as archive:
-        for name in TEXTS:
-            file = archive.extractfile(f"hutto_ICWSM_2014/{name}_GroundTruth.txt")
-            assert file, "is a file in this archive"
-            for line in file.read().decode("utf-8").splitlines():
-                text = line.split("\t", 2)[2]
-                if name != TEXTS[0] or assets.place(text) >= assets.MLM_UNSEEN:
-                    seen.append(text)
-                elif assets.place(text) < assets.MLM_MEASURED:
-                    measured.append(text)
+    for name in TEXTS:
+        for line in rated_texts(f"hutto_ICWSM_2014/{name}_GroundTruth.txt"):
+            text = line.split("\t", 2)[2]
+            if name != TEXTS[0] or assets.place(text) >= assets.MLM_UNSEEN:
+                seen.append(text)
+            elif assets.place(text) < assets.MLM_MEASURED:
+                measured.append(text)
     return seen, measured
 
 
