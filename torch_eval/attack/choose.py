@@ -54,11 +54,10 @@ def score(workers: Workers, run_dir: RunDir, seed: int, name: str, task: Summary
     """Return the accuracy of one candidate on dev, attacked (`aua`) and not (`accuracy`)."""
     scoring = Scoring(workers, run_dir, seed, name, run_dir.model(seed, name), task)
     stage, recipe, split = stage_of(scoring, dev), run_dir.config.choice.recipe, run_dir.config.choice_split
-    label = f"seed {scoring.seed}, {scoring.name}:"
-    done = scoring.complete(stage, recipe, dev, stage.settings["indices"], f"{label} {recipe} on {split}", split)
+    done = scoring.complete(stage, recipe, dev, stage.settings["indices"], f"{scoring.who}: {recipe} on {split}", split)
     aua = metrics.summarise(done).aua.value
     if not stage.manifest.is_file():
-        stage.finish({"aua": aua, "accuracy": scoring.clean_results(dev, f"{label} {split} accuracy").accuracy})
+        stage.finish({"aua": aua, "accuracy": scoring.clean_results(dev, f"{scoring.who}: {split} accuracy").accuracy})
     return {"aua": aua, "accuracy": stage.results(records.ChoiceResults).accuracy}
 
 

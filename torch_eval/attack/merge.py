@@ -39,7 +39,7 @@ def merge_victim(scoring: Scoring, examples: list[dict]) -> None:
         missing = scoring.directory / recipe / "missing.json"
         if missing.is_file():
             reason = read_json(missing, LeftOut).reason
-            print(f"seed {scoring.seed}, {scoring.name}: {recipe}: left out; {reason}")
+            print(f"{scoring.who}: {recipe}: left out; {reason}")
         else:
             merge_recipe(scoring, recipe, examples)
 
@@ -51,7 +51,7 @@ def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
         UserError: A part is missing, unfinished, or of other settings.
     """
     whole, indices = scoring.recipe_stage(recipe, examples, WHOLE)
-    label = f"seed {scoring.seed}, {scoring.name}: {recipe}"
+    label = f"{scoring.who}: {recipe}"
     if whole.is_done():
         finished(whole, scoring.expected(indices, examples))
         print(f"{label}: already whole")

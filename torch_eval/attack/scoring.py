@@ -129,7 +129,7 @@ class Scoring:
         self.options, self.task, self.columns = run_dir.config.attack, task, tuple(task.columns)
         how = {**settings.victim(run_dir.config), "label_order": order, "batching": batching}
         self.target = Target(model, temperature=self.options.temperature, **how)
-        self.directory = run_dir.attack(seed, name)
+        self.directory, self.who = run_dir.attack(seed, name), f"seed {seed}, {name}"
         if self.options.calibrate:
             self.target = replace(self.target, temperature=self.calibrate())
 
@@ -171,11 +171,11 @@ class Scoring:
             stage.begin()
             _, dev = read_split(self.run_dir, "dev")
             texts = [self.text_of(example) for example in dev]
-            logits = self.logits(texts, f"seed {self.seed}, {self.name}: calibration")
+            logits = self.logits(texts, f"{self.who}: calibration")
             fitted = calibration.fit(logits, [example["label"] for example in dev])
             if fitted["temperature"] in calibration.RANGE:
                 print(
-                    f"seed {self.seed}, {self.name}: temperature {fitted['temperature']:g} is at the end of what is "
+                    f"{self.who}: temperature {fitted['temperature']:g} is at the end of what is "
                     f"searched, {calibration.RANGE[0]:g} to {calibration.RANGE[1]:g}: calibration says little here"
                 )
             stage.finish(fitted)
@@ -187,20 +187,20 @@ class Scoring:
 
     def clean(self, examples: list[dict]) -> None:
         """Write the accuracy on the whole test set, and warn of a model that has learned nothing."""
-        stage, who = self.clean_stage(), f"seed {self.seed}, {self.name}"
+        stage = self.clean_stage()
         done = stage.is_done()
         if not done:
             stage.begin()
-            stage.finish(to_builtins(self.clean_results(examples, f"{who}: clean accuracy")))
+            stage.finish(to_builtins(self.clean_results(examples, f"{self.who}: clean accuracy")))
         result = stage.results(records.CleanResults)
         if done:
-            print(f"{who}: clean accuracy: already done, {result.accuracy:.1%}")
+            print(f"{self.who}: clean accuracy: already done, {result.accuracy:.1%}")
         if reason := result.unlearned:
-            print(f"warning: {who}: {reason}; its accuracy under attack means nothing")
+            print(f"warning: {self.who}: {reason}; its accuracy under attack means nothing")
         names = classifiers.label_names(self.target.model)
         if result.accuracy < 1 / len(self.task.labels) and classifiers.says_nothing(names):
             print(
-                f"warning: {who}: accuracy {result.accuracy:.1%} is below chance, and its labels are called "
+                f"warning: {self.who}: accuracy {result.accuracy:.1%} is below chance, and its labels are called "
                 f"{', '.join(names)}: are they in the order of the data's, {', '.join(self.task.labels)}?"
             )
 
@@ -220,7 +220,7 @@ class Scoring:
 
     def recipe(self, recipe: str, examples: list[dict]) -> None:
         """Attack the sample with one recipe. If it cannot run here, write the reason in place of results."""
-        missing, label = self.directory / recipe / "missing.json", f"seed {self.seed}, {self.name}: {recipe}"
+        missing, label = self.directory / recipe / "missing.json", f"{self.who}: {recipe}"
         missing.unlink(missing_ok=True)
         try:
             self.attack_sample(recipe, examples, label)
