@@ -8,6 +8,7 @@ are not on this machine cannot be compared.
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 from configs.contract import settings
@@ -31,6 +32,7 @@ class Staleness:
 
     def __init__(self, run: RunDir) -> None:
         self.run, self.config = run, run.config
+        self.victims = {(seed, name): path for seed, name, path in run.all_victims()}
         self.data: Summary | None = run.summary() if (run.data / "summary.json").is_file() else None
         self.describe = functools.cache(attack_settings.describe)  # hashes resources: each recipe is described once
 
@@ -92,7 +94,11 @@ class Staleness:
 
     def model_hash(self, seed: int, model: str) -> str | None:
         """Hash of a model now, or None if it is not finished."""
-        return current_hash(self.run.victims(seed).get(model, self.run.model(seed, model)))
+        return current_hash(self._victim(seed, model))
+
+    def _victim(self, seed: int, model: str) -> Path:
+        """Directory of a victim, or of a candidate for the choice."""
+        return self.victims.get((seed, model), self.run.model(seed, model))
 
     def _temperature(self, seed: int, model: str) -> float | str:
         """By which the logits of a victim are divided now."""
@@ -101,8 +107,7 @@ class Staleness:
         return fitted_temperature(self.run.attack(seed, model)) or "fitted on dev"
 
     def _scored(self, seed: int, model: str, split: str, manifest: dict, now: dict[str, Any]) -> tuple[str, ...]:
-        victim = self.run.victims(seed).get(model, self.run.model(seed, model))
-        paths = {"model": victim, split: self.run.split(split)}
+        paths = {"model": self._victim(seed, model), split: self.run.split(split)}
         before, now = dict(manifest["settings"]), dict(now)
         then, asked = before.pop("indices", None), now.pop("indices", None)
         changed = list(changed_inputs(manifest["inputs"], paths))
