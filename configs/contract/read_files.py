@@ -24,7 +24,7 @@ def read_file(
     """Read the records of a file.
 
     Args:
-        path: CSV, TSV, JSON Lines or a JSON array, or a folder that holds one of .txt files for each label, as IMDB's.
+        path: CSV, TSV, JSON Lines or a JSON array, or a folder with a subfolder of .txt files for each label.
         task: Its layouts say which columns hold the texts and the label.
         columns: Names of the columns of a CSV or TSV file without a header.
         bad_rows: How many broken rows are skipped: a number, or a share of the file's rows such as "0.5%".
@@ -88,7 +88,7 @@ def read_table(path: Path, columns: list[str] | None, has_needed: HasNeeded) -> 
     if path.suffix.lower() not in KINDS:
         *most, last = KINDS
         kinds = f"{', '.join(most)} or {last}"
-        raise UserError(f"{path}: give a {kinds} file, or a folder that holds one of .txt files for each label")
+        raise UserError(f"{path}: give a {kinds} file, or a folder with a subfolder of .txt files for each label")
     is_json = "json" in path.suffix.lower()
     table = read_json(path, text) if is_json else read_delimited(path, text, columns, has_needed)
     if not table.names and not table.rows:
