@@ -39,9 +39,9 @@ class TwoWorkers:
             os.kill(process, signal.SIGKILL)
         shutil.rmtree(self.run.root, ignore_errors=True)
 
-    def start(self) -> subprocess.Popen:
+    def start(self, *more: str) -> subprocess.Popen:
         """The training in a process group of its own, as a terminal starts it. Its messages go to a file."""
-        command = [sys.executable, "-m", "mindspore_rt", "finetune", "tiny", *self.settings]
+        command = [sys.executable, "-m", "mindspore_rt", "finetune", "tiny", *self.settings, *more]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), MARK: self.name, "RANK_ID": "3"}  # a stray one
         self.run.root.mkdir(parents=True, exist_ok=True)
         with open(self.run.root / "messages.txt", "ab") as log:

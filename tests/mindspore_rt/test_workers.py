@@ -19,16 +19,21 @@ from tests.helpers.worker_runs import TwoWorkers
 
 
 def test_two_workers_stop_with_their_starter_and_a_resumed_run_ends_with_the_same_bytes():
-    """The undisturbed run goes on at the same time, on the same machine. tests/end_to_end/kill_workers.py has more."""
+    """tests/end_to_end/kill_workers.py has more.
+
+    The undisturbed run goes on at the same time. It is started as on two machines, by a command of one worker on each.
+    """
     with TwoWorkers(f"test-whole-{os.getpid()}") as whole, TwoWorkers(f"test-stopped-{os.getpid()}") as stopped:
-        undisturbed, process = whole.start(), stopped.start()
+        port = launch._free_port()
+        undisturbed = [whole.start("nodes=2", f"node_rank={number}", f"master_port={port}") for number in range(2)]
+        process = stopped.start()
         stopped.wait_for_step(2, process)
         assert process.poll() is None, stopped.messages()
         assert stopped.stop(process, "kill -9") is not None, "processes are left"
         assert stopped.saved() == stopped.steps() >= 2
         assert stopped.start().wait() == 0, stopped.messages()
         assert "Traceback" not in stopped.messages()
-        assert undisturbed.wait() == 0, whole.messages()
+        assert [machine.wait() for machine in undisturbed] == [0, 0], whole.messages()
         assert stopped.results() == whole.results()
 
 
