@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.contract import classifiers
 from configs.contract.errors import UserError
 from configs.contract.methods import METHODS
 from configs.contract.read_values import quoted
@@ -85,3 +86,27 @@ def named_folders(entries: Sequence[str]) -> dict[str, Path]:
             )
         folders[name] = Path(folder)
     return folders
+
+
+def refuse_missing(config: Any) -> None:
+    """Refuse an experiment that names files of the user's that are not there.
+
+    Raises:
+        UserError: With the key.
+    """
+    files = {f"data.{key}": getattr(config.data, key) for key in ("train", "dev", "test")}
+    if is_path(config.model):
+        files["model"] = config.model
+    for key, file in files.items():
+        if file and not Path(file).exists():
+            raise UserError(f"{key}: no file or folder {file}; relative paths begin at {Path.cwd()}")
+    for name, folder in named_folders(config.attack.victims or []).items():
+        try:
+            classifiers.read_config(folder)
+        except UserError as error:
+            raise UserError(f"attack.victims: {name}: {error}") from None
+
+
+def is_path(model: str) -> bool:
+    """Tell whether `model` can only be a path, and no name on the hub."""
+    return Path(model).is_absolute() or model.startswith(".")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from configs.contract import cli, jobs, receipts
+from configs.contract.check_config import refuse_missing
 from configs.contract.errors import command
 from configs.contract.estimate import Estimator, duration
 from configs.contract.jobs import HALVES
@@ -40,7 +41,7 @@ def overview(run: RunDir) -> str:
 
 def show(options: argparse.Namespace) -> None:
     """Show every job, what is done, and how long the rest may take."""
-    print(overview(cli.run_dir(options)))
+    print(overview(_planned(options)))
 
 
 def stages(options: argparse.Namespace) -> None:
@@ -53,13 +54,21 @@ def pending(options: argparse.Namespace) -> None:
 
     Stages that are finished, with the configuration and all that they read as it is now, are left out.
     """
-    run = cli.run_dir(options)
+    run = _planned(options)
     waiting, page = receipts.pending(run), run.report / "report.html"
     done = [stage for stage in jobs.stages(run) if stage not in waiting]
     if done:
         what = ", ".join(done) if waiting else f"everything, up to the report {page}"
         print(f"{run.config.name}: already done: {what}", file=sys.stderr)
     print("".join(f"{HALVES[stage]} {stage}\n" for stage in waiting), end="")
+
+
+def _planned(options: argparse.Namespace) -> RunDir:
+    """Return the run of a configuration; until its data are prepared, the files that it names must be there."""
+    run = cli.run_dir(options)
+    if not all(job.done for job in jobs.jobs(run) if job.stage == "prepare"):
+        refuse_missing(run.config)
+    return run
 
 
 @command

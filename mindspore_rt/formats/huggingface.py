@@ -18,6 +18,7 @@ import safetensors
 from safetensors.numpy import save
 
 from configs.contract import assets, classifiers, model_card
+from configs.contract.check_config import is_path
 from configs.contract.errors import UserError, reason_of
 from configs.contract.families import Family, family_of
 from configs.contract.files import ROOT, atomic_write, read_json
@@ -57,7 +58,7 @@ def resolve(model: str) -> Path:
         return assets.path("minilm")
     if Path(model).is_dir():
         return Path(model)
-    if Path(model).is_absolute() or model.startswith("."):
+    if is_path(model):
         raise UserError(f"model: no directory {model}")
     from mindspore_rt.formats import hub
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from configs.contract import classifiers
+from configs.contract.check_config import refuse_missing
 from configs.contract.errors import UserError
 from configs.contract.jobs import Job
 from configs.contract.run_dir import RunDir
@@ -15,10 +16,8 @@ from mindspore_rt.stages import inputs
 
 def prepare(run: RunDir, job: Job) -> None:
     """Write the splits of the experiment's task."""
+    refuse_missing(run.config)
     stage = inputs.stage_of(run, job)
-    for key, file in stage.inputs.items():
-        if not file.exists():
-            raise UserError(f"data.{key}: no file {file}")
     if not inputs.already_done(stage):
         summary = data.prepare(run.config, run)
         for name, split in summary["splits"].items():

@@ -228,3 +228,22 @@ def test_a_plan_survives_the_choice_of_a_ticket_that_is_no_longer_asked_for(tmp_
     write_json(run.choice, {"chosen": {"model": "robust-0.30", "sparsity": 0.3, "epochs_back": 0}})
     assert names(run)[-1] == "control seed-1/random-0.50"
     assert "random-0.50" in plan.overview(run)
+
+
+@pytest.mark.parametrize("command", ["show", "pending"])
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("data.train=gone.csv", "data.train: no file or folder gone.csv; relative paths begin at /"),
+        ("model=./gone", "model: no file or folder ./gone"),
+        ("attack.victims=[theirs=gone]", "attack.victims: theirs: gone has no config.json"),
+    ],
+)
+def test_named_files_that_are_not_there_are_refused_until_the_data_are_prepared(
+    tmp_path, monkeypatch, capsys, command, setting, message
+):
+    monkeypatch.setattr(plan.cli, "run_dir", lambda _: run_of(tmp_path, setting))
+    assert plan.main([command, "tiny", setting]) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+    made_up_run.prepare(run_of(tmp_path, setting))
+    assert plan.main([command, "tiny", setting]) == 0
