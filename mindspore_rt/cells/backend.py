@@ -13,17 +13,19 @@ from mindspore_rt.cells import kernels
 
 
 class Backend(enum.Enum):
-    """One implementation. Manifests state its value, since another one draws other random numbers.
+    """One implementation. Manifests state its value: another one rounds differently, or draws other random numbers.
 
     Attributes:
-        KERNELS: CPU, with the fused kernels of `kernels.cc`, which also draw the noise.
-        HOST: CPU, with MindSpore's primitives and noise drawn by NumPy.
-        DEVICE: GPU or Ascend, with MindSpore's primitives and noise drawn on the device.
+        KERNELS: CPU, with the fused kernels of `kernels.cc`.
+        PRIMITIVES: CPU, with MindSpore's primitives.
+        GPU: GPU, with MindSpore's primitives.
+        ASCEND: Ascend, with MindSpore's primitives, and random numbers of its own (`noise.FloatNoise`).
     """
 
     KERNELS = "kernels"
-    HOST = "host"
-    DEVICE = "device"
+    PRIMITIVES = "primitives"
+    GPU = "GPU"
+    ASCEND = "Ascend"
 
 
 @functools.cache
@@ -32,8 +34,8 @@ def current() -> Backend:
     device = context.get_context("device_target")
     if device != "CPU":
         print(f"kernels: plain primitives (device {device})", flush=True)
-        return Backend.DEVICE
-    return Backend.KERNELS if kernels.library() else Backend.HOST
+        return Backend(device)
+    return Backend.KERNELS if kernels.library() else Backend.PRIMITIVES
 
 
 def jit(function: Callable) -> Callable:

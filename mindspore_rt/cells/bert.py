@@ -123,7 +123,6 @@ class MaskedLinear(Linear):
         name: Prefix of the parameters.
         amp: dtype of the product; None for float32.
         place: Number of the gate's place.
-        seed: Seed of the device's own random numbers.
         mask_p: Deterministic mask at the start.
         block: Rows and columns of weights that share one score.
     """
@@ -135,7 +134,6 @@ class MaskedLinear(Linear):
         name: str,
         amp: str | None,
         place: int,
-        seed: int,
         mask_p: float,
         block: tuple[int, int],
     ) -> None:
@@ -147,7 +145,7 @@ class MaskedLinear(Linear):
             np.full(grid, gate.initial_log_alpha(mask_p), np.float32), name=f"{name}.weight.log_alpha"
         )
         single = tuple(block) == (1, 1)  # the kernel knows one score a weight only
-        self.masked = cells().MaskedWeight(place, seed) if single else primitive_cells.MaskedWeight(place, seed, block)
+        self.masked = cells().MaskedWeight(place) if single else primitive_cells.MaskedWeight(place, block)
 
     def construct(self, x: Tensor, draws: Draws) -> Tensor:
         """Turn `x` (any, columns) into (any, rows)."""
@@ -165,7 +163,6 @@ class Layer(nn.Cell):
         layer: Number of the layer, from 0.
         linear: Makes the linear layer of a kind (a key of `LAYER_MATRICES`).
         rates: Dropout rates of hidden states and of attention probabilities.
-        seed: Seed of the device's own random numbers.
         amp: dtype of the matrix products; None for float32.
     """
 
@@ -175,7 +172,6 @@ class Layer(nn.Cell):
         layer: int,
         linear: Callable[[str], Linear],
         rates: tuple[float, float],
-        seed: int,
         amp: str | None,
     ) -> None:
         super().__init__(auto_prefix=False)
@@ -183,9 +179,7 @@ class Layer(nn.Cell):
         places = NoisePlaces(config.num_hidden_layers)
 
         def norm(part: str, place: int) -> nn.Cell:
-            return parts.AddNorm(
-                config.hidden_size, config.layer_norm_eps, f"{name}.{part}.LayerNorm", rates[0], place, seed
-            )
+            return parts.AddNorm(config.hidden_size, config.layer_norm_eps, f"{name}.{part}.LayerNorm", rates[0], place)
 
         self.query, self.key, self.value = map(linear, ("query", "key", "value"))
         self.attention_output = linear("attention output")
@@ -196,7 +190,7 @@ class Layer(nn.Cell):
         self.last = layer == config.num_hidden_layers - 1
         self.split, self.join = parts.SplitHeads(config.num_attention_heads), parts.JoinHeads()
         factor = 1 / math.sqrt(config.hidden_size // config.num_attention_heads)
-        self.probabilities = parts.AttentionProbabilities(factor, rates[1], places.attention(layer), seed)
+        self.probabilities = parts.AttentionProbabilities(factor, rates[1], places.attention(layer))
         self.scores = MixedPrecisionProduct(ops.BatchMatMul(transpose_b=True), amp)
         self.mix = MixedPrecisionProduct(ops.BatchMatMul(), amp)
 
@@ -227,7 +221,6 @@ class BertClassifier(nn.Cell):
         masked: Multiply every prunable matrix by its mask.
         mask_p: Deterministic mask at the start.
         block: Rows and columns of weights that share one score.
-        seed: Seed of the device's own random numbers; on CPU noise is passed in instead.
         attention_dropout: Rate for attention probabilities, if it differs from `dropout`.
         amp: dtype of the matrix products, "float16" or "bfloat16"; None for float32. Everything else, the parameters
             and their gradients included, stays float32.
@@ -241,7 +234,6 @@ class BertClassifier(nn.Cell):
         masked: bool = False,
         mask_p: float = 0.9,
         block: tuple[int, int] = (1, 1),
-        seed: int = 0,
         attention_dropout: float | None = None,
         amp: str | None = None,
     ) -> None:
@@ -255,7 +247,7 @@ class BertClassifier(nn.Cell):
             rows, columns = shapes[f"{cell}.weight"]
             index = order.get(f"{cell}.weight")
             if masked and index is not None:
-                return MaskedLinear(rows, columns, cell, amp, places.gate(index), seed, mask_p, block)
+                return MaskedLinear(rows, columns, cell, amp, places.gate(index), mask_p, block)
             return Linear(rows, columns, cell, amp)
 
         self.rates = rates = (dropout, dropout if attention_dropout is None else attention_dropout)
@@ -264,19 +256,19 @@ class BertClassifier(nn.Cell):
             return matrices.matrix_name(layer, kind, family.body).removesuffix(".weight")
 
         def layer(index: int) -> Layer:
-            return Layer(config, index, lambda kind: linear(matrix(index, kind)), rates, seed, amp)
+            return Layer(config, index, lambda kind: linear(matrix(index, kind)), rates, amp)
 
         prefix = f"{family.body}.embeddings"
         self.word_embeddings = _table(config.vocab_size, hidden, f"{prefix}.word_embeddings.weight")
         positions, self.first_position = config.max_position_embeddings, config.first_position
         self.position_embeddings = _table(positions, hidden, f"{prefix}.position_embeddings.weight")
         self.token_type_embeddings = _table(config.type_vocab_size, hidden, f"{prefix}.token_type_embeddings.weight")
-        self.norm = cells().AddNorm(hidden, config.layer_norm_eps, f"{prefix}.LayerNorm", 0.0, places.embedding, seed)
-        self.dropout = cells().Dropout(dropout, places.embedding, seed)
+        self.norm = cells().AddNorm(hidden, config.layer_norm_eps, f"{prefix}.LayerNorm", 0.0, places.embedding)
+        self.dropout = cells().Dropout(dropout, places.embedding)
         self.layers = nn.CellList([layer(i) for i in range(config.num_hidden_layers)], auto_prefix=False)
-        self.dense_dropout = cells().Dropout(0.0 if family.pooled else dropout, places.dense, seed)
+        self.dense_dropout = cells().Dropout(0.0 if family.pooled else dropout, places.dense)
         self.dense, self.activation = linear(family.dense), ACTIVATIONS[family.activation]()
-        self.classifier_dropout = cells().Dropout(dropout, places.classifier, seed)
+        self.classifier_dropout = cells().Dropout(dropout, places.classifier)
         self.classifier = linear(family.output)
 
     def embed(self, ids: Tensor) -> Tensor:

@@ -53,10 +53,9 @@ class Dropout(nn.Cell):
     Args:
         rate: Probability of a zero.
         place: Number of the place whose uniform numbers decide.
-        seed: Unused; the noise comes with the key.
     """
 
-    def __init__(self, rate: float, place: int, seed: int) -> None:
+    def __init__(self, rate: float, place: int) -> None:
         super().__init__(auto_prefix=False)
         self.rate, self.drop = rate, _Dropout(rate, place)
 
@@ -89,10 +88,9 @@ class AddNorm(nn.Cell):
         name: Prefix of the parameters.
         rate: Dropout rate.
         place: Number of the dropout's place.
-        seed: Unused; the noise comes with the key.
     """
 
-    def __init__(self, hidden: int, epsilon: float, name: str, rate: float, place: int, seed: int) -> None:
+    def __init__(self, hidden: int, epsilon: float, name: str, rate: float, place: int) -> None:
         super().__init__(auto_prefix=False)
         self.weight = Parameter(np.ones(hidden, np.float32), name=f"{name}.weight")
         self.bias = Parameter(np.zeros(hidden, np.float32), name=f"{name}.bias")
@@ -178,10 +176,9 @@ class AttentionProbabilities(nn.Cell):
         factor: 1 / sqrt(width of a head).
         rate: Dropout rate.
         place: Number of the dropout's place.
-        seed: Unused; the noise comes with the key.
     """
 
-    def __init__(self, factor: float, rate: float, place: int, seed: int) -> None:
+    def __init__(self, factor: float, rate: float, place: int) -> None:
         super().__init__(auto_prefix=False)
         self.rate, self.no_key = rate, Tensor(NO_KEY)
         self.noisy = _AttentionProbabilities(factor, rate, place)
@@ -227,10 +224,9 @@ class MaskedWeight(nn.Cell):
 
     Args:
         place: Number of the gate's place.
-        seed: Unused; the noise comes with the key.
     """
 
-    def __init__(self, place: int, seed: int) -> None:
+    def __init__(self, place: int) -> None:
         super().__init__(auto_prefix=False)
         self.noisy, self.deterministic = _SampledMaskedWeight(place), _DeterministicMaskedWeight()
 

@@ -29,6 +29,7 @@ SOURCE = Path(__file__).with_name("kernels.cc")
 FLAGS = "-O3 -march=native -std=c++17 -fPIC -shared -fopenmp -fno-math-errno -fno-trapping-math".split()
 COMPILERS = ("g++", "c++", "clang++")
 SWITCH = "ROBUST_TICKETS_KERNELS"
+SCRAMBLE = ((16, 0x21F0AAAD), (15, 0xD35A2D97), (15, 1))  # shifts and factors of `scramble` of `kernels.cc`
 ops.Custom.custom_aot_warning = False  # it warns of libraries outside a list of folders; this one is our own
 
 Shape = Sequence[int]
@@ -84,23 +85,33 @@ def uniform(seed: int, rank: int, step: int, ascent: int, place: int, shape: Sha
     Returns:
         Uniform numbers in [0, 1), float32.
     """
-    state, word64 = 0, (1 << 64) - 1
-    for word in (seed, rank, step, ascent, place):
-        state = (state + 0x9E3779B97F4A7C15 & word64) ^ word
-        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & word64
-        state = (state ^ state >> 27) * 0x94D049BB133111EB & word64
-        state ^= state >> 31
-    low, high = np.uint32(state & 0xFFFFFFFF), np.uint32(state >> 32)
+    state = place_states(seed, rank, step, ascent, np.array([place]))
+    low, high = state.astype(np.uint32), (state >> np.uint64(32)).astype(np.uint32)
     index = np.arange(np.prod(shape, dtype=np.int64), dtype=np.uint64).astype(np.uint32)
     bits = _scramble(_scramble(index ^ low) + high)
     return ((bits >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)).reshape(shape)
 
 
+def place_states(seed: int, rank: int, step: int, ascent: int, places: np.ndarray) -> np.ndarray:
+    """Restate the constructor of `Noise` of `kernels.cc` for several places: one state, uint64, for each."""
+    state = np.zeros(places.shape, np.uint64)
+    for word in (seed, rank, step, ascent, places):
+        state = finalise((state + np.uint64(0x9E3779B97F4A7C15)) ^ np.asarray(word).astype(np.uint64))
+    return state
+
+
+def finalise(state: np.ndarray) -> np.ndarray:
+    """Mix the bits of an array of uint64 as SplitMix64 does."""
+    state = (state ^ state >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ state >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return state ^ state >> np.uint64(31)
+
+
 def _scramble(x: np.ndarray) -> np.ndarray:
     """Restate `scramble` of `kernels.cc`."""
-    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x21F0AAAD)
-    x = (x ^ (x >> np.uint32(15))) * np.uint32(0xD35A2D97)
-    return x ^ (x >> np.uint32(15))
+    for shift, factor in SCRAMBLE:
+        x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
+    return x
 
 
 @functools.cache

@@ -67,13 +67,12 @@ class Dropout(nn.Cell):
     Args:
         rate: Probability of a zero.
         place: Number of the place whose uniform numbers decide.
-        seed: Seed of the device's own random numbers.
     """
 
-    def __init__(self, rate: float, place: int, seed: int) -> None:
+    def __init__(self, rate: float, place: int) -> None:
         super().__init__(auto_prefix=False)
         self.rate, self.scale = rate, 1 / (1 - rate)
-        self.uniform = noise.uniform_cell(place, seed)
+        self.uniform = noise.uniform_cell(place)
 
     def construct(self, x: Tensor, draws: tuple | None) -> Tensor:
         """Drop elements of `x`, of any shape; return it as it is without noise."""
@@ -92,14 +91,13 @@ class AddNorm(nn.Cell):
         name: Prefix of the parameters.
         rate: Dropout rate.
         place: Number of the dropout's place.
-        seed: Seed of the device's own random numbers.
     """
 
-    def __init__(self, hidden: int, epsilon: float, name: str, rate: float, place: int, seed: int) -> None:
+    def __init__(self, hidden: int, epsilon: float, name: str, rate: float, place: int) -> None:
         super().__init__(auto_prefix=False)
         self.weight = Parameter(np.ones(hidden, np.float32), name=f"{name}.weight")
         self.bias = Parameter(np.zeros(hidden, np.float32), name=f"{name}.bias")
-        self.dropout, self.normalise = Dropout(rate, place, seed), _Normalise(hidden, epsilon)
+        self.dropout, self.normalise = Dropout(rate, place), _Normalise(hidden, epsilon)
 
     def construct(self, x: Tensor, residual: Tensor, draws: tuple | None) -> Tensor:
         """Return the norm of two tensors (rows, hidden)."""
@@ -171,7 +169,7 @@ def swap_middle() -> nn.Cell:
     MindSpore's Transpose for the CPU keeps an index of 8 bytes for every element that it ever moved, as long as the
     process lives. Gathering rows keeps none, and is faster.
     """
-    return _TransposeMiddle() if backend.current() is Backend.DEVICE else _GatherMiddle()
+    return _TransposeMiddle() if backend.current() in (Backend.GPU, Backend.ASCEND) else _GatherMiddle()
 
 
 class _TransposeMiddle(nn.Cell):
@@ -209,12 +207,11 @@ class AttentionProbabilities(nn.Cell):
         factor: 1 / sqrt(width of a head).
         rate: Dropout rate.
         place: Number of the dropout's place.
-        seed: Seed of the device's own random numbers.
     """
 
-    def __init__(self, factor: float, rate: float, place: int, seed: int) -> None:
+    def __init__(self, factor: float, rate: float, place: int) -> None:
         super().__init__(auto_prefix=False)
-        self.factor, self.softmax, self.dropout = factor, ops.Softmax(-1), Dropout(rate, place, seed)
+        self.factor, self.softmax, self.dropout = factor, ops.Softmax(-1), Dropout(rate, place)
 
     def construct(self, scores: Tensor, padding: Tensor, draws: tuple | None) -> Tensor:
         """Return probabilities of the shape of `scores`.
@@ -231,14 +228,13 @@ class MaskedWeight(nn.Cell):
 
     Args:
         place: Number of the gate's place.
-        seed: Seed of the device's own random numbers.
         block: Rows and columns of weights that share one score. The sharing has a stride, as in the official code: of
             a grid of (g, h) scores weight (i, j) has score (i mod g, j mod h).
     """
 
-    def __init__(self, place: int, seed: int, block: tuple[int, int] = (1, 1)) -> None:
+    def __init__(self, place: int, block: tuple[int, int] = (1, 1)) -> None:
         super().__init__(auto_prefix=False)
-        self.block, self.gate, self.uniform = tuple(block), gate.SampledGate(), noise.uniform_cell(place, seed)
+        self.block, self.gate, self.uniform = tuple(block), gate.SampledGate(), noise.uniform_cell(place)
 
     def construct(self, weight: Tensor, log_alpha: Tensor, draws: Tensor | tuple | None) -> Tensor:
         """Return the masked weight, float32 of the shape of `weight`."""

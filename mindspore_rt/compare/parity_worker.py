@@ -106,7 +106,7 @@ def save_noise(search: RobustSearch, case: Case, out: Path) -> None:
     for step, batch in enumerate(case.batches):
         shapes = model.noise_shapes(*batch.ids.shape)
         for ascent in range(search.settings.ascent_steps):
-            numbers = search.noise.numbers(shapes, step, ascent)[first:]  # type: ignore[union-attr]  # on CPU
+            numbers = search.noise.numbers(shapes, step, ascent)[first:]
             save_file(dict(zip(names, numbers, strict=True)), out / f"noise-{step}-{ascent}.safetensors")
         shape = (*batch.ids.shape, case.source.config.hidden_size)
         draw = noise.generator(search.seed, noise.PERTURBATION, step).random(shape, dtype=np.float32) * 2 - 1

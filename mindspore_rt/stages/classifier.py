@@ -32,7 +32,6 @@ def build(
     source: huggingface.Model,
     labels: int,
     settings: schema.Training | schema.Search,
-    seed: int,
 ) -> BertClassifier:
     """Build a classifier with the dropout and precision of a training; with masks if the settings are a search's."""
     mask_options: dict[str, Any] = {}
@@ -44,7 +43,6 @@ def build(
         labels,
         settings.dropout,
         **mask_options,
-        seed=seed,
         attention_dropout=getattr(settings, "attention_dropout", None),
         amp=None if device.rounds_products(config) else config.amp,
     )
@@ -96,7 +94,7 @@ class ClassifierTraining:
         settings = job.settings
         train_batches, self.summary = inputs.batches(run, job, "train", settings.batch_size, source)
         self.token_ids = inputs.token_ids(run, job, source)
-        self.model = build(run.config, source, len(self.summary.labels), settings, job.seed)
+        self.model = build(run.config, source, len(self.summary.labels), settings)
         self.model.load(ticket.apply(weights) if ticket else weights)
         self.steps = job.steps(len(train_batches))
         masks = {"masks": ticket.masks} if ticket else {}

@@ -28,7 +28,7 @@ def search(run: RunDir, job: TrainingJob[schema.Search]) -> None:
     source = huggingface.load(stage.verified_input("model"))
     drawing.highest_sparsity(config, source)
     train_batches, summary = inputs.batches(run, job, "train", settings.batch_size, source)
-    model = classifier.build(config, source, len(summary.labels), settings, job.seed)
+    model = classifier.build(config, source, len(summary.labels), settings)
     model.load(source.weights)
     steps = job.steps(len(train_batches))
     objective = RobustSearch(model, settings, steps, job.seed, config.compat, parallel.rank())

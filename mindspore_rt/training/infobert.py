@@ -134,7 +134,7 @@ class InfoBert(AdversarialObjective):
     """Adversarial training of all weights and of the critic.
 
     Each of the K passes minimises (cross entropy + beta bottleneck - alpha InfoNCE) / K; the perturbation ascends the
-    first two terms. The passes share one dropout mask, except on GPU and Ascend (noise.py).
+    first two terms. The passes share one dropout mask.
 
     Which tokens are anchored depends on the gradient of the perturbation. So a pass takes two graphs: `ascent`, then
     `anchor`, which is given the order of the tokens by that gradient and computes the same forward pass again. The

@@ -208,7 +208,8 @@ class AdversarialObjective(Objective):
         delta = self.start(batch, index)
         losses = []
         for ascent in range(settings.ascent_steps):
-            draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index, ascent if new_noise else 0)
+            if new_noise or ascent == 0:
+                draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index, ascent)
             loss, delta = self.ascent(*tensors, delta, draws)
             losses.append(loss)
         return mutable(tuple(losses))
@@ -228,7 +229,7 @@ class AdversarialObjective(Objective):
 class FreeLB(AdversarialObjective):
     """Adversarial training of all weights, or of those of a ticket; see `FineTuning` for the arguments.
 
-    The K passes share one dropout mask. On GPU and Ascend, which cannot draw it twice (noise.py), each has its own.
+    The K passes share one dropout mask.
     """
 
     def __init__(

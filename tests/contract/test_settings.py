@@ -146,7 +146,7 @@ def stages_of(run: RunDir) -> dict[Path, Stage]:
 def patched():
     """No framework decides, no resource and no victim is read; a fitted temperature is another one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "current", lambda: backend.Backend.HOST)
+        patch.setattr(backend, "current", lambda: backend.Backend.PRIMITIVES)
         patch.setattr(recipes, "describe_resources", lambda spec: {"from": spec.resources})
         patch.setattr(Scoring, "calibrate", lambda self: 2.5)
         patch.setattr(victims, "check_files", lambda *_: None)

@@ -103,7 +103,7 @@ def test_bfloat16_on_cpu_asks_onednn_and_casts_nothing(bfloat16, capsys):
     assert os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] == "BF16"
     assert capsys.readouterr().out == "products: bfloat16 by avx512_bf16\n"
     source = huggingface.Model(BertConfig(50, 16, 1, 2, 32, 16, 2), {}, {}, Path())
-    assert classifier.build(bfloat16, source, 2, bfloat16.finetune, seed=1).amp is None
+    assert classifier.build(bfloat16, source, 2, bfloat16.finetune).amp is None
 
 
 def test_bfloat16_on_cpu_needs_a_mindspore_that_can(bfloat16, monkeypatch):

@@ -17,11 +17,11 @@ from mindspore_rt.formats import huggingface
 from mindspore_rt.training.objectives import cross_entropy
 
 
-@pytest.fixture(params=[Backend.KERNELS, Backend.HOST], ids=["kernels", "primitives"])
+@pytest.fixture(params=[Backend.KERNELS, Backend.PRIMITIVES], ids=["kernels", "primitives"])
 def implementation(request, monkeypatch):
     """Build models of kernels, or of primitives."""
-    if request.param is Backend.HOST:
-        monkeypatch.setattr(backend, "current", lambda: Backend.HOST)
+    if request.param is Backend.PRIMITIVES:
+        monkeypatch.setattr(backend, "current", lambda: Backend.PRIMITIVES)
     elif backend.current() is not Backend.KERNELS:
         pytest.skip("no kernels here")
 

@@ -124,7 +124,7 @@ def test_add_norm(rate, hidden):
 
 
 def test_the_norm_without_noise_is_the_plain_layer_norm():
-    cell = kernel_cells.AddNorm(48, 1e-12, "norm", RATE, PLACE, 0)
+    cell = kernel_cells.AddNorm(48, 1e-12, "norm", RATE, PLACE)
 
     def reference(x, residual):
         return torch.nn.functional.layer_norm(x + residual, (48,), eps=1e-12)
@@ -136,7 +136,7 @@ def test_the_norm_without_noise_is_the_plain_layer_norm():
 def test_attention_probabilities(rate):
     scores, padding = array(3, 4, 21, 21, scale=3), np.zeros((3, 21), np.float32)
     padding[1, 9:] = -10000.0
-    cell = kernel_cells.AttentionProbabilities(0.25, rate, PLACE, 0)
+    cell = kernel_cells.AttentionProbabilities(0.25, rate, PLACE)
 
     def reference(scores):
         share = torch.softmax(scores * 0.25 + torch.tensor(padding)[:, None, None, :], -1)
@@ -148,7 +148,7 @@ def test_attention_probabilities(rate):
 
 
 def test_dropout():
-    compare(kernel_cells.Dropout(RATE, PLACE, 0), lambda x: x * dropout_factors(x.shape), [array(31, 211)], [draws()])
+    compare(kernel_cells.Dropout(RATE, PLACE), lambda x: x * dropout_factors(x.shape), [array(31, 211)], [draws()])
 
 
 def torch_masked(weight, s):
@@ -166,12 +166,12 @@ def test_masked_weight_with_noise():
     def reference(weight, log_alpha):
         return torch_masked(weight, torch.sigmoid((u.log() - (1 - u).log() + log_alpha) / (2 / 3)))
 
-    compare(kernel_cells.MaskedWeight(PLACE, 0), reference, [weight, log_alpha], [draws()])
+    compare(kernel_cells.MaskedWeight(PLACE), reference, [weight, log_alpha], [draws()])
 
 
 def test_masked_weight_without_noise():
     compare(
-        kernel_cells.MaskedWeight(PLACE, 0),
+        kernel_cells.MaskedWeight(PLACE),
         lambda w, a: torch_masked(w, torch.sigmoid(a)),
         [array(90, 70), array(90, 70, scale=3)],
         [None],
@@ -189,16 +189,16 @@ def test_a_loss_that_is_not_finite_stays_visible(bad):
     x = np.ones((4, 16), np.float32)
     x[1, 3] = bad
     tensor, zeros = Tensor(x), Tensor(np.zeros((4, 16), np.float32))
-    norm = kernel_cells.AddNorm(16, 1e-12, "norm", RATE, PLACE, 0)
+    norm = kernel_cells.AddNorm(16, 1e-12, "norm", RATE, PLACE)
     scores = Tensor(np.full((1, 1, 4, 4), bad, np.float32))
     assert not np.isfinite(kernel_cells.Gelu()(tensor).asnumpy()).all()
     assert not np.isfinite(norm(tensor, zeros, None).asnumpy()).all()
     assert not np.isfinite(
-        kernel_cells.AttentionProbabilities(1.0, 0.0, 0, 0)(scores, zeros[:1, :4], None).asnumpy()
+        kernel_cells.AttentionProbabilities(1.0, 0.0, 0)(scores, zeros[:1, :4], None).asnumpy()
     ).all()
     if np.isnan(bad):
-        assert np.isnan(kernel_cells.MaskedWeight(0, 0)(zeros + 1, tensor, draws()).asnumpy()).any()
-        assert np.isnan(kernel_cells.MaskedWeight(0, 0)(zeros + 1, tensor, None).asnumpy()).any()
+        assert np.isnan(kernel_cells.MaskedWeight(0)(zeros + 1, tensor, draws()).asnumpy()).any()
+        assert np.isnan(kernel_cells.MaskedWeight(0)(zeros + 1, tensor, None).asnumpy()).any()
 
 
 BYTES = """
@@ -212,7 +212,7 @@ from mindspore_rt.training.objectives import FineTuning, RobustSearch
 ms.set_device("CPU")
 ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
 config = BertConfig(60, 96, 1, 4, 160, 16, 2)
-for path in (backend.current(), backend.Backend.HOST):
+for path in (backend.current(), backend.Backend.PRIMITIVES):
     backend.current = lambda: path
     random, digest = np.random.default_rng(0), hashlib.sha256()
     for masked in (True, False):
@@ -250,8 +250,8 @@ def test_steps_repeat_byte_for_byte_in_another_process_with_other_threads():
         assert first.startswith("kernels: fused")
         results.append([line.split() for line in digests])
     assert results[0] == results[1]
-    (kernels, by_kernels), (host, by_primitives) = results[0]
-    assert (kernels, host) == ("kernels", "host") and by_kernels != by_primitives
+    (kernels, by_kernels), (primitives, by_primitives) = results[0]
+    assert (kernels, primitives) == ("kernels", "primitives") and by_kernels != by_primitives
 
 
 SHORT = "from mindspore_rt.cells import backend; print(backend.current().value, backend.current().value)"
@@ -265,7 +265,7 @@ def test_without_a_compiler_plain_primitives_stand_in(tmp_path):
     ):
         result = run(SHORT, ROBUST_TICKETS_CACHE=str(tmp_path), **environment)
         line, answer = result.stdout.strip().splitlines()
-        assert line.startswith("kernels: plain primitives (") and reason in line and answer == "host host"
+        assert line.startswith("kernels: plain primitives (") and reason in line and answer == "primitives primitives"
     assert not list(tmp_path.rglob("*.so"))
 
 

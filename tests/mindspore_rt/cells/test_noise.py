@@ -8,8 +8,7 @@ import pytest
 from mindspore import Tensor
 from scipy import stats
 
-from mindspore_rt import parallel
-from mindspore_rt.cells import backend, noise, primitive_cells
+from mindspore_rt.cells import backend, noise
 from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.bert import BertClassifier, MaskedLinear, cells
 from mindspore_rt.cells.bert_config import BertConfig
@@ -18,14 +17,52 @@ SHAPES = [(40, 50), (40, 50), (7,)]
 CONFIG = BertConfig(30, 16, 2, 2, 16, 16, 2)
 
 
-@pytest.fixture(params=[Backend.KERNELS, Backend.HOST], ids=["kernels", "host"])
+@pytest.fixture(params=[Backend.KERNELS, Backend.GPU, Backend.ASCEND], ids=lambda form: form.value)
 def source(request, monkeypatch):
-    """The class of noise; with `HOST`, models are built of primitives."""
-    if request.param is Backend.HOST:
-        monkeypatch.setattr(backend, "current", lambda: Backend.HOST)
+    """The class of noise; but for `KERNELS`, models are built of primitives."""
+    if request.param is not Backend.KERNELS:
+        monkeypatch.setattr(backend, "current", lambda: request.param)
     elif backend.current() is not Backend.KERNELS:
         pytest.skip("no kernels here")
     return type(noise.source(1))
+
+
+def test_graphs_draw_the_numbers_of_the_kernels_bit_for_bit():
+    shapes = [(40, 50), (7,), (2, 3, 4), (40, 50), (90001,), (1,), *[(5,)] * 40]
+    keys = [(1, 2, 3, 4), (1, 2, 3, 5), (1, 2, 4, 4), (1, 3, 3, 4), (0, 0, 0, 0), (2**32 - 1,) * 4]
+    for seed, rank, step, ascent in keys:
+        drawn = noise.IntegerNoise(seed, rank).numbers(shapes, step, ascent)
+        expected = noise.KernelNoise(seed, rank).numbers(shapes, step, ascent)
+        assert [a.shape for a in drawn] == shapes
+        assert [a.tobytes() for a in drawn] == [a.tobytes() for a in expected]
+
+
+def test_lines_of_the_grid_are_independent():
+    """Ascend's numbers stand in a grid. No two rows or columns are alike, reversed, or moved by a constant; and the
+    numbers of a row and the next ones fill all cells of their plane."""
+    for ascent in range(2):
+        (drawn,) = noise.FloatNoise(5).numbers([(200 * 4096,)], 1, ascent)
+        grid = drawn.reshape(200, 4096)
+        wave = np.exp(2j * np.pi * grid).astype(np.complex64)
+        for lines in (wave, wave[:, :1000].T):
+            # |mean of n unit vectors| exceeds x / sqrt(n) with probability exp(-x^2): 4.9^2 = 24, for a million pairs.
+            bound = 4.9 / np.sqrt(lines.shape[1])
+            for partner in (lines.conj(), lines):
+                coherence = np.abs(lines @ partner.T) / lines.shape[1]
+                assert (coherence - np.diag(np.diag(coherence))).max() < bound
+        for first, second in ((grid[:-1], grid[1:]), (grid[:, :-1], grid[:, 1:])):
+            cells = (np.floor(first * 64) * 64 + np.floor(second * 64)).astype(int)
+            assert stats.chisquare(np.bincount(cells.ravel(), minlength=4096)).pvalue > 1e-3
+        for shift in (0, 8, 16):  # all bits, the lowest too
+            values = ((drawn * 2**24).astype(np.int64) >> shift) & 255
+            assert stats.chisquare(np.bincount(values, minlength=256)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("device", ["GPU", "Ascend"])
+def test_the_device_decides_which_numbers_are_drawn(monkeypatch, device):
+    monkeypatch.setattr(backend.context, "get_context", lambda name: {"device_target": device}[name])
+    monkeypatch.setattr(backend, "current", backend.current.__wrapped__)
+    assert type(noise.source(1)) is {"GPU": noise.IntegerNoise, "Ascend": noise.FloatNoise}[device]
 
 
 def test_same_key_same_bytes(source):
@@ -69,7 +106,7 @@ def test_the_training_graph_uses_other_numbers_at_every_place(source):
     model.load({name: np.ones(shape, np.float32) for name, shape in CONFIG.parameters(2).items()})
     layers = [c for _, c in model.cells_and_names() if isinstance(c, MaskedLinear)]
     words = [int(c.place_word.asnumpy()[0]) for _, c in model.cells_and_names() if hasattr(c, "place_word")]
-    places = words + [c.place for _, c in model.cells_and_names() if isinstance(c, noise.HostUniform)]
+    places = words + [c.place for _, c in model.cells_and_names() if isinstance(c, noise.DrawnUniform)]
     assert set(places) == set(range(len(model.noise_shapes(4, 8))))
 
     @ms.jit
@@ -94,7 +131,7 @@ def _mask_moments():
 
 def test_dropout_masks_of_the_model_are_independent(source):
     """Captured at three places and in two passes of one graph."""
-    dropouts = [cells().Dropout(0.5, place, 0) for place in (0, 2, 3)]
+    dropouts = [cells().Dropout(0.5, place) for place in (0, 2, 3)]
     ones = Tensor(np.ones((50, 60), np.float32))
 
     @ms.jit
@@ -126,21 +163,8 @@ def test_a_pass_repeats_itself_and_another_does_not(source):
 
 
 def test_dropout_keeps_the_asked_share_and_the_mean(source):
-    cell, x = cells().Dropout(0.1, 0, 0), Tensor(np.ones((200, 300), np.float32))
+    cell, x = cells().Dropout(0.1, 0), Tensor(np.ones((200, 300), np.float32))
     out = cell(x, source(5).draw([(200, 300)], 0)).asnumpy()
     np.testing.assert_allclose(np.unique(out), [0, 1 / 0.9], rtol=1e-6)
     assert abs((out == 0).mean() - 0.1) < 5 * np.sqrt(0.09 / out.size)
     assert cell(x, None) is x
-
-
-def test_the_device_draws_where_it_is_not_the_cpu(monkeypatch):
-    monkeypatch.setattr(backend, "current", lambda: Backend.DEVICE)
-    assert noise.source(1).draw([(2,)], 0) == ()
-    one, two = (primitive_cells.Dropout(0.5, place, 1) for place in (0, 1))
-    assert isinstance(one.uniform, noise.DeviceUniform)
-    ones = Tensor(np.ones((100, 100), np.float32))
-    streams = np.stack([cell(ones, ()).asnumpy().ravel() for cell in (one, one, two)])
-    monkeypatch.setattr(parallel, "rank", lambda: 1)
-    other = primitive_cells.Dropout(0.5, 0, 1)(ones, ()).asnumpy().ravel()
-    correlation = np.corrcoef([*streams, other]) - np.eye(4)
-    assert np.abs(correlation).max() < 5 / 100

@@ -10,6 +10,7 @@ from mindspore import Tensor
 
 from configs.contract import schema
 from mindspore_rt.cells import backend
+from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import infobert
@@ -279,7 +280,8 @@ def test_a_worker_without_a_sentence_adds_nothing(objective):
 
 
 def test_the_passes_share_one_dropout_mask(monkeypatch):
-    """With no perturbation at all, only the dropout could tell the passes apart."""
+    """With no perturbation at all, only the dropout could tell the passes apart. In the form of Ascend."""
+    monkeypatch.setattr(backend, "current", lambda: Backend.ASCEND)
     settings = schema.InfoBertTraining(ascent_steps=3, ascent_rate=0.0, initial_norm=0.0)
     model = BertClassifier(CONFIG, 2, dropout=0.5, attention_dropout=0.5)
     model.load(weights_of(small_bert()))
@@ -287,8 +289,10 @@ def test_the_passes_share_one_dropout_mask(monkeypatch):
     passes = watch(monkeypatch, objective, "ascent")
     for index in range(2):
         objective.step(batch(0), index)
-    losses = [float(result[0].asnumpy()) for _, result in passes]
-    assert losses[0] == losses[1] == losses[2] != losses[3] == losses[4] == losses[5]
+    losses = np.reshape([float(result[0].asnumpy()) for _, result in passes], (2, 3))
+    # Products on CPU may round in another way at another address.
+    np.testing.assert_allclose(losses, losses[:, :1].repeat(3, 1), rtol=1e-6)
+    assert abs(losses[0, 0] - losses[1, 0]) > 1e-4
 
 
 def test_a_resumed_run_takes_the_same_step(objective):

@@ -25,7 +25,7 @@ from mindspore_rt.training.optimizer import (
 def implementation(request, monkeypatch):
     """Build AdamW of kernels, or of primitives."""
     if request.param is PrimitiveAdamW:
-        monkeypatch.setattr(backend, "current", lambda: Backend.HOST)
+        monkeypatch.setattr(backend, "current", lambda: Backend.PRIMITIVES)
     elif backend.current() is not Backend.KERNELS:
         pytest.skip("no kernels here")
     return request.param
