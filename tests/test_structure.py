@@ -18,7 +18,7 @@ ARROWS = {
     "mindspore_rt.launch": ("configs.contract",),
     "mindspore_rt.parallel": ("mindspore_rt.launch",),
     "mindspore_rt.device": ("configs.contract", "mindspore_rt.launch", "mindspore_rt.parallel"),
-    "mindspore_rt.cells": ("configs.contract", "mindspore_rt.parallel"),
+    "mindspore_rt.cells": ("configs.contract",),
     "mindspore_rt.formats": ("configs.contract", "mindspore_rt.ticket", "mindspore_rt.cells"),
     "mindspore_rt.data": ("configs.contract", "mindspore_rt.cells", "mindspore_rt.formats"),
     "mindspore_rt.training": ("configs.contract", "mindspore_rt.parallel", "mindspore_rt.cells", "mindspore_rt.data"),

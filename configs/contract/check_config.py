@@ -50,6 +50,8 @@ def check_together(config: Any, origins: Mapping[str, str]) -> None:
             f"choice.epochs: {config.choice.epochs} search epochs to choose from; there are only "
             f"search.epochs, {config.search.epochs}"
         )
+    if config.device == "GPU" and config.amp == "bfloat16":
+        raise UserError("amp_dtype: MindSpore has no bfloat16 matrix products on GPU; set amp_dtype=float16")
     if config.workers % config.nodes or config.node_rank >= config.nodes:
         raise UserError("workers must be a multiple of nodes, and node_rank below nodes")
     if config.nodes > 1 and not config.master_port:

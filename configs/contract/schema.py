@@ -269,7 +269,7 @@ class Experiment:
     master_port: int | None = option(None, "first port of machine 0; unset: any free one", low=1024, high=65000)
     jit_level: str = option("O0", "O1: let MindSpore fuse the operators of its graphs", choices=["O0", "O1"])
     amp_level: str = option("O0", "O1: matrix products in amp_dtype, everything else in float32", choices=["O0", "O1"])
-    amp_dtype: str = option("float16", "number type of amp_level O1", choices=["float16", "bfloat16"])
+    amp_dtype: str | None = option(None, "of O1; unset: the device's, docs/scale.md", choices=["bfloat16", "float16"])
     device_id: int | None = option(None, "number of the device, or of this machine's first worker's; unset: 0", low=0)
     device_memory: float | None = option(None, "largest memory of the device that MindSpore takes, in GB", low=0.1)
     deterministic: bool = option(False, "let a device compute in a fixed order: the same bytes again, but slower")
@@ -284,9 +284,7 @@ class Experiment:
     checkpoint_minutes: float | None = option(None, "minutes between them, in place of checkpoint_steps", low=0.01)
     log_steps: int = option(20, "steps between two lines of metrics", low=1)
     snapshots: int = option(
-        0,
-        f"number of models saved during the training of {', '.join(with_snapshots())}, and attacked (Figure 4)",
-        low=0,
+        0, f"number of models saved while {', '.join(with_snapshots())} train, and attacked (Figure 4)", low=0
     )
     data: Data = field(default_factory=Data)
     finetune: Training = field(default_factory=Training)
@@ -302,7 +300,9 @@ class Experiment:
     @property
     def amp(self) -> str | None:
         """Number type of the matrix products; None for float32."""
-        return self.amp_dtype if self.amp_level == "O1" else None
+        if self.amp_level == "O0":
+            return None
+        return self.amp_dtype or ("bfloat16" if self.device == "Ascend" else "float16")
 
     @property
     def attack_length(self) -> int:

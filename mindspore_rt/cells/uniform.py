@@ -1,6 +1,6 @@
 """Uniform random numbers as MindSpore graphs without state, for where the kernels of `kernels.cc` do not run.
 
-A graph draws the numbers of all places of a pass. Its input is a few words for each place, which NumPy makes of the key.
+A graph draws the numbers of all places of a pass. It takes a few words for each place, which NumPy makes of the key.
 There are two definitions, since devices have different operators:
 
 * `IntegerUniform`, for GPU, draws what the kernels draw, bit for bit.
@@ -39,7 +39,8 @@ class IntegerUniform(nn.Cell):
         self.xor, self.both, self.shift = ops.BitwiseXor(), ops.BitwiseAnd(), operations.RightShift()
         # A shift of an int32 copies its sign, which the mask removes.
         self.steps = tuple(
-            (_int32(shift), _int32(2 ** (32 - shift) - 1), _int32(factor)) for shift, factor in kernels.SCRAMBLE
+            (_int32(shift), _int32(2 ** (32 - shift) - 1), None if factor == 1 else _int32(factor))
+            for shift, factor in kernels.SCRAMBLE
         )
         self.eight, self.bits24 = _int32(8), _int32(2**24 - 1)
 
@@ -60,7 +61,9 @@ class IntegerUniform(nn.Cell):
 
     def _scramble(self, x: Tensor) -> Tensor:
         for shift, mask, factor in self.steps:
-            x = self.xor(x, self.both(self.shift(x, shift), mask)) * factor
+            x = self.xor(x, self.both(self.shift(x, shift), mask))
+            if factor is not None:
+                x = x * factor
         return x
 
 

@@ -275,6 +275,16 @@ def test_defaults_are_the_published_ones(section, published):
     assert {key: found[key] for key in published} == published
 
 
+def test_the_number_type_of_matrix_products_is_the_devices_unless_set():
+    def amp(*overrides):
+        return schema.load("base", overrides).amp
+
+    devices = [f"device={device}" for device in ("CPU", "GPU", "Ascend")]
+    assert [amp(device, "amp_level=O1") for device in devices] == ["float16", "float16", "bfloat16"]
+    assert amp("device=Ascend", "amp_level=O1", "amp_dtype=float16") == "float16"
+    assert amp("device=Ascend") is None
+
+
 @pytest.mark.parametrize(
     "overrides, expected",
     [
@@ -287,6 +297,10 @@ def test_defaults_are_the_published_ones(section, published):
         (["infobert.anchor_low=0.9", "infobert.anchor_high=0.5"], "infobert.anchor_low"),
         (["compat=official", "attack.calibrate=true"], "attack.calibrate"),
         (["attack.protocol=official", "attack.stratified=true"], "attack.stratified"),
+        (
+            ["device=GPU", "amp_level=O1", "amp_dtype=bfloat16"],
+            "amp_dtype: MindSpore has no bfloat16 matrix products on GPU; set amp_dtype=float16",
+        ),
         (["attack.victims=[folder]"], "attack.victims: 'folder'"),
         (["attack.victims=[my-bert=folder]"], "attack.victims: 'my-bert=folder'"),
         (["attack.victims=[freelb=folder]"], "attack.victims: 'freelb=folder'"),
