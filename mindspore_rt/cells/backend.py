@@ -38,6 +38,11 @@ def current() -> Backend:
     return Backend.KERNELS if kernels.library() else Backend.PRIMITIVES
 
 
+def on_device() -> bool:
+    """Tell whether this process computes on a GPU or an Ascend."""
+    return current() in (Backend.GPU, Backend.ASCEND)
+
+
 def jit(function: Callable) -> Callable:
     """Make a function a compiled graph, at the level that `device.use_device` set.
 

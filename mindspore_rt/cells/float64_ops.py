@@ -7,12 +7,14 @@ that every gradient passes. They see few numbers, so they are computed in float6
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import Tensor, context, ops
+from mindspore import Tensor, ops
+
+from mindspore_rt.cells import backend
 
 
 @ops.constexpr
 def _dtype() -> object:
-    return ms.float64 if context.get_context("device_target") == "CPU" else ms.float32
+    return ms.float32 if backend.on_device() else ms.float64
 
 
 def tanh(x: Tensor) -> Tensor:

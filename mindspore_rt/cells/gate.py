@@ -27,8 +27,18 @@ def initial_log_alpha(mask_p: float) -> float:
     return math.log(s / (1 - s))
 
 
+def sampled_mask(log_alpha: Tensor, u: Tensor) -> Tensor:
+    """Return the masks of Eq. 1-3 in [0, 1] for scores and uniform numbers, all float32 of one shape.
+
+    Differentiated by MindSpore it takes the fewest primitives, which is what counts on a device.
+    """
+    u = ops.clamp(u, U_MIN, 1 - U_MIN)
+    t = ops.tanh((ops.log(u) - ops.log(1.0 - u) + log_alpha) * (0.5 / BETA))
+    return ops.hardsigmoid(t * (6 * HALF_WIDTH))
+
+
 class SampledGate(nn.Cell):
-    """The stochastic gate, Eq. 1-3.
+    """The stochastic gate, Eq. 1-3: `sampled_mask` with less work and memory for a CPU.
 
     The gradient is derived by hand. Inside the clamp, with t = tanh(z / (2 beta)),
     dm/dlog_alpha = HALF_WIDTH (1 - t^2) / (2 beta); outside it is 0. As t = (m - 1/2) / HALF_WIDTH,

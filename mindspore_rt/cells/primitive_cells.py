@@ -11,27 +11,19 @@ import math
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindspore_rt.cells import backend, gate, noise
-from mindspore_rt.cells.backend import Backend
+from mindspore_rt.cells import backend, cpu_forms, gate, noise
 
 
 class AddBias(nn.Cell):
-    """Bias of a linear layer.
-
-    Its gradient is a thin matrix product, which on CPU is several times as fast as the primitive's own.
-    """
+    """Bias of a linear layer."""
 
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)
-        self.bias_add, self.matmul = ops.BiasAdd(), ops.MatMul()
+        self.bias_add = ops.BiasAdd() if backend.on_device() else cpu_forms.BiasAdd()
 
     def construct(self, x: Tensor, bias: Tensor) -> Tensor:
         """Add `bias` (columns,) to every row of `x` (rows, columns)."""
         return self.bias_add(x, bias)
-
-    def bprop(self, x: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, ...]:
-        """Return the gradients of x and bias."""
-        return dout, self.matmul(ops.ones((1, dout.shape[0]), dout.dtype), dout).reshape(bias.shape)
 
 
 class Gelu(nn.Cell):
@@ -97,46 +89,12 @@ class AddNorm(nn.Cell):
         super().__init__(auto_prefix=False)
         self.weight = Parameter(np.ones(hidden, np.float32), name=f"{name}.weight")
         self.bias = Parameter(np.zeros(hidden, np.float32), name=f"{name}.bias")
-        self.dropout, self.normalise = Dropout(rate, place), _Normalise(hidden, epsilon)
+        self.dropout = Dropout(rate, place)
+        self.normalise = ops.LayerNorm(-1, -1, epsilon) if backend.on_device() else cpu_forms.LayerNorm(hidden, epsilon)
 
     def construct(self, x: Tensor, residual: Tensor, draws: tuple | None) -> Tensor:
         """Return the norm of two tensors (rows, hidden)."""
         return self.normalise(self.dropout(x, draws) + residual, self.weight, self.bias)[0]
-
-
-class _Normalise(nn.Cell):
-    """LayerNorm with its gradient in closed form.
-
-    Returns the result, and for the gradient the normalised rows and the inverse deviation of each row. Means over rows
-    are thin matrix products, which on CPU are several times as fast as the reduction kernels.
-    """
-
-    def __init__(self, hidden: int, epsilon: float) -> None:
-        super().__init__(auto_prefix=False)
-        self.average = Tensor(np.full((hidden, 8), 1 / hidden, np.float32))
-        self.spread = Tensor(np.full((8, hidden), 1 / 8, np.float32))
-        self.matmul, self.bias_add, self.rsqrt = ops.MatMul(), ops.BiasAdd(), ops.Rsqrt()
-        self.epsilon = epsilon
-
-    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        centred = x - self.matmul(self.matmul(x, self.average), self.spread)
-        scale = self.rsqrt(self.matmul(centred * centred, self.average) + self.epsilon)
-        normal = centred * self.matmul(scale, self.spread)
-        return self.bias_add(centred * self.matmul(scale, self.spread * weight), bias), normal, scale
-
-    def bprop(self, x: Tensor, weight: Tensor, bias: Tensor, out: tuple, dout: tuple) -> tuple[Tensor, ...]:
-        gradient, normal, scale = dout[0], out[1], out[2]
-        weighted = self.average * weight.reshape(-1, 1)
-        mean = self.matmul(gradient, weighted)
-        slope = self.matmul(gradient * normal, weighted)
-        dx = (
-            gradient * self.matmul(scale, self.spread * weight)
-            - self.matmul(mean * scale, self.spread)
-            - normal * self.matmul(slope * scale, self.spread)
-        )
-        ones = ops.ones((1, x.shape[0]), x.dtype)
-        dweight, dbias = self.matmul(ones, gradient * normal), self.matmul(ones, gradient)
-        return dx, dweight.reshape(weight.shape), dbias.reshape(bias.shape)
 
 
 class SplitHeads(nn.Cell):
@@ -144,7 +102,7 @@ class SplitHeads(nn.Cell):
 
     def __init__(self, heads: int) -> None:
         super().__init__(auto_prefix=False)
-        self.heads, self.swap = heads, swap_middle()
+        self.heads, self.swap = heads, _swap_middle()
 
     def construct(self, x: Tensor, padding: Tensor) -> Tensor:
         """Turn `x` (batch * length, heads * width) into (batch, heads, length, width); `padding` gives the batch."""
@@ -156,48 +114,22 @@ class JoinHeads(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)
-        self.swap = swap_middle()
+        self.swap = _swap_middle()
 
     def construct(self, x: Tensor) -> Tensor:
         """Turn `x` (batch, heads, length, width) into (batch * length, heads * width)."""
         return self.swap(x).reshape(-1, x.shape[1] * x.shape[3])
 
 
-def swap_middle() -> nn.Cell:
-    """Return a cell from (a, b, c, d) to (a, c, b, d).
-
-    MindSpore's Transpose for the CPU keeps an index of 8 bytes for every element that it ever moved, as long as the
-    process lives. Gathering rows keeps none, and is faster.
-    """
-    return _TransposeMiddle() if backend.current() in (Backend.GPU, Backend.ASCEND) else _GatherMiddle()
+def _swap_middle() -> nn.Cell:
+    return _Transpose() if backend.on_device() else cpu_forms.SwapMiddle()
 
 
-class _TransposeMiddle(nn.Cell):
-    """The primitive."""
+class _Transpose(nn.Cell):
+    """From (a, b, c, d) to (a, c, b, d)."""
 
     def construct(self, x: Tensor) -> Tensor:
         return x.transpose(0, 2, 1, 3)
-
-
-class _GatherMiddle(nn.Cell):
-    """A gather of rows. It is its own inverse, so its own gradient."""
-
-    def construct(self, x: Tensor) -> Tensor:
-        return _gather_middle(x)
-
-    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, ...]:
-        return (_gather_middle(dout),)
-
-
-def _gather_middle(x: Tensor) -> Tensor:
-    a, b, c, d = x.shape
-    return ops.gather(x.reshape(-1, d), _swapped_rows(a, b, c), 0).reshape(a, c, b, d)
-
-
-@ops.constexpr
-def _swapped_rows(a: int, b: int, c: int) -> Tensor:
-    """Return where row (i, k, j) of (a, c, b, d) stands in (a, b, c, d), int32 (a * b * c,)."""
-    return Tensor(np.arange(a * b * c, dtype=np.int32).reshape(a, b, c).transpose(0, 2, 1).reshape(-1))
 
 
 class AttentionProbabilities(nn.Cell):
@@ -234,7 +166,8 @@ class MaskedWeight(nn.Cell):
 
     def __init__(self, place: int, block: tuple[int, int] = (1, 1)) -> None:
         super().__init__(auto_prefix=False)
-        self.block, self.gate, self.uniform = tuple(block), gate.SampledGate(), noise.uniform_cell(place)
+        self.block, self.uniform = tuple(block), noise.uniform_cell(place)
+        self.gate = gate.sampled_mask if backend.on_device() else gate.SampledGate()
 
     def construct(self, weight: Tensor, log_alpha: Tensor, draws: Tensor | tuple | None) -> Tensor:
         """Return the masked weight, float32 of the shape of `weight`."""

@@ -17,11 +17,11 @@ from mindspore_rt.formats import huggingface
 from mindspore_rt.training.objectives import cross_entropy
 
 
-@pytest.fixture(params=[Backend.KERNELS, Backend.PRIMITIVES], ids=["kernels", "primitives"])
+@pytest.fixture(params=[Backend.KERNELS, Backend.PRIMITIVES, Backend.GPU], ids=lambda form: form.value)
 def implementation(request, monkeypatch):
-    """Build models of kernels, or of primitives."""
-    if request.param is Backend.PRIMITIVES:
-        monkeypatch.setattr(backend, "current", lambda: Backend.PRIMITIVES)
+    """Build models of kernels, or of primitives in the form of CPUs or of devices."""
+    if request.param is not Backend.KERNELS:
+        monkeypatch.setattr(backend, "current", lambda: request.param)
     elif backend.current() is not Backend.KERNELS:
         pytest.skip("no kernels here")
 
@@ -85,8 +85,14 @@ def test_packaged_model_agrees_with_transformers(implementation):
     compare(torch_model, huggingface.load(directory).config)
 
 
+kernels_and_devices = pytest.mark.parametrize(
+    "implementation", [Backend.KERNELS, Backend.GPU], indirect=True, ids=lambda form: form.value
+)
+
+
+@kernels_and_devices
 def test_random_bert_base_agrees_with_transformers(implementation):
-    """All its layers in the form of kernels; two in the other, which takes long to compile."""
+    """All its layers in the form of kernels; two in that of devices, which takes long to compile."""
     layers = 12 if cells() is kernel_cells else 2
     torch.manual_seed(0)
     torch_model = BertForSequenceClassification(TorchConfig(attn_implementation="eager", num_hidden_layers=layers))
@@ -242,6 +248,7 @@ def logits_and_score_gradients(amp):
     return np.concatenate([t.asnumpy().ravel() for t in (logits, *gradients)])
 
 
+@kernels_and_devices
 def test_mixed_precision_computes_the_products_alone_in_float16(implementation):
     """Logits and gradients stay near float32's, with float16's rounding in them."""
     exact, half = logits_and_score_gradients(None), logits_and_score_gradients("float16")

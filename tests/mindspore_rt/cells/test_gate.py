@@ -15,9 +15,14 @@ def torch_mask(log_alpha, u):
     return torch.clamp(s * 1.2 - 0.1, 0, 1)
 
 
-def sampled(log_alpha, u, weights=None):
-    """Mask, and the gradient of sum(weights * mask), by the cells."""
-    cell = gate.SampledGate()
+@pytest.fixture(params=["CPU", "device"])
+def cell(request):
+    """Both forms of the sampled gate."""
+    return gate.SampledGate() if request.param == "CPU" else gate.sampled_mask
+
+
+def sampled(cell, log_alpha, u, weights=None):
+    """Mask, and the gradient of sum(weights * mask)."""
     weights = np.ones_like(u) if weights is None else weights
 
     def loss(a, u, w):
@@ -40,10 +45,10 @@ def case():
     return random.normal(0, 3, (64, 96)).astype(np.float32), random.random((64, 96), dtype=np.float32)
 
 
-def test_mask_and_gradient_agree_with_autograd(case):
+def test_mask_and_gradient_agree_with_autograd(cell, case):
     log_alpha, u = case
     weights = np.random.default_rng(1).normal(size=u.shape).astype(np.float32)
-    mask, gradient = sampled(log_alpha, u, weights)
+    mask, gradient = sampled(cell, log_alpha, u, weights)
     a = torch.tensor(log_alpha, dtype=torch.float64, requires_grad=True)
     reference = torch_mask(a, torch.tensor(u, dtype=torch.float64).clamp(1e-4, 1 - 1e-4))
     (reference * torch.tensor(weights)).sum().backward()
@@ -55,16 +60,16 @@ def test_mask_and_gradient_agree_with_autograd(case):
     np.testing.assert_allclose(gradient[inside | settled], a.grad.numpy()[inside | settled], atol=5e-6)
 
 
-def test_gradient_agrees_with_finite_differences():
+def test_gradient_agrees_with_finite_differences(cell):
     log_alpha, u = np.linspace(-2, 2, 41, dtype=np.float64), np.full(41, 0.4)
-    _, gradient = sampled(log_alpha.astype(np.float32), u.astype(np.float32))
+    _, gradient = sampled(cell, log_alpha.astype(np.float32), u.astype(np.float32))
     step = 1e-6
     high, low = (torch_mask(torch.tensor(log_alpha + d), torch.tensor(u)).numpy() for d in (step, -step))
     np.testing.assert_allclose(gradient, (high - low) / (2 * step), atol=1e-5)
 
 
-def test_extreme_noise_and_scores_stay_finite():
-    mask, gradient = sampled(np.float32([-80, 80, 0, 0]), np.float32([0, 1 - 2**-24, 0, 0.5]))
+def test_extreme_noise_and_scores_stay_finite(cell):
+    mask, gradient = sampled(cell, np.float32([-80, 80, 0, 0]), np.float32([0, 1 - 2**-24, 0, 0.5]))
     np.testing.assert_allclose(mask, [0, 1, 0, 0.5], atol=1e-6)
     assert np.isfinite(gradient).all()
 

@@ -12,7 +12,8 @@ import torch
 from mindspore import Tensor
 
 from configs.contract import assets
-from mindspore_rt.cells import kernel_cells, kernels, noise, primitive_cells
+from mindspore_rt.cells import backend, bert, kernel_cells, kernels, noise
+from mindspore_rt.cells.backend import Backend
 
 ROOT = Path(__file__).resolve().parents[3]
 KEY = {"seed": 3, "rank": 1, "step": 20, "ascent": 2}
@@ -61,15 +62,17 @@ def compare(cell, reference, arrays, constants=(), tolerance=2e-6):
         assert error <= 1e-5
 
 
-both_implementations = pytest.mark.parametrize("cells", [kernel_cells, primitive_cells], ids=["kernels", "primitives"])
+@pytest.fixture(params=[Backend.KERNELS, Backend.PRIMITIVES, Backend.GPU], ids=lambda form: form.value)
+def cells(request, monkeypatch):
+    """The module of the parts: kernels, or primitives in the form of CPUs or of devices."""
+    monkeypatch.setattr(backend, "current", lambda: request.param)
+    return bert.cells()
 
 
-@both_implementations
 def test_bias(cells):
     compare(cells.AddBias(), lambda x, bias: x + bias, [array(70, 37), array(37)])
 
 
-@both_implementations
 def test_split_heads(cells):
     def split(x):
         return x.reshape(3, 7, 4, 5).transpose(1, 2)
@@ -77,12 +80,11 @@ def test_split_heads(cells):
     compare(cells.SplitHeads(4), split, [array(21, 20)], [Tensor(array(3, 2))])
 
 
-@both_implementations
 def test_join_heads(cells):
     compare(cells.JoinHeads(), lambda x: x.transpose(1, 2).reshape(21, 20), [array(3, 4, 7, 5)])
 
 
-@both_implementations
+@pytest.mark.parametrize("cells", [Backend.KERNELS, Backend.PRIMITIVES], indirect=True, ids=lambda form: form.value)
 def test_moving_heads_keeps_no_memory(cells):
     """MindSpore's Transpose for the CPU would keep two to four times the data for each cell."""
     places = [cells.SplitHeads(4) for _ in range(4)]

@@ -21,14 +21,14 @@ from mindspore_rt.training.optimizer import (
 )
 
 
-@pytest.fixture(params=[KernelAdamW, PrimitiveAdamW])
+@pytest.fixture(params=[Backend.KERNELS, Backend.PRIMITIVES, Backend.GPU], ids=lambda form: form.value)
 def implementation(request, monkeypatch):
-    """Build AdamW of kernels, or of primitives."""
-    if request.param is PrimitiveAdamW:
-        monkeypatch.setattr(backend, "current", lambda: Backend.PRIMITIVES)
+    """Build AdamW of kernels, or of primitives in the form of CPUs or of devices."""
+    if request.param is not Backend.KERNELS:
+        monkeypatch.setattr(backend, "current", lambda: request.param)
     elif backend.current() is not Backend.KERNELS:
         pytest.skip("no kernels here")
-    return request.param
+    return KernelAdamW if request.param is Backend.KERNELS else PrimitiveAdamW
 
 
 def reference(p, gradients, rates, weight_decay):
