@@ -33,7 +33,7 @@ def sampled_mask(log_alpha: Tensor, u: Tensor) -> Tensor:
     Differentiated by MindSpore it takes the fewest primitives, which is what counts on a device.
     """
     u = ops.clamp(u, U_MIN, 1 - U_MIN)
-    t = ops.tanh((ops.log(u) - ops.log(1.0 - u) + log_alpha) * (0.5 / BETA))
+    t = ops.tanh((ops.log(u / (1.0 - u)) + log_alpha) * (0.5 / BETA))
     return ops.hardsigmoid(t * (6 * HALF_WIDTH))
 
 
