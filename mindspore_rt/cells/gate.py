@@ -8,7 +8,9 @@ one tanh and one hard sigmoid, clamp((x + 3) / 6, 0, 1), in place of a sigmoid, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops.auto_generate import gen_ops_prim
@@ -18,6 +20,7 @@ U_MIN = 1e-4  # u is clamped to [1e-4, 1 - 1e-4], as in the official code: log 0
 HALF_WIDTH = (ZETA - GAMMA) / 2
 SETTLED_ZERO = -GAMMA / (ZETA - GAMMA)  # sigmoid(log alpha) below 1/12: the deterministic mask is exactly 0
 SETTLED_ONE = (1 - GAMMA) / (ZETA - GAMMA)  # above 11/12: exactly 1
+LOGIT_ZERO, LOGIT_ONE = (math.log(s / (1 - s)) for s in (SETTLED_ZERO, SETTLED_ONE))
 L0_SHIFT = BETA * math.log(-GAMMA / ZETA)  # Eq. 4: P(m > 0) = sigmoid(log alpha - L0_SHIFT)
 
 
@@ -86,12 +89,30 @@ def mask_statistics(log_alpha: list[np.ndarray]) -> dict[str, float]:
         `l0_term`, the mean of P(m > 0) over all masks; `settled_zero` and `settled_one`, the shares of masks that Eq. 5
         makes exactly 0 and 1; `sparsity_at_threshold`, the share below 1/2. All are 0 to 1.
     """
-    total = sum(a.size for a in log_alpha)
-    logit_zero, logit_one = (math.log(s / (1 - s)) for s in (SETTLED_ZERO, SETTLED_ONE))
-    l0 = sum(float(np.sum(1 / (1 + np.exp(L0_SHIFT - a)), dtype=np.float64)) for a in log_alpha)
-    return {
-        "l0_term": l0 / total,
-        "settled_zero": sum(int((a < logit_zero).sum()) for a in log_alpha) / total,
-        "settled_one": sum(int((a > logit_one).sum()) for a in log_alpha) / total,
-        "sparsity_at_threshold": sum(int((a < 0).sum()) for a in log_alpha) / total,
-    }
+    sums = (
+        sum(float(np.sum(1 / (1 + np.exp(L0_SHIFT - a)), dtype=np.float64)) for a in log_alpha),
+        sum(int((a < LOGIT_ZERO).sum()) for a in log_alpha),
+        sum(int((a > LOGIT_ONE).sum()) for a in log_alpha),
+        sum(int((a < 0).sum()) for a in log_alpha),
+    )
+    return _shares(sums, sum(a.size for a in log_alpha))
+
+
+def mask_sums(log_alpha: Tensor) -> Tensor:
+    """Compute on the device what `mask_statistics` sums over one matrix, (4,) float32, which counts up to 2^24 masks.
+
+    Args:
+        log_alpha: Scores of the matrix.
+    """
+    counts = (log_alpha < LOGIT_ZERO, log_alpha > LOGIT_ONE, log_alpha < 0.0)
+    return ops.stack((ops.sigmoid(log_alpha - L0_SHIFT).sum(), *[ops.cast(c, ms.float32).sum() for c in counts]))
+
+
+def statistics_of_sums(sums: np.ndarray, masks: int) -> dict[str, float]:
+    """Return `mask_statistics` for the sums of every matrix, (matrices, 4), and the number of all masks."""
+    return _shares(sums.sum(0, dtype=np.float64).tolist(), masks)
+
+
+def _shares(sums: Sequence[float], masks: int) -> dict[str, float]:
+    names = ("l0_term", "settled_zero", "settled_one", "sparsity_at_threshold")
+    return {name: total / masks for name, total in zip(names, sums, strict=True)}

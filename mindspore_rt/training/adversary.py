@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from mindspore import Tensor, ops
 
-from mindspore_rt.cells import noise
+from mindspore_rt.cells import backend, kernels, noise, uniform
 
 
 def start(
@@ -27,6 +27,33 @@ def start(
     draw = noise.generator(seed, noise.PERTURBATION, step, rank=rank).random(shape, dtype=np.float32) * 2 - 1
     size = initial_norm / np.sqrt(attention_mask.sum(1) * shape[2])
     return (draw * attention_mask[:, :, None] * size[:, None, None]).astype(np.float32)
+
+
+class DeviceStart:
+    """Draws `start` on a GPU or an Ascend, from the random numbers of the device instead of NumPy's.
+
+    Args:
+        initial_norm: eps0 of FreeLB.
+        source: Source of the device's noise.
+    """
+
+    def __init__(self, initial_norm: float, source: noise.IntegerNoise) -> None:
+        self.source = source
+
+        @backend.jit
+        def scaled(numbers: Tensor, attention_mask: Tensor) -> Tensor:
+            tokens = attention_mask.sum(1).reshape(-1, 1, 1)
+            size = initial_norm / ops.sqrt(tokens * numbers.shape[2])
+            return (numbers * 2.0 - 1.0) * attention_mask.reshape(*attention_mask.shape, 1) * size
+
+        self.scaled = scaled
+
+    def __call__(self, shape: tuple[int, int, int], attention_mask: Tensor, step: int) -> Tensor:
+        """Return the perturbation of one update; see `start` for the arguments."""
+        key = self.source.seed, self.source.rank, step, 0
+        draw = uniform.graph(self.source.definition, (shape,))  # type: ignore[arg-type]  # a class is hashable
+        (numbers,) = draw(kernels.place_states(*key, np.array([noise.PERTURBATION])))
+        return self.scaled(numbers, attention_mask)
 
 
 def ascend(delta: Tensor, gradient: Tensor, rate: float, max_norm: float) -> Tensor:

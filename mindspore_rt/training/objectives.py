@@ -164,6 +164,11 @@ class AdversarialObjective(Objective):
         self.model, self.settings, self.seed, self.rank = model, settings, seed, rank
         self.noise = noise.source(seed, rank)
         self.loss_scale = LossScale(model)
+        self.device_start = (
+            adversary.DeviceStart(settings.initial_norm, self.noise)
+            if isinstance(self.noise, noise.IntegerNoise)
+            else None
+        )
         self.trained = list(trained)
         self.gradient_sums = [
             Parameter(np.zeros(p.shape, np.float32), name=f"{p.name}.grad", requires_grad=False) for p in self.trained
@@ -222,6 +227,8 @@ class AdversarialObjective(Objective):
     def start(self, batch: Batch, index: int) -> Tensor:
         """Draw the perturbation that update `index` starts from, (rows, length, hidden) float32."""
         shape = (*batch.ids.shape, self.model.config.hidden_size)
+        if self.device_start:
+            return self.device_start(shape, Tensor(batch.attention_mask), index)
         size = self.settings.initial_norm
         return Tensor(adversary.start(shape, batch.attention_mask, size, self.seed, index, self.rank))
 
@@ -304,7 +311,7 @@ class RobustSearch(AdversarialObjective):
         stale = list(model.weights().values()) if self.official else []
         super().__init__(model, settings, seed, rank, self.scores + stale)
         self.optimizer = AdamW(self.scores, settings.weight_decay, [True] * len(self.scores))
-        self.update = self._compile_update()
+        self.update, self.mask_sums = self._compile_update(), self._compile_sums()
 
     def _compile_update(self) -> Callable:
         scores, optimizer, count = self.scores, self.optimizer, len(self.scores)
@@ -335,6 +342,15 @@ class RobustSearch(AdversarialObjective):
 
         return update
 
+    def _compile_sums(self) -> Callable[[], Tensor]:
+        scores = tuple(self.scores)
+
+        @backend.jit
+        def sums() -> Tensor:
+            return ops.stack([gate.mask_sums(score) for score in scores])
+
+        return sums
+
     def l0_weight(self, index: int) -> float:
         """Return lambda at an update: 0 for the share `l0_start` of all steps, then a linear rise over `l0_ramp`."""
         settings = self.settings
@@ -358,6 +374,8 @@ class RobustSearch(AdversarialObjective):
 
     def metrics(self) -> dict[str, float]:
         """Return the L0 term and the shares of settled and of pruned masks (`gate.mask_statistics`)."""
+        if backend.on_device():
+            return gate.statistics_of_sums(self.mask_sums().asnumpy(), sum(p.size for p in self.scores))
         return gate.mask_statistics([p.asnumpy() for p in self.scores])
 
     def state(self) -> dict[str, Parameter]:

@@ -104,3 +104,5 @@ def test_settled_masks_are_counted_where_the_deterministic_mask_is_exactly_0_or_
     statistics = gate.mask_statistics([log_alpha])
     assert statistics["settled_zero"] == pytest.approx((s < 1 / 12).mean())
     assert statistics["settled_one"] == pytest.approx((s > 11 / 12).mean())
+    sums = np.stack([gate.mask_sums(Tensor(part)).asnumpy() for part in log_alpha.reshape(2, 5000)])
+    assert gate.statistics_of_sums(sums, 10_000) == pytest.approx(statistics, rel=1e-6)

@@ -10,6 +10,7 @@ import pytest
 from mindspore import Tensor
 
 from configs.contract import schema
+from mindspore_rt.cells import backend
 from mindspore_rt.cells.bert import BertClassifier
 from mindspore_rt.training import loss_scale
 from mindspore_rt.training.infobert import InfoBert
@@ -21,16 +22,19 @@ ONE_LAYER = dataclasses.replace(CONFIG, num_hidden_layers=1)
 SCALE = ("loss_scale", "loss_scale.streak", "loss_scale.skipped")
 BUILD = {
     "fine-tuning": lambda model: FineTuning(model, schema.Training(warmup=0.0), 10, 1),
-    "FreeLB": lambda model: FreeLB(model, schema.AdversarialTraining(ascent_steps=2, warmup=0.0), 10, 1),
+    "FreeLB on GPU": lambda model: FreeLB(model, schema.AdversarialTraining(ascent_steps=3, warmup=0.0), 10, 1),
     "InfoBERT": lambda model: InfoBert(model, schema.InfoBertTraining(ascent_steps=2, warmup=0.0), 10, 1),
     # Under `official` the sums of the weights' gradients stay from update to update, in the loss scale.
     "search": lambda model: RobustSearch(model, schema.Search(ascent_steps=2, warmup=0.0), 10, 1, "official"),
+    "search on GPU": lambda model: RobustSearch(model, schema.Search(ascent_steps=2, warmup=0.0), 10, 1),
 }
+# Figures of an update: losses, the gradient's norm, the loss scale and the skipped updates.
+FIGURES = {"fine-tuning": 4, "FreeLB on GPU": 6, "InfoBERT": 9, "search": 5, "search on GPU": 5}
 
 
 def build(name, amp="float16", products=None):
     random = np.random.default_rng(3)
-    model = BertClassifier(ONE_LAYER, 2, masked=name == "search", amp=products)
+    model = BertClassifier(ONE_LAYER, 2, masked="search" in name, amp=products)
     model.load({n: random.normal(0, 0.3, s).astype(np.float32) for n, s in ONE_LAYER.parameters(2).items()})
     model.amp = amp  # after the products were built
     return BUILD[name](model)
@@ -51,8 +55,23 @@ def put(objective, arrays):
         parameter.set_data(Tensor(np.float32(arrays[name])))
 
 
+@pytest.fixture
+def fetches(monkeypatch):
+    """The tensors that were copied from the device."""
+    made = []
+    for method in ("asnumpy", "item", "tolist"):
+        original = getattr(Tensor, method)
+        monkeypatch.setattr(
+            Tensor, method, lambda self, *rest, original=original: made.append(self) or original(self, *rest)
+        )
+    return made
+
+
 @pytest.mark.parametrize("name", BUILD)
-def test_an_overflow_skips_one_update_and_halves_the_scale(name):
+def test_an_overflow_skips_one_update_and_halves_the_scale(name, fetches, monkeypatch):
+    """In every update the host fetches one tensor, and none between the passes."""
+    if "GPU" in name:
+        monkeypatch.setattr(backend, "current", lambda: backend.Backend.GPU)
     objective = build(name)
     before = snapshot(objective)
     figures = objective.step(too_large(), 0)
@@ -61,8 +80,10 @@ def test_an_overflow_skips_one_update_and_halves_the_scale(name):
     after = snapshot(objective)
     assert {n for n in before if (before[n] != after[n]).any()} == {"loss_scale", "loss_scale.skipped"}
 
+    fetches.clear()
     figures = objective.step(batch(0), 0)
     assert (figures["loss_scale"], figures["skipped_updates"]) == (FIRST / 2, 1)
+    assert [tensor.size for tensor in fetches] == [FIGURES[name]]
     scaled = snapshot(objective)
     put(objective, {**before, "loss_scale": 1.0})
     assert objective.step(batch(0), 0)["gradient_norm"] == figures["gradient_norm"]
