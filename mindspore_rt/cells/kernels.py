@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import math
 import os
 import platform
 import shutil
@@ -29,6 +30,7 @@ SOURCE = Path(__file__).with_name("kernels.cc")
 FLAGS = "-O3 -march=native -std=c++17 -fPIC -shared -fopenmp -fno-math-errno -fno-trapping-math".split()
 COMPILERS = ("g++", "c++", "clang++")
 SWITCH = "ROBUST_TICKETS_KERNELS"
+BLOCK = 2**16  # numbers that NumPy draws at once, few enough to stay in the processor's cache
 SCRAMBLE = ((16, 0x21F0AAAD), (15, 0xD35A2D97), (15, 1))  # shifts and factors of `scramble` of `kernels.cc`
 ops.Custom.custom_aot_warning = False  # it warns of libraries outside a list of folders; this one is our own
 
@@ -87,9 +89,17 @@ def uniform(seed: int, rank: int, step: int, ascent: int, place: int, shape: Sha
     """
     state = place_states(seed, rank, step, ascent, np.array([place]))
     low, high = state.astype(np.uint32), (state >> np.uint64(32)).astype(np.uint32)
-    index = np.arange(np.prod(shape, dtype=np.int64), dtype=np.uint64).astype(np.uint32)
-    bits = _scramble(_scramble(index ^ low) + high)
-    return ((bits >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)).reshape(shape)
+    numbers = np.empty(math.prod(shape), np.float32)
+    for start in range(0, numbers.size, BLOCK):
+        block = numbers[start : start + BLOCK]
+        bits = np.arange(start, start + block.size, dtype=np.uint32)
+        bits ^= low
+        _scramble(bits)
+        bits += high
+        _scramble(bits)
+        block[:] = bits >> np.uint32(8)
+        block *= np.float32(2**-24)
+    return numbers.reshape(shape)
 
 
 def place_states(seed: int, rank: int, step: int, ascent: int, places: np.ndarray) -> np.ndarray:
@@ -107,11 +117,12 @@ def finalise(state: np.ndarray) -> np.ndarray:
     return state ^ state >> np.uint64(31)
 
 
-def _scramble(x: np.ndarray) -> np.ndarray:
-    """Restate `scramble` of `kernels.cc`."""
+def _scramble(x: np.ndarray) -> None:
+    """Restate `scramble` of `kernels.cc`, in place."""
     for shift, factor in SCRAMBLE:
-        x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
-    return x
+        x ^= x >> np.uint32(shift)
+        if factor != 1:
+            x *= np.uint32(factor)
 
 
 @functools.cache
