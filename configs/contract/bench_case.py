@@ -21,20 +21,23 @@ from typing import TextIO
 import numpy as np
 
 LABELS, THREADS = 2, 2
+# What a device is asked for by one run of a graph: kernels, the bytes that they read and write, among them those of
+# products and of gates, the multiplications of the products, and the bytes of inputs and results at their peak.
+COUNTS = ("primitives", "bytes", "product_bytes", "gate_bytes", "multiplications", "working_memory")
 SPARSITY = 0.3  # of the ticket that is retrained
 TOTAL_STEPS = 1000  # of the training that the timed steps are the first of
 
 
 @dataclass(frozen=True)
 class Case:
-    """One step to time: `task` is search, retrain, finetune or evaluate, on sentences of one length without padding."""
+    """One step: `task` is search, freelb, retrain, finetune or evaluate, on sentences of one length without padding."""
 
     task: str
     layers: int
     hidden: int
     batch: int
     length: int = 64
-    passes: int = 1  # of a search step (K)
+    passes: int = 1  # of a step of search or FreeLB (K)
     heads: int = 12
     vocabulary: int = 30522
     dropout: float = 0.1

@@ -13,6 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("GLOG_v", "3")
 
@@ -24,6 +25,11 @@ from configs.contract import bench_case, schema
 from configs.contract.bench_case import LABELS, TOTAL_STEPS, Case
 from configs.contract.stage import versions
 from mindspore_rt.training.optimizer import BETA1, BETA2, EPSILON, linear_schedule, no_decay
+
+if TYPE_CHECKING:
+    from mindspore_rt.cells.bert import BertClassifier
+    from mindspore_rt.data.batches import Batch
+    from mindspore_rt.training.objectives import Objective
 
 
 def ours(case: Case, config: schema.Experiment | None = None) -> tuple[Callable[[], float], dict]:
@@ -37,11 +43,7 @@ def ours(case: Case, config: schema.Experiment | None = None) -> tuple[Callable[
         The step, which returns its loss (an evaluation: the sum of its logits), and kernels and versions.
     """
     from mindspore_rt.cells import backend
-    from mindspore_rt.cells.bert import BertClassifier
-    from mindspore_rt.cells.bert_config import BertConfig
-    from mindspore_rt.data.batches import Batch
     from mindspore_rt.device import use_device
-    from mindspore_rt.training.objectives import FineTuning, Objective, RobustSearch
     from mindspore_rt.training.trainer import compile_logits
 
     use_device(config)
@@ -49,35 +51,61 @@ def ours(case: Case, config: schema.Experiment | None = None) -> tuple[Callable[
         "kernels": "fused" if backend.current() is backend.Backend.KERNELS else "plain",
         "versions": versions("mindspore", "numpy"),
     }
+    model, batch = model_of(case), batch_of(case)
+    if case.task == "evaluate":
+        graph = compile_logits(model)
+        return lambda: float(graph(*batch.tensors()[:3]).asnumpy().sum()), about
+    objective, index = objective_of(case, model), itertools.count()
+    loss = "adversarial_loss" if case.task in ("search", "freelb") else "loss"
+    return lambda: objective.step(batch, next(index))[loss], about
+
+
+def model_of(case: Case, amp: str | None = None) -> BertClassifier:
+    """Build the model of a case, with products in the number type `amp`. The device must be chosen before."""
+    from mindspore_rt.cells.bert import BertClassifier
+    from mindspore_rt.cells.bert_config import BertConfig
+
     shape = BertConfig.from_dict(case.config(), "the bench's case")
-    model = BertClassifier(shape, LABELS, case.dropout, masked=case.task == "search")
-    pruned = shape.prunable() if case.task == "retrain" else {}
-    masks = {name: bench_case.ticket(name, size) for name, size in pruned.items()}
+    model = BertClassifier(shape, LABELS, case.dropout, masked=case.task == "search", amp=amp)
+    masks = ticket_of(case, model)
     model.load(
         {
             name: bench_case.weight(name, size) * masks.get(name, np.float32(1))
             for name, size in shape.parameters(LABELS).items()
         }
     )
+    return model
+
+
+def ticket_of(case: Case, model: BertClassifier) -> dict[str, np.ndarray]:
+    """Return the masks of the ticket that is retrained; none for other tasks."""
+    pruned = model.config.prunable() if case.task == "retrain" else {}
+    return {name: bench_case.ticket(name, size) for name, size in pruned.items()}
+
+
+def batch_of(case: Case) -> Batch:
+    """Return the batch of a case."""
+    from mindspore_rt.data.batches import Batch
+
     ids, labels = case.inputs()
-    batch = Batch(
+    return Batch(
         ids.astype(np.int32),
         np.ones(ids.shape, np.float32),
         np.zeros(ids.shape, np.int32),
         np.eye(LABELS, dtype=np.float32)[labels] / np.float32(case.batch),
         np.arange(case.batch),
     )
-    if case.task == "evaluate":
-        graph = compile_logits(model)
-        return lambda: float(graph(*batch.tensors()[:3]).asnumpy().sum()), about
-    objective: Objective
+
+
+def objective_of(case: Case, model: BertClassifier) -> Objective:
+    """Build the objective of a case, with the default settings but the number of passes."""
+    from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
+
     if case.task == "search":
-        objective = RobustSearch(model, schema.Search(ascent_steps=case.passes), TOTAL_STEPS, 0)
-    else:
-        objective = FineTuning(model, schema.Training(), TOTAL_STEPS, 0, masks)
-    loss = "adversarial_loss" if case.task == "search" else "loss"
-    index = itertools.count()
-    return lambda: objective.step(batch, next(index))[loss], about
+        return RobustSearch(model, schema.Search(ascent_steps=case.passes), TOTAL_STEPS, 0)
+    if case.task == "freelb":
+        return FreeLB(model, schema.AdversarialTraining(ascent_steps=case.passes), TOTAL_STEPS, 0)
+    return FineTuning(model, schema.Training(), TOTAL_STEPS, 0, ticket_of(case, model))
 
 
 def bfloat16(case: Case) -> tuple[Callable[[], float], dict]:

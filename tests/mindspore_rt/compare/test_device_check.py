@@ -1,0 +1,42 @@
+"""The check that a user runs on a GPU or an NPU, with the CPU in the place of the device."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from mindspore_rt.compare import device_check
+
+
+def test_the_cpu_computes_what_the_form_of_a_device_computes(tmp_path, monkeypatch, capsys):
+    """The fused kernels against the primitives of a GPU."""
+    computed = []
+
+    def run(command, check):
+        given = dict(text.split("=", 1) for text in command[3:])
+        computed.append(given["side"])
+        assert device_check.main(command[3:]) == 0
+
+    monkeypatch.setattr(device_check, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(device_check, "timings", lambda case, seconds: iter([("finetune float32, median step", 0.1)]))
+    monkeypatch.setattr(device_check, "overflowing_run", lambda case: {"loss_scale": 1024.0})
+    out = tmp_path / "check.json"
+    assert device_check.main(["device=CPU", "case=small", f"out={out}"]) == 0
+    shown = capsys.readouterr().out
+    assert computed == ["device", "cpu"] and "all agrees" in shown and out.is_file()
+    assert shown.count('"noise ') == 12 and '"update search"' in shown
+
+
+def test_what_is_no_rounding_is_told():
+    ours = {"noise 0.0.1": np.float32([0.5, 0.25]), "logits search": np.float32([1.0, 2.0])}
+    for name, change, wrong in (
+        ("noise 0.0.1", 2**-24, True),
+        ("logits search", 1e-5, False),
+        ("logits search", 1, True),
+    ):
+        distances = device_check.compare({**ours, name: ours[name] + np.float32(change)}, ours)
+        assert device_check.differing(distances) == [name] * wrong
+    gradient = np.float32([1, 2, 0, 4])
+    for edge, wrong in ((0, ["edges search"]), (3.001, [])):
+        ours, reference = {"gradient search": np.float32([1, 2, 3, 4])}, {"gradient search": gradient + [0, 0, edge, 0]}
+        assert device_check.differing(device_check.compare(ours, reference)) == wrong
+    assert device_check.differing({"loss search": float("nan")}) == ["loss search"]
