@@ -109,10 +109,13 @@ def parse(half, arguments: list[str]):
 def parse_delegated(command: str, arguments: list[str]) -> None:
     """Parse the arguments of commands whose own modules do that."""
     from mindspore_rt.formats import convert
+    from torch_eval.bench import device_bound
     from torch_eval.bench.training_steps import Options
     from torch_eval.reference import parity
 
-    if command == "bench" and arguments[:1] != ["attacks"]:
+    if command == "bench" and arguments[:1] == ["device"]:
+        device_bound.layers_of(arguments[1:])
+    elif command == "bench" and arguments[:1] != ["attacks"]:
         Options.read(argument for argument in arguments if not argument.startswith("official="))
     elif command == "parity":
         parity.parser().parse_args(arguments)

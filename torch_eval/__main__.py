@@ -172,15 +172,20 @@ def parity(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Measure the speed of training steps, or of attacks, against the references.
+    """Measure the speed of training steps or of attacks against the references, or reckon that of a device.
 
     bench [official=PATH] [only=GROUP,...] [rounds=N] [markdown=yes]     training steps
     bench attacks [CONFIG] [examples=200] [recipes=[...]] ...            attacks, against stock TextAttack
+    bench device [layers=12]                                             what steps ask of a GPU, reckoned
     """
     if options.arguments[:1] == ["attacks"]:
         from torch_eval.bench import attacks
 
         return attacks.main(options.arguments[1:], options.runs)
+    if options.arguments[:1] == ["device"]:
+        from torch_eval.bench import device_bound
+
+        return device_bound.main(options.arguments[1:])
     from torch_eval.bench import training_steps
 
     return training_steps.main(options.arguments, options.runs)

@@ -1,0 +1,185 @@
+"""What a training step asks of an accelerator, and how fast it can be at best; reckoned on the CPU, not measured.
+
+    python -m torch_eval bench device [layers=12]
+
+Our steps are compiled as for a GPU, and the graphs counted (`mindspore_rt.compare.graph_worker`), with few layers of
+BERT-base's size. The rest is linear: a further layer adds what the one before it added. A search with a number of
+layers between is counted too, as a check. Beside ours stands the step of the reference in PyTorch (`torch_counts.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from configs.contract.bench_case import COUNTS, Case
+from configs.contract.errors import UserError, reason_of
+from configs.contract.files import ROOT
+
+BERT_BASE = Case("finetune", layers=12, hidden=768, batch=32, length=128)
+FEW, BETWEEN, MORE = 2, 3, 4  # layers that are counted
+# Title, task, and the variant of the PyTorch worker; FreeLB has no reference here.
+STEPS = (
+    ("fine-tuning", "finetune", "transformers"),
+    ("search", "search", "official"),
+    ("FreeLB", "freelb", None),
+    ("retraining", "retrain", "official"),
+)
+Counts = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Device:
+    """Peak rates of an accelerator.
+
+    Attributes:
+        name: Name.
+        bandwidth: Bytes a second of its memory.
+        float32: Multiplications a second of float32 products. Vendors count each as two operations.
+        float16: Those of float16 products.
+        source: Where these figures are from.
+    """
+
+    name: str
+    bandwidth: float
+    float32: float
+    float16: float
+    source: str
+
+
+DEVICES = (
+    Device("A100 80 GB", 2.039e12, 19.5e12 / 2, 312e12 / 2, "NVIDIA, A100 Tensor Core GPU data sheet, SXM"),
+    Device("H100 80 GB", 3.35e12, 67e12 / 2, 989e12 / 2, "NVIDIA, H100 Tensor Core GPU data sheet, SXM, not sparse"),
+    # 24 cube units x 1.8 GHz x 16^3 multiplications. float32 is taken as a quarter, as for Atlas 300T A2 (75 of 280).
+    Device(
+        "Ascend 910B2",
+        1.6e12,
+        24 * 1.8e9 * 16**3 / 4,
+        24 * 1.8e9 * 16**3,
+        "CANN: Ascend910B2.ini, migration guide of ops-cv; float32 assumed",
+    ),
+)
+
+
+def seconds(counts: Counts, device: Device, float16: bool = False) -> float:
+    """Return a lower bound on the time of a step.
+
+    Memory limits what is not a product; products are limited by memory or by the rate of multiplications. The time to
+    launch kernels comes on top where the host is slower than the device. Under float16 only the rate of multiplications
+    is another one.
+    """
+    rate = device.float16 if float16 else device.float32
+    others = (counts["bytes"] - counts["product_bytes"]) / device.bandwidth
+    return others + max(counts["product_bytes"] / device.bandwidth, counts["multiplications"] / rate)
+
+
+def extrapolate(few: Counts, more: Counts, layers: int, at: tuple[int, int] = (FEW, MORE)) -> Counts:
+    """Return the counts at `layers`, on the line through those at the two numbers of layers `at`."""
+    share = (layers - at[0]) / (at[1] - at[0])
+    return {name: value + (more[name] - value) * share for name, value in few.items()}
+
+
+def largest_error(counts: Counts, exact: Counts) -> float:
+    """Return the largest relative difference of counts that are not 0."""
+    return max(abs(counts[name] / value - 1) for name, value in exact.items() if value)
+
+
+def parts_of(case: Case) -> dict[str, Counts]:
+    """Count our step of a case as on a GPU.
+
+    Returns:
+        For `pass` (all that happens once in an ascent step, the draw of its noise included) and `update` (the rest) the
+        counts of one run, and in `memory` the peak of the whole step in bytes.
+    """
+    answer = _worker("mindspore_rt.compare.graph_worker", case, "GPU")
+    adversarial = case.task in ("search", "freelb")
+    parts: dict[str, Counts] = {"pass": dict.fromkeys(COUNTS, 0), "update": dict.fromkeys(COUNTS, 0)}
+    for graph in answer["graphs"]:
+        in_pass = graph["name"].endswith("one_pass") or (case.task == "search" and graph["name"].endswith("draw"))
+        part = parts["pass" if adversarial and in_pass else "update"]
+        for name in COUNTS:
+            part[name] += graph[name]
+    peak = max(graph["working_memory"] for graph in answer["graphs"])
+    return {**parts, "memory": {"memory": answer["parameters"] + peak}}
+
+
+def _worker(module: str, case: Case, variant: str) -> dict:
+    command = [sys.executable, "-m", module, case.to_json(), variant]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    result = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=tempfile.gettempdir(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise UserError(f"{module} {case.task}: {reason_of(result.stderr)}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def row(title: str, counts: Counts, memory: float | None = None) -> str:
+    """Return one line of the table."""
+    gates = f"{100 * counts['gate_bytes'] / counts['bytes']:.0f}%" if counts.get("gate_bytes") else ""
+    bounds = [f"{1000 * seconds(counts, device, half):.0f}" for device in DEVICES for half in (False, True)]
+    cells = [
+        title,
+        f"{counts['primitives']:,.0f}",
+        f"{counts['bytes'] / 1e9:.1f}",
+        gates,
+        f"{counts['multiplications'] / 1e12:.2f}",
+        "" if memory is None else f"{memory / 1e9:.1f}",
+        *(f"{a} / {b}" for a, b in zip(bounds[::2], bounds[1::2])),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def layers_of(arguments: Iterable[str]) -> int:
+    """Read the command line; returns the number of layers."""
+    layers = BERT_BASE.layers
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key != "layers" or not value.isdecimal() or int(value) < FEW:
+            raise UserError(f"bench device: `{argument}`: there is layers=, a number of {FEW} or more")
+        layers = int(value)
+    return layers
+
+
+def main(arguments: Iterable[str]) -> int:
+    """Count all steps and print the table; returns the exit status."""
+    layers = layers_of(arguments)
+    bounds = [f"{device.name}, ms" for device in DEVICES]
+    head = ["step", "primitives", "GB moved", "of gates", "10^12 multiplications", "peak GB", *bounds]
+    print(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}", flush=True)
+    notes = []
+    for title, task, variant in STEPS:
+        cases = [dataclasses.replace(BERT_BASE, task=task, layers=n) for n in (FEW, MORE, BETWEEN)]
+        few, more = map(parts_of, cases[:2])
+        parts = {name: extrapolate(few[name], more[name], layers) for name in few}
+        memory = parts.pop("memory")["memory"]
+        if parts["pass"]["primitives"]:
+            print(row(f"{title}, pass", parts["pass"]), flush=True)
+            print(row(f"{title}, update", parts["update"], memory), flush=True)
+        else:
+            print(row(title, parts["update"], memory), flush=True)
+        if variant:
+            counts = _worker("torch_eval.bench.torch_counts", dataclasses.replace(cases[0], layers=layers), variant)
+            both = ", pass and update" if parts["pass"]["primitives"] else ""
+            print(row(f"{title}, PyTorch ({variant}){both}", counts), flush=True)
+        if task == "search":
+            part, exact = (extrapolate(few["pass"], more["pass"], BETWEEN), parts_of(cases[2])["pass"])
+            per_layer = (more["pass"]["primitives"] - few["pass"]["primitives"]) / (MORE - FEW)
+            notes += [
+                f"A further layer of a search pass adds {per_layer:.0f} primitives.",
+                f"Between, at {BETWEEN} layers, the line is off by at most {largest_error(part, exact):.1e}.",
+            ]
+    print("\nBounds: float32 / float16 products.", *notes, sep="\n")
+    print(*(f"{device.name}: {device.source}" for device in DEVICES), sep="\n")
+    return 0
