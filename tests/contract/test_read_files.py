@@ -260,7 +260,11 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
         ("a.csv", "sentence,label\nfine \u9999\ud7ff,1\n".encode("utf-16-le"), ["line 1", "iconv -f UTF-16LE"]),
         ("a.csv", "sentence,label\n好的電影,1\n很棒的,0\n".encode("utf-16-be"), ["line 1", "iconv -f UTF-16BE"]),
         ("a.csv", gzip.compress(b"sentence,label\nfine,1\n", mtime=0), ["compressed by gzip; unpack it with gunzip"]),
-        ("a.csv.gz", gzip.compress(b"sentence,label\nfine,1\n", mtime=0), ["compressed by gzip; unpack it with gunzip"]),
+        (
+            "a.csv.gz",
+            gzip.compress(b"sentence,label\nfine,1\n", mtime=0),
+            ["compressed by gzip; unpack it with gunzip"],
+        ),
         ("a.csv", b"PK\x03\x04" + b"\0" * 40, ["a workbook or a zip archive; save the sheet as CSV"]),
         ("a.json", b"PAR1\x15\x04" + b"\0\xff" * 40, ["a Parquet file; write it as CSV with pandas"]),
         ("a.json", '{"data": [{"sentence": "a", "label": 1}]}', ["one object of 'data'", "orient='records'"]),
