@@ -110,9 +110,8 @@ set_up_scoring() {
 # Format, lint and types, with the settings of pyproject.toml.
 check() {
     cd "$here"
-    "$python" -m ruff format --check --quiet || {
-        echo "error: these files are not formatted: $("$python" -m ruff format --check | sed -n 's/^Would reformat: //p' | xargs)" >&2
-        echo "format them with $python -m ruff format" >&2
+    "$python" -m ruff format --check --output-format concise --quiet || {
+        echo "error: format these files with $python -m ruff format" >&2
         exit 1
     }
     "$python" -m ruff check --quiet
