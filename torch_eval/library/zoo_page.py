@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,9 +46,10 @@ def table(zoo: Path = ZOO) -> str:
 def together(zoo: Path = ZOO) -> str:
     """Return the table of the paired tests over all seeds of each experiment, as Markdown.
 
-    A family of Holm's correction is all tests of one experiment that were made with the same temperatures.
+    A family of Holm's correction is all tests of one experiment that were made with the same temperatures. Entries are
+    tested apart if their attacks were made in another way, or on other sentences.
     """
-    families: dict[tuple[str, str], dict[tuple[str, str], dict[int, Pair]]] = {}
+    families: dict[tuple[str, str], dict[tuple[str, str, str], dict[int, Pair]]] = {}
     for path in sorted(zoo.glob("*/results.json")):
         entry, config = read_json(path, Entry), schema.load(str(path.with_name(ENTRY)))
         ticket = entry.models[str(ModelId("robust", config.sparsities[0]))]
@@ -60,11 +62,12 @@ def together(zoo: Path = ZOO) -> str:
                 for temperature, (first, second) in made.items():
                     if first and second:
                         tests = families.setdefault((entry.experiment, temperature), {})
-                        tests.setdefault((model.title, recipe), {})[entry.seed] = (first, second)
+                        way = json.dumps(ours.made_with, sort_keys=True)
+                        tests.setdefault((model.title, recipe, way), {})[entry.seed] = (first, second)
     rows = [(*TOGETHER, *P_VALUES)]
     for (experiment, temperature), tests in families.items():
         p_values = [metrics.paired(_records(pairs)).p for pairs in tests.values()]
-        for ((other, recipe), pairs), p, corrected in zip(tests.items(), p_values, metrics.holm(p_values)):
+        for ((other, recipe, _), pairs), p, corrected in zip(tests.items(), p_values, metrics.holm(p_values)):
             about = (experiment, ", ".join(map(str, sorted(pairs))), RECIPES[recipe], temperature)
             rows.append((*about, *_compared(other, pairs), f"{p:.2g}", f"{corrected:.2g}"))
     return _markdown(rows)

@@ -89,6 +89,19 @@ def test_seeds_of_an_experiment_are_tested_together(entry):
     assert row.endswith("| 0.12 | 0.38 |")  # of three attacks
 
 
+def test_seeds_on_other_sentences_are_not_tested_together(entry):
+    """Outcomes are paired by their place, which says nothing for another sample."""
+    _, folder = entry
+    results = read_json(folder / "results.json")
+    for model in results["models"].values():
+        for attacked in model["attacks"].values():
+            attacked["made_with"]["sentences"] = "others"
+    shutil.copytree(folder, folder.parent / "second")
+    write_json(folder.parent / "second" / "results.json", {**results, "seed": 2})
+    rows = [line.split("|") for line in zoo_page.together(folder.parent).splitlines() if "TextFooler | none" in line]
+    assert [row[2].strip() for row in rows] == ["1", "2"]
+
+
 def test_the_page_has_the_tables_of_the_folders(entry):
     page = zoo_page.PAGE.read_text(encoding="utf-8")
     assert zoo_page.with_tables(page, read_values.ZOO) == page
