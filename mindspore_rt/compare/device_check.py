@@ -28,6 +28,7 @@ import numpy as np
 
 from configs.contract import schema
 from configs.contract.bench_case import Case
+from configs.contract.errors import UserError, command, reason_of
 from configs.contract.files import write_json
 from configs.contract.stage import versions
 from mindspore_rt.compare import step_worker
@@ -158,9 +159,29 @@ def differing(distances: dict[str, float]) -> list[str]:
     return [name for name, value in distances.items() if not value <= TOLERANCES[name.partition(" ")[0]]]
 
 
+def read_options(arguments: list[str]) -> dict[str, str]:
+    """Read the words key=value of the command line.
+
+    Raises:
+        UserError: A key or a value is none of those that the check knows.
+    """
+    known = ", ".join(f"{key}={value}" for key, value in DEFAULTS.items() if key != "side")
+    given = dict(text.partition("=")[::2] for text in arguments)
+    for key, value in given.items():
+        if key not in DEFAULTS or not value:
+            raise UserError(f"{key}: give key=value; the keys and their defaults are {known}")
+    options = {**DEFAULTS, **given}
+    if options["device"] not in ("CPU", "GPU", "Ascend") or options["case"] not in TIMED:
+        raise UserError("device is CPU, GPU or Ascend; case is base or small")
+    if not options["seconds"].isdecimal():
+        raise UserError(f"seconds: {options['seconds']!r} is not a whole number")
+    return options
+
+
+@command
 def main(arguments: list[str]) -> int:
     """Run the check; returns the exit status."""
-    options = {**DEFAULTS, **dict(text.split("=", 1) for text in arguments)}
+    options = read_options(arguments)
     if options["side"]:
         compute(options, Path(options["out"]))
         return 0
@@ -169,7 +190,10 @@ def main(arguments: list[str]) -> int:
         for side in ("device", "cpu"):  # a process has one device
             print(f"computing: {side}", flush=True)
             given = [f"{key}={value}" for key, value in {**options, "side": side, "out": folder}.items()]
-            subprocess.run([sys.executable, "-m", "mindspore_rt.compare.device_check", *given], check=True)
+            words = [sys.executable, "-m", "mindspore_rt.compare.device_check", *given]
+            done = subprocess.run(words, stderr=subprocess.PIPE, text=True)
+            if done.returncode:
+                raise UserError(reason_of(done.stderr))
         sides = [dict(np.load(folder / f"{side}.npz")) for side in ("device", "cpu")]
         figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     distances = compare(*sides)

@@ -1,8 +1,10 @@
 """The check that a user runs on a GPU or an NPU, with the CPU in the place of the device."""
 
+import subprocess
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from mindspore_rt.compare import device_check
 
@@ -11,12 +13,12 @@ def test_the_cpu_computes_what_the_form_of_a_device_computes(tmp_path, monkeypat
     """The fused kernels against the primitives of a GPU."""
     computed = []
 
-    def run(command, check):
+    def run(command, **_):
         given = dict(text.split("=", 1) for text in command[3:])
         computed.append(given["side"])
-        assert device_check.main(command[3:]) == 0
+        return SimpleNamespace(returncode=device_check.main(command[3:]))
 
-    monkeypatch.setattr(device_check, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(device_check, "subprocess", SimpleNamespace(run=run, PIPE=None))
     monkeypatch.setattr(device_check, "timings", lambda case, seconds: iter([("finetune float32, median step", 0.1)]))
     monkeypatch.setattr(device_check, "overflowing_run", lambda case: {"loss_scale": 1024.0})
     out = tmp_path / "check.json"
@@ -40,3 +42,26 @@ def test_what_is_no_rounding_is_told():
         ours, reference = {"gradient search": np.float32([1, 2, 3, 4])}, {"gradient search": gradient + [0, 0, edge, 0]}
         assert device_check.differing(device_check.compare(ours, reference)) == wrong
     assert device_check.differing({"loss search": float("nan")}) == ["loss search"]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("foo=1", "foo: give key=value"),
+        ("device", "device: give"),
+        ("device=XPU", "GPU or Ascend"),
+        ("seconds=x", "'x'"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(word, message, capsys):
+    assert device_check.main([word]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_side_that_fails_says_why_in_one_line(monkeypatch, capsys):
+    """As on a machine without the device."""
+    stderr = "WARNING of MindSpore\nerror: device: GPU is not available here\n"
+    failed = subprocess.CompletedProcess([], 2, stderr=stderr)
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: failed)
+    assert device_check.main(["case=small"]) == 2
+    assert capsys.readouterr().err == "error: device: GPU is not available here\n"
