@@ -81,7 +81,7 @@ def uniform(seed: int, rank: int, step: int, ascent: int, place: int, shape: Sha
         rank: Number of the worker.
         step: Number of the update.
         ascent: Number of the pass within the update.
-        place: Number of the dropout or gate, see `bert.NoisePlaces`.
+        place: Number of the dropout or gate, see `encoder.NoisePlaces`.
         shape: Shape of the result.
 
     Returns:

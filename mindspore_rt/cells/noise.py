@@ -1,7 +1,7 @@
 """Random numbers of training: keys, the host's generators, and the source of noise of each backend.
 
 Every use of randomness in a training graph is a *place*: one for each dropout, then one for each gate
-(`bert.NoisePlaces`). A place takes uniform numbers in [0, 1) of its own shape. Every number is a function of a key
+(`encoder.NoisePlaces`). A place takes uniform numbers in [0, 1) of its own shape. Every number is a function of a key
 (seed, rank, step, ascent step), the place and the position. So a pass can be repeated with the noise it had, and a run
 that was stopped and resumed draws the numbers it would have drawn.
 

@@ -25,14 +25,14 @@ import mindspore as ms
 from configs.contract import bench_case
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.backend import Backend
-from mindspore_rt.cells.bert_config import BertConfig
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.compare import graph_counts, step_worker
 
 
 def main() -> None:
     """Count one case."""
     case, (form,), answers = bench_case.start()
-    shapes = BertConfig.from_dict(case.config(), "the bench's case").prunable().values()
+    shapes = EncoderConfig.from_dict(case.config(), "the bench's case").prunable().values()
     scores = {math.prod(shape) for shape in shapes} if case.task == "search" else set()
     with tempfile.TemporaryDirectory() as folder, patch.object(backend, "current", lambda: Backend(form)):
         ms.set_context(save_graphs=1, save_graphs_path=folder)

@@ -21,7 +21,7 @@ from configs.contract import schema
 from configs.contract.errors import command
 from configs.contract.files import read_json
 from mindspore_rt.cells import backend, gate, noise
-from mindspore_rt.cells.bert import BertClassifier, Draws, MaskedLinear, NoisePlaces
+from mindspore_rt.cells.encoder import Draws, EncoderClassifier, MaskedLinear, NoisePlaces
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket
@@ -85,16 +85,16 @@ def rows(case: Case, out: Path) -> Rows:
     yield from retraining_rows(case)
 
 
-def masked_model(case: Case, scores: dict[str, np.ndarray], block: tuple[int, int] = (1, 1)) -> BertClassifier:
+def masked_model(case: Case, scores: dict[str, np.ndarray], block: tuple[int, int] = (1, 1)) -> EncoderClassifier:
     """Build the case's masked model with given scores, of which each stands for `block` (rows, columns) weights."""
-    model = BertClassifier(case.source.config, case.labels, 0.0, masked=True, block=block)
+    model = EncoderClassifier(case.source.config, case.labels, 0.0, masked=True, block=block)
     model.load(case.source.weights)
     for parameter in model.log_alpha():
         parameter.set_data(Tensor(scores[_matrix(parameter)]))
     return model
 
 
-def logits(model: BertClassifier, batch: Batch) -> np.ndarray:
+def logits(model: EncoderClassifier, batch: Batch) -> np.ndarray:
     """Compute the logits (batch, labels) of a deterministic pass."""
     return compile_logits(model)(*batch.tensors()[:3]).asnumpy()
 
@@ -113,7 +113,7 @@ def save_noise(search: RobustSearch, case: Case, out: Path) -> None:
         save_file({"start": draw}, out / f"noise-{step}.safetensors")
 
 
-def sampled_gates(model: BertClassifier, search: RobustSearch, batch: Batch) -> dict[str, np.ndarray]:
+def sampled_gates(model: EncoderClassifier, search: RobustSearch, batch: Batch) -> dict[str, np.ndarray]:
     """Return the masks of one pass, by matrix: what each layer makes of a weight of ones."""
     cells = {_matrix(c.log_alpha): c for _, c in model.cells_and_names() if isinstance(c, MaskedLinear)}
     ones = {name: Tensor(np.ones(cell.weight.shape, np.float32)) for name, cell in cells.items()}
@@ -197,7 +197,7 @@ def retraining_rows(case: Case) -> Rows:
     ticket, settings = Ticket(case.masks), schema.Training(**case.settings["retrain"], dropout=0.0)
     if case.official:
         settings.clip_norm = 0.0
-    model = BertClassifier(case.source.config, case.labels, 0.0)
+    model = EncoderClassifier(case.source.config, case.labels, 0.0)
     model.load(ticket.apply(case.source.weights))
     training = FineTuning(model, settings, case.settings["retrain_total_steps"], case.settings["seed"], case.masks)
     for step in range(case.settings["retrain_steps"]):

@@ -27,7 +27,7 @@ from configs.contract.stage import versions
 from mindspore_rt.training.optimizer import BETA1, BETA2, EPSILON, linear_schedule, no_decay
 
 if TYPE_CHECKING:
-    from mindspore_rt.cells.bert import BertClassifier
+    from mindspore_rt.cells.encoder import EncoderClassifier
     from mindspore_rt.data.batches import Batch
     from mindspore_rt.training.objectives import Objective
 
@@ -60,13 +60,13 @@ def ours(case: Case, config: schema.Experiment | None = None) -> tuple[Callable[
     return lambda: objective.step(batch, next(index))[loss], about
 
 
-def model_of(case: Case, amp: str | None = None) -> BertClassifier:
+def model_of(case: Case, amp: str | None = None) -> EncoderClassifier:
     """Build the model of a case, with products in the number type `amp`. The device must be chosen before."""
-    from mindspore_rt.cells.bert import BertClassifier
-    from mindspore_rt.cells.bert_config import BertConfig
+    from mindspore_rt.cells.encoder import EncoderClassifier
+    from mindspore_rt.cells.encoder_config import EncoderConfig
 
-    shape = BertConfig.from_dict(case.config(), "the bench's case")
-    model = BertClassifier(shape, LABELS, case.dropout, masked=case.task == "search", amp=amp)
+    shape = EncoderConfig.from_dict(case.config(), "the bench's case")
+    model = EncoderClassifier(shape, LABELS, case.dropout, masked=case.task == "search", amp=amp)
     masks = ticket_of(case, model)
     model.load(
         {
@@ -77,7 +77,7 @@ def model_of(case: Case, amp: str | None = None) -> BertClassifier:
     return model
 
 
-def ticket_of(case: Case, model: BertClassifier) -> dict[str, np.ndarray]:
+def ticket_of(case: Case, model: EncoderClassifier) -> dict[str, np.ndarray]:
     """Return the masks of the ticket that is retrained; none for other tasks."""
     pruned = model.config.prunable() if case.task == "retrain" else {}
     return {name: bench_case.ticket(name, size) for name, size in pruned.items()}
@@ -97,7 +97,7 @@ def batch_of(case: Case) -> Batch:
     )
 
 
-def objective_of(case: Case, model: BertClassifier) -> Objective:
+def objective_of(case: Case, model: EncoderClassifier) -> Objective:
     """Build the objective of a case, with the default settings but the number of passes."""
     from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
 

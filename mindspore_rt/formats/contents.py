@@ -17,7 +17,7 @@ import safetensors
 
 from configs.contract.errors import UserError
 from configs.contract.families import FAMILIES, family_of
-from mindspore_rt.cells.bert_config import BertConfig
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket, spread
 
@@ -49,13 +49,13 @@ class Contents:
     tokenizer: Path | None = None
 
     @property
-    def bert(self) -> BertConfig:
+    def encoder(self) -> EncoderConfig:
         """The model's shape."""
-        return BertConfig.from_dict(self.config, f"config of {self.path}")
+        return EncoderConfig.from_dict(self.config, f"config of {self.path}")
 
     def ticket(self) -> Ticket | None:
         """Return the ticket that settled scores state or, without scores, exact zeros among the prunable weights."""
-        shapes = self.bert.prunable()
+        shapes = self.encoder.prunable()
         if self.scores:
             settled = all((np.abs(s) == SETTLED).all() for s in self.scores.values())
             return Ticket({name: s > 0 for name, s in self.scores.items()}).spread(shapes) if settled else None
@@ -175,7 +175,7 @@ def settled_scores(ticket: Ticket) -> dict[str, np.ndarray]:
 
 
 def _unpack_compact(path: Path, arrays: dict[str, np.ndarray], config: dict) -> dict[str, np.ndarray]:
-    weights, shapes = {}, BertConfig.from_dict(config, f"config of {path}").prunable()
+    weights, shapes = {}, EncoderConfig.from_dict(config, f"config of {path}").prunable()
     for name, array in arrays.items():
         if name.startswith(MASK_PREFIX):
             continue
@@ -221,10 +221,10 @@ def check(contents: Contents, missing: list[str], unknown: list[str]) -> None:
     Raises:
         UserError: Entries are missing, unknown, misshapen, no floats or not finite; with their names.
     """
-    expected = contents.bert.parameters(_labels(contents))
+    expected = contents.encoder.parameters(_labels(contents))
     for name in [n for n in contents.weights if n not in expected and n.startswith(tuple(unknown))]:
         del contents.weights[name]
-    prunable = contents.bert.prunable()
+    prunable = contents.encoder.prunable()
     strangers = [n for n in contents.weights if n not in expected] + [n for n in contents.scores if n not in prunable]
     absent = [n for n in expected if n not in contents.weights and not n.startswith(tuple(missing))]
     if contents.scores:
@@ -260,7 +260,7 @@ def _misshapen(
 
 def _labels(contents: Contents) -> int:
     """Number of labels of the classifier; 2 where nothing says it, as in transformers."""
-    bias = contents.bert.family.head[-1]
+    bias = contents.encoder.family.head[-1]
     if bias in contents.weights:
         return contents.weights[bias].size
     names = contents.config.get("id2label")

@@ -128,9 +128,9 @@ def _write_mindir(contents: Contents, target: Path, batch: int, length: int) -> 
     os.environ["ROBUST_TICKETS_KERNELS"] = "plain"  # our kernels are no part of the file
     import mindspore as ms
 
-    from mindspore_rt.cells.bert import BertClassifier, Deployed
+    from mindspore_rt.cells.encoder import Deployed, EncoderClassifier
 
-    config = contents.bert
+    config = contents.encoder
     labels = len(contents.weights.get(config.family.head[-1], ()))
     if not labels or target.suffix != ".mindir" or not 1 <= length <= config.positions:
         raise UserError(
@@ -138,7 +138,7 @@ def _write_mindir(contents: Contents, target: Path, batch: int, length: int) -> 
             f"pieces (--shape); {contents.path} has {labels} labels"
         )
     ticket = contents.ticket() if contents.scores else None
-    model = BertClassifier(config, labels)
+    model = EncoderClassifier(config, labels)
     model.load(ticket.apply(contents.weights) if ticket else contents.weights)
     inputs = [ms.Tensor(np.ones((batch, length)), dtype) for dtype in (ms.int32, ms.float32, ms.int32)]
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp.mindir")
@@ -153,7 +153,7 @@ def _write_mindir(contents: Contents, target: Path, batch: int, length: int) -> 
 
 
 def _write_official(contents: Contents, target: Path) -> str:
-    family = contents.bert.family
+    family = contents.encoder.family
     if family is not FAMILIES["bert"]:
         raise UserError(f"{contents.path}: of {family.title}; the official code has BERT alone")
     scores = contents.scores
@@ -186,7 +186,7 @@ def _ticket(contents: Contents, sparsity: float | None, compat: str) -> Ticket:
         raise UserError(f"{contents.path}: holds no scores to draw a ticket from; leave --sparsity out, or give scores")
     if not 0 <= sparsity <= 1:
         raise UserError(f"--sparsity {sparsity}: give a share between 0 and 1")
-    shapes = contents.bert.prunable()
+    shapes = contents.encoder.prunable()
     scores = {name: contents.scores[name] for name in shapes}  # ties go by the order of the matrices
     return Ticket.from_scores(scores, sparsity, official=compat == "official", **about, compat=compat).spread(shapes)
 

@@ -25,7 +25,7 @@ from configs.contract.files import ROOT, atomic_write, read_json
 from configs.contract.matrices import LAYER_MATRICES, matrix_name
 from configs.contract.tokenizer import load_tokenizer, save_tokenizer
 from mindspore_rt.cells import noise
-from mindspore_rt.cells.bert_config import BertConfig
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.ticket import Ticket
 
 TOKENIZER_FILES = (
@@ -77,7 +77,7 @@ class Model:
         directory: Where it was read from.
     """
 
-    config: BertConfig
+    config: EncoderConfig
     raw: dict
     weights: dict[str, np.ndarray]
     directory: Path
@@ -94,7 +94,7 @@ def load(directory: Path, layers: int | None = None) -> Model:
         UserError: This is not a whole model; the message names the file and the weight.
     """
     raw = read_config(directory)
-    config = BertConfig.from_dict(raw, str(directory / "config.json"))
+    config = EncoderConfig.from_dict(raw, str(directory / "config.json"))
     if layers is not None:
         if layers > config.num_hidden_layers:
             raise UserError(f"layers: {layers} asked, {directory} has {config.num_hidden_layers}")

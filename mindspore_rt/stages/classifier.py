@@ -18,7 +18,7 @@ from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
 from configs.contract.tokenizer import TOKEN_IDS
 from mindspore_rt import device, parallel
-from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs
 from mindspore_rt.ticket import Ticket
@@ -32,13 +32,13 @@ def build(
     source: huggingface.Model,
     labels: int,
     settings: schema.Training | schema.Search,
-) -> BertClassifier:
+) -> EncoderClassifier:
     """Build a classifier with the dropout and precision of a training; with masks if the settings are a search's."""
     mask_options: dict[str, Any] = {}
     if isinstance(settings, schema.Search):
         block = matrices.block(settings.granularity, source.config.hidden_size)
         mask_options = {"masked": True, "mask_p": settings.mask_p, "block": block}
-    return BertClassifier(
+    return EncoderClassifier(
         source.config,
         labels,
         settings.dropout,

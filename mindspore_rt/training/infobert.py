@@ -17,7 +17,7 @@ from mindspore import Parameter, Tensor, mutable, nn, ops
 from configs.contract import schema
 from mindspore_rt import parallel
 from mindspore_rt.cells import backend, float64_ops, noise
-from mindspore_rt.cells.bert import BertClassifier, Draws
+from mindspore_rt.cells.encoder import Draws, EncoderClassifier
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
 from mindspore_rt.training.objectives import AdversarialObjective, WeightUpdate, fetch
@@ -152,7 +152,7 @@ class InfoBert(AdversarialObjective):
 
     def __init__(
         self,
-        model: BertClassifier,
+        model: EncoderClassifier,
         settings: schema.InfoBertTraining,
         total_steps: int,
         seed: int,

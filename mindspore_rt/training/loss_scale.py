@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.encoder import EncoderClassifier
 
 FIRST, LARGEST, SMALLEST = 2.0**16, 2.0**24, 1.0
 PATIENCE = 1000  # good updates in a row after which the scale doubles
@@ -26,7 +26,7 @@ class LossScale(nn.Cell):
         model: Classifier whose loss is scaled.
     """
 
-    def __init__(self, model: BertClassifier) -> None:
+    def __init__(self, model: EncoderClassifier) -> None:
         super().__init__(auto_prefix=False)
         self.dynamic = model.amp == "float16"
         self.scale, self.streak, self.skipped = (

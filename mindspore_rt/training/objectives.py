@@ -16,7 +16,7 @@ from mindspore import Parameter, Tensor, mutable, nn, ops
 from configs.contract import schema
 from mindspore_rt import parallel
 from mindspore_rt.cells import backend, gate, noise
-from mindspore_rt.cells.bert import BertClassifier, Draws
+from mindspore_rt.cells.encoder import Draws, EncoderClassifier
 from mindspore_rt.cells.float64_ops import cross_entropy
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
@@ -55,7 +55,7 @@ class FineTuning(Objective):
 
     def __init__(
         self,
-        model: BertClassifier,
+        model: EncoderClassifier,
         settings: schema.Training,
         total_steps: int,
         seed: int,
@@ -109,7 +109,7 @@ class WeightUpdate(nn.Cell):
         scale: Loss scale of the gradients.
     """
 
-    def __init__(self, model: BertClassifier, settings: schema.Training, masks: Masks, scale: LossScale) -> None:
+    def __init__(self, model: EncoderClassifier, settings: schema.Training, masks: Masks, scale: LossScale) -> None:
         super().__init__(auto_prefix=False)
         names, parameters = zip(*model.weights().items(), strict=True)
         self.parameters, self.clip_norm, self.scale = parameters, settings.clip_norm, scale
@@ -155,7 +155,7 @@ class AdversarialObjective(Objective):
 
     def __init__(
         self,
-        model: BertClassifier,
+        model: EncoderClassifier,
         settings: schema.AdversarialTraining | schema.Search,
         seed: int,
         rank: int,
@@ -241,7 +241,7 @@ class FreeLB(AdversarialObjective):
 
     def __init__(
         self,
-        model: BertClassifier,
+        model: EncoderClassifier,
         settings: schema.AdversarialTraining,
         total_steps: int,
         seed: int,
@@ -299,7 +299,7 @@ class RobustSearch(AdversarialObjective):
 
     def __init__(
         self,
-        model: BertClassifier,
+        model: EncoderClassifier,
         settings: schema.Search,
         total_steps: int,
         seed: int,

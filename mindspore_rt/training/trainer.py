@@ -20,14 +20,14 @@ from configs.contract.files import append_line, atomic_write, read_lines, write_
 from configs.contract.stage import Stage
 from mindspore_rt import parallel
 from mindspore_rt.cells import backend
-from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.training import tensorboard
 from mindspore_rt.training.objectives import Objective
 from mindspore_rt.training.profiling import profiler
 
 
-def compile_logits(model: BertClassifier) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def compile_logits(model: EncoderClassifier) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Compile a deterministic pass, from ids, attention mask and token types to logits (batch, labels)."""
 
     @backend.jit
@@ -45,7 +45,7 @@ class Evaluator:
         batches: The split.
     """
 
-    def __init__(self, model: BertClassifier, batches: Batches) -> None:
+    def __init__(self, model: EncoderClassifier, batches: Batches) -> None:
         self.batches, self.graph = batches, compile_logits(model)
 
     def logits(self) -> np.ndarray:

@@ -23,7 +23,7 @@ HARMLESS = (
 )
 DECISIVE = {
     TRAININGS: (
-        "mindspore_rt/cells/bert.py",
+        "mindspore_rt/cells/encoder.py",
         "mindspore_rt/cells/kernels.cc",
         "mindspore_rt/data/batches.py",
         "mindspore_rt/training/objectives.py",

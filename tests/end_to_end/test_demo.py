@@ -164,7 +164,7 @@ def test_retrained_weights_are_zero_where_the_ticket_prunes(whole, victim):
 def test_exported_models_compute_the_same_in_transformers(whole, victim):
     """Logits of all test sentences to 1e-5, and the dev accuracy in the manifest."""
     from configs.contract.tokenizer import load_tokenizer
-    from mindspore_rt.cells.bert import BertClassifier
+    from mindspore_rt.cells.encoder import EncoderClassifier
     from mindspore_rt.data import prepare
     from mindspore_rt.data.batches import Batches
     from mindspore_rt.device import use_device
@@ -175,7 +175,7 @@ def test_exported_models_compute_the_same_in_transformers(whole, victim):
     directory = whole.dir.victims(1)[victim]
     texts, labels, _ = prepare.load_split(whole.dir, "test")
     source = huggingface.load(directory)
-    cells = BertClassifier(source.config, 2)
+    cells = EncoderClassifier(source.config, 2)
     cells.load(source.weights)
     batches = Batches(texts, labels, 2, load_tokenizer(directory, 16), 16, 32, seed=0)
     found = Evaluator(cells, batches).logits()

@@ -28,12 +28,12 @@ SHAPE = {
 
 def write_model(folder, packaged, labels=2):
     """A one-layer BERT classifier of random weights with the packaged tokenizer; its weights."""
-    from mindspore_rt.cells.bert_config import BertConfig
+    from mindspore_rt.cells.encoder_config import EncoderConfig
 
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     write_json(folder / "config.json", SHAPE)
-    shapes = BertConfig.from_dict(SHAPE, "test").parameters(labels)
+    shapes = EncoderConfig.from_dict(SHAPE, "test").parameters(labels)
     weights = {name: random.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
@@ -44,7 +44,7 @@ def write_model(folder, packaged, labels=2):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, packaged_model):
     """RunDir of `robust` with seed 1 up to an attack, every file with its true hash in the manifests."""
-    from mindspore_rt.cells.bert_config import BertConfig
+    from mindspore_rt.cells.encoder_config import EncoderConfig
 
     config = schema.load("tiny", ["methods=[robust]", "attack.recipes=[textfooler]", "layers=null"])
     run = RunDir(config, tmp_path_factory.mktemp("runs"))
@@ -68,7 +68,7 @@ def finished(tmp_path_factory, packaged_model):
     )
     model = run.model(1, "finetune")
     weights = write_model(model, packaged_model)
-    prunable = BertConfig.from_dict(SHAPE, "test").prunable()
+    prunable = EncoderConfig.from_dict(SHAPE, "test").prunable()
     Stage(model.parent, "finetune", {}, {}).finish({"model_sha256": file_hash(model)})
     scores = {name: random.normal(0, 1, shape).astype(np.float32) for name, shape in prunable.items()}
     run.log_alpha(1, 1).parent.mkdir(parents=True)

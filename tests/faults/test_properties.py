@@ -125,11 +125,11 @@ def test_lines_before_a_torn_write_come_back(folder, records, last, share):
 @settings(max_examples=10, derandomize=True, deadline=None)
 @given(shares, st.integers(0, 2**32 - 1), st.sampled_from(["compact", "mindspore", "huggingface"]))
 def test_a_pruned_model_survives_conversion_bit_for_bit(folder, packaged_model, sparsity, seed, form):
-    from mindspore_rt.cells.bert_config import BertConfig
+    from mindspore_rt.cells.encoder_config import EncoderConfig
     from tests.faults.conftest import SHAPE
 
     random, raw = np.random.default_rng(seed), {**SHAPE, "vocab_size": 5}
-    config = BertConfig.from_dict(raw, "test")
+    config = EncoderConfig.from_dict(raw, "test")
     weights = {n: random.normal(0, 1, s).astype(np.float32) for n, s in config.parameters(2).items()}
     prunable = {name: weights[name] for name in config.prunable()}
     ticket = Ticket.from_magnitudes(prunable, sparsity)
@@ -144,7 +144,7 @@ def test_a_pruned_model_survives_conversion_bit_for_bit(folder, packaged_model, 
     else:
         convert.write(found, folder / name, form, options)
     back = contents.read(folder / name)
-    assert back.weights.keys() == pruned.keys() and back.bert == config
+    assert back.weights.keys() == pruned.keys() and back.encoder == config
     for key, value in pruned.items():
         assert back.weights[key].tobytes() == value.tobytes(), key
 

@@ -6,11 +6,11 @@ from torch.func import functional_call
 from transformers import BertConfig as TorchConfig
 from transformers import BertForSequenceClassification
 
-from mindspore_rt.cells.bert_config import BertConfig
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
 
-CONFIG = BertConfig(60, 16, 2, 2, 32, 16, 2)
+CONFIG = EncoderConfig(60, 16, 2, 2, 32, 16, 2)
 WORDS = "bert.embeddings.word_embeddings.weight"
 
 

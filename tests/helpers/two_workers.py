@@ -12,13 +12,13 @@ from safetensors.numpy import save_file
 
 from configs.contract import schema
 from mindspore_rt import parallel
-from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.cells.bert_config import BertConfig
+from mindspore_rt.cells.encoder import EncoderClassifier
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.device import use_device
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
 
-CONFIG, ROWS = BertConfig(40, 16, 1, 2, 32, 32, 2), 6
+CONFIG, ROWS = EncoderConfig(40, 16, 1, 2, 32, 32, 2), 6
 
 
 class Encoding:
@@ -61,7 +61,7 @@ class GivenNoise:
 def train(target, kind):
     rank, ranks = parallel.rank(), parallel.ranks()
     random = np.random.default_rng(1)
-    model = BertClassifier(CONFIG, 2, dropout=0.1, masked="search" in kind)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.1, masked="search" in kind)
     model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
     if "search" in kind:
         # A clip that every update meets: its factor must be that of all ranks.

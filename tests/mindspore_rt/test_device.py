@@ -15,7 +15,7 @@ from configs.contract import schema
 from configs.contract.errors import UserError
 from mindspore_rt import device, launch
 from mindspore_rt.cells import backend
-from mindspore_rt.cells.bert import BertConfig
+from mindspore_rt.cells.encoder import BertConfig
 from mindspore_rt.device import use_device
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier

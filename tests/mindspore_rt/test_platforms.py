@@ -37,8 +37,8 @@ from pathlib import Path
 import numpy as np, mindspore as ms
 from configs.contract import schema
 from mindspore_rt.cells import backend
-from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.cells.bert_config import BertConfig
+from mindspore_rt.cells.encoder import EncoderClassifier
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training.infobert import InfoBert
 from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
@@ -48,7 +48,7 @@ ms.set_device("CPU")
 ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"}, save_graphs=1)
 
 def model(**options):
-    return BertClassifier(config, 2, **options)
+    return EncoderClassifier(config, 2, **options)
 
 class Evaluation:
     def __init__(self, model):
@@ -64,7 +64,7 @@ def batch(length):
 
 for name, (device, size, build) in json.loads(sys.argv[1]).items():
     backend.current = lambda: backend.Backend(device)
-    config = BertConfig(60, 16, size, 2, 32, 16, 2)
+    config = EncoderConfig(60, 16, size, 2, 32, 16, 2)
     masks = {name: np.ones(shape, bool) for name, shape in config.prunable().items()}
     ms.set_context(save_graphs_path=str(Path(name).absolute()))
     made = eval(build)

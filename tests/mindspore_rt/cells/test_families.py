@@ -11,13 +11,13 @@ from transformers import AutoModelForSequenceClassification
 from configs.contract.families import FAMILIES
 from configs.contract.files import read_json
 from mindspore_rt.cells import noise
-from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.cells.bert_config import BertConfig
-from tests.mindspore_rt.cells.test_bert import compare
+from mindspore_rt.cells.encoder import EncoderClassifier
+from mindspore_rt.cells.encoder_config import EncoderConfig
+from tests.mindspore_rt.cells.test_encoder import compare
 from torch_eval.bench.random_models import random_classifier
 
 TEXTS = ["a fine film .", "dull , and far too long", "an utterly charming , funny and warm piece of work"]
-SMALL = BertConfig(50, 32, 2, 4, 64, 16, 2)
+SMALL = EncoderConfig(50, 32, 2, 4, 64, 16, 2)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -26,7 +26,7 @@ def model(request, tmp_path_factory):
     # Small ELECTRA models project their embeddings, which these cells do not; of one width they are as BERT's.
     sizes = {"embedding_size": 32} if request.param == "electra" else {}
     folder = random_classifier(tmp_path_factory.mktemp(request.param), request.param, TEXTS, **sizes)
-    config = BertConfig.from_dict(read_json(folder / "config.json"), "config.json")
+    config = EncoderConfig.from_dict(read_json(folder / "config.json"), "config.json")
     return AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager"), config
 
 
@@ -43,7 +43,9 @@ def test_parameters_and_prunable_matrices_are_those_of_transformers(model):
     assert type(theirs).__name__ == config.family.architecture
 
 
-@pytest.mark.parametrize("model", ["electra", "roberta"], indirect=True)  # BERT in test_bert; the others are RoBERTas
+@pytest.mark.parametrize(
+    "model", ["electra", "roberta"], indirect=True
+)  # BERT in test_encoder; the others are RoBERTas
 def test_logits_and_gradients_agree_with_transformers(model):
     compare(*model)
 
@@ -52,7 +54,7 @@ def test_the_head_drops_its_input_unless_a_pooler_made_it():
     """The noise of each dropout has a place of its own; the masks' places follow."""
     for kind, family in FAMILIES.items():
         config = dataclasses.replace(SMALL, model_type=kind)
-        cells = BertClassifier(config, 2, dropout=0.5, masked=True)
+        cells = EncoderClassifier(config, 2, dropout=0.5, masked=True)
         random = np.random.default_rng(0)
         weights = {n: random.normal(0, 0.3, s).astype(np.float32) for n, s in config.parameters(2).items()}
         cells.load(weights)

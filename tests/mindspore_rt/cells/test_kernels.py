@@ -12,7 +12,7 @@ import torch
 from mindspore import Tensor
 
 from configs.contract import assets
-from mindspore_rt.cells import backend, bert, kernel_cells, kernels, noise
+from mindspore_rt.cells import backend, encoder, kernel_cells, kernels, noise
 from mindspore_rt.cells.backend import Backend
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -66,7 +66,7 @@ def compare(cell, reference, arrays, constants=(), tolerance=2e-6):
 def cells(request, monkeypatch):
     """The module of the parts: kernels, or primitives in the form of CPUs or of devices."""
     monkeypatch.setattr(backend, "current", lambda: request.param)
-    return bert.cells()
+    return encoder.cells()
 
 
 def test_bias(cells):
@@ -207,18 +207,18 @@ BYTES = """
 import hashlib, numpy as np, mindspore as ms
 from configs.contract import schema
 from mindspore_rt.cells import backend
-from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.cells.bert_config import BertConfig
+from mindspore_rt.cells.encoder import EncoderClassifier
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
 ms.set_device("CPU")
 ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
-config = BertConfig(60, 96, 1, 4, 160, 16, 2)
+config = EncoderConfig(60, 96, 1, 4, 160, 16, 2)
 for path in (backend.current(), backend.Backend.PRIMITIVES):
     backend.current = lambda: path
     random, digest = np.random.default_rng(0), hashlib.sha256()
     for masked in (True, False):
-        model = BertClassifier(config, 2, masked=masked)
+        model = EncoderClassifier(config, 2, masked=masked)
         model.load({n: random.normal(0, 0.3, s).astype(np.float32) for n, s in config.parameters(2).items()})
         batch = Batch(random.integers(5, 60, (4, 16)).astype(np.int32), np.ones((4, 16), np.float32),
                       np.zeros((4, 16), np.int32), np.eye(2, dtype=np.float32)[[0, 1, 1, 0]] / 4, np.arange(4))

@@ -10,11 +10,11 @@ from scipy import stats
 
 from mindspore_rt.cells import backend, noise
 from mindspore_rt.cells.backend import Backend
-from mindspore_rt.cells.bert import BertClassifier, MaskedLinear, cells
-from mindspore_rt.cells.bert_config import BertConfig
+from mindspore_rt.cells.encoder import EncoderClassifier, MaskedLinear, cells
+from mindspore_rt.cells.encoder_config import EncoderConfig
 
 SHAPES = [(40, 50), (40, 50), (7,)]
-CONFIG = BertConfig(30, 16, 2, 2, 16, 16, 2)
+CONFIG = EncoderConfig(30, 16, 2, 2, 16, 16, 2)
 
 
 @pytest.fixture(params=[Backend.KERNELS, Backend.GPU, Backend.ASCEND], ids=lambda form: form.value)
@@ -102,7 +102,7 @@ def test_numbers_are_uniform(source):
 def test_the_training_graph_uses_other_numbers_at_every_place(source):
     """Every dropout and gate of the model that trains draws at a place of its own, and its masks of several passes
     and steps are independent: mean, variance and correlations."""
-    model = BertClassifier(CONFIG, 2, dropout=0.5, masked=True)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.5, masked=True)
     model.load({name: np.ones(shape, np.float32) for name, shape in CONFIG.parameters(2).items()})
     layers = [c for _, c in model.cells_and_names() if isinstance(c, MaskedLinear)]
     words = [int(c.place_word.asnumpy()[0]) for _, c in model.cells_and_names() if hasattr(c, "place_word")]
@@ -146,7 +146,7 @@ def test_dropout_masks_of_the_model_are_independent(source):
 
 def test_a_pass_repeats_itself_and_another_does_not(source):
     """FreeLB keeps its dropout mask: the same ascent number draws the same, on the whole model."""
-    model = BertClassifier(CONFIG, 2, dropout=0.3)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.3)
     random = np.random.default_rng(0)
     model.load({n: random.normal(0, 0.5, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
     ids, mask, types = np.full((4, 8), 7, np.int32), np.ones((4, 8), np.float32), np.zeros((4, 8), np.int32)

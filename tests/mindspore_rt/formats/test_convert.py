@@ -15,7 +15,7 @@ from transformers import BertForSequenceClassification
 from configs.contract.files import read_json
 from configs.contract.matrices import matrix_name
 from mindspore_rt.cells import backend
-from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.formats import contents, convert, huggingface
 from mindspore_rt.ticket import Ticket, spread
 from torch_eval.bench.random_models import random_classifier
@@ -103,7 +103,7 @@ def test_hugging_face_to_mindspore_and_back(tiny_bert, weights, tmp_path, file):
 
 def test_the_checkpoint_loads_into_the_cells(tiny_bert, tmp_path):
     run(tiny_bert, tmp_path / "m.ckpt")
-    net = BertClassifier(huggingface.load(tiny_bert).config, 2)
+    net = EncoderClassifier(huggingface.load(tiny_bert).config, 2)
     missing, unknown = ms.load_param_into_net(net, ms.load_checkpoint(str(tmp_path / "m.ckpt")), strict_load=True)
     assert not missing and unknown == ["config"]
     same({n: p.asnumpy() for n, p in net.weights().items()}, load_file(tiny_bert / "model.safetensors"))

@@ -26,8 +26,8 @@ from configs.contract.errors import UserError
 from configs.contract.files import read_json
 from configs.contract.matrices import matrix_name
 from configs.contract.tokenizer import load_tokenizer
-from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.cells.bert_config import BertConfig
+from mindspore_rt.cells.encoder import EncoderClassifier
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket
@@ -74,7 +74,7 @@ def same(actual, expected):
 @pytest.mark.parametrize("shape", [(50, 32, 2, 4, 64, 20, 2), (97, 24, 3, 2, 20, 40, 3)])
 def test_parameters_are_those_of_transformers(shape):
     """Names and shapes, nothing missing and nothing more."""
-    config = BertConfig(*shape)
+    config = EncoderConfig(*shape)
     theirs = BertForSequenceClassification(TorchConfig(**vars(config), num_labels=3))
     assert config.parameters(3) == {name: tuple(p.shape) for name, p in theirs.named_parameters()}
 
@@ -82,7 +82,7 @@ def test_parameters_are_those_of_transformers(shape):
 def test_weights_come_back(tiny_bert):
     loaded = huggingface.load(tiny_bert)
     same(loaded.weights, load_file(tiny_bert / "model.safetensors"))
-    assert loaded.config == BertConfig(30522, 32, 2, 4, 64, 512, 2)
+    assert loaded.config == EncoderConfig(30522, 32, 2, 4, 64, 512, 2)
 
 
 def test_names_without_the_prefix(model):
@@ -408,7 +408,7 @@ def test_logits_equal_in_transformers(saved, second):
     tokenizer = load_tokenizer(target, 20)
     batches = Batches(texts, np.zeros(4, int), 3, tokenizer, 20, 5, seed=0)
     ids, mask, types, _ = batches.batch(np.arange(4)).tensors()
-    cells = BertClassifier(source.config, 3)
+    cells = EncoderClassifier(source.config, 3)
     cells.load(weights)
 
     @ms.jit

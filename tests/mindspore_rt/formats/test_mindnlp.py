@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import Tensor
 
 from configs.contract.tokenizer import load_tokenizer
-from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 
@@ -67,7 +67,7 @@ def test_same_logits_as_mindnlp(packaged_model, tmp_path):
     # A classifier whose first outputs are the pooled ones, so that one pass gives both.
     source = huggingface.load(packaged_model)
     hidden = source.config.hidden_size
-    cells = BertClassifier(source.config, hidden + 2)
+    cells = EncoderClassifier(source.config, hidden + 2)
     cells.load(
         {
             **source.weights,

@@ -7,12 +7,12 @@ import numpy as np
 from configs.contract import schema
 from mindspore_rt.cells import backend, noise
 from mindspore_rt.cells.backend import Backend
-from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.cells.bert_config import BertConfig
+from mindspore_rt.cells.encoder import EncoderClassifier
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.training.objectives import FreeLB
 from tests.helpers.restatement import batch
 
-CONFIG = BertConfig(60, 16, 1, 2, 32, 16, 2)
+CONFIG = EncoderConfig(60, 16, 1, 2, 32, 16, 2)
 STILL = schema.AdversarialTraining(ascent_steps=2, ascent_rate=0.0, initial_norm=0.0, learning_rate=0.0)
 
 
@@ -26,7 +26,7 @@ def test_the_passes_of_an_update_share_the_dropout_of_its_key(monkeypatch):
     """Nothing moves the perturbation or the weights, so the dropout alone tells the losses of one batch apart."""
     monkeypatch.setattr(backend, "current", lambda: Backend.GPU)
     random = np.random.default_rng(0)
-    model = BertClassifier(CONFIG, 2, dropout=0.5)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.5)
     model.load({n: random.normal(0, 0.5, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
     updates = [batch(0), longer(batch(0)), batch(0)]
 

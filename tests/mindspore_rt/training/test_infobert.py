@@ -11,7 +11,7 @@ from mindspore import Tensor
 from configs.contract import schema
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.backend import Backend
-from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import infobert
 from mindspore_rt.training.infobert import Critic, InfoBert
@@ -165,7 +165,7 @@ def test_tokens_are_chosen_by_rank(low, high):
 
 @pytest.fixture(scope="module")
 def objective():
-    model = BertClassifier(CONFIG, 2, dropout=0.0)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.0)
     model.load(weights_of(small_bert()))
     return InfoBert(model, SETTINGS, STEPS, SEED)
 
@@ -283,7 +283,7 @@ def test_the_passes_share_one_dropout_mask(monkeypatch):
     """With no perturbation at all, only the dropout could tell the passes apart. In the form of Ascend."""
     monkeypatch.setattr(backend, "current", lambda: Backend.ASCEND)
     settings = schema.InfoBertTraining(ascent_steps=3, ascent_rate=0.0, initial_norm=0.0)
-    model = BertClassifier(CONFIG, 2, dropout=0.5, attention_dropout=0.5)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.5, attention_dropout=0.5)
     model.load(weights_of(small_bert()))
     objective = InfoBert(model, settings, STEPS, SEED)
     passes = watch(monkeypatch, objective, "ascent")
@@ -303,7 +303,7 @@ def test_a_resumed_run_takes_the_same_step(objective):
     straight = snapshot(objective)
     restore(objective, before)
 
-    model = BertClassifier(CONFIG, 2, dropout=0.0)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.0)
     resumed = InfoBert(model, SETTINGS, STEPS, SEED)
     restore(resumed, saved)
     resumed.step(batch(1), 1)

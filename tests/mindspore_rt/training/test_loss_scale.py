@@ -11,7 +11,7 @@ from mindspore import Tensor
 
 from configs.contract import schema
 from mindspore_rt.cells import backend
-from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.training import loss_scale
 from mindspore_rt.training.infobert import InfoBert
 from mindspore_rt.training.loss_scale import FIRST, PATIENCE
@@ -34,7 +34,7 @@ FIGURES = {"fine-tuning": 4, "FreeLB on GPU": 6, "InfoBERT": 9, "search": 5, "se
 
 def build(name, amp="float16", products=None):
     random = np.random.default_rng(3)
-    model = BertClassifier(ONE_LAYER, 2, masked="search" in name, amp=products)
+    model = EncoderClassifier(ONE_LAYER, 2, masked="search" in name, amp=products)
     model.load({n: random.normal(0, 0.3, s).astype(np.float32) for n, s in ONE_LAYER.parameters(2).items()})
     model.amp = amp  # after the products were built
     return BUILD[name](model)

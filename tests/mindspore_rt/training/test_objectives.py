@@ -6,7 +6,7 @@ import torch
 
 from configs.contract import schema
 from mindspore_rt.cells import noise
-from mindspore_rt.cells.bert import BertClassifier
+from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
 from mindspore_rt.training.optimizer import linear_schedule
@@ -36,7 +36,7 @@ def torch_model():
 
 
 def masked_bert(torch_model):
-    model = BertClassifier(CONFIG, 2, dropout=0.0, masked=True)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.0, masked=True)
     model.load(weights_of(torch_model))
     return model
 
@@ -57,7 +57,7 @@ def torch_search(model, settings, seed, steps, departures=()):
     `departures` are those of the official code: `segments` are dropped; the L0 term is a `mean of means`; lambda's
     schedule is `threefold`; and `stale` gradients of the weights count in the clip, which scales them, for ever.
     """
-    shapes = BertClassifier(CONFIG, 2, dropout=0.0, masked=True).noise_shapes(4, 8)
+    shapes = EncoderClassifier(CONFIG, 2, dropout=0.0, masked=True).noise_shapes(4, 8)
     weights, names = {n: p.detach() for n, p in model.named_parameters()}, list(CONFIG.prunable())
     scores = {n: torch.full(weights[n].shape, np.log(5), dtype=torch.float64) for n in names}
     moments = {n: (torch.zeros_like(s), torch.zeros_like(s)) for n, s in scores.items()}
@@ -155,13 +155,13 @@ def test_no_departure_is_taken_by_the_paper_or_missed_by_the_official_search(sea
 )
 def test_l0_weight_follows_its_schedule(compat, at, expected):
     """Of 200 steps, 20 pass before the penalty starts and 60 while it grows; officially a third of that."""
-    model = BertClassifier(CONFIG, 2, dropout=0.0, masked=True)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.0, masked=True)
     objective = RobustSearch(model, schema.Search(l0_weight=0.5), 200, 1, compat)
     assert [objective.l0_weight(i) for i in at] == pytest.approx(expected)
 
 
 def test_a_penalty_without_a_ramp_starts_at_once():
-    model = BertClassifier(CONFIG, 2, dropout=0.0, masked=True)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.0, masked=True)
     objective = RobustSearch(model, schema.Search(l0_weight=0.5, l0_ramp=0.0), 200, 1)
     assert [objective.l0_weight(i) for i in (0, 19, 20, 199)] == [0, 0, 0.5, 0.5]
 
@@ -238,7 +238,7 @@ def test_freelb_agrees_with_the_restatement(torch_model, pruned):
     )
     masks = keep_some(torch_model) if pruned else {}
     before = weights_of(torch_model)
-    model = BertClassifier(CONFIG, 2, dropout=0.0)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.0)
     model.load(before)
     objective = FreeLB(model, settings, STEPS, 7, masks)
     figures = [objective.step(batch(i), i) for i in range(3)]
@@ -259,7 +259,7 @@ def test_only_freelb_keeps_its_dropout_over_the_passes(torch_model, monkeypatch,
     settings = (schema.Search if search else schema.AdversarialTraining)(
         ascent_steps=3, ascent_rate=0.0, initial_norm=0.0
     )
-    model = BertClassifier(CONFIG, 2, dropout=0.5, masked=search)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.5, masked=search)
     model.load(weights_of(torch_model))
     for score in model.log_alpha():
         score.set_data(score + 100)
@@ -286,7 +286,7 @@ def test_finetuning_and_retraining_agree_with_the_restatement(torch_model, prune
     settings = schema.Training(learning_rate=1e-2, dropout=0.0)
     masks = keep_some(torch_model) if pruned else {}
     before = weights_of(torch_model)
-    model = BertClassifier(CONFIG, 2, dropout=0.0)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.0)
     model.load(before)
     objective = FineTuning(model, settings, STEPS, 1, masks)
     for i in range(4):
@@ -295,7 +295,7 @@ def test_finetuning_and_retraining_agree_with_the_restatement(torch_model, prune
 
 
 def test_filler_rows_change_nothing(torch_model):
-    model = BertClassifier(CONFIG, 2, dropout=0.0)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.0)
     full, part = batch(0), batch(0)
     part.targets = part.targets * np.float32([[2], [2], [0], [0]])
     part.attention_mask[2:, 1:] = 0

@@ -14,14 +14,14 @@ from configs.contract.errors import Stopped, UserError
 from configs.contract.files import read_json, read_lines
 from configs.contract.stage import Stage
 from mindspore_rt import parallel
-from mindspore_rt.cells.bert import BertClassifier
-from mindspore_rt.cells.bert_config import BertConfig
+from mindspore_rt.cells.encoder import EncoderClassifier
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.training import loss_scale
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
 from mindspore_rt.training.trainer import Evaluator, Trainer
 
-CONFIG = BertConfig(40, 16, 1, 2, 16, 32, 2)
+CONFIG = EncoderConfig(40, 16, 1, 2, 16, 32, 2)
 
 
 class Killed(Exception):
@@ -40,7 +40,7 @@ def batches():
 def train(directory, masked, stop_at=None, settings=None):
     """Seven-step epochs, two of them; returns the final state as bytes."""
     random, source = np.random.default_rng(1), batches()
-    model = BertClassifier(CONFIG, 2, dropout=0.1, masked=masked)
+    model = EncoderClassifier(CONFIG, 2, dropout=0.1, masked=masked)
     model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
     model.amp = None if masked else "float16"  # the loss scale is part of the state
     if masked:

@@ -11,8 +11,8 @@ from transformers import BertForSequenceClassification
 from configs.contract.errors import UserError
 from mindspore_rt.cells import backend, kernel_cells, noise
 from mindspore_rt.cells.backend import Backend
-from mindspore_rt.cells.bert import BertClassifier, MixedPrecisionProduct, cells
-from mindspore_rt.cells.bert_config import BertConfig
+from mindspore_rt.cells.encoder import EncoderClassifier, MixedPrecisionProduct, cells
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import huggingface
 from mindspore_rt.training.objectives import cross_entropy
 
@@ -48,7 +48,7 @@ def by_torch(model, ids, mask, types, targets):
 
 
 def by_mindspore(config, weights, ids, mask, types, targets):
-    model = BertClassifier(config, 2, dropout=0.0)
+    model = EncoderClassifier(config, 2, dropout=0.0)
     model.load(weights)
     names = [n for n in model.weights() if "word_embeddings" not in n]
 
@@ -96,15 +96,15 @@ def test_random_bert_base_agrees_with_transformers(implementation):
     layers = 12 if cells() is kernel_cells else 2
     torch.manual_seed(0)
     torch_model = BertForSequenceClassification(TorchConfig(attn_implementation="eager", num_hidden_layers=layers))
-    compare(torch_model, BertConfig(30522, 768, layers, 12, 3072, 512, 2))
+    compare(torch_model, EncoderConfig(30522, 768, layers, 12, 3072, 512, 2))
 
 
 def test_masked_pass_equals_the_pass_of_masked_weights(implementation):
     """Eq. 5 without noise, with one score for 2 x 4 weights, shared with a stride."""
-    config = BertConfig(50, 16, 2, 2, 32, 16, 2)
+    config = EncoderConfig(50, 16, 2, 2, 32, 16, 2)
     random = np.random.default_rng(3)
     weights = {n: random.normal(0, 0.3, s).astype(np.float32) for n, s in config.parameters(2).items()}
-    masked = BertClassifier(config, 2, masked=True, block=(2, 4))
+    masked = EncoderClassifier(config, 2, masked=True, block=(2, 4))
     masked.load(weights)
     expected = dict(weights)
     for parameter in masked.log_alpha():
@@ -117,7 +117,7 @@ def test_masked_pass_equals_the_pass_of_masked_weights(implementation):
         for i in range(rows):
             for j in range(columns):
                 expected[name][i, j] = weights[name][i, j] * mask[i % (rows // 2), j % (columns // 4)]
-    plain = BertClassifier(config, 2)
+    plain = EncoderClassifier(config, 2)
     plain.load(expected)
     ids, mask, types, _ = (Tensor(a) for a in inputs(50))
     np.testing.assert_allclose(
@@ -177,9 +177,9 @@ def torch_pass(config, weights, scores, block, numbers, rate, case, delta):
 @pytest.mark.parametrize("block", [(1, 1), (2, 4)])
 def test_noisy_pass_and_all_its_gradients_agree_with_the_restatement(implementation, block):
     """Of embeddings, scores and weights, with dropout and gate noise drawn as in training."""
-    config, random = BertConfig(50, 32, 2, 4, 64, 16, 2), np.random.default_rng(3)
+    config, random = EncoderConfig(50, 32, 2, 4, 64, 16, 2), np.random.default_rng(3)
     weights = {n: random.normal(0, 0.3, s).astype(np.float32) for n, s in config.parameters(2).items()}
-    model, case = BertClassifier(config, 2, dropout=0.2, masked=True, block=block), inputs(50)
+    model, case = EncoderClassifier(config, 2, dropout=0.2, masked=True, block=block), inputs(50)
     model.load(weights)
     source, shapes = noise.source(4), model.noise_shapes(3, 12)
     numbers = source.numbers(shapes, 6, 1)
@@ -228,8 +228,8 @@ def test_noisy_pass_and_all_its_gradients_agree_with_the_restatement(implementat
 
 def logits_and_score_gradients(amp):
     """Of a noisy pass of one small model, flat, float32."""
-    config, random = BertConfig(50, 32, 2, 4, 64, 16, 2), np.random.default_rng(3)
-    model, source = BertClassifier(config, 2, masked=True, amp=amp), noise.source(4)
+    config, random = EncoderConfig(50, 32, 2, 4, 64, 16, 2), np.random.default_rng(3)
+    model, source = EncoderClassifier(config, 2, masked=True, amp=amp), noise.source(4)
     model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in config.parameters(2).items()})
 
     def loss(ids, mask, types, targets, draws):
@@ -279,6 +279,6 @@ def test_products_are_cast_to_bfloat16():
 )
 def test_a_model_that_the_cells_do_not_compute_is_refused(change, message):
     values = TorchConfig(hidden_size=16, num_attention_heads=2, intermediate_size=32).to_dict()
-    BertConfig.from_dict(values, "config.json")
+    EncoderConfig.from_dict(values, "config.json")
     with pytest.raises(UserError, match=message):
-        BertConfig.from_dict({**values, **change}, "config.json")
+        EncoderConfig.from_dict({**values, **change}, "config.json")

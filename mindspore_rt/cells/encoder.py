@@ -20,7 +20,7 @@ from configs.contract import matrices
 from configs.contract.errors import UserError
 from mindspore_rt.cells import backend, float64_ops, gate, kernel_cells, primitive_cells
 from mindspore_rt.cells.backend import Backend
-from mindspore_rt.cells.bert_config import BertConfig
+from mindspore_rt.cells.encoder_config import EncoderConfig
 
 Draws: TypeAlias = (
     Tensor | tuple | None
@@ -168,7 +168,7 @@ class Layer(nn.Cell):
 
     def __init__(
         self,
-        config: BertConfig,
+        config: EncoderConfig,
         layer: int,
         linear: Callable[[str], Linear],
         rates: tuple[float, float],
@@ -209,7 +209,7 @@ class Layer(nn.Cell):
         return self.output_norm(hidden, queried, draws)
 
 
-class BertClassifier(nn.Cell):
+class EncoderClassifier(nn.Cell):
     """An encoder of any family of `FAMILIES` with its head.
 
     Positions count every piece of a text, also a padding piece that a text spells (transformers gives it none).
@@ -228,7 +228,7 @@ class BertClassifier(nn.Cell):
 
     def __init__(
         self,
-        config: BertConfig,
+        config: EncoderConfig,
         labels: int,
         dropout: float = 0.1,
         masked: bool = False,
@@ -327,7 +327,7 @@ class BertClassifier(nn.Cell):
         return [token, *layers, *[first] * self.noise_places.head, *(p.shape for p in self.log_alpha())]
 
     def log_alpha(self) -> list[Parameter]:
-        """Return the scores in the order of `BertConfig.prunable`; none if the model is not masked."""
+        """Return the scores in the order of `EncoderConfig.prunable`; none if the model is not masked."""
         masked = [cell for _, cell in self.cells_and_names() if isinstance(cell, MaskedLinear)]
         order = {name: index for index, name in enumerate(self.config.prunable())}
         return sorted((c.log_alpha for c in masked), key=lambda p: order[p.name.removesuffix(".log_alpha")])
@@ -368,7 +368,7 @@ class Deployed(nn.Cell):
         model: Classifier.
     """
 
-    def __init__(self, model: BertClassifier) -> None:
+    def __init__(self, model: EncoderClassifier) -> None:
         super().__init__(auto_prefix=False)
         self.model = model
 

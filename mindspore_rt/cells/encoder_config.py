@@ -14,7 +14,7 @@ MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True)
-class BertConfig:
+class EncoderConfig:
     """The part of a Hugging Face `config.json` that shapes the computation.
 
     Attributes:
@@ -44,7 +44,7 @@ class BertConfig:
         return self.max_position_embeddings - self.first_position
 
     @classmethod
-    def from_dict(cls, values: dict, where: str) -> BertConfig:
+    def from_dict(cls, values: dict, where: str) -> EncoderConfig:
         """Read a `config.json`.
 
         Args:
