@@ -61,11 +61,6 @@ class Job:
         return self.model if self.seed is None else f"seed-{self.seed}/{self.model}"
 
     @property
-    def title(self) -> str:
-        """Stage and model, such as `retrain lth-0.30`; the stage alone where the model says no more."""
-        return self.stage if self.model in (self.stage, "data") else f"{self.stage} {self.model}"
-
-    @property
     def done(self) -> bool:
         """Whether its manifest is there. Whether that fits the configuration, the stage itself checks."""
         return all(path.is_file() for path in (self.directory / "manifest.json", *self.leaves))

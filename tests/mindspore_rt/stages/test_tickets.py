@@ -46,7 +46,11 @@ def test_a_ticket_of_a_file_or_of_another_experiment_is_transferred(run, monkeyp
     config = dataclasses.replace(run.config, name="again", methods=["transferred"], tickets_from=str(given))
     again = RunDir(config, run.root.parent)
     shutil.copytree(run.data, again.data)
-    assert [job.title for job in jobs(again)] == ["prepare", "draw transferred-0.25", "retrain transferred-0.25"]
+    assert [(job.stage, job.model) for job in jobs(again)] == [
+        ("prepare", "data"),
+        ("draw", "transferred-0.25"),
+        ("retrain", "transferred-0.25"),
+    ]
     draw(again, jobs_of(again, "draw")[0])
     assert again.ticket(1, "transferred-0.25").read_bytes() == given.read_bytes()
     run.save_config()
