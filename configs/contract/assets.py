@@ -106,10 +106,10 @@ def hub_folder(kind: str, *key: str) -> Path:
     return CACHE / "hub" / kind / "--".join(parts)
 
 
-def hub_model(name: str) -> Path:
-    """Folder of a hub model: `name`, or `name@REVISION`."""
-    name, _, revision = name.partition("@")
-    return hub_folder("model", name, revision or MODEL_REVISIONS.get(name, "main"))
+def hub_key(model: str) -> tuple[str, str]:
+    """Name and revision of a hub model, given as `name` or `name@REVISION`."""
+    name, _, revision = model.partition("@")
+    return name, revision or MODEL_REVISIONS.get(name, "main")
 
 
 def fetch(name: str) -> Path:

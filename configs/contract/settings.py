@@ -108,4 +108,5 @@ def local_model(model: str) -> Path | None:
     """Return the directory of a pre-trained model, without downloading anything; None if it is not on this machine."""
     if model == "packaged":
         return assets.folder("minilm")
-    return next((path for path in (Path(model), assets.hub_model(model)) if path.is_dir()), None)
+    downloaded = assets.hub_folder("model", *assets.hub_key(model))
+    return next((path for path in (Path(model), downloaded) if path.is_dir()), None)

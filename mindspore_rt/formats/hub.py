@@ -16,11 +16,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from configs.contract import assets
-from configs.contract.errors import UserError, command
+from configs.contract.errors import UserError, command, reason_of
 from configs.contract.files import ROOT, write_lines
 
 HUB = "https://huggingface.co"
@@ -35,16 +37,15 @@ def model_dir(name: str) -> Path:
         name: May end in `@REVISION`. Without a revision, the paper's model has a pinned one. Of another model the
             newest commit is taken on first use; the cache keeps it from then on, with its commit in `commit.txt`.
     """
-    name, _, revision = name.partition("@")
-    return _cached("model", [name, revision or assets.MODEL_REVISIONS.get(name, "main")])
+    return _cached("model", assets.hub_key(name))
 
 
 def dataset_dir(id: str, config: str | None, revision: str, splits: list[str]) -> Path:
     """Return the directory of a hub data set, one `<split>.jsonl` for each split, downloaded on first use."""
-    return _cached("dataset", [id, config or "", revision], splits)
+    return _cached("dataset", (id, config or "", revision), splits)
 
 
-def _cached(kind: str, key: list[str], extra: Sequence[str] = ()) -> Path:
+def _cached(kind: str, key: tuple[str, ...], extra: Sequence[str] = ()) -> Path:
     target = assets.hub_folder(kind, *key)
     if target.is_dir():
         return target
@@ -63,9 +64,7 @@ def _cached(kind: str, key: list[str], extra: Sequence[str] = ()) -> Path:
             check=False,
         )
         if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["no reason given"]
-            reason = next((line for line in lines if line.startswith("error:")), lines[-1])
-            reason = reason.removeprefix("error:").lstrip(" :")[:300]
+            reason = reason_of(done.stderr)[:300]
             local = "model=DIRECTORY" if kind == "model" else "data.train=FILE data.test=FILE"
             by_hand = shlex.join(["python", "-m", "mindspore_rt.formats.hub", kind, *key, "FOLDER", *extra])
             raise UserError(
@@ -81,12 +80,10 @@ def _cached(kind: str, key: list[str], extra: Sequence[str] = ()) -> Path:
 
 
 def _save_model(name: str, revision: str, target: str) -> None:
-    try:
-        from mindnlp.transformers import AutoModelForSequenceClassification, AutoTokenizer
-    except ModuleNotFoundError as missing:
-        if missing.name != "mindnlp":
-            raise
+    if not find_spec("mindnlp"):
         return _copy_model(name, revision, target)
+    from mindnlp.transformers import AutoModelForSequenceClassification, AutoTokenizer
+
     # The hub's client compares sizes, not hashes; the stages of a run hash the files that they read.
     model = AutoModelForSequenceClassification.from_pretrained(name, revision=revision)
     commit = getattr(model.config, "_commit_hash", None)
@@ -111,31 +108,24 @@ def _copy_model(name: str, revision: str, target: str) -> None:
     shutil.rmtree(Path(target) / ".cache", ignore_errors=True)  # its notes on the download
 
 
-def _copy_dataset(id: str, config: str, revision: str, target: str, *splits: str) -> None:
-    from datasets import load_dataset
-
-    for split in splits:
-        rows = load_dataset(id, config or None, split=split, revision=revision)
-        write_lines(Path(target) / f"{split}.jsonl", (dict(row) for row in rows))
-
-
 def _save_dataset(id: str, config: str, revision: str, target: str, *splits: str) -> None:
-    try:
+    if find_spec("mindnlp"):
         from mindnlp.dataset import load_dataset
-    except ModuleNotFoundError as missing:
-        if missing.name != "mindnlp":
-            raise
-        return _copy_dataset(id, config, revision, target, *splits)
+    else:
+        from datasets import load_dataset
     for split in splits:
         rows = load_dataset(id, config or None, split=split, revision=revision)
-        names = rows.column_names if hasattr(rows, "column_names") else rows.get_col_names()
-        write_lines(
-            Path(target) / f"{split}.jsonl",
-            (
-                {name: row[name].item() if hasattr(row[name], "item") else row[name] for name in names}
-                for row in rows.create_dict_iterator(output_numpy=True, num_epochs=1)
-            ),
-        )
+        write_lines(Path(target) / f"{split}.jsonl", _records(rows))
+
+
+def _records(rows: Any) -> Iterator[dict]:
+    """Yield the rows of a data set of mindnlp or of `datasets` with values that JSON can hold."""
+    if not hasattr(rows, "create_dict_iterator"):
+        yield from map(dict, rows)
+        return
+    names = rows.column_names if hasattr(rows, "column_names") else rows.get_col_names()
+    for row in rows.create_dict_iterator(output_numpy=True, num_epochs=1):
+        yield {name: row[name].item() if hasattr(row[name], "item") else row[name] for name in names}
 
 
 @command

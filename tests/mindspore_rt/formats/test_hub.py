@@ -40,14 +40,6 @@ configs:
 ---
 # GLUE
 """
-HIDE_MINDNLP = """
-import sys
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "mindnlp":
-            raise ModuleNotFoundError(name, name=name)
-sys.meta_path.insert(0, Hide())
-"""
 
 
 @pytest.fixture
@@ -76,7 +68,7 @@ def stand_in(cache, monkeypatch):
 def without_mindnlp(tmp_path, monkeypatch):
     """A function: from its call on, processes find no mindnlp. Importing that takes ten seconds."""
     (tmp_path / "without").mkdir()
-    (tmp_path / "without" / "sitecustomize.py").write_text(HIDE_MINDNLP)
+    (tmp_path / "without" / "sitecustomize.py").write_text("import sys; sys.modules['mindnlp'] = None")
     return lambda: monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"))
 
 
