@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -109,15 +110,8 @@ def _write_mindspore(contents: Contents, target: Path) -> str:
         import mindspore as ms
 
         entries = [{"name": name, "data": ms.Parameter(array, name=name)} for name, array in arrays.items()]
-        temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp.ckpt")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with _whole_file(target) as temporary:
             ms.save_checkpoint(entries, str(temporary), append_dict={"config": json.dumps(contents.config)})
-            temporary.chmod(0o644)
-            os.replace(temporary, target)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
     else:
         raise UserError(f"{target}: a MindSpore checkpoint is called .ckpt or .safetensors; rename TARGET")
     scores = f" and scores of {len(contents.scores)} matrices" if contents.scores else ""
@@ -141,15 +135,22 @@ def _write_mindir(contents: Contents, target: Path, batch: int, length: int) -> 
     model = EncoderClassifier(config, labels)
     model.load(ticket.apply(contents.weights) if ticket else contents.weights)
     inputs = [ms.Tensor(np.ones((batch, length)), dtype) for dtype in (ms.int32, ms.float32, ms.int32)]
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp.mindir")
+    with _whole_file(target) as temporary:
+        ms.export(Deployed(model), *inputs, file_name=str(temporary), file_format="MINDIR")
+    return f"graph of {labels} labels, for {batch} x {length} word pieces"
+
+
+@contextlib.contextmanager
+def _whole_file(target: Path) -> Iterator[Path]:
+    """Give a name of the same suffix to write; the file takes the place of `target` when the block ends well."""
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        ms.export(Deployed(model), *inputs, file_name=str(temporary), file_format="MINDIR")
-        temporary.chmod(0o644)
+        yield temporary
+        temporary.chmod(0o644)  # MindSpore writes files that nobody may change
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    return f"graph of {labels} labels, for {batch} x {length} word pieces"
 
 
 def _write_official(contents: Contents, target: Path) -> str:
