@@ -268,16 +268,15 @@ def with_classifier(model: Model, labels: int, seed: int) -> dict[str, np.ndarra
     hidden, family = model.config.hidden_size, model.config.family
     if family.pooled and family.head[0] not in model.weights:
         print(f"  {model.directory} has no pooler: a fresh one is drawn, as for the classifier", flush=True)
-    layers = (*_fresh_layer(hidden, hidden, seed, 1), *_fresh_layer(labels, hidden, seed))
+    layers = (*_fresh_layer(hidden, hidden, seed, 1), *_fresh_layer(labels, hidden, seed, 0))
     head = dict(zip(family.head, layers, strict=True))
     fresh = {name: value for name, value in head.items() if name in family.fresh or name not in model.weights}
     return {**model.weights, **fresh}
 
 
-def _fresh_layer(outputs: int, inputs: int, *key: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw weights (outputs, inputs) and biases (outputs,) of a linear layer, float32."""
-    seed, *place = key
-    draw = noise.generator(seed, noise.INITIAL, *place).standard_normal((outputs, inputs), np.float32)
+def _fresh_layer(outputs: int, inputs: int, seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw weights (outputs, inputs) and biases (outputs,) of a linear layer, float32, anew for each `number`."""
+    draw = noise.generator(seed, noise.INITIAL, number).standard_normal((outputs, inputs), np.float32)
     return draw * np.float32(INITIALIZER_RANGE), np.zeros(outputs, np.float32)
 
 
@@ -327,19 +326,14 @@ def whole_directory(target: Path) -> Iterator[Path]:
 
 
 def write_model(folder: Path, config: dict, weights: dict[str, np.ndarray], tokenizer: Path | None) -> None:
-    """Write a classifier's config.json and weights, and copy the tokenizer files of the directory `tokenizer`."""
+    """Write a classifier's config.json and weights, and copy the tokenizer files that `tokenizer` has."""
     config = {**config, "architectures": [family_of(config).architecture], "torch_dtype": "float32"}
     config.pop("_name_or_path", None)
     atomic_write(folder / "config.json", json.dumps(config, indent=2) + "\n")
     atomic_write(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
-    copy_tokenizer(tokenizer, folder)
-
-
-def copy_tokenizer(source: Path | None, folder: Path) -> None:
-    """Copy the tokenizer files of `source` that exist."""
     for name in TOKENIZER_FILES:
-        if source and (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+        if tokenizer and (tokenizer / name).is_file():
+            shutil.copyfile(tokenizer / name, folder / name)
 
 
 def shrink(weights: dict[str, np.ndarray], config: dict, ticket: Ticket) -> tuple[dict[str, np.ndarray], dict]:
