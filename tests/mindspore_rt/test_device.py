@@ -15,7 +15,7 @@ from configs.contract import schema
 from configs.contract.errors import UserError
 from mindspore_rt import device, launch
 from mindspore_rt.cells import backend
-from mindspore_rt.cells.encoder import BertConfig
+from mindspore_rt.cells.encoder import EncoderConfig
 from mindspore_rt.device import use_device
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier
@@ -102,7 +102,7 @@ def test_bfloat16_on_cpu_asks_onednn_and_casts_nothing(bfloat16, capsys):
     use_device(bfloat16)
     assert os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] == "BF16"
     assert capsys.readouterr().out == "products: bfloat16 by avx512_bf16\n"
-    source = huggingface.Model(BertConfig(50, 16, 1, 2, 32, 16, 2), {}, {}, Path())
+    source = huggingface.Model(EncoderConfig(50, 16, 1, 2, 32, 16, 2), {}, {}, Path())
     assert classifier.build(bfloat16, source, 2, bfloat16.finetune).amp is None
 
 

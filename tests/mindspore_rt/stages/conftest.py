@@ -32,7 +32,7 @@ def run(tmp_path, monkeypatch):
     model = tmp_path / "model"
     model.mkdir()
     write_json(model / "config.json", raw)
-    shapes = huggingface.BertConfig.from_dict(raw, "test").parameters(2)
+    shapes = huggingface.EncoderConfig.from_dict(raw, "test").parameters(2)
     save_file(
         {n: random.normal(0, 0.1, s).astype(np.float32) for n, s in shapes.items() if "classifier" not in n},
         model / "model.safetensors",
