@@ -25,7 +25,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from configs.contract.errors import UserError
 from configs.contract.families import BERTS_PIECES, READINGS, WORD_PIECES, Reading, family_of
-from configs.contract.files import atomic_write, read_json
+from configs.contract.files import atomic_write, read_json, write_json
 
 PADDED_ROWS = 127  # an embedding table may be padded to a multiple of 8, 64 or 128: so many rows may have no piece
 NORMALIZER = {
@@ -283,7 +283,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     }
     atomic_write(folder / "tokenizer.json", bare.to_str(pretty=True) + "\n")
     for name, content in (("tokenizer_config", settings), ("special_tokens_map", tokens)):
-        atomic_write(folder / f"{name}.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_json(folder / f"{name}.json", content)
     pieces = sorted(vocabulary, key=vocabulary.get)
     if isinstance(tokenizer.model, models.WordPiece) and [vocabulary[piece] for piece in pieces] == list(
         range(len(pieces))
