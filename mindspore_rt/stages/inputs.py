@@ -12,7 +12,7 @@ from configs.contract.errors import UserError
 from configs.contract.jobs import Job, TrainingJob
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Summary
-from configs.contract.stage import Stage, verified
+from configs.contract.stage import Stage
 from configs.contract.tokenizer import load_tokenizer, sample_ids
 from mindspore_rt.cells import backend, noise
 from mindspore_rt.data import prepare
@@ -145,17 +145,3 @@ def read_scores(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.
         ):
             raise UserError(f"{path}: scores of {name} are missing, misshapen or not finite; redo the search")
     return {name: arrays[name] for name in shapes}
-
-
-def read_classifier(path: Path, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Read the classifier that a round of pruning saved: the weights that are named in `like`.
-
-    Raises:
-        UserError: The file was changed, or its arrays have not the shapes of those in `like`.
-    """
-    arrays = huggingface.read_safetensors(verified(path))
-    for name, expected in like.items():
-        value = arrays.get(name, np.zeros(0))
-        if value.shape != expected.shape or value.dtype != np.float32 or not np.isfinite(value).all():
-            raise UserError(f"{path}: {name} is missing, misshapen or not finite; delete {path.parent} and run again")
-    return {name: arrays[name] for name in like}

@@ -13,7 +13,9 @@ from configs.contract import schema
 from configs.contract.files import atomic_write, file_hash
 from configs.contract.jobs import TrainingJob
 from configs.contract.run_dir import RunDir
+from configs.contract.stage import verified
 from mindspore_rt import parallel
+from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, drawing, inputs
 from mindspore_rt.ticket import Ticket
 
@@ -57,7 +59,7 @@ def prune(run: RunDir, job: PruningJob) -> None:
             _end_round(run, job, training, ticket, number, asked)
             parallel.wait()
         ticket = Ticket.load(directory / "ticket.safetensors", pretrained.config.prunable())
-        head = inputs.read_classifier(directory / "classifier.safetensors", head)
+        head = huggingface.read_safetensors(verified(directory / "classifier.safetensors"))
         sparsities[f"round {number}"] = ticket.sparsity
         seconds += round_stage.spent()
     stage.started = time.time() - seconds  # the rounds may have been trained by earlier processes

@@ -23,7 +23,7 @@ from configs.contract.stage import Stage, verified
 from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.data import prepare
 from mindspore_rt.formats import huggingface
-from mindspore_rt.stages import inputs, tickets
+from mindspore_rt.stages import tickets
 from mindspore_rt.ticket import Ticket
 
 RANDOM = random.Random(0)  # at import: the same corruptions in every run
@@ -166,9 +166,7 @@ def read_split(run):
 
 
 def read_classifier(run):
-    path = run.stage(1, "lth") / "round-1" / "classifier.safetensors"
-    model = huggingface.load(run.model(1, "finetune"))
-    return inputs.read_classifier(path, {name: model.weights[name] for name in model.config.family.fresh})
+    return huggingface.read_safetensors(verified(run.stage(1, "lth") / "round-1" / "classifier.safetensors"))
 
 
 def attack_stage(run):
