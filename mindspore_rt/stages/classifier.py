@@ -54,21 +54,7 @@ def objective_class(name: str) -> type:
     return getattr(importlib.import_module(f"mindspore_rt.training.{module}"), class_name)
 
 
-def train(
-    run: RunDir,
-    job: TrainingJob[schema.Training],
-    stage: Stage,
-    source: huggingface.Model,
-    weights: dict[str, np.ndarray],
-    ticket: Ticket | None = None,
-) -> ClassifierTraining:
-    """Train a classifier to the end; see `ClassifierTraining` for the arguments."""
-    training = ClassifierTraining(run, job, stage, source, weights, ticket)
-    training.trainer.run()
-    return training
-
-
-class ClassifierTraining:
+class Training:
     """One training of a classifier.
 
     Args:
@@ -87,7 +73,7 @@ class ClassifierTraining:
         stage: Stage,
         source: huggingface.Model,
         weights: dict[str, np.ndarray],
-        ticket: Ticket | None,
+        ticket: Ticket | None = None,
     ) -> None:
         self.config, self.stage, self.source, self.ticket = run.config, stage, source, ticket
         self.job = job
@@ -115,6 +101,11 @@ class ClassifierTraining:
             snapshot_steps={round(self.steps * i / count) for i in range(1, count)},
             on_snapshot=lambda step: self._save(stage.directory / "snapshots" / f"{step:06d}"),
         )
+
+    def run(self) -> Training:
+        """Train to the end; returns itself."""
+        self.trainer.run()
+        return self
 
     def _on_epoch(self, epoch: int, step: int) -> dict[str, float]:
         self.accuracies.append(self.evaluator.accuracy())

@@ -46,5 +46,5 @@ def run(tmp_path, monkeypatch):
         run.split(split).write_text("{}\n")
     write_summary(run)
     run.recorder = Recorder()
-    monkeypatch.setattr(classifier, "train", run.recorder)
+    monkeypatch.setattr(classifier, "Training", run.recorder)
     return run
