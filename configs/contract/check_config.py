@@ -15,7 +15,9 @@ from configs.contract.tasks import TASKS, task_of
 
 
 def check_together(config: Any, origins: Mapping[str, str]) -> None:
-    """Check the keys that depend on each other; write `methods: all` and the first of `lengths` out.
+    """Check the keys that depend on each other; put what they mean in place of `methods: all` and of `lengths`.
+
+    The first of `lengths` becomes the number of epochs of each section that trains an attacked model.
 
     Args:
         config: The experiment, whose keys are valid each by itself.

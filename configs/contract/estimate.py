@@ -133,9 +133,9 @@ class Estimator:
         return folders
 
     def _attack_seconds(self, recipe: str) -> float:
-        """Return the time of one sentence: as finished attacks took, or else as its queries take, twice.
+        """Return the time of one sentence: the mean of finished attacks, or else twice the time of its queries.
 
-        The second half stands for synonyms, tagger and sentence encoder.
+        As much as the queries take is added for synonyms, tagger and sentence encoder.
         """
         folders = [self.run.attacks(seed) for seed in self.config.seeds]
         files = [path for folder in folders for path in folder.glob(f"*/{recipe}/results.jsonl")]

@@ -111,8 +111,7 @@ def read_lines(path: Path, kind: Any = dict, remedy: str = "delete the file and 
 def check(value: dict, kind: type[T], where: str, remedy: str) -> T:
     """Return a decoded object as a `msgspec.Struct`.
 
-    Reports show all that a file states, and a resumed attack rewrites all of it: their callers check the dictionary
-    and go on with the dictionary itself.
+    For callers that keep the dictionary, since they show or rewrite keys that the Struct does not name.
 
     Raises:
         UserError: It is of another kind; the message names the key and the remedy.

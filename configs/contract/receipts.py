@@ -38,10 +38,10 @@ class Receipt:
         self.started, self.surroundings = time.time_ns(), _surroundings(run)
 
     def write(self) -> None:
-        """Write the receipt of a stage that has ended well.
+        """Write the receipt of a stage that has ended well, unless the stage must be started again all the same.
 
-        None is written if something else changed meanwhile, since the stage may have seen what was there before; for a
-        part of an attack; and for an attack that was left out, which is tried again every time.
+        That is so if something else changed meanwhile: the stage may have read what was there before. It is also so
+        for a part of an attack (`attack.shard`), and where an attack was left out, which is tried again every time.
         """
         run, stages = self.run, jobs.stages(self.run)
         if self.stage not in stages:  # a command that the experiment does not need

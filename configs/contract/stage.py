@@ -243,7 +243,7 @@ def stated_hash(path: Path) -> str | None:
 def changed_inputs(before: dict[str, str], paths: dict[str, Path]) -> list[str]:
     """Return how the inputs of a finished stage differ from those that it would read now.
 
-    A hash that a stage states stands for the file; one that is not there now cannot be compared.
+    Where a stage states the hash of its file, that hash is compared. A file that is not there now is not compared.
 
     Args:
         before: Hashes in the manifest.

@@ -22,9 +22,8 @@ from mindspore_rt.cells import backend, float64_ops, gate, kernel_cells, primiti
 from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder_config import EncoderConfig
 
-Draws: TypeAlias = (
-    Tensor | tuple | None
-)  # noise of a pass: a key, the numbers of every place, or nothing (see noise.py)
+# The noise of a pass, as noise.py makes it: a key, the numbers of every place, or None for a deterministic pass.
+Draws: TypeAlias = Tensor | tuple | None
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,12 @@ class NoisePlaces:
 
     Attributes:
         layers: Number of encoder layers.
-        head: Dropouts of the head: before the classifier, and in some families before the dense layer.
-        embedding: Dropout of the embeddings.
+        head: Number of dropouts in the head: one before its last layer, in some families one before its dense layer.
+        embedding: Place of the dropout of the embeddings.
     """
 
     layers: int
     head: int = 1
-
     embedding: int = 0
 
     def attention(self, layer: int) -> int:

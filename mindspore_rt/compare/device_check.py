@@ -88,10 +88,8 @@ def timings(case: Case, seconds: float) -> Iterator[tuple[str, float]]:
         name = f"{task} {amp or 'float32'}"
         kind = dataclasses.replace(case, task=task)
         try:
-            objective, batch = (
-                step_worker.objective_of(kind, step_worker.model_of(kind, amp)),
-                step_worker.batch_of(kind),
-            )
+            batch = step_worker.batch_of(kind)
+            objective = step_worker.objective_of(kind, step_worker.model_of(kind, amp))
             times: list[float] = []
             started = time.monotonic()
             while len(times) < 4 or (time.monotonic() - started < seconds / len(kinds) and len(times) < 30):

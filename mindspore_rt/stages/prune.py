@@ -51,7 +51,7 @@ def prune(run: RunDir, job: PruningJob) -> None:
             for sparsity in config.sparsities
             if job.settings.share * (number - 1) < sparsity <= job.settings.share * number + 1e-9
         }
-        if not all(path.is_file() for path in asked) and round_stage.is_done():
+        if not all(path.is_file() for path in asked) and round_stage.is_done():  # asked for after the round was made
             round_stage.manifest.unlink(missing_ok=True)
         if not inputs.already_done(round_stage):
             weights = {**pretrained.weights, **head}
@@ -82,7 +82,7 @@ def _end_round(
         training: Training of this round, at its end.
         ticket: Mask that it was trained under; None in the first round.
         number: Number of the round, from 1.
-        asked: Files of the asked sparsities above those of the round before, up to those of this one.
+        asked: From the file of each ticket that is asked for and that this round gives, to its sparsity.
     """
     if parallel.rank():
         return
