@@ -14,7 +14,7 @@ from configs.contract.read_values import quoted
 from configs.contract.tasks import TASKS, task_of
 
 
-def check_together(config: Any, origins: Mapping[str, str]) -> None:
+def check_together(config: Any, origins: Mapping[str, str], complete: bool = True) -> None:
     """Check the keys that depend on each other; put what they mean in place of `methods: all` and of `lengths`.
 
     The first of `lengths` becomes the number of epochs of each section that trains an attacked model.
@@ -22,6 +22,7 @@ def check_together(config: Any, origins: Mapping[str, str]) -> None:
     Args:
         config: The experiment, whose keys are valid each by itself.
         origins: Where each key was set.
+        complete: Whether the section `data` states all that the task needs, as in `schema.load`.
 
     Raises:
         UserError: Keys contradict each other. The message names one, and what to change.
@@ -29,7 +30,8 @@ def check_together(config: Any, origins: Mapping[str, str]) -> None:
     if config.task not in TASKS:
         where = origins.get("task", "the defaults")
         raise UserError(f"task in {where}: {config.task!r} is not one of {', '.join(TASKS)}")
-    task_of(config)
+    if complete:
+        task_of(config)
     if "all" in config.methods:
         config.methods = [name for name in METHODS if config.tickets_from or name != "transferred"]
     if config.attack.calibrate and not config.dev_is_unseen:

@@ -339,12 +339,13 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def load(source: str, overrides: Sequence[str] = ()) -> Experiment:
+def load(source: str, overrides: Sequence[str] = (), *, complete: bool = True) -> Experiment:
     """Read an experiment.
 
     Args:
         source: Name of a file in `configs/` (`demo`, `sst2`), or path to a YAML file.
         overrides: `key=value` texts. Keys are dotted, values are YAML.
+        complete: Whether the section `data` states all that the task needs; if not, it is not compared with the task.
 
     Raises:
         UserError: A key or value is wrong. The message names the key, where it was set, and what is allowed.
@@ -353,7 +354,7 @@ def load(source: str, overrides: Sequence[str] = ()) -> Experiment:
     values.read_file(find(source))
     for text in overrides:
         values.read_override(text)
-    return _build(values.values, values.origins)
+    return _build(values.values, values.origins, complete)
 
 
 def keys(cls: type = Experiment, prefix: str = "") -> dict[str, tuple[dataclasses.Field, Any]]:
@@ -367,7 +368,7 @@ def keys(cls: type = Experiment, prefix: str = "") -> dict[str, tuple[dataclasse
     return fields
 
 
-def _build(values: dict[str, Any], origins: dict[str, str]) -> Experiment:
+def _build(values: dict[str, Any], origins: dict[str, str], complete: bool) -> Experiment:
     known = keys()
     for name in values:
         if name not in known:
@@ -383,7 +384,7 @@ def _build(values: dict[str, Any], origins: dict[str, str]) -> Experiment:
     for name, value in values.items():
         section, _, key = name.rpartition(".")
         setattr(getattr(config, section) if section else config, key, value)
-    check_together(config, origins)
+    check_together(config, origins, complete)
     return config
 
 

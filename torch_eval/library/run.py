@@ -26,7 +26,7 @@ from torch_eval.library import data as user_data
 from torch_eval.library import hub, results
 
 SECTIONS = (schema.Attack, schema.Data)  # whose keys may be written without the section
-DEFAULTS = ("attack.examples=200", f"attack.workers={os.cpu_count() or 1}")
+DEFAULTS = ("task=custom", "attack.examples=200", f"attack.workers={os.cpu_count() or 1}")
 
 
 class ScoreDir(RunDir):
@@ -54,9 +54,7 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
     Raises:
         UserError: Something cannot be scored.
     """
-    config = schema.load("base", [*DEFAULTS, *map(whole_key, overrides)])
-    if not any(text.startswith("task=") for text in overrides):
-        config.task = "custom"  # only now: what a task of the user's own needs is read from the data
+    config = schema.load("base", [*DEFAULTS, *map(whole_key, overrides)], complete=False)
     folders = named({model: hub.model_dir(model) for model in models})
     config.attack.victims = [f"{name}={folder}" for name, folder in folders.items()]
     names = classifiers.label_names(next(iter(folders.values())))

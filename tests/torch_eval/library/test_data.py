@@ -13,9 +13,7 @@ SILENT = ["LABEL_0", "LABEL_1"]
 
 
 def config(*overrides):
-    experiment = schema.load("base", overrides)
-    experiment.task = "custom"
-    return experiment
+    return schema.load("base", ["task=custom", *overrides], complete=False)
 
 
 def read(path, content, names=NAMES, *overrides):
@@ -76,6 +74,16 @@ def test_columns_that_nobody_can_tell_are_asked_for(tmp_path):
     for name in (str(tmp_path / "gone.csv"), "/dev/null"):
         with pytest.raises(UserError, match="no such file or folder, and no task; the tasks are .*sst2"):
             data.read(name, config(), NAMES)
+
+
+def test_columns_and_labels_are_the_users_own_whatever_a_task_has(tmp_path):
+    names = ["bad", "fair", "good"]
+    three = "one,two,label\na,b,x\nc,d,z\n"
+    task, records, _ = read(tmp_path / "a.csv", three, names, "data.labels=[x,y,z]", "data.text_columns=[one,two]")
+    assert task.columns == ("one", "two") and [record["label"] for record in records] == [0, 2]
+    pairs = "premise,hypothesis,label\na,b,0\nc,d,1\n"
+    task, _, _ = read(tmp_path / "a.csv", pairs, NAMES, "data.attacked=premise")
+    assert task.attacked == ("premise",)
 
 
 @pytest.mark.parametrize(
