@@ -72,7 +72,9 @@ class Values:
 
     def _merge(self, new: Mapping[Any, Any], origin: str, prefix: str = "") -> None:
         if prefix.count(".") > 1:  # a YAML alias that refers to itself ends here too
-            raise UserError(f"{prefix[:-1]} in {origin}: unknown section; keys are nested one deep")
+            raise UserError(
+                f"{prefix[:-1]} in {origin}: expected one value or a list, found a mapping; write {_as_list(new)}"
+            )
         for key, value in new.items():
             name = f"{prefix}{key}"
             if not name.isprintable() or len(name) > 80:
@@ -139,13 +141,24 @@ def load_yaml(path: Path) -> dict[Any, Any]:
     return loaded
 
 
+def _as_list(pairs: Mapping[Any, Any]) -> str:
+    """Return how pairs of labels or folders are written: [0=neg, 1=pos]; names with their numbers only in order."""
+    if not pairs or not all(isinstance(part, str | int | float) for pair in pairs.items() for part in pair):
+        return "a list"
+    numbered = all(isinstance(key, str) and isinstance(value, int) for key, value in pairs.items())
+    items = sorted(pairs, key=pairs.__getitem__) if numbered else [f"{key}={value}" for key, value in pairs.items()]
+    return f"[{', '.join(map(str, items)):.80}]"
+
+
 def quoted(value: object) -> str:
     """Return a user's value for a message, on one short line.
 
     Lists are named, not shown: YAML aliases make megabytes of lists out of a kilobyte.
     """
-    scalar = value is None or isinstance(value, str | int | float)
-    return f"{value!r:.80}" if scalar else f"a {type(value).__name__}"
+    if value is None:
+        return "nothing"
+    kind = "mapping" if isinstance(value, dict) else type(value).__name__
+    return f"{value!r:.80}" if isinstance(value, str | int | float) else f"a {kind}"
 
 
 def checked(where: str, value: Any, hint: Any, limits: Mapping[str, Any], outer: Any = None) -> Any:
@@ -183,8 +196,14 @@ def checked(where: str, value: Any, hint: Any, limits: Mapping[str, Any], outer:
         value = str(value)  # labels: [1, 2], or [1.0, 2.0]
     if type(value) is not hint:
         names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-        quote = "; YAML reads no, yes, on and off so: quote them" if hint is str and isinstance(value, bool) else ""
-        raise UserError(f"{where}: expected {names[hint]}, found {quoted(value)}{quote}")
+        remedy = ""
+        if hint is str and isinstance(value, bool):
+            remedy = "; YAML reads no, yes, on and off so: quote them"
+        elif hint is str and isinstance(value, dict):
+            remedy = f"; write {_as_list(value)[1:-1]}"
+        elif outer and isinstance(value, str) and "," in value:
+            remedy = f"; write a list: [{value:.80}]"
+        raise UserError(f"{where}: expected {names[hint]}, found {quoted(value)}{remedy}")
     if hint is str and any("\ud800" <= character <= "\udfff" for character in value):
         raise UserError(f"{where}: {quoted(value)} holds half a character (a lone surrogate)")
     if hint is str and limits.get("pattern") and not re.fullmatch(limits["pattern"], value):

@@ -151,7 +151,7 @@ def _custom(data: Any) -> Task:
     if len(columns) > 2:
         raise UserError(f"data.text_columns: {len(columns)} given, BERT reads one text or two; a+b joins columns")
     if len(names) < 2:
-        raise UserError(f"data.labels: only {names[0]} given, a classifier needs two or more")
+        raise UserError(f"data.labels: only {names[0]} given, a classifier needs two or more, as a list: [neg, pos]")
     if "label" in columns:
         raise UserError("data.text_columns: prepared files keep the label under the name 'label'; rename that column")
     return Task(columns, names, columns[-1:], (_own_layout(columns, data.label_column, values),))

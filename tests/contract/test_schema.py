@@ -128,6 +128,11 @@ def test_whole_numbers_become_floats():
         ("attack.recipes=[textfooler,textfooler]", ["attack.recipes", "twice"]),
         ("seeds=[1", ["seeds", "not valid YAML"]),
         ("epochs", ["`epochs`", "key=value"]),
+        ("seeds=1,2", ["seeds", "found '1,2'; write a list: [1,2]"]),
+        ("data.labels={0: neg, 1: pos}", ["data.labels", "found a mapping; write [0=neg, 1=pos]"]),
+        ("data.labels={pos: 1, neg: 0}", ["data.labels", "found a mapping; write [neg, pos]"]),
+        ("data.labels=[0: neg, 1: pos]", ["data.labels", "found a mapping; write 0=neg"]),
+        ("search.epochs={}", ["search.epochs", "found a mapping; write a list"]),
     ],
 )
 def test_wrong_values_name_key_place_and_remedy(override, expected):
