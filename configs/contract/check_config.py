@@ -90,7 +90,7 @@ def named_folders(entries: Sequence[str]) -> dict[str, Path]:
                 f"attack.victims: {entry!r}: write name=folder, with a name of letters, digits and _ "
                 f"that stands once and is no method's"
             )
-        folders[name] = Path(folder)
+        folders[name] = Path(folder).expanduser()
     return folders
 
 
@@ -105,7 +105,10 @@ def refuse_missing(config: Any) -> None:
         files["model"] = config.model
     for key, file in files.items():
         if file and not Path(file).exists():
-            raise UserError(f"{key}: no file or folder {file}; relative paths begin at {Path.cwd()}")
+            remedy = (
+                "download it, and give the path to it" if "://" in file else f"relative paths begin at {Path.cwd()}"
+            )
+            raise UserError(f"{key}: no file or folder {file}; {remedy}")
     for name, folder in named_folders(config.attack.victims or []).items():
         try:
             classifiers.read_config(folder)
@@ -114,5 +117,5 @@ def refuse_missing(config: Any) -> None:
 
 
 def is_path(model: str) -> bool:
-    """Tell whether `model` can only be a path, and no name on the hub."""
-    return Path(model).is_absolute() or model.startswith(".")
+    """Tell whether `model` can only be a path or an address, and no name on the hub, such as owner/name@revision."""
+    return Path(model).is_absolute() or model.startswith(".") or model.partition("@")[0].count("/") > 1

@@ -206,6 +206,8 @@ def checked(where: str, value: Any, hint: Any, limits: Mapping[str, Any], outer:
         raise UserError(f"{where}: expected {names[hint]}, found {quoted(value)}{remedy}")
     if hint is str and any("\ud800" <= character <= "\udfff" for character in value):
         raise UserError(f"{where}: {quoted(value)} holds half a character (a lone surrogate)")
+    if hint is str and value.startswith("~/"):  # the shell leaves it as it is after `data.train=`
+        value = str(Path(value).expanduser())
     if hint is str and limits.get("pattern") and not re.fullmatch(limits["pattern"], value):
         raise UserError(f"{where}: {quoted(value)} is neither a number nor a share such as 0.5%")
     low, high = (None, None) if hint is str else (limits.get("low"), limits.get("high"))

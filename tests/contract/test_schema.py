@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.contract import schema
+from configs.contract.check_config import named_folders, refuse_missing
 from configs.contract.errors import UserError
 from configs.contract.methods import METHODS
 from configs.contract.read_values import CONFIG_DIR
@@ -127,12 +128,12 @@ def test_whole_numbers_become_floats():
         ("seeds=[1,2,1]", ["seeds", "twice", "[1, 2, 1]"]),
         ("attack.recipes=[textfooler,textfooler]", ["attack.recipes", "twice"]),
         ("seeds=[1", ["seeds", "not valid YAML"]),
-        ("epochs", ["`epochs`", "key=value"]),
         ("seeds=1,2", ["seeds", "found '1,2'; write a list: [1,2]"]),
         ("data.labels={0: neg, 1: pos}", ["data.labels", "found a mapping; write [0=neg, 1=pos]"]),
         ("data.labels={pos: 1, neg: 0}", ["data.labels", "found a mapping; write [neg, pos]"]),
         ("data.labels=[0: neg, 1: pos]", ["data.labels", "found a mapping; write 0=neg"]),
         ("search.epochs={}", ["search.epochs", "found a mapping; write a list"]),
+        ("epochs", ["`epochs`", "key=value"]),
     ],
 )
 def test_wrong_values_name_key_place_and_remedy(override, expected):
@@ -176,6 +177,27 @@ def test_wrong_files(tmp_path, text, expected):
     message = refusal(path)
     assert expected in message
     assert path in message or "base" in message
+
+
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    """The shell leaves `~` as it is after `data.train=`, and so does YAML."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = schema.load("base", ["data.train=~/a.csv", "attack.victims=[mine=~/model]"])
+    assert config.data.train == f"{tmp_path}/a.csv"
+    assert named_folders(config.attack.victims) == {"mine": tmp_path / "model"}
+
+
+@pytest.mark.parametrize(
+    "override, remedy",
+    [
+        ("data.train=https://e.org/a.csv", "download it"),
+        ("model=https://huggingface.co/a/b", "download it"),
+        ("model=my/bert/here", "relative paths begin at"),
+    ],
+)
+def test_what_can_only_be_a_path_is_missed_before_anything_runs(override, remedy):
+    with pytest.raises(UserError, match=f"{override.replace('=', ': no file or folder ')}; {remedy}"):
+        refuse_missing(schema.load("base", [override]))
 
 
 @pytest.mark.parametrize("key", ["name", "seeds", "device", "extends", "epochs"])

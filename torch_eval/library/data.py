@@ -40,7 +40,7 @@ def read(data: str, config: Experiment, names: Sequence[str]) -> tuple[Task, lis
     Raises:
         UserError: There is no such file or task, or it cannot be told which columns or labels are meant.
     """
-    path = Path(data)
+    path = Path(data).expanduser()
     if not path.exists() and data in TASKS:
         return _of_task(data, config)
     if path.is_dir() and config.task == "custom" and not config.data.labels:
@@ -50,9 +50,14 @@ def read(data: str, config: Experiment, names: Sequence[str]) -> tuple[Task, lis
     elif path.is_file() and config.task == "custom":
         _guess(path, config, names)
     elif not path.is_dir() and not path.is_file():
+        if "://" in data:
+            raise UserError(f"{data}: an address; download the file, and give the path to it")
         known = ", ".join(name for name in TASKS if name != "custom")
-        raise UserError(f"{data}: no such file or folder, and no task; the tasks are {known}")
-    config.data.train = data  # what a task of the user's own is read from
+        raise UserError(
+            f"{data}: no such file or folder, and no task; the tasks are {known}; write another data set of the hub "
+            f"into a file with datasets.load_dataset(NAME, split='test').to_json('test.jsonl')"
+        )
+    config.data.train = str(path)  # what a task of the user's own is read from
     task = task_of(config)
     records, skipped = read_file(path, task, config.data.columns, config.data.bad_rows)
     note = f"{path.name}" + (f", without {len(skipped)} broken rows" if skipped else "")

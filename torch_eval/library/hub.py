@@ -37,10 +37,11 @@ def model_dir(name: str) -> Path:
     Raises:
         UserError: There is neither.
     """
-    if Path(name).is_dir():
-        return Path(name).resolve()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
     if not HUB_NAME.fullmatch(name):
-        raise UserError(f"{name}: no such directory")
+        raise UserError(f"{name}: no such directory, and no name on the hub, which is OWNER/NAME")
     hub_name, _, revision = name.partition("@")
     return _cached("classifier", f"model {hub_name}", ["model", hub_name, revision or "main"])
 

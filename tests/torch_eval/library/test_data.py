@@ -6,7 +6,7 @@ import pytest
 
 from configs.contract import schema
 from configs.contract.errors import UserError
-from torch_eval.library import data
+from torch_eval.library import data, hub
 
 NAMES = ["negative", "positive"]
 SILENT = ["LABEL_0", "LABEL_1"]
@@ -71,9 +71,12 @@ def test_columns_that_nobody_can_tell_are_asked_for(tmp_path):
         read(tmp_path / "a.csv", "one,two,label\na,b,1\n")
     with pytest.raises(UserError, match="no column .*only one, two; name it: label_column=.* no header: columns="):
         read(tmp_path / "a.csv", "one,two\na,b\n")
-    for name in (str(tmp_path / "gone.csv"), "/dev/null"):
-        with pytest.raises(UserError, match="no such file or folder, and no task; the tasks are .*sst2"):
+    for name in (str(tmp_path / "gone.csv"), "/dev/null", "stanfordnlp/imdb"):
+        with pytest.raises(UserError, match="no such file or folder, and no task; the tasks are .*sst2.*load_dataset"):
             data.read(name, config(), NAMES)
+    for address in ("https://example.org/a.csv", "file:///tmp/a.csv", "hf://datasets/stanfordnlp/imdb"):
+        with pytest.raises(UserError, match=f"{address}: an address; download the file, and give the path to it"):
+            data.read(address, config(), NAMES)
 
 
 def test_columns_and_labels_are_the_users_own_whatever_a_task_has(tmp_path):
@@ -84,6 +87,13 @@ def test_columns_and_labels_are_the_users_own_whatever_a_task_has(tmp_path):
     pairs = "premise,hypothesis,label\na,b,0\nc,d,1\n"
     task, _, _ = read(tmp_path / "a.csv", pairs, NAMES, "data.attacked=premise")
     assert task.attacked == ("premise",)
+
+
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.csv").write_text("text,label\nfine,1\ndull,0\n")
+    assert len(data.read("~/a.csv", config(), NAMES)[1]) == 2
+    assert hub.model_dir("~/") == tmp_path.resolve()
 
 
 @pytest.mark.parametrize(
