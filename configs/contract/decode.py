@@ -16,6 +16,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+ARROW = "an Arrow file; write it as JSON Lines with datasets.load_from_disk(FOLDER).to_json(NEW)"
 SHOWN = 40  # characters of a line in a message
 # How files begin that hold no text, whatever they are called.
 PACKED = {
@@ -26,6 +27,8 @@ PACKED = {
     b"PK\x03\x04": "a workbook or a zip archive; save the sheet as CSV, or unpack it",
     b"\xd0\xcf\x11\xe0": "a workbook; save the sheet as CSV",
     b"PAR1": "a Parquet file; write it as CSV with pandas.read_parquet(FILE).to_csv(NEW, index=False)",
+    b"ARROW1": ARROW,
+    b"\xff\xff\xff\xff": ARROW,
 }
 
 

@@ -68,6 +68,13 @@ def odd_texts(records: Iterable[dict], task: Task) -> list[str]:
     return warnings
 
 
+def absent_labels(records: Iterable[dict], task: Task, name: str) -> list[str]:
+    """Return a warning about labels that no text of the split of this name has."""
+    present = {record["label"] for record in records}
+    absent = [label for number, label in enumerate(task.labels) if number not in present]
+    return [f"no sentence of {name} has the label {', '.join(absent)}"] if absent else []
+
+
 def _is_visible(text: str) -> bool:
     """Tell whether a text has a character that is no space, control or format character, such as a zero-width one."""
     return any(unicodedata.category(character)[0] not in "CZ" for character in text)
@@ -164,7 +171,11 @@ def _label(value: object, numbers: dict[str, int]) -> int:
         raise BrokenRow("the label stands twice")
     if value is None or value != value:  # null, or NaN
         raise BrokenRow("no label")
-    text = "a list or an object" if isinstance(value, list | dict) else str(value).strip()
+    if isinstance(value, list | dict):
+        raise BrokenRow("the label is a list or an object; write one name or number")
+    text = str(value).strip()
+    if not text:
+        raise BrokenRow("no label")
     label = numbers.get(text)
     if label is None:
         alike = {number for spelling, number in numbers.items() if spelling.casefold() == text.casefold()}
@@ -190,7 +201,10 @@ def _read_folder(path: Path, task: Task) -> list[dict]:
     for number, label in enumerate(task.labels):
         files = sorted((path / label).glob("*.txt"))
         if not files:
-            raise UserError(f"{path}: no {label}/*.txt in it; it needs a folder of texts for each label")
+            holds = ", ".join(sorted(inner.name for inner in path.iterdir())[:5]) or "nothing"
+            raise UserError(
+                f"{path}: no {label}/*.txt in it; it holds {holds}, and needs a folder of .txt files for each label"
+            )
         for file in files:
             text = read_text(file).strip()
             if not text:

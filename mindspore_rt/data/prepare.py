@@ -11,7 +11,7 @@ import numpy as np
 from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_lines, write_json, write_lines
-from configs.contract.read_files import odd_texts, read_file
+from configs.contract.read_files import absent_labels, odd_texts, read_file
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Summary
 from configs.contract.snippets import read_snippets, split_snippets
@@ -47,7 +47,9 @@ def prepare(config: schema.Experiment, run: RunDir) -> dict:
     duplicates = _duplicates(splits, task)
     warnings += [f"{count} texts stand in both {pair}" for pair, count in duplicates.items() if count]
     warnings += odd_texts(itertools.chain(*splits.values()), task)
-    warnings += _absent_labels(splits, task, config.data.train or "the data set")
+    _refuse_one_label(splits["train"], task, config.data.train or "the data set")
+    for name, records in splits.items():
+        warnings += absent_labels(records, task, name)
     for name, records in splits.items():
         write_lines(run.split(name), records)
     summary = {
@@ -152,24 +154,14 @@ def _changes(records: list[dict], size: int, dev: list[dict], train: list[dict])
     return moved, len(records) - len(dev) - len(train)
 
 
-def _absent_labels(splits: Splits, task: Task, source: str) -> list[str]:
-    """Return warnings about labels that a split lacks.
-
-    Raises:
-        UserError: All training sentences have the same label.
-    """
-    warnings = []
-    for name, records in splits.items():
-        present = {record["label"] for record in records}
-        if name == "train" and len(present) < 2:
-            raise UserError(
-                f"{source}: all {len(records)} training sentences have the label {task.labels[present.pop()]!r}; give "
-                "sentences of every label (is data.label_column the right one?)"
-            )
-        absent = [label for number, label in enumerate(task.labels) if number not in present]
-        if absent:
-            warnings.append(f"no sentence of {name} has the label {', '.join(absent)}")
-    return warnings
+def _refuse_one_label(train: list[dict], task: Task, source: str) -> None:
+    """Refuse training sentences that all have the same label."""
+    present = {record["label"] for record in train}
+    if len(present) < 2:
+        raise UserError(
+            f"{source}: all {len(train)} training sentences have the label {task.labels[present.pop()]!r}; give "
+            "sentences of every label (is data.label_column the right one?)"
+        )
 
 
 def _describe(records: list[dict], task: Task, path: Path) -> dict:

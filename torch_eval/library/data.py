@@ -142,14 +142,19 @@ def labels_of(path: Path, column: str, values: set[str], names: Sequence[str]) -
         return numbers if classifiers.says_nothing(names) else list(names)
     if len(values) > MOST_LABELS:
         raise UserError(f"{path}: column {column!r} holds {len(values)} different values; name another: label_column=")
-    shown = ", ".join(sorted(values))
-    if classifiers.says_nothing(names) or all(classifiers.says_nothing([value]) for value in values):
-        example = ", ".join(f"{value}=NAME" for value in sorted(values))
-        raise UserError(
-            f"{path}: its labels are {shown}, the model's are {', '.join(names)}: which is which cannot be told; say "
-            f"so in the order of the model's numbers, such as labels=[{example}]"
-        )
+    if classifiers.says_nothing(names) or any(classifiers.says_nothing([value]) for value in values):
+        raise UserError(_unmatched(path, sorted(values), names))
     return in_order(path, sorted(values), names)
+
+
+def _unmatched(path: Path, values: Sequence[str], names: Sequence[str]) -> str:
+    """Say that the labels of the data do not tell which of the model's they mean, and how the user says it."""
+    pairs = ", ".join(f"...={name}" for name in names)
+    return (
+        f"{path}: its labels are {', '.join(values)}, the model's are {', '.join(names)}: which is which cannot be "
+        f"told; write in place of the dots what the data call each of them: 'labels=[{pairs}]'; rows with other "
+        f"labels are broken ones, which bad_rows=N skips"
+    )
 
 
 def in_order(path: Path, values: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -162,9 +167,6 @@ def in_order(path: Path, values: Sequence[str], names: Sequence[str]) -> list[st
     for value in values:
         number = classifiers.find_label(value, names)
         if number is None:
-            raise UserError(
-                f"{path}: a label {value!r}, the model's are {', '.join(names)}: name the data's labels in the order "
-                f"of the model's, with labels=[...]; rows with others are broken ones (see bad_rows)"
-            )
+            raise UserError(_unmatched(path, values, names))
         labels[number] = value
     return labels

@@ -18,7 +18,7 @@ from pathlib import Path
 from configs.contract import classifiers, schema
 from configs.contract.files import file_hash, write_json, write_lines
 from configs.contract.methods import METHODS
-from configs.contract.read_files import odd_texts
+from configs.contract.read_files import absent_labels, odd_texts
 from configs.contract.run_dir import RUNS, RunDir
 from configs.contract.tasks import Task
 from torch_eval.attack import scoring
@@ -61,7 +61,7 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
     if not any(whole_key(text).startswith("data.max_length=") for text in overrides):
         config.data.max_length = classifiers.longest_common_input(folders.values())
     task, examples, note = user_data.read(data, config, names)
-    for warning in odd_texts(examples, task):
+    for warning in (*odd_texts(examples, task), *absent_labels(examples, task, "the data")):
         print(f"warning: {warning}")
     name = config.name if config.name != "base" else f"{'-'.join(folders)}-{plain_name(Path(data).stem)}"
     run_dir = ScoreDir(config, (out or runs / "score" / name).resolve())

@@ -97,7 +97,7 @@ def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, in_process):
         with pytest.raises(UserError, match="no such directory"):
             run.run([name], str(file), [])
     three = classifier(tmp_path / "three", "bert", ("a", "b", "c"))
-    with pytest.raises(UserError, match="a label 'neg', the model's are a, b, c"):
+    with pytest.raises(UserError, match="its labels are neg, pos, the model's are a, b, c"):
         run.run([str(three)], str(file), [], out=tmp_path / "out")
     with pytest.raises(UserError, match="unknown key"):
         run.run([str(three)], str(file), ["exmaples=3"])
