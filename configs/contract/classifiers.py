@@ -12,7 +12,9 @@ from configs.contract.files import read_json
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+READ_AS_JSON = ("tokenizer.json", "tokenizer_config.json", "vocab.json", *(name for name in WEIGHTS if "index" in name))
 POINTER = b"version https://git-lfs"  # how a file begins that git clone leaves in place of a large one
+LARGE = ("*.safetensors", "*.bin", "*.model", "tokenizer.json")  # what git may have left such a pointer for
 # Transformers leaves values out of config.json that are its defaults.
 DEFAULT_POSITIONS = {"xlnet": None, "modernbert": 8192}  # of other families 512; None for no limit
 LONGEST = 512  # word pieces: the most that is read, and TextAttack's limit where a tokenizer states none
@@ -37,11 +39,14 @@ def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] |
     Raises:
         UserError: the model cannot be attacked, or its labels are others.
     """
-    names = label_names(folder)
+    names, config = label_names(folder), read_config(folder)
     for what, files in (("tokenizer", TOKENIZERS), ("weights", WEIGHTS)):
-        if not any((folder / file).is_file() for file in files):
+        if not present(folder, files):
             raise UserError(f"{folder}: no {what} ({' or '.join(files[:2])}); save the model's {what} there too")
-    config = read_config(folder)
+    for file in present(folder, READ_AS_JSON):
+        read_json(folder / file, remedy="copy it again from where the model is from")
+    if not config.get("model_type"):
+        raise UserError(f'{folder / "config.json"}: no model_type; add the model\'s family: "model_type": "bert"')
     positions = longest_input(config)
     if positions is not None and positions < length:
         raise UserError(
@@ -49,6 +54,11 @@ def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] |
             f"under attack.protocol=official); give a smaller data.max_length, or a model of more positions"
         )
     return match_labels(names, labels, folder)
+
+
+def present(folder: Path, files: Iterable[str]) -> list[str]:
+    """Return those of the files that a folder has."""
+    return [file for file in files if (folder / file).is_file()]
 
 
 def longest_input(config: dict) -> int | None:
@@ -136,10 +146,10 @@ def read_config(folder: Path) -> dict:
     if not (folder / "config.json").is_file():
         inner = [f", such as {path.parent.name} in it" for path in sorted(folder.glob("*/config.json"))]
         raise UserError(f"{folder} has no config.json; give a Hugging Face directory{''.join(inner[-1:])}")
-    for file in (*folder.glob("*.safetensors"), *folder.glob("*.bin")):
-        with open(file, "rb") as weights:
-            if weights.read(len(POINTER)) == POINTER:
-                raise UserError(f"{file} only points to the weights; fetch them with git lfs pull")
+    for file in (path for ending in LARGE for path in folder.glob(ending)):
+        with open(file, "rb") as content:
+            if content.read(len(POINTER)) == POINTER:
+                raise UserError(f"{file} only points to its content; fetch that with git lfs pull")
     return read_json(folder / "config.json", remedy="copy the model again")
 
 
@@ -147,13 +157,18 @@ def label_names(folder: Path) -> list[str]:
     """Return the names of a classifier's labels in the order of their numbers, as transformers reads `config.json`.
 
     Raises:
-        UserError: They are not numbered from 0 on, or there is only one: the model's output is a number.
+        UserError: They are not numbered from 0 on, or share a name, or there is only one: the output is a number.
     """
     config, file = read_config(folder), folder / "config.json"
     count = config.get("num_labels", 2)
+    if type(count) is not int:
+        raise UserError(f"{file}: num_labels must be a whole number, not {count!r:.40}")
     names = config.get("id2label") or {str(number): f"LABEL_{number}" for number in range(count)}
     if not isinstance(names, dict) or sorted(names) != sorted(str(number) for number in range(len(names))):
         raise UserError(f"{file}: id2label must number the labels from 0 on, not {', '.join(map(str, names))}")
     if len(names) < 2:
         raise UserError(f"{file}: one label only, as of a regression; give a classifier of two labels or more")
-    return [str(names[str(number)]) for number in range(len(names))]
+    ordered = [str(names[str(number)]) for number in range(len(names))]
+    if len(set(ordered)) < len(ordered):
+        raise UserError(f"{file}: id2label must give every label a name of its own, not {', '.join(ordered)}")
+    return ordered

@@ -16,8 +16,8 @@ from configs.contract.errors import UserError, command
 
 PYTHONS = ((3, 10), (3, 11), (3, 12))
 # Packages whose versions may differ from the pinned one, from the first to the last that are accepted. An Ascend
-# machine has the MindSpore that fits its CANN.
-ACCEPTED = {"mindspore": ("2.7.0", "2.10.0")}
+# machine has the MindSpore that fits its CANN, and a protobuf for its tools.
+ACCEPTED = {"mindspore": ("2.7.0", "2.10.0"), "protobuf": ("3.20.2", "7.99")}
 LINE = re.compile(
     r"(?P<name>[\w.-]+)==(?P<version>[^\s;]+)(?:\s*;\s*python_version\s*(?P<sign><|>=)\s*\"3\.(?P<minor>\d+)\")?$"
 )

@@ -87,6 +87,11 @@ def test_missing_files_are_named_and_nothing_is_to_be_deleted(folder, file, mess
         ({"id2label": ["bad", "good"]}, "config.json: id2label must number the labels from 0 on, not bad, good"),
         ({"id2label": {"0": "LABEL_0"}}, "config.json: one label only, as of a regression; give a classifier of two"),
         ({"num_labels": 1}, "config.json: one label only, as of a regression"),
+        ({"num_labels": "2"}, "config.json: num_labels must be a whole number, not '2'"),
+        (
+            {"id2label": {"0": None, "1": None}},
+            "config.json: id2label must give every label a name of its own, not None",
+        ),
     ],
 )
 def test_labels_that_no_classifier_has_are_refused(folder, config, message):
@@ -102,8 +107,11 @@ def test_labels_without_names_are_counted(folder):
 
 NO_WHOLE_MODELS = {
     "adapter_config.json": (b"{}", "holds an adapter .*not a whole model; .*merge_and_unload"),
-    "model-00001-of-00002.safetensors": (classifiers.POINTER + b"/spec/v1\n", "only points to the weights; .*git lfs"),
+    "model-00001-of-00002.safetensors": (classifiers.POINTER + b"/spec/v1\n", "only points to its content; .*git lfs"),
     "config.json": (b'{"model_type": ', "config.json, line 1: not valid JSON.*; copy the model again"),
+    "tokenizer.json": (b'{"version": "1.0"', "tokenizer.json, line 1: not valid JSON.*; copy it again"),
+    "tokenizer_config.json": (b"[]", "tokenizer_config.json: expected an object, got a list; copy it again"),
+    "spiece.model": (classifiers.POINTER + b"/spec/v1\n", "spiece.model only points to its content; .*git lfs"),
 }
 
 
@@ -114,6 +122,11 @@ def test_folders_that_hold_no_whole_model_are_refused_with_the_remedy(folder, na
     with pytest.raises(UserError, match=message) as refused:
         classifiers.check(model, ["a", "b"], 128)
     assert "delete" not in str(refused.value)
+
+
+def test_a_model_that_does_not_say_its_family_is_refused_with_the_line_to_add(folder):
+    with pytest.raises(UserError, match='config.json: no model_type; add the model\'s family: "model_type": "bert"'):
+        classifiers.check(folder(model_type=""), ["a", "b"], 128)
 
 
 def test_a_folder_of_checkpoints_is_told_from_one_of_them(folder, tmp_path):

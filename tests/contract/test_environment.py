@@ -35,10 +35,13 @@ def test_all_files_pin_one_version_of_a_package():
         ("mindspore", "2.10.0", True),
         ("mindspore", "2.10.1", False),
         ("mindspore", "2.6.0", False),
+        ("protobuf", "3.20.3", True),
     ],
 )
 def test_mindspore_may_be_of_several_versions(name, version, fits):
-    assert environment.fits(name, version, {"torch": "2.13.0", "mindspore": "2.7.0"}[name]) == fits
+    assert (
+        environment.fits(name, version, {"torch": "2.13.0", "mindspore": "2.7.0", "protobuf": "7.36.2"}[name]) == fits
+    )
 
 
 def test_included_files_and_lines_for_other_pythons(tmp_path):

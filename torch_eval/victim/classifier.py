@@ -8,10 +8,14 @@ from itertools import chain
 from pathlib import Path
 
 import torch
+import transformers
+from sentencepiece import SentencePieceProcessor
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
+from configs.contract import classifiers
 from configs.contract.errors import UserError
 from configs.contract.families import FAMILIES
 from torch_eval.victim.padded import PaddedClassifier
@@ -27,6 +31,7 @@ INDIFFERENT = (*FAMILIES, "distilbert", "albert", "deberta-v2", "mpnet", "xlnet"
 MOST_KNOWN = 1 << 16  # texts whose logits are remembered
 LETTERS_A_PIECE = 8  # more than a text has on average
 SPACE_OR_CHINESE = re.compile(r"[\s\u4e00-\u9fff]")
+RARE = "a text \ua9c1"  # with a character that few vocabularies have: others need their unknown piece
 REASON = 300  # letters of another library's message that are shown
 ROUNDING = 200  # of the data type's epsilon: what sums in another order may differ by in a logit
 
@@ -66,18 +71,9 @@ class Victim:
             raise UserError(f"{directory} is missing: run the stage that writes it first")
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("attack.device: PyTorch finds no CUDA device here; use cpu")
-        try:
-            self.model, loaded = AutoModelForSequenceClassification.from_pretrained(
-                directory, local_files_only=True, torch_dtype=getattr(torch, dtype), output_loading_info=True
-            )
-            self.model.eval().to(device)
-            self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        except Exception as error:  # transformers raises many kinds for a broken directory
-            reason = " ".join(str(error).split())[:REASON] or type(error).__name__
-            raise UserError(
-                f"{directory}: not a loadable Hugging Face classifier ({reason}); save model and tokenizer there with "
-                f"save_pretrained, or copy them again"
-            ) from error
+        self.model, loaded = _load_model(Path(directory), getattr(torch, dtype))
+        self.model.eval().to(device)
+        self.tokenizer = _load_tokenizer(Path(directory))
         wrong = damage(self.model, loaded)
         if wrong:
             raise UserError(f"{directory}: {wrong}")
@@ -89,7 +85,10 @@ class Victim:
                 f"it, or call resize_token_embeddings({pieces}), train, and save both"
             )
         if self.tokenizer.pad_token_id is None:
-            raise UserError(f"{directory}: its tokenizer has no padding token; set one and save both again")
+            raise UserError(
+                f"{directory}: its tokenizer has no padding token; set its pad_token and the model's "
+                f"config.pad_token_id, and save both again"
+            )
         self.splits_at_spaces = _splits_at_spaces(self.tokenizer)
         self.positions = POSITIONS[device]
         self.max_length = max_length
@@ -236,6 +235,48 @@ class Victim:
             positions += width
         if batch:
             yield batch
+
+
+def _load_model(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict]:
+    """Return the model of a folder and the loading report of transformers."""
+    kind, known = classifiers.read_config(folder).get("model_type"), MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    if kind not in known:
+        raise UserError(
+            f"{folder / 'config.json'}: model_type {kind!r} is no classifier of transformers {transformers.__version__}"
+            f"; give one that is (code that comes with a model is never run)"
+        )
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(
+            folder, local_files_only=True, torch_dtype=dtype, output_loading_info=True
+        )
+    except Exception as error:  # transformers raises many kinds for a broken directory
+        weights = " and ".join(["config.json", *classifiers.present(folder, classifiers.WEIGHTS)])
+        raise UserError(
+            f"{folder}: no classifier can be loaded from {weights} ({_reason(error)}); save it there again with "
+            f"save_pretrained, or copy these files again"
+        ) from error
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        for file in folder.glob("*.model"):  # transformers would say that something else is missing
+            SentencePieceProcessor(model_file=str(file))
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer(RARE)
+        return tokenizer
+    except Exception as error:
+        files = ", ".join(classifiers.present(folder, classifiers.TOKENIZERS))
+        raise UserError(
+            f"{folder}: no tokenizer can be loaded from {files} ({_reason(error)}); save it there again with "
+            f"save_pretrained, or copy these files again"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong first, in its first sentence: what transformers says of it is often a guess."""
+    while error.__context__:
+        error = error.__context__
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".split(". ")[0][:REASON]
 
 
 def _splits_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:

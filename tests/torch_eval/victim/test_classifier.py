@@ -150,7 +150,28 @@ def test_broken_directories_are_one_clear_error(tmp_path):
         Victim(tmp_path / "absent", LENGTH)
     folder = tiny_bert(tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(UserError, match="not a loadable"):
+    with pytest.raises(UserError, match="no classifier can be loaded from config.json and model.safetensors .*header"):
+        Victim(folder, LENGTH)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "ours", "auto_map": {"AutoConfig": "m.C"}}))
+    with pytest.raises(UserError, match="config.json: model_type 'ours' is no classifier of transformers 4.*never run"):
+        Victim(folder, LENGTH)
+
+
+@pytest.mark.parametrize(
+    "file, content, reason",
+    [
+        ("tokenizer.json", "{}", "Model missing"),
+        ("vocab.txt", "film\n", "Missing .UNK. token"),
+        ("spiece.model", "no model", "could not parse"),
+    ],
+)
+def test_a_broken_tokenizer_is_named_with_what_is_wrong(tmp_path, file, content, reason):
+    folder = tiny_bert(tmp_path)
+    for name in ("tokenizer.json", "vocab.txt"):
+        (folder / name).unlink()
+    (folder / file).write_text(content)
+    with pytest.raises(UserError, match=f"no tokenizer can be loaded from {file} .*{reason}.*; save it there again"):
         Victim(folder, LENGTH)
 
 
