@@ -11,6 +11,7 @@ import pytest
 from configs.contract import VERSION, cli, schema
 from configs.contract.errors import UserError
 from configs.contract.jobs import jobs
+from configs.contract.options import read_options
 from configs.contract.run_dir import RunDir
 from configs.contract.tasks import task_of
 from mindspore_rt import __main__ as training
@@ -109,14 +110,13 @@ def parse(half, arguments: list[str]):
 def parse_delegated(command: str, arguments: list[str]) -> None:
     """Parse the arguments of commands whose own modules do that."""
     from mindspore_rt.formats import convert
-    from torch_eval.bench import device_bound
-    from torch_eval.bench.training_steps import Options
+    from torch_eval.bench import attacks, device_bound, training_steps
     from torch_eval.reference import parity
 
-    if command == "bench" and arguments[:1] == ["device"]:
-        device_bound.layers_of(arguments[1:])
-    elif command == "bench" and arguments[:1] != ["attacks"]:
-        Options.read(argument for argument in arguments if not argument.startswith("official="))
+    if command == "bench":
+        kinds = {"attacks": attacks.Options, "device": device_bound.Options}
+        kind = kinds.get(" ".join(arguments[:1]), training_steps.Options)
+        read_options(kind, [word for word in arguments if "=" in word], "bench")
     elif command == "parity":
         parity.parser().parse_args(arguments)
     elif command == "convert":

@@ -174,7 +174,7 @@ def parity(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     """Measure the speed of training steps or of attacks against the references, or reckon that of a device.
 
-    bench [official=PATH] [only=GROUP,...] [rounds=N] [markdown=yes]     training steps
+    bench [official=PATH] [only=[GROUP,...]] [rounds=N] [markdown=yes]     training steps
     bench attacks [CONFIG] [examples=200] [recipes=[...]] ...            attacks, against stock TextAttack
     bench device [layers=12]                                             what steps ask of a GPU, reckoned
     """

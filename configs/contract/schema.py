@@ -28,7 +28,7 @@ def option(
     *,
     low: float | None = None,
     high: float | None = None,
-    choices: Sequence[str] | None = None,
+    choices: Collection[str] | None = None,
     pattern: str | None = None,
 ) -> Any:
     """Return a field with a help text and limits.

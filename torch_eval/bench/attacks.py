@@ -31,16 +31,17 @@ import os
 import platform
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
 from tqdm import tqdm
 
 from configs.contract import schema
-from configs.contract.errors import UserError
 from configs.contract.files import append_line, atomic_write, file_hash, read_lines
+from configs.contract.options import read_options
 from configs.contract.run_dir import RUNS, RunDir
+from configs.contract.schema import option
 from configs.contract.stage import versions
 from torch_eval.assets import packaged
 from torch_eval.attack.example import attack_text
@@ -53,19 +54,23 @@ if TYPE_CHECKING:
     from textattack import Attack
     from transformers import PreTrainedTokenizerBase
 
-DEFAULTS: dict[str, Any] = {
-    "examples": 200,
-    "recipes": ["textfooler", "textbugger", "bertattack"],
-    "candidates": [8, 48],
-    "max_length": 128,
-    "long_examples": 20,
-    "combinations": 300_000,
-    "seed": 1,
-    "turn": 20,
-    "model": None,
-    "data": None,
-}
-LEAST = {"long_examples": 0, "seed": 0, "max_length": 4}  # of the other numbers it is 1
+
+@dataclass
+class Options:
+    """What the command line asks for."""
+
+    examples: int = option(200, "examples that both sides attack", low=1)
+    recipes: list[str] = option(["textfooler", "textbugger", "bertattack"], "attacks", choices=schema.RECIPES)
+    candidates: list[int] = option([8, 48], "BERT-Attack: numbers of replacements tried for a word (K)", low=1)
+    max_length: int = option(128, "word pieces to which ours cuts, and stock pads too", low=4)
+    long_examples: int = option(20, "of the examples, how many stock attacks padded to 512 too", low=0)
+    combinations: int = option(300_000, "BERT-Attack: most that stock goes through for a word", low=1)
+    seed: int = option(1, "of the attacks", low=0)
+    turn: int = option(20, "examples of one turn", low=1)
+    model: str | None = option(None, "Hugging Face directory of the victim; unset: the first of the experiment")
+    data: str | None = option(None, "JSON Lines file of the texts; unset: the experiment's test set")
+
+
 LONG = 512
 COUNTS = ("exact", "exact_with_one_thread", "same_reading", "same_outcome_and_queries")
 
@@ -73,21 +78,21 @@ COUNTS = ("exact", "exact_with_one_thread", "same_reading", "same_outcome_and_qu
 def main(arguments: list[str], runs: Path = RUNS) -> int:
     """Run the command line `bench attacks [CONFIG] [key=value ...]`."""
     configuration = arguments.pop(0) if arguments and "=" not in arguments[0] else "demo"
-    options = read_options(arguments)
+    options = read_options(Options, arguments, "bench attacks")
     run_dir = RunDir(schema.load(configuration), runs)
-    task = run_dir.summary() if options["data"] is None else None
-    model = Path(options["model"] or next(iter(run_dir.victims(run_dir.config.seeds[0]).values())))
-    texts = Path(options["data"] or run_dir.split("test"))
+    task = run_dir.summary() if options.data is None else None
+    model = Path(options.model or next(iter(run_dir.victims(run_dir.config.seeds[0]).values())))
+    texts = Path(options.data or run_dir.split("test"))
     columns = tuple(task.columns) if task else tuple(k for k in (read_lines(texts) or [{}])[0] if k != "label")
     attacked = tuple(task.attacked) if task else columns[-1:]
     examples = read_examples(texts, list(columns))
-    count = min(options["examples"], len(examples))
+    count = min(options.examples, len(examples))
     indices = random.Random(0).sample(range(len(examples)), count)  # not sorted: any beginning is a sample
     cores = os.cpu_count() or 1
     ours, stock, witness = Workers(cores), Workers(1, cores), Workers(1, 1)
     with ours, stock, witness:
-        for recipe in options["recipes"]:
-            for candidates in options["candidates"] if recipe == "bertattack" else [DEFAULTS["candidates"][0]]:
+        for recipe in options.recipes:
+            for candidates in options.candidates if recipe == "bertattack" else options.candidates[:1]:
                 spec = Spec(recipe, columns, attacked, candidates=candidates)
                 comparison = Comparison(runs / "bench" / "attacks", model, texts, spec, options, examples)
                 print(json.dumps(comparison.run(indices, ours, stock, witness), indent=2))
@@ -96,45 +101,15 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
     return 0
 
 
-def read_options(arguments: list[str]) -> dict:
-    """Return `DEFAULTS` with the values that `key=value` texts set.
-
-    Raises:
-        UserError: The message names the key and what it takes.
-    """
-    options = dict(DEFAULTS)
-    for argument in arguments:
-        key, _, text = argument.partition("=")
-        if key not in options:
-            raise UserError(f"bench attacks: unknown key {key}; known are {', '.join(options)}")
-        try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            value = None
-        several = isinstance(DEFAULTS[key], list)
-        items = value if several and isinstance(value, list) else [value]
-        kind = str if key in ("recipes", "model", "data") else int
-        if not items or not all(type(item) is kind and _allowed(key, item) for item in items):
-            takes = f"some of {', '.join(schema.RECIPES)}" if key == "recipes" else "a path"
-            takes = f"whole numbers from {LEAST.get(key, 1)} on" if kind is int else takes
-            raise UserError(f"bench attacks: {key}={text}: it takes {takes}")
-        options[key] = items if several else value
-    return options
-
-
-def _allowed(key: str, item: Any) -> bool:
-    if key == "recipes":
-        return item in schema.RECIPES
-    return isinstance(item, str) or item >= LEAST.get(key, 1)
-
-
 class Comparison:
     """One recipe, ours and stock, on one victim."""
 
-    def __init__(self, folder: Path, model: Path, texts: Path, spec: Spec, options: dict, examples: list[dict]) -> None:
+    def __init__(
+        self, folder: Path, model: Path, texts: Path, spec: Spec, options: Options, examples: list[dict]
+    ) -> None:
         self.model, self.spec, self.options, self.examples = model, spec, options, examples
         self.name = f"bertattack K={spec.candidates}" if spec.recipe == "bertattack" else spec.recipe
-        decides = [file_hash(model), file_hash(texts), describe(spec), options["seed"], versions(*PACKAGES)]
+        decides = [file_hash(model), file_hash(texts), describe(spec), options.seed, versions(*PACKAGES)]
         key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
         self.folder = folder / f"{self.name.replace(' ', '-')}-{key}"
         self.result: dict = {}
@@ -149,7 +124,7 @@ class Comparison:
             return True
         words = {word for column in self.spec.changeable for word in self.examples[index][column].split()}
         longest = max((len(masked_tokenizer().encode(w, add_special_tokens=False)) for w in words), default=0)
-        return self.spec.candidates**longest <= self.options["combinations"]
+        return self.spec.candidates**longest <= self.options.combinations
 
     def run(self, indices: list[int], ours: Workers, stock: Workers, witness: Workers) -> dict:
         """Attack examples by ours and by stock, and return the line of `bench.jsonl`.
@@ -160,9 +135,9 @@ class Comparison:
             stock: Process of stock's attack, with all threads.
             witness: Process of stock with one thread, for the examples on which the two differ.
         """
-        length, turn, asked = self.options["max_length"], self.options["turn"], len(indices)
+        length, turn, asked = self.options.max_length, self.options.turn, len(indices)
         indices = [index for index in indices if self.affordable(index)]
-        long = indices[: self.options["long_examples"]]
+        long = indices[: self.options.long_examples]
         for padded, some in ((length, indices), (LONG, long)):
             pools, functions = (ours, stock), (attack_example, attack_stock)
             self._take_turns(list(zip(self.sides(padded).values(), pools, functions)), padded, some, turn)
@@ -216,7 +191,7 @@ class Comparison:
                     append_line(self.folder / f"{name}.jsonl", {**record, "wall": wall})
 
     def _task(self, length: int, index: int) -> tuple:
-        return Target(self.model, length), self.spec, self.options["seed"], index, self.examples[index]
+        return Target(self.model, length), self.spec, self.options.seed, index, self.examples[index]
 
     def _read(self, name: str) -> dict[int, dict]:
         path = self.folder / f"{name}.jsonl"

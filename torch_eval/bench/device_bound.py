@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from configs.contract.bench_case import COUNTS, Case
 from configs.contract.errors import UserError, reason_of
 from configs.contract.files import ROOT
+from configs.contract.options import read_options
+from configs.contract.schema import option
 
 BERT_BASE = Case("finetune", layers=12, hidden=768, batch=32, length=128)
 FEW, BETWEEN, MORE = 2, 3, 4  # layers that are counted
@@ -141,20 +143,16 @@ def row(title: str, counts: Counts, memory: float | None = None) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def layers_of(arguments: Iterable[str]) -> int:
-    """Read the command line; returns the number of layers."""
-    layers = BERT_BASE.layers
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key != "layers" or not value.isdecimal() or int(value) < FEW:
-            raise UserError(f"bench device: `{argument}`: there is layers=, a number of {FEW} or more")
-        layers = int(value)
-    return layers
+@dataclass
+class Options:
+    """What the command line asks for."""
+
+    layers: int = option(BERT_BASE.layers, "layers of the model", low=FEW)
 
 
 def main(arguments: Iterable[str]) -> int:
     """Count all steps and print the table; returns the exit status."""
-    layers = layers_of(arguments)
+    layers = read_options(Options, arguments, "bench device").layers
     bounds = [f"{device.name}, ms" for device in DEVICES]
     head = ["step", "primitives", "GB moved", "of gates", "10^12 multiplications", "peak GB", *bounds]
     print(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}", flush=True)

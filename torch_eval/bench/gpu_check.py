@@ -14,12 +14,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.contract import assets, snippets
+from configs.contract.errors import command
 from configs.contract.files import write_json
+from configs.contract.options import read_options
 from configs.contract.run_dir import RUNS
+from configs.contract.schema import option
 from torch_eval.attack.example import attack_text
 from torch_eval.attack.workers import Target, attack_example, logits_of
 from torch_eval.recipes import textattack_offline
@@ -27,18 +30,26 @@ from torch_eval.recipes.recipes import Spec
 
 SPEC = Spec("textfooler", ("sentence",), ("sentence",))
 LENGTH = 128
-DEFAULTS = {"examples": "30", "seconds": "300", "device": "cuda"}
 
 
-def main(options: dict[str, str], runs: Path = RUNS) -> dict:
+@dataclass
+class Options:
+    """What the command line asks for."""
+
+    examples: int = option(30, "texts that are attacked", low=1)
+    seconds: float = option(300.0, "time in which no further attack begins", low=1)
+    device: str = option("cuda", "device that is checked", choices=["cpu", "cuda"])
+
+
+def check(options: Options, runs: Path = RUNS) -> dict:
     """Run the check; returns what it prints."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    records = snippets.split_snippets(*snippets.read_snippets())[0]["test"][: int(options["examples"])]
+    records = snippets.split_snippets(*snippets.read_snippets())[0]["test"][: options.examples]
     texts: list[tuple[str, ...]] = [(record["sentence"],) for record in records]
     with tempfile.TemporaryDirectory() as folder:
-        target = Target(random_bert(Path(folder)), LENGTH, device=options["device"])
+        target = Target(random_bert(Path(folder)), LENGTH, device=options.device)
         on_gpu, on_cpu = logits_of(target, texts), logits_of(replace(target, device="cpu"), texts)
         difference = max(abs(a - b) for rows in zip(on_gpu, on_cpu) for a, b in zip(*rows))
         examples = [
@@ -52,9 +63,9 @@ def main(options: dict[str, str], runs: Path = RUNS) -> dict:
         lines: dict[str, list[dict]] = {}
         for share, (name, attack) in zip((0.2, 0.6, 1.0), sides.items(), strict=True):
             attack(0)  # what loads at the first attack is no part of one
-            lines[name] = attack_until(attack, len(examples), STARTED + share * float(options["seconds"]))
+            lines[name] = attack_until(attack, len(examples), STARTED + share * options.seconds)
     result = {
-        "device": torch.cuda.get_device_name() if options["device"] == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "torch": torch.__version__,
         "largest_difference_of_a_logit_from_the_cpu": difference,
         **{f"same_as_{name}": agreement(lines["ours"], lines[name]) for name in ("stock", "ours_on_cpu")},
@@ -112,5 +123,12 @@ def speed(done: list[dict]) -> float | None:
     return round(60 * len(done) / seconds, 1) if seconds else None
 
 
+@command
+def main(arguments: list[str]) -> int:
+    """Run the command line; returns the exit status."""
+    check(read_options(Options, arguments, "gpu_check"))
+    return 0
+
+
 if __name__ == "__main__":
-    main({**DEFAULTS, **dict(text.split("=", 1) for text in sys.argv[1:])})
+    sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,6 @@
 """Speed against the references: ratios of one run, measured turn by turn.
 
-    python -m torch_eval bench [official=PATH] [only=GROUP,...] [rounds=N] [markdown=yes]
+    python -m torch_eval bench [official=PATH] [only=[GROUP,...]] [rounds=N] [markdown=yes]
 
 Every contender keeps one step ready in a process of its own, with the same inputs and two processors. The bench asks
 for steps in turns, so that a busy machine slows all of them alike. A ratio is the median over the rounds of ours /
@@ -14,13 +14,15 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.contract.errors import UserError
 from configs.contract.files import append_line, atomic_write
+from configs.contract.options import read_options
 from configs.contract.run_dir import RUNS
+from configs.contract.schema import option
 from configs.contract.stage import versions
 from torch_eval.bench.step_groups import CONTENDERS, GROUPS, OFFICIAL, REPOSITORY
 from torch_eval.bench.step_process import Worker
@@ -32,50 +34,23 @@ PACKAGES = ("torch", "transformers", "mindspore", "mindnlp", "numpy")
 
 @dataclass
 class Options:
-    """What the command line asks for.
+    """What the command line asks for."""
 
-    Attributes:
-        official: A checkout of the official repository.
-        only: Names of the groups to run.
-        rounds: Steps of each contender; None measures each group for its time.
-        markdown: Write the table for a document too.
-    """
+    official: str | None = option(None, "a checkout of the official repository")
+    only: list[str] = option([*GROUPS], "groups to run", choices=GROUPS)
+    rounds: int | None = option(None, "steps of each contender; unset: as many as fit into each group's time", low=1)
+    markdown: bool = option(False, "write the table for a document too")
 
-    official: Path | None = None
-    only: tuple[str, ...] = tuple(GROUPS)
-    rounds: int | None = None
-    markdown: bool = False
-
-    @classmethod
-    def read(cls, arguments: Iterable[str]) -> Options:
-        """Read `key=value` arguments.
+    def checkout(self) -> Path | None:
+        """Return the checkout of the official repository, if one is named.
 
         Raises:
-            UserError: Names the key and what is allowed.
+            UserError: It is none.
         """
-        options = cls()
-        for argument in arguments:
-            key, _, value = argument.partition("=")
-            if key == "official":
-                options.official = Path(value).resolve()
-                if not (options.official / "masked_bert.py").is_file():
-                    raise UserError(f"official={value}: no masked_bert.py there; give a checkout of {REPOSITORY}")
-            elif key == "only":
-                options.only = tuple(value.split(","))
-                unknown = [name for name in options.only if name not in GROUPS]
-                if unknown:
-                    raise UserError(f"only={value}: no group `{unknown[0]}`; there are {', '.join(GROUPS)}")
-            elif key == "rounds":
-                if not value.isdecimal() or int(value) < 1:
-                    raise UserError(f"rounds={value}: give a number of rounds, 1 or more")
-                options.rounds = int(value)
-            elif key == "markdown":
-                if value not in ("yes", "no"):
-                    raise UserError(f"markdown={value}: give yes or no")
-                options.markdown = value == "yes"
-            else:
-                raise UserError(f"bench: unknown argument `{argument}`; there are official=, only=, rounds=, markdown=")
-        return options
+        path = Path(self.official).resolve() if self.official else None
+        if path and not (path / "masked_bert.py").is_file():
+            raise UserError(f"official={self.official}: no masked_bert.py there; give a checkout of {REPOSITORY}")
+        return path
 
 
 class Clock:
@@ -96,12 +71,13 @@ class Clock:
             print(f"[{name}] {text}; about {seconds // 60} min {seconds % 60:02d} s left", flush=True)
 
 
-def run_group(name: str, options: Options, clock: Clock, failed: list[str]) -> Iterator[dict]:
+def run_group(name: str, rounds: int | None, checkout: Path | None, clock: Clock, failed: list[str]) -> Iterator[dict]:
     """Measure one group. As many workers run at once as memory allows, the reference always one of them.
 
     Args:
         name: Name of the group.
-        options: The command line.
+        rounds: Steps of each contender; None for as many as fit into the group's time.
+        checkout: Of the official repository, the reference of search and retraining; None for our restatement.
         clock: Prints the progress.
         failed: Takes the reason for every contender that cannot be started; it is left out.
 
@@ -126,12 +102,12 @@ def run_group(name: str, options: Options, clock: Clock, failed: list[str]) -> I
         def begin(key: str) -> Worker:
             contender = CONTENDERS[key]
             clock.say(name, f"starting {contender.title}", (time.monotonic() - started) / group.seconds)
-            worker = Worker(contender, contender.command(group.case, options.official))
+            worker = Worker(contender, contender.command(group.case, checkout))
             stack.callback(worker.close)
             return worker
 
         reference, measured = begin(group.reference), {}
-        if options.official and group.reference in OFFICIAL:
+        if checkout and group.reference in OFFICIAL:
             reference.answers["title"] += " (the checkout itself)"
         for number, keys in enumerate(turns, 1):
             workers = {}
@@ -143,7 +119,7 @@ def run_group(name: str, options: Options, clock: Clock, failed: list[str]) -> I
             if not workers:
                 continue
             until = started + group.seconds * number / len(turns)
-            least, most = (options.rounds,) * 2 if options.rounds else (LEAST_ROUNDS, MOST_ROUNDS)
+            least, most = (rounds,) * 2 if rounds else (LEAST_ROUNDS, MOST_ROUNDS)
             done = 0
             while done < least or (done < most and time.monotonic() < until):
                 for worker in (reference, *workers.values()):
@@ -164,7 +140,8 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
     Returns:
         0 if everything could be measured, 1 otherwise. A missed target is shown, and is not an error.
     """
-    options = Options.read(arguments)
+    options = read_options(Options, arguments, "bench")
+    checkout = options.checkout()
     clock = Clock(options)
     records: list[dict] = []
     failed: list[str] = []
@@ -175,7 +152,7 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
     }
     for name in options.only:
         try:
-            for record in run_group(name, options, clock, failed):
+            for record in run_group(name, options.rounds, checkout, clock, failed):
                 records.append({**record, **about})
                 append_line(runs / "bench.jsonl", records[-1])
         except UserError as error:

@@ -68,7 +68,7 @@ def test_a_witness_of_another_length_is_not_called(bench, tmp_path):
     examples = [{"sentence": sentence, "label": i % 2} for i, sentence in enumerate(SENTENCES[:1])]
     spec, pool = attacks.Spec("textbugger", ("sentence",), ("sentence",)), Here(1)
     for length in (16, 24):
-        options = {**attacks.DEFAULTS, "max_length": length, "long_examples": 0}
+        options = attacks.Options(max_length=length, long_examples=0)
         comparison = attacks.Comparison(
             tmp_path / "bench", tmp_path / "model", tmp_path / "texts.jsonl", spec, options, examples
         )
@@ -80,7 +80,7 @@ def test_a_witness_of_another_length_is_not_called(bench, tmp_path):
 
 
 def test_texts_that_read_alike_are_told_from_exact_ones(bench, tmp_path):
-    options = {**attacks.DEFAULTS, "max_length": 24}
+    options = attacks.Options(max_length=24)
     spec = attacks.Spec("textbugger", ("sentence",), ("sentence",))
     comparison = attacks.Comparison(tmp_path / "bench", tmp_path / "model", tmp_path / "texts.jsonl", spec, options, [])
     a, b, c = (
@@ -93,7 +93,7 @@ def test_texts_that_read_alike_are_told_from_exact_ones(bench, tmp_path):
 
 
 def test_words_of_too_many_combinations_are_left_to_ours(bench, tmp_path):
-    options = {**attacks.DEFAULTS, "combinations": 1000}
+    options = attacks.Options(combinations=1000)
     examples = [{"sentence": "a dull film"}, {"sentence": "a film of whodunits and schmaltzy hokum"}]
     for recipe, expected in [("bertattack", [True, False]), ("textfooler", [True, True])]:
         spec = attacks.Spec(recipe, ("sentence",), ("sentence",), candidates=48)
@@ -101,11 +101,6 @@ def test_words_of_too_many_combinations_are_left_to_ours(bench, tmp_path):
             tmp_path / "bench", tmp_path / "model", tmp_path / "texts.jsonl", spec, options, examples
         )
         assert [comparison.affordable(index) for index in (0, 1)] == expected
-
-
-def test_a_single_value_is_a_list_of_one():
-    options = attacks.read_options(["recipes=textfooler", "candidates=8"])
-    assert (options["recipes"], options["candidates"]) == (["textfooler"], [8])
 
 
 WRONG = [
@@ -118,16 +113,15 @@ WRONG = [
     "turn=0",
     "turn=true",
     "max_length=3",
-    "model=",
     "data=7",
 ]
 
 
 @pytest.mark.parametrize("argument", WRONG)
 def test_wrong_values_are_one_clear_error(argument):
-    with pytest.raises(UserError) as caught:
-        attacks.read_options([argument])
-    assert str(caught.value).startswith(f"bench attacks: {argument}: it takes ")
+    with pytest.raises(UserError, match=argument.partition("=")[0]) as caught:
+        attacks.main([argument])
+    assert "\n" not in str(caught.value)
 
 
 def test_an_empty_file_of_texts_is_one_clear_error(bench, tmp_path):

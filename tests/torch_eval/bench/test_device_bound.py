@@ -38,7 +38,7 @@ def test_bounds():
     few, more = {"bytes": 10.0, "none": 0.0}, {"bytes": 30.0, "none": 0.0}
     assert device_bound.extrapolate(few, more, 12) == {"bytes": 110.0, "none": 0.0}
     assert device_bound.largest_error({"bytes": 11.0, "none": 0.0}, few) == pytest.approx(0.1)
-    with pytest.raises(UserError, match="layers=, a number"):
+    with pytest.raises(UserError, match="bench device: layers: 1 is out of range, allowed is 2 or more"):
         device_bound.main(["layers=1"])
 
 

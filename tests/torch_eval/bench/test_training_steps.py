@@ -20,6 +20,7 @@ from configs.contract import bench_case as contract
 from configs.contract.bench_case import Case
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines
+from configs.contract.options import read_options
 from torch_eval.bench import step_results, torch_step_worker, training_steps
 from torch_eval.bench.step_groups import CONTENDERS, GROUPS, Contender, Group
 from torch_eval.bench.step_process import Worker
@@ -81,25 +82,25 @@ def test_first_step_has_a_limit_in_seconds():
 
 
 def test_options():
-    assert Options.read([]) == Options(None, tuple(GROUPS), None, False)
-    result = Options.read(["only=retrain,evaluate", "rounds=3", "markdown=yes"])
-    assert (result.only, result.rounds, result.markdown) == (("retrain", "evaluate"), 3, True)
+    assert read_options(Options, [], "bench") == Options(None, [*GROUPS], None, False)
+    result = read_options(Options, ["only=[retrain,evaluate]", "rounds=3", "markdown=yes"], "bench")
+    assert (result.only, result.rounds, result.markdown) == (["retrain", "evaluate"], 3, True)
 
 
 @pytest.mark.parametrize(
     "argument, message",
     [
         ("official=/nowhere", "no masked_bert.py"),
-        ("only=retrain,speed", "no group `speed`; there are search-minilm,"),
+        ("only=[retrain,speed]", "bench: only: 'speed' is not one of search-minilm,"),
         ("rounds=0", "1 or more"),
-        ("rounds=many", "1 or more"),
-        ("markdown=please", "yes or no"),
-        ("round=3", "unknown argument `round=3`"),
+        ("rounds=many", "expected a whole number"),
+        ("markdown=please", "expected true or false"),
+        ("round=3", "unknown key round; known are official, only, rounds, markdown"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(argument, message):
     with pytest.raises(UserError, match=message) as caught:
-        Options.read([argument])
+        training_steps.main([argument])
     assert "\n" not in str(caught.value)
 
 
@@ -213,7 +214,7 @@ def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
 def test_a_group_that_fails_does_not_stop_the_others(monkeypatch, tmp_path, capsys):
     broken = Group("a step", Case("retrain", **TINY), "transformers", {"frozen": (None, None)}, 3, 0.1)
     monkeypatch.setattr(training_steps, "GROUPS", {"broken": broken, "huge": Group("", broken.case, "", {}, 3, 1e6)})
-    assert training_steps.main(["only=broken,huge"], tmp_path) == 1
+    assert training_steps.main(["only=[broken,huge]"], tmp_path) == 1
     shown = capsys.readouterr()
     assert "transformers has no retrain step" in shown.err and "huge: needs 2000000 GB" in shown.err
     assert not (tmp_path / "bench.jsonl").exists()
