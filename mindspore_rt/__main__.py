@@ -14,7 +14,7 @@ os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings say nothing a u
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from configs.contract import cli
-from configs.contract.errors import UserError, command
+from configs.contract.errors import STARTER, UserError, command, stop_with_starter
 from configs.contract.jobs import Job, jobs
 from configs.contract.methods import METHODS, SOURCES, of_kind
 from configs.contract.receipts import Receipt
@@ -62,6 +62,8 @@ def convert(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Run the jobs of one stage, here or each in a process of its own; returns the exit status."""
+    # `msrun` starts workers without naming itself, and leaves them behind when it is stopped.
+    stop_with_starter(os.getppid() if launch.ranks() > 1 and STARTER not in os.environ else None)
     run, stage = cli.run_dir(options), options.command
     of_stage = [job for job in jobs(run) if job.stage == stage]
     if options.only:
@@ -89,7 +91,6 @@ def work(run: RunDir, of_stage: list[Job]) -> None:
     """Do jobs in this process. Finished ones are compared with the configuration and skipped."""
     if not of_stage:
         return
-    launch.stop_with_starter()
     with launch.stop_requests():
         use_device(run.config)
         from mindspore_rt.stages import runner

@@ -14,15 +14,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
 from configs.contract import schema
-from configs.contract.errors import StopRequest, UserError
-from configs.contract.files import OWNER
+from configs.contract.errors import STARTER, StopRequest, UserError
 from configs.contract.jobs import Job
 from configs.contract.run_dir import RunDir
 
@@ -45,7 +43,7 @@ def rank() -> int:
 
 def device_id(config: schema.Experiment) -> int | None:
     """Return the number of this process's device on its machine. None leaves it to MindSpore, as under `msrun`."""
-    return int(os.environ["DEVICE_ID"]) if ranks() > 1 and OWNER in os.environ else config.device_id
+    return int(os.environ["DEVICE_ID"]) if ranks() > 1 and STARTER in os.environ else config.device_id
 
 
 def needs_workers(run: RunDir) -> bool:
@@ -62,18 +60,6 @@ def needs_workers(run: RunDir) -> bool:
             "unset the variable, and name other machines by nodes, node_rank, master_addr and master_port"
         )
     return run.config.workers > 1 and ranks() == 1
-
-
-def stop_with_starter() -> None:
-    """Stop this process at a safe point, as after SIGTERM, once the process that started it is gone."""
-    starter = int(os.environ.get(OWNER, os.getppid()))
-
-    def watch() -> None:
-        while os.getppid() == starter:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager
@@ -141,7 +127,7 @@ def _run(run: RunDir, job: Job, number: int, settings: Sequence[str], lock: IO |
         for role in _roles(run.config, number) if several else [{}]:
             name = role.get("MS_NODE_ID", "scheduler" if role else "0")
             command = [sys.executable, "-m", "mindspore_rt.parallel"] if name == "scheduler" else line
-            environment = {**os.environ, OWNER: str(os.getpid()), **role}
+            environment = {**os.environ, STARTER: str(os.getpid()), **role}
             locks = [lock.fileno()] if lock and name != "scheduler" else []
             # Worker 0 writes to the terminal.
             with open(_log(job, name), "wb") if name != "0" else contextlib.nullcontext() as log:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.contract import cli, schema
-from configs.contract.errors import UserError, command
+from configs.contract.errors import UserError, command, stop_with_starter
 from configs.contract.receipts import Receipt
 from configs.contract.run_dir import RUNS, RunDir
 
@@ -235,6 +235,7 @@ def parser() -> cli.Parser:
 @command
 def main(arguments: Sequence[str], runs: Path = RUNS) -> int:
     """Run one command; returns the exit status."""
+    stop_with_starter()
     options = cli.parse(parser(), arguments)
     options.runs = runs
     return options.function(options) or 0

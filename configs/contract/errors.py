@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import re
 import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn, ParamSpec
 
 P = ParamSpec("P")
+STARTER = (
+    "ROBUST_TICKETS_STARTER"  # environment variable: the process that started this one and may hold its run's lock
+)
 
 
 class UserError(Exception):
@@ -80,6 +85,24 @@ class StopRequest:
     def obey(self, message: str) -> NoReturn:
         """Stop, after everything is saved. Without a request of its own, a process obeys another worker's."""
         raise Stopped(message, self.number or signal.SIGTERM)
+
+
+def stop_with_starter(starter: int | None = None) -> None:
+    """Stop this process at a safe point, as after SIGTERM, once the process that started it is gone.
+
+    Args:
+        starter: Its number; None for the one that `STARTER` names. A command that a user gives has none: under `nohup`
+            it outlives its terminal.
+    """
+    starter = starter or int(os.environ.get(STARTER, 0))
+
+    def watch() -> None:
+        while os.getppid() == starter:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if starter:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -18,11 +18,10 @@ from typing import IO, Any, TypeVar, overload
 
 import msgspec
 
-from configs.contract.errors import Missing, UserError
+from configs.contract.errors import STARTER, Missing, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
-OWNER = "ROBUST_TICKETS_RUN"  # environment variable: the process that holds the lock, for processes that it starts
 
 
 @contextlib.contextmanager
@@ -198,7 +197,7 @@ def locked(path: Path) -> Iterator[IO[str]]:
         except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "another process"  # it has not written its number yet
-            if not owner.startswith(f"process {os.environ.get(OWNER)} "):
+            if not owner.startswith(f"process {os.environ.get(STARTER)} "):
                 raise UserError(
                     f"{path.parent} is in use by {owner}; wait for it, or choose another name=..."
                 ) from None

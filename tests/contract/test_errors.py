@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-from configs.contract.errors import Stopped, StopRequest, UserError, command
+from configs.contract.errors import STARTER, Stopped, StopRequest, UserError, command
 from configs.contract.files import ROOT
 
 
@@ -105,3 +105,19 @@ def test_a_stop_request_made_before_a_loop_begins_is_kept_for_it():
         with StopRequest() as request:
             assert request.made
         assert outer.made and signal.getsignal(signal.SIGTERM) == outer._remember
+
+
+@pytest.mark.parametrize("named, end", [(f"{STARTER}=$$", "stopped"), ("", "finished")])
+def test_a_process_stops_with_its_starter_if_that_named_itself(tmp_path, named, end):
+    """A command that a user gave goes on when its shell has ended, as under nohup."""
+    (tmp_path / "waits.py").write_text(
+        "import sys, time\nfrom configs.contract.errors import command, stop_with_starter\n"
+        "@command\ndef main():\n    stop_with_starter()\n    print('waits', flush=True)\n    time.sleep(2)\n"
+        "    print('finished')\n    return 0\nsys.exit(main())"
+    )
+    script = f"{named} {sys.executable} {tmp_path / 'waits.py'} & wait"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    shell = subprocess.Popen(["bash", "-c", script], env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True)
+    assert shell.stdout.readline() == "waits\n"
+    shell.kill()
+    assert end in shell.communicate()[0]

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from configs.contract import schema
-from configs.contract.errors import UserError
-from configs.contract.files import OWNER, ROOT, append_line, read_json, write_json, write_lines
+from configs.contract.errors import STARTER, UserError
+from configs.contract.files import ROOT, append_line, read_json, write_json, write_lines
 from configs.contract.run_dir import RunDir, only_one
 from tests.helpers.prepared import write_summary
 
@@ -118,7 +118,7 @@ def test_a_run_in_use_is_refused_with_its_owner(tmp_path):
             with only_one(run):
                 pass
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv(OWNER, str(owner.pid))
+            patch.setenv(STARTER, str(owner.pid))
             with only_one(run):
                 pass
         owner.kill()

@@ -3,6 +3,7 @@
 import functools
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from configs.contract import jobs, schema
-from configs.contract.errors import Stopped
+from configs.contract.errors import STARTER, Stopped
 from configs.contract.files import ROOT, read_lines
 from configs.contract.run_dir import RunDir
 from mindspore_rt import launch
@@ -136,19 +137,49 @@ def test_a_process_that_ends_well_without_a_manifest_has_not_finished(monkeypatc
         launch.launch(RunDir(schema.load("tiny", SMALL)), two_jobs(tmp_path), ["tiny", *SMALL], lock)
 
 
-def test_a_run_whose_owner_was_killed_stops_its_job_and_goes_on_later(undisturbed, run, trained):
-    """kill -9 of the process that started the job: until that has saved and stopped, the run is in use."""
-    process = start("finetune", "methods=[freelb,infobert]")
+def test_a_run_whose_starter_was_killed_stops_its_job_and_goes_on_later(undisturbed, run, trained):
+    """kill -9 of the process that started the stage, as run.sh does: the stage hands it on to its job, which saves."""
+    stage = ["-m", "mindspore_rt", "finetune", "tiny", *SMALL, "methods=[freelb,infobert]"]
+    script = f"{STARTER}=$$ {shlex.join([sys.executable, *stage])} & wait"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(["bash", "-c", script], env=environment, start_new_session=True, **PIPES)
     wait_for_step(trained, 3, process)
-    job = int(subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout)
     process.kill()
-    process.wait()
-    ended_by = time.time() + 60
-    while os.path.exists(f"/proc/{job}") and time.time() < ended_by:
-        time.sleep(0.05)
-    assert not os.path.exists(f"/proc/{job}")
+    process.communicate(timeout=100)  # until the stage and its job have closed the pipes
+    assert (trained / "checkpoint.safetensors").exists() and not (trained / "manifest.json").exists()
     ended(start("finetune"), 0)
     assert artefacts(trained) == undisturbed
+
+
+def test_the_scoring_half_stops_with_its_starter_too():
+    """This process did not start it by the number that it is told, as if that one were gone."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), STARTER: str(os.getpid() + 1)}
+    watching = [sys.executable, "-m", "torch_eval", "watch", "tiny", SMALL[0]]
+    ended(subprocess.Popen(watching, env=environment, start_new_session=True, **PIPES), 130)
+
+
+STAGES = """#!/bin/bash
+case $3 in
+    pending) touch planned; sleep 0.5; echo half first; echo half second ;;
+    first) [ "$ROBUST_TICKETS_STARTER" = "$PPID" ] || exit 1; trap "" TERM; touch first; sleep 0.5 ;;
+    second) touch second ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("moment, not_started", [("planned", "first"), ("first", "second")])
+def test_run_sh_starts_no_stage_after_a_stop_request(tmp_path, number, status, moment, not_started):
+    """The request comes while the plan is made, or too late for the stage at work. Only run.sh gets it."""
+    (tmp_path / "python").write_text(STAGES)
+    (tmp_path / "python").chmod(0o755)
+    environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(tmp_path / "python")}
+    process = subprocess.Popen(["bash", ROOT / "run.sh", "tiny"], cwd=tmp_path, env=environment, **PIPES)
+    while process.poll() is None and not (tmp_path / moment).exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    ended(process, status)
+    assert not (tmp_path / not_started).exists()
 
 
 def test_a_loss_that_is_not_finite_stops_at_its_step_and_is_never_saved(run, trained):
