@@ -100,7 +100,7 @@ def contents(root: Path) -> dict[str, bytes]:
     files = {}
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         name = str(path.relative_to(root))
-        if path.name.endswith(".lock") or path.parent.name == "tensorboard":
+        if path.name.endswith((".lock", ".log")) or path.parent.name == "tensorboard":
             continue
         files[name] = _timeless(path)
     return files

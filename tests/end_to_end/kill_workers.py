@@ -1,66 +1,81 @@
-"""Kill runs of two workers at random moments, and look for what is left.
+"""Stop ./run.sh with two workers at random moments, and look for what is left.
 
-    python tests/end_to_end/kill_workers.py [--kills 20] [--seed 0]
+    python tests/end_to_end/kill_workers.py [--kills 21] [--seed 0] [--way "kill -9"]
 
-In turn by Ctrl-C, SIGTERM and kill -9 of the process that was started. After each kill no process may be left, and the
-checkpoint must hold every step that the log tells of. The run then goes on from there; its model and its log must be
-those of a run that nobody stopped.
+In turn as a terminal, a scheduler, `timeout` and `kill` do it (`WAYS` of tests/helpers/worker_runs.py), from the first
+second to the report. After each stop no process may be left. After all but a kill of the whole process group the
+checkpoint must hold every step that the log tells of. The run then goes on from there; at the end all of its files must
+be those of a run that nobody stopped, but for times.
 """
 
 import argparse
 import os
 import random
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers"), str(ROOT / "tests" / "end_to_end")]
 
-from worker_runs import WAYS, TwoWorkers  # noqa: E402  (its folder is on the path since the line above)
+from kill_at_random import differences  # noqa: E402  (their folders are on the path since the line above)
+from worker_runs import WAYS, TwoWorkers  # noqa: E402
+
+
+def wait(run: TwoWorkers, process, moment: random.Random, seconds: float, steps: int, sentences: int) -> str:
+    """Wait for a random moment: of the whole run, of its training, or of its attack. Returns which it was."""
+    kind = moment.choice(["time", "step", "sentence"])
+    if kind == "time":
+        time.sleep(moment.uniform(0, seconds))
+    elif kind == "step":
+        run.wait_for(run.steps, moment.randint(min(run.steps(), steps), steps), process)
+    else:
+        run.wait_for(run.attacked, moment.randint(min(run.attacked(), sentences), sentences), process)
+    return kind
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=3 * len(WAYS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--way", choices=WAYS, action="append", help="only this one; may be given several times")
     options = parser.parse_args()
-    moment, faults, runs, kills = random.Random(options.seed), [], 0, 0
-    with TwoWorkers(f"kill-whole-{os.getpid()}") as whole:
+    ways, moment, faults, runs, kills = options.way or list(WAYS), random.Random(options.seed), [], 0, 0
+    folder = Path(tempfile.mkdtemp())
+    name = f"kill-{os.getpid()}"  # of every run, so that nothing differs by that
+    with TwoWorkers(name) as whole:
         began = time.monotonic()
-        if whole.start().wait():
+        if whole.start_all().wait():
             raise SystemExit(whole.messages())
-        duration, expected = time.monotonic() - began, whole.results()
-        last = whole.steps()
-    print(f"undisturbed: {duration:.0f} s, {last} steps", flush=True)
+        duration, steps, sentences = time.monotonic() - began, whole.steps(), whole.attacked()
+        shutil.move(whole.run.root, folder / "whole")
+    print(f"undisturbed: {duration:.0f} s, {steps} steps, {sentences} sentences attacked", flush=True)
     while kills < options.kills:
-        with TwoWorkers(f"kill-{os.getpid()}-{runs}") as stopped:
+        with TwoWorkers(name) as stopped:
             while kills < options.kills:
-                way, process = list(WAYS)[kills % len(WAYS)], stopped.start()
-                if moment.random() < 0.5:  # half of them while steps are made
-                    stopped.wait_for_step(moment.randint(stopped.steps(), last), process)
-                else:
-                    time.sleep(moment.uniform(0, duration))
+                way, process = ways[kills % len(ways)], stopped.start_all()
+                kind = wait(stopped, process, moment, duration, steps, sentences)
                 if process.poll():
                     raise SystemExit(stopped.messages())
                 if process.poll() is not None:
                     break
                 seconds, kills = stopped.stop(process, way), kills + 1
-                logged, saved = stopped.steps(), stopped.saved()
+                logged, saved, done = stopped.steps(), stopped.saved(), stopped.attacked()
                 finished = (stopped.directory / "manifest.json").is_file()
-                about = f"{kills}: {way} at step {logged} of {last}, saved {'all' if finished else saved}"
+                about = f"{kills}: {way} ({kind}), {logged} of {steps} steps, {'all' if finished else saved} saved"
+                about += f", {done} of {sentences} sentences, status {process.returncode}"
                 print(f"{about}, {'processes left' if seconds is None else f'{seconds:.1f} s to the end'}", flush=True)
-                if seconds is None or not (finished or saved == logged):
+                if seconds is None or not (finished or saved == logged or way == "kill -9 of all"):
                     faults.append(about)
-                if finished:
-                    break
-            if stopped.start().wait():
+            if stopped.start_all().wait():
                 raise SystemExit(stopped.messages())
             runs += 1
-            if stopped.results() != expected:
-                faults.append(f"run {runs} differs from the undisturbed one")
+            faults += [f"run {runs}: {line}" for line in differences(folder / "whole", stopped.run.root)]
             if "Traceback" in stopped.messages():
                 faults.append(f"run {runs}: {stopped.messages()[-3000:]}")
+    shutil.rmtree(folder)
     print("\n".join(faults))
     print(f"{kills} kills in {runs} runs, {len(faults)} faults (seed {options.seed})")
     return bool(faults)

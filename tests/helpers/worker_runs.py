@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors
@@ -17,12 +18,22 @@ from configs.contract.run_dir import RunDir
 from mindspore_rt.stages import runner
 
 SMALL = ["methods=[finetune]", "finetune.epochs=3", "checkpoint_steps=1000", "workers=2"]
+SMALL += ["attack.recipes=[textfooler]", "attack.examples=4", "attack.workers=2"]
 MARK = "ROBUST_TICKETS_TEST_RUN"  # environment variable that all processes of a run inherit
-WAYS = {"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM, "kill -9": signal.SIGKILL}
+# Signal, whether the process that was started gets it, and whether its whole process group does.
+WAYS = {
+    "Ctrl-C": (signal.SIGINT, False, True),
+    "SIGINT": (signal.SIGINT, True, False),
+    "SIGTERM": (signal.SIGTERM, True, False),
+    "scancel": (signal.SIGTERM, False, True),
+    "timeout": (signal.SIGTERM, True, True),
+    "kill -9": (signal.SIGKILL, True, False),
+    "kill -9 of all": (signal.SIGKILL, False, True),
+}
 
 
 class TwoWorkers:
-    """One training of two workers, in a run of its own name that is removed at the end."""
+    """One training of two workers, in a run of its own name that is removed at the end; or the whole of ./run.sh."""
 
     def __init__(self, name: str) -> None:
         self.settings = [*SMALL, f"name={name}"]
@@ -31,7 +42,6 @@ class TwoWorkers:
 
     def __enter__(self) -> "TwoWorkers":
         shutil.rmtree(self.run.root, ignore_errors=True)
-        runner.do(self.run, next(job for job in jobs(self.run) if job.stage == "prepare"))
         return self
 
     def __exit__(self, *_) -> None:
@@ -40,17 +50,26 @@ class TwoWorkers:
         shutil.rmtree(self.run.root, ignore_errors=True)
 
     def start(self, *more: str) -> subprocess.Popen:
-        """The training in a process group of its own, as a terminal starts it. Its messages go to a file."""
-        command = [sys.executable, "-m", "mindspore_rt", "finetune", "tiny", *self.settings, *more]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), MARK: self.name, "RANK_ID": "3"}  # a stray one
+        """The training; its data are prepared first."""
+        runner.do(self.run, next(job for job in jobs(self.run) if job.stage == "prepare"))
+        return self._start(sys.executable, "-m", "mindspore_rt", "finetune", "tiny", *self.settings, *more)
+
+    def start_all(self) -> subprocess.Popen:
+        """All stages, by ./run.sh."""
+        return self._start("bash", str(ROOT / "run.sh"), "tiny", *self.settings)
+
+    def _start(self, *command: str) -> subprocess.Popen:
+        """A command in a process group of its own, as a terminal starts it. Its messages go to a file."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "ROBUST_TICKETS_PYTHON": sys.executable}
+        environment |= {MARK: self.name, "RANK_ID": "3"}  # a stray one
         self.run.root.mkdir(parents=True, exist_ok=True)
-        with open(self.run.root / "messages.txt", "ab") as log:
+        with open(self.run.root / "messages.log", "ab") as log:
             return subprocess.Popen(
                 command, env=environment, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     def messages(self) -> str:
-        return (self.run.root / "messages.txt").read_text()
+        return (self.run.root / "messages.log").read_text()
 
     def processes(self) -> list[int]:
         """Processes of this run that are alive, the starter and its workers alike."""
@@ -68,17 +87,22 @@ class TwoWorkers:
         path = self.directory / "metrics.jsonl"
         return max((record["step"] for record in read_lines(path)), default=0) if path.is_file() else 0
 
-    def wait_for_step(self, step: int, process: subprocess.Popen) -> None:
-        while process.poll() is None and self.steps() < step:
+    def attacked(self) -> int:
+        """Sentences whose attack is written down."""
+        return sum(len(path.read_bytes().splitlines()) for path in self.run.root.rglob("attacks/*/*/results.jsonl"))
+
+    def wait_for(self, count: Callable[[], int], number: int, process: subprocess.Popen) -> None:
+        """Wait until there are so many steps or attacked sentences, or the run ends."""
+        while process.poll() is None and count() < number:
             time.sleep(0.1)
 
     def stop(self, process: subprocess.Popen, way: str) -> float | None:
-        """Stop a run; seconds until no process is left, or None if one is left after five minutes.
-
-        Ctrl-C reaches the whole group of the terminal, the others only the process that was started.
-        """
-        began = time.monotonic()
-        (os.killpg if way == "Ctrl-C" else os.kill)(process.pid, WAYS[way])
+        """Stop a run in one of the ways; seconds until no process is left, or None if one is after five minutes."""
+        began, (number, itself, group) = time.monotonic(), WAYS[way]
+        if itself:
+            process.send_signal(number)
+        if group:
+            os.killpg(process.pid, number)
         process.wait()
         while self.processes():
             if time.monotonic() > began + 300:  # a busy machine still has steps to finish

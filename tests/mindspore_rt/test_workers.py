@@ -27,7 +27,7 @@ def test_two_workers_stop_with_their_starter_and_a_resumed_run_ends_with_the_sam
         port = launch._free_port()
         undisturbed = [whole.start("nodes=2", f"node_rank={number}", f"master_port={port}") for number in range(2)]
         process = stopped.start()
-        stopped.wait_for_step(2, process)
+        stopped.wait_for(stopped.steps, 2, process)
         assert process.poll() is None, stopped.messages()
         assert stopped.stop(process, "kill -9") is not None, "processes are left"
         assert stopped.saved() == stopped.steps() >= 2
