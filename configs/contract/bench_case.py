@@ -20,7 +20,9 @@ from typing import TextIO
 
 import numpy as np
 
-LABELS, THREADS = 2, 2
+LABELS = 2
+# Processors and threads of each worker: two, or the only one that this process may use.
+THREADS = min(2, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else 2
 # What a device is asked for by one run of a graph: kernels, the bytes that they read and write, among them those of
 # products and of gates, the multiplications of the products, and the bytes of inputs and results at their peak.
 COUNTS = ("primitives", "bytes", "product_bytes", "gate_bytes", "multiplications", "working_memory")
@@ -83,7 +85,7 @@ def ticket(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def start() -> tuple[Case, list[str], TextIO]:
     """Return the case, the other arguments of this worker's command line, and where its answers go.
 
-    All that libraries print goes to standard error; processors beyond the two that are compared are given up.
+    All that libraries print goes to standard error; processors beyond `THREADS` are given up.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -8,6 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from configs.contract import bench_case
 from torch_eval.bench.step_groups import CONTENDERS, Group
 
 
@@ -126,7 +127,8 @@ def row(record: dict) -> list[str]:
 COLUMNS = ["ours", "reference", "ours / reference", "time", "processor", "memory", "target", ""]
 LEGEND = (
     "Time, processor seconds and peak memory are ratios, ours / reference: below 1 is faster, or smaller. Only a speed "
-    "(x) is better above 1. Float32, two processors each, median over rounds in which all take turns."
+    "(x) is better above 1. Float32 where a row does not name bfloat16, processors of each: "
+    f"{bench_case.THREADS}, median over rounds in which all take turns."
 )
 
 

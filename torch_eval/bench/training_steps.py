@@ -2,10 +2,10 @@
 
     python -m torch_eval bench [official=PATH] [only=[GROUP,...]] [rounds=N] [markdown=yes]
 
-Every contender keeps one step ready in a process of its own, with the same inputs and two processors. The bench asks
-for steps in turns, so that a busy machine slows all of them alike. A ratio is the median over the rounds of ours /
-reference. With `official=` the reference of search and retraining is that checkout of the official repository,
-otherwise our restatement of it (`reference/restatement.py`).
+Every contender keeps one step ready in a process of its own, with the same inputs and two processors, or the only one
+that there is. The bench asks for steps in turns, so that a busy machine slows all of them alike. A ratio is the median
+over the rounds of ours / reference. With `official=` the reference of search and retraining is that checkout of the
+official repository, otherwise our restatement of it (`reference/restatement.py`).
 """
 
 from __future__ import annotations
