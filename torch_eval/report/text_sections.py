@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from configs.contract.estimate import duration
 from configs.contract.methods import METHODS
 from configs.contract.stage import config_hash
 from torch_eval.report import figures, saturation, tables, wording
@@ -191,7 +192,7 @@ def _facts(run: Run, done: Finished) -> list[str]:
         f"Versions: {', '.join(sorted(versions))}",
         f"Data split seed {run.config.data.seed}; device {run.config.device}; compat {run.config.compat}",
         f"Experiment: SHA-256 `{config_hash(run.config)[:16]}` of the settings",
-        f"Time of the finished stages together: {_duration(seconds)}",
+        f"Time of the finished stages together: {duration(seconds)}",
     ]
     for name, split in run.data.get("splits", {}).items():
         items.append(f"Split {name}: {split['count']} sentences, SHA-256 `{split['sha256'][:16]}`")
@@ -220,7 +221,7 @@ def _stage_table(done: Finished) -> Table:
             step.title,
             "all" if step.seed is None else str(step.seed),
             manifest["finished"].replace("T", " ").rstrip("Z"),
-            _duration(manifest["seconds"]),
+            duration(manifest["seconds"]),
             ", ".join(f"{key} {_short(value)}" for key, value in numbers) or "done",
             ", ".join(f"{name} `{digest[:8]}`" for name, digest in manifest["inputs"].items()) or "none",
         )
@@ -230,8 +231,3 @@ def _stage_table(done: Finished) -> Table:
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

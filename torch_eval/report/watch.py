@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.contract import run_dir, schema
+from configs.contract.estimate import duration
 from configs.contract.jobs import Job, TrainingJob, jobs
 from configs.contract.methods import needs_robust_ticket
 from configs.contract.run_files import Summary
@@ -176,13 +177,6 @@ def _line(work: Work, now: float) -> str:
     elif work.seconds_left is not None:
         ending = f"{duration(work.seconds_left)} left"
     return "  " + "  ".join(filter(None, (f"{work.title:48s}", f"{count:>16s}{share}", work.state, ending)))
-
-
-def duration(seconds: float) -> str:
-    """A time in hours, minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def watch(config: schema.Experiment, once: bool = False, every: float = 5.0, runs: Path = run_dir.RUNS) -> None:
