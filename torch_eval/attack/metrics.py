@@ -27,7 +27,6 @@ from configs.contract.run_files import Count
 
 Z95 = 1.959963984540054  # 97.5% point of the normal distribution
 RESAMPLES = 1000
-OUTCOMES = ("success", "failure", "timeout", "skipped")
 
 
 @dataclass(frozen=True)
@@ -87,14 +86,8 @@ def summarise(records: Sequence[dict]) -> Metrics:
 
     Args:
         records: One record for each example of the sample.
-
-    Raises:
-        ValueError: A record has an outcome that no attack has.
     """
     counts = Counter(record["outcome"] for record in records)
-    unknown = set(counts) - set(OUTCOMES)
-    if unknown:
-        raise ValueError(f"unknown outcome {min(unknown)!r}")
     examples, timeouts = len(records), counts["timeout"]
     attacked = examples - counts["skipped"]
     broken, survived = counts["success"] + timeouts, counts["failure"] + timeouts
@@ -159,10 +152,7 @@ def paired(pairs: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> PairedTest
     sentence are one observation, not several: their differences are added, and the sum has one sign (`sign_flip`).
 
     Args:
-        pairs: Attack records of the first and of the second model, one pair for each seed.
-
-    Raises:
-        ValueError: The examples of a pair differ.
+        pairs: Attack records of the first and of the second model on the same examples, one pair for each seed.
     """
     by_sentence = _differences(pairs)
     counts = Counter(difference for differences in by_sentence.values() for difference in differences)
@@ -202,19 +192,14 @@ def _differences(pairs: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> dict
     """Return 1, 0 or -1 for each seed in which neither attack timed out, by the index of the sentence.
 
     1 says that only the first model withstands the attack, -1 that only the second does.
-
-    Raises:
-        ValueError: The examples of a pair differ.
     """
     by_sentence: dict[int, list[int]] = {}
-    for both in pairs:
-        first, second = ({record["index"]: record["outcome"] for record in records} for records in both)
-        if first.keys() != second.keys():
-            raise ValueError("the two victims were attacked on different examples")
-        for index in first:
-            if "timeout" not in (first[index], second[index]):
-                difference = (first[index] == "failure") - (second[index] == "failure")
-                by_sentence.setdefault(index, []).append(difference)
+    for first, second in pairs:
+        for one, other in zip(first, second, strict=True):
+            outcomes = one["outcome"], other["outcome"]
+            if "timeout" not in outcomes:
+                difference = (outcomes[0] == "failure") - (outcomes[1] == "failure")
+                by_sentence.setdefault(one["index"], []).append(difference)
     return by_sentence
 
 
@@ -233,13 +218,13 @@ def wilson(successes: int, trials: int) -> Estimate:
     return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
 
 
-def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Estimate:
+def bootstrap_mean(values: Sequence[float]) -> Estimate:
     """Compute the mean and its percentile bootstrap interval, which asks for no normal distribution."""
     if not values:
         return Estimate(None, None, None)
     data = np.asarray(values)
-    # `RandomState` draws the numbers of `random.Random(seed)`, with which earlier versions wrote their manifests.
-    draws = np.random.RandomState([seed]).random_sample((RESAMPLES, len(data)))
+    # `RandomState` draws the numbers of `random.Random(0)`, with which earlier versions wrote their manifests.
+    draws = np.random.RandomState([0]).random_sample((RESAMPLES, len(data)))
     means = np.sort(data[(draws * len(data)).astype(int)].mean(axis=1))
     low, high = means[int(0.025 * RESAMPLES)], means[math.ceil(0.975 * RESAMPLES) - 1]
     return Estimate(float(data.mean()), float(low), float(high))

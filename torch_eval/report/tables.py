@@ -22,19 +22,16 @@ Columns = list[tuple[str, str]]  # (attack, measure)
 # --- cells ---------------------------------------------------------------------------------------------------
 
 
-def cell(value: Value, reference: str = "", digits: int = 1) -> Cell:
+def cell(value: Value, reference: str = "") -> Cell:
     """Mean over seeds with the standard deviation below it, and each seed's 95% interval on demand."""
     if not value:
         return Cell("missing", missing=True, published=reference)
-    spread = f"± {value.deviation:.{digits}f}" if value.deviation is not None else ""
+    spread = f"± {value.deviation:.1f}" if value.deviation is not None else ""
     count = f"{len(value.values)} of {value.asked} seeds" if len(value.values) < value.asked else ""
     several = len(value.seeds) > 1
-    intervals = [
-        (f"seed {seed}: " if several else "") + f"{low:.{digits}f}–{high:.{digits}f}"
-        for seed, _, low, high in value.seeds
-    ]
+    intervals = [(f"seed {seed}: " if several else "") + f"{low:.1f}–{high:.1f}" for seed, _, low, high in value.seeds]
     small = "\n".join(filter(None, (spread, count)))
-    return Cell(f"{value.mean:.{digits}f}", small, published=reference, interval="\n".join(intervals))
+    return Cell(f"{value.mean:.1f}", small, published=reference, interval="\n".join(intervals))
 
 
 def name_cell(run: Run, model: str) -> Cell:

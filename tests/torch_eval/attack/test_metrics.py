@@ -39,15 +39,15 @@ def test_wilson_agrees_with_a_published_example():
 
 def test_bootstrap_draws_the_numbers_of_earlier_versions():
     values = [3, 7, 7, 20, 110, 5, 64]
-    generator = random.Random(3)
+    generator = random.Random(0)
     means = sorted(sum(generator.choices(values, k=7)) / 7 for _ in range(metrics.RESAMPLES))
-    assert metrics.bootstrap_mean(values, seed=3) == metrics.Estimate(sum(values) / 7, means[25], means[974])
+    assert metrics.bootstrap_mean(values) == metrics.Estimate(sum(values) / 7, means[25], means[974])
 
 
 def test_bootstrap_repeats_and_covers_the_normal_interval():
     values = [float(i % 17) for i in range(400)]
-    found = metrics.bootstrap_mean(values, seed=3)
-    assert found == metrics.bootstrap_mean(values, seed=3) != metrics.bootstrap_mean(values, seed=4)
+    found = metrics.bootstrap_mean(values)
+    assert found == metrics.bootstrap_mean(values)
     mean = sum(values) / len(values)
     error = math.sqrt(sum((v - mean) ** 2 for v in values) / len(values) / len(values))
     assert found.value == mean
@@ -98,7 +98,7 @@ def test_paired_counts_the_examples_that_only_one_withstands():
     assert metrics.paired([(first, second)]) == (13, 4, 1, p)
     # The same again under another seed: twice the counts, but no more sentences.
     assert metrics.paired([(first, second)] * 2) == (26, 8, 2, p)
-    with pytest.raises(ValueError, match="different examples"):
+    with pytest.raises(ValueError, match="shorter"):
         metrics.paired([(first, second[1:])])
 
 
@@ -154,8 +154,3 @@ def test_nothing_attacked_gives_no_figure():
 def test_nothing_attacked_has_no_percentage():
     assert metrics.summarise([]).aua.percent() == "unknown"
     assert metrics.summarise([record("failure"), record("success"), record("skipped")]).aua.percent() == "33.3%"
-
-
-def test_unknown_outcome_is_refused():
-    with pytest.raises(ValueError, match="crashed"):
-        metrics.summarise([record("crashed")])

@@ -32,7 +32,7 @@ def line(index=0, outcome="success", **changes):
 
 
 TYPES = typing.get_type_hints(records.Record)
-NEEDED = sorted(set(TYPES) - set(records.OPTIONAL))
+NEEDED = sorted(set(TYPES) - {*records.TIMES, "bound"})
 
 
 def known(*indices):
