@@ -99,7 +99,10 @@ def match_labels(names: Sequence[str], labels: Sequence[str], folder: Path) -> t
     """
     lists = f"its labels are {', '.join(names)}; the data's are {', '.join(labels)}"
     if len(names) != len(labels):
-        raise UserError(f"{folder}: a classifier of {len(names)} labels for data of {len(labels)}: {lists}")
+        raise UserError(
+            f"{folder}: a classifier of {len(names)} labels for data of {len(labels)}: {lists}; give a classifier of "
+            f"the data's labels; to `score`, name all of the model's with labels=[...], also those that no text has"
+        )
     theirs, ours = (list(map(_plain, side)) for side in (names, labels))
     for same in SAME:
         matches = [[number for number, name in enumerate(theirs) if same(name, label)] for label in ours]
