@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -23,8 +24,8 @@ def score(
 ) -> dict:
     """Attack one classifier or several, and return what they withstand.
 
-    The work is done by processes of their own, so that a notebook needs no guard and keeps its settings. What is
-    finished is not done again.
+    The work is done by processes of their own: a script needs no `if __name__ == "__main__"`, and the libraries that it
+    has loaded keep their settings. What is finished is not done again.
 
     Args:
         model: A Hugging Face directory or a name on the hub, or several.
@@ -49,7 +50,8 @@ def score(
         folder = Path(out or Path(temporary) / "score").resolve()
         keys = {"recipes": list(recipes), "examples": examples, **options}
         command = [sys.executable, "-m", "torch_eval", "score", *map(_absolute, models), _absolute(data)]
-        command += [f"{key}={_yaml(value)}" for key, value in keys.items()] + ["--out", str(folder)]
+        command += [f"{key}={json.dumps(value, default=str)}" for key, value in keys.items()]  # JSON is YAML
+        command += ["--out", str(folder)]
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
@@ -63,9 +65,3 @@ def score(
 def _absolute(name: str | Path) -> str:
     """Return the whole path of what is a file or folder here, and any other name as it is."""
     return str(Path(name).resolve()) if Path(name).exists() else str(name)
-
-
-def _yaml(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(str, value))}]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

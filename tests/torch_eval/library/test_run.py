@@ -105,9 +105,9 @@ def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, in_process):
 
 def test_records_in_place_of_a_file(tmp_path):
     """In processes of their own."""
-    model = classifier(tmp_path / "model", "electra")
-    records = [{"text": text, "label": number % 2} for number, text in enumerate(SENTENCES)]
-    scored = torch_eval.score(model, records, recipes=["textfooler"], examples=3, workers=1)
+    model = classifier(tmp_path / "model", "electra", ("no", "yes"))  # as YAML reads them, no names but truth values
+    records = [{"text": text, "label": ("no", "yes")[number % 2]} for number, text in enumerate(SENTENCES)]
+    scored = torch_eval.score(model, records, recipes=["textfooler"], examples=3, workers=1, labels=["no", "yes"])
     (row,) = scored["scores"]
     assert row["metrics"]["examples"] == 3 and 0 <= row["metrics"]["aua"]["value"] <= 1
     with pytest.raises(UserError, match="no column"):
