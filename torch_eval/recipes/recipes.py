@@ -1,8 +1,8 @@
 """TextFooler, TextBugger and BERT-Attack: TextAttack 0.3.11's recipes, and any other of its recipes by name.
 
 `protocol: paper` attacks exactly the columns that the task attacks. `protocol: official` is what the code of the
-paper's authors runs: its `bertattack` is the recipe BAE with synonyms for the masked model and a looser sentence
-constraint, and every column may change but for MNLI's premise under TextFooler.
+paper's authors runs. Its `bertattack` is the recipe BAE, with synonyms in place of a masked model's words and a looser
+sentence constraint. Every column may change, except MNLI's premise under TextFooler.
 
 What differs from TextAttack's own recipes, beside where the resources come from:
 

@@ -5,8 +5,8 @@
 Three implementations compute the same case: a checkout of the official repository, our restatement of it in PyTorch
 (`restatement.py`), and the MindSpore half, in a process of its own. Weights, data and noise are the same; dropout is
 off. Every quantity is compared with the checkout in float64. The checkout's own error in float32 says how close float32
-can come. One float32 run is a chance draw, because Adam divides by gradients near zero: two more start from weights
-moved by one rounding (2^-23).
+can come. One float32 run says so only by chance, because Adam divides by gradients near zero. So two more runs start
+from weights that are moved by one rounding (2^-23).
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def snapshots(run: Run, model: str) -> list[tuple[float, str]]:
     manifest = read(run.paths.stage(seed, model) / "manifest.json", TrainingManifest)
     records = training_records(run.paths.stage(seed, model) / "metrics.jsonl")
     total = (manifest and manifest["results"].get("steps")) or max((r["step"] for r in records), default=0)
-    points = [((copy.snapshot or 0) / total, str(copy)) for copy in run.paths.snapshots(seed, model) if total]
+    points = [((saved.snapshot or 0) / total, str(saved)) for saved in run.paths.snapshots(seed, model) if total]
     return [*[point for point in points if point[0] < 1], (1.0, model)]
 
 
