@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from configs.contract.bench_case import COUNTS, Case
-from configs.contract.errors import UserError, reason_of
-from configs.contract.files import ROOT
+from configs.contract.errors import UserError
 from configs.contract.options import read_options
+from configs.contract.processes import run_module
 from configs.contract.schema import option
 
 BERT_BASE = Case("finetune", layers=12, hidden=768, batch=32, length=128)
@@ -112,19 +109,11 @@ def parts_of(case: Case) -> dict[str, Counts]:
 
 
 def _worker(module: str, case: Case, variant: str) -> dict:
-    command = [sys.executable, "-m", module, case.to_json(), variant]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    result = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": path},
-        cwd=tempfile.gettempdir(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        raise UserError(f"{module} {case.task}: {reason_of(result.stderr)}")
-    return json.loads(result.stdout.splitlines()[-1])
+    try:  # in a folder of its own: libraries leave files where they run
+        printed = run_module(module, [case.to_json(), variant], folder=tempfile.gettempdir())
+    except UserError as error:
+        raise UserError(f"{module} {case.task}: {error}") from None
+    return json.loads(printed.splitlines()[-1])
 
 
 def row(title: str, counts: Counts, memory: float | None = None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from configs.contract import bench_case
 from configs.contract.errors import UserError
-from configs.contract.files import ROOT
+from configs.contract.processes import with_project
 from torch_eval.bench.step_groups import Contender
 
 
@@ -26,13 +26,11 @@ class Worker:
     def __init__(self, contender: Contender, command: list[str]) -> None:
         self.contender, self.log = contender, tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         threads = str(bench_case.THREADS)
-        environment = {
-            **os.environ,
+        environment = with_project(os.environ) | {
             **dict(contender.environment),
             "GLOG_v": "3",
             "OMP_WAIT_POLICY": "passive",
             **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         }
         if contender.variant == "ours" and not contender.environment:
             environment.pop("ROBUST_TICKETS_KERNELS", None)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from configs.contract.errors import UserError, reason_of
-from configs.contract.files import ROOT, read_json, write_lines
+from configs.contract.files import read_json, write_lines
+from configs.contract.processes import run_module
 
 
 def score(
@@ -49,16 +46,9 @@ def score(
             data = Path(temporary) / "records.jsonl"
         folder = Path(out or Path(temporary) / "score").resolve()
         keys = {"recipes": list(recipes), "examples": examples, **options}
-        command = [sys.executable, "-m", "torch_eval", "score", *map(_absolute, models), _absolute(data)]
-        command += [f"{key}={json.dumps(value, default=str)}" for key, value in keys.items()]  # JSON is YAML
-        command += ["--out", str(folder)]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        }
-        done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
-            raise UserError(reason_of(done.stderr))
+        words = ["score", *map(_absolute, models), _absolute(data)]
+        words += [f"{key}={json.dumps(value, default=str)}" for key, value in keys.items()]  # JSON is YAML
+        run_module("torch_eval", [*words, "--out", str(folder)], show=True)
         return read_json(folder / "results.json")
 
 

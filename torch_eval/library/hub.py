@@ -12,15 +12,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from configs.contract import assets
-from configs.contract.errors import UserError, command, reason_of
-from configs.contract.files import ROOT, write_lines
+from configs.contract.errors import UserError, command
+from configs.contract.files import write_lines
+from configs.contract.processes import run_module
 from configs.contract.tasks import Hub
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -72,14 +72,11 @@ def _cached(folder: str, title: str, arguments: list[str]) -> Path:
 
 def run_online(*arguments: str) -> str:
     """Run a command of this module in a process that may use the network; return why it failed, or nothing."""
-    done = subprocess.run(
-        [sys.executable, "-m", "torch_eval.library.hub", *arguments],
-        env={**os.environ, **dict.fromkeys(OFFLINE, "0"), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return reason_of(done.stderr)[:300] if done.returncode else ""
+    try:
+        run_module("torch_eval.library.hub", arguments, dict.fromkeys(OFFLINE, "0"))
+    except UserError as error:
+        return str(error)[:300]
+    return ""
 
 
 def _save_model(name: str, revision: str, target: str) -> None:

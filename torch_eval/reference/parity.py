@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -23,8 +20,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file as save_tensors
 
-from configs.contract.errors import UserError, command, reason_of
+from configs.contract.errors import UserError, command
 from configs.contract.files import ROOT, atomic_write, write_json
+from configs.contract.processes import run_module
 from configs.contract.run_dir import RUNS
 from torch_eval.reference.official_checkout import Checkout
 from torch_eval.reference.parity_case import write_case
@@ -45,11 +43,11 @@ def run_mindspore(case: Path, out: Path, compat: str, kernels: str) -> None:
         UserError: It failed; repeats its error.
     """
     out.mkdir()
-    command = [sys.executable, "-m", "mindspore_rt.compare.parity_worker", str(case), str(out), compat]
-    environment = {**os.environ, "ROBUST_TICKETS_KERNELS": "plain" if kernels == "plain" else "", "GLOG_v": "3"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"the MindSpore half failed: {reason_of(done.stderr)}")
+    environment = {"ROBUST_TICKETS_KERNELS": "plain" if kernels == "plain" else "", "GLOG_v": "3"}
+    try:
+        run_module("mindspore_rt.compare.parity_worker", [str(case), str(out), compat], environment, ROOT)
+    except UserError as error:
+        raise UserError(f"the MindSpore half failed: {error}") from None
 
 
 def run_torch(side: Restated, out: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -117,10 +116,7 @@ def test_records_in_place_of_a_file(tmp_path):
 def test_the_examples_of_the_documentation_run(tmp_path, in_process, monkeypatch, capsys):
     """In this process; `test_records_in_place_of_a_file` starts those that `score` starts."""
 
-    def run_here(command, **_):
-        return SimpleNamespace(returncode=main(command[3:]), stderr="")
-
-    monkeypatch.setattr(api, "subprocess", SimpleNamespace(run=run_here, PIPE=None))
+    monkeypatch.setattr(api, "run_module", lambda _module, words, **_: main(words))
     classifier(tmp_path / "my-model", "bert")
     table(tmp_path / "reviews.csv")
     monkeypatch.chdir(tmp_path)

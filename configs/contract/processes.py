@@ -1,0 +1,54 @@
+"""Modules of this project in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from configs.contract.errors import UserError, reason_of
+from configs.contract.files import ROOT
+
+
+def with_project(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return environment variables that let Python find this project from any folder."""
+    path = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    return {**environment, "PYTHONPATH": path}
+
+
+def run_module(
+    module: str,
+    arguments: Iterable[str],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | str | None = None,
+    show: bool = False,
+) -> str:
+    """Run a module and wait for it.
+
+    Args:
+        module: Its dotted name.
+        arguments: Words of its command line.
+        environment: Variables that are other ones than here.
+        folder: Where it runs; None for the folder of this process.
+        show: Let the terminal have what it prints.
+
+    Returns:
+        What it printed; empty where the terminal had it.
+
+    Raises:
+        UserError: It failed; repeats its error.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env=with_project({**os.environ, **(environment or {})}),
+        cwd=folder,
+        stdout=None if show else subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise UserError(reason_of(done.stderr))
+    return done.stdout or ""
