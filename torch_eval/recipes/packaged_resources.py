@@ -55,9 +55,9 @@ class SynonymLists(AbstractWordEmbedding):
     lists the other. It is 0 otherwise, which stands for any value below the smallest one listed.
     """
 
-    def __init__(self, path: Path = packaged.SYNONYMS) -> None:
-        """Read a file that `torch_eval.assets.build_synonyms` wrote."""
-        with np.load(path) as file:
+    def __init__(self) -> None:
+        """Read the file that `torch_eval.assets.build_synonyms` wrote."""
+        with np.load(packaged.SYNONYMS) as file:
             self.words = file["words"].tobytes().decode("utf-8").split("\n")
             ends = file["ends"].tolist()
             rows = zip([0, *ends], ends)

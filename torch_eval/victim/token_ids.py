@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 from transformers import AutoTokenizer
 
-from configs.contract.errors import UserError
+from configs.contract.files import read_json
 from configs.contract.tokenizer import TOKEN_IDS, compare_ids
 
 
@@ -37,10 +37,7 @@ def check_token_ids(model: Path) -> None:
     path = model.parent / TOKEN_IDS
     if not path.is_file():
         return
-    try:
-        sample = msgspec.json.decode(path.read_bytes(), type=Sample)
-    except msgspec.MsgspecError as error:
-        raise UserError(f"{path}: damaged ({error}); delete {model.parent} to train the model again") from None
+    sample = read_json(path, Sample, f"delete {model.parent} to train the model again")
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
 
     def encode(*texts: str) -> list[int]:
