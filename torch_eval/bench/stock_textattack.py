@@ -14,6 +14,7 @@ from textattack import Attack
 from textattack.constraints.semantics.sentence_encoders.sentence_encoder import SentenceEncoder
 from textattack.goal_functions import GoalFunction, UntargetedClassification
 from textattack.models.wrappers import HuggingFaceModelWrapper
+from textattack.search_methods import GreedyWordSwapWIR
 from textattack.transformations import WordSwapMaskedLM
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -42,6 +43,10 @@ class Stock(packaged_resources.Packaged):
     def goal(self, victim: HuggingFaceModelWrapper, similarity: SentenceEncoder, query_budget: float) -> GoalFunction:
         """Return TextAttack's goal function."""
         return UntargetedClassification(victim, query_budget=query_budget)
+
+    def search(self, **parameters: Any) -> GreedyWordSwapWIR:
+        """Return TextAttack's search."""
+        return GreedyWordSwapWIR(**parameters)
 
     def sentence_similarity(self, **parameters: Any) -> PlainEncoder:
         """Return the stock constraint."""

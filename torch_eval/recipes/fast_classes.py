@@ -18,11 +18,13 @@ import torch
 from textattack.constraints import grammaticality
 from textattack.constraints.semantics.sentence_encoders.sentence_encoder import SentenceEncoder
 from textattack.goal_functions import UntargetedClassification
+from textattack.search_methods import GreedyWordSwapWIR
 from textattack.shared import AbstractWordEmbedding, AttackedText
 from textattack.shared.utils import check_if_subword
 from textattack.transformations import WordSwapHomoglyphSwap, WordSwapMaskedLM
 
 from torch_eval.recipes.goal_function import BATCH, Classification, SentenceSimilarity
+from torch_eval.recipes.ranking import WordSearch
 
 COMBINATIONS = 300_000  # of word pieces that BERT-Attack tries for one word; stock tries all K**n
 LETTERS = 1_000_000  # in all homoglyph candidates of one word: stock makes one of full length for each letter
@@ -123,6 +125,10 @@ class Resources(ABC):
     def goal(self, victim: Callable, similarity: SentenceSimilarity, query_budget: float) -> UntargetedClassification:
         """Return the goal function."""
         return Classification(victim, similarity, model_batch_size=BATCH, query_budget=query_budget)
+
+    def search(self, **parameters: Any) -> GreedyWordSwapWIR:
+        """Return the search, which ranks words and changes one after another."""
+        return WordSearch(**parameters)
 
     @abstractmethod
     def synonyms(self) -> AbstractWordEmbedding:

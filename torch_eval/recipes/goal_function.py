@@ -56,16 +56,36 @@ class Classification(UntargetedClassification):
         Raises:
             OutOfBudget: no query is left, or the time is over. Unanswered queries are not counted.
         """
+        answers, over = self._ask(attacked_text_list, check_skip, self._decide)
+        return [answer.result for answer in answers], over
+
+    def rank(self, texts: list[AttackedText]) -> tuple[list[Answer], bool]:
+        """Query the victim by the call that ranks the words, and leave the order of its answers to the caller.
+
+        Returns:
+            As `get_results`, with the queries; `settle` gives them stock's own scores.
+
+        Raises:
+            OutOfBudget: as `get_results`.
+        """
+        self._has_ranked = True
+        return self._ask(texts, False, lambda *_: None)
+
+    def _ask(self, texts: list[AttackedText], is_first: bool, decide: Callable) -> tuple[list[Answer], bool]:
         queries = self.num_queries
         if queries >= self.query_budget:
             raise OutOfBudget
         try:
-            results, over = super().get_results(attacked_text_list, check_skip=check_skip)
-            self._decide(results, check_skip)
+            results, over = super().get_results(texts, check_skip=is_first)
+            answers = [Answer(result, self._queries[result.attacked_text]) for result in results]
+            for answer in answers:
+                if answer.query.exact:
+                    self._replace(answer, is_first)
+            decide(answers, is_first)
         except OutOfBudget:
             self.num_queries = queries
             raise
-        return results, over
+        return answers, over
 
     def _call_model_uncached(self, attacked_text_list: list[AttackedText]) -> Sequence[torch.Tensor]:
         if not attacked_text_list:
@@ -77,29 +97,25 @@ class Classification(UntargetedClassification):
         self._queries.update(zip(attacked_text_list, ties.queries_of(inputs, logits), strict=True))
         return self._process_model_outputs(attacked_text_list, logits)
 
-    def _decide(self, results: list[GoalFunctionResult], is_first: bool) -> None:
-        """Settle what the search does with the results of one call."""
-        answers = [Answer(result, self._queries[result.attacked_text]) for result in results]
-        for answer in answers:
-            if answer.query.exact:
-                self._replace(answer, is_first)
+    def _decide(self, answers: list[Answer], is_first: bool) -> None:
+        """Settle what the search does with the answers of one call."""
         if is_first:
             self._current, self._has_ranked = answers, False
-            self._settle(answers, lambda scores: scores.at_border, is_first)
+            self.settle(answers, lambda scores: scores.at_border, is_first)
         elif not self._has_ranked:
             self._has_ranked = True
-            self._settle(answers, lambda scores: scores.unclear_order(_ranking(answers)))
+            self.settle(answers, lambda scores: scores.unclear_order(by_score(answers)))
         elif answers:
             self._settle_best(answers)
 
     def _settle_best(self, answers: list[Answer]) -> None:
         """Settle which candidate is the best, whether it succeeds, and which successful one is the most similar."""
         everything = [*answers, *self._current]
-        self._settle(
+        self.settle(
             everything,
-            lambda scores: scores.at_border | scores.unclear_to(_ranking(answers)[0], range(len(everything))),
+            lambda scores: scores.at_border | scores.unclear_to(by_score(answers)[0], range(len(everything))),
         )
-        order = _ranking(answers)
+        order = by_score(answers)
         if answers[order[0]].result.score > self._current[0].result.score:
             self._current = [answers[order[0]]]
         leading = list(itertools.takewhile(lambda i: answers[i].succeeded, order))
@@ -110,31 +126,35 @@ class Classification(UntargetedClassification):
         similarities = [text.attack_attrs.get("similarity_score", -torch.inf) for text in texts]
         alike = [i for i, similarity in zip(leading, similarities) if similarity == max(similarities)]
         others = order[len(leading) :]
-        self._settle(
+        self.settle(
             answers,
             lambda scores: scores.unclear_order(alike).union(*(scores.unclear_to(i, others) for i in leading)),
         )
 
-    def _settle(
-        self, answers: list[Answer], doubtful: Callable[[ties.Intervals], set[int]], is_first: bool = False
-    ) -> None:
+    def settle(
+        self, answers: Sequence[Answer], doubtful: Callable[[ties.Intervals], set[int]], is_first: bool = False
+    ) -> ties.Intervals | None:
         """Give answers stock's own scores until what they decide is certain.
 
         Args:
             answers: on texts of this example.
             doubtful: returns the numbers of those that leave a decision open.
             is_first: whether a text that is misclassified is skipped.
+
+        Returns:
+            What is known of the scores then; None if there are none, or ties are left as they are.
         """
         while self._breaks_ties and answers:
             scores = ties.Intervals([answer.query for answer in answers], self.ground_truth_output, self.model)
             inexact = [answers[i] for i in sorted(doubtful(scores)) if not answers[i].query.exact]
             if not inexact:
-                return
+                return scores
             ties.settle([answer.query for answer in inexact], self.model)
             settled = {id(answer.query) for answer in inexact}
             for answer in answers:
                 if id(answer.query) in settled:
                     self._replace(answer, is_first)
+        return None
 
     def _replace(self, answer: Answer, is_first: bool) -> None:
         """Give a result the logits of its query."""
@@ -157,7 +177,7 @@ class Answer(NamedTuple):
         return self.result.goal_status == GoalFunctionResultStatus.SUCCEEDED
 
 
-def _ranking(answers: Sequence[Answer]) -> list[int]:
+def by_score(answers: Sequence[Answer]) -> list[int]:
     """Return the numbers of answers in the order in which the search looks at them."""
     return sorted(range(len(answers)), key=lambda i: -answers[i].result.score)
 

@@ -257,7 +257,6 @@ def build(spec: Spec, victim: Victim, source: Resources | None = None) -> Attack
         RepeatModification,
         StopwordModification,
     )
-    from textattack.search_methods import GreedyWordSwapWIR
 
     from torch_eval.recipes.original_resources import Original
     from torch_eval.recipes.packaged_resources import Packaged
@@ -280,7 +279,7 @@ def build(spec: Spec, victim: Victim, source: Resources | None = None) -> Attack
             similarity,
         ],
         transformation,
-        GreedyWordSwapWIR(**parameters["search"]),
+        source.search(**parameters["search"]),
     )
 
 

@@ -116,15 +116,23 @@ class Intervals:
     def _overlap(self, i: int, j: int) -> bool:
         return self.low[i] <= self.high[j] and self.low[j] <= self.high[i]
 
-    def unclear_order(self, order: Iterable[int]) -> set[int]:
-        """Return the texts of every row of overlapping neighbours in which the order of two is not known."""
+    def rows(self, order: Iterable[int]) -> list[list[int]]:
+        """Split texts, sorted by their scores, into rows of overlapping neighbours."""
         rows: list[list[int]] = []
         for i in order:
             if rows and self._overlap(rows[-1][-1], i):
                 rows[-1].append(i)
             else:
                 rows.append([i])
-        return {i for row in rows if any(self.unclear(*pair) for pair in pairwise(row)) for i in row}
+        return rows
+
+    def is_unclear(self, row: Sequence[int]) -> bool:
+        """Tell whether the order of two neighbours of a row is not known."""
+        return any(self.unclear(*pair) for pair in pairwise(row))
+
+    def unclear_order(self, order: Iterable[int]) -> set[int]:
+        """Return the texts of every row in which the order of two is not known."""
+        return {i for row in self.rows(order) if self.is_unclear(row) for i in row}
 
     def unclear_to(self, one: int, others: Iterable[int]) -> set[int]:
         """Return the texts whose order with `one` is not known, and `one` if there are any."""
