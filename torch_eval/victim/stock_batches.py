@@ -2,14 +2,17 @@
 
 The last bits of a logit depend on the shape of its batch, and on some processors on its row in it, because matrix
 products of other shapes add in another order. Where scores nearly tie, these bits decide what TextAttack does next.
-Here a text's row is computed in the smallest batch in which its products add as they do in TextAttack's own batch.
+Here a text's row goes through the body in a small batch in which the products add as they do in TextAttack's own. The
+head, whose products are small and add in another order first, is computed with as many rows as TextAttack has.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -37,6 +40,22 @@ class Rounding:
     full: bool
 
 
+class Looks(NamedTuple):
+    """What is seen of each row of a batch in which all rows are the same text.
+
+    Attributes:
+        orders: a hash of the logits, and of what the head's layers make of the text and of random numbers. The body has
+            so many sums in a row that a difference of rounding shows in the first of them; a product with two results
+            may round alike by chance.
+        bodies: a hash of what the head gets.
+        head: its first layer; None if no layer takes one vector of each text: then the logits count as the body's.
+    """
+
+    orders: list[bytes]
+    bodies: list[bytes]
+    head: torch.nn.Linear | None
+
+
 class StockBatches:
     """The padded batches of TextAttack's wrapper.
 
@@ -56,7 +75,8 @@ class StockBatches:
     ) -> None:
         self.model, self.length = model, length
         self.forward = PaddedClassifier(model, tokenizer, length)
-        self._orders: dict[tuple[int, bool], list[bytes]] = {}
+        self._looks: dict[tuple[int, bool], Looks] = {}
+        self._names = {layer: name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
 
         def probe(text: str) -> Row:
             encoded = tokenizer(
@@ -73,64 +93,106 @@ class StockBatches:
     def roundings(self, rows: Sequence[Row]) -> list[Rounding]:
         """Return the rounding of every row of a batch."""
         full = all(map(self._is_full, rows))
-        return [Rounding(order, len(rows), full) for order in self._order(len(rows), full)]
+        return [Rounding(order, len(rows), full) for order in self._look(len(rows), full).orders]
 
     @torch.inference_mode()
     def logits(self, rows: Sequence[Row], rounding: Rounding) -> torch.Tensor:
         """Return logits (rows, labels) as they are at a place of this rounding in a batch of TextAttack's."""
-        full = rounding.full
-        mixed = not full and any(map(self._is_full, rows))  # the batch needs a row that is not full
-        sizes = [size for size in SIZES if mixed < size < rounding.size]
-        matching = ((size, self._places(size, rounding)) for size in (*sizes, rounding.size))
-        size, places = next((size, places) for size, places in matching if places)
-        count = min(len(places), size - mixed)
-        found = []
-        for start in range(0, len(rows), count):
-            some, batch = rows[start : start + count], [self._probes[full]] * size
-            for place, row in zip(places, some):
-                batch[place] = {**self._probes[full], **row}
-            found.append(self.forward(batch)[places[: len(some)]])
-        return torch.cat(found).float().cpu()
+        probe = self._probes[rounding.full]
+        stock = self._look(rounding.size, rounding.full)
+        targets = [place for place, order in enumerate(stock.orders) if order == rounding.order]
+        mixed = not rounding.full and any(map(self._is_full, rows))  # the batch needs a row that is not full
+        found: list[torch.Tensor] = []
+        while len(found) < len(rows):
+            rest = rows[len(found) :]
+            size, places = self._places(rounding, stock.bodies[targets[0]], len(rest), mixed)
+            count = min(len(rest), len(places), len(targets), size - mixed)
+            batch = [probe] * size
+            for place, row in zip(places[:count], rest):
+                batch[place] = {**probe, **row}
+            with _rows_of_head(stock.head, places[:count], targets[:count], rounding.size):
+                found += self.forward(batch)[places[:count] if stock.head is None else targets[:count]]
+        return torch.stack(found).float().cpu()
 
     def _is_full(self, row: Row) -> bool:
         return len(row["input_ids"]) >= self.length
 
-    def _places(self, size: int, rounding: Rounding) -> list[int]:
-        return [place for place, order in enumerate(self._order(size, rounding.full)) if order == rounding.order]
+    def _places(self, rounding: Rounding, body: bytes, count: int, mixed: bool) -> tuple[int, list[int]]:
+        """Return the rows of the batch that wastes least for some texts, and the places that round like `body` in it.
+
+        Args:
+            rounding: of TextAttack's batch, which is taken if no smaller one will do.
+            body: what a place must have.
+            count: number of texts.
+            mixed: whether the batch must hold one row more.
+        """
+        sizes = [size for size in SIZES if mixed < size < rounding.size]
+        fitting = [size for size in sizes if size <= count + mixed]
+        for size in [*reversed(fitting), *sizes[len(fitting) :], rounding.size]:
+            looks = self._look(size, rounding.full)
+            places = [place for place, other in enumerate(looks.bodies) if other == body]
+            if places:
+                break
+        return size, places
 
     @torch.inference_mode()
-    def _order(self, size: int, full: bool) -> list[bytes]:
-        """Return what tells rows of a batch apart by their rounding: a hash of the same numbers' results in each row.
+    def _look(self, size: int, full: bool) -> Looks:
+        """Compute the same text in every row of a batch, and the head on random numbers too."""
+        if (size, full) not in self._looks:
+            orders, bodies = ([hashlib.blake2b(digest_size=16) for _ in range(size)] for _ in range(2))
+            heads: list[torch.nn.Linear] = []
 
-        The hash covers a text's logits, and what the layers of the head make of the text and of random numbers. The
-        body has so many sums in a row that a difference of rounding shows in the first of them; a product with two
-        results may round alike by chance.
-        """
-        if (size, full) not in self._orders:
-            hashes = [hashlib.blake2b(digest_size=16) for _ in range(size)]
-
-            def add(rows: torch.Tensor) -> None:
+            def add(hashes: list, rows: torch.Tensor) -> None:
                 for one, row in zip(hashes, rows.float().cpu().numpy(), strict=True):
                     one.update(row.tobytes())
 
             def look(layer: torch.nn.Linear, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> None:
                 values = inputs[0]
                 if values.shape[:-1] == (size,):
-                    add(values)
+                    if not heads:
+                        add(bodies, values)
+                        for one in bodies:
+                            one.update(repr((self._names[layer], values.stride())).encode())
+                    heads.append(layer)
+                    add(orders, values)
                     for vector in _random_vectors(values.shape[1]).to(values):
                         same = values.new_empty_strided(values.shape, values.stride())
                         same.copy_(vector.expand_as(same))
-                        add(torch.nn.functional.linear(same, layer.weight, layer.bias))
+                        add(orders, torch.nn.functional.linear(same, layer.weight, layer.bias))
 
-            linears = [layer for layer in self.model.modules() if isinstance(layer, torch.nn.Linear)]
-            hooks = [layer.register_forward_hook(look) for layer in linears]
+            hooks = [layer.register_forward_hook(look) for layer in self._names]
             try:
-                add(self.forward([self._probes[full]] * size))
+                logits = self.forward([self._probes[full]] * size)
             finally:
                 for hook in hooks:
                     hook.remove()
-            self._orders[size, full] = [one.digest() for one in hashes]
-        return self._orders[size, full]
+            add(orders, logits)
+            if not heads:
+                add(bodies, logits)
+            self._looks[size, full] = Looks(
+                [one.digest() for one in orders], [one.digest() for one in bodies], heads[0] if heads else None
+            )
+        return self._looks[size, full]
+
+
+@contextmanager
+def _rows_of_head(layer: torch.nn.Linear | None, places: list[int], targets: list[int], size: int) -> Iterator[None]:
+    """Give a layer, and so all that follows it, more rows: those at `places` become those at `targets` of `size`."""
+
+    def widen(_layer: torch.nn.Linear, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        values = inputs[0]
+        wide = values.new_empty_strided((size, values.shape[1]), values.stride()).zero_()
+        wide[targets] = values[places]
+        return (wide, *inputs[1:])
+
+    if layer is None:
+        yield
+        return
+    hook = layer.register_forward_pre_hook(widen)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _random_vectors(size: int) -> torch.Tensor:

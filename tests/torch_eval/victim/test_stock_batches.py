@@ -9,6 +9,7 @@ from tests.helpers.victims import tiny_bert
 from torch_eval.bench import stock_textattack
 from torch_eval.bench.random_models import random_classifier
 from torch_eval.victim.classifier import Victim
+from torch_eval.victim.stock_batches import Looks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTH = 24
@@ -37,14 +38,18 @@ def test_every_row_of_a_batch_has_the_bits_of_the_stock_wrapper(folder, batch):
         assert torch.equal(rounded, expected[places])
 
 
-def test_rows_are_computed_in_a_small_batch_if_it_rounds_alike(tmp_path):
-    victim = Victim(tiny_bert(tmp_path), LENGTH)
-    victim.stock._order = lambda size, full: [b"like the others" if size > 3 else b"in small ones"] * size
-    rounding, sizes, forward = victim.roundings(TEXTS * 5)[0], [], victim.stock.forward
-    victim.stock.forward = lambda rows: sizes.append(len(rows)) or forward(rows)
-    logits = victim.rounded_logits([*TEXTS, TEXTS[0], "superb"], rounding)
-    assert sizes == [4, 4]  # five different texts
-    torch.testing.assert_close(logits, victim([*TEXTS, TEXTS[0], "superb"]), atol=1e-5, rtol=0)
+def test_a_small_batch_goes_through_the_body_if_it_rounds_alike_and_the_head_has_all_rows(tmp_path):
+    victim, sizes, rows = Victim(tiny_bert(tmp_path), LENGTH), [], []
+    head, forward = victim.model.bert.pooler.dense, victim.stock.forward
+    victim.stock._look = lambda size, full: Looks(
+        [b"like the others"] * size, [b"like the others" if size > 3 else b"in small ones"] * size, head
+    )
+    victim.stock.forward = lambda batch: sizes.append(len(batch)) or forward(batch)
+    head.register_forward_hook(lambda _layer, _inputs, output: rows.append(len(output)))
+    texts = [*TEXTS, TEXTS[0], "superb"]  # five different ones
+    logits = victim.rounded_logits(texts, victim.roundings(TEXTS * 5)[0])
+    assert (sizes, rows) == ([4, 4], [20, 20])
+    torch.testing.assert_close(logits, victim(texts), atol=1e-5, rtol=0)
 
 
 def test_labels_and_temperature_are_those_of_the_victim(tmp_path):
