@@ -17,8 +17,9 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from configs.contract.families import FAMILIES
 from torch_eval.victim.padded import PaddedClassifier
-from torch_eval.victim.unpadded import Row
+from torch_eval.victim.unpadded import Row, is_unpaddable
 
 SIZES = (1, 2, 4, 8, 16)  # of the small batches that are tried
 PROBE = "what this text says does not matter , only how its numbers are added does "
@@ -76,6 +77,7 @@ class StockBatches:
         self.model, self.length = model, length
         self.forward = PaddedClassifier(model, tokenizer, length)
         self._looks: dict[tuple[int, bool], Looks] = {}
+        self._layers = _equal_layers(model)
         self._names = {layer: name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
 
         def probe(text: str) -> Row:
@@ -139,40 +141,72 @@ class StockBatches:
     def _look(self, size: int, full: bool) -> Looks:
         """Compute the same text in every row of a batch, and the head on random numbers too."""
         if (size, full) not in self._looks:
-            orders, bodies = ([hashlib.blake2b(digest_size=16) for _ in range(size)] for _ in range(2))
-            heads: list[torch.nn.Linear] = []
-
-            def add(hashes: list, rows: torch.Tensor) -> None:
-                for one, row in zip(hashes, rows.float().cpu().numpy(), strict=True):
-                    one.update(row.tobytes())
-
-            def look(layer: torch.nn.Linear, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> None:
-                values = inputs[0]
-                if values.shape[:-1] == (size,):
-                    if not heads:
-                        add(bodies, values)
-                        for one in bodies:
-                            one.update(repr((self._names[layer], values.stride())).encode())
-                    heads.append(layer)
-                    add(orders, values)
-                    for vector in _random_vectors(values.shape[1]).to(values):
-                        same = values.new_empty_strided(values.shape, values.stride())
-                        same.copy_(vector.expand_as(same))
-                        add(orders, torch.nn.functional.linear(same, layer.weight, layer.bias))
-
-            hooks = [layer.register_forward_hook(look) for layer in self._names]
-            try:
-                logits = self.forward([self._probes[full]] * size)
-            finally:
-                for hook in hooks:
-                    hook.remove()
-            add(orders, logits)
-            if not heads:
-                add(bodies, logits)
-            self._looks[size, full] = Looks(
-                [one.digest() for one in orders], [one.digest() for one in bodies], heads[0] if heads else None
-            )
+            alike = size > 1 and self._layers and set(self._first_layer(size, full)) == set(self._first_layer(1, full))
+            self._looks[size, full] = self._observe(size, full, 1 if alike else size)
         return self._looks[size, full]
+
+    def _first_layer(self, size: int, full: bool) -> list[bytes]:
+        """Return a hash of what each row of a batch of the same text is after the first layer."""
+        found: list[bytes] = []
+
+        def stop(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            found.extend(hashlib.blake2b(row.float().cpu().numpy().tobytes()).digest() for row in inputs[0])
+            raise _Stop
+
+        hook = self._layers[1].register_forward_pre_hook(stop)
+        try:
+            self.forward([self._probes[full]] * size)
+        except _Stop:
+            return found
+        finally:
+            hook.remove()
+        raise AssertionError("the model has a second layer")
+
+    def _observe(self, size: int, full: bool, rows: int) -> Looks:
+        """Look at a batch.
+
+        Args:
+            size: rows of it.
+            full: whether no row has padding.
+            rows: of the body; 1 stands for all of them.
+        """
+        orders, bodies = ([hashlib.blake2b(digest_size=16) for _ in range(size)] for _ in range(2))
+        heads: list[torch.nn.Linear] = []
+
+        def add(hashes: list, values: torch.Tensor) -> None:
+            for one, row in zip(hashes, values.float().cpu().numpy(), strict=True):
+                one.update(row.tobytes())
+
+        def look(layer: torch.nn.Linear, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> None:
+            values = inputs[0]
+            if values.shape[:-1] == (size,):
+                if not heads:
+                    add(bodies, values)
+                    for one in bodies:
+                        one.update(repr((self._names[layer], values.stride())).encode())
+                heads.append(layer)
+                add(orders, values)
+                for vector in _random_vectors(values.shape[1]).to(values):
+                    same = values.new_empty_strided(values.shape, values.stride())
+                    same.copy_(vector.expand_as(same))
+                    add(orders, torch.nn.functional.linear(same, layer.weight, layer.bias))
+
+        hooks = [layer.register_forward_hook(look) for layer in self._names]
+        head = self._look(1, full).head if rows < size else None
+        try:
+            with _rows_of_head(head, [0] * size, list(range(size)), size):
+                logits = self.forward([self._probes[full]] * rows)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        add(orders, logits)
+        if not heads:
+            add(bodies, logits)
+        return Looks([one.digest() for one in orders], [one.digest() for one in bodies], heads[0] if heads else None)
+
+
+class _Stop(Exception):
+    """Ends a forward pass early."""
 
 
 @contextmanager
@@ -193,6 +227,18 @@ def _rows_of_head(layer: torch.nn.Linear | None, places: list[int], targets: lis
         yield
     finally:
         hook.remove()
+
+
+def _equal_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return the layers of BERT and its relatives; none if there is one, or if some have been pruned unlike others.
+
+    Layers of the same shapes add in the same order: what the first one shows of a batch holds for all.
+    """
+    if not is_unpaddable(model):
+        return []
+    layers = list(getattr(model, FAMILIES[model.config.model_type].body).encoder.layer)
+    shapes = {tuple(weight.shape for weight in layer.parameters()) for layer in layers}
+    return layers if len(layers) > 1 and len(shapes) == 1 else []
 
 
 def _random_vectors(size: int) -> torch.Tensor:

@@ -52,6 +52,15 @@ def test_a_small_batch_goes_through_the_body_if_it_rounds_alike_and_the_head_has
     torch.testing.assert_close(logits, victim(texts), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_one_row_stands_for_a_batch_whose_rows_are_alike_after_the_first_layer(tmp_path, alike):
+    victim, rows = Victim(tiny_bert(tmp_path), LENGTH), []
+    victim.stock._first_layer = lambda size, full: [b"alike" if alike else bytes(size)] * size
+    victim.model.bert.encoder.layer[1].register_forward_pre_hook(lambda _layer, inputs: rows.append(len(inputs[0])))
+    victim.roundings(TEXTS * 5)
+    assert rows == ([1, 1] if alike else [20])
+
+
 def test_labels_and_temperature_are_those_of_the_victim(tmp_path):
     victim = Victim(tiny_bert(tmp_path, labels=3), LENGTH, temperature=2.0, label_order=(2, 0, 1))
     rounded = victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0])
