@@ -6,6 +6,7 @@ This module imports TextAttack: call `textattack_offline.prepare` first.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from torch_eval.recipes import ties
 from torch_eval.recipes.budget import OutOfBudget
 
 BATCH = 512  # texts given to the victim at once; it sorts them by length
-NEARLY = 1e-3  # larger than the rounding error of a similarity; an angle near 0 has sqrt(2 * 5e-6) / pi
+NEARLY = 5e-6  # twenty times what rounding was seen to do to the cosine of two vectors
 
 
 class Classification(UntargetedClassification):
@@ -217,14 +218,27 @@ class SentenceSimilarity(SentenceEncoder):
         The last bits of a score depend on what else is in its batch. Where an attack swaps characters that the encoder
         reads alike, they decide which text is the most similar.
         """
-        scores = [text.attack_attrs["similarity_score"] for text in _with_score(candidates)]
-        if len(scores) < 2 or sum(score >= max(scores) - NEARLY for score in scores) < 2:
+        bounds = [self._bounds(text) for text in _with_score(candidates)]
+        highest = max((low for low, _ in bounds), default=0)
+        best = [(low, high) for low, high in bounds if high >= highest]
+        if len(best) < 2 or all(low == high for low, high in best):
             return
         vectors, self._vectors = self._vectors, None
         try:
             super()._check_constraint_many(*self._batch)
         finally:
             self._vectors = vectors
+
+    def _bounds(self, text: AttackedText) -> tuple[float, float]:
+        """Return what stock's own score of a text lies between."""
+        score = text.attack_attrs["similarity_score"]
+        if self.skip_text_shorter_than_window and len(text.words) < self.window_size:
+            return score, score  # 1, whatever the vectors are
+        if self.metric != "angular":
+            return score - NEARLY, score + NEARLY
+        cosine = math.cos(math.pi * (1 - score))
+        low, high = (1 - math.acos(min(1.0, max(-1.0, cosine + off))) / math.pi for off in (-NEARLY, NEARLY))
+        return low, high
 
     def _check_constraint_many(
         self, transformed_texts: Sequence[AttackedText], reference_text: AttackedText

@@ -121,7 +121,10 @@ def test_similarities_that_nearly_tie_become_those_of_the_stock_batch():
 
     parameters = {"threshold": 0.1, "metric": "angular", "window_size": 5, "skip_text_shorter_than_window": False}
     reference = AttackedText("this nickleby thing might have more undertones than a film")
-    texts = [reference.replace_word_at_index(3, word) for word in ("migh𝚝", "ｍight", "could", "migⅼt", "ⅿight")]
+    texts = [
+        reference.replace_word_at_index(3, word)
+        for word in ("migh𝚝", "ｍight", "could", "migⅼt", "ⅿight", "did", "shall")
+    ]
     theirs = stock_textattack.PlainEncoder(**parameters)._score_list(reference, texts).tolist()
     similarity = packaged_resources.Packaged().sentence_similarity(**parameters)
     similarity._check_constraint_many(texts, reference)
@@ -134,9 +137,24 @@ def test_similarities_that_nearly_tie_become_those_of_the_stock_batch():
     similarity.separate([texts[2]])
     similarity.separate([])
     assert scores() == rough  # nothing to compare
+    similarity.separate(texts[-2:])
+    assert scores() == rough and rough[-2] - rough[-1] < 1e-3  # more than rounding makes of it
     similarity.separate(texts)
     assert scores() == theirs
     assert scores() != rough
+
+
+def test_texts_shorter_than_the_window_are_never_compared_again():
+    from textattack.shared import AttackedText
+
+    parameters = {"threshold": 0.1, "metric": "angular", "window_size": 9, "skip_text_shorter_than_window": True}
+    similarity = packaged_resources.Packaged().sentence_similarity(**parameters)
+    reference = AttackedText("a fine film")
+    texts = [reference.replace_word_at_index(1, word) for word in ("good", "nice")]
+    similarity._check_constraint_many(texts, reference)
+    similarity._exact = None
+    similarity.separate(texts)
+    assert [text.attack_attrs["similarity_score"] for text in texts] == [1, 1]
 
 
 @pytest.mark.parametrize("name", ["synonyms", "stop words", "sentence encoder", "tagger", "masked language model"])
