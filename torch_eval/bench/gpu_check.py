@@ -17,7 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs.contract import assets, snippets
+import torch
+
+from configs.contract import snippets
 from configs.contract.errors import command
 from configs.contract.files import write_json
 from configs.contract.options import read_options
@@ -25,11 +27,14 @@ from configs.contract.run_dir import RUNS
 from configs.contract.schema import option
 from torch_eval.attack.example import attack_text
 from torch_eval.attack.workers import Target, attack_example, logits_of
+from torch_eval.bench import attacks
+from torch_eval.bench.random_models import random_classifier
 from torch_eval.recipes import textattack_offline
 from torch_eval.recipes.recipes import Spec
 
 SPEC = Spec("textfooler", ("sentence",), ("sentence",))
 LENGTH = 128
+BERT_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 
 
 @dataclass
@@ -43,13 +48,12 @@ class Options:
 
 def check(options: Options, runs: Path = RUNS) -> dict:
     """Run the check; returns what it prints."""
-    import torch
-
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     records = snippets.split_snippets(*snippets.read_snippets())[0]["test"][: options.examples]
     texts: list[tuple[str, ...]] = [(record["sentence"],) for record in records]
     with tempfile.TemporaryDirectory() as folder:
-        target = Target(random_bert(Path(folder)), LENGTH, device=options.device)
+        model = random_classifier(Path(folder), "bert", (), initializer_range=0.05, **BERT_BASE)
+        target = Target(model, LENGTH, device=options.device)
         on_gpu, on_cpu = logits_of(target, texts), logits_of(replace(target, device="cpu"), texts)
         difference = max(abs(a - b) for rows in zip(on_gpu, on_cpu) for a, b in zip(*rows))
         examples = [
@@ -79,22 +83,9 @@ def check(options: Options, runs: Path = RUNS) -> dict:
 STARTED = time.monotonic()
 
 
-def random_bert(folder: Path) -> Path:
-    """Write a random classifier of BERT-base's size, with the packaged tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    BertForSequenceClassification(BertConfig(initializer_range=0.05)).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(assets.path("minilm")).save_pretrained(folder)
-    return folder
-
-
 def attack_stock(target: Target, index: int, example: dict) -> dict:
     """Attack one example with TextAttack's own classes, its wrapper on the same device."""
-    from torch_eval.bench.attacks import load_stock
-
-    attack = load_stock(target, SPEC)
+    attack = attacks.load_stock(target, SPEC)
     attack.goal_function.model.model.to(target.device)
     from textattack.shared import AttackedText
 
@@ -112,9 +103,8 @@ def attack_until(attack: Callable[[int], dict], count: int, end: float) -> list[
 
 def agreement(first: list[dict], second: list[dict]) -> str:
     """Count the examples of both with the same outcome, queries and text."""
-    pairs = list(zip(first, second))
-    same = sum(all(a[key] == b[key] for key in ("outcome", "queries", "perturbed")) for a, b in pairs)
-    return f"{same}/{len(pairs)}"
+    alike = list(map(attacks.same, first, second))
+    return f"{sum(alike)}/{len(alike)}"
 
 
 def speed(done: list[dict]) -> float | None:
