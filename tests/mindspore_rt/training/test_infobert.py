@@ -1,5 +1,6 @@
 """InfoBERT's regularisers, its choice of tokens and whole steps, restated in PyTorch."""
 
+import dataclasses
 import math
 
 import mindspore as ms
@@ -283,7 +284,7 @@ def test_the_passes_share_one_dropout_mask(monkeypatch):
     """With no perturbation at all, only the dropout could tell the passes apart. In the form of Ascend."""
     monkeypatch.setattr(backend, "current", lambda: Backend.ASCEND)
     settings = schema.InfoBertTraining(ascent_steps=3, ascent_rate=0.0, initial_norm=0.0)
-    model = EncoderClassifier(CONFIG, 2, dropout=0.5, attention_dropout=0.5)
+    model = EncoderClassifier(dataclasses.replace(CONFIG, num_hidden_layers=1), 2, dropout=0.5, attention_dropout=0.5)
     model.load(weights_of(small_bert()))
     objective = InfoBert(model, settings, STEPS, SEED)
     passes = watch(monkeypatch, objective, "ascent")

@@ -4,6 +4,7 @@ All but the last test keep the products in float32, where a power of two changes
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from mindspore import Tensor
 from configs.contract import schema
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier
-from mindspore_rt.training import loss_scale
 from mindspore_rt.training.infobert import InfoBert
 from mindspore_rt.training.loss_scale import FIRST, PATIENCE
 from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
@@ -32,12 +32,21 @@ BUILD = {
 FIGURES = {"fine-tuning": 4, "FreeLB on GPU": 6, "InfoBERT": 9, "search": 5, "search on GPU": 5}
 
 
-def build(name, amp="float16", products=None):
+@functools.cache
+def build(name, amp, products):
+    """Build an objective once; `fresh` puts it back to where it began."""
     random = np.random.default_rng(3)
     model = EncoderClassifier(ONE_LAYER, 2, masked="search" in name, amp=products)
     model.load({n: random.normal(0, 0.3, s).astype(np.float32) for n, s in ONE_LAYER.parameters(2).items()})
     model.amp = amp  # after the products were built
-    return BUILD[name](model)
+    objective = BUILD[name](model)
+    return objective, snapshot(objective)
+
+
+def fresh(name, amp="float16", products=None):
+    objective, before = build(name, amp, products)
+    put(objective, before)
+    return objective
 
 
 def too_large():
@@ -72,7 +81,7 @@ def test_an_overflow_skips_one_update_and_halves_the_scale(name, fetches, monkey
     """In every update the host fetches one tensor, and none between the passes."""
     if "GPU" in name:
         monkeypatch.setattr(backend, "current", lambda: backend.Backend.GPU)
-    objective = build(name)
+    objective = fresh(name)
     before = snapshot(objective)
     figures = objective.step(too_large(), 0)
     assert (figures["loss_scale"], figures["skipped_updates"]) == (FIRST / 2, 1)
@@ -107,7 +116,7 @@ def batch_of_infinity():
 def test_a_scaled_update_is_the_unscaled_one_and_float32_has_no_state():
     states = []
     for amp in (None, "float16"):
-        objective = build("fine-tuning", amp)
+        objective = fresh("fine-tuning", amp)
         objective.step(batch(0), 0)
         states.append(snapshot(objective))
     assert set(states[1]) - set(states[0]) == set(SCALE)
@@ -119,14 +128,12 @@ def test_a_scaled_update_is_the_unscaled_one_and_float32_has_no_state():
     assert snapshot(objective)["loss_scale.streak"] == 1
 
 
-def test_float16_trains_once_the_scale_has_fallen(monkeypatch):
+def test_float16_trains_once_the_scale_has_fallen():
     """From 2^22 the gradients overflow float16; the updates that follow are those of float32, to its precision."""
-    monkeypatch.setattr(loss_scale, "FIRST", 2.0**22)
     losses = []
     for products in ("float16", None):
-        objective = build("fine-tuning", "float16", products)
-        if products is None:
-            put(objective, {**snapshot(objective), "loss_scale": 1.0})
+        objective = fresh("fine-tuning", "float16", products)
+        put(objective, {**snapshot(objective), "loss_scale": 2.0**22 if products else 1.0})
         while (figures := objective.step(batch(0), 0)).get("gradient_norm") is None:
             pass
         assert (figures["skipped_updates"] > 0) == (products == "float16")
