@@ -44,11 +44,6 @@ def show(options: argparse.Namespace) -> None:
     print(overview(_planned(options)))
 
 
-def stages(options: argparse.Namespace) -> None:
-    """Print the commands of the two halves that the experiment needs, one a line."""
-    print("\n".join(f"{HALVES[stage]} {stage}" for stage in jobs.stages(cli.run_dir(options))))
-
-
 def pending(options: argparse.Namespace) -> None:
     """Print the commands of the stages that may have something to do, one a line.
 
@@ -75,7 +70,7 @@ def _planned(options: argparse.Namespace) -> RunDir:
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit status."""
     parser, commands = cli.program("configs.contract.plan", "What an experiment consists of.")
-    for function in (show, stages, pending):
+    for function in (show, pending):
         cli.add_command(commands, function)
     options = cli.parse(parser, arguments)
     options.function(options)

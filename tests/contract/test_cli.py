@@ -89,7 +89,7 @@ def test_the_help_of_a_stage_names_the_keys_that_decide_it(capsys):
 
 
 def test_the_plan_names_the_commands_of_both_halves():
-    command = [sys.executable, "-m", "configs.contract.plan", "stages", "tiny"]
+    command = [sys.executable, "-m", "configs.contract.plan", "pending", "tiny", "name=test-never-begun"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[:2] == ["mindspore_rt prepare", "mindspore_rt finetune"]
     assert result.stdout.splitlines()[-1] == "torch_eval report"
