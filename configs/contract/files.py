@@ -81,10 +81,7 @@ def read_json(path: Path, kind: Any = dict, remedy: str | None = None) -> Any:
         UserError: If the file is missing, is not JSON (NaN and Infinity are not), or is not of this kind. The message
             names the file, the line or the key, and the remedy.
     """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise Missing(f"{path} is missing: run the stage that writes it first") from None
+    raw = _content(path)
     if remedy is None:
         made = (path.parent / "manifest.json").is_file()  # then the stage counts as whole, and would be skipped
         remedy = f"delete {path.parent} to redo its stage" if made else "delete it and run again"
@@ -100,11 +97,15 @@ def read_lines(path: Path, kind: Any = dict, remedy: str = "delete the file and 
 
     The last line is dropped if it is torn, because its writer was killed.
     """
+    lines = _content(path).split(b"\n")[:-1]
+    return [_decode(line, kind, path, number, remedy) for number, line in enumerate(lines, 1)]
+
+
+def _content(path: Path) -> bytes:
     try:
-        raw = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise Missing(f"{path} is missing: run the stage that writes it first") from None
-    return [_decode(line, kind, path, number, remedy) for number, line in enumerate(raw.split(b"\n")[:-1], 1)]
 
 
 def check(value: dict, kind: type[T], where: str, remedy: str) -> T:
