@@ -16,7 +16,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-ARROW = "an Arrow file; write it as JSON Lines with datasets.load_from_disk(FOLDER).to_json(NEW)"
+ARROW = "a data set in Arrow's format; write it as JSON Lines with datasets.load_from_disk(FOLDER).to_json(NEW)"
 SHOWN = 40  # characters of a line in a message
 # How files begin that hold no text, whatever they are called.
 PACKED = {

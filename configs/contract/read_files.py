@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from configs.contract.decode import read_text
+from configs.contract.decode import ARROW, read_text
 from configs.contract.errors import UserError
 from configs.contract.tables import REPEATED, BrokenRow, HasNeeded, Table, read_delimited, read_json
 from configs.contract.tasks import GLUE, NUMBER, Layout, Task
@@ -201,6 +201,8 @@ def _read_folder(path: Path, task: Task) -> list[dict]:
     for number, label in enumerate(task.labels):
         files = sorted((path / label).glob("*.txt"))
         if not files:
+            if any(path.glob("*.arrow")):
+                raise UserError(f"{path}: {ARROW}")
             holds = ", ".join(sorted(inner.name for inner in path.iterdir())[:5]) or "nothing"
             raise UserError(
                 f"{path}: no {label}/*.txt in it; it holds {holds}, and needs a folder of .txt files for each label"

@@ -191,7 +191,9 @@ def test_the_folders_of_imdb(tmp_path):
     broken.write_bytes(b" \n")
     with pytest.raises(UserError, match=f"{broken}: empty"):
         read_file(tmp_path / "train", TASKS["imdb"])
-    assert "no neg/" in refusal(tmp_path, TASKS["imdb"])
+    assert "no neg/*.txt in it; it holds train, and needs" in refusal(tmp_path, TASKS["imdb"])
+    (tmp_path / "data-00000-of-00001.arrow").touch()
+    assert "a data set in Arrow's format; write it as JSON Lines" in refusal(tmp_path, TASKS["imdb"])
 
 
 # --- files of a user's own -----------------------------------------------------------------------------------
@@ -266,6 +268,7 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
             ["compressed by gzip; unpack it with gunzip"],
         ),
         ("a.csv", b"PK\x03\x04" + b"\0" * 40, ["a workbook or a zip archive; save the sheet as CSV"]),
+        ("a.arrow", b"ARROW1\0\0", ["a data set in Arrow's format; write it as JSON Lines with datasets"]),
         ("a.json", b"PAR1\x15\x04" + b"\0\xff" * 40, ["a Parquet file; write it as CSV with pandas"]),
         ("a.json", '{"data": [{"sentence": "a", "label": 1}]}', ["one object of 'data'", "orient='records'"]),
         (
