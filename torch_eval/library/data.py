@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -137,6 +138,9 @@ def labels_of(path: Path, column: str, values: set[str], names: Sequence[str]) -
     Raises:
         UserError: The values of the file do not say which of the model's labels they mean.
     """
+    counted = {match[0]: name for name in names if (match := re.match(r"\d+", name))}  # 1 is "1 star"
+    if values <= counted.keys() and len(counted) == len(names):
+        return list(map("=".join, counted.items()))
     numbers = [str(number) for number in range(len(names))]
     if values <= set(numbers):
         return numbers if classifiers.says_nothing(names) else list(names)

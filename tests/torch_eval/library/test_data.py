@@ -56,6 +56,14 @@ def test_numbers_are_the_models_own(tmp_path, values):
         assert [r["label"] for r in read(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines)), names)[1]] == [0, 1]
 
 
+@pytest.mark.parametrize("stars", ["12345", ("1 star", "2 stars", "3 stars", "4 stars", "5 stars")])
+def test_numbers_with_which_the_models_names_begin_are_those_labels(tmp_path, stars):
+    for highest in (5, 4):  # without a 5, the others could be numbers from 0 on
+        content = f"text,stars\na,{highest}\nb,1\n"
+        task, records, _ = read(tmp_path / "a.csv", content, list(stars), "data.label_column=stars")
+        assert [record["label"] for record in records] == [highest - 1, 0] and task.labels == tuple(stars)
+
+
 def test_labels_that_nobody_can_match_are_refused_with_both_lists(tmp_path):
     for names, content in ((SILENT, "text,label\na,good\nb,bad\n"), (NAMES, "text,label\na,1\nb,2\n")):
         with pytest.raises(UserError, match=r"cannot be told; .*'labels=\[\.\.\.=.*bad_rows=N"):
