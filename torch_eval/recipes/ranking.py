@@ -54,7 +54,7 @@ class WordOrder:
 
     def __getitem__(self, place: int) -> int:
         """Return the word at a place."""
-        while place >= len(self._known):
+        while len(self._known) <= place < len(self):
             self._learn()
         return self._indices[self._known[place]]
 

@@ -40,6 +40,6 @@ def test_words_stand_in_the_stock_order_as_far_as_it_is_asked_for(spread, recipe
         settled.clear()
         assert found[0] == expected[0]
         at_first = len(settled)
-        assert [found[place] for place in range(len(found))] == expected and len(expected) > 10
+        assert list(found) == expected and len(expected) > 10
         if (spread, text) == (3e-5, WORDS):
             assert at_first < len(settled)
