@@ -1,7 +1,5 @@
 """Conversion between formats: bit-exact round trips, the official draw, and what is refused by name."""
 
-import contextlib
-import io
 import json
 
 import mindspore as ms
@@ -23,18 +21,7 @@ from torch_eval.bench.random_models import random_classifier
 QUERY = matrix_name(1, "query")
 
 
-@pytest.fixture(autouse=True)
-def torch_half_here(monkeypatch):
-    """PyTorch is loaded here anyway: the torch half in a process of its own, which takes seconds, is for
-    test_huggingface.py."""
-    from torch_eval.victim import pytorch_weights
-
-    def in_this_process(_module, source, target):
-        with contextlib.redirect_stderr(io.StringIO()) as errors:
-            status = pytorch_weights.main(source, target)
-        return errors.getvalue().removeprefix("error: ").strip() if status else None
-
-    monkeypatch.setattr(huggingface, "in_torch_half", in_this_process)
+pytestmark = pytest.mark.usefixtures("torch_half_here")  # in a process of its own: test_huggingface.py
 
 
 @pytest.fixture(scope="module")
