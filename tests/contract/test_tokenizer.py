@@ -120,7 +120,7 @@ def test_a_vocabulary_may_have_windows_lines_and_the_model_padded_rows(packaged_
 # --- both halves read the same ids ---------------------------------------------------------------------------
 
 
-PIECES = 5000  # characters and frequent words; a small vocabulary is read fast
+PIECES = 2500  # characters and 500 words; a small vocabulary is read fast
 
 
 @pytest.fixture(scope="session")
