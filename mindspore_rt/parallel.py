@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import mindspore as ms
-from mindspore import nn, ops
+from mindspore import mutable, nn, ops
 
 from mindspore_rt.launch import rank, ranks
 
-__all__ = ["any_rank", "average", "rank", "ranks", "start", "wait"]
+__all__ = ["StopVote", "any_rank", "average", "rank", "ranks", "start", "wait"]
 
 
 def start() -> None:
@@ -37,6 +37,29 @@ def any_rank(flag: bool) -> bool:
     if ranks() == 1:
         return flag
     return bool(ops.AllReduce()(ms.Tensor([float(flag)], ms.float32)).asnumpy()[0] > 0)
+
+
+class StopVote(nn.Cell):
+    """Counts the ranks that were asked to stop, in the graph of an update.
+
+    So the update's figures tell it to all ranks alike, and the host fetches nothing more. With one rank the graph holds
+    nothing of this.
+
+    Attributes:
+        names: Name of the count among the figures, `stop_requests`; empty with one rank.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.all_reduce, self.names = ops.AllReduce(), ("stop_requests",) if ranks() > 1 else ()
+
+    def ballot(self, asked: bool) -> tuple[ms.Tensor, ...]:
+        """Return what the graph takes of this rank: whether it was asked, float32 (1,); nothing with one rank."""
+        return mutable((ms.Tensor([float(asked)], ms.float32),)) if self.names else ()
+
+    def construct(self, ballot: tuple[ms.Tensor, ...]) -> tuple[ms.Tensor, ...]:
+        """Return the count, a float32 scalar; nothing with one rank."""
+        return tuple(self.all_reduce(asked).reshape(()) for asked in ballot)
 
 
 def wait() -> None:

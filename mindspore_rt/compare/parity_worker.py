@@ -132,7 +132,7 @@ def l0_rows(search: RobustSearch, official: bool) -> Rows:
     groups = [[a] for a in scores] if official else [scores]
     yield "l0_term", {"l0_term": np.mean([gate.mask_statistics(g)["l0_term"] for g in groups], keepdims=True)}
     no_losses = (Tensor(np.float32(0.0)),)
-    search.update(no_losses, Tensor(np.float32(1.0)), search.optimizer.rates(0.0, 1))
+    search.update(no_losses, Tensor(np.float32(1.0)), search.optimizer.rates(0.0, 1), ())
     yield "l0_gradient", moments(search, 1 / (1 - BETA1))
     for parameter in search.optimizer.state().values():
         parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))

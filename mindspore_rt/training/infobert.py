@@ -253,22 +253,22 @@ class InfoBert(AdversarialObjective):
         return anchor
 
     def _compile_update(self) -> Callable:
-        update, critic_update, scale = self.update, self.critic_update, self.loss_scale
+        update, critic_update, scale, vote = self.update, self.critic_update, self.loss_scale, self.vote
         sums, weights, clear = tuple(self.gradient_sums), len(self.update.parameters), Clear(self.gradient_sums)
         average = parallel.average(self.critic_update.parameters)
 
         @backend.jit
-        def apply(losses: tuple, rates: tuple) -> Tensor:
+        def apply(losses: tuple, rates: tuple, ballot: tuple) -> Tensor:
             factor_of_loss, critic_gradients = scale(), average(sums[weights:])
             critic_norms = (critic_update.norm(critic_gradients),) if scale.dynamic else ()
             norm, overflow = update(sums[:weights], rates, critic_norms)
             critic_update(critic_gradients, rates, 1.0 / factor_of_loss, None, overflow)
             clear()
-            return ops.stack((*losses, norm, *scale.adjust(overflow)))
+            return ops.stack((*losses, norm, *vote(ballot), *scale.adjust(overflow)))
 
         return apply
 
-    def step(self, batch: Batch, index: int) -> dict[str, float]:
+    def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
         """Make one update; returns the weighted terms of the loss, averaged over the passes, among the figures."""
         settings, tensors, delta = self.settings, batch.tensors(), self.start(batch, index)
         draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index)
@@ -283,9 +283,10 @@ class InfoBert(AdversarialObjective):
             losses += adversarial, bottleneck, self.anchor(*tensors[:3], delta, draws, order, *chunks)
             delta = ascended
         rate = settings.learning_rate * linear_schedule(index, self.total_steps, settings.warmup)
-        values = fetch(self.apply(mutable(tuple(losses)), self.update.optimizer.rates(rate, index + 1)))
+        rates = self.update.optimizer.rates(rate, index + 1)
+        values = fetch(self.apply(mutable(tuple(losses)), rates, self.vote.ballot(asked)))
         sums = [sum(values[i : len(losses) : 3]) for i in range(3)]
-        names = ("adversarial_loss", "bottleneck", "anchor", "gradient_norm")
+        names = ("adversarial_loss", "bottleneck", "anchor", "gradient_norm", *self.vote.names)
         return {**self.loss_scale.figures(names, [*sums, *values[len(losses) :]]), "learning_rate": rate}
 
     def chunks(self, places: np.ndarray, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -29,8 +29,11 @@ Masks = dict[str, np.ndarray]
 class Objective(Protocol):
     """What the trainer needs of an objective."""
 
-    def step(self, batch: Batch, index: int) -> dict[str, float]:
-        """Make update number `index` (from 0) on one batch and return figures for the log."""
+    def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
+        """Make update number `index` (from 0) on one batch and return figures for the log.
+
+        `asked` is whether this rank was asked to stop. With several ranks, the figure `stop_requests` counts those.
+        """
 
     def state(self) -> dict[str, Parameter]:
         """Return by name every array that a checkpoint must hold."""
@@ -64,12 +67,12 @@ class FineTuning(Objective):
     ) -> None:
         self.model, self.settings, self.total_steps = model, settings, total_steps
         self.noise = noise.source(seed, rank)
-        self.loss_scale = LossScale(model)
+        self.loss_scale, self.vote = LossScale(model), parallel.StopVote()
         self.update = WeightUpdate(model, settings, masks or {}, self.loss_scale)
         self.graph = self._compile()
 
     def _compile(self) -> Callable:
-        model, update, scale = self.model, self.update, self.loss_scale
+        model, update, scale, vote = self.model, self.update, self.loss_scale, self.vote
 
         def loss_of(ids: Tensor, attention_mask: Tensor, token_types: Tensor, targets: Tensor, draws: Draws) -> Tensor:
             return cross_entropy(model(model.embed(ids), attention_mask, token_types, draws), targets) * scale()
@@ -78,21 +81,29 @@ class FineTuning(Objective):
 
         @backend.jit
         def step(
-            ids: Tensor, attention_mask: Tensor, token_types: Tensor, targets: Tensor, draws: Draws, rates: tuple
+            ids: Tensor,
+            attention_mask: Tensor,
+            token_types: Tensor,
+            targets: Tensor,
+            draws: Draws,
+            rates: tuple,
+            ballot: tuple,
         ) -> Tensor:
             loss, gradients = value_and_grad(ids, attention_mask, token_types, targets, draws)
             loss = loss / scale()
             norm, overflow = update(gradients, rates)
-            return ops.stack((loss, norm, *scale.adjust(overflow)))
+            return ops.stack((loss, norm, *vote(ballot), *scale.adjust(overflow)))
 
         return step
 
-    def step(self, batch: Batch, index: int) -> dict[str, float]:
+    def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
         """Make one update; returns the loss, the norm of the gradient before clipping and the learning rate."""
         rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
         draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index)
-        values = fetch(self.graph(*batch.tensors(), draws, self.update.optimizer.rates(rate, index + 1)))
-        return {**self.loss_scale.figures(("loss", "gradient_norm"), values), "learning_rate": rate}
+        rates = self.update.optimizer.rates(rate, index + 1)
+        values = fetch(self.graph(*batch.tensors(), draws, rates, self.vote.ballot(asked)))
+        names = ("loss", "gradient_norm", *self.vote.names)
+        return {**self.loss_scale.figures(names, values), "learning_rate": rate}
 
     def state(self) -> dict[str, Parameter]:
         """Return the weights, their moments and the loss scale."""
@@ -163,7 +174,7 @@ class AdversarialObjective(Objective):
     ) -> None:
         self.model, self.settings, self.seed, self.rank = model, settings, seed, rank
         self.noise = noise.source(seed, rank)
-        self.loss_scale = LossScale(model)
+        self.loss_scale, self.vote = LossScale(model), parallel.StopVote()
         self.device_start = (
             adversary.DeviceStart(settings.initial_norm, self.noise)
             if isinstance(self.noise, noise.IntegerNoise)
@@ -220,9 +231,9 @@ class AdversarialObjective(Objective):
         return mutable(tuple(losses))
 
     def figures(self, values: list[float]) -> dict[str, float]:
-        """Name what the graph of an update returns: the passes' losses, the gradient's norm, those of the scale."""
-        passes = self.settings.ascent_steps
-        return self.loss_scale.figures(("adversarial_loss", "gradient_norm"), [sum(values[:passes]), *values[passes:]])
+        """Name what the graph of an update returns: the passes' losses, the gradient's norm, the vote, the scale's."""
+        passes, names = self.settings.ascent_steps, ("adversarial_loss", "gradient_norm", *self.vote.names)
+        return self.loss_scale.figures(names, [sum(values[:passes]), *values[passes:]])
 
     def start(self, batch: Batch, index: int) -> Tensor:
         """Draw the perturbation that update `index` starts from, (rows, length, hidden) float32."""
@@ -254,21 +265,23 @@ class FreeLB(AdversarialObjective):
         self.apply = self._compile_update()
 
     def _compile_update(self) -> Callable:
-        sums, update, clear, scale = tuple(self.gradient_sums), self.update, Clear(self.gradient_sums), self.loss_scale
+        sums, update, clear = tuple(self.gradient_sums), self.update, Clear(self.gradient_sums)
+        scale, vote = self.loss_scale, self.vote
 
         @backend.jit
-        def apply(losses: tuple, rates: tuple) -> Tensor:
+        def apply(losses: tuple, rates: tuple, ballot: tuple) -> Tensor:
             norm, overflow = update(sums, rates)
             clear()
-            return ops.stack((*losses, norm, *scale.adjust(overflow)))
+            return ops.stack((*losses, norm, *vote(ballot), *scale.adjust(overflow)))
 
         return apply
 
-    def step(self, batch: Batch, index: int) -> dict[str, float]:
+    def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
         """Make one update; returns the adversarial loss, the gradient's norm before clipping and the learning rate."""
         losses = self.accumulate(batch, index, new_noise=False)
         rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
-        values = fetch(self.apply(losses, self.update.optimizer.rates(rate, index + 1)))
+        rates = self.update.optimizer.rates(rate, index + 1)
+        values = fetch(self.apply(losses, rates, self.vote.ballot(asked)))
         return {**self.figures(values), "learning_rate": rate}
 
     def state(self) -> dict[str, Parameter]:
@@ -318,14 +331,11 @@ class RobustSearch(AdversarialObjective):
         sums, stale = tuple(self.gradient_sums), tuple(self.gradient_sums[count:])
         masks, assign, clip_norm = sum(p.size for p in scores), ops.Assign(), self.settings.clip_norm
         shares = Tensor(np.float32([1 / (count * p.size) if self.official else 1 / masks for p in scores]))
-        average, scale, clear = (
-            parallel.average(self.trained),
-            self.loss_scale,
-            Clear(self.gradient_sums[:count]),
-        )
+        average, clear = parallel.average(self.trained), Clear(self.gradient_sums[:count])
+        scale, vote = self.loss_scale, self.vote
 
         @backend.jit
-        def update(losses: tuple, l0_weight: Tensor, rates: tuple) -> Tensor:
+        def update(losses: tuple, l0_weight: Tensor, rates: tuple, ballot: tuple) -> Tensor:
             averaged, factor_of_loss = average(sums), scale()
             gradients, unused = averaged[:count], averaged[count:]
             norm = optimizer.norm(gradients, unused) / factor_of_loss
@@ -338,7 +348,7 @@ class RobustSearch(AdversarialObjective):
                 if overflow is not None:  # what remains of the stale gradients has the next loss scale
                     kept = ops.masked_fill(kept * (scales[0] / factor_of_loss), overflow, 0.0)
                 assign(stale_sum, kept)
-            return ops.stack((*losses, norm, *scales))
+            return ops.stack((*losses, norm, *vote(ballot), *scales))
 
         return update
 
@@ -362,14 +372,14 @@ class RobustSearch(AdversarialObjective):
             return 0.0
         return settings.l0_weight * (1.0 if since >= ramp else since / ramp)
 
-    def step(self, batch: Batch, index: int) -> dict[str, float]:
+    def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
         """Make one update; returns the loss, the gradient's norm before clipping, the learning rate and lambda."""
         if self.official:
             batch = dataclasses.replace(batch, token_types=np.zeros_like(batch.token_types))
         losses = self.accumulate(batch, index, new_noise=True)
         rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
-        l0_weight = self.l0_weight(index)
-        values = fetch(self.update(losses, Tensor(np.float32(l0_weight)), self.optimizer.rates(rate, index + 1)))
+        l0_weight, rates = self.l0_weight(index), self.optimizer.rates(rate, index + 1)
+        values = fetch(self.update(losses, Tensor(np.float32(l0_weight)), rates, self.vote.ballot(asked)))
         return {**self.figures(values), "learning_rate": rate, "l0_weight": l0_weight}
 
     def metrics(self) -> dict[str, float]:

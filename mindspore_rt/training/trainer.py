@@ -130,7 +130,8 @@ class Trainer:
         epoch, position = divmod(done, len(self.batches))
         started, sentences = time.time(), 0
         for indices in self.batches.epoch(epoch)[position:]:
-            figures = self._step(indices, done)
+            figures = self._step(indices, done, request.made)
+            stops = bool(figures.pop("stop_requests", request.made))  # the same on all ranks: they make as many steps
             self.after_step()
             done, sentences = done + 1, sentences + len(indices)
             bar.update()
@@ -138,7 +139,6 @@ class Trainer:
                 self._log(bar, done, figures, sentences / (time.time() - started))
                 started, sentences = time.time(), 0
             ended = done == self.steps or done % len(self.batches) == 0
-            stops = parallel.any_rank(request.made)  # all ranks make as many steps
             saves = ended or self._is_due(done) or stops
             snapshot = done in self.snapshot_steps and not self.rank
             arrays = self._arrays(indices, done) if saves or snapshot else {}
@@ -163,9 +163,9 @@ class Trainer:
             return done % self.checkpoint_steps == 0
         return time.time() - self.saved >= 60 * self.checkpoint_minutes
 
-    def _step(self, indices: np.ndarray, index: int) -> dict[str, float]:
+    def _step(self, indices: np.ndarray, index: int, asked: bool) -> dict[str, float]:
         """Make one update. Raises `UserError` for a loss or gradient that is not finite, before anything is saved."""
-        figures = self.objective.step(self.batches.batch(indices, self.rank, self.ranks), index)
+        figures = self.objective.step(self.batches.batch(indices, self.rank, self.ranks), index, asked)
         wrong = [name for name, value in figures.items() if not math.isfinite(value)]
         if wrong:
             raise self._not_finite(wrong[0].replace("_", " "), indices, index + 1)

@@ -1,17 +1,23 @@
 """Make a few updates on this rank's part of each batch and save the state; test_parallel.py runs this under msrun.
 
+The cells are those of a GPU, on the CPU.
+
 python two_workers.py TARGET
 """
 
+import contextlib
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+from mindspore import Tensor, mutable
 from safetensors.numpy import save_file
 
 from configs.contract import schema
 from mindspore_rt import parallel
+from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.data.batches import Batches
@@ -46,8 +52,6 @@ class GivenNoise:
         self.model, self.rank, self.ranks = model, rank, ranks
 
     def draw(self, shapes, step, ascent=0):
-        from mindspore import Tensor, mutable
-
         masks, whole = {p.shape for p in self.model.log_alpha()}, self.model.noise_shapes(ROWS, 8)
         random = np.random.default_rng([step, ascent])
         arrays = [random.random(shape, dtype=np.float32) for shape in whole]
@@ -73,8 +77,26 @@ def train(target, kind):
     objective.noise = GivenNoise(model, rank, ranks)
     source = batches()
     for index, indices in enumerate(source.epoch(0)):  # the second one has a sentence less
-        objective.step(source.batch(indices, rank, ranks), index)
+        own = source.batch(indices, rank, ranks)
+        with fetches() as made:
+            figures = objective.step(own, index, asked=index == 1 and rank == 1)
+        assert index == 0 or len(made) == 1, made  # the first update compiles the graphs, and looks at their constants
+        assert figures.get("stop_requests") == (None if ranks == 1 else index)  # on both ranks
     save_file({n: p.asnumpy() for n, p in objective.state().items()}, f"{target}-{kind}-{rank}.safetensors")
+
+
+@contextlib.contextmanager
+def fetches():
+    """The tensors that are copied from the device meanwhile."""
+    made = []
+    with contextlib.ExitStack() as stack:
+        for method in ("asnumpy", "item", "tolist"):
+            stack.enter_context(patch.object(Tensor, method, recorded(getattr(Tensor, method), made)))
+        yield made
+
+
+def recorded(method, made):
+    return lambda self, *rest: made.append(self) or method(self, *rest)
 
 
 def read_what_rank_0_wrote(target):
@@ -89,6 +111,7 @@ def read_what_rank_0_wrote(target):
 
 if __name__ == "__main__":
     use_device()
+    backend.current = lambda: backend.Backend.GPU
     for kind in ("finetune", "search", "official search"):
         train(sys.argv[1], kind)
     read_what_rank_0_wrote(sys.argv[1])
