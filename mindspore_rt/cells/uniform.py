@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from mindspore import Tensor, float32, nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore.ops import operations
 
 from mindspore_rt.cells import backend, kernels
@@ -26,7 +26,11 @@ LARGEST_GROUP = 32  # places of one shape that are drawn at once; more would tak
 
 
 class IntegerUniform(nn.Cell):
-    """The kernels' numbers, by int32 operations that wrap.
+    """The kernels' numbers, by uint32 operations that wrap.
+
+    Each primitive reads and writes all numbers, so there are as few as can be. The first step of a scramble,
+    x ^ (x >> 16), is linear in the bits. So it is done on the rows of the grid alone: that of a column, below 2^16, is
+    the column itself.
 
     Args:
         sizes: Numbers of a place, for each group of places.
@@ -34,20 +38,17 @@ class IntegerUniform(nn.Cell):
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
         super().__init__(auto_prefix=False)
-        self.sizes, self.columns = sizes, Tensor(np.arange(COLUMNS, dtype=np.int32)[None])
-        self.rows = tuple(Tensor(np.arange(0, size, COLUMNS, dtype=np.int32)[:, None]) for size in sizes)
-        self.xor, self.both, self.shift = ops.BitwiseXor(), ops.BitwiseAnd(), operations.RightShift()
-        # A shift of an int32 copies its sign, which the mask removes.
-        self.steps = tuple(
-            (_int32(shift), _int32(2 ** (32 - shift) - 1), None if factor == 1 else _int32(factor))
-            for shift, factor in kernels.SCRAMBLE
-        )
-        self.eight, self.bits24 = _int32(8), _int32(2**24 - 1)
+        self.sizes, self.columns = sizes, Tensor(np.arange(COLUMNS, dtype=np.uint32))
+        self.rows = tuple(Tensor(np.arange(0, size, COLUMNS, dtype=np.uint32)[None]) for size in sizes)
+        self.xor, self.shift, self.divide = ops.BitwiseXor(), operations.RightShift(), ops.Div()
+        (first, *shifts), (*factors, _) = zip(*kernels.SCRAMBLE)  # the last factor is 1
+        self.first, self.steps = _word(first), tuple((_word(f), _word(s)) for f, s in zip(factors, shifts))
+        self.eight, self.whole = _word(8), _word(2**24)
 
     @staticmethod
     def words(states: np.ndarray) -> np.ndarray:
-        """Make of the states of places, uint64 (places,), what the graph takes: the bits of int32 (places, 2)."""
-        return np.stack([states, states >> np.uint64(32)], 1).astype(np.uint32).view(np.int32)
+        """Make of the states of places, uint64 (places,), what the graph takes: their halves, uint32 (places, 2)."""
+        return np.stack([states, states >> np.uint64(32)], 1).astype(np.uint32)
 
     def prepare(self, words: Tensor) -> tuple[Tensor, ...]:
         """Return what `construct` needs of each place."""
@@ -55,15 +56,19 @@ class IntegerUniform(nn.Cell):
 
     def construct(self, low: Tensor, high: Tensor, group: int) -> Tensor:
         """Return the numbers of a group of places, (places, size) float32 in [0, 1)."""
-        positions = (self.rows[group] + self.columns).reshape(1, -1)
-        x = self._scramble(self._scramble(self.xor(positions, low)) + high)
-        return ops.cast(self.both(self.shift(x, self.eight), self.bits24), float32)[:, : self.sizes[group]] * 2.0**-24
+        rows = self._fold(self.xor(self.rows[group], low), self.first)
+        x = self.xor(rows.reshape(rows.shape[0], -1, 1), self.columns).reshape(rows.shape[0], -1)
+        x = self._scramble(self._fold(self._scramble(x) + high, self.first))
+        # Div makes float32 of both, and the quotient of a number of 24 bits and 2^24 is exact.
+        return _cut(self.divide(self.shift(x, self.eight), self.whole), self.sizes[group])
+
+    def _fold(self, x: Tensor, bits: Tensor) -> Tensor:
+        return self.xor(x, self.shift(x, bits))
 
     def _scramble(self, x: Tensor) -> Tensor:
-        for shift, mask, factor in self.steps:
-            x = self.xor(x, self.both(self.shift(x, shift), mask))
-            if factor is not None:
-                x = x * factor
+        """Do the steps of a scramble after the first."""
+        for factor, bits in self.steps:
+            x = self._fold(x * factor, bits)
         return x
 
 
@@ -113,7 +118,7 @@ class FloatUniform(nn.Cell):
         a, b = _modulo(_square(a) + b), a
         for i in range(1, self.ROUNDS):
             a, b = _modulo(_square(a) + b + (rows[2] if i % 2 else columns[2])), a
-        return ((a * 4096.0 + b) * 2.0**-24).reshape(a.shape[0], -1)[:, : self.sizes[group]]
+        return _cut(((a * 4096.0 + b) * 2.0**-24).reshape(a.shape[0], -1), self.sizes[group])
 
 
 @functools.cache
@@ -165,6 +170,11 @@ def _modulo(x: Tensor) -> Tensor:
     return x - ops.floor(x * 2.0**-12) * 4096.0
 
 
-def _int32(word: int) -> Tensor:
-    """Return a word below 2^32 as the bits of an int32 (1,)."""
-    return Tensor(np.array([word], np.uint32).view(np.int32))
+def _cut(numbers: Tensor, size: int) -> Tensor:
+    """Return the first `size` numbers of each place. A slice of all would copy them."""
+    return numbers if numbers.shape[1] == size else numbers[:, :size]
+
+
+def _word(word: int) -> Tensor:
+    """Return a number below 2^32 as uint32 (1,)."""
+    return Tensor(np.uint32([word]))
