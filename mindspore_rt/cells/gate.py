@@ -30,18 +30,8 @@ def initial_log_alpha(mask_p: float) -> float:
     return math.log(s / (1 - s))
 
 
-def sampled_mask(log_alpha: Tensor, u: Tensor) -> Tensor:
-    """Return the masks of Eq. 1-3 in [0, 1] for scores and uniform numbers, all float32 of one shape.
-
-    Differentiated by MindSpore it takes the fewest primitives, which is what counts on a device.
-    """
-    u = ops.clamp(u, U_MIN, 1 - U_MIN)
-    t = ops.tanh((ops.log(u / (1.0 - u)) + log_alpha) * (0.5 / BETA))
-    return ops.hardsigmoid(t * (6 * HALF_WIDTH))
-
-
 class SampledGate(nn.Cell):
-    """The stochastic gate, Eq. 1-3: `sampled_mask` with less work and memory for a CPU.
+    """The stochastic gate, Eq. 1-3, with little work and memory, for a CPU.
 
     The gradient is derived by hand. Inside the clamp, with t = tanh(z / (2 beta)),
     dm/dlog_alpha = HALF_WIDTH (1 - t^2) / (2 beta); outside it is 0. As t = (m - 1/2) / HALF_WIDTH,
@@ -66,6 +56,43 @@ class SampledGate(nn.Cell):
         inside = self.hard_sigmoid_grad(dout, out * 6.0 - 3.0)
         slope = (ZETA - out) * (out - GAMMA) * (3 / (BETA * HALF_WIDTH))
         return inside * slope, ops.zeros_like(u)
+
+
+class DeviceGate(nn.Cell):
+    """The stochastic gate, Eq. 1-3, of few primitives, for a device: each reads and writes a number for each score.
+
+    Args:
+        has_logit: Whether log u - log(1 - u) with a clamp is a primitive that is computed on the device itself.
+    """
+
+    def __init__(self, has_logit: bool) -> None:
+        super().__init__(auto_prefix=False)
+        self.logit = ops.Logit(U_MIN) if has_logit else None
+        self.scaled_tanh, self.hard_sigmoid = _ScaledTanh(), ops.HSigmoid()
+
+    def construct(self, log_alpha: Tensor, u: Tensor) -> Tensor:
+        """Return masks in [0, 1] for scores and uniform numbers, all float32 of one shape."""
+        if self.logit is None:
+            u = ops.clamp(u, U_MIN, 1 - U_MIN)
+            logit = ops.log(u / (1.0 - u))
+        else:
+            logit = self.logit(u)
+        return self.hard_sigmoid(self.scaled_tanh(logit + log_alpha)[0])
+
+
+class _ScaledTanh(nn.Cell):
+    """(6 HALF_WIDTH t, t) with t = tanh(z / (2 beta)). MindSpore's own gradient would multiply by a number twice."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.tanh, self.tanh_grad = ops.Tanh(), gen_ops_prim.TanhGrad()
+
+    def construct(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        t = self.tanh(z * (0.5 / BETA))
+        return t * (6 * HALF_WIDTH), t
+
+    def bprop(self, z: Tensor, out: tuple, dout: tuple) -> tuple[Tensor, ...]:
+        return (self.tanh_grad(out[1], dout[0]) * (3 * HALF_WIDTH / BETA),)
 
 
 def deterministic_mask(log_alpha: Tensor) -> Tensor:

@@ -167,7 +167,8 @@ class MaskedWeight(nn.Cell):
     def __init__(self, place: int, block: tuple[int, int] = (1, 1)) -> None:
         super().__init__(auto_prefix=False)
         self.block, self.uniform = tuple(block), noise.uniform_cell(place)
-        self.gate = gate.sampled_mask if backend.on_device() else gate.SampledGate()
+        has_logit = backend.current() is backend.Backend.GPU  # on Ascend it is left to the host's processor
+        self.gate = gate.DeviceGate(has_logit) if backend.on_device() else gate.SampledGate()
 
     def construct(self, weight: Tensor, log_alpha: Tensor, draws: Tensor | tuple | None) -> Tensor:
         """Return the masked weight, float32 of the shape of `weight`."""

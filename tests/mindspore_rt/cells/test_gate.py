@@ -15,10 +15,10 @@ def torch_mask(log_alpha, u):
     return torch.clamp(s * 1.2 - 0.1, 0, 1)
 
 
-@pytest.fixture(params=["CPU", "device"])
+@pytest.fixture(params=["CPU", "GPU", "Ascend"])
 def cell(request):
-    """Both forms of the sampled gate."""
-    return gate.SampledGate() if request.param == "CPU" else gate.sampled_mask
+    """All forms of the sampled gate."""
+    return gate.SampledGate() if request.param == "CPU" else gate.DeviceGate(request.param == "GPU")
 
 
 def sampled(cell, log_alpha, u, weights=None):
