@@ -49,11 +49,11 @@ def train(directory, masked, stop_at=None, settings=None):
         objective = FineTuning(model, schema.Training(learning_rate=1e-3), 14, seed=5)
     evaluator, step, count = Evaluator(model, source), objective.step, []
 
-    def stopping(batch, index):
+    def stopping(batch, index, asked):
         count.append(index)
         if index == stop_at:
             raise Killed
-        return step(batch, index)
+        return step(batch, index, asked)
 
     objective.step = stopping
     config = schema.Experiment(checkpoint_steps=3, log_steps=1)
@@ -101,7 +101,7 @@ def test_metrics_have_a_line_a_step_and_one_an_epoch(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     class Broken:
-        def step(self, batch, index):
+        def step(self, batch, index, asked):
             return {"loss": float("nan") if index == 4 else 1.0}
 
         def state(self):
@@ -121,7 +121,7 @@ class Counter:
     def __init__(self, before=lambda index: None):
         self.made, self.before, self.votes = Parameter(np.zeros(1, np.float32), name="made"), before, {}
 
-    def step(self, batch, index, asked=False):
+    def step(self, batch, index, asked):
         self.before(index)
         self.made.set_data(Tensor(np.array([index + 1], np.float32)))
         return {"loss": 1.0, **({"stop_requests": self.votes.get(index, 0.0)} if self.votes else {})}
