@@ -68,7 +68,7 @@ def overview(rows: list[tuple[str, Band | None, dict[str, Band]]], path: Path, t
     attacked.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     attacked.set_ylim(len(rows) - 0.5, -0.5)
     attacked.set_xlim(left=0)
-    for axes, name in ((attacked, "under attack (Aua)"), (unchanged, "unchanged (Clean)")):
+    for axes, name in ((attacked, "under attack (Aua)"), (unchanged, "Clean")):
         axes.xaxis.set_major_formatter(style.OF_HUNDRED)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
