@@ -10,6 +10,7 @@ import pytest
 from configs.contract.bench_case import Case
 from configs.contract.files import ROOT
 from mindspore_rt.compare import step_worker
+from tests.helpers.needs import needs_mindnlp
 from torch_eval.bench import torch_step_worker as reference
 from torch_eval.bench.step_groups import CONTENDERS
 
@@ -62,6 +63,7 @@ print(*(step() for _ in range(3)))
 """
 
 
+@needs_mindnlp
 def test_mindnlp_trains_with_the_same_losses():
     """In a process of its own, as it replaces torch. The learning rate is 0 at the first step: the second and third
     losses differ only if its parameters were updated."""

@@ -19,6 +19,7 @@ from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.data import prepare
 from mindspore_rt.formats import hub, huggingface
 from tests.helpers.local_hub import Hub
+from tests.helpers.needs import needs_mindnlp
 
 TEXTS = ["a fine film", "dull", "it's the one , at 9 o'clock"]
 # As on the hub: the card's head says which files make which split, and which numbers are labels.
@@ -72,7 +73,7 @@ def without_mindnlp(tmp_path, monkeypatch):
     return lambda: monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"))
 
 
-@pytest.mark.parametrize("client", ["mindnlp", "the hub's own"])
+@pytest.mark.parametrize("client", [pytest.param("mindnlp", marks=needs_mindnlp), "the hub's own"])
 def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path, capfd, client, without_mindnlp):
     """QQP by its own configuration, at the pinned revision, to splits; a private model, by the user's token.
 
@@ -80,8 +81,6 @@ def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path
     """
     if client != "mindnlp":
         without_mindnlp()
-    elif not find_spec("mindnlp"):
-        pytest.skip("mindnlp is not installed: it takes no MindSpore above 2.7.0")
     rows = {
         split: [(f"How {split} {i}?", f"Why \u2028 {i}, naïve?", i % 2, i) for i in range(n)]
         for split, n in (("train", 40), ("validation", 12), ("test", 3))

@@ -16,6 +16,7 @@ from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
+from tests.helpers.needs import needs_mindnlp
 
 ROOT = Path(huggingface.__file__).resolve().parents[2]
 TEXTS = ["a fine film", "dull", "an utterly charming , funny and warm piece of work", "it's the one , at 9 o'clock"]
@@ -49,6 +50,7 @@ def python(*arguments, **environment):
     )
 
 
+@needs_mindnlp
 def test_same_logits_as_mindnlp(packaged_model, tmp_path):
     """The packaged BERT on padded singles and pairs of texts: pooled output and logits to 1e-5."""
     texts = [*((t, "") for t in TEXTS), *zip(TEXTS, reversed(TEXTS))]
