@@ -25,14 +25,14 @@ from worker_runs import WAYS, TwoWorkers  # noqa: E402
 
 
 def wait(run: TwoWorkers, process, moment: random.Random, seconds: float, steps: int, sentences: int) -> str:
-    """Wait for a random moment: of the whole run, of its training, or of its attack. Returns which it was."""
-    kind = moment.choice(["time", "step", "sentence"])
+    """Wait for a random moment: of the whole run, of the rest of its training, or of the rest of its attack."""
+    ahead = {"step": (run.steps, run.steps() + 1, steps), "sentence": (run.attacked, run.attacked() + 1, sentences)}
+    kind = moment.choice(["time", *(name for name, (_, first, last) in ahead.items() if first <= last)])
     if kind == "time":
         time.sleep(moment.uniform(0, seconds))
-    elif kind == "step":
-        run.wait_for(run.steps, moment.randint(min(run.steps(), steps), steps), process)
     else:
-        run.wait_for(run.attacked, moment.randint(min(run.attacked(), sentences), sentences), process)
+        count, first, last = ahead[kind]
+        run.wait_for(count, moment.randint(first, last), process)
     return kind
 
 
