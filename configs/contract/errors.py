@@ -17,9 +17,8 @@ from types import FrameType
 from typing import Any, NoReturn, ParamSpec
 
 P = ParamSpec("P")
-STARTER = (
-    "ROBUST_TICKETS_STARTER"  # environment variable: the process that started this one and may hold its run's lock
-)
+# Environment variable: number of the process that started this one, and may hold the lock of its run.
+STARTER = "ROBUST_TICKETS_STARTER"
 
 
 class UserError(Exception):
