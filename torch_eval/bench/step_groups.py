@@ -11,6 +11,14 @@ from pathlib import Path
 from configs.contract.bench_case import Case
 
 
+def installed(package: str) -> str | None:
+    """Return the version of a package, or None if it is not installed, as mindnlp on Python 3.12."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 @dataclass(frozen=True)
 class Contender:
     """One way to compute a step.
@@ -34,9 +42,8 @@ class Contender:
         if not self.needs:
             return True
         package, first = self.needs
-        try:
-            version = metadata.version(package)
-        except metadata.PackageNotFoundError:
+        version = installed(package)
+        if not version:
             return False
         least, given = ([int(number) for number in re.findall(r"\d+", text)] for text in (first, version))
         return given >= least

@@ -24,7 +24,7 @@ from configs.contract.options import read_options
 from configs.contract.run_dir import RUNS
 from configs.contract.schema import option
 from configs.contract.stage import versions
-from torch_eval.bench.step_groups import CONTENDERS, GROUPS, OFFICIAL, REPOSITORY
+from torch_eval.bench.step_groups import CONTENDERS, GROUPS, OFFICIAL, REPOSITORY, installed
 from torch_eval.bench.step_process import Worker
 from torch_eval.bench.step_results import available_memory, figure, first_step, machine, markdown, table
 
@@ -146,7 +146,7 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
     records: list[dict] = []
     failed: list[str] = []
     about = {
-        "versions": versions(*PACKAGES),
+        "versions": versions(*filter(installed, PACKAGES)),
         "machine": machine(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
