@@ -93,6 +93,7 @@ REVIEWED = {
     "HSigmoidGrad": "gradient of HSigmoid (Ascend GPU CPU)",
     "LogSoftmaxGrad": "gradient of LogSoftmax (Ascend GPU CPU)",
     "Muls": "what tensor * number compiles to (Tensor.mul: Ascend GPU CPU)",
+    "Divs": "what tensor / number compiles to in MindSpore 2.10 (Tensor.div: Ascend GPU CPU)",
     "StridedSliceGrad": "gradient of StridedSlice (Ascend GPU CPU)",
     "TensorMove": "copy that the compiler itself puts in front of an update in place",
     "SoftmaxBackward": "gradient of Softmax (Ascend GPU CPU)",
