@@ -27,8 +27,7 @@ BUILD = {  # the device, the number of layers and of lengths of a batch, and wha
     "FreeLB": ("GPU", 1, "FreeLB(model(), schema.AdversarialTraining(ascent_steps=2), 10, 1, masks)"),
     "InfoBERT": ("GPU", 1, "InfoBert(model(), schema.InfoBertTraining(ascent_steps=2), 10, 1)"),
     "two workers, mixed precision": ("GPU", 1, "FineTuning(model(amp='float16'), schema.Training(), 10, 1)"),
-    "Ascend": ("Ascend", 1, "RobustSearch(model(masked=True), schema.Search(ascent_steps=2), 10, 1)"),
-    "mixed precision on Ascend": ("Ascend", 1, "FineTuning(model(amp='bfloat16'), schema.Training(), 10, 1)"),
+    "Ascend": ("Ascend", 1, "RobustSearch(model(masked=True, amp='bfloat16'), schema.Search(ascent_steps=2), 10, 1)"),
     "evaluation": ("GPU", 2, "Evaluation(model(masked=True))"),
 }
 CODE = """

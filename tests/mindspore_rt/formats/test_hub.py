@@ -98,9 +98,8 @@ def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path
     run = RunDir(schema.load("qqp", ["data.dev_size=9"]), tmp_path / "runs")
     with ThreadPoolExecutor(2) as pool:  # each takes seconds, which importing mindnlp costs
         prepared = pool.submit(prepare.prepare, run.config, run)
-        newest = pool.submit(hub.model_dir, "someone/bert")
-        model = pool.submit(hub.model_dir, "someone/bert@" + "f" * 40)
-        summary, folder, newest = prepared.result(), model.result(), newest.result()
+        newest = hub.model_dir("someone/bert")
+        summary = prepared.result()
 
     texts = {split: [tuple(t) for t in prepare.load_split(run, split)[0]] for split in ("train", "dev", "test")}
     pairs = {split: [(a, b) for a, b, *_ in values if b] for split, values in rows.items()}
@@ -109,23 +108,29 @@ def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path
     assert list(prepare.load_split(run, "test")[1]) == [i % 2 for i in range(12)]
     assert GLUE[1][:8] in summary["note"] and "line 8: column 'question2' holds no text" in summary["warnings"][0]
 
-    assert folder == cache / "hub" / "model" / ("someone--bert--" + "f" * 40)
     assert newest == cache / "hub" / "model" / "someone--bert" and (newest / hub.COMMIT).read_text() == "f" * 40
     assert f"model=someone/bert@{'f' * 40} asks for that one" in capfd.readouterr().out
-    assert not (folder / hub.COMMIT).exists()
-    loaded, expected = huggingface.load(folder).weights, load_file(tiny_bert / "model.safetensors")
+    loaded, expected = huggingface.load(newest).weights, load_file(tiny_bert / "model.safetensors")
     assert set(loaded) == set(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(loaded[name], value, err_msg=name)
-    ours, theirs = (load_tokenizer(f, 24).encode_batch(TEXTS) for f in (folder, tiny_bert))
+    ours, theirs = (load_tokenizer(f, 24).encode_batch(TEXTS) for f in (newest, tiny_bert))
     assert [e.ids for e in ours] == [e.ids for e in theirs]
 
     # What is there is not asked for again.
     asked = len(stand_in.asked)
     assert all(token == "secret" for path, token in stand_in.asked if path.startswith("someone"))
-    assert hub.model_dir("someone/bert@" + "f" * 40) == folder
+    assert hub.model_dir("someone/bert") == newest
     prepare.prepare(run.config, run)
     assert len(stand_in.asked) == asked
+
+
+def test_a_model_at_a_revision_has_a_folder_of_its_own(stand_in, cache, tiny_bert, without_mindnlp):
+    without_mindnlp()
+    stand_in.add("someone/bert", "f" * 40, tiny_bert)
+    folder = hub.model_dir("someone/bert@" + "f" * 40)
+    assert folder == cache / "hub" / "model" / ("someone--bert--" + "f" * 40)
+    assert (folder / "config.json").is_file() and not (folder / hub.COMMIT).exists()
 
 
 def test_without_an_endpoint_the_hub_itself_is_asked(cache, monkeypatch):
