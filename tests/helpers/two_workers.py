@@ -25,6 +25,7 @@ from mindspore_rt.device import use_device
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
 
 CONFIG, ROWS = EncoderConfig(40, 16, 1, 2, 32, 32, 2), 6
+KINDS = ("finetune", "search", "official search")
 
 
 class Encoding:
@@ -112,6 +113,6 @@ def read_what_rank_0_wrote(target):
 if __name__ == "__main__":
     use_device()
     backend.current = lambda: backend.Backend.GPU
-    for kind in ("finetune", "search", "official search"):
+    for kind in KINDS:
         train(sys.argv[1], kind)
     read_what_rank_0_wrote(sys.argv[1])

@@ -12,8 +12,10 @@ from safetensors.numpy import load_file
 
 from configs.contract.files import ROOT
 from mindspore_rt import parallel
+from mindspore_rt.cells import backend
+from mindspore_rt.cells.backend import Backend
+from tests.helpers import two_workers
 
-SCRIPT = ROOT / "tests" / "helpers" / "two_workers.py"
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # msrun starts plain "python"
 ENVIRONMENT = {**os.environ, "PATH": PATH, "PYTHONPATH": str(ROOT), "ROBUST_TICKETS_KERNELS": "plain", "GLOG_v": "3"}
 
@@ -27,7 +29,10 @@ def free_port():
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workers")
-    subprocess.run([sys.executable, SCRIPT, folder / "one"], env=ENVIRONMENT, check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "current", lambda: Backend.GPU)
+        for kind in two_workers.KINDS:
+            two_workers.train(folder / "one", kind)
     command = [
         Path(sys.executable).with_name("msrun"),
         "--worker_num=2",
@@ -35,7 +40,7 @@ def results(tmp_path_factory):
         "--join=True",
         f"--master_port={free_port()}",
         f"--log_dir={folder / 'logs'}",
-        SCRIPT,
+        two_workers.__file__,
         folder / "two",
     ]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
@@ -43,7 +48,7 @@ def results(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["finetune", "search", "official search"])
+@pytest.mark.parametrize("kind", two_workers.KINDS)
 def test_two_workers_equal_one(results, kind):
     """Weights or scores and both moments after two updates, with dropout and mask noise given. The official search
     keeps gradients from one update to the next, too."""

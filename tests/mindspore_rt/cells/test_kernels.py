@@ -214,10 +214,10 @@ from mindspore_rt.training.objectives import FineTuning, RobustSearch
 ms.set_device("CPU")
 ms.set_context(mode=ms.GRAPH_MODE, jit_config={"jit_level": "O0"})
 config = EncoderConfig(60, 96, 1, 4, 160, 16, 2)
-for path in (backend.current(), backend.Backend.PRIMITIVES):
+for path, searches in ((backend.current(), (True, False)), (backend.Backend.PRIMITIVES, (True,))):
     backend.current = lambda: path
     random, digest = np.random.default_rng(0), hashlib.sha256()
-    for masked in (True, False):
+    for masked in searches:
         model = EncoderClassifier(config, 2, masked=masked)
         model.load({n: random.normal(0, 0.3, s).astype(np.float32) for n, s in config.parameters(2).items()})
         batch = Batch(random.integers(5, 60, (4, 16)).astype(np.int32), np.ones((4, 16), np.float32),
@@ -243,7 +243,7 @@ def run(code, **environment):
 
 
 def test_steps_repeat_byte_for_byte_in_another_process_with_other_threads():
-    """Those of kernels, and those of primitives."""
+    """Those of a search and of a fine-tuning with kernels, and those of a search with primitives."""
     results = []
     for threads in "14":
         result = run(BYTES, OMP_NUM_THREADS=threads)

@@ -1,24 +1,26 @@
-"""mindnlp: its BERT as a reference on MindSpore itself.
+"""mindnlp: its BERT as a reference on MindSpore itself, and its training step, which the bench times.
 
-It replaces the `torch` module of its process, so it always runs in one of its own.
+It replaces the `torch` module of its process, so it runs in one of its own: one for both, as importing it takes long.
 """
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import mindspore as ms
 import numpy as np
+import pytest
 from mindspore import Tensor
 
+from configs.contract.bench_case import Case
+from configs.contract.files import ROOT
 from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 from tests.helpers.needs import needs_mindnlp
+from torch_eval.bench import torch_step_worker
 
-ROOT = Path(huggingface.__file__).resolve().parents[2]
+pytestmark = needs_mindnlp
 TEXTS = ["a fine film", "dull", "an utterly charming , funny and warm piece of work", "it's the one , at 9 o'clock"]
 
 REFERENCE = """
@@ -36,36 +38,42 @@ with torch.no_grad():
     logits = model(**tensors)[0]
 np.savez(sys.argv[3], pooled=pooled.asnumpy(), logits=logits.asnumpy(),
          weight=model.classifier.weight.asnumpy(), bias=model.classifier.bias.asnumpy())
+
+import json
+from configs.contract.bench_case import Case
+from mindspore_rt.compare.step_worker import mindnlp
+step, about = mindnlp(Case(**json.loads(sys.argv[4])))
+print(*(step() for _ in range(3)))
 """
+CASE = Case("finetune", layers=2, hidden=24, batch=4, length=8, vocabulary=60, dropout=0.0)
 
 
-def python(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@needs_mindnlp
-def test_same_logits_as_mindnlp(packaged_model, tmp_path):
-    """The packaged BERT on padded singles and pairs of texts: pooled output and logits to 1e-5."""
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory, packaged_model):
+    """A batch of padded singles and pairs of texts, what mindnlp computes of it, and the losses of three steps."""
+    folder = tmp_path_factory.mktemp("mindnlp")
     texts = [*((t, "") for t in TEXTS), *zip(TEXTS, reversed(TEXTS))]
     tokenizer = load_tokenizer(packaged_model, 24)
     batch = Batches(texts, np.zeros(8, int), 2, tokenizer, 24, 8, seed=0).batch(np.arange(8))
-    np.savez(
-        tmp_path / "in.npz",
-        input_ids=batch.ids,
-        attention_mask=batch.attention_mask,
-        token_type_ids=batch.token_types,
-    )
-    done = python("-c", REFERENCE, packaged_model, tmp_path / "in.npz", tmp_path / "out.npz")
+    arrays = {"input_ids": batch.ids, "attention_mask": batch.attention_mask, "token_type_ids": batch.token_types}
+    np.savez(folder / "in.npz", **arrays)
+    command = [sys.executable, "-c", REFERENCE, packaged_model, folder / "in.npz", folder / "out.npz", CASE.to_json()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    expected = np.load(tmp_path / "out.npz")
+    return batch, np.load(folder / "out.npz"), [float(loss) for loss in done.stdout.split()[-3:]]
 
+
+def test_mindnlp_trains_with_the_losses_of_transformers(computed):
+    """The learning rate is 0 at the first step: the losses differ only if mindnlp's parameters were updated."""
+    _, _, losses = computed
+    step = torch_step_worker.transformers_step(CASE)
+    np.testing.assert_allclose(losses, [step() for _ in range(3)], atol=1e-5)
+    assert losses[2] != losses[0]
+
+
+def test_same_logits_as_mindnlp(packaged_model, computed):
+    """The packaged BERT: pooled output and logits to 1e-5."""
+    batch, expected, _ = computed
     # A classifier whose first outputs are the pooled ones, so that one pass gives both.
     source = huggingface.load(packaged_model)
     hidden = source.config.hidden_size
