@@ -19,6 +19,7 @@ from configs.contract.errors import STARTER, Stopped
 from configs.contract.files import ROOT, read_lines
 from configs.contract.run_dir import RunDir
 from mindspore_rt import launch
+from mindspore_rt.stages import runner
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "stdin": subprocess.DEVNULL}
 SMALL = [f"name=test-faults-{os.getpid()}", "methods=[freelb]", "freelb.epochs=3", "checkpoint_steps=2"]
@@ -30,7 +31,7 @@ def run():
     run = RunDir(schema.load("tiny", SMALL))
     shutil.rmtree(run.root, ignore_errors=True)
     try:
-        assert start("prepare").wait() == 0
+        runner.do(run, next(job for job in jobs.jobs(run) if job.stage == "prepare"))
         yield run
     finally:
         shutil.rmtree(run.root, ignore_errors=True)
