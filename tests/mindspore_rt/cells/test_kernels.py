@@ -1,8 +1,10 @@
 """The fused kernels against float64 PyTorch with the same noise, how they are compiled, and exact repetition."""
 
+import functools
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mindspore as ms
@@ -232,21 +234,13 @@ for path, searches in ((backend.current(), (True, False)), (backend.Backend.PRIM
 """
 
 
-def run(code, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "3", **environment},
-    )
-
-
 def test_steps_repeat_byte_for_byte_in_another_process_with_other_threads():
     """Those of a search and of a fine-tuning with kernels, and those of a search with primitives."""
     results = []
     for threads in "14":
-        result = run(BYTES, OMP_NUM_THREADS=threads)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "3", "OMP_NUM_THREADS": threads}
+        command = [sys.executable, "-c", BYTES]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
         assert result.returncode == 0, result.stderr[-2000:]
         first, *digests = result.stdout.strip().splitlines()
         assert first.startswith("kernels: fused")
@@ -256,31 +250,31 @@ def test_steps_repeat_byte_for_byte_in_another_process_with_other_threads():
     assert (kernels, primitives) == ("kernels", "primitives") and by_kernels != by_primitives
 
 
-SHORT = "from mindspore_rt.cells import backend; print(backend.current().value, backend.current().value)"
-
-
-def test_without_a_compiler_plain_primitives_stand_in(tmp_path):
-    for environment, reason in (
+@pytest.mark.parametrize(
+    "environment, reason",
+    [
         ({"CXX": "no-such-compiler"}, "no C++ compiler: none of no-such-compiler found"),
         ({"CXX": "false"}, "exit status 1"),
         ({"ROBUST_TICKETS_KERNELS": "plain"}, "ROBUST_TICKETS_KERNELS=plain"),
-    ):
-        result = run(SHORT, ROBUST_TICKETS_CACHE=str(tmp_path), **environment)
-        line, answer = result.stdout.strip().splitlines()
-        assert line.startswith("kernels: plain primitives (") and reason in line and answer == "primitives primitives"
+    ],
+)
+def test_without_a_compiler_plain_primitives_stand_in(monkeypatch, tmp_path, capsys, environment, reason):
+    """Which is said once."""
+    monkeypatch.setattr(assets, "CACHE", tmp_path)
+    monkeypatch.setattr(kernels, "library", functools.cache(kernels.library.__wrapped__))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert [backend.current.__wrapped__() for _ in range(2)] == [Backend.PRIMITIVES] * 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("kernels: plain primitives (") and reason in line
     assert not list(tmp_path.rglob("*.so"))
 
 
-def test_two_processes_that_compile_at_once_both_get_a_whole_library(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "3", "ROBUST_TICKETS_CACHE": str(tmp_path / "a b")}
-    both = [
-        subprocess.Popen([sys.executable, "-c", SHORT], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    for process in both:
-        out, _ = process.communicate()
-        assert out.startswith("kernels: fused (") and out.strip().endswith("kernels kernels")
-    assert len(list((tmp_path / "a b" / "kernels").iterdir())) == 1
+def test_two_that_compile_at_once_both_get_a_whole_library(monkeypatch, tmp_path):
+    monkeypatch.setattr(assets, "CACHE", tmp_path / "a b")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: kernels._build(*kernels._compiler()), range(2))
+    assert first == second and list((tmp_path / "a b" / "kernels").iterdir()) == [first]
 
 
 def test_a_library_is_named_after_source_compiler_and_processor(monkeypatch, tmp_path):
