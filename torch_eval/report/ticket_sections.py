@@ -195,10 +195,10 @@ def transferred(runs: list[Run]) -> list[Block]:
 
 def _own_and_transferred(run: Run) -> list[Cell]:
     """Overlap of a run's transferred ticket with its own, mean over seeds, and the overlap by chance."""
-    overlaps = []
+    overlaps, models = [], [model for method in ("transferred", "robust") if (model := run.pick(method))]
     for seed in run.config.seeds:
-        paths = [run.paths.ticket(seed, run.pick(method) or "") for method in ("transferred", "robust")]
-        if all(path.is_file() for path in paths):
+        paths = [run.paths.ticket(seed, model) for model in models]
+        if len(paths) == 2 and all(path.is_file() for path in paths):
             other, own = map(Ticket.load, paths)
             overlaps.append((other.overlap(own), other.sparsity / (2 - other.sparsity)))
     return [Cell(percent(statistics.fmean(shares))) for shares in zip(*overlaps)] or [Cell(NONE), Cell(NONE)]

@@ -140,6 +140,9 @@ def test_transferred_tickets_stand_beside_the_own_ones(whole):
     texts = [cell.text for cell in table.rows[0]]
     assert texts == ["given.safetensors", "SST-2", "TextFooler", *auas, f"{50 * sum(shares):.1f}%", "17.6%"]
     assert ticket_sections.transferred(runs[1:]) == []
+    alone = dataclasses.replace(first.config, methods=["transferred"])
+    *_, table = ticket_sections.transferred([run_state.Run(alone, ["x"], first.root.parent)])
+    assert [cell.text for cell in table.rows[0][-2:]] == ["–", "–"]  # there is no ticket of its own to overlap
 
 
 def test_without_a_robust_ticket_the_first_method_is_compared(whole):
