@@ -2,10 +2,9 @@
 
 Attacks ask for texts by the hundred, most of them short and nearly the same. Everything that treats positions by
 themselves (the matrix products, which are nearly all of the work) runs once over all positions of a batch; attention
-runs once for each length. The first layer's products are made once for each different token at a place. In the last
-layer only the first position, which the classifier reads, is computed, and without keys and values of the others: a
-query takes a key's weights itself, and a mean of hidden states becomes one of values. The result is that of the padded
-model up to the rounding of sums.
+runs once for each length. The first layer's products are made once for each different token at a place, and in the
+last layer only the first position, which the classifier reads, is computed. The result is that of the padded model up
+to the rounding of sums.
 """
 
 from __future__ import annotations
@@ -54,14 +53,16 @@ class UnpaddedClassifier:
         hidden = different[places]
         layers = self.body.encoder.layer
         for layer, (weight, bias) in zip(layers, self.projections, strict=True):
-            attention = layer.attention.self
+            attention, width = layer.attention.self, len(weight) // 3
             if layer is layers[-1]:
-                context = _attend_first(hidden, first, groups, weight, bias, attention)
+                rest = linear(hidden, weight[width:], bias[width:])
                 hidden = hidden[first]
+                parts = (linear(hidden, weight[:width], bias[:width]), *rest.chunk(2, 1))
             else:
                 every = linear(different, weight, bias)[places] if layer is layers[0] else linear(hidden, weight, bias)
-                context = _attend(every, groups, attention)
-            hidden = layer.attention.output(context, hidden)
+                parts = every.chunk(3, 1)
+            query, key, value = parts
+            hidden = layer.attention.output(_attend(query, key, value, groups, attention), hidden)
             hidden = layer.output(layer.intermediate(hidden), hidden)
         return self.head(hidden)
 
@@ -94,60 +95,30 @@ class UnpaddedClassifier:
         return list(zip(ids, row.get("token_type_ids") or [0] * len(ids), positions, strict=True))
 
 
-def _attend(every: torch.Tensor, groups: list[tuple[int, int]], attention: torch.nn.Module) -> torch.Tensor:
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    groups: list[tuple[int, int]],
+    attention: torch.nn.Module,
+) -> torch.Tensor:
     """Attend within each row.
 
     Args:
-        every: queries, keys and values (positions, 3 * all heads).
+        query: (positions, all heads), or (rows, all heads) of the first positions alone.
+        key: (positions, all heads).
+        value: (positions, all heads).
         groups: (length, rows), in order.
         attention: says how many heads there are.
 
     Returns:
-        Contexts (positions, all heads).
+        Contexts, shaped like the queries.
     """
-    contexts = []
-    for (length, count), part in zip(groups, every.split([length * count for length, count in groups]), strict=True):
-        parts = part.view(count, length, 3, attention.num_attention_heads, attention.attention_head_size)
-        context = scaled_dot_product_attention(*parts.permute(2, 0, 3, 1, 4))
-        contexts.append(context.transpose(1, 2).reshape(count * length, -1))
+    heads, size, contexts = attention.num_attention_heads, attention.attention_head_size, []
+    one = len(query) == sum(count for _, count in groups)
+    sizes = [length * count for length, count in groups]
+    queries = query.split([count for _, count in groups] if one else sizes)
+    for (_, count), *parts in zip(groups, queries, key.split(sizes), value.split(sizes), strict=True):
+        q, k, v = (part.view(count, -1, heads, size).transpose(1, 2) for part in parts)
+        contexts.append(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, heads * size))
     return torch.cat(contexts)
-
-
-def _attend_first(
-    hidden: torch.Tensor,
-    first: torch.Tensor,
-    groups: list[tuple[int, int]],
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    attention: torch.nn.Module,
-) -> torch.Tensor:
-    """Attend from the first position of each row, without keys and values.
-
-    A query's product with a key is that of `query @ key weights` with the hidden state, and with the keys' bias, which
-    is the same for all keys of a head and does not change what they get. A mean of values is the product of the values'
-    weights with the mean of hidden states.
-
-    Args:
-        hidden: (positions, hidden).
-        first: numbers of the first positions (rows,).
-        groups: (length, rows), in order.
-        weight: of queries, keys and values (3 * all heads, hidden).
-        bias: (3 * all heads,).
-        attention: says how many heads there are.
-
-    Returns:
-        Contexts (rows, all heads).
-    """
-    heads, size = attention.num_attention_heads, attention.attention_head_size
-    query_weight, key_weight, value_weight = weight.chunk(3)
-    query_bias, _, value_bias = bias.chunk(3)
-    query = linear(hidden[first], query_weight, query_bias).view(-1, heads, size)
-    query = torch.einsum("rhs,hsd->rhd", query, key_weight.view(heads, size, -1))
-    means, sizes = [], [length * count for length, count in groups]
-    for (length, count), states, some in zip(
-        groups, hidden.split(sizes), query.split([count for _, count in groups]), strict=True
-    ):
-        states = states.view(count, 1, length, -1)  # one head that all queries of a row share
-        means.append(scaled_dot_product_attention(some[:, None], states, states, scale=size**-0.5)[:, 0])
-    context = torch.einsum("rhd,hsd->rhs", torch.cat(means), value_weight.view(heads, size, -1))
-    return context.flatten(1) + value_bias
