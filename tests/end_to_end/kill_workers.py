@@ -20,8 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers"), str(ROOT / "tests" / "end_to_end")]
 
-from kill_at_random import differences  # noqa: E402  (their folders are on the path since the line above)
-from worker_runs import WAYS, TwoWorkers  # noqa: E402
+from kill_at_random import differences  # noqa: E402  needs the path above
+from worker_runs import WAYS, TwoWorkers  # noqa: E402  needs the path above
 
 
 def wait(run: TwoWorkers, process, moment: random.Random, seconds: float, steps: int, sentences: int) -> str:

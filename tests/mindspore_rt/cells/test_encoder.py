@@ -9,21 +9,19 @@ from transformers import BertConfig as TorchConfig
 from transformers import BertForSequenceClassification
 
 from configs.contract.errors import UserError
-from mindspore_rt.cells import backend, kernel_cells, noise
+from mindspore_rt.cells import kernel_cells, noise
 from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder import EncoderClassifier, MixedPrecisionProduct, cells
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import huggingface
 from mindspore_rt.training.objectives import cross_entropy
+from tests.helpers import forms
 
 
 @pytest.fixture(params=[Backend.KERNELS, Backend.PRIMITIVES, Backend.GPU], ids=lambda form: form.value)
 def implementation(request, monkeypatch):
     """Build models of kernels, or of primitives in the form of CPUs or of devices."""
-    if request.param is not Backend.KERNELS:
-        monkeypatch.setattr(backend, "current", lambda: request.param)
-    elif backend.current() is not Backend.KERNELS:
-        pytest.skip("no kernels here")
+    forms.use(request.param, monkeypatch)
 
 
 def inputs(vocabulary, segments=2, batch=3, length=12):

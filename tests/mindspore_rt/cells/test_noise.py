@@ -12,6 +12,7 @@ from mindspore_rt.cells import backend, noise
 from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder import EncoderClassifier, MaskedLinear, cells
 from mindspore_rt.cells.encoder_config import EncoderConfig
+from tests.helpers import forms
 
 SHAPES = [(40, 50), (40, 50), (7,)]
 CONFIG = EncoderConfig(30, 16, 2, 2, 16, 16, 2)
@@ -20,10 +21,7 @@ CONFIG = EncoderConfig(30, 16, 2, 2, 16, 16, 2)
 @pytest.fixture(params=[Backend.KERNELS, Backend.GPU, Backend.ASCEND], ids=lambda form: form.value)
 def source(request, monkeypatch):
     """The class of noise; but for `KERNELS`, models are built of primitives."""
-    if request.param is not Backend.KERNELS:
-        monkeypatch.setattr(backend, "current", lambda: request.param)
-    elif backend.current() is not Backend.KERNELS:
-        pytest.skip("no kernels here")
+    forms.use(request.param, monkeypatch)
     return type(noise.source(1))
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from mindspore import Parameter, Tensor
 
-from mindspore_rt.cells import backend
 from mindspore_rt.cells.backend import Backend
 from mindspore_rt.training.optimizer import (
     AdamW,
@@ -19,15 +18,13 @@ from mindspore_rt.training.optimizer import (
     linear_schedule,
     no_decay,
 )
+from tests.helpers import forms
 
 
 @pytest.fixture(params=[Backend.KERNELS, Backend.PRIMITIVES, Backend.GPU], ids=lambda form: form.value)
 def implementation(request, monkeypatch):
     """Build AdamW of kernels, or of primitives in the form of CPUs or of devices."""
-    if request.param is not Backend.KERNELS:
-        monkeypatch.setattr(backend, "current", lambda: request.param)
-    elif backend.current() is not Backend.KERNELS:
-        pytest.skip("no kernels here")
+    forms.use(request.param, monkeypatch)
     return KernelAdamW if request.param is Backend.KERNELS else PrimitiveAdamW
 
 

@@ -82,7 +82,7 @@ def test_columns_that_nobody_can_tell_are_asked_for(tmp_path):
     for name in (str(tmp_path / "gone.csv"), "/dev/null", "stanfordnlp/imdb"):
         with pytest.raises(UserError, match="no such file or folder, and no task; the tasks are .*sst2.*load_dataset"):
             data.read(name, config(), NAMES)
-    for address in ("https://example.org/a.csv", "file:///tmp/a.csv", "hf://datasets/stanfordnlp/imdb"):
+    for address in ("https://example.org/a.csv", "file://host/a.csv", "hf://datasets/stanfordnlp/imdb"):
         with pytest.raises(UserError, match=f"{address}: an address; download the file, and give the path to it"):
             data.read(address, config(), NAMES)
 
