@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
 
 from configs.contract.errors import UserError
+from configs.contract.files import read_lines
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId
 from configs.contract.run_files import ChoiceOnDev, TicketReport
@@ -178,19 +181,37 @@ def transferred(runs: list[Run]) -> list[Block]:
     for run in (run for run in runs if "transferred" in run.config.methods):
         name = Path(str(run.config.tickets_from)).name
         models = [run.pick(method) for method in BESIDE]
+        rows.append(f"**{tasks.get(name, name)}** to **{run.task}**{_texts_of_source(run)}")
         for recipe in run.recipes:
             auas = [attack_cell(run, model, recipe, "aua", 0, ()) if model else Cell(NONE) for model in models]
-            ends = [Cell(tasks.get(name, name)), Cell(run.task), Cell(run.attack_title(recipe))]
-            rows.append([*ends, *auas, *_own_and_transferred(run)])
+            rows.append([Cell(run.attack_title(recipe)), *auas, *_own_and_transferred(run)])
     if not rows:
         return []
     explanation = (
-        "A **transferred ticket** was found on the source, and was trained and attacked on the target. Aua% of it and "
-        "of the target's own models, mean over seeds. Overlap is that of the transferred ticket with the target's own; "
-        "chance is the overlap of two random tickets."
+        "A **transferred ticket** was found on one task, the source, and was trained and attacked on another, the "
+        "target. Aua% of it and of the target's own models, mean over seeds. Overlap is that of the transferred ticket "
+        "with the target's own; chance is the overlap of two random tickets."
     )
-    header = ["Source", "Target", "Attack", *names, "Overlap", "Chance"]
+    header = ["Source to target", *names, "Overlap", "Chance"]
     return [Heading("One ticket for many tasks", 3), Text(explanation), Table(header, rows)]
+
+
+def _texts_of_source(run: Run) -> str:
+    """Say how many test texts of a run the search of its transferred ticket was trained on.
+
+    Such a ticket was fitted to texts that it is now attacked on. Texts are compared by their letters and digits,
+    because two data sets may differ in spaces, capitals and punctuation.
+    """
+    source, target = run.paths.root.parent / str(run.config.tickets_from) / "data/train.jsonl", run.paths.split("test")
+    if not (source.is_file() and target.is_file()):
+        return ""
+    learned, tested = ([_letters(record) for record in read_lines(path)] for path in (source, target))
+    count = sum(map(set(learned).__contains__, tested))
+    return f": {count:,} of the {len(tested):,} test texts are among the source's training texts" if count else ""
+
+
+def _letters(record: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(re.sub(r"[\W_]+", "", value.casefold()) for value in record.values() if isinstance(value, str))
 
 
 def _own_and_transferred(run: Run) -> list[Cell]:

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from configs.contract import run_dir, schema
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines, write_json, write_lines
 from configs.contract.methods import METHODS
@@ -137,12 +139,29 @@ def test_transferred_tickets_stand_beside_the_own_ones(whole):
         ]
         shares.append((pruned[0] & pruned[1]).sum() / (pruned[0] | pruned[1]).sum())
     auas = ["31.5", "45.5", "6.5", "11.5"]  # LEVELS of the made-up run plus the seed, mean over both
-    texts = [cell.text for cell in table.rows[0]]
-    assert texts == ["given.safetensors", "SST-2", "TextFooler", *auas, f"{50 * sum(shares):.1f}%", "17.6%"]
+    title, row = table.rows[0], [cell.text for cell in table.rows[1]]
+    assert title == "**given.safetensors** to **SST-2**"
+    assert row == ["TextFooler", *auas, f"{50 * sum(shares):.1f}%", "17.6%"]
     assert ticket_sections.transferred(runs[1:]) == []
     alone = dataclasses.replace(first.config, methods=["transferred"])
     *_, table = ticket_sections.transferred([run_state.Run(alone, ["x"], first.root.parent)])
-    assert [cell.text for cell in table.rows[0][-2:]] == ["–", "–"]  # there is no ticket of its own to overlap
+    assert [cell.text for cell in table.rows[1][-2:]] == ["–", "–"]  # there is no ticket of its own to overlap
+
+
+def test_test_texts_that_the_source_was_trained_on_are_counted(tmp_path):
+    """The ticket was fitted to them. Case, spaces and punctuation do not count; half a pair is not the pair."""
+    run = SimpleNamespace(
+        config=SimpleNamespace(tickets_from="other"), paths=run_dir.RunDir(schema.load("qnli"), tmp_path)
+    )
+    assert ticket_sections._texts_of_source(run) == ""  # the source is a file, or its data is gone
+    pairs = {
+        tmp_path / "other/data/train.jsonl": [("It's fine .", "Yes"), ("So what?", "no")],
+        run.paths.split("test"): [("it 's FINE.", "yes"), ("So what?", "yes"), ("new", "no")],
+    }
+    for path, texts in pairs.items():
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(json.dumps({"question": a, "sentence": b, "label": 0}) + "\n" for a, b in texts))
+    assert ticket_sections._texts_of_source(run) == ": 1 of the 3 test texts are among the source's training texts"
 
 
 def test_without_a_robust_ticket_the_first_method_is_compared(whole):
