@@ -146,12 +146,16 @@ def _relation(p: float) -> str:
 
 
 def paired_table(run: Run) -> Table | None:
-    """Compare the robust ticket (or else the first method) with all others of its length under every attack."""
+    """Compare models of one length under every attack.
+
+    The robust ticket (or else the first method) is compared with all others, a transferred one with the baselines too.
+    """
     first = run.picks("robust") or run.picks(run.config.methods[0])
     rows: list[Row] = []
     scores: list[Score] = []
     pairs = [pair for method in run.config.methods for pair in zip(first, run.picks(method))]
-    for ours, rival in pairs:
+    pairs += [pair for rival in ("finetune", "random") for pair in zip(run.picks("transferred"), run.picks(rival))]
+    for ours, rival in dict.fromkeys(pairs):
         made = [c for recipe in run.recipes for c in comparisons(run, ours, rival, recipe)]
         if made and rival != ours:
             rows += [f"**{run.marked_title(ours)}** against **{run.marked_title(rival)}**", *map(_row, made)]

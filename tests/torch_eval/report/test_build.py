@@ -117,7 +117,9 @@ def test_paired_test_by_hand(whole):
     _, first, _ = whole
     run = run_state.Run(first.config, ["x"], first.root.parent)
     table = comparisons.paired_table(run)
-    assert len([r for r in table.rows if isinstance(r, str)]) == 1 + len(METHODS) - 1  # against each other
+    titles = [row for row in table.rows[1:] if isinstance(row, str)]
+    assert len(titles) == len(METHODS) - 1 + 2  # against each other; the transferred ticket against two
+    assert titles[-2:] == [f"**Transferred ticket 30%** against **{name}**" for name in ("Fine-tune", "Random 30%")]
     ours, theirs = run.scores[1, "robust-0.30", "textfooler"].records, run.scores[1, "finetune", "textfooler"].records
     only = sum(a["outcome"] == "failure" and b["outcome"] != "failure" for a, b in zip(ours, theirs))
     seed_two = [run.scores[2, model, "textfooler"].records for model in ("robust-0.30", "finetune")]
