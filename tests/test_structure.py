@@ -181,6 +181,13 @@ def test_the_contract_is_light():
     assert not heavy & set(result.stdout.split())
 
 
+def test_what_leads_the_attacks_is_light():
+    """The processes that attack load PyTorch and transformers. The one that waits for them would take ten seconds."""
+    code = "import sys, torch_eval.attack.choose, torch_eval.report.build; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "textattack", "sklearn"} & set(result.stdout.split())
+
+
 @pytest.fixture(scope="module")
 def training_half():
     """A process that has loaded all that trains: its modules, and what OpenMP says of its settings."""

@@ -42,9 +42,9 @@ def check(run_dir: RunDir, task: Summary, workers: Workers, texts: list[tuple[st
     stages = ("clean", *config.attack.recipes)
     for seed, name, model in run_dir.all_victims():
         order = check_files(run_dir, name, model, task.labels)
-        check_token_ids(model)
         if not all((run_dir.attack(seed, name) / stage / "manifest.json").is_file() for stage in stages):
             targets.append((name, Target(model, label_order=order, **settings.victim(config))))
+    list(workers.map(check_token_ids, [target.model for _, target in targets]))
     inspections = workers.map(inspect, [target for _, target in targets], [texts] * len(targets))
     batchings = {}
     for (name, target), inspection in zip(targets, inspections):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
-from transformers import AutoTokenizer
 
 from configs.contract.files import read_json
 from configs.contract.tokenizer import TOKEN_IDS, compare_ids
@@ -37,6 +36,8 @@ def check_token_ids(model: Path) -> None:
     path = model.parent / TOKEN_IDS
     if not path.is_file():
         return
+    from transformers import AutoTokenizer  # takes seconds: only the processes that attack load it
+
     sample = read_json(path, Sample, f"delete {model.parent} to train the model again")
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
 

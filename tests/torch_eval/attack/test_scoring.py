@@ -18,6 +18,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import ROOT, file_hash, read_json, read_lines, write_json, write_lines
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage, verified
+from configs.contract.tokenizer import TOKEN_IDS
 from tests.helpers.attacked_runs import BROKEN_SUMMARIES, SENTENCES, Here
 from tests.helpers.prepared import write_summary
 from tests.helpers.victims import tiny_bert
@@ -61,10 +62,11 @@ def results(run_dir, recipe):
 
 
 def test_processes_give_the_same_file_as_one_process(experiment, monkeypatch):
-    here = experiment()
+    recipes = "attack.recipes=[textfooler,bertattack]"
+    here = experiment(recipes)
     scoring.run(here)
     monkeypatch.undo()  # real processes
-    there = experiment(name="two")
+    there = experiment(recipes, name="two")
     scoring.run(there)
     for recipe in here.config.attack.recipes:
         assert results(here, recipe) == results(there, recipe)
@@ -394,6 +396,15 @@ def test_every_victim_is_checked_before_the_first_attack(experiment, tmp_path):
     for file in ("tokenizer.json", "vocab.txt"):
         (raw / file).unlink()
     with pytest.raises(UserError, match="attack.victims: raw: .*raw: no tokenizer"):
+        scoring.run(run_dir)
+    assert not run_dir.attack(1, "finetune").exists()
+
+
+def test_a_victim_that_reads_otherwise_than_its_training_is_refused(experiment):
+    run_dir = experiment()
+    sample = {"max_length": 16, "texts": [{"texts": ["a film"], "ids": [101, 102]}]}
+    write_json(run_dir.stage(1, "finetune") / TOKEN_IDS, sample)
+    with pytest.raises(UserError, match="does not read texts as the training did: 'a film'"):
         scoring.run(run_dir)
     assert not run_dir.attack(1, "finetune").exists()
 
