@@ -1,6 +1,7 @@
 """The real command line at the smallest scale, from packaged text to a report, in processes of its own."""
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ from configs.contract import jobs, schema
 from configs.contract.files import ROOT, read_json, read_lines
 from configs.contract.run_dir import RunDir
 from mindspore_rt.ticket import Ticket
+from tests.helpers.attacked_runs import Here
 from tests.helpers.commands import ENVIRONMENT, run_commands, start_commands
+from torch_eval.attack import scoring
 
 RECIPES = ("textfooler", "textbugger", "bertattack")
 # Every kind of method: dense, magnitude pruning (two rounds), random control, robust ticket. FreeLB: faults/.
@@ -54,6 +58,12 @@ class Run:
     def __call__(self, *stages) -> None:
         """Run stages in one process, started in another folder than the repository's."""
         self.output += run_commands([command for stage in stages for command in self.commands(stage)], self.folder)
+
+    def here(self, stage) -> str:
+        """Run a stage in this process, which has loaded MindSpore and PyTorch already; return what it prints."""
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            assert import_module(f"{jobs.HALVES[stage]}.__main__").main(self.command(stage)[1:]) == 0
+        return output.getvalue()
 
     def kill_during(self, file, lines, *stages) -> None:
         """Run stages in one process, and kill it with its children when a file has so many lines.
@@ -91,14 +101,17 @@ def whole(tmp_path_factory, tiny_bert):
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory, tiny_bert):
     """The robust ticket under another name, killed: the search after its fifth step, the ticket's training after its
-    third, and one attack after its first sentence."""
+    third, and one attack after its first sentence. What was killed last goes on in this process."""
     run = Run("resumed", tmp_path_factory.mktemp("elsewhere"), tiny_bert)
     try:
         run.kill_during(run.dir.stage(1, "search") / "metrics.jsonl", 5, "prepare", "finetune", "search")
         run.kill_during(run.dir.stage(1, "robust-0.30") / "metrics.jsonl", 3, "search", "draw", "retrain")
         run.overrides.append("attack.recipes=[textfooler]")
-        run.kill_during(run.dir.attack(1, "finetune") / "textfooler" / "results.jsonl", 1, "retrain", "attack")
-        run("attack")
+        run.output += run.here("retrain")
+        run.kill_during(run.dir.attack(1, "finetune") / "textfooler" / "results.jsonl", 1, "attack")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scoring, "Workers", Here)
+            run.output += run.here("attack")
         yield run
     finally:
         shutil.rmtree(run.dir.root, ignore_errors=True)
@@ -194,10 +207,8 @@ def test_exported_models_compute_the_same_in_transformers(whole, victim):
     assert (by_transformers("dev").argmax(1) == dev).mean() == pytest.approx(stated)
 
 
-def test_a_second_run_skips_everything(whole, capsys):
-    """Saying so for every job, and without touching a file. In this process: starting nine takes far longer."""
-    from mindspore_rt import __main__ as training
-    from torch_eval import __main__ as scoring
+def test_a_second_run_skips_everything(whole):
+    """Saying so for every job, and without touching a file."""
 
     def contents():
         files = (p for job in jobs.jobs(whole.dir) for p in job.directory.rglob("*") if p.is_file())
@@ -205,10 +216,7 @@ def test_a_second_run_skips_everything(whole, capsys):
 
     before, lines = contents(), []
     for stage in (name for name in whole.stages if name not in ("choose", "report")):
-        arguments = whole.command(stage)[1:]
-        capsys.readouterr()
-        assert (training if jobs.HALVES[stage] == "mindspore_rt" else scoring).main(arguments) == 0
-        lines += capsys.readouterr().out.splitlines()
+        lines += whole.here(stage).splitlines()
     # Which kernels there are, and which models have learned nothing, is said every time.
     lines = [line for line in lines if not line.startswith(("kernels:", "warning:"))]
     assert all("already done" in line for line in lines)
