@@ -51,7 +51,7 @@ def results(tmp_path_factory):
 @pytest.mark.parametrize("kind", two_workers.KINDS)
 def test_two_workers_equal_one(results, kind):
     """Weights or scores and both moments after two updates, with dropout and mask noise given. The official search
-    keeps gradients from one update to the next, too."""
+    keeps gradients from one update to the next, too; test_platforms.py counts what the other one adds up."""
     one, first, second = (
         load_file(results / f"{name}.safetensors") for name in (f"one-{kind}-0", f"two-{kind}-0", f"two-{kind}-1")
     )
