@@ -39,7 +39,7 @@ SETTINGS = ["tiny", "methods=[cautious]", "attack.recipes=[textbugger]", "attack
 def project(tmp_path):
     """A copy of the project with the method's entry, and the file that implements it."""
     for package in ("configs", "mindspore_rt", "torch_eval"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, tmp_path / package)
     methods = tmp_path / "configs" / "contract" / "methods.py"
     before, end, after = methods.read_text().partition("}\n\n\ndef needs_robust_ticket")
     methods.write_text(before + ENTRY + end + after)
@@ -47,7 +47,7 @@ def project(tmp_path):
     return tmp_path
 
 
-def test_a_method_takes_two_files(project):
+def test_a_method_takes_two_files(project, tiny_bert):
     stages = [
         ("configs.contract.plan", "show"),
         ("mindspore_rt.__main__", "prepare"),
@@ -56,7 +56,7 @@ def test_a_method_takes_two_files(project):
         ("torch_eval.__main__", "report"),
     ]
     places = {"PYTHONPATH": str(project), "ROBUST_TICKETS_CACHE": str(CACHE)}
-    printed = run_commands([[*stage, *SETTINGS] for stage in stages], project, **places)
+    printed = run_commands([[*stage, *SETTINGS, f"model={tiny_bert}"] for stage in stages], project, **places)
     assert "finetune  seed-1/cautious" in printed
     seed = project / "runs" / "tiny" / "seed-1"
     rates = [line["learning_rate"] for line in read_lines(seed / "cautious" / "metrics.jsonl") if "loss" in line]
