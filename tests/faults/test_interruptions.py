@@ -1,6 +1,5 @@
 """The real command line on a small run: signals, numbers that are not finite, limits, a second run, another setting."""
 
-import functools
 import os
 import resource
 import shlex
@@ -19,6 +18,7 @@ from configs.contract.errors import STARTER, Stopped
 from configs.contract.files import ROOT, read_lines
 from configs.contract.run_dir import RunDir
 from mindspore_rt import launch
+from mindspore_rt.__main__ import main
 from mindspore_rt.stages import runner
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "stdin": subprocess.DEVNULL}
@@ -45,15 +45,18 @@ def trained(run):
     return directory
 
 
-def start(stage, *overrides, **options):
-    command = [sys.executable, "-m", jobs.HALVES[stage], stage, "tiny", *SMALL, *overrides]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, start_new_session=True, **PIPES, **options)
-
-
 def ended(process, status):
     output, errors = process.communicate(timeout=100)
     assert process.returncode in (status if isinstance(status, tuple) else (status,)), errors[-2000:]
+    assert "Traceback" not in errors
+    return output, errors
+
+
+def here(capsys, status, *overrides):
+    """Run the training in this process, where one of its own need not be: loading MindSpore takes seconds."""
+    capsys.readouterr()
+    assert main(["finetune", "tiny", *SMALL, *overrides]) == status
+    output, errors = capsys.readouterr()
     assert "Traceback" not in errors
     return output, errors
 
@@ -74,18 +77,18 @@ def artefacts(directory):
 def undisturbed(run):
     directory = run.stage(1, "freelb")
     shutil.rmtree(directory, ignore_errors=True)
-    ended(start("finetune"), 0)
+    assert main(["finetune", "tiny", *SMALL]) == 0
     return artefacts(directory)
 
 
-def test_ctrl_c_stops_at_a_safe_point_and_a_second_run_is_refused(undisturbed, run, trained):
+def test_ctrl_c_stops_at_a_safe_point_and_a_second_run_is_refused(undisturbed, run, trained, capsys):
     """Ctrl-C reaches run.sh, the stage that it waits for and that stage's job, and each hands it on: that is one
     request to stop. Meanwhile nobody else gets in, and a changed setting not afterwards."""
     command = ["bash", ROOT / "run.sh", "tiny", *SMALL, "methods=[freelb,infobert]"]
     process = subprocess.Popen(command, start_new_session=True, **PIPES)
     wait_for_step(trained, 3, process)
     os.killpg(process.pid, signal.SIGSTOP)  # so that it does not end before the second one has looked
-    _, errors = ended(start("finetune"), 2)
+    _, errors = here(capsys, 2)
     assert f"{run.root} is in use by process " in errors and "started 20" in errors
     os.killpg(process.pid, signal.SIGCONT)
     os.killpg(process.pid, signal.SIGINT)
@@ -94,10 +97,10 @@ def test_ctrl_c_stops_at_a_safe_point_and_a_second_run_is_refused(undisturbed, r
     assert "from the last checkpoint" not in errors
     assert not (trained / "manifest.json").exists() and (trained / "checkpoint.safetensors").exists()
 
-    _, errors = ended(start("finetune", "freelb.learning_rate=0.5"), 2)
+    _, errors = here(capsys, 2, "freelb.learning_rate=0.5")
     assert "freelb.learning_rate: 0.0002, now 0.5" in errors
     assert schema.load(str(run.root / "config.yaml")).freelb.learning_rate == 2e-4
-    output, _ = ended(start("finetune"), 0)
+    output, _ = here(capsys, 0)
     assert "going on from step" in output
     assert artefacts(trained) == undisturbed
 
@@ -138,7 +141,7 @@ def test_a_process_that_ends_well_without_a_manifest_has_not_finished(monkeypatc
         launch.launch(RunDir(schema.load("tiny", SMALL)), two_jobs(tmp_path), ["tiny", *SMALL], lock)
 
 
-def test_a_run_whose_starter_was_killed_stops_its_job_and_goes_on_later(undisturbed, run, trained):
+def test_a_run_whose_starter_was_killed_stops_its_job_and_goes_on_later(undisturbed, run, trained, capsys):
     """kill -9 of the process that started the stage, as run.sh does: the stage hands it on to its job, which saves."""
     stage = ["-m", "mindspore_rt", "finetune", "tiny", *SMALL, "methods=[freelb,infobert]"]
     script = f"{STARTER}=$$ {shlex.join([sys.executable, *stage])} & wait"
@@ -148,7 +151,7 @@ def test_a_run_whose_starter_was_killed_stops_its_job_and_goes_on_later(undistur
     process.kill()
     process.communicate(timeout=100)  # until the stage and its job have closed the pipes
     assert (trained / "checkpoint.safetensors").exists() and not (trained / "manifest.json").exists()
-    ended(start("finetune"), 0)
+    here(capsys, 0)
     assert artefacts(trained) == undisturbed
 
 
@@ -183,19 +186,22 @@ def test_run_sh_starts_no_stage_after_a_stop_request(tmp_path, number, status, m
     assert not (tmp_path / not_started).exists()
 
 
-def test_a_loss_that_is_not_finite_stops_at_its_step_and_is_never_saved(run, trained):
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_is_never_saved(run, trained, capsys):
     """Weights of 1e30 after the first update: the second step's loss overflows."""
-    _, errors = ended(start("finetune", "freelb.learning_rate=1e30", "freelb.clip_norm=0", "checkpoint_steps=1"), 2)
+    _, errors = here(capsys, 2, "freelb.learning_rate=1e30", "freelb.clip_norm=0", "checkpoint_steps=1")
     assert "is not finite" in errors and "in train.jsonl" in errors and "try a smaller learning rate" in errors
     assert "the last good checkpoint is" in errors and "step " in errors
     assert all(np.isfinite(value).all() for value in load_file(trained / "checkpoint.safetensors").values())
     assert not (trained / "model").exists() and not (trained / "manifest.json").exists()
 
 
-def test_a_limit_on_file_size_is_said_and_leaves_what_is_there(run, trained):
+def test_a_limit_on_file_size_is_said_and_leaves_what_is_there(run, trained, capsys):
     """A quota: the checkpoint does not fit."""
-    limit = 1 << 20
-    set_limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
-    _, errors = ended(start("finetune", preexec_fn=set_limit), 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        _, errors = here(capsys, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert f"error: {trained / 'checkpoint.safetensors'}: File too large" in errors
     assert len(read_lines(trained / "metrics.jsonl")) == 2 and not list(trained.glob(".*.tmp"))
