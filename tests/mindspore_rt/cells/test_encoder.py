@@ -76,7 +76,11 @@ def compare(torch_model, config):
         np.testing.assert_allclose(our_gradients[name], value, atol=1e-5 * max(1, np.abs(value).max()), err_msg=name)
 
 
+@pytest.mark.parametrize(
+    "implementation", [Backend.KERNELS, Backend.PRIMITIVES], indirect=True, ids=lambda form: form.value
+)
 def test_packaged_model_agrees_with_transformers(implementation):
+    """In the form of devices: BERT-base below."""
     directory = huggingface.resolve("packaged")
     torch.manual_seed(0)
     torch_model = BertForSequenceClassification.from_pretrained(directory, attn_implementation="eager")

@@ -11,7 +11,6 @@ from mindspore import Tensor, ops
 
 from configs.contract import schema
 from mindspore_rt.cells import backend
-from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import infobert
@@ -281,8 +280,7 @@ def test_a_worker_without_a_sentence_adds_nothing(objective):
 
 
 def test_the_passes_share_one_dropout_mask(monkeypatch):
-    """With no perturbation at all, only the dropout could tell the passes apart. In the form of Ascend."""
-    monkeypatch.setattr(backend, "current", lambda: Backend.ASCEND)
+    """With no perturbation at all, only the dropout could tell the passes apart. On devices: test_device_noise.py."""
     settings = schema.InfoBertTraining(ascent_steps=3, ascent_rate=0.0, initial_norm=0.0)
     model = EncoderClassifier(dataclasses.replace(CONFIG, num_hidden_layers=1), 2, dropout=0.5, attention_dropout=0.5)
     model.load(weights_of(small_bert()))

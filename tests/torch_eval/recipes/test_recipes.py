@@ -40,7 +40,9 @@ def model(tmp_path_factory):
 
 
 SPECS = [single(recipe) for recipe in RECIPES] + [single("bertattack", protocol="official")]
-SPECS += [Spec(recipe, columns, columns[1:], candidates=4) for recipe in RECIPES for columns in PAIRS]
+# TextFooler alone tells pairs apart by the names of their columns.
+SPECS += [Spec("textfooler", columns, columns[1:], candidates=4) for columns in PAIRS]
+SPECS += [Spec(recipe, PAIRS[0], PAIRS[0][1:], candidates=4) for recipe in RECIPES[1:]]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.protocol}-{spec.recipe}-{spec.columns[0]}")
