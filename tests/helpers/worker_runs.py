@@ -35,8 +35,8 @@ WAYS = {
 class TwoWorkers:
     """One training of two workers, in a run of its own name that is removed at the end; or the whole of ./run.sh."""
 
-    def __init__(self, name: str) -> None:
-        self.settings = [*SMALL, f"name={name}"]
+    def __init__(self, name: str, *more: str) -> None:
+        self.settings = [*SMALL, f"name={name}", *more]
         self.run = RunDir(schema.load("tiny", self.settings))
         self.directory, self.name = self.run.stage(1, "finetune"), name
 
@@ -82,6 +82,12 @@ class TwoWorkers:
                 continue
         return alive
 
+    def signal_workers(self, number: int) -> None:
+        """Send a signal to the processes that train."""
+        for process in self.processes():
+            if "--only" in Path(f"/proc/{process}/cmdline").read_text():
+                os.kill(process, number)
+
     def steps(self) -> int:
         """Steps that the log tells of."""
         path = self.directory / "metrics.jsonl"
@@ -94,7 +100,7 @@ class TwoWorkers:
     def wait_for(self, count: Callable[[], int], number: int, process: subprocess.Popen) -> None:
         """Wait until there are so many steps or attacked sentences, or the run ends."""
         while process.poll() is None and count() < number:
-            time.sleep(0.1)
+            time.sleep(0.01)
 
     def stop(self, process: subprocess.Popen, way: str) -> float | None:
         """Stop a run in one of the ways; seconds until no process is left, or None if one is after five minutes."""

@@ -18,17 +18,23 @@ from mindspore_rt import launch
 from tests.helpers.worker_runs import TwoWorkers
 
 
-def test_two_workers_stop_with_their_starter_and_a_resumed_run_ends_with_the_same_bytes():
+def test_two_workers_stop_with_their_starter_and_a_resumed_run_ends_with_the_same_bytes(tiny_bert):
     """tests/end_to_end/kill_workers.py has more.
 
     The undisturbed run goes on at the same time. It is started as on two machines, by a command of one worker on each.
     """
-    with TwoWorkers(f"test-whole-{os.getpid()}") as whole, TwoWorkers(f"test-stopped-{os.getpid()}") as stopped:
+    small = [f"model={tiny_bert}", "finetune.epochs=10"]
+    whole, stopped = (TwoWorkers(f"test-{name}-{os.getpid()}", *small) for name in ("whole", "stopped"))
+    with whole, stopped:
         port = launch._free_port()
         undisturbed = [whole.start("nodes=2", f"node_rank={number}", f"master_port={port}") for number in range(2)]
         process = stopped.start()
         stopped.wait_for(stopped.steps, 2, process)
+        stopped.signal_workers(signal.SIGSTOP)  # they train faster than they look for their starter, every second
         assert process.poll() is None, stopped.messages()
+        process.kill()
+        time.sleep(1)
+        stopped.signal_workers(signal.SIGCONT)
         assert stopped.stop(process, "kill -9") is not None, "processes are left"
         assert stopped.saved() == stopped.steps() >= 2
         assert stopped.start().wait() == 0, stopped.messages()
