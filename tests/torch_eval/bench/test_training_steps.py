@@ -184,14 +184,16 @@ def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
         "a tiny step",
         Case("search", **TINY, passes=2),
         "official",
-        {"frozen": (None, None), "transformers": (None, None), "fused": (1e3, 1e3), "absent": (None, None)},
+        {"frozen": (None, None), "gone": (None, None), "fused": (1e3, 1e3), "absent": (None, None)},
         3,
         1.0,
         first_step=1e3,
     )
     monkeypatch.setitem(GROUPS, "tiny", tiny)
+    gone = Contender("a lost step", "no_such_module", "")
     absent = Contender("a later step", "", "", needs=("numpy", "99.5"))
-    monkeypatch.setattr(training_steps, "CONTENDERS", {**CONTENDERS, "fused": CONTENDERS["official"], "absent": absent})
+    others = {"fused": CONTENDERS["official"], "gone": gone, "absent": absent}
+    monkeypatch.setattr(training_steps, "CONTENDERS", {**CONTENDERS, **others})
     monkeypatch.setattr(training_steps, "available_memory", lambda: 2.5)
     alive = []
     monkeypatch.setattr(training_steps, "Worker", lambda *a: alive.append(Worker(*a)) or alive[-1])
@@ -207,7 +209,7 @@ def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "a tiny step" in shown.out and "left" in shown.out
     assert "[tiny] left out: a later step; it needs numpy 99.5" in shown.out
-    assert shown.err.count("\n") == 1 and "transformers has no search step" in shown.err
+    assert shown.err.count("\n") == 1 and "a lost step: stopped with status 1" in shown.err
     assert (tmp_path / "bench.md").read_text().count("| a tiny step |") == 2
 
 
