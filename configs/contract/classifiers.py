@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from configs.contract.decode import PACKED, POINTER
 from configs.contract.errors import UserError
 from configs.contract.families import FAMILIES
 from configs.contract.files import read_json
@@ -13,7 +14,6 @@ from configs.contract.files import read_json
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 READ_AS_JSON = ("tokenizer.json", "tokenizer_config.json", "vocab.json", *(name for name in WEIGHTS if "index" in name))
-POINTER = b"version https://git-lfs"  # how a file begins that git clone leaves in place of a large one
 LARGE = ("*.safetensors", "*.bin", "*.model", "tokenizer.json")  # what git may have left such a pointer for
 # Transformers leaves values out of config.json that are its defaults.
 DEFAULT_POSITIONS = {"xlnet": None, "modernbert": 8192}  # of other families 512; None for no limit
@@ -152,7 +152,7 @@ def read_config(folder: Path) -> dict:
     for file in (path for ending in LARGE for path in folder.glob(ending)):
         with open(file, "rb") as content:
             if content.read(len(POINTER)) == POINTER:
-                raise UserError(f"{file} only points to its content; fetch that with git lfs pull")
+                raise UserError(f"{file} {PACKED[POINTER]}")
     return read_json(folder / "config.json", remedy="copy the model again")
 
 

@@ -16,7 +16,8 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-ARROW = "a data set in Arrow's format; write it as JSON Lines with datasets.load_from_disk(FOLDER).to_json(NEW)"
+FEATHER = "a Feather file; write it as CSV with pandas.read_feather(FILE).to_csv(NEW, index=False)"
+POINTER = b"version https://git-lfs"  # how a file begins that git clone leaves in place of a large one
 SHOWN = 40  # characters of a line in a message
 # How files begin that hold no text, whatever they are called.
 PACKED = {
@@ -27,9 +28,17 @@ PACKED = {
     b"PK\x03\x04": "a workbook or a zip archive; save the sheet as CSV, or unpack it",
     b"\xd0\xcf\x11\xe0": "a workbook; save the sheet as CSV",
     b"PAR1": "a Parquet file; write it as CSV with pandas.read_parquet(FILE).to_csv(NEW, index=False)",
-    b"ARROW1": ARROW,
-    b"\xff\xff\xff\xff": ARROW,
+    b"ARROW1": FEATHER,
+    b"FEA1": FEATHER,
+    b"\xff\xff\xff\xff": "a data set in Arrow's format; write it as JSON Lines with "
+    "datasets.load_from_disk(FOLDER).to_json(NEW), where FOLDER is the one in which this file is",
+    POINTER: "only points to its content; fetch that with git lfs pull",
 }
+
+
+def packed(beginning: bytes) -> str | None:
+    """Say what a file is, and how its text is got, if it begins as one that holds no text."""
+    return next((what for mark, what in PACKED.items() if beginning.startswith(mark)), None)
 
 
 def read_text(path: Path) -> str:
@@ -42,9 +51,8 @@ def read_text(path: Path) -> str:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    for beginning, what in PACKED.items():
-        if raw.startswith(beginning):
-            raise UserError(f"{path}: {what}")
+    if what := packed(raw):
+        raise UserError(f"{path}: {what}")
     encoding = next((name for mark, name in MARKS.items() if raw.startswith(mark)), "utf-8")
     try:
         text = raw.decode(encoding)

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any, NoReturn, ParamSpec
 
@@ -40,6 +40,13 @@ class Stopped(Exception):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.status = 128 + number
+
+
+def listed(values: Iterable[object], most: int = 12) -> str:
+    """Return what a user's file holds for a message: a short line, whatever and however much that is."""
+    texts = [str(value) for value in values]
+    shown = [(text if text.isprintable() else repr(text)[1:-1])[:40] for text in texts[:most]]
+    return ", ".join(shown) + (f" and {len(texts) - most} more" if len(texts) > most else "") or "nothing"
 
 
 class StopRequest:

@@ -10,8 +10,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from configs.contract.decode import ARROW, read_text
-from configs.contract.errors import UserError
+from configs.contract.decode import packed, read_text
+from configs.contract.errors import UserError, listed
 from configs.contract.tables import REPEATED, BrokenRow, HasNeeded, Table, read_delimited, read_json
 from configs.contract.tasks import GLUE, NUMBER, Layout, Task
 
@@ -91,11 +91,11 @@ def read_table(path: Path, columns: list[str] | None, has_needed: HasNeeded) -> 
     Raises:
         UserError: The file cannot be read, or holds nothing.
     """
-    text = read_text(path)
-    if path.suffix.lower() not in KINDS:
+    if path.suffix.lower() not in KINDS and path.exists():
         *most, last = KINDS
-        kinds = f"{', '.join(most)} or {last}"
-        raise UserError(f"{path}: give a {kinds} file, or a folder with a subfolder of .txt files for each label")
+        kinds = f"give a {', '.join(most)} or {last} file, or a folder with a subfolder of .txt files for each label"
+        raise UserError(f"{path}: {_packed(path) or kinds}")
+    text = read_text(path)
     is_json = "json" in path.suffix.lower()
     table = read_json(path, text) if is_json else read_delimited(path, text, columns, has_needed)
     if not table.names and not table.rows:
@@ -139,7 +139,7 @@ def _layout(path: Path, table: Table, task: Task) -> Layout:
         if repeated:
             raise UserError(f"{path}, line 1: the header names {repeated[0]!r} twice; rename one")
         return layout
-    present = ", ".join(str(name)[:40] for name in names if name) or "nothing"
+    present = listed(name for name in names if name)
     remedy = "name yours with data.text_columns and data.label_column, or data.columns if the file has no header"
     if missing == [layout.label] and task.hub and task.hub.id == GLUE[0]:
         remedy = f"GLUE's test.tsv has no labels, its dev.tsv serves as the test set; otherwise {remedy}"
@@ -165,6 +165,11 @@ def _joined(row: dict, source: str) -> str:
     return text
 
 
+def _folded(text: str) -> str:
+    """Return a text without what does not tell labels apart: capitals, and whether an accent is a letter's own part."""
+    return unicodedata.normalize("NFC", text).casefold()
+
+
 def _label(value: object, numbers: dict[str, int]) -> int:
     """Return the number of a label, however it is written: 5, 5.0 or "5"; true or 1; in upper or lower case."""
     if value is REPEATED:
@@ -178,7 +183,7 @@ def _label(value: object, numbers: dict[str, int]) -> int:
         raise BrokenRow("no label")
     label = numbers.get(text)
     if label is None:
-        alike = {number for spelling, number in numbers.items() if spelling.casefold() == text.casefold()}
+        alike = {number for spelling, number in numbers.items() if _folded(spelling) == _folded(text)}
         label = alike.pop() if len(alike) == 1 else None
     if label is None and text.lower() in ("true", "false"):
         label = numbers.get(str(int(text.lower() == "true")))
@@ -195,21 +200,38 @@ def _label(value: object, numbers: dict[str, int]) -> int:
 
 
 def _read_folder(path: Path, task: Task) -> list[dict]:
+    folders = [path / label for label in task.labels]
+    texts = [sorted(file for file in folder.glob("*.txt") if not file.name.startswith(".")) for folder in folders]
+    absent = [folder.name for folder, files in zip(folders, texts, strict=True) if not files]
+    if (absent or len(task.columns) != 1) and (other := _other_form(path)):
+        raise UserError(other)
     if len(task.columns) != 1:
         raise UserError(f"{path}: a folder holds single texts, this task has pairs; give a {', '.join(KINDS)} file")
+    if absent:
+        holds = listed(sorted(inner.name for inner in path.iterdir()))
+        raise UserError(
+            f"{path}: no {absent[0]}/*.txt in it; it holds {holds}, and needs a folder of .txt files for each label"
+        )
     records = []
-    for number, label in enumerate(task.labels):
-        files = sorted((path / label).glob("*.txt"))
-        if not files:
-            if any(path.glob("*.arrow")):
-                raise UserError(f"{path}: {ARROW}")
-            holds = ", ".join(sorted(inner.name for inner in path.iterdir())[:5]) or "nothing"
-            raise UserError(
-                f"{path}: no {label}/*.txt in it; it holds {holds}, and needs a folder of .txt files for each label"
-            )
+    for number, files in enumerate(texts):
         for file in files:
             text = read_text(file).strip()
             if not text:
                 raise UserError(f"{file}: empty; delete it")
             records.append({task.columns[0]: text, "label": number})
     return records
+
+
+def _other_form(path: Path) -> str | None:
+    """Say which file of a folder holds the data, if they are there in another form, as `save_to_disk` leaves them."""
+    files = [file for inner in ("*", "*/*") for file in sorted(path.glob(inner)) if file.is_file()]
+    for file in files:
+        if what := _packed(file):
+            return f"{file}: {what}"
+    table = next((file for file in files if file.suffix in KINDS), None)
+    return f"{path}: a folder with tables; give one file, such as {table}" if table else None
+
+
+def _packed(path: Path) -> str | None:
+    with open(path, "rb") as file:
+        return packed(file.read(32))

@@ -156,8 +156,11 @@ def _stripped(fields: list[str]) -> list[str]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Number the lines that hold something. LF or CRLF ends one: `splitlines` also cuts at U+2028 inside a text."""
-    for number, line in enumerate(text.split("\n"), 1):
+    """Number the lines that hold something. LF or CRLF ends one: `splitlines` also cuts at U+2028 inside a text.
+
+    CR ends one in a file without LF, as old spreadsheets write it.
+    """
+    for number, line in enumerate(text.split("\n" if "\n" in text else "\r"), 1):
         if line.strip():
             yield number, line.removesuffix("\r")
 

@@ -191,9 +191,31 @@ def test_the_folders_of_imdb(tmp_path):
     broken.write_bytes(b" \n")
     with pytest.raises(UserError, match=f"{broken}: empty"):
         read_file(tmp_path / "train", TASKS["imdb"])
+    file(tmp_path, "train/pos/._1_7.txt", b"\0what macOS leaves in archives")
+    broken.unlink()
+    assert records(tmp_path / "train", TASKS["imdb"]) == expected
     assert "no neg/*.txt in it; it holds train, and needs" in refusal(tmp_path, TASKS["imdb"])
-    (tmp_path / "data-00000-of-00001.arrow").touch()
-    assert "a data set in Arrow's format; write it as JSON Lines" in refusal(tmp_path, TASKS["imdb"])
+
+
+@pytest.mark.parametrize("task", [SINGLE, PAIR])
+@pytest.mark.parametrize(
+    "name, content, expected",
+    [
+        (
+            "train/data-00000-of-00002.arrow",
+            b"\xff\xff\xff\xff",
+            "a data set in Arrow's format; write it as JSON Lines",
+        ),
+        ("data/train-00000-of-00003.parquet", b"PAR1", "a Parquet file; write it as CSV"),
+        ("train-00000-of-00003.jsonl", b"{}", "a folder with tables; give one file, such as"),
+    ],
+)
+def test_folders_of_tables_are_refused_with_the_file_to_give(tmp_path, task, name, content, expected):
+    """As `save_to_disk` writes data sets, beside descriptions in JSON, and as the hub keeps them."""
+    (tmp_path / "dataset_dict.json").touch()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    file(tmp_path, name, content)
+    assert expected in refusal(tmp_path, task)
 
 
 # --- files of a user's own -----------------------------------------------------------------------------------
@@ -268,7 +290,13 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
             ["compressed by gzip; unpack it with gunzip"],
         ),
         ("a.csv", b"PK\x03\x04" + b"\0" * 40, ["a workbook or a zip archive; save the sheet as CSV"]),
-        ("a.arrow", b"ARROW1\0\0", ["a data set in Arrow's format; write it as JSON Lines with datasets"]),
+        ("a.arrow", b"\xff\xff\xff\xff\0", ["a data set in Arrow's format; write it as JSON Lines with datasets"]),
+        ("a.feather", b"ARROW1\0\0", ["a Feather file; write it as CSV with pandas.read_feather"]),
+        ("a.csv", b"version https://git-lfs.github.com/spec/v1\n", ["only points to its content; fetch that with git"]),
+        ("a.pkl", b"\x80\x04\x95\0\0", ["give a .csv, .tsv, .jsonl or .json file"]),
+        ("a.csv", "\ufeff\ufeffsentence,label\nfine,1\n", ["no column 'sentence', only \\ufeffsentence, label;"]),
+        ("a.json", '{"columns": ["sentence", "label"], "data": [["fine", 1]]}', ["one object of 'columns', 'data'"]),
+        ("a.json", json.dumps({f"row {i}": {"sentence": "a"} for i in range(99)}), ["row 11 and 87 more;"]),
         ("a.json", b"PAR1\x15\x04" + b"\0\xff" * 40, ["a Parquet file; write it as CSV with pandas"]),
         ("a.json", '{"data": [{"sentence": "a", "label": 1}]}', ["one object of 'data'", "orient='records'"]),
         (
@@ -323,6 +351,13 @@ def test_broken_rows_are_skipped_as_far_as_allowed(tmp_path):
 
 
 # --- what spreadsheets, pandas and public data sets write ----------------------------------------------------
+
+
+@pytest.mark.parametrize("name, mark", [("a.csv", ","), ("a.tsv", "\t")])
+def test_line_ends_of_old_spreadsheets(tmp_path, name, mark):
+    path = file(tmp_path, name, f"sentence{mark}label\rfine{mark}1\rdull{mark}2\r")
+    examples, (skipped,) = read_file(path, SINGLE, bad_rows=1)
+    assert examples == [{"sentence": "fine", "label": 1}] and "line 3: unknown label '2'" in skipped
 
 
 def test_quoted_fields_of_several_lines(tmp_path):
@@ -429,6 +464,9 @@ def test_true_and_false_are_labels(tmp_path, labels):
 
 
 def test_labels_in_another_case_are_the_same_unless_two_labels_differ_by_it(tmp_path):
+    text = "text,label\nx,schön\ny,SCHO\u0308N\nz,hässlich\n"  # accents as one character, or as two
+    german = own("task=custom", "data.text_columns=[text]", "data.labels=[hässlich, schön]")
+    assert [r["label"] for r in records(file(tmp_path, "a.csv", text), german)] == [1, 1, 0]
     text = "text,label\nx,Good\ny,BAD\nz,good\n"
     task = own("task=custom", "data.text_columns=[text]", "data.labels=[bad, good]")
     assert [r["label"] for r in records(file(tmp_path, "a.csv", text), task)] == [1, 0, 1]
