@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from configs.contract.decode import PACKED, POINTER
-from configs.contract.errors import UserError
+from configs.contract.errors import UserError, listed
 from configs.contract.families import FAMILIES
 from configs.contract.files import read_json
 
@@ -20,9 +21,22 @@ DEFAULT_POSITIONS = {"xlnet": None, "modernbert": 8192}  # of other families 512
 LONGEST = 512  # word pieces: the most that is read, and TextAttack's limit where a tokenizer states none
 # The first position follows the padding id, 1.
 COUNTED_FROM_PADDING = ("mpnet", *(name for name, family in FAMILIES.items() if family.counts_from_padding))
-# How two names may be the same label; the strict way first.
-SAME = (str.__eq__, lambda a, b: min(len(a), len(b)) > 2 and (a.startswith(b) or b.startswith(a)))
 GENERIC = re.compile(r"(label|class)?[ _-]?\d+", re.IGNORECASE)
+
+
+@functools.cache
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+# How two names may be the same label; the strictest way first: C++ is not C, though both are the letter c.
+SAME: tuple[Callable[[str, str], bool], ...] = (
+    str.__eq__,
+    lambda a, b: _plain(a) == _plain(b) != "",
+    lambda a, b: (
+        min(len(_plain(a)), len(_plain(b))) > 2 and (_plain(a).startswith(_plain(b)) or _plain(b).startswith(_plain(a)))
+    ),
+)
 
 
 def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] | None:
@@ -97,15 +111,14 @@ def match_labels(names: Sequence[str], labels: Sequence[str], folder: Path) -> t
     Raises:
         UserError: the names differ, or their number does.
     """
-    lists = f"its labels are {', '.join(names)}; the data's are {', '.join(labels)}"
+    lists = f"its labels are {listed(names)}; the data's are {listed(labels)}"
     if len(names) != len(labels):
         raise UserError(
             f"{folder}: a classifier of {len(names)} labels for data of {len(labels)}: {lists}; give a classifier of "
             f"the data's labels; to `score`, name all of the model's with labels=[...], also those that no text has"
         )
-    theirs, ours = (list(map(_plain, side)) for side in (names, labels))
     for same in SAME:
-        matches = [[number for number, name in enumerate(theirs) if same(name, label)] for label in ours]
+        matches = [[number for number, name in enumerate(names) if same(name, label)] for label in labels]
         order = tuple(numbers[0] for numbers in matches if len(numbers) == 1)
         if len(set(order)) == len(labels):
             return None if order == tuple(range(len(labels))) else order
@@ -120,14 +133,10 @@ def match_labels(names: Sequence[str], labels: Sequence[str], folder: Path) -> t
 def find_label(label: str, names: Sequence[str]) -> int | None:
     """Find the one name that a label means, as `match_labels` compares them; None if no name or several do."""
     for same in SAME:
-        numbers = [number for number, name in enumerate(names) if same(_plain(name), _plain(label))]
+        numbers = [number for number, name in enumerate(names) if same(name, label)]
         if len(numbers) == 1:
             return numbers[0]
     return None
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def says_nothing(names: Sequence[str]) -> bool:
@@ -168,10 +177,10 @@ def label_names(folder: Path) -> list[str]:
         raise UserError(f"{file}: num_labels must be a whole number, not {count!r:.40}")
     names = config.get("id2label") or {str(number): f"LABEL_{number}" for number in range(count)}
     if not isinstance(names, dict) or sorted(names) != sorted(str(number) for number in range(len(names))):
-        raise UserError(f"{file}: id2label must number the labels from 0 on, not {', '.join(map(str, names))}")
+        raise UserError(f"{file}: id2label must number the labels from 0 on, not {listed(names)}")
     if len(names) < 2:
         raise UserError(f"{file}: one label only, as of a regression; give a classifier of two labels or more")
     ordered = [str(names[str(number)]) for number in range(len(names))]
     if len(set(ordered)) < len(ordered):
-        raise UserError(f"{file}: id2label must give every label a name of its own, not {', '.join(ordered)}")
+        raise UserError(f"{file}: id2label must give every label a name of its own, not {listed(ordered)}")
     return ordered

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.contract import classifiers, snippets
-from configs.contract.errors import UserError
+from configs.contract.errors import UserError, listed
 from configs.contract.read_files import read_file, read_table
 from configs.contract.tables import BrokenRow
 from configs.contract.tasks import NUMBER, TASKS, Task, task_of
@@ -23,17 +23,20 @@ LABEL_COLUMNS = tuple(
         [layout.label for task in TASKS.values() for layout in task.layouts] + ["labels", "class", "category", "target"]
     )
 )
-TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "tweet", "title")
+TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "tweet", "title+description", "title")
 MOST_LABELS = 200  # a column of more different values holds no labels
 
 
-def read(data: str, config: Experiment, names: Sequence[str]) -> tuple[Task, list[dict], str]:
+def read(
+    data: str, config: Experiment, names: Sequence[str], others: Sequence[Sequence[str]] = ()
+) -> tuple[Task, list[dict], str]:
     """Read the examples to score on.
 
     Args:
         data: A CSV, TSV or JSON Lines file, a folder of .txt files for each label, or the name of a task.
         config: Its section `data` may name columns and labels; its task is `custom`, or says how the file is laid out.
         names: Labels of the model, in the order of their numbers.
+        others: Labels of further models.
 
     Returns:
         The task, its examples, and a note on where they come from.
@@ -49,7 +52,7 @@ def read(data: str, config: Experiment, names: Sequence[str]) -> tuple[Task, lis
         config.data.labels = folders if classifiers.says_nothing(names) else in_order(path, folders, names)
         config.data.text_columns = config.data.text_columns or ["text"]
     elif path.is_file() and config.task == "custom":
-        _guess(path, config, names)
+        _guess(path, config, names, others)
     elif not path.is_dir() and not path.is_file():
         if "://" in data:
             raise UserError(f"{data}: an address; download the file, and give the path to it")
@@ -78,7 +81,15 @@ def _of_task(name: str, config: Experiment) -> tuple[Task, list[dict], str]:
     return task, read_file(file, TASKS[name])[0], f"{task.hub.id}, {task.hub.splits[2]}"
 
 
-def _guess(path: Path, config: Experiment, names: Sequence[str]) -> None:
+def reading(task: Task, label_column: str | None, names: Sequence[str], model: Path) -> str:
+    """Say which columns hold the texts and labels, and which label of the model each label of the data is."""
+    order = classifiers.match_labels(names, task.labels, model) or range(len(names))
+    pairs = listed(f"{label} is {names[number]}" for label, number in zip(task.labels, order, strict=True))
+    place = f", labels in {label_column}" if label_column else ""
+    return f"texts in {' and '.join(task.columns)}{place}; {pairs}"
+
+
+def _guess(path: Path, config: Experiment, names: Sequence[str], others: Sequence[Sequence[str]]) -> None:
     """Set the columns and labels of a file where the user has not named them."""
     data = config.data
     known = [data.label_column] if data.label_column else LABEL_COLUMNS
@@ -90,7 +101,7 @@ def _guess(path: Path, config: Experiment, names: Sequence[str]) -> None:
     data.label_column = _alike(known, columns)
     if data.label_column is None:
         raise UserError(
-            f"{path}: no column {' or '.join(known[:2])}, only {', '.join(columns)}; name it: label_column=, or name "
+            f"{path}: no column {' or '.join(known[:2])}, only {listed(columns)}; name it: label_column=, or name "
             f"all columns if the file has no header: columns=[...]"
         )
     rows = [row for _, row in table.rows if isinstance(row, dict)]
@@ -98,14 +109,33 @@ def _guess(path: Path, config: Experiment, names: Sequence[str]) -> None:
         data.text_columns = text_columns(path, [name for name in columns if name != data.label_column])
     if not data.labels:
         values = {spelled(row.get(data.label_column)) for row in rows} - {""}
-        data.labels = labels_of(path, data.label_column, values, names)
+        published = _published(values, [*columns, data.label_column], names)
+        data.labels = published or labels_of(path, data.label_column, values, names, others)
 
 
 def _alike(names: Sequence[str], columns: Sequence[str]) -> str | None:
-    """Return the column that the first of these names means, as it is written or in another case."""
-    folded = {column.casefold(): column for column in reversed(columns)}
-    exact = next((name for name in names if name in columns), None)
-    return exact or next((folded[name] for name in map(str.casefold, names) if name in folded), None)
+    """Return the column, or the columns with a + between them, that the first of these names means.
+
+    They may be written in another case.
+    """
+    for fold in (str, str.casefold):
+        written = {fold(column): column for column in reversed(columns)}
+        for name in names:
+            parts = [written.get(fold(part)) for part in ([name] if fold(name) in written else name.split("+"))]
+            if all(parts):
+                return "+".join(map(str, parts))
+    return None
+
+
+def _published(values: set[str], columns: Sequence[str], names: Sequence[str]) -> list[str] | None:
+    """Return what `data.labels` would have to say for a file whose columns number a task's labels from 1 on."""
+    for task in TASKS.values():
+        found = [classifiers.find_label(label, names) for label in task.labels]
+        if len(names) == len(found) and (classifiers.says_nothing(names) or None not in found):
+            for layout in task.layouts:
+                if values and values <= set(layout.values) and all(_alike([name], columns) for name in layout.needed):
+                    return list(map("=".join, zip(layout.values, task.labels, strict=True)))
+    return None
 
 
 def spelled(value: object) -> str:
@@ -124,25 +154,31 @@ def text_columns(path: Path, columns: list[str]) -> list[str]:
     """
     for task in TASKS.values():
         for layout in task.layouts:
-            if len(layout.texts) > 1 and set(layout.needed[:-1]) <= set(columns):
-                return list(layout.texts)
+            pair = [_alike([text], columns) for text in layout.texts]
+            if len(pair) > 1 and all(pair):
+                return list(map(str, pair))
     chosen = _alike(TEXT_COLUMNS, columns) or (columns[0] if len(columns) == 1 else None)
     if chosen:
         return [chosen]
-    raise UserError(f"{path}: which of {', '.join(columns)} is the text? name it: text_columns=[NAME]")
+    raise UserError(f"{path}: which of {listed(columns)} is the text? name it: text_columns=[NAME]")
 
 
-def labels_of(path: Path, column: str, values: set[str], names: Sequence[str]) -> list[str]:
+def labels_of(
+    path: Path, column: str, values: set[str], names: Sequence[str], others: Sequence[Sequence[str]]
+) -> list[str]:
     """Choose what `data.labels` would have to say, in the order of the model's labels.
 
     Raises:
         UserError: The values of the file do not say which of the model's labels they mean.
     """
+    if values <= set(names):
+        return list(names)
     counted = {match[0]: name for name in names if (match := re.match(r"\d+", name))}  # 1 is "1 star"
     if values <= counted.keys() and len(counted) == len(names):
         return list(map("=".join, counted.items()))
     numbers = [str(number) for number in range(len(names))]
     if values <= set(numbers):
+        _refuse_other_order(path, [names, *others])
         return numbers if classifiers.says_nothing(names) else list(names)
     if len(values) > MOST_LABELS:
         raise UserError(f"{path}: column {column!r} holds {len(values)} different values; name another: label_column=")
@@ -151,11 +187,24 @@ def labels_of(path: Path, column: str, values: set[str], names: Sequence[str]) -
     return in_order(path, sorted(values), names)
 
 
+def _refuse_other_order(path: Path, models: Sequence[Sequence[str]]) -> None:
+    """Refuse labels that are numbers where models number theirs differently: each would be scored on other labels."""
+    first, *others = [names for names in models if not classifiers.says_nothing(names)] or [()]
+    for other in others:
+        order = [classifiers.find_label(name, other) for name in first]
+        if None not in order and order != list(range(len(first))):
+            pairs = ", ".join(f"{number}={name}" for number, name in enumerate(first))
+            raise UserError(
+                f"{path}: its labels are numbers, and the models number theirs differently: {listed(first)}, and "
+                f"{listed(other)}; say what the numbers of the data mean, such as 'labels=[{pairs}]'"
+            )
+
+
 def _unmatched(path: Path, values: Sequence[str], names: Sequence[str]) -> str:
     """Say that the labels of the data do not tell which of the model's they mean, and how the user says it."""
-    pairs = ", ".join(f"...={name}" for name in names)
+    pairs = listed(f"...={name}" for name in names)
     return (
-        f"{path}: its labels are {', '.join(values)}, the model's are {', '.join(names)}: which is which cannot be "
+        f"{path}: its labels are {listed(values)}, the model's are {listed(names)}: which is which cannot be "
         f"told; write in place of the dots what the data call each of them: 'labels=[{pairs}]'; rows with other "
         f"labels are broken ones, which bad_rows=N skips"
     )

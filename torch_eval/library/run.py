@@ -57,10 +57,12 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
     config = schema.load("base", [*DEFAULTS, *map(whole_key, overrides)], complete=False)
     folders = named({model: hub.model_dir(model) for model in models})
     config.attack.victims = [f"{name}={folder}" for name, folder in folders.items()]
-    names = classifiers.label_names(next(iter(folders.values())))
+    names, *others = map(classifiers.label_names, folders.values())
     if not any(whole_key(text).startswith("data.max_length=") for text in overrides):
         config.data.max_length = classifiers.longest_common_input(folders.values())
-    task, examples, note = user_data.read(data, config, names)
+    task, examples, note = user_data.read(data, config, names, others)
+    first = next(iter(folders.values()))
+    print(f"{note}: {user_data.reading(task, config.data.label_column, names, first)}")
     for warning in (*odd_texts(examples, task), *absent_labels(examples, task, "the data")):
         print(f"warning: {warning}")
     name = config.name if config.name != "base" else f"{'-'.join(folders)}-{plain_name(Path(data).stem)}"

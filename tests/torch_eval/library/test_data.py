@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from configs.contract import schema
+from configs.contract import classifiers, schema
 from configs.contract.errors import UserError
 from torch_eval.library import data, hub
 
@@ -47,6 +47,47 @@ def test_labels_follow_the_model_in_whatever_order_its_names_stand(tmp_path):
     assert task.columns == ("premise", "hypothesis") and task.attacked == ("hypothesis",)
     assert [record["label"] for record in records] == [2, 0]
     assert task.labels == ("contradiction", "entailment", "neutral")
+
+
+@pytest.mark.parametrize("header", ["Question,Sentence,Label", "index,question,sentence,label"])
+def test_pairs_are_pairs_in_whatever_case_their_columns_stand(tmp_path, header):
+    """One of the two texts alone would be scored without a word."""
+    row = "7," * header.startswith("index") + "who?,me,entailment"
+    task, records, _ = read(tmp_path / "a.csv", f"{header}\n{row}\n", ["entailment", "not_entailment"])
+    assert [list(record.values()) for record in records] == [["who?", "me", 0]] and len(task.columns) == 2
+
+
+@pytest.mark.parametrize("header", ["Class Index,Title,Description", "label,title,description"])
+@pytest.mark.parametrize("names", [["Sci/Tech", "World", "Sports", "Business"], [f"LABEL_{i}" for i in range(4)]])
+def test_the_published_files_of_ag_news_count_from_1_also_where_no_text_is_of_the_last_label(tmp_path, header, names):
+    task, records, _ = read(tmp_path / "a.csv", f"{header}\n1,Vote,A poll.\n3,Sale,A shop.\n", names)
+    assert [task.labels[record["label"]] for record in records] == ["World", "Business"]
+    assert records[0][task.columns[0]] == "Vote A poll."
+
+
+@pytest.mark.parametrize("names", [["-", "+"], ["👎", "👍"], ["C", "C++", "C#"], SILENT])
+def test_labels_that_are_the_models_to_the_letter_need_no_further_name(tmp_path, names):
+    rows = "".join(f"x,{name}\n" for name in reversed(names))
+    task, records, _ = read(tmp_path / "a.csv", f"text,label\n{rows}", names)
+    assert [record["label"] for record in records] == list(reversed(range(len(names))))
+    assert classifiers.match_labels(names, task.labels, tmp_path) is None
+
+
+def test_numbers_are_refused_where_two_models_number_their_labels_differently(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\nfine,1\ndull,0\n")
+    for others in ([NAMES], [SILENT], [["NEG", "POS"]], [["other", "names"]]):
+        assert data.read(str(tmp_path / "a.csv"), config(), NAMES, others)[0].labels == tuple(NAMES)
+    for models in ([NAMES, NAMES[::-1]], [SILENT, NAMES, ["POS", "neg"]]):
+        with pytest.raises(UserError, match="models number theirs differently: negative, positive, and .*0=negative"):
+            data.read(str(tmp_path / "a.csv"), config(), models[0], models[1:])
+    remedy = config("data.labels=[0=negative, 1=positive]")
+    assert [r["label"] for r in data.read(str(tmp_path / "a.csv"), remedy, NAMES, [NAMES[::-1]])[1]] == [1, 0]
+
+
+def test_what_is_read_is_said(tmp_path):
+    task, _, _ = read(tmp_path / "a.csv", "Text,other,Label\nfine,x,pos\ndull,y,neg\n", ["POSITIVE", "NEGATIVE"])
+    said = data.reading(task, "Label", ["POSITIVE", "NEGATIVE"], tmp_path)
+    assert said == "texts in Text, labels in Label; pos is POSITIVE, neg is NEGATIVE"
 
 
 @pytest.mark.parametrize("values", [("0", "1"), (0, 1), (0.0, 1.0), (False, True)])
