@@ -106,7 +106,16 @@ def find(source: str) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a repeated key. YAML forbids it, but PyYAML silently takes the last one."""
+    """Refuses a repeated key, which PyYAML takes silently, and reads numbers as people write them.
+
+    In PyYAML's version of YAML, 010 is 8 and 1:30 is 90. Here as in YAML 1.2 the first is 10, the second a text. So is
+    a date.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("int", "timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_mapping_node(self, anchor: dict) -> yaml.MappingNode:
         node, seen = super().compose_mapping_node(anchor), set()
@@ -116,6 +125,10 @@ class _Loader(yaml.SafeLoader):
                     raise ComposerError(None, None, f"{quoted(key.value)} stands twice, keep one", key.start_mark)
                 seen.add(key.value)
         return node
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?\d+$", re.ASCII), list("-+0123456789"))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
 
 
 def load_yaml(path: Path) -> dict[Any, Any]:
