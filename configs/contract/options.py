@@ -25,7 +25,8 @@ def read_options(kind: type[T], arguments: Iterable[str], command: str) -> T:
         UserError: A key is unknown, or a value is not allowed; the message names the key and what is.
     """
     fields: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(typing.cast(Any, kind))}
-    values, hints = Values([]), typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind)
+    values = Values(hints)
     for text in arguments:
         values.read_override(text)
     for name, value in values.values.items():

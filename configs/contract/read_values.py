@@ -7,7 +7,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from configs.contract.errors import UserError
 
 CONFIG_DIR = Path(__file__).parent.parent
 ZOO, ENTRY = CONFIG_DIR / "zoo", "experiment.yaml"  # each folder of the zoo has a configuration of this name
+NOTHING = ("", "null", "~")  # how the command line unsets a text
 COMMAND_LINE = "the command line"  # origin of keys that no file sets; a later one replaces an earlier one
 
 
@@ -25,11 +26,12 @@ class Values:
     """The values of dotted keys, and the origin of each: a file or the command line.
 
     Args:
-        sections: Names of the sections that hold further keys.
+        hints: Type of every dotted key.
     """
 
-    def __init__(self, sections: Collection[str]) -> None:
-        self.sections = sections
+    def __init__(self, hints: Mapping[str, Any]) -> None:
+        self.sections = {name.partition(".")[0] for name in hints if "." in name}
+        self.texts = {name for name, hint in hints.items() if hint in (str, str | None)}
         self.values: dict[str, Any] = {}
         self.origins: dict[str, str] = {}
 
@@ -58,16 +60,23 @@ class Values:
     def read_override(self, text: str) -> None:
         """Add one `key=value` of the command line.
 
+        A text stands as it is, unless it is quoted: YAML would end a path at a #, and take [x].csv for a list.
+
         Raises:
             UserError: There is no key, or the value is not YAML.
         """
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise UserError(f"`{text}` on the command line: write overrides as key=value, such as search.epochs=5")
+        is_text = key in self.texts and value.strip() not in NOTHING
         try:
             parsed = _Loader(value).get_single_data()
         except (yaml.YAMLError, ValueError, RecursionError):
-            raise UserError(f"{key:.80} on the command line: {quoted(value)} is not valid YAML") from None
+            if not is_text:
+                raise UserError(f"{key:.80} on the command line: {quoted(value)} is not valid YAML") from None
+            parsed = None
+        if is_text and not (isinstance(parsed, str) and value.startswith(("'", '"'))):
+            parsed = value.strip()
         self._merge({key: parsed}, COMMAND_LINE)
 
     def _merge(self, new: Mapping[Any, Any], origin: str, prefix: str = "") -> None:

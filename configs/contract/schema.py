@@ -350,7 +350,7 @@ def load(source: str, overrides: Sequence[str] = (), *, complete: bool = True) -
     Raises:
         UserError: A key or value is wrong. The message names the key, where it was set, and what is allowed.
     """
-    values = Values([f.name for f in dataclasses.fields(Experiment) if dataclasses.is_dataclass(f.default_factory)])
+    values = Values({name: hint for name, (_, hint) in keys().items()})
     values.read_file(find(source))
     for text in overrides:
         values.read_override(text)

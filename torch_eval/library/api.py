@@ -47,7 +47,9 @@ def score(
         folder = Path(out or Path(temporary) / "score").resolve()
         keys = {"recipes": list(recipes), "examples": examples, **options}
         words = ["score", *map(_absolute, models), _absolute(data)]
-        words += [f"{key}={json.dumps(value, default=str)}" for key, value in keys.items()]  # JSON is YAML
+        words += [
+            f"{key}={json.dumps(value, default=str, ensure_ascii=False)}" for key, value in keys.items()
+        ]  # JSON is YAML
         run_module("torch_eval", [*words, "--out", str(folder)], show=True)
         return read_json(folder / "results.json")
 
