@@ -15,6 +15,7 @@ from configs.contract.errors import UserError, listed
 from configs.contract.tables import REPEATED, BrokenRow, HasNeeded, Table, read_delimited, read_json
 from configs.contract.tasks import GLUE, NUMBER, Layout, Task
 
+SECRET = "; -1 often stands for a label that is kept secret, as in GLUE's test sets: take the validation set"
 KINDS = (".csv", ".tsv", ".jsonl", ".json")
 
 
@@ -194,8 +195,9 @@ def _label(value: object, numbers: dict[str, int]) -> int:
         label = next(equal, None)
     if label is None:
         spellings = {number: sorted(s for s, n in numbers.items() if n == number) for number in numbers.values()}
-        allowed = ", ".join(" or ".join(names) for names in spellings.values())
-        raise BrokenRow(f"unknown label {text[:40]!r}; allowed: {allowed} (see data.labels)")
+        allowed = listed(" or ".join(names) for names in spellings.values())
+        secret = SECRET if text == "-1" else ""
+        raise BrokenRow(f"unknown label {text[:40]!r}; allowed: {allowed} (see data.labels){secret}")
     return label
 
 

@@ -269,7 +269,7 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
         ("a.csv", 'sentence,label\nfine,1\n"open,1\nmore,0\n"closed",1\n', ["line 3", "double quotes"]),
         ("a.csv", "sentence,label\n  ,1\n", ["line 2", "'sentence'", "no text"]),
         ("a.csv", "sentence,label\nfine,\n", ["line 2", "no label"]),
-        ("a.csv", "sentence,label\nfine,-1\n", ["line 2", "unknown label '-1'"]),
+        ("a.csv", "sentence,label\nfine,-1\n", ["line 2", "unknown label '-1'", "take the validation set"]),
         ("a.csv", "sentence,label\n", ["no rows"]),
         *((name, content, ["empty"]) for name in ("a.csv", "a.tsv", "a.jsonl") for content in ("", "\n")),
         (

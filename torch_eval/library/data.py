@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from configs.contract import classifiers, snippets
 from configs.contract.errors import UserError, listed
-from configs.contract.read_files import read_file, read_table
+from configs.contract.read_files import SECRET, read_file, read_table
 from configs.contract.tables import BrokenRow
 from configs.contract.tasks import NUMBER, TASKS, Task, task_of
 from torch_eval.library import hub
@@ -206,7 +206,7 @@ def _unmatched(path: Path, values: Sequence[str], names: Sequence[str]) -> str:
     return (
         f"{path}: its labels are {listed(values)}, the model's are {listed(names)}: which is which cannot be "
         f"told; write in place of the dots what the data call each of them: 'labels=[{pairs}]'; rows with other "
-        f"labels are broken ones, which bad_rows=N skips"
+        f"labels are broken ones, which bad_rows=N skips{SECRET if '-1' in values else ''}"
     )
 
 

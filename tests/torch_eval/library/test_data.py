@@ -111,6 +111,8 @@ def test_labels_that_nobody_can_match_are_refused_with_both_lists(tmp_path):
             read(tmp_path / "a.csv", content, names)
     with pytest.raises(UserError, match=r"a.csv: its labels are mixed, positive, the model's are negative, positive: "):
         read(tmp_path / "a.csv", "text,label\na,mixed\nb,positive\n")
+    with pytest.raises(UserError, match="-1 often stands for a label that is kept secret"):
+        read(tmp_path / "a.csv", "text,label\na,-1\nb,-1\n")
     remedy = "data.labels=[1=negative, 2=positive]"
     assert [r["label"] for r in read(tmp_path / "a.csv", "text,label\na,1\nb,2\n", NAMES, remedy)[1]] == [0, 1]
 
