@@ -20,7 +20,10 @@ LARGE = ("*.safetensors", "*.bin", "*.model", "tokenizer.json")  # what git may 
 DEFAULT_POSITIONS = {"xlnet": None, "modernbert": 8192}  # of other families 512; None for no limit
 LONGEST = 512  # word pieces: the most that is read, and TextAttack's limit where a tokenizer states none
 # The first position follows the padding id, 1.
-COUNTED_FROM_PADDING = ("mpnet", *(name for name, family in FAMILIES.items() if family.counts_from_padding))
+COUNTED_FROM_PADDING = (
+    *(name for name, family in FAMILIES.items() if family.counts_from_padding),
+    *("data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta-prelayernorm", "xlm-roberta-xl", "xmod"),
+)
 GENERIC = re.compile(r"(label|class)?[ _-]?\d+", re.IGNORECASE)
 
 
@@ -78,7 +81,8 @@ def present(folder: Path, files: Iterable[str]) -> list[str]:
 def longest_input(config: dict) -> int | None:
     """Return how many positions a model of this `config.json` has for its input; None if nothing limits them."""
     kind = config.get("model_type", "")
-    positions = config.get("max_position_embeddings", DEFAULT_POSITIONS.get(kind, 512))
+    decoders = config.get("n_positions", DEFAULT_POSITIONS.get(kind, 512))  # as GPT-2 calls them
+    positions = config.get("max_position_embeddings", decoders)
     if type(positions) is not int or positions < 1:
         return None
     return positions - config.get("pad_token_id", 1) - 1 if kind in COUNTED_FROM_PADDING else positions

@@ -142,6 +142,8 @@ def test_a_folder_of_checkpoints_is_told_from_one_of_them(folder, tmp_path):
     [
         ({"model_type": "bert"}, 512),
         ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        ({"model_type": "data2vec-text", "max_position_embeddings": 130}, 128),
+        ({"model_type": "gpt2", "n_positions": 64}, 64),
         ({"model_type": "mpnet", "max_position_embeddings": 514}, 512),
         ({"model_type": "modernbert"}, 8192),
         ({"model_type": "xlnet"}, None),

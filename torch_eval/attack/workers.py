@@ -131,8 +131,12 @@ def inspect(target: Target, texts: list[tuple[str, ...]]) -> Inspection:
         off = victim.use_fastest(texts)
     except UserError as error:
         return Inspection(str(error))
-    except (IndexError, RuntimeError, ValueError) as error:  # weights and tokenizer do not fit together
-        return Inspection(f"{target.model}: cannot classify a text ({type(error).__name__}: {error})")
+    except Exception as error:  # of any kind: weights and tokenizer do not fit together, or the text is too long
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Inspection(
+            f"{target.model}: cannot classify a text of up to {target.max_length} pieces ({reason:.300}); is the "
+            f"tokenizer the model's own? a smaller data.max_length helps where the model has fewer positions"
+        )
     notes, fastest = [], victim.batchings()[0]
     if victim.batching != fastest:
         notes.append(

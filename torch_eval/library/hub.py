@@ -40,6 +40,8 @@ def model_dir(name: str) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder.resolve()
+    if folder.is_file():
+        raise UserError(f"{name}: a file; give the folder that holds the model's files, and the data after the models")
     if not HUB_NAME.fullmatch(name):
         raise UserError(f"{name}: no such directory, and no name on the hub, which is OWNER/NAME")
     hub_name, _, revision = name.partition("@")

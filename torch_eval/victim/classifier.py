@@ -78,7 +78,7 @@ class Victim:
         if wrong:
             raise UserError(f"{directory}: {wrong}")
         pieces = max(self.tokenizer.get_vocab().values()) + 1
-        rows = self.model.get_input_embeddings().num_embeddings
+        rows = len(self.model.get_input_embeddings().weight)
         if pieces > rows:
             raise UserError(
                 f"{directory}: its tokenizer has {pieces} pieces, the model {rows}; give the tokenizer that belongs to "
@@ -89,6 +89,9 @@ class Victim:
                 f"{directory}: its tokenizer has no padding token; set its pad_token and the model's "
                 f"config.pad_token_id, and save both again"
             )
+        # A decoder's classifier reads a text where its padding begins: without the id, at the last padding.
+        if self.model.config.pad_token_id is None:
+            self.model.config.pad_token_id = self.tokenizer.pad_token_id
         self.splits_at_spaces = _splits_at_spaces(self.tokenizer)
         self.positions = POSITIONS[device]
         self.max_length = max_length
@@ -101,7 +104,7 @@ class Victim:
         # In a coarser type nearly all scores nearly tie, and nobody compares them with TextAttack's.
         exact = dtype == "float32"
         self.stock = StockBatches(self.model, self.tokenizer, max_length, self.token_types) if exact else None
-        known = self.model.config.model_type in INDIFFERENT
+        known = self.model.config.model_type in INDIFFERENT and "attention_mask" in self.tokenizer.model_input_names
         self.use(batching or (self.batchings()[0] if known else "padded"))
 
     def batchings(self) -> list[str]:
@@ -250,6 +253,11 @@ def _load_model(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict
             folder, local_files_only=True, torch_dtype=dtype, output_loading_info=True
         )
     except Exception as error:  # transformers raises many kinds for a broken directory
+        if kind := (classifiers.read_config(folder).get("quantization_config") or {}).get("quant_method"):
+            raise UserError(
+                f"{folder / 'config.json'}: weights quantised by {kind} cannot be loaded here ({_reason(error)}); give "
+                f"the model in float16 or float32"
+            ) from error
         weights = " and ".join(["config.json", *classifiers.present(folder, classifiers.WEIGHTS)])
         raise UserError(
             f"{folder}: no classifier can be loaded from {weights} ({_reason(error)}); save it there again with "

@@ -25,14 +25,15 @@ class PaddedClassifier:
     def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> None:
         self.model, self.length = model, length
         self.on_left = tokenizer.padding_side == "left"
+        # As in TextAttack's wrapper, a tokenizer that makes no mask leaves the padding to be read.
+        self.masks = "attention_mask" in tokenizer.model_input_names
         self.fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
 
     def __call__(self, rows: Sequence[Row]) -> torch.Tensor:
         """Compute logits (rows, labels)."""
         width = self.length or max(len(row["input_ids"]) for row in rows)
-        names = ("attention_mask", *(name for name in rows[0] if name != "attention_mask"))
-        masked = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
-        inputs = {name: self._tensor([row[name] for row in masked], name, width) for name in names}
+        masked = [{**row, "attention_mask": [1] * len(row["input_ids"])} if self.masks else row for row in rows]
+        inputs = {name: self._tensor([row[name] for row in masked], name, width) for name in masked[0]}
         return self.model(**inputs).logits
 
     def _tensor(self, values: list[list[int]], name: str, width: int) -> torch.Tensor:

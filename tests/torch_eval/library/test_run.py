@@ -95,6 +95,8 @@ def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, in_process):
     for name in (str(tmp_path / "gone"), r"C:\models\mine", "./gone", "a/b/c"):
         with pytest.raises(UserError, match="no such directory"):
             run.run([name], str(file), [])
+    with pytest.raises(UserError, match="r.csv: a file; give the folder .* and the data after the models"):
+        run.run([str(file)], str(tmp_path), [])
     three = classifier(tmp_path / "three", "bert", ("a", "b", "c"))
     with pytest.raises(UserError, match="its labels are neg, pos, the model's are a, b, c"):
         run.run([str(three)], str(file), [], out=tmp_path / "out")

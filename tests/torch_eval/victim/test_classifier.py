@@ -8,10 +8,13 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoTokenizer,
     BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
 )
 
 from configs.contract.errors import UserError
 from tests.helpers.victims import tiny_bert
+from torch_eval.attack.workers import Target, inspect
 from torch_eval.victim.classifier import Victim
 
 LENGTH = 24
@@ -33,6 +36,32 @@ def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
     settings["model_input_names"] = ["input_ids", "attention_mask"]
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     assert torch.equal(Victim(folder, LENGTH)(TEXTS), expected)
+
+
+def test_a_tokenizer_without_masks_leaves_the_padding_to_be_read_as_in_the_stock_wrapper(tmp_path):
+    folder = tiny_bert(tmp_path)
+    masked = Victim(folder, LENGTH)(TEXTS)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "token_type_ids"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    victim, expected = Victim(folder, LENGTH), stock_wrapper(folder, LENGTH)(TEXTS)
+    torch.testing.assert_close(victim(TEXTS), expected, atol=1e-5, rtol=0)
+    assert victim.use_fastest(TEXTS) > 1 and victim.batching == "padded" and not torch.allclose(masked, expected)
+
+
+def test_a_decoder_that_states_no_padding_reads_the_end_of_a_text(tmp_path):
+    """It would read its last padding, where the stock wrapper stops with an error."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert(tmp_path))
+    sizes = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": LENGTH}
+    GPT2ForSequenceClassification(GPT2Config(**sizes, initializer_range=0.3)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = GPT2ForSequenceClassification.from_pretrained(tmp_path).eval()
+    alone = [model(**tokenizer(text, return_tensors="pt", truncation=True, max_length=LENGTH)) for text in TEXTS[:4]]
+    expected = torch.cat([output.logits.detach() for output in alone])
+    torch.testing.assert_close(Victim(tmp_path, LENGTH)(TEXTS[:4]), expected, atol=1e-5, rtol=0)
+    refusal = inspect(Target(tmp_path, LENGTH + 1), [(text,) for text in TEXTS]).refusal
+    assert "cannot classify a text of up to 25 pieces (IndexError: index out of range" in refusal
 
 
 @pytest.mark.parametrize("labels, layers", [(2, 2), (3, 1), (2, 3)])
@@ -153,6 +182,9 @@ def test_broken_directories_are_one_clear_error(tmp_path):
     with pytest.raises(UserError, match="no classifier can be loaded from config.json and model.safetensors .*header"):
         Victim(folder, LENGTH)
     config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
+    with pytest.raises(UserError, match="config.json: weights quantised by gptq cannot be loaded here .*in float16"):
+        Victim(folder, LENGTH)
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "ours", "auto_map": {"AutoConfig": "m.C"}}))
     with pytest.raises(UserError, match="config.json: model_type 'ours' is no classifier of transformers 4.*never run"):
         Victim(folder, LENGTH)
