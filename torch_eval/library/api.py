@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from configs.contract.files import read_json, write_lines
+from configs.contract.errors import UserError
+from configs.contract.files import read_json
 from configs.contract.processes import run_module
 
 
@@ -42,8 +43,9 @@ def score(
     models = [model] if isinstance(model, str | Path) else list(model)
     with tempfile.TemporaryDirectory() as temporary:
         if not isinstance(data, str | Path):
-            write_lines(Path(temporary) / "records.jsonl", data)
+            lines = [_line(record) for record in data]
             data = Path(temporary) / "records.jsonl"
+            data.write_text("\n".join(lines), encoding="utf-8")
         folder = Path(out or Path(temporary) / "score").resolve()
         keys = {"recipes": list(recipes), "examples": examples, **options}
         words = ["score", *map(_absolute, models), _absolute(data)]
@@ -52,6 +54,16 @@ def score(
         ]  # JSON is YAML
         run_module("torch_eval", [*words, "--out", str(folder)], show=True)
         return read_json(folder / "results.json")
+
+
+def _line(record: object) -> str:
+    """Return a record as a line of JSON; numbers of NumPy are numbers, and what is not asked for may be anything."""
+    if not isinstance(record, Mapping):
+        raise UserError(
+            f"data: expected records such as {{'text': ..., 'label': ...}}, found {record!r:.40}; those of a DataFrame "
+            f"are frame.to_dict('records')"
+        )
+    return json.dumps(dict(record), default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
 
 
 def _absolute(name: str | Path) -> str:

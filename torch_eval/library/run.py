@@ -16,7 +16,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from configs.contract import classifiers, schema
-from configs.contract.files import file_hash, write_json, write_lines
+from configs.contract.files import file_hash, locked, write_json, write_lines
 from configs.contract.methods import METHODS
 from configs.contract.read_files import absent_labels, odd_texts
 from configs.contract.run_dir import RUNS, RunDir
@@ -67,9 +67,10 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
         print(f"warning: {warning}")
     name = config.name if config.name != "base" else f"{'-'.join(folders)}-{plain_name(Path(data).stem)}"
     run_dir = ScoreDir(config, (out or runs / "score" / name).resolve())
-    write_data(run_dir, task, examples, note)
-    scoring.run(run_dir)
-    results.write(run_dir, note)
+    with locked(run_dir.root / ".score.lock"):  # before the data: another run there may be attacking others
+        write_data(run_dir, task, examples, note)
+        scoring.run(run_dir)
+        results.write(run_dir, note)
     return run_dir.root
 
 

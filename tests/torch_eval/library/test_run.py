@@ -2,14 +2,17 @@
 
 import json
 import re
+from pathlib import Path
 
+import numpy as np
+import pandas
 import pytest
 import torch
 from transformers import AutoConfig
 
 import torch_eval
 from configs.contract.errors import UserError
-from configs.contract.files import ROOT, read_json, read_lines
+from configs.contract.files import ROOT, locked, read_json, read_lines, write_json
 from tests.helpers.attacked_runs import SENTENCES, Here
 from torch_eval.__main__ import main
 from torch_eval.attack import scoring, workers
@@ -97,6 +100,10 @@ def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, in_process):
             run.run([name], str(file), [])
     with pytest.raises(UserError, match="r.csv: a file; give the folder .* and the data after the models"):
         run.run([str(file)], str(tmp_path), [])
+    two = classifier(tmp_path / "two", "bert")
+    with locked(tmp_path / "out" / ".score.lock"), pytest.raises(UserError, match="in use by process"):
+        run.run([str(two)], str(file), [], out=tmp_path / "out")
+    assert not (tmp_path / "out" / "data").exists()  # of the other run
     three = classifier(tmp_path / "three", "bert", ("a", "b", "c"))
     with pytest.raises(UserError, match="its labels are neg, pos, the model's are a, b, c"):
         run.run([str(three)], str(file), [], out=tmp_path / "out")
@@ -113,6 +120,22 @@ def test_records_in_place_of_a_file(tmp_path):
     assert row["metrics"]["examples"] == 3 and 0 <= row["metrics"]["aua"]["value"] <= 1
     with pytest.raises(UserError, match="no column"):
         torch_eval.score(model, [{"text": "a"}])
+
+
+def test_records_hold_what_numpy_and_pandas_make(monkeypatch):
+    def read(_module, words, **_):
+        out.append([json.loads(line) for line in Path(words[2]).read_text().splitlines()])
+        write_json(Path(words[-1]) / "results.json", {})
+
+    out: list = []
+    monkeypatch.setattr(api, "run_module", read)
+    frame = pandas.DataFrame({"text": ["a\u2028b"], "label": np.array([1]), "day": pandas.to_datetime(["2026-01-01"])})
+    records = [{"text": "a", "label": np.int64(1), "ids": np.arange(2)}, {"text": "\ud83d", "label": np.bool_(True)}]
+    for data in (frame.to_dict("records"), records):
+        api.score("model", data)
+    assert out[0][0]["text"] == "a\u2028b" and [row["label"] for rows in out for row in rows] == [1, 1, True]
+    with pytest.raises(UserError, match=r"data: expected records such as .* found 'text'; .*to_dict\('records'\)"):
+        api.score("model", frame)
 
 
 def test_the_examples_of_the_documentation_run(tmp_path, in_process, monkeypatch, capsys):
