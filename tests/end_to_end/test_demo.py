@@ -29,7 +29,7 @@ from torch_eval.attack import scoring
 RECIPES = ("textfooler", "textbugger", "bertattack")
 # Every kind of method: dense, magnitude pruning (two rounds), random control, robust ticket. FreeLB: faults/.
 METHODS = ["methods=[finetune,lth,random,robust]", "lth.share=0.2", "lth.max_steps=2"]
-ONE = "attack.workers=1"  # a process that attacks starts for ten seconds; test_attack.py has two of them
+ATTACKS = ["attack.workers=1", "attack.examples=3"]  # two processes: test_scoring.py
 VICTIMS = ["finetune", "lth-0.30", "random-0.30", "robust-0.30"]
 
 
@@ -37,7 +37,7 @@ class Run:
     """An experiment of its own name, removed at the end."""
 
     def __init__(self, name, folder, model, *overrides):
-        self.overrides = [f"name=test-{name}-{os.getpid()}", f"model={model}", ONE, *overrides]
+        self.overrides = [f"name=test-{name}-{os.getpid()}", f"model={model}", *ATTACKS, *overrides]
         self.folder, self.output = folder, ""
         self.dir = RunDir(schema.load("tiny", self.overrides))
         shutil.rmtree(self.dir.root, ignore_errors=True)
@@ -130,18 +130,19 @@ def test_the_report_names_every_victim_and_attack(whole):
         methods = ("Fine-tune", "LTH", "Random", "Robust")
         for part in (*methods, "30%", "TextFooler", "TextBugger", "BERT-Attack"):
             assert part in text, (name, part)
-    assert any((report / "figures").iterdir())
+    pictures = re.findall(r"\]\((figures/[^)]+)\)", (report / "report.md").read_text())
+    assert pictures and all((report / picture).is_file() for picture in pictures)
 
 
 def test_every_attack_has_its_results(whole):
-    """The same examples for every victim, four of them."""
+    """The same examples for every victim, three of them."""
     assert list(whole.dir.victims(1)) == VICTIMS
     samples = set()
     for victim in VICTIMS:
         for recipe in RECIPES:
             records = read_lines(whole.dir.attack(1, victim) / recipe / "results.jsonl")
             samples.add(tuple(r["index"] for r in records))
-    assert len(samples) == 1 and len(samples.pop()) == 4
+    assert len(samples) == 1 and len(samples.pop()) == 3
 
 
 def test_the_ticket_has_the_asked_sparsity(whole):
@@ -267,7 +268,7 @@ def test_a_killed_attack_ends_as_a_whole_one(whole, resumed):
         for run in (whole, resumed):
             records = read_lines(run.dir.attack(1, victim) / "textfooler" / "results.jsonl")
             found.append([{k: v for k, v in r.items() if "seconds" not in k} for r in records])
-        assert found[0] == found[1] and len(found[0]) == 4
+        assert found[0] == found[1] and len(found[0]) == 3
 
 
 def test_the_log_of_a_resumed_search_is_that_of_a_whole_one(whole, resumed):
