@@ -1,8 +1,9 @@
-"""mindnlp: its BERT as a reference on MindSpore itself, and its training step, which the bench times.
+"""mindnlp: its BERT as a reference on MindSpore itself, its training step, which the bench times, and its refusals.
 
-It replaces the `torch` module of its process, so it runs in one of its own: one for both, as importing it takes long.
+It replaces the `torch` module of its process, so it runs in one of its own: one for all, as importing it takes long.
 """
 
+import os
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import pytest
 from mindspore import Tensor
 
 from configs.contract.bench_case import Case
+from configs.contract.errors import reason_of
 from configs.contract.files import ROOT
 from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.cells.encoder import EncoderClassifier
@@ -44,13 +46,18 @@ from configs.contract.bench_case import Case
 from mindspore_rt.compare.step_worker import mindnlp
 step, about = mindnlp(Case(**json.loads(sys.argv[4])))
 print(*(step() for _ in range(3)))
+
+from mindspore_rt.formats import hub
+sys.argv = ["hub", "model", "someone/bert", "main", sys.argv[3]]
+assert hub.main() == 1
 """
 CASE = Case("finetune", layers=2, hidden=24, batch=4, length=8, vocabulary=60, dropout=0.0)
 
 
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory, packaged_model):
-    """A batch of padded singles and pairs of texts, what mindnlp computes of it, and the losses of three steps."""
+    """A batch of padded singles and pairs of texts, what mindnlp computes of it, the losses of three steps, and what is
+    said where nobody answers for the hub."""
     folder = tmp_path_factory.mktemp("mindnlp")
     texts = [*((t, "") for t in TEXTS), *zip(TEXTS, reversed(TEXTS))]
     tokenizer = load_tokenizer(packaged_model, 24)
@@ -58,14 +65,16 @@ def computed(tmp_path_factory, packaged_model):
     arrays = {"input_ids": batch.ids, "attention_mask": batch.attention_mask, "token_type_ids": batch.token_types}
     np.savez(folder / "in.npz", **arrays)
     command = [sys.executable, "-c", REFERENCE, packaged_model, folder / "in.npz", folder / "out.npz", CASE.to_json()]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(folder / "hf")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return batch, np.load(folder / "out.npz"), [float(loss) for loss in done.stdout.split()[-3:]]
+    losses = [float(loss) for loss in done.stdout.split()[-3:]]
+    return batch, np.load(folder / "out.npz"), losses, reason_of(done.stderr)
 
 
 def test_mindnlp_trains_with_the_losses_of_transformers(computed):
     """The learning rate is 0 at the first step: the losses differ only if mindnlp's parameters were updated."""
-    _, _, losses = computed
+    _, _, losses, _ = computed
     step = torch_step_worker.transformers_step(CASE)
     np.testing.assert_allclose(losses, [step() for _ in range(3)], atol=1e-5)
     assert losses[2] != losses[0]
@@ -73,7 +82,7 @@ def test_mindnlp_trains_with_the_losses_of_transformers(computed):
 
 def test_same_logits_as_mindnlp(packaged_model, computed):
     """The packaged BERT: pooled output and logits to 1e-5."""
-    batch, expected, _ = computed
+    batch, expected, _, _ = computed
     # A classifier whose first outputs are the pooled ones, so that one pass gives both.
     source = huggingface.load(packaged_model)
     hidden = source.config.hidden_size
@@ -94,3 +103,9 @@ def test_same_logits_as_mindnlp(packaged_model, computed):
     assert expected["pooled"].std(0).mean() > 0.01  # the rows differ, so mixed-up rows would show
     np.testing.assert_allclose(ours[:, :hidden], expected["pooled"], atol=1e-5, rtol=0)
     np.testing.assert_allclose(ours[:, hidden:], expected["logits"], atol=1e-5, rtol=0)
+
+
+def test_a_model_that_nobody_answers_for_is_refused_with_the_reason(computed):
+    """`test_hub.py` has the remedies that are added to it."""
+    reason = computed[3]
+    assert "couldn't connect to 'http://127.0.0.1:9'" in reason and "\n" not in reason
