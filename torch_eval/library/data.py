@@ -84,7 +84,8 @@ def _of_task(name: str, config: Experiment) -> tuple[Task, list[dict], str]:
 def reading(task: Task, label_column: str | None, names: Sequence[str], model: Path) -> str:
     """Say which columns hold the texts and labels, and which label of the model each label of the data is."""
     order = classifiers.match_labels(names, task.labels, model) or range(len(names))
-    pairs = listed(f"{label} is {names[number]}" for label, number in zip(task.labels, order, strict=True))
+    written = task.layouts[0].values or task.labels
+    pairs = listed(f"{label} is {names[number]}" for label, number in zip(written, order, strict=True))
     place = f", labels in {label_column}" if label_column else ""
     return f"texts in {' and '.join(task.columns)}{place}; {pairs}"
 
@@ -179,7 +180,7 @@ def labels_of(
     numbers = [str(number) for number in range(len(names))]
     if values <= set(numbers):
         _refuse_other_order(path, [names, *others])
-        return numbers if classifiers.says_nothing(names) else list(names)
+        return numbers if classifiers.says_nothing(names) else list(map("=".join, zip(numbers, names, strict=True)))
     if len(values) > MOST_LABELS:
         raise UserError(f"{path}: column {column!r} holds {len(values)} different values; name another: label_column=")
     if classifiers.says_nothing(names) or any(classifiers.says_nothing([value]) for value in values):

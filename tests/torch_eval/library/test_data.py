@@ -88,6 +88,8 @@ def test_what_is_read_is_said(tmp_path):
     task, _, _ = read(tmp_path / "a.csv", "Text,other,Label\nfine,x,pos\ndull,y,neg\n", ["POSITIVE", "NEGATIVE"])
     said = data.reading(task, "Label", ["POSITIVE", "NEGATIVE"], tmp_path)
     assert said == "texts in Text, labels in Label; pos is POSITIVE, neg is NEGATIVE"
+    task, _, _ = read(tmp_path / "a.csv", "text,label\nfine,1\ndull,0\n")
+    assert data.reading(task, "label", NAMES, tmp_path).endswith("; 0 is negative, 1 is positive")
 
 
 @pytest.mark.parametrize("values", [("0", "1"), (0, 1), (0.0, 1.0), (False, True)])
