@@ -30,15 +30,15 @@ def run_module(
     Args:
         module: Its dotted name.
         arguments: Words of its command line.
-        environment: Variables that are other ones than here.
+        environment: Variables to set beside those of this process.
         folder: Where it runs; None for the folder of this process.
-        show: Let the terminal have what it prints.
+        show: Show what it prints in the terminal, in place of returning it.
 
     Returns:
-        What it printed; empty where the terminal had it.
+        What it printed; empty with `show`.
 
     Raises:
-        UserError: It failed; repeats its error.
+        UserError: It failed; the message is the last error that it printed.
     """
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],

@@ -14,11 +14,11 @@ import contextlib
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
@@ -28,12 +28,14 @@ import numpy as np
 
 from configs.contract import schema
 from configs.contract.bench_case import Case
-from configs.contract.errors import UserError, command, reason_of
+from configs.contract.errors import command
 from configs.contract.files import write_json
+from configs.contract.options import read_options
+from configs.contract.processes import run_module
+from configs.contract.schema import option
 from configs.contract.stage import versions
 from mindspore_rt.compare import step_worker
 
-DEFAULTS = {"device": "GPU", "seconds": "300", "case": "base", "out": "device_check.json", "side": ""}
 COMPARED = Case("search", layers=2, hidden=128, heads=2, batch=8, length=32, vocabulary=1000)
 TIMED = {
     "base": Case("search", layers=12, hidden=768, batch=32, length=128, passes=3),
@@ -42,6 +44,17 @@ TIMED = {
 # Largest relative distance, in the l2 norm, that rounding explains; noise must be the same. `edges` is a share.
 TOLERANCES = {"noise": 0, "logits": 1e-4, "loss": 1e-4, "norm": 1e-3, "gradient": 1e-3, "edges": 1e-4, "update": 1e-2}
 Arrays = dict[str, np.ndarray]
+
+
+@dataclass
+class Options:
+    """What the command line asks for."""
+
+    device: str = option("GPU", "device that is checked", choices=["CPU", "GPU", "Ascend"])
+    seconds: int = option(300, "time of all timed steps together", low=0)
+    case: str = option("base", "size of the timed steps", choices=TIMED)
+    out: str = option("device_check.json", "file of the result")
+    side: str | None = option(None, "compute one side alone, into the folder `out`", choices=["device", "cpu"])
 
 
 def quantities() -> Iterator[tuple[str, np.ndarray]]:
@@ -114,20 +127,20 @@ def overflowing_run(case: Case) -> dict[str, float]:
     return [objective.step(batch, index) for index in range(20)][-1]
 
 
-def compute(options: dict[str, str], folder: Path) -> None:
-    """Compute one side: `device`, with its times, or `cpu`, in the form that the device has."""
+def compute(options: Options) -> None:
+    """Compute one side into the folder `out`: `device`, with its times, or `cpu`, in the form that the device has."""
     from mindspore_rt.cells import backend
     from mindspore_rt.device import use_device
 
-    on_device = options["side"] == "device"
-    use_device(schema.Experiment(device=options["device"] if on_device else "CPU"))
-    form = backend.Backend.GPU if options["device"] == "CPU" else backend.Backend(options["device"])
+    on_device, folder = options.side == "device", Path(options.out)
+    use_device(schema.Experiment(device=options.device if on_device else "CPU"))
+    form = backend.Backend.GPU if options.device == "CPU" else backend.Backend(options.device)
     with contextlib.nullcontext() if on_device else patch.object(backend, "current", lambda: form):
-        np.savez(folder / f"{options['side']}.npz", **dict(quantities()))
+        np.savez(folder / f"{options.side}.npz", **dict(quantities()))
         if on_device:
-            case = TIMED[options["case"]]
+            case = TIMED[options.case]
             figures = {
-                "seconds": dict(timings(case, float(options["seconds"]))),
+                "seconds": dict(timings(case, options.seconds)),
                 "float16": overflowing_run(case),
                 "versions": versions("mindspore", "numpy"),
             }
@@ -157,49 +170,27 @@ def differing(distances: dict[str, float]) -> list[str]:
     return [name for name, value in distances.items() if not value <= TOLERANCES[name.partition(" ")[0]]]
 
 
-def read_options(arguments: list[str]) -> dict[str, str]:
-    """Read the words key=value of the command line.
-
-    Raises:
-        UserError: A key or a value is none of those that the check knows.
-    """
-    known = ", ".join(f"{key}={value}" for key, value in DEFAULTS.items() if key != "side")
-    given = dict(text.partition("=")[::2] for text in arguments)
-    for key, value in given.items():
-        if key not in DEFAULTS or not value:
-            raise UserError(f"{key}: give key=value; the keys and their defaults are {known}")
-    options = {**DEFAULTS, **given}
-    if options["device"] not in ("CPU", "GPU", "Ascend") or options["case"] not in TIMED:
-        raise UserError("device is CPU, GPU or Ascend; case is base or small")
-    if not options["seconds"].isdecimal():
-        raise UserError(f"seconds: {options['seconds']!r} is not a whole number")
-    return options
-
-
 @command
 def main(arguments: list[str]) -> int:
     """Run the check; returns the exit status."""
-    options = read_options(arguments)
-    if options["side"]:
-        compute(options, Path(options["out"]))
+    options = read_options(Options, arguments, "device_check")
+    if options.side:
+        compute(options)
         return 0
-    with tempfile.TemporaryDirectory() as text:
-        folder = Path(text)
+    with tempfile.TemporaryDirectory() as folder:
         for side in ("device", "cpu"):  # a process has one device
             print(f"computing: {side}", flush=True)
-            given = [f"{key}={value}" for key, value in {**options, "side": side, "out": folder}.items()]
-            words = [sys.executable, "-m", "mindspore_rt.compare.device_check", *given]
-            done = subprocess.run(words, stderr=subprocess.PIPE, text=True)
-            if done.returncode:
-                raise UserError(reason_of(done.stderr))
-        sides = [dict(np.load(folder / f"{side}.npz")) for side in ("device", "cpu")]
-        figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+            asked = dataclasses.asdict(dataclasses.replace(options, side=side, out=folder))
+            words = [f"{key}={value}" for key, value in asked.items()]
+            run_module("mindspore_rt.compare.device_check", words, show=True)
+        sides = [dict(np.load(Path(folder, f"{side}.npz"))) for side in ("device", "cpu")]
+        figures = json.loads(Path(folder, "figures.json").read_text(encoding="utf-8"))
     distances = compare(*sides)
     wrong = differing(distances)
-    result = {"device": options["device"], "distances": distances, "differs": wrong, **figures}
-    write_json(Path(options["out"]), result)
+    result = {"device": options.device, "distances": distances, "differs": wrong, **figures}
+    write_json(Path(options.out), result)
     print(json.dumps(result, indent=2))
-    print(f"written: {options['out']}; {'DIFFERS: ' + ', '.join(wrong) if wrong else 'all agrees'}")
+    print(f"written: {options.out}; {'DIFFERS: ' + ', '.join(wrong) if wrong else 'all agrees'}")
     return 1 if wrong else 0
 
 

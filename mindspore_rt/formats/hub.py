@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.contract import assets
-from configs.contract.errors import UserError, command, reason_of
-from configs.contract.files import ROOT, write_lines
+from configs.contract.errors import UserError, command
+from configs.contract.files import write_lines
+from configs.contract.processes import run_module
 
 HUB = "https://huggingface.co"
 COMMIT = "commit.txt"
@@ -54,24 +54,19 @@ def _cached(kind: str, key: tuple[str, ...], extra: Sequence[str] = ()) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         folder = Path(temporary) / "whole"
         folder.mkdir()
-        done = subprocess.run(
-            [sys.executable, "-m", "mindspore_rt.formats.hub", kind, *key, str(folder), *extra],
-            # Without a value mindnlp would use a mirror, and send it the user's token.
-            env={**os.environ, "HF_ENDPOINT": os.environ.get("HF_ENDPOINT") or HUB},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            reason = reason_of(done.stderr)[:300]
+        # Without a value mindnlp would use a mirror, and send it the user's token.
+        endpoint = {"HF_ENDPOINT": os.environ.get("HF_ENDPOINT") or HUB}
+        try:
+            run_module("mindspore_rt.formats.hub", [kind, *key, str(folder), *extra], endpoint)
+        except UserError as error:
+            reason = str(error)[:300]
             local = "model=DIRECTORY" if kind == "model" else "data.train=FILE data.test=FILE"
             by_hand = shlex.join(["python", "-m", "mindspore_rt.formats.hub", kind, *key, "FOLDER", *extra])
             raise UserError(
                 f"{kind} {key[0]} is not in {target} and could not be downloaded ({reason}); go online, set "
                 f"HF_ENDPOINT to a mirror, give {local}, or run `{by_hand}` where there is a network "
                 f"and copy FOLDER to {target}"
-            )
+            ) from None
         os.replace(folder, target)
     if (target / COMMIT).is_file():
         commit = (target / COMMIT).read_text(encoding="utf-8")

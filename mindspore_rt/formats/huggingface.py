@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,10 +17,11 @@ from safetensors.numpy import save
 
 from configs.contract import assets, classifiers, model_card
 from configs.contract.check_config import is_path
-from configs.contract.errors import UserError, reason_of
+from configs.contract.errors import UserError
 from configs.contract.families import Family, family_of
-from configs.contract.files import ROOT, atomic_write, read_json
+from configs.contract.files import atomic_write, read_json
 from configs.contract.matrices import LAYER_MATRICES, matrix_name
+from configs.contract.processes import run_module
 from configs.contract.tokenizer import load_tokenizer, save_tokenizer
 from mindspore_rt.cells import noise
 from mindspore_rt.cells.encoder_config import EncoderConfig
@@ -219,16 +218,10 @@ def torch_half(source: Path, target: Path) -> None:
     Raises:
         UserError: The source cannot be read.
     """
-    refusal = in_torch_half("torch_eval.victim.pytorch_weights", str(source.resolve()), str(target.resolve()))
-    if refusal:
-        raise UserError(f"{source}: {refusal.removeprefix(f'{source.resolve()}: ')}")
-
-
-def in_torch_half(module: str, *arguments: str) -> str | None:
-    """Run a module of the scoring half in a process of its own; returns its error message if it fails."""
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return reason_of(done.stderr) if done.returncode else None
+    try:
+        run_module("torch_eval.victim.pytorch_weights", [str(source.resolve()), str(target.resolve())])
+    except UserError as error:
+        raise UserError(f"{source}: {str(error).removeprefix(f'{source.resolve()}: ')}") from None
 
 
 def read_safetensors(path: Path, source: Path | None = None) -> dict[str, np.ndarray]:

@@ -8,9 +8,9 @@ from configs.contract import classifiers
 from configs.contract.check_config import refuse_missing
 from configs.contract.errors import UserError
 from configs.contract.jobs import Job
+from configs.contract.processes import run_module
 from configs.contract.run_dir import RunDir
 from mindspore_rt.data import prepare as data
-from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs
 
 
@@ -45,7 +45,7 @@ def check_victims(run: RunDir) -> None:
             raise UserError(f"attack.victims: {name}: {error}") from None
     if victims and find_spec("transformers"):
         folders = [str(folder.resolve()) for folder in victims.values()]
-        settings = (str(length), str(len(summary.columns)))
-        refusal = huggingface.in_torch_half("torch_eval.attack.try_victims", *settings, *folders)
-        if refusal:
-            raise UserError(f"attack.victims: {refusal}")
+        try:
+            run_module("torch_eval.attack.try_victims", [str(length), str(len(summary.columns)), *folders])
+        except UserError as error:
+            raise UserError(f"attack.victims: {error}") from None

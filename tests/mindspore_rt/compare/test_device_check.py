@@ -1,7 +1,6 @@
 """The check that a user runs on a GPU or an NPU, with the CPU in the place of the device."""
 
 import subprocess
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,12 +12,11 @@ def test_the_cpu_computes_what_the_form_of_a_device_computes(tmp_path, monkeypat
     """The fused kernels against the primitives of a GPU."""
     computed = []
 
-    def run(command, **_):
-        given = dict(text.split("=", 1) for text in command[3:])
-        computed.append(given["side"])
-        return SimpleNamespace(returncode=device_check.main(command[3:]))
+    def run(_module, words, show):
+        computed.append(dict(text.split("=", 1) for text in words)["side"])
+        assert show and device_check.main(words) == 0
 
-    monkeypatch.setattr(device_check, "subprocess", SimpleNamespace(run=run, PIPE=None))
+    monkeypatch.setattr(device_check, "run_module", run)
     monkeypatch.setattr(device_check, "timings", lambda case, seconds: iter([("finetune float32, median step", 0.1)]))
     monkeypatch.setattr(device_check, "overflowing_run", lambda case: {"loss_scale": 1024.0})
     out = tmp_path / "check.json"
@@ -47,9 +45,9 @@ def test_what_is_no_rounding_is_told():
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("foo=1", "foo: give key=value"),
-        ("device", "device: give"),
-        ("device=XPU", "GPU or Ascend"),
+        ("foo=1", "unknown key foo; known are device, seconds"),
+        ("device", "write overrides as key=value"),
+        ("device=XPU", "'XPU' is not one of CPU, GPU, Ascend"),
         ("seconds=x", "'x'"),
     ],
 )

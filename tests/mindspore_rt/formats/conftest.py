@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from configs.contract.errors import reason_of
+from configs.contract.errors import UserError, reason_of
 from mindspore_rt.formats import huggingface
 
 
@@ -14,9 +14,10 @@ def torch_half_here(monkeypatch):
     """Convert PyTorch's files in this process; one of its own takes seconds to load PyTorch."""
     from torch_eval.victim import pytorch_weights
 
-    def in_this_process(_module, source, target):
+    def in_this_process(_module, arguments):
         with contextlib.redirect_stderr(io.StringIO()) as errors:
-            status = pytorch_weights.main(source, target)
-        return reason_of(errors.getvalue()) if status else None
+            status = pytorch_weights.main(*arguments)
+        if status:
+            raise UserError(reason_of(errors.getvalue()))
 
-    monkeypatch.setattr(huggingface, "in_torch_half", in_this_process)
+    monkeypatch.setattr(huggingface, "run_module", in_this_process)
