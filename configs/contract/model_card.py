@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.contract import markdown
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId
 from configs.contract.schema import Experiment
@@ -135,8 +136,8 @@ label = model.config.id2label[model(**inputs).logits.argmax().item()]
 def _table(results: Sequence[Result]) -> str:
     if not results:
         return ""
-    rows = [f"| {r.name} | {r.attack or 'none'} | {r.resources or '-'} | {r.texts} | {r.value:.1%} |" for r in results]
-    head = "| figure | attack | resources | texts | value |\n| --- | --- | --- | --- | --- |"
+    rows = [(r.name, r.attack or "none", r.resources or "-", r.texts, f"{r.value:.1%}") for r in results]
+    table = markdown.table(("figure", "attack", "resources", "texts", "value"), rows)
     note = "Clean is the accuracy on unchanged texts, Aua the accuracy under the attack. Figures of attacks with\n"
     note += "packaged resources compare with each other, not with published ones."
-    return "\n".join([f"\n{RESULTS}\n", head, *rows, "", note, ""])
+    return f"\n{RESULTS}\n\n{table}\n\n{note}\n"

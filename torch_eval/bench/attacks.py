@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from configs.contract import schema
+from configs.contract import markdown, schema
 from configs.contract.files import append_line, atomic_write, file_hash, read_lines
 from configs.contract.options import read_options
 from configs.contract.run_dir import RUNS, RunDir
@@ -73,6 +73,8 @@ class Options:
 
 LONG = 512
 COUNTS = ("exact", "exact_with_one_thread", "same_reading", "same_outcome_and_queries")
+COLUMNS = ["attack", "exact", "exact, stock on one thread", "same reading", "same outcome and queries"]
+COLUMNS += ["examples a minute", "stock", "faster", f"faster than stock padded to {LONG}"]
 
 
 def main(arguments: list[str], runs: Path = RUNS) -> int:
@@ -234,7 +236,7 @@ def load_stock(target: Target, spec: Spec) -> Attack:
     textattack_offline.prepare()
     from torch_eval.bench import stock_textattack
 
-    return stock_textattack.build(spec, stock_textattack.victim(target.model, target.max_length))
+    return stock_textattack.build(spec, stock_textattack.victim(target.model, target.max_length, target.device))
 
 
 @functools.cache
@@ -259,23 +261,18 @@ def same(a: dict, b: dict, text: bool = True) -> bool:
 
 
 def write_table(runs: Path) -> None:
-    """`bench_attacks.md`: the last result of every attack."""
+    """Write `bench_attacks.md`: the last result of every attack."""
     last = {line["name"]: line for line in read_lines(runs / "bench.jsonl") if line["name"].startswith("attack ")}
     rows = [
-        "| attack | exact | exact, stock on one thread | same reading | same outcome and queries | examples a minute | "
-        f"stock | faster | faster than stock padded to {LONG} |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for line in last.values():
-        counts = [f"{line[key]}/{line['of']}" for key in COUNTS]
-        cells = [
+        [
             line["name"].removeprefix("attack "),
-            *counts,
+            *(f"{line[key]}/{line['of']}" for key in COUNTS),
             line["ours_examples_a_minute"],
             line["stock_examples_a_minute"],
             f"{line['ratio']}x",
             f"{line[f'ratio_{LONG}']}x" if f"ratio_{LONG}" in line else "-",
         ]
-        rows.append(f"| {' | '.join(map(str, cells))} |")
-    machines = {line["machine"] for line in last.values()}
-    atomic_write(runs / "bench_attacks.md", "\n".join([*rows, "", f"{'; '.join(sorted(machines))}, float32.", ""]))
+        for line in last.values()
+    ]
+    machines = "; ".join(sorted({line["machine"] for line in last.values()}))
+    atomic_write(runs / "bench_attacks.md", f"{markdown.table(COLUMNS, rows)}\n\n{machines}, float32.\n")

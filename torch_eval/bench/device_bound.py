@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from configs.contract import markdown
 from configs.contract.bench_case import COUNTS, Case
 from configs.contract.errors import UserError
 from configs.contract.options import read_options
@@ -129,7 +130,7 @@ def row(title: str, counts: Counts, memory: float | None = None) -> str:
         "" if memory is None else f"{memory / 1e9:.1f}",
         *(f"{a} / {b}" for a, b in zip(bounds[::2], bounds[1::2])),
     ]
-    return f"| {' | '.join(cells)} |"
+    return markdown.row(cells)
 
 
 @dataclass
@@ -144,7 +145,7 @@ def main(arguments: Iterable[str]) -> int:
     layers = read_options(Options, arguments, "bench device").layers
     bounds = [f"{device.name}, ms" for device in DEVICES]
     head = ["step", "primitives", "GB moved", "of gates", "10^12 multiplications", "peak GB", *bounds]
-    print(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}", flush=True)
+    print(markdown.table(head, []), flush=True)
     notes = []
     for title, task, variant in STEPS:
         cases = [dataclasses.replace(BERT_BASE, task=task, layers=n) for n in (FEW, MORE, BETWEEN)]

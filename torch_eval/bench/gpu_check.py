@@ -25,15 +25,14 @@ from configs.contract.files import write_json
 from configs.contract.options import read_options
 from configs.contract.run_dir import RUNS
 from configs.contract.schema import option
-from torch_eval.attack.example import attack_text
 from torch_eval.attack.workers import Target, attack_example, logits_of
 from torch_eval.bench import attacks
 from torch_eval.bench.random_models import random_classifier
-from torch_eval.recipes import textattack_offline
 from torch_eval.recipes.recipes import Spec
 
 SPEC = Spec("textfooler", ("sentence",), ("sentence",))
 LENGTH = 128
+STARTED = time.monotonic()
 BERT_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 
 
@@ -61,7 +60,7 @@ def check(options: Options, runs: Path = RUNS) -> dict:
         ]
         sides = {
             "ours": lambda i: attack_example(target, SPEC, 1, i, examples[i]),
-            "stock": lambda i: attack_stock(target, i, examples[i]),
+            "stock": lambda i: attacks.attack_stock(target, SPEC, 1, i, examples[i]),
             "ours_on_cpu": lambda i: attack_example(replace(target, device="cpu"), SPEC, 1, i, examples[i]),
         }
         lines: dict[str, list[dict]] = {}
@@ -78,19 +77,6 @@ def check(options: Options, runs: Path = RUNS) -> dict:
     write_json(runs / "gpu_check.json", result)
     print(json.dumps(result, indent=2))
     return result
-
-
-STARTED = time.monotonic()
-
-
-def attack_stock(target: Target, index: int, example: dict) -> dict:
-    """Attack one example with TextAttack's own classes, its wrapper on the same device."""
-    attack = attacks.load_stock(target, SPEC)
-    attack.goal_function.model.model.to(target.device)
-    from textattack.shared import AttackedText
-
-    textattack_offline.prepare()
-    return attack_text(attack, SPEC, 1, index, example, text_type=AttackedText)
 
 
 def attack_until(attack: Callable[[int], dict], count: int, end: float) -> list[dict]:

@@ -28,7 +28,6 @@ FAMILIES = {
     "convbert": ("ConvBert", "ConvBert", "pieces"),
 }
 NAMED = tuple(name for name in FAMILIES if name != "convbert")  # those whose exactness is promised
-UNPADDED = ("bert", "electra", "roberta", "xlm-roberta", "camembert")
 # Names of the sizes where a family does not call them as BERT does.
 NAMES = {
     "distilbert": {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.contract import bench_case
+from configs.contract.markdown import table as markdown_table
 from torch_eval.bench.step_groups import CONTENDERS, Group
 
 
@@ -153,11 +154,6 @@ def markdown(records: list[dict]) -> str:
     """Return the results as a Markdown table, with the machine and versions they hold for."""
     about = records[0]
     packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    lines = [
-        f"{about['machine']['cpu']}, {about['machine']['cores']} cores; {packages}; {about['date'][:10]}. {LEGEND}",
-        "",
-        "| step | " + " | ".join(COLUMNS[:-1]) + " | met |",
-        "| --- " * (len(COLUMNS) + 1) + "|",
-        *("| " + " | ".join([record["figure"], *row(record)]) + " |" for record in records),
-    ]
-    return "\n".join(lines) + "\n"
+    rows = markdown_table(["step", *COLUMNS[:-1], "met"], [[record["figure"], *row(record)] for record in records])
+    machine = f"{about['machine']['cpu']}, {about['machine']['cores']} cores"
+    return f"{machine}; {packages}; {about['date'][:10]}. {LEGEND}\n\n{rows}\n"

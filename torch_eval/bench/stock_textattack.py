@@ -21,12 +21,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from torch_eval.recipes import packaged_resources, recipes
 
 
-def victim(directory: Path, max_length: int) -> HuggingFaceModelWrapper:
-    """Return TextAttack's wrapper, which pads every input to `max_length`."""
+def victim(directory: Path, max_length: int, device: str = "cpu") -> HuggingFaceModelWrapper:
+    """Return TextAttack's wrapper, which pads every input to `max_length`, of a model on a device."""
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     tokenizer.model_max_length = max_length
     model = AutoModelForSequenceClassification.from_pretrained(directory, local_files_only=True)
-    return HuggingFaceModelWrapper(model.eval(), tokenizer)
+    return HuggingFaceModelWrapper(model.eval().to(device), tokenizer)
 
 
 class PlainEncoder(SentenceEncoder):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 
-from configs.contract import schema
+from configs.contract import markdown, schema
 from configs.contract.files import ROOT, atomic_write, read_json
 from configs.contract.model_id import ModelId
 from configs.contract.read_values import ENTRY, ZOO
@@ -19,13 +18,13 @@ Pair = tuple[Outcomes, Outcomes]  # of the ticket and of another model, under on
 
 PAGE = ROOT / "docs" / "zoo.md"
 HEADER = ("entry", "task", "model", "pruned", "seed", "attack", "sentences", "ticket", "Fine-tune", "p", "unreliable")
-TOGETHER = ("experiment", "seeds", "attack", "temperature", "ticket", "other", "only ticket : only other", "gain")
-P_VALUES = ("p", "p (Holm)")
+TOGETHER = ["experiment", "seeds", "attack", "temperature", "ticket", "other", "only ticket : only other", "gain"]
+TOGETHER += ["p", "p (Holm)"]
 
 
 def table(zoo: Path = ZOO) -> str:
     """Return the table of all entries as Markdown: Aua of each attack in per cent, and the test against Fine-tune."""
-    rows: list[tuple[str, ...]] = [HEADER]
+    rows: list[tuple[str, ...]] = []
     for path in sorted(zoo.glob("*/results.json")):
         entry, config = read_json(path, Entry), schema.load(str(path.with_name(ENTRY)))
         layers = f", {config.layers} layers" if config.layers else ""
@@ -40,7 +39,7 @@ def table(zoo: Path = ZOO) -> str:
             reasons += [f"Fine-tune: {reason}" for reason in other.unreliable] if other else []
             texts = (RECIPES[recipe], str(attacked.examples), attacked.aua.text(), other.aua.text() if other else "")
             rows.append((*[""] * len(about), *texts, "" if p is None else f"{p:.2g}", "; ".join(reasons)))
-    return _markdown(rows)
+    return markdown.table(HEADER, rows) + "\n"
 
 
 def together(zoo: Path = ZOO) -> str:
@@ -64,13 +63,13 @@ def together(zoo: Path = ZOO) -> str:
                         tests = families.setdefault((entry.experiment, temperature), {})
                         way = json.dumps(ours.made_with, sort_keys=True)
                         tests.setdefault((model.title, recipe, way), {})[entry.seed] = (first, second)
-    rows = [(*TOGETHER, *P_VALUES)]
+    rows = []
     for (experiment, temperature), tests in families.items():
         p_values = [metrics.paired(_records(pairs)).p for pairs in tests.values()]
         for ((other, recipe, _), pairs), p, corrected in zip(tests.items(), p_values, metrics.holm(p_values)):
             about = (experiment, ", ".join(map(str, sorted(pairs))), RECIPES[recipe], temperature)
             rows.append((*about, *_compared(other, pairs), f"{p:.2g}", f"{corrected:.2g}"))
-    return _markdown(rows)
+    return markdown.table(TOGETHER, rows) + "\n"
 
 
 def _compared(other: str, pairs: dict[int, Pair]) -> tuple[str, str, str, str]:
@@ -88,11 +87,6 @@ def _records(pairs: dict[int, Pair]) -> list[tuple[list[dict], list[dict]]]:
 
 def _outcomes(letters: str) -> list[dict]:
     return [{"index": index, "outcome": LETTERS[letter]} for index, letter in enumerate(letters)]
-
-
-def _markdown(rows: Sequence[tuple[str, ...]]) -> str:
-    header, *others = rows
-    return "".join(f"| {' | '.join(row)} |\n" for row in [header, ("---",) * len(header), *others])
 
 
 def write_tables(page: Path = PAGE) -> None:

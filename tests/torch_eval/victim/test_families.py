@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from torch_eval.bench.random_models import NAMED, UNPADDED, random_classifier
+from configs.contract.families import FAMILIES
+from torch_eval.bench.random_models import NAMED, random_classifier
 from torch_eval.victim.classifier import Victim
 
 LENGTH = 40
@@ -37,7 +38,7 @@ def stock_logits(folder: Path, texts: list) -> torch.Tensor:
 def test_same_logits_as_the_stock_wrapper(family):
     name, folder = family
     victim = Victim(folder, LENGTH)
-    assert victim.batching == ("unpadded" if name in UNPADDED else "sorted")
+    assert victim.batching == ("unpadded" if name in FAMILIES else "sorted")
     for texts in (TEXTS, [("who came ?", text) for text in TEXTS[:12]]):
         expected = stock_logits(folder, texts)
         assert expected.std(0).min() > 0.05  # rows differ, so a wrong order shows
