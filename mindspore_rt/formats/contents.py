@@ -26,6 +26,7 @@ SCORES = "log_alpha.safetensors"
 OUR_SCORES, THEIR_SCORES = ".log_alpha", ".mask.mask_scores"
 SETTLED = 20.0  # the official code's score of a weight that stays; minus that of a pruned one
 MASK_PREFIX, COMPACT = "mask:", "compact/1"
+LISTED = 4  # names of weights in a message: a wrong model lacks hundreds
 
 
 @dataclass
@@ -204,8 +205,8 @@ def complete(contents: Contents, like: Path | None) -> Contents:
         contents.weights = contents.weights or other.weights
     if not contents.config:
         raise UserError(
-            f"{contents.path}: {contents.format} holds no config.json; give --like DIRECTORY, a Hugging Face directory "
-            f"of the same shape"
+            f"{contents.path} ({contents.format}): its shape is unknown, since no config.json belongs to it; give "
+            f"--like DIRECTORY, a Hugging Face directory of a model of the same shape"
         )
     return contents
 
@@ -219,7 +220,7 @@ def check(contents: Contents, missing: list[str], unknown: list[str]) -> None:
         unknown: Prefixes of unknown entries that are dropped.
 
     Raises:
-        UserError: Entries are missing, unknown, misshapen, no floats or not finite; with their names.
+        UserError: Entries are missing, unknown, misshapen, no floats or not finite; with their number and some names.
     """
     expected = contents.encoder.parameters(_labels(contents))
     for name in [n for n in contents.weights if n not in expected and n.startswith(tuple(unknown))]:
@@ -232,13 +233,13 @@ def check(contents: Contents, missing: list[str], unknown: list[str]) -> None:
         absent += [f"scores of {n}" for n in prunable if n not in contents.scores]
     arrays = [*contents.weights.items(), *contents.scores.items()]
     problems = {
-        "missing: {} (--allow-missing PREFIX lets them be)": absent,
-        "unknown: {} (--allow-unknown PREFIX drops them)": strangers,
-        "misshapen: {} (is config.json, or --like, of this model?)": _misshapen(contents, expected, prunable),
-        "not of floats: {}": [f"{name} ({array.dtype})" for name, array in arrays if array.dtype.kind != "f"],
-        "not finite: {}": [name for name, a in arrays if a.dtype.kind == "f" and not np.isfinite(a).all()],
+        "{} missing: {} (--allow-missing PREFIX lets them be)": absent,
+        "{} unknown: {} (--allow-unknown PREFIX drops them)": strangers,
+        "{} misshapen: {} (is config.json, or --like, of this model?)": _misshapen(contents, expected, prunable),
+        "{} not of floats: {}": [f"{name} ({array.dtype})" for name, array in arrays if array.dtype.kind != "f"],
+        "{} not finite: {}": [name for name, a in arrays if a.dtype.kind == "f" and not np.isfinite(a).all()],
     }
-    messages = [text.format(_listed(names)) for text, names in problems.items() if names]
+    messages = [text.format(len(names), _listed(names)) for text, names in problems.items() if names]
     if messages:
         raise UserError(f"{contents.path}: {'; '.join(messages)}")
 
@@ -268,4 +269,4 @@ def _labels(contents: Contents) -> int:
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

@@ -246,7 +246,7 @@ def test_missing_and_unknown_only_by_word(tiny_bert, weights, tmp_path, capsys):
     changed["cls.predictions.bias"] = np.zeros(3, np.float32)
     source = rewritten(tmp_path / "pretrained", tiny_bert, changed)
     message = refused(capsys, source, tmp_path / "m.ckpt")
-    for part in ("classifier.weight, classifier.bias", "cls.predictions.bias", "--allow-missing", "--allow-unknown"):
+    for part in ("2 missing: classifier.weight, classifier.bias", "1 unknown: cls.predictions.bias", "--allow-unknown"):
         assert part in message
     assert "cls" not in refused(capsys, source, tmp_path / "m.ckpt", "--allow-unknown", "cls")
     assert "missing:" not in refused(capsys, source, tmp_path / "m.ckpt", "--allow-missing", "classifier")
@@ -256,6 +256,17 @@ def test_missing_and_unknown_only_by_word(tiny_bert, weights, tmp_path, capsys):
 
 
 # --- what is refused -------------------------------------------------------------------------------------------
+
+
+def test_another_model_is_refused_with_a_few_names_and_their_number(tiny_bert, weights, tmp_path, capsys):
+    """And weights alone, in a file, with what they lack."""
+    save_file(
+        {name: weights[name] for name in (QUERY, "classifier.bias")}, tmp_path / "part.safetensors", {"format": "pt"}
+    )
+    message = refused(capsys, tmp_path / "part.safetensors", tmp_path / "out", "--like", tiny_bert)
+    assert f"{len(weights) - 2} missing: bert.embeddings" in message and f" and {len(weights) - 6} more" in message
+    message = refused(capsys, tmp_path / "part.safetensors", tmp_path / "out")
+    assert "part.safetensors (huggingface): its shape is unknown" in message and "--like DIRECTORY" in message
 
 
 def test_misshapen_and_not_finite_weights_are_named(tiny_bert, weights, tmp_path, capsys):
@@ -326,7 +337,7 @@ def test_arrays_of_odd_ranks(tiny_bert, weights, shapes, tmp_path, capsys):
     assert "classifier.bias is []" in refused(capsys, source, tmp_path / "out")
     scores = {name.replace(".weight", ".mask.mask_scores"): np.zeros((0, 1, 1, 1), np.float32) for name in shapes}
     source = rewritten(tmp_path / "scores", tiny_bert, {**weights, **scores})
-    assert f"scores of {QUERY}" in refused(capsys, source, tmp_path / "out")
+    assert f"{len(shapes)} misshapen: scores of {next(iter(shapes))}" in refused(capsys, source, tmp_path / "out")
 
 
 def test_a_type_that_numpy_lacks(tiny_bert, weights, tmp_path, capsys):
