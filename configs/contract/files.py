@@ -59,6 +59,20 @@ def atomic_write(path: Path, content: str | bytes) -> None:
             temporary.unlink()
 
 
+@contextlib.contextmanager
+def whole_directory(target: Path) -> Iterator[Path]:
+    """Give an empty directory to fill; it takes the place of `target` when the block ends without an error."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_json(path: Path, value: object) -> None:
     """Write a value as indented JSON."""
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from configs.contract.errors import UserError, command
 from configs.contract.families import FAMILIES
-from configs.contract.files import atomic_write, file_hash
+from configs.contract.files import atomic_write, file_hash, whole_directory
 from mindspore_rt.formats import huggingface
 from mindspore_rt.formats.contents import (
     COMPACT,
@@ -93,7 +93,7 @@ def write(contents: Contents, target: Path, format: str, options: argparse.Names
 def _write_huggingface(contents: Contents, target: Path) -> str:
     ticket = contents.ticket() if contents.scores else None
     weights = ticket.apply(contents.weights) if ticket else contents.weights
-    with huggingface.whole_directory(target) as folder:
+    with whole_directory(target) as folder:
         huggingface.write_model(folder, contents.config, weights, contents.tokenizer)
         if contents.scores and not ticket:
             atomic_write(folder / SCORES, save(contents.scores, metadata={"format": "pt"}))
@@ -167,7 +167,7 @@ def _write_official(contents: Contents, target: Path) -> str:
             f"Hugging Face directory as it is: use --to huggingface"
         )
     scores = {name.removesuffix(".weight") + THEIR_SCORES: s[None, :, None] for name, s in scores.items()}
-    with huggingface.whole_directory(target) as folder:
+    with whole_directory(target) as folder:
         huggingface.write_model(folder, contents.config, {**contents.weights, **scores}, contents.tokenizer)
         # The PyTorch version of the official code cannot read safetensors.
         huggingface.torch_half(folder / "model.safetensors", folder / "pytorch_model.bin")

@@ -14,7 +14,6 @@ import os
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 from configs.contract import assets
 from configs.contract.errors import UserError, command
-from configs.contract.files import write_lines
+from configs.contract.files import whole_directory, write_lines
 from configs.contract.processes import run_module
 
 HUB = "https://huggingface.co"
@@ -50,24 +49,19 @@ def _cached(kind: str, key: tuple[str, ...], extra: Sequence[str] = ()) -> Path:
     if target.is_dir():
         return target
     print(f"downloading {kind} {key[0]} from the hub", flush=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-        folder = Path(temporary) / "whole"
-        folder.mkdir()
-        # Without a value mindnlp would use a mirror, and send it the user's token.
-        endpoint = {"HF_ENDPOINT": os.environ.get("HF_ENDPOINT") or HUB}
-        try:
+    # Without a value mindnlp would use a mirror, and send it the user's token.
+    endpoint = {"HF_ENDPOINT": os.environ.get("HF_ENDPOINT") or HUB}
+    try:
+        with whole_directory(target) as folder:
             run_module("mindspore_rt.formats.hub", [kind, *key, str(folder), *extra], endpoint)
-        except UserError as error:
-            reason = str(error)[:300]
-            local = "model=DIRECTORY" if kind == "model" else "data.train=FILE data.test=FILE"
-            by_hand = shlex.join(["python", "-m", "mindspore_rt.formats.hub", kind, *key, "FOLDER", *extra])
-            raise UserError(
-                f"{kind} {key[0]} is not in {target} and could not be downloaded ({reason}); go online, set "
-                f"HF_ENDPOINT to a mirror, give {local}, or run `{by_hand}` where there is a network "
-                f"and copy FOLDER to {target}"
-            ) from None
-        os.replace(folder, target)
+    except UserError as error:
+        local = "model=DIRECTORY" if kind == "model" else "data.train=FILE data.test=FILE"
+        by_hand = shlex.join(["python", "-m", "mindspore_rt.formats.hub", kind, *key, "FOLDER", *extra])
+        raise UserError(
+            f"{kind} {key[0]} is not in {target} and could not be downloaded ({str(error)[:300]}); go online, set "
+            f"HF_ENDPOINT to a mirror, give {local}, or run `{by_hand}` where there is a network and copy FOLDER to "
+            f"{target}"
+        ) from None
     if (target / COMMIT).is_file():
         commit = (target / COMMIT).read_text(encoding="utf-8")
         print(f"  its newest commit is {commit}; model={key[0]}@{commit} asks for that one anywhere", flush=True)

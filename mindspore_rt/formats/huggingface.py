@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from configs.contract import assets, classifiers, model_card
 from configs.contract.check_config import is_path
 from configs.contract.errors import UserError
 from configs.contract.families import Family, family_of
-from configs.contract.files import atomic_write, read_json
+from configs.contract.files import atomic_write, read_json, whole_directory
 from configs.contract.matrices import LAYER_MATRICES, matrix_name
 from configs.contract.processes import run_module
 from configs.contract.tokenizer import load_tokenizer, save_tokenizer
@@ -302,20 +299,6 @@ def save_classifier(
         save_tokenizer(load_tokenizer(model.directory, max_length, model.config.vocab_size), folder)
         if card:
             atomic_write(folder / model_card.FILE, card)
-
-
-@contextlib.contextmanager
-def whole_directory(target: Path) -> Iterator[Path]:
-    """Give an empty directory to fill; it takes the place of `target` when the block ends without an error."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_model(folder: Path, config: dict, weights: dict[str, np.ndarray], tokenizer: Path | None) -> None:

@@ -10,8 +10,6 @@ The result is a Hugging Face directory with `mlm.json`: top-1, steps, seconds, s
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +21,7 @@ from transformers import AutoTokenizer, BertForMaskedLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from configs.contract import assets
-from configs.contract.files import file_hash, write_json
+from configs.contract.files import file_hash, whole_directory, write_json
 from configs.contract.snippets import rated_texts
 from torch_eval.assets.packaged import MLM_SEED as SEED
 from torch_eval.assets.packaged import MLM_STEPS as STEPS
@@ -56,27 +54,23 @@ def build() -> Path:
     top1 = measure(model, tokenizer, measured)
     torch.set_num_threads(threads)
 
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    write_json(
-        temporary / "mlm.json",
-        {
-            "top1": round(top1, 4),
-            "measured": f"{MEASURED_MASKED:.0%} of the pieces of {len(measured)} unseen snippets",
-            "steps": STEPS,
-            "batch": BATCH,
-            "seed": SEED,
-            "seconds": round(time.time() - started, 1),
-            "start": assets.ASSETS["mlm"].package,
-            "text": f"{assets.ASSETS['snippets'].package}: {', '.join(TEXTS)}",
-            "sha256": file_hash(temporary / "model.safetensors"),
-        },
-    )
-    if folder.exists():  # another set-up was faster
-        shutil.rmtree(temporary)
-    else:
-        os.replace(temporary, folder)
+    with whole_directory(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        write_json(
+            temporary / "mlm.json",
+            {
+                "top1": round(top1, 4),
+                "measured": f"{MEASURED_MASKED:.0%} of the pieces of {len(measured)} unseen snippets",
+                "steps": STEPS,
+                "batch": BATCH,
+                "seed": SEED,
+                "seconds": round(time.time() - started, 1),
+                "start": assets.ASSETS["mlm"].package,
+                "text": f"{assets.ASSETS['snippets'].package}: {', '.join(TEXTS)}",
+                "sha256": file_hash(temporary / "model.safetensors"),
+            },
+        )
     return folder
 
 

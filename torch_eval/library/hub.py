@@ -9,17 +9,15 @@ Everything else of the scoring half works offline, and says so to the libraries 
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from configs.contract import assets
 from configs.contract.errors import UserError, command
-from configs.contract.files import write_lines
+from configs.contract.files import whole_directory, write_lines
 from configs.contract.processes import run_module
 from configs.contract.tasks import Hub
 
@@ -59,16 +57,13 @@ def _cached(folder: str, title: str, arguments: list[str]) -> Path:
     if target.is_dir():
         return target
     print(f"downloading {title} from the hub", flush=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-        whole = Path(temporary) / "whole"
+    with whole_directory(target) as whole:
         reason = run_online(*arguments, str(whole))
         if reason:
             raise UserError(
                 f"{title} is no directory here and could not be downloaded ({reason}); go online, set HF_ENDPOINT to "
                 f"a mirror, or copy it from elsewhere and give its path"
             )
-        os.replace(whole, target)
     return target
 
 
@@ -85,7 +80,7 @@ def _save_model(name: str, revision: str, target: str) -> None:
     from huggingface_hub import snapshot_download
 
     folder = snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES))
-    shutil.copytree(folder, target)
+    shutil.copytree(folder, target, dirs_exist_ok=True)
 
 
 def _save_dataset(id: str, config: str, revision: str, split: str, target: str) -> None:
