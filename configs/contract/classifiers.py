@@ -47,14 +47,14 @@ def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] |
 
     Args:
         folder: Hugging Face directory.
-        labels: names of the data's labels, in the order of their numbers.
-        length: word pieces to which inputs are cut.
+        labels: Names of the data's labels, in the order of their numbers.
+        length: Word pieces to which inputs are cut.
 
     Returns:
         The model's label for each label of the data; None if they are the same.
 
     Raises:
-        UserError: the model cannot be attacked, or its labels are others.
+        UserError: The model cannot be attacked, or its labels are others.
     """
     names, config = label_names(folder), read_config(folder)
     for what, files in (("tokenizer", TOKENIZERS), ("weights", WEIGHTS)):
@@ -113,7 +113,7 @@ def match_labels(names: Sequence[str], labels: Sequence[str], folder: Path) -> t
         The number of the model's label for each label of the data; None if the order is the same.
 
     Raises:
-        UserError: the names differ, or their number does.
+        UserError: The names differ, or their number does.
     """
     lists = f"its labels are {listed(names)}; the data's are {listed(labels)}"
     if len(names) != len(labels):

@@ -65,12 +65,12 @@ def random_classifier(
     """Write a random classifier with logits that differ clearly between texts, and its tokenizer.
 
     Args:
-        folder: where it is written.
-        family: a name of `FAMILIES`.
-        texts: what the vocabulary is made of, where it is not MiniLM's.
-        labels: number of labels.
-        seed: of the weights.
-        config: sizes, named as BERT names them; `TINY` if not given.
+        folder: Where it is written.
+        family: A name of `FAMILIES`.
+        texts: What the vocabulary is made of, where it is not MiniLM's.
+        labels: Number of labels.
+        seed: Of the weights.
+        config: Sizes, named as BERT names them; `TINY` if not given.
 
     Returns:
         The folder.

@@ -19,10 +19,10 @@ class Layout(NamedTuple):
     """Where the words of a text are.
 
     Attributes:
-        text: the columns, joined by TextAttack's token.
-        starts: of each word in it.
-        counts: words that each word is split into if it stands alone; Chinese words are not always one.
-        before: sums of `counts` before each word.
+        text: The columns, joined by TextAttack's token.
+        starts: Of each word in it.
+        counts: Words that each word is split into if it stands alone; Chinese words are not always one.
+        before: Sums of `counts` before each word.
     """
 
     text: str
@@ -128,10 +128,10 @@ def _shift(index_map: np.ndarray, i: int, difference: int, before: bool) -> None
     """Say where the words of the original text are, after word `i` became `difference` words more.
 
     Args:
-        index_map: numbers of words; changed in place.
-        i: number of a word.
-        difference: number of words.
-        before: whether new words stand before the old one.
+        index_map: Numbers of words; changed in place.
+        i: Number of a word.
+        difference: Number of words.
+        before: Whether new words stand before the old one.
     """
     at_word, behind = index_map == i, index_map > i
     if difference == -1:

@@ -24,7 +24,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     recipes go through millions of candidates before they ask it.
 
     Args:
-        seconds: length of the block; None for no limit.
+        seconds: Length of the block; None for no limit.
     """
     if seconds is None:
         yield

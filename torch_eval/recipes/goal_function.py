@@ -55,7 +55,7 @@ class Classification(UntargetedClassification):
             One result for each text within the budget, and whether the budget is used up.
 
         Raises:
-            OutOfBudget: no query is left, or the time is over. Unanswered queries are not counted.
+            OutOfBudget: No query is left, or the time is over. Unanswered queries are not counted.
         """
         answers, over = self._ask(attacked_text_list, check_skip, self._decide)
         return [answer.result for answer in answers], over
@@ -67,7 +67,7 @@ class Classification(UntargetedClassification):
             As `get_results`, with the queries; `settle` gives them stock's own scores.
 
         Raises:
-            OutOfBudget: as `get_results`.
+            OutOfBudget: As `get_results`.
         """
         self._has_ranked = True
         return self._ask(texts, False, lambda *_: None)
@@ -138,9 +138,9 @@ class Classification(UntargetedClassification):
         """Give answers stock's own scores until what they decide is certain.
 
         Args:
-            answers: on texts of this example.
-            doubtful: returns the numbers of those that leave a decision open.
-            is_first: whether a text that is misclassified is skipped.
+            answers: On texts of this example.
+            doubtful: Returns the numbers of those that leave a decision open.
+            is_first: Whether a text that is misclassified is skipped.
 
         Returns:
             What is known of the scores then; None if there are none, or ties are left as they are.
@@ -190,9 +190,9 @@ class SentenceSimilarity(SentenceEncoder):
         """Create the constraint.
 
         Args:
-            encode: function of a list of texts that returns their vectors, (texts, dimensions) float32.
-            exact: the same with the rounding of the stock class; `encode` if not given.
-            parameters: of the stock class.
+            encode: Function of a list of texts that returns their vectors, (texts, dimensions) float32.
+            exact: The same with the rounding of the stock class; `encode` if not given.
+            parameters: Of the stock class.
         """
         super().__init__(**parameters)
         self._encode, self._exact = encode, exact or encode

@@ -31,7 +31,7 @@ class Original(Resources):
         """Return TextAttack's embedding of the counter-fitted vectors.
 
         Raises:
-            UserError: the files do not fit together, or are no plain data.
+            UserError: The files do not fit together, or are no plain data.
         """
         return _synonyms(self.root / "paragramcf")
 
@@ -102,6 +102,6 @@ class PlainPickle(pickle.Unpickler):
         """Refuse whatever is not plain.
 
         Raises:
-            UnpicklingError: always.
+            UnpicklingError: Always.
         """
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")

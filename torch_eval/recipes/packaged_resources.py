@@ -135,7 +135,7 @@ def packaged_mlm() -> Path:
     """Return the folder of the masked language model.
 
     Raises:
-        UserError: set-up has not made it.
+        UserError: Set-up has not made it.
     """
     packaged.mlm_facts()
     return packaged.mlm_folder()

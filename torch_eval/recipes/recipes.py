@@ -54,14 +54,14 @@ class Spec:
     """What decides an attack, beside the victim and the text.
 
     Attributes:
-        recipe: one of `schema.RECIPES`.
-        columns: text columns that the victim reads, in order.
-        attacked: the columns that the task lets an attack change.
-        protocol: paper, or official: what the code of the paper's authors runs.
-        resources: packaged or original.
-        resources_dir: folder of the original resources, if those are taken.
+        recipe: One of `schema.RECIPES`.
+        columns: Text columns that the victim reads, in order.
+        attacked: The columns that the task lets an attack change.
+        protocol: Paper, or official: what the code of the paper's authors runs.
+        resources: Packaged or original.
+        resources_dir: Folder of the original resources, if those are taken.
         candidates: K of BERT-Attack, the replacements for one word or piece.
-        max_queries: budget of victim queries for one example; None for no limit.
+        max_queries: Budget of victim queries for one example; None for no limit.
     """
 
     recipe: str
@@ -187,8 +187,8 @@ def describe(spec: Spec) -> dict:
     """Return everything that decides what a recipe does, as JSON values for manifests.
 
     Raises:
-        UserError: a resource is missing.
-        CannotRun: the masked language model is poorer than `NEEDED_TOP1`.
+        UserError: A resource is missing.
+        CannotRun: The masked language model is poorer than `NEEDED_TOP1`.
     """
     return {**describe_parameters(spec), "resources": describe_resources(spec)}
 
@@ -220,7 +220,7 @@ def describe_resources(spec: Spec) -> dict:
     """Return the resources that a recipe works with.
 
     Raises:
-        UserError: as `describe`.
+        UserError: As `describe`.
     """
     if spec.recipe in OTHERS:
         return {"of this recipe": "what TextAttack itself brings or downloads"}
@@ -242,12 +242,12 @@ def build(spec: Spec, victim: Victim, source: Resources | None = None) -> Attack
     """Build an attack.
 
     Args:
-        spec: what decides the attack.
-        victim: model wrapper: a function of a list of texts, or tuples of texts, that returns logits (texts, labels).
-        source: makes the parts that need resources; by default `Packaged` or `Original`, as the spec says.
+        spec: What decides the attack.
+        victim: Model wrapper: a function of a list of texts, or tuples of texts, that returns logits (texts, labels).
+        source: Makes the parts that need resources; by default `Packaged` or `Original`, as the spec says.
 
     Raises:
-        UserError: as `describe` does.
+        UserError: As `describe` does.
     """
     parameters = describe(spec)["parameters"]
     textattack_offline.prepare()
@@ -287,7 +287,7 @@ def _build_other(spec: Spec, victim: Victim, columns: InputColumnModification, b
     """Build one of TextAttack's own recipes, restricted to the columns that may change.
 
     Raises:
-        CannotRun: something that the recipe needs is missing.
+        CannotRun: Something that the recipe needs is missing.
     """
     from textattack import Attack
 

@@ -83,10 +83,10 @@ def _convolve(
     """Compute relu(convolution) + input, once for each distinct window.
 
     Args:
-        values: distinct inputs (distinct, width).
-        which: number of each position's input (positions,).
-        window: positions in the window of each position (positions, order).
-        left: column of the position itself in `window`.
+        values: Distinct inputs (distinct, width).
+        which: Number of each position's input (positions,).
+        window: Positions in the window of each position (positions, order).
+        left: Column of the position itself in `window`.
         weight: (order * width, width).
         bias: (width,).
 

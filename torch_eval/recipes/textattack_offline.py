@@ -57,11 +57,11 @@ def local_file(name: str, skip_if_cached: bool = True) -> str:
     It replaces TextAttack's download. The files there are not verified, and some are pickles, which can run code.
 
     Args:
-        name: path below the cache folder.
-        skip_if_cached: ignored; TextAttack's function has it.
+        name: Path below the cache folder.
+        skip_if_cached: Ignored; TextAttack's function has it.
 
     Raises:
-        FileNotFoundError: the file is not there.
+        FileNotFoundError: The file is not there.
     """
     path = Path(os.environ["TA_CACHE_DIR"], name)
     if not path.exists():

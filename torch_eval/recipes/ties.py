@@ -45,9 +45,9 @@ class Query:
 
     Attributes:
         batch: TextAttack's batch of it.
-        place: its row there.
+        place: Its row there.
         logits: (labels,).
-        exact: whether they have TextAttack's rounding.
+        exact: Whether they have TextAttack's rounding.
     """
 
     __slots__ = ("batch", "exact", "logits", "place")
@@ -85,9 +85,9 @@ class Intervals:
     """Intervals that hold TextAttack's own scores of some texts.
 
     Args:
-        queries: the texts.
-        label: a score is 1 - the probability of this label.
-        victim: tells the rounding of texts that read alike.
+        queries: The texts.
+        label: A score is 1 - the probability of this label.
+        victim: Tells the rounding of texts that read alike.
     """
 
     def __init__(self, queries: Sequence[Query], label: int, victim: StockRounding) -> None:

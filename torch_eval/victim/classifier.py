@@ -57,15 +57,15 @@ class Victim:
 
         Args:
             directory: Hugging Face directory with weights and tokenizer.
-            max_length: word pieces to which inputs are cut.
-            temperature: divides the logits.
+            max_length: Word pieces to which inputs are cut.
+            temperature: Divides the logits.
             device: cpu or cuda.
-            dtype: of weights and hidden states: float32, bfloat16 or float16. Logits are float32 always.
-            label_order: the model's label for each label of the data; None if they are the same.
-            batching: one of `BATCHINGS`; None for the fastest that its family is known to stand.
+            dtype: Of weights and hidden states: float32, bfloat16 or float16. Logits are float32 always.
+            label_order: The model's label for each label of the data; None if they are the same.
+            batching: One of `BATCHINGS`; None for the fastest that its family is known to stand.
 
         Raises:
-            UserError: the directory holds no whole classifier, or the device is missing.
+            UserError: The directory holds no whole classifier, or the device is missing.
         """
         if not Path(directory).is_dir():
             raise UserError(f"{directory} is missing: run the stage that writes it first")
@@ -126,7 +126,7 @@ class Victim:
         """Run the model from now on in the fastest of `batchings()` that gives the logits of `padded` up to rounding.
 
         Args:
-            texts: a sample of the data.
+            texts: A sample of the data.
 
         Returns:
             The largest difference of a logit under the fastest one, in units of what rounding may make; above 1 it is
@@ -306,8 +306,8 @@ def damage(model: PreTrainedModel, loaded: dict) -> str | None:
     parts that a classifier does not have, such as another head, do no harm.
 
     Args:
-        model: the loaded model.
-        loaded: the loading report of transformers.
+        model: The loaded model.
+        loaded: The loading report of transformers.
     """
     missing, body = sorted(loaded["missing_keys"]), f"{model.base_model_prefix}."
     head = [key for key in missing if not key.startswith(body)]

@@ -17,9 +17,9 @@ class PaddedClassifier:
     """A model in evaluation mode; rows are padded on the side and with the ids that its tokenizer pads with.
 
     Args:
-        model: a `...ForSequenceClassification`.
-        tokenizer: its tokenizer.
-        length: the length that every row is padded to, as TextAttack's wrapper does; None: that of the longest row.
+        model: A `...ForSequenceClassification`.
+        tokenizer: Its tokenizer.
+        length: The length that every row is padded to, as TextAttack's wrapper does; None: that of the longest row.
     """
 
     def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> None:

@@ -31,9 +31,9 @@ class Rounding:
     """The order in which the products of one row of a batch add.
 
     Attributes:
-        order: the same for rows that give the same text the same bits.
-        size: rows of the batch.
-        full: whether no row of it has padding; transformers leaves the mask out of such batches.
+        order: The same for rows that give the same text the same bits.
+        size: Rows of the batch.
+        full: Whether no row of it has padding; transformers leaves the mask out of such batches.
     """
 
     order: bytes
@@ -45,11 +45,11 @@ class Looks(NamedTuple):
     """What is seen of each row of a batch in which all rows are the same text.
 
     Attributes:
-        orders: a hash of the logits, and of what the head's layers make of the text and of random numbers. The body has
+        orders: A hash of the logits, and of what the head's layers make of the text and of random numbers. The body has
             so many sums in a row that a difference of rounding shows in the first of them; a product with two results
             may round alike by chance.
-        bodies: a hash of what the head gets.
-        head: its first layer; None if no layer takes one vector of each text: then the logits count as the body's.
+        bodies: A hash of what the head gets.
+        head: Its first layer; None if no layer takes one vector of each text: then the logits count as the body's.
     """
 
     orders: list[bytes]
@@ -61,10 +61,10 @@ class StockBatches:
     """The padded batches of TextAttack's wrapper.
 
     Args:
-        model: a classifier in evaluation mode.
-        tokenizer: its tokenizer.
-        length: the length that TextAttack pads to.
-        token_types: whether rows have token types; None where the tokenizer decides.
+        model: A classifier in evaluation mode.
+        tokenizer: Its tokenizer.
+        length: The length that TextAttack pads to.
+        token_types: Whether rows have token types; None where the tokenizer decides.
     """
 
     def __init__(
@@ -123,10 +123,10 @@ class StockBatches:
         """Return the rows of the batch that wastes least for some texts, and the places that round like `body` in it.
 
         Args:
-            rounding: of TextAttack's batch, which is taken if no smaller one will do.
-            body: what a place must have.
-            count: number of texts.
-            mixed: whether the batch must hold one row more.
+            rounding: Of TextAttack's batch, which is taken if no smaller one will do.
+            body: What a place must have.
+            count: Number of texts.
+            mixed: Whether the batch must hold one row more.
         """
         sizes = [size for size in SIZES if mixed < size < rounding.size]
         fitting = [size for size in sizes if size <= count + mixed]
@@ -166,9 +166,9 @@ class StockBatches:
         """Look at a batch.
 
         Args:
-            size: rows of it.
-            full: whether no row has padding.
-            rows: of the body; 1 stands for all of them.
+            size: Rows of it.
+            full: Whether no row has padding.
+            rows: Of the body; 1 stands for all of them.
         """
         orders, bodies = ([hashlib.blake2b(digest_size=16) for _ in range(size)] for _ in range(2))
         heads: list[torch.nn.Linear] = []

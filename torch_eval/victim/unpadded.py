@@ -109,7 +109,7 @@ def _attend(
         key: (positions, all heads).
         value: (positions, all heads).
         groups: (length, rows), in order.
-        attention: says how many heads there are.
+        attention: Says how many heads there are.
 
     Returns:
         Contexts, shaped like the queries.
