@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,9 @@ def path(name: str) -> Path:
 # Revisions of models of the Hugging Face hub whose name is given without one.
 BERT = "86b5e0934494bd15c9632b12f734a8a67f723594"
 MODEL_REVISIONS = {"bert-base-uncased": BERT, "google-bert/bert-base-uncased": BERT}
+
+
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?", re.ASCII)  # OWNER/NAME@REVISION
 
 
 def hub_folder(kind: str, *key: str) -> Path:

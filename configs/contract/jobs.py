@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -154,16 +155,15 @@ def _drawing(run: RunDir, ticket: ModelId, seed: int) -> DrawingJob:
 
 def _training(run: RunDir, stage: str, model: ModelId, seed: int) -> ModelJob:
     method = METHODS[model.method]
-    how = {**_how(run.config, method), "method": model.method, "gradients": method.gradients}
-    if model.epochs:
-        how["settings"] = dataclasses.replace(how["settings"], epochs=model.epochs)
-    return ModelJob(stage, str(model), run.stage(seed, str(model)), seed=seed, **how)
+    how = _how(run.config, method, {"epochs": model.epochs} if model.epochs else {})
+    folder = run.stage(seed, str(model))
+    return ModelJob(stage, str(model), folder, seed=seed, method=model.method, gradients=method.gradients, **how)
 
 
 def _making_scores(run: RunDir, name: str, seed: int) -> TrainingJob:
     """Describe the search or the pruning that tickets of all asked sparsities come from."""
     source, config = SOURCES[name], run.config
-    how = _how(config, source)
+    how = _how(config, source, source.fixed)
     if source.stage == "prune":
         # The last round prunes what is missing to the largest asked sparsity.
         how["rounds"] = max(1, math.ceil(max(config.sparsities) / how["settings"].share - 1e-9))
@@ -171,9 +171,9 @@ def _making_scores(run: RunDir, name: str, seed: int) -> TrainingJob:
     return TrainingJob(source.stage, name, run.stage(seed, name), seed=seed, **how)
 
 
-def _how(config: schema.Experiment, trained: Method | Source) -> dict[str, Any]:
-    """Return section, values and objective of a training."""
-    settings = dataclasses.replace(getattr(config, trained.section), **getattr(trained, "fixed", {}))
+def _how(config: schema.Experiment, trained: Method | Source, fixed: Mapping[str, float]) -> dict[str, Any]:
+    """Return section, objective and settings of a training; `fixed` settings are other ones than the section's."""
+    settings = dataclasses.replace(getattr(config, trained.section), **fixed)
     return {"section": trained.section, "settings": settings, "objective": trained.objective}
 
 

@@ -6,19 +6,17 @@ time, path or machine: the same training writes the same bytes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.contract import markdown
+from configs.contract import assets, markdown
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId
 from configs.contract.schema import Experiment
 from configs.contract.tasks import TASKS
 
 FILE = "README.md"
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@\w+)?", re.ASCII)
 APACHE = ("packaged", "bert-base-uncased", "google-bert/bert-base-uncased")  # base models under Apache-2.0
 RESULTS = "## Robustness"  # the part that scoring adds
 
@@ -90,9 +88,9 @@ def card(config: Experiment, model: ModelId, seed: int, labels: Sequence[str], r
 
 def base_model(name: str) -> str | None:
     """Return the name on the hub of an experiment's model, without its revision; None for a directory."""
-    if name == "packaged" or not HUB_NAME.fullmatch(name) or Path(name).exists():
+    if name == "packaged" or not assets.HUB_NAME.fullmatch(name) or Path(name).exists():
         return None
-    return name.partition("@")[0]
+    return assets.hub_key(name)[0]
 
 
 def _body(config: Experiment, model: ModelId, seed: int, labels: Sequence[str]) -> str:

@@ -42,8 +42,8 @@ def option(
         pattern: Regular expression that a text must match.
     """
     metadata = {"help": help, "low": low, "high": high, "choices": choices, "pattern": pattern}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 

@@ -7,7 +7,6 @@ and hashes that the stage began with, and the hashes of the code that decides it
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import platform
 import shutil
@@ -25,12 +24,6 @@ from configs.contract.run_files import Begun, Manifest, Results, Summary
 
 W = TypeVar("W")
 version = functools.cache(metadata.version)  # looking one up takes milliseconds, and every stage asks for several
-
-
-def config_hash(config: Any) -> str:
-    """Return the SHA-256 of a configuration, as a dictionary or a dataclass."""
-    value = config if isinstance(config, dict) else schema.to_dict(config)
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -79,9 +79,9 @@ def seconds(counts: Counts, device: Device, float16: bool = False) -> float:
     return others + max(counts["product_bytes"] / device.bandwidth, counts["multiplications"] / rate)
 
 
-def extrapolate(few: Counts, more: Counts, layers: int, at: tuple[int, int] = (FEW, MORE)) -> Counts:
-    """Return the counts at `layers`, on the line through those at the two numbers of layers `at`."""
-    share = (layers - at[0]) / (at[1] - at[0])
+def extrapolate(few: Counts, more: Counts, layers: int) -> Counts:
+    """Return the counts at `layers`, on the line through those at `FEW` and `MORE` layers."""
+    share = (layers - FEW) / (MORE - FEW)
     return {name: value + (more[name] - value) * share for name, value in few.items()}
 
 

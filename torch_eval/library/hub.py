@@ -9,7 +9,6 @@ Everything else of the scoring half works offline, and says so to the libraries 
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -22,7 +21,6 @@ from configs.contract.processes import run_module
 from configs.contract.tasks import Hub
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
-HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?")
 MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model")
 
 
@@ -40,10 +38,10 @@ def model_dir(name: str) -> Path:
         return folder.resolve()
     if folder.is_file():
         raise UserError(f"{name}: a file; give the folder that holds the model's files, and the data after the models")
-    if not HUB_NAME.fullmatch(name):
+    if not assets.HUB_NAME.fullmatch(name):
         raise UserError(f"{name}: no such directory, and no name on the hub, which is OWNER/NAME")
-    hub_name, _, revision = name.partition("@")
-    return _cached("classifier", f"model {hub_name}", ["model", hub_name, revision or "main"])
+    hub_name, revision = assets.hub_key(name)
+    return _cached("classifier", f"model {hub_name}", ["model", hub_name, revision])
 
 
 def split_file(hub: Hub, split: str) -> Path:

@@ -89,9 +89,9 @@ def _outcomes(letters: str) -> list[dict]:
     return [{"index": index, "outcome": LETTERS[letter]} for index, letter in enumerate(letters)]
 
 
-def write_tables(page: Path = PAGE) -> None:
+def write_tables() -> None:
     """Put both tables between their marks in the page."""
-    atomic_write(page, with_tables(page.read_text(encoding="utf-8")))
+    atomic_write(PAGE, with_tables(PAGE.read_text(encoding="utf-8")))
 
 
 def with_tables(text: str, zoo: Path = ZOO) -> str:

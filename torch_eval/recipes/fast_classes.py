@@ -167,8 +167,7 @@ def _words_from_text(s: str, words_to_ignore: Sequence[str] = ()) -> list[str]:
     return STOCK_SPLIT(s, list(words_to_ignore)) if words_to_ignore else list(_split(s))
 
 
-def remember_word_splits(remember: bool = True) -> None:
+def remember_word_splits() -> None:
     """Let TextAttack's word splitter keep its results. TextAttack runs it twice for every word of every candidate."""
-    split = _words_from_text if remember else STOCK_SPLIT
     for module in (textattack.shared.utils, textattack.shared.utils.strings, textattack.shared.attacked_text):
-        module.words_from_text = split
+        module.words_from_text = _words_from_text

@@ -87,16 +87,17 @@ def test_tags_are_of_the_universal_set():
     assert set(tags) <= {"NOUN", "VERB", "ADJ", "ADV", "PRON", "DET", "ADP", "NUM", "CONJ", "PRT", ".", "X"}
 
 
-def test_word_splits_are_textattacks():
+def test_word_splits_are_textattacks(monkeypatch):
+    import textattack.shared.attacked_text
     import textattack.shared.utils.strings as strings
 
+    for module in (textattack.shared.utils, strings, textattack.shared.attacked_text):  # puts them back at the end
+        monkeypatch.setattr(module, "words_from_text", fast_classes.STOCK_SPLIT)
     fast_classes.remember_word_splits()
     assert strings.words_from_text is not fast_classes.STOCK_SPLIT
     for text in ["It's a 'well-made' film, isn't it?", "", "a  b\nc", "ɑ th𝚒ng"]:
         assert strings.words_from_text(text) == fast_classes.STOCK_SPLIT(text) == strings.words_from_text(text)
         assert strings.words_from_text(text, ["a"]) == fast_classes.STOCK_SPLIT(text, ["a"])
-    fast_classes.remember_word_splits(False)
-    assert strings.words_from_text is fast_classes.STOCK_SPLIT
 
 
 def test_masked_model_facts_are_above_the_line():
