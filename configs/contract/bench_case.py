@@ -96,7 +96,7 @@ def start() -> tuple[Case, list[str], TextIO]:
 
 
 def serve(answers: TextIO, about: dict) -> Iterator[None]:
-    """Runs the caller's loop body once, then once for every line of standard input, and reports each time.
+    """Run the caller's loop body once, then once for every line of standard input, and report each time.
 
     An answer holds wall and processor seconds, and the peak of resident memory so far in bytes; the first one, whose
     step compiles, also what is in `about`.

@@ -67,6 +67,9 @@ def search_space(scores: int, state: int, settings: schema.Search) -> str:
 class Estimator:
     """Times of the jobs of one experiment.
 
+    Args:
+        run: Run of the experiment; what it has finished already is where the speed comes from.
+
     Attributes:
         weights: Weights that multiply each token: all matrices of the encoder, and the pooler.
         sentences: Training sentences.

@@ -31,7 +31,12 @@ State = dict[str, list[int]]  # path of a file or folder, to its size and times
 
 
 class Receipt:
-    """The receipt of one stage, begun before the stage looks at anything."""
+    """The receipt of one stage, begun before the stage looks at anything.
+
+    Args:
+        run: Run that the stage belongs to.
+        stage: Name of the stage.
+    """
 
     def __init__(self, run: RunDir, stage: str) -> None:
         self.run, self.stage = run, stage

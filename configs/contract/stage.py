@@ -51,6 +51,9 @@ class Changed(UserError):
         """Delete the stage, but not stages inside it (rounds of pruning, shards of an attack), which check themselves.
 
         `begun.json` and `manifest.json` are removed last, so that an interrupted clearing is repeated.
+
+        Raises:
+            UserError: The directory is a link.
         """
         if self.directory.is_symlink():
             raise UserError(f"{self.directory} is a link, whose target stays; delete the link to redo the stage")

@@ -129,7 +129,11 @@ class _AddNorm(nn.Cell):
 
 
 class SplitHeads(nn.Cell):
-    """Rows of hidden states to attention heads."""
+    """Rows of hidden states to attention heads.
+
+    Args:
+        heads: Number of heads.
+    """
 
     def __init__(self, heads: int) -> None:
         super().__init__(auto_prefix=False)

@@ -36,12 +36,24 @@ def generator(seed: int, place: int, step: int = 0, ascent: int = 0, rank: int =
 
     Every part of the key is a word of the seed sequence, so that no two keys meet by arithmetic. All parts must be
     below 2**32, as seeds are (`schema.LARGEST_SEED`).
+
+    Args:
+        seed: Seed of the training, or of the split of the data.
+        place: Number of what is drawn: a constant above, such as `SHUFFLE`.
+        step: Number of the update, or of the epoch.
+        ascent: Number of the pass within the update.
+        rank: Number of the worker.
     """
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, rank, step, ascent, place])))
 
 
 class KernelNoise:
-    """The key of one pass, from which the kernels draw."""
+    """The key of one pass, from which the kernels draw.
+
+    Args:
+        seed: Seed of the training.
+        rank: Number of the worker.
+    """
 
     def __init__(self, seed: int, rank: int = 0) -> None:
         self.seed, self.rank = seed, rank
@@ -69,7 +81,11 @@ class HostNoise(KernelNoise):
 
 
 class IntegerNoise:
-    """The kernels' numbers, drawn by a graph of their own for all places of a pass."""
+    """The kernels' numbers, drawn by a graph of their own for all places of a pass. Arguments are `KernelNoise`'s.
+
+    Attributes:
+        definition: Which numbers the graph draws.
+    """
 
     definition: type[uniform.IntegerUniform | uniform.FloatUniform] = uniform.IntegerUniform
 
@@ -108,7 +124,11 @@ def source(seed: int, rank: int = 0) -> Noise:
 
 
 class KernelUniform(nn.Cell):
-    """Uniform numbers of one place, drawn by a kernel from the key of the pass."""
+    """Uniform numbers of one place, drawn by a kernel from the key of the pass.
+
+    Args:
+        place: Number of the place.
+    """
 
     def __init__(self, place: int) -> None:
         super().__init__(auto_prefix=False)
@@ -125,7 +145,11 @@ class KernelUniform(nn.Cell):
 
 
 class DrawnUniform(nn.Cell):
-    """Uniform numbers of one place, which were drawn before the pass."""
+    """Uniform numbers of one place, which were drawn before the pass.
+
+    Args:
+        place: Number of the place.
+    """
 
     def __init__(self, place: int) -> None:
         super().__init__(auto_prefix=False)

@@ -271,7 +271,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def target_format(target: Path, asked: str | None) -> str:
-    """Return the format that was asked for, or the one that the name of the target implies."""
+    """Return the format that was asked for, or the one that the name of the target implies.
+
+    Raises:
+        UserError: The name implies none.
+    """
     if asked:
         return asked
     if target.suffix == ".safetensors":

@@ -159,6 +159,9 @@ def read_weights(directory: Path) -> dict[str, np.ndarray]:
 
     Returns:
         Arrays under the file's own names, but for `pruned_weights`.
+
+    Raises:
+        UserError: There is no such file, or it is damaged.
     """
     for name, read in zip(WEIGHT_FILES, (read_safetensors, unpickle), strict=True):
         if (directory / name).is_file():
@@ -187,7 +190,11 @@ def _parts(index: Path) -> list[Path]:
 
 
 def pruned_weights(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """Multiply the pairs `weight_orig` and `weight_mask` that torch.nn.utils.prune leaves in place of a weight."""
+    """Multiply the pairs `weight_orig` and `weight_mask` that torch.nn.utils.prune leaves in place of a weight.
+
+    Raises:
+        UserError: One of a pair is missing or of another shape; the message names it after `path`.
+    """
     halves = [name for name in arrays if name.endswith(PRUNED)]
     weights = {name: value for name, value in arrays.items() if name not in halves}
     for name in sorted({half.rpartition("_")[0] for half in halves}):

@@ -33,7 +33,14 @@ def build(
     labels: int,
     settings: schema.Training | schema.Search,
 ) -> EncoderClassifier:
-    """Build a classifier with the dropout and precision of a training; with masks if the settings are a search's."""
+    """Build a classifier with the dropout and precision of a training.
+
+    Args:
+        config: Experiment, which states the precision.
+        source: Model whose shape is taken; its weights are not loaded.
+        labels: Number of labels.
+        settings: Of the training. Those of a search give the classifier masks.
+    """
     mask_options: dict[str, Any] = {}
     if isinstance(settings, schema.Search):
         block = matrices.block(settings.granularity, source.config.hidden_size)

@@ -38,7 +38,10 @@ def ticket_of_search(
 def ticket_of_weights(
     config: schema.Experiment, source: huggingface.Model, scores: Scores, sparsity: float, **about: str
 ) -> Ticket:
-    """Draw the ticket of one score for each weight: single weights, or whole heads and neurons (`structured`)."""
+    """Draw the ticket of one score for each weight: single weights, or whole heads and neurons (`structured`).
+
+    See `ticket_of_search` for the arguments.
+    """
     if config.structured:
         return Ticket.structured(scores, source.config.num_attention_heads, sparsity, **about)
     return Ticket.from_scores(scores, sparsity, official=False, **about)

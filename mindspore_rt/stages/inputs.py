@@ -68,6 +68,13 @@ def batches(
 ) -> tuple[Batches, Summary]:
     """Tokenise a split for a model.
 
+    Args:
+        run: Run whose split it is.
+        job: Training that reads it; its seed decides the order of the sentences.
+        split: `train` or `dev`.
+        batch_size: Sentences in a batch, over all workers.
+        source: Model whose tokenizer is taken.
+
     Returns:
         The batches, and the summary that `prepare` left of the data.
 

@@ -15,7 +15,11 @@ ROUNDING = 5e-3  # a ticket of shared scores or whole units prunes as near to th
 
 
 def draw(run: RunDir, job: DrawingJob) -> None:
-    """Draw the ticket of one model (or take the given one), and report where it prunes."""
+    """Draw the ticket of one model (or take the given one), and report where it prunes.
+
+    Raises:
+        UserError: The given ticket prunes another share of the weights than `sparsities` asks for.
+    """
     config, origin = run.config, METHODS[job.method].source
     given = job.method == config.given_method
     searched = not given and SOURCES[origin].stage == "search"

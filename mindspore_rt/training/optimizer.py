@@ -223,7 +223,11 @@ class PrimitiveAdamW(nn.Cell):
 
 
 class Clear(nn.Cell):
-    """Sets parameters that hold sums of gradients to zero."""
+    """Sets parameters that hold sums of gradients to zero.
+
+    Args:
+        parameters: Float32, of any shape.
+    """
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         super().__init__(auto_prefix=False)

@@ -127,7 +127,18 @@ def save(path: Path, vocabulary: list[str], lists: list) -> None:
 
 
 def measure(folder: Path, vocabulary: list[str], vectors: torch.Tensor, lists: list, antonyms: set) -> dict:
-    """Compare the lists with the original counter-fitted neighbours, over the 8,000 most frequent words."""
+    """Compare the lists with the original counter-fitted neighbours, over the 8,000 most frequent words.
+
+    Args:
+        folder: Holds the original neighbours and SimLex-999.
+        vocabulary: The words, most frequent first.
+        vectors: Their unit vectors, (words, 384) float32.
+        lists: Neighbours and cosines of each word.
+        antonyms: Pairs of word numbers.
+
+    Returns:
+        What is measured, by its name in README.md.
+    """
     from scipy.stats import spearmanr
 
     index = {word: i for i, word in enumerate(vocabulary)}

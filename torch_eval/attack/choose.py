@@ -51,7 +51,19 @@ def run(run_dir: RunDir) -> None:
 
 
 def score(workers: Workers, run_dir: RunDir, seed: int, name: str, task: Summary, dev: list[dict]) -> dict:
-    """Return the accuracy of one candidate on dev, attacked (`aua`) and not (`accuracy`)."""
+    """Attack one candidate on dev, unless that is done already.
+
+    Args:
+        workers: Processes that attack.
+        run_dir: Run directory of the experiment.
+        seed: Seed of the candidate's training.
+        name: Name of the candidate.
+        task: What `prepare` states of the data.
+        dev: Examples of the split of the choice.
+
+    Returns:
+        Its accuracy under attack (`aua`) and without (`accuracy`), 0 to 1.
+    """
     scoring = Scoring(workers, run_dir, seed, name, run_dir.model(seed, name), task)
     stage, recipe, split = stage_of(scoring, dev), run_dir.config.choice.recipe, run_dir.config.choice_split
     done = scoring.complete(stage, recipe, dev, stage.settings["indices"], f"{scoring.who}: {recipe} on {split}", split)

@@ -244,6 +244,14 @@ class Scoring:
         """Attack the examples of a stage that have no record yet, and return all records.
 
         The caller finishes the stage.
+
+        Args:
+            stage: Stage of the attack.
+            recipe: Name of the attack.
+            examples: All examples of the split.
+            indices: Those that are attacked.
+            label: Name of the attack in messages.
+            split: Name of the split.
         """
         expected = self.expected(indices, examples)
         if stage.is_done():

@@ -40,7 +40,12 @@ class Target:
 
 
 class Workers:
-    """Processes that start at the first use and stay for all victims and recipes, because starting takes seconds."""
+    """Processes that start at the first use and stay for all victims and recipes, because starting takes seconds.
+
+    Args:
+        count: Number of processes.
+        threads: Threads of each.
+    """
 
     def __init__(self, count: int, threads: int = 1) -> None:
         self.count, self.threads = count, threads

@@ -104,7 +104,19 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
 
 
 class Comparison:
-    """One recipe, ours and stock, on one victim."""
+    """One recipe, ours and stock, on one victim.
+
+    Args:
+        folder: Where the records of both sides are kept.
+        model: Hugging Face directory of the victim.
+        texts: File of the examples.
+        spec: The recipe.
+        options: Of the command line.
+        examples: Content of `texts`.
+
+    Attributes:
+        result: Line of `bench.jsonl`, once `run` has ended.
+    """
 
     def __init__(
         self, folder: Path, model: Path, texts: Path, spec: Spec, options: Options, examples: list[dict]

@@ -18,6 +18,10 @@ from torch_eval.bench.step_groups import Contender
 class Worker:
     """A process with a step ready. When it stops, `UserError` repeats the last line of its error output.
 
+    Args:
+        contender: What computes the step.
+        command: Words that start the process.
+
     Attributes:
         answers: `wall` and `cpu`, the seconds of every step asked for; `first`, those of the step before them, which
             compiles; `memory`, the peak in bytes; `title`; and what the worker says about itself.

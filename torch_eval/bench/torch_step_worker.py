@@ -108,7 +108,14 @@ def torch_masks(log_alpha: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def run_checkout(path: Path, case: Case, freeze: bool, turns: Iterable) -> None:
-    """Run a checkout's own training loop, one step for each of `turns`."""
+    """Run a checkout's own training loop.
+
+    Args:
+        path: Folder of the checkout.
+        case: A search or a retraining.
+        freeze: Freeze the weights in a search, as they should be.
+        turns: Lets the loop make one step for each item.
+    """
     checkout = Checkout(path)
     model, (inputs, labels) = checkout.model(torch_config(case)), torch_inputs(case)
     load(model)

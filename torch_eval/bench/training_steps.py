@@ -56,6 +56,9 @@ class Options:
 class Clock:
     """Prints how far the bench is, and how long the groups to come still take.
 
+    Args:
+        options: Of the command line, which name the groups.
+
     Attributes:
         remaining: Seconds of every group that is not finished.
     """

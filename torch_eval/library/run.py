@@ -30,7 +30,12 @@ DEFAULTS = ("task=custom", "attack.examples=200", f"attack.workers={os.cpu_count
 
 
 class ScoreDir(RunDir):
-    """The run directory of `score`, in which nothing is trained."""
+    """The run directory of `score`, in which nothing is trained.
+
+    Args:
+        config: What is scored, as an experiment without training.
+        root: The directory itself, whatever the experiment is called.
+    """
 
     def __init__(self, config: schema.Experiment, root: Path) -> None:
         super().__init__(config, root.parent)

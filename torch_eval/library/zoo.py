@@ -224,6 +224,9 @@ def check(run: Run, source: str) -> bool:
     Args:
         run: Run of the entry's configuration.
         source: Configuration of the entry, such as `zoo/demo`.
+
+    Raises:
+        UserError: The run has measured nothing yet.
     """
     entry, seed, met = read_json(find(source).with_name("results.json"), Entry), run.config.seeds[0], []
     for name, stated in entry.models.items():

@@ -40,6 +40,10 @@ class Text(AttackedText):
     The words are those of one column after another. The stock class splits the joined columns: one Chinese character in
     any of them selects another splitter for all, and the numbers of the words no longer fit `words_per_input`, by which
     columns are protected.
+
+    Args:
+        text_input: Columns by name.
+        attack_attrs: What TextAttack notes on a candidate; None for an original text.
     """
 
     def __init__(self, text_input: OrderedDict[str, str], attack_attrs: dict[str, Any] | None = None) -> None:

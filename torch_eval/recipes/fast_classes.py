@@ -31,7 +31,12 @@ LETTERS = 1_000_000  # in all homoglyph candidates of one word: stock makes one 
 
 
 class PartOfSpeech(grammaticality.PartOfSpeech):
-    """Stock constraint with a given tagger: `tag` returns the universal tag of each word of a list."""
+    """Stock constraint with a given tagger.
+
+    Args:
+        tag: Returns the universal tag of each word of a list.
+        **parameters: Of the stock class.
+    """
 
     def __init__(self, tag: Callable[[list[str]], list[str]], **parameters: Any) -> None:
         super().__init__(tagger_type="given", **parameters)

@@ -30,6 +30,11 @@ class Classification(UntargetedClassification):
     The stock search ranks the words by one call, and then takes the best candidate of each call; among successful ones
     it takes the most similar. Scores and similarities have other rounding errors here. Those that decide and are nearly
     equal are computed again as stock does, before the search compares them.
+
+    Args:
+        victim: Model wrapper; ties are settled where it offers `ties.StockRounding`.
+        similarity: Constraint that decides between successful texts; None if there is none.
+        **parameters: Of the stock class.
     """
 
     num_queries: int  # of the current example; the stock class counts them

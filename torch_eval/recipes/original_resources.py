@@ -22,7 +22,11 @@ from torch_eval.recipes.goal_function import SentenceSimilarity
 
 
 class Original(Resources):
-    """The original resources of a folder."""
+    """The original resources of a folder.
+
+    Args:
+        folder: Holds the files of `torch_eval.assets.original.FILES`.
+    """
 
     def __init__(self, folder: str) -> None:
         self.root = Path(folder)

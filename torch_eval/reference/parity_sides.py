@@ -48,7 +48,12 @@ SHIMS = (
 
 
 class Case:
-    """What all implementations are given (see `parity_case.write_case`), and the noise that the MindSpore half drew."""
+    """What all implementations are given, and the noise that the MindSpore half drew.
+
+    Args:
+        folder: Files of `parity_case.write_case`.
+        noise: Results of the MindSpore half.
+    """
 
     def __init__(self, folder: Path, noise: Path) -> None:
         self.folder, self.noise = folder, noise
@@ -96,8 +101,10 @@ class Case:
 class Watch:
     """Records what a search passes through torch's functions.
 
-    Attributes:
+    Args:
         scores: The scores that are searched, by the name of the weight.
+
+    Attributes:
         deltas: The perturbations of the first step, from its start on.
         norms: The gradient norm at every clip.
         rates: The learning rate of every update.
@@ -151,7 +158,12 @@ class Watch:
 
 
 class Restated:
-    """Our restatement, in `dtype`. `Official` overrides the methods in which the two sides differ."""
+    """Our restatement. `Official` overrides the methods in which the two sides differ.
+
+    Args:
+        case: What is computed.
+        dtype: Number type of weights and scores.
+    """
 
     def __init__(self, case: Case, dtype: torch.dtype) -> None:
         self.case, self.dtype = case, dtype
@@ -261,7 +273,13 @@ class Restated:
 
 
 class Official(Restated):
-    """A checkout of the official repository, in `dtype`."""
+    """A checkout of the official repository.
+
+    Args:
+        case: What is computed.
+        dtype: Number type of weights and scores.
+        checkout: Its modules.
+    """
 
     def __init__(self, case: Case, dtype: torch.dtype, checkout: Checkout) -> None:
         super().__init__(case, dtype)

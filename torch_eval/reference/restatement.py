@@ -53,6 +53,11 @@ class MaskedLinear(nn.Module):
 
     Scores are shared with a stride: with `block` (b, c), weight (i, j) has score (i mod out/b, j mod in/c). In training
     mode the mask is sampled, from `u` if that is set and from fresh uniform numbers otherwise; else it is Eq. 5.
+
+    Args:
+        linear: Layer whose weight and bias are taken.
+        mask_p: Deterministic mask at the start.
+        block: Rows and columns of weights that share one score.
     """
 
     def __init__(self, linear: nn.Linear, mask_p: float = 0.9, block: tuple[int, int] = (1, 1)) -> None:
@@ -83,6 +88,11 @@ class MaskedBert(BertForSequenceClassification):
 
     Attention is the eager form: a faster one, chosen by transformers, is another class, whose layers the official code
     passes over.
+
+    Args:
+        config: Shape of the model.
+        mask_p: Deterministic mask at the start.
+        block: Rows and columns of weights that share one score.
     """
 
     def __init__(self, config: BertConfig, mask_p: float = 0.9, block: tuple[int, int] = (1, 1)) -> None:
@@ -248,6 +258,10 @@ class Search:
     """Mask search (Eq. 6-8, section 4.4): K passes of gradient ascent, clip, L0 gradient, one AdamW update.
 
     `inputs` of a step are `input_ids`, `attention_mask` and `token_type_ids` (batch, length), `labels` (batch,).
+
+    Args:
+        model: Masked classifier.
+        settings: Hyper-parameters, and what differs between paper and code.
     """
 
     def __init__(self, model: MaskedBert, settings: SearchSettings) -> None:
@@ -317,6 +331,13 @@ class Retraining:
     Every forward pass samples all masks, which come out at exactly 1 or 0 whatever the noise, and every backward pass
     carries a gradient, zero, to the scores. Nothing clips. Pruned weights keep their pre-trained values behind
     their masks, and decay.
+
+    Args:
+        model: Masked classifier whose scores are those of a ticket (`fix_ticket`).
+        total_steps: Number of updates of the whole training.
+        learning_rate: Peak of the schedule.
+        weight_decay: Of weights but biases and LayerNorm.
+        warmup: Share of the updates in which the learning rate rises.
     """
 
     def __init__(

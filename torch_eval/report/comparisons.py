@@ -74,7 +74,17 @@ class Comparison:
 
 
 def comparisons(run: Run, first: str, second: str, recipe: str) -> list[Comparison]:
-    """Compare two models under one attack: one comparison for each group in which both were attacked."""
+    """Compare two models under one attack.
+
+    Args:
+        run: The run.
+        first: Name of the first model.
+        second: Name of the second model.
+        recipe: The attack.
+
+    Returns:
+        One comparison for each comparison group in which both were attacked, group 0 first.
+    """
     groups: dict[int, dict[int, tuple[Score, Score]]] = {}
     for seed in run.config.seeds:
         one, other = run.scores.get((seed, first, recipe)), run.scores.get((seed, second, recipe))

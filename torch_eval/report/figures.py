@@ -207,7 +207,16 @@ def sparsity_pattern(layers: dict[str, float], path: Path, title: str, darkest: 
 
 
 def square(grid: np.ndarray, names: list[str], path: Path, title: str, side: str = "", bottom: str = "") -> None:
-    """Draw shares between named things: overlap of tickets, transfer of adversarial texts. NaN is an empty cell."""
+    """Draw shares between named things: overlap of tickets, transfer of adversarial texts.
+
+    Args:
+        grid: Shares (names, names), rows first; NaN is an empty cell.
+        names: Of rows and columns.
+        path: The PNG.
+        title: Line above the figure.
+        side: What the rows are.
+        bottom: What the columns are.
+    """
     figure = Figure(figsize=(style.WIDTH, min(1.9 + 0.36 * len(names), 6.4)), layout="constrained")
     axes = figure.subplots()
     _cells(axes, grid, names, float(np.nanmax(grid, initial=0.0)), digits=0)

@@ -65,10 +65,16 @@ class Step:
 class Run:
     """One experiment. Files that do not exist yet read as None or as empty.
 
-    Attributes:
+    Args:
         config: The experiment.
+        arguments: Words with which its commands are called: the configuration and overrides.
+        runs: Folder that holds the run directories.
+
+    Raises:
+        UserError: The experiment has not begun.
+
+    Attributes:
         paths: Its directory.
-        arguments: Words with which its commands are called.
         chosen: The robust ticket that was chosen on dev, or the first candidate.
         models: Directory name to method of every model that the tables know.
         recipes: Attacks, the paper's first.

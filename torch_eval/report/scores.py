@@ -166,6 +166,11 @@ class Score:
 class Value:
     """A measure of one model over seeds, in the unit of the tables (per cent, or queries).
 
+    Args:
+        estimates: Seed and value of the seeds that have a result.
+        asked: Seeds that should have one.
+        scale: Factor of the values: 100 for shares.
+
     Attributes:
         seeds: (seed, value, low, high) of the seeds that have a result.
         asked: Number of seeds that should have one.

@@ -28,6 +28,9 @@ class Staleness:
     """Compares the manifests of one run with what its stages would write now.
 
     Each method returns what differs, in words; nothing if the result is up to date.
+
+    Args:
+        run: Run directory of the experiment.
     """
 
     def __init__(self, run: RunDir) -> None:

@@ -40,7 +40,14 @@ def name_cell(run: Run, model: str) -> Cell:
 
 
 def clean_cell(run: Run, model: str, tables: tuple[int, ...], group: int = 0) -> Cell:
-    """Accuracy on the whole test set."""
+    """Accuracy on the whole test set.
+
+    Args:
+        run: The run.
+        model: Name of the model.
+        tables: Numbers of the paper's tables whose figures stand beside it.
+        group: Comparison group.
+    """
     value = run.clean(model, group)
     if group and not value:
         return Cell(NONE)
@@ -49,7 +56,16 @@ def clean_cell(run: Run, model: str, tables: tuple[int, ...], group: int = 0) ->
 
 
 def attack_cell(run: Run, model: str, recipe: str, measure: str, group: int, tables: tuple[int, ...] = (1, 2)) -> Cell:
-    """One measure of an attack. A missing one says how far the attack got."""
+    """One measure of an attack. A missing one says how far the attack got.
+
+    Args:
+        run: The run.
+        model: Name of the model.
+        recipe: The attack.
+        measure: A key of `MEASURES`.
+        group: Comparison group.
+        tables: Numbers of the paper's tables whose figures stand beside it.
+    """
     if recipe not in run.recipes:
         return Cell("not asked")
     value = run.value(model, recipe, measure, group)
@@ -68,7 +84,14 @@ def attack_cell(run: Run, model: str, recipe: str, measure: str, group: int, tab
 
 
 def with_timeouts(result: Cell, measure: str, mean: float, summaries: list[metrics.Metrics]) -> Cell:
-    """Aua or Suc as a range where attacks timed out: from "all of these broken" to "all survived", means over seeds."""
+    """Aua or Suc as a range where attacks timed out: from "all of these broken" to "all survived", means over seeds.
+
+    Args:
+        result: The cell without a range.
+        measure: A key of `MEASURES`.
+        mean: Mean over seeds, in per cent, with timeouts counted as broken.
+        summaries: Metrics of each seed.
+    """
     if measure == "queries" or not any(summary.timeouts for summary in summaries):
         return result
     timeouts = [summary.timeouts for summary in summaries]

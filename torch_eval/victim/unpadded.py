@@ -30,7 +30,11 @@ def is_unpaddable(model: torch.nn.Module) -> bool:
 
 
 class UnpaddedClassifier:
-    """A sequence classifier in evaluation mode. Heads and intermediate neurons may have been pruned away."""
+    """A sequence classifier without padding. Heads and intermediate neurons may have been pruned away.
+
+    Args:
+        model: `...ForSequenceClassification` of a family of `FAMILIES`, in evaluation mode.
+    """
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.model, self.family = model, FAMILIES[model.config.model_type]
