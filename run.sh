@@ -95,44 +95,41 @@ find_python() {
 # of the scoring half where nothing else is asked for. An environment that the user names is only checked, against the
 # requirements files given.
 set_up() {
-    local stamp want made base
+    local install stamp want made base files=requirements-dev.txt part=
     if [ -n "${ROBUST_TICKETS_PYTHON:-}" ]; then
         in_front "$python" -m configs.contract.environment "${@/#/$here/}"
-    else
-        want=$(cat "$here"/requirements{,-contract,-training,-hub,-scoring,-dev}.txt | cksum)
-        stamp=$venv/.requirements
-        made=$(cat "$stamp" 2>/dev/null || true)
-        if [ "$made" != "$want" ] && [ "$made" != "$want $*" ]; then
-            base=$(find_python)
-            echo "making .venv with $("$base" --version) (one to five minutes)"
-            in_front "$base" -m venv --clear "$venv"
-            # On Python 3.12, pip 23.2 searches for hours through the extras of transformers; pip 26.3 takes minutes.
-            if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then
-                in_front "$python" -m pip install --quiet --disable-pip-version-check 'pip>=26'
-            fi
-            if [ "$*" = requirements-scoring.txt ]; then
-                in_front "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-scoring.txt"
-                echo "$want $*" >"$stamp"
-            else
-                in_front "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements-dev.txt"
-                echo "$want" >"$stamp"
-            fi
+        return
+    fi
+    if [ "$*" = requirements-scoring.txt ]; then
+        files=$*
+        part=" $*"
+    fi
+    install=("$python" -m pip install --quiet --disable-pip-version-check)
+    want=$(cat "$here"/requirements{,-contract,-training,-hub,-scoring,-dev}.txt | cksum)
+    stamp=$venv/.requirements
+    made=$(cat "$stamp" 2>/dev/null || true)
+    if [ "$made" != "$want" ] && [ "$made" != "$want$part" ]; then
+        base=$(find_python)
+        echo "making .venv with $("$base" --version) (one to five minutes)"
+        in_front "$base" -m venv --clear "$venv"
+        # On Python 3.12, pip 23.2 searches for hours through the extras of transformers; pip 26.3 takes minutes.
+        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then
+            in_front "${install[@]}" 'pip>=26'
         fi
+        in_front "${install[@]}" -r "$here/$files"
+        echo "$want$part" >"$stamp"
     fi
 }
 
-# Sets up what experiments need: packages and packaged assets. The hub's packages may be missing where files are local.
-set_up_experiments() {
-    set_up requirements-training.txt requirements-scoring.txt
+# Sets up the packages of some requirements files, and the packaged assets.
+set_up_with_assets() {
+    set_up "$@"
     in_front "$python" -m configs.contract.assets
     in_front "$python" -m torch_eval setup
 }
 
-set_up_scoring() {
-    set_up requirements-scoring.txt
-    in_front "$python" -m configs.contract.assets
-    in_front "$python" -m torch_eval setup
-}
+# What experiments need. The hub's packages may be missing where files are local.
+set_up_experiments() { set_up_with_assets requirements-training.txt requirements-scoring.txt; }
 
 # Format, lint and types, with the settings of pyproject.toml.
 check() {
@@ -182,7 +179,7 @@ case ${1:-demo} in
         "$python" -m configs.contract.plan show "${@:-demo}"
         ;;
     score)
-        set_up_scoring
+        set_up_with_assets requirements-scoring.txt
         in_front "$python" -m torch_eval score "${@:2}"
         ;;
     watch)

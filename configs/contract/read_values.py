@@ -206,6 +206,13 @@ def checked(where: str, value: Any, hint: Any, limits: Mapping[str, Any], outer:
         if not items:
             raise UserError(f"{where}: give at least one value")
         return [checked(where, item, typing.get_args(hint)[0], limits, hint) for item in items]
+    value = _converted(where, value, hint, outer)
+    _check_limits(where, value, limits)
+    return value
+
+
+def _converted(where: str, value: Any, hint: type, outer: Any) -> Any:
+    """Return a single value as its type; arguments as for `checked`."""
     if isinstance(value, int) and value.bit_length() > 63:
         raise UserError(f"{where}: a number of {value.bit_length()} bits; 63 are the most")
     if hint is float and isinstance(value, str):
@@ -226,19 +233,24 @@ def checked(where: str, value: Any, hint: Any, limits: Mapping[str, Any], outer:
         elif outer and isinstance(value, str) and "," in value:
             remedy = f"; write a list: [{value:.80}]"
         raise UserError(f"{where}: expected {names[hint]}, found {quoted(value)}{remedy}")
-    if hint is str and any("\ud800" <= character <= "\udfff" for character in value):
-        raise UserError(f"{where}: {quoted(value)} holds half a character (a lone surrogate)")
-    if hint is str and value.startswith("~/"):  # the shell leaves it as it is after `data.train=`
-        value = str(Path(value).expanduser())
-    if hint is str and limits.get("pattern") and not re.fullmatch(limits["pattern"], value):
-        raise UserError(f"{where}: {quoted(value)} is neither a number nor a share such as 0.5%")
-    low, high = (None, None) if hint is str else (limits.get("low"), limits.get("high"))
-    choices = limits.get("choices")
+    if isinstance(value, str) and value.startswith("~/"):  # the shell leaves it as it is after `data.train=`
+        return str(Path(value).expanduser())
+    return value
+
+
+def _check_limits(where: str, value: Any, limits: Mapping[str, Any]) -> None:
+    """Refuse a value of its type that breaks a limit; arguments as for `checked`."""
+    choices, low, high = (limits.get(name) for name in ("choices", "low", "high"))
     if choices and value not in choices:
         raise UserError(f"{where}: {quoted(value)} is not one of {', '.join(choices)}")
-    if hint is float and not math.isfinite(value):
+    if isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise UserError(f"{where}: {quoted(value)} holds half a character (a lone surrogate)")
+        if limits.get("pattern") and not re.fullmatch(limits["pattern"], value):
+            raise UserError(f"{where}: {quoted(value)} is neither a number nor a share such as 0.5%")
+        return
+    if not math.isfinite(value):
         raise UserError(f"{where}: expected a finite number, found {value}")
     if (low is not None and value < low) or (high is not None and value > high):
         span = f"from {low} to {high}" if high is not None else f"{low} or more"
         raise UserError(f"{where}: {value} is out of range, allowed is {span}")
-    return value

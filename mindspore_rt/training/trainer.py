@@ -148,9 +148,8 @@ class Trainer:
                 self.steps = done
             if saves:
                 self._save(done, arrays)
-            if (
-                stops or ended and parallel.any_rank(request.made)
-            ):  # obeyed after the last step too: only the export is then left for the next run
+            # Obeyed after the last step too: only the export is then left for the next run.
+            if stops or (ended and parallel.any_rank(request.made)):
                 bar.close()
                 request.obey(f"{self.title}: stopped after step {done} of {self.steps}")
             if done == self.steps:

@@ -24,7 +24,7 @@ from torch_eval.attack.metrics import Metrics
 
 Texts = Annotated[dict[str, str], Meta(min_length=1)]  # of each column
 TIMES = ("seconds", "processor_seconds")  # decide no figure
-CHECK = "check"  # what tells a changed text from the one that was written; older files have none
+CHECK = "check"  # key of a line's checksum; lines of older versions have none
 # Whether the prediction is right before and after. A timeout may end before either is known.
 RIGHT = {"success": (True, False), "failure": (True, True), "skipped": (False, None), "timeout": (None, None)}
 
