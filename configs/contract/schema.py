@@ -19,7 +19,6 @@ from configs.contract.read_values import Values, checked, find
 
 OFFICIAL_LENGTH = 512  # of attacked texts, under attack.protocol=official
 LARGEST_SEED = 2**32 - 1  # a seed is one word of every random number's key
-SHARE = r"\d{1,2}(\.\d+)?%"
 
 
 def option(
@@ -42,9 +41,8 @@ def option(
         pattern: Regular expression that a text must match.
     """
     metadata = {"help": help, "low": low, "high": high, "choices": choices, "pattern": pattern}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+    value: Any = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
+    return field(**value, metadata=metadata)
 
 
 @dataclass
@@ -74,7 +72,7 @@ class Data:
         0,
         "how many broken rows of a file are skipped: a number, or a share such as 0.5%; more are an error",
         low=0,
-        pattern=SHARE,
+        pattern=r"\d{1,2}(\.\d+)?%",
     )
     train_size: int | None = option(None, "number of training sentences, drawn at random; unset: all", low=1)
     dev_size: int = option(1000, "number of sentences split off the training set as dev set, if there is none", low=1)
@@ -246,7 +244,7 @@ class Experiment:
     """One experiment: a task, a model, and the methods that are compared."""
 
     name: str = option("experiment", "name of the folder under runs/ that holds all results")
-    task: str = option("sst2", "task: a name in configs/contract/tasks.py, or custom")
+    task: str = option("sst2", "a task of configs/contract/tasks.py, such as imdb; custom for data of your own")
     model: str = option("bert-base-uncased", "pre-trained model: a hub name, a Hugging Face directory, or `packaged`")
     layers: int | None = option(None, "number of first layers of the model that are used; unset: all", low=1)
     seeds: list[int] = option([1], "seeds; everything is trained once for each", low=0, high=LARGEST_SEED)
@@ -258,9 +256,9 @@ class Experiment:
         "replaces the epochs of the methods' sections; unset: those of the sections",
         low=1,
     )
-    tickets_from: str | None = option(None, "experiment or file that gives tickets to transferred, else to robust")
+    tickets_from: str | None = option(None, "experiment or file with the tickets of transferred, or else of robust")
     structured: bool = option(False, "prune whole attention heads and intermediate neurons, and write a smaller model")
-    compat: str = option("paper", "which to follow where their trainings differ", choices=["paper", "official"])
+    compat: str = option("paper", "what training follows where paper and code differ", choices=["paper", "official"])
     device: str = option("CPU", "device on which MindSpore trains", choices=["CPU", "GPU", "Ascend"])
     workers: int = option(1, "number of processes of data-parallel training, one device each", low=1)
     nodes: int = option(1, "number of machines, each with the same number of workers; see docs/scale.md", low=1)
@@ -269,11 +267,13 @@ class Experiment:
     master_port: int | None = option(None, "first port of machine 0; unset: any free one", low=1024, high=65000)
     jit_level: str = option("O0", "O1: let MindSpore fuse the operators of its graphs", choices=["O0", "O1"])
     amp_level: str = option("O0", "O1: matrix products in amp_dtype, everything else in float32", choices=["O0", "O1"])
-    amp_dtype: str | None = option(None, "of O1; unset: the device's, docs/scale.md", choices=["bfloat16", "float16"])
+    amp_dtype: str | None = option(
+        None, "number type of amp_level=O1; unset: bfloat16 on Ascend, else float16", choices=["bfloat16", "float16"]
+    )
     device_id: int | None = option(None, "number of the device, or of this machine's first worker's; unset: 0", low=0)
     device_memory: float | None = option(None, "largest memory of the device that MindSpore takes, in GB", low=0.1)
-    deterministic: bool = option(False, "let a device compute in a fixed order: the same bytes again, but slower")
-    tf32: bool = option(False, "let a device round what float32 products multiply (TF32 on GPU, HF32 on Ascend)")
+    deterministic: bool = option(False, "compute in a fixed order on a device: a run repeats to the byte, but slower")
+    tf32: bool = option(False, "round the inputs of float32 products on a device (TF32 on GPU, HF32 on Ascend)")
     profile_steps: int = option(0, "number of steps of each training that MindSpore's profiler records", low=0)
     on_change: str = option(
         "refuse",
