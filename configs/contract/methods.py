@@ -45,7 +45,7 @@ class Method:
         source: Of a ticket method: the key of `SOURCES` that its scores come from; empty if they are given
             (`tickets_from`).
         objective: What minimises the loss: module and class in `mindspore_rt.training`.
-        gradients: Gradients that each pass of a step computes.
+        gradients: Number of backward passes in each ascent step.
         change: Of a control: key of the changes in `mindspore_rt.stages`.
         snapshots: Whether its training also saves models before its end, for Figure 4.
     """

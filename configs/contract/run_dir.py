@@ -75,7 +75,7 @@ class RunDir:
         """
         return read_json(self.data / "summary.json", Summary, f"delete {self.data} and run prepare again")
 
-    def whole_split(self, name: str) -> Path:
+    def verified_split(self, name: str) -> Path:
         """Return `split(name)` after its hash was compared.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Parts of BERT whose MindSpore primitives are slow on CPU, or keep memory there, in a form that does not.
+"""Parts of BERT whose MindSpore primitives are slow on CPU or keep memory there, from other primitives that do neither.
 
 `primitive_cells.py` takes them on CPUs without a compiler.
 """

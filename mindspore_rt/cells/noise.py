@@ -132,8 +132,7 @@ class KernelUniform(nn.Cell):
 
     def __init__(self, place: int) -> None:
         super().__init__(auto_prefix=False)
-        self.place, self.uniform = place, kernels.kernel("uniform", like=(0,))
-        self.place_word = Tensor(np.int32([place]))
+        self.uniform, self.place_word = kernels.kernel("uniform", like=(0,)), Tensor(np.int32([place]))
 
     def construct(self, draws: Tensor, like: Tensor) -> Tensor:
         """Return numbers of the shape of `like`, float32."""

@@ -190,7 +190,7 @@ def load_split(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarra
     Raises:
         UserError: The split was changed after `prepare`, or does not fit its summary.
     """
-    summary, path = run.summary(), run.whole_split(name)
+    summary, path = run.summary(), run.verified_split(name)
     records: list[dict] = read_lines(path)
     try:
         texts = [tuple(r[c] for c in summary.columns) for r in records]

@@ -170,7 +170,7 @@ def _write_official(contents: Contents, target: Path) -> str:
     with whole_directory(target) as folder:
         huggingface.write_model(folder, contents.config, {**contents.weights, **scores}, contents.tokenizer)
         # The PyTorch version of the official code cannot read safetensors.
-        huggingface.torch_half(folder / "model.safetensors", folder / "pytorch_model.bin")
+        huggingface.convert_pytorch_file(folder / "model.safetensors", folder / "pytorch_model.bin")
         (folder / "model.safetensors").unlink()
     return f"{len(contents.weights)} weights and scores of {len(scores)} matrices"
 

@@ -212,11 +212,11 @@ def unpickle(path: Path) -> dict[str, np.ndarray]:
     """Read a PyTorch weight file, through the scoring half: it unpickles tensors only, and runs no code of the file."""
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(temporary) / "model.safetensors"
-        torch_half(path, target)
+        convert_pytorch_file(path, target)
         return read_safetensors(target, path)
 
 
-def torch_half(source: Path, target: Path) -> None:
+def convert_pytorch_file(source: Path, target: Path) -> None:
     """Convert a PyTorch weight file to safetensors or back, in a process of the scoring half.
 
     Raises:

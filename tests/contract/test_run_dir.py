@@ -66,7 +66,7 @@ def prepared(tmp_path):
 
 def test_the_summary_states_what_is_needed(prepared):
     assert prepared.summary().labels == ["bad", "good"]
-    assert prepared.whole_split("test") == prepared.split("test")
+    assert prepared.verified_split("test") == prepared.split("test")
 
 
 WRONG = [None, [], "sentence", [1], {"sentence": 1}, ["sentence", "sentence"]]
@@ -84,13 +84,13 @@ def test_a_broken_summary_is_refused(prepared, key, value):
 
 def test_a_split_that_is_another_or_gone_is_refused(prepared):
     with pytest.raises(UserError, match="dev.jsonl was changed after prepare"):
-        prepared.whole_split("dev")
+        prepared.verified_split("dev")
     write_lines(prepared.split("test"), [{"sentence": "fine", "label": 0}])
     with pytest.raises(UserError, match="test.jsonl was changed after prepare; delete .*data and run prepare again"):
-        prepared.whole_split("test")
+        prepared.verified_split("test")
     prepared.split("test").unlink()
     with pytest.raises(UserError, match="test.jsonl was changed"):
-        prepared.whole_split("test")
+        prepared.verified_split("test")
 
 
 def test_snapshots_are_victims_too(tmp_path):

@@ -173,7 +173,7 @@ def read_everything(run):
     search, metrics = stage_of(run, "search"), run.stage(1, "search") / "metrics.jsonl"
     for read in (
         run.summary,
-        lambda: [run.whole_split(name) for name in ("train", "dev", "test")],
+        lambda: [run.verified_split(name) for name in ("train", "dev", "test")],
         run.chosen,
         lambda: run.victims(1),
         lambda: jobs.jobs(run),

@@ -64,7 +64,7 @@ def read_split(run_dir: RunDir, name: str) -> tuple[Summary, list[dict]]:
     Raises:
         UserError: They do not fit each other.
     """
-    task, path = run_dir.summary(), run_dir.whole_split(name)
+    task, path = run_dir.summary(), run_dir.verified_split(name)
     examples = read_examples(path, task.columns)
     for number, example in enumerate(examples, 1):
         if not 0 <= example["label"] < len(task.labels):
