@@ -26,7 +26,14 @@ class UserError(Exception):
 
 
 class Missing(UserError):
-    """A file that a stage should have written is not there."""
+    """A file or folder that a stage should have written is not there.
+
+    Args:
+        path: What is missing.
+    """
+
+    def __init__(self, path: object) -> None:
+        super().__init__(f"{path} is missing: run the stage that writes it first")
 
 
 class Stopped(Exception):

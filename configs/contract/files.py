@@ -119,7 +119,7 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise Missing(f"{path} is missing: run the stage that writes it first") from None
+        raise Missing(path) from None
 
 
 def check(value: dict, kind: type[T], where: str, remedy: str) -> T:

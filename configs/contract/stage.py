@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from configs.contract import VERSION, schema
 from configs.contract.code import source_hashes
-from configs.contract.errors import UserError
+from configs.contract.errors import Missing, UserError
 from configs.contract.files import file_hash, read_json, write_json
 from configs.contract.run_files import Begun, Manifest, Results, Summary
 
@@ -121,7 +121,7 @@ class Stage:
         """Return the settings, the hashes of the inputs and the versions. Raises `UserError` if an input is missing."""
         missing = [path for path in self.inputs.values() if not path.exists()]
         if missing:
-            raise UserError(f"{missing[0]} is missing: run the stage that writes it first")
+            raise Missing(missing[0])
         return {
             "settings": json.loads(json.dumps(self.settings)),
             "inputs": {name: file_hash(path) for name, path in self.inputs.items()},

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from configs.contract import classifiers
-from configs.contract.errors import UserError
+from configs.contract.errors import Missing, UserError
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Summary
 from configs.contract.stage import verified
@@ -69,7 +69,7 @@ def check_files(run_dir: RunDir, name: str, model: Path, labels: list[str]) -> t
     """
     own = name in run_dir.own_victims()
     if not own and not (model / "config.json").is_file():
-        raise UserError(f"{model} is missing: run the stage that writes it first")
+        raise Missing(model)
     try:
         order = classifiers.check(model, labels, run_dir.config.attack_length)
     except UserError as error:

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from configs.contract import classifiers
-from configs.contract.errors import UserError
+from configs.contract.errors import Missing, UserError
 from configs.contract.families import FAMILIES
 from torch_eval.victim.padded import PaddedClassifier
 from torch_eval.victim.stock_batches import Rounding, StockBatches
@@ -68,7 +68,7 @@ class Victim:
             UserError: The directory holds no whole classifier, or the device is missing.
         """
         if not Path(directory).is_dir():
-            raise UserError(f"{directory} is missing: run the stage that writes it first")
+            raise Missing(directory)
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("attack.device: PyTorch finds no CUDA device here; use cpu")
         self.model, loaded = _load_model(Path(directory), getattr(torch, dtype))
