@@ -276,8 +276,10 @@ class Scoring:
         tasks = [
             (target, spec, self.seed, index, examples[index], self.options.max_seconds, source) for index in indices
         ]
-        assert self.workers or not tasks, "everything is finished"
-        return self.workers.map(attack_example, *zip(*tasks)) if self.workers and tasks else ()
+        if not tasks:
+            return ()
+        assert self.workers, "everything is finished"
+        return self.workers.map(attack_example, *zip(*tasks))
 
     def dtype_effect(self, recipe: str, examples: list[dict], done: list[dict]) -> dict:
         """Count the outcomes of the first examples that float32 changes."""
