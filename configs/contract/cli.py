@@ -74,7 +74,7 @@ def add_command(
 
 
 def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse a command line. Overrides may also follow an option, which argparse alone refuses.
+    """Parse a command line. Words (overrides, or other arguments) may follow an option, which argparse alone refuses.
 
     Raises:
         UserError: An argument is missing, unknown or not allowed.
@@ -83,11 +83,12 @@ def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
     if options.delegates:
         options.arguments = list(arguments[1:])
         return options
-    unknown = [text for text in rest if text.startswith("-") or "overrides" not in options]
+    words = next((name for name in ("overrides", "arguments") if name in options), None)
+    unknown = [text for text in rest if text.startswith("-") or words is None]
     if unknown:
         options.parser.error(f"unknown argument {unknown[0]!r}")
-    if rest:
-        options.overrides = [*options.overrides, *rest]
+    if words:
+        setattr(options, words, [*getattr(options, words), *rest])
     return options
 
 

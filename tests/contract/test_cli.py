@@ -32,6 +32,8 @@ def test_overrides_may_stand_before_and_after_options():
     assert scored("watch", "demo").overrides == []
     options = scored("report", "one", "--out", "x", "seeds=[1]")
     assert options.out == Path("x") and options.overrides == ["seeds=[1]"]
+    options = scored("score", "model", "data", "--out", "x", "examples=3")
+    assert options.out == Path("x") and options.arguments == ["model", "data", "examples=3"]
 
 
 def test_a_report_takes_several_configurations(monkeypatch):
