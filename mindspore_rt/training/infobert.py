@@ -20,8 +20,8 @@ from mindspore_rt.cells import backend, float64_ops, noise
 from mindspore_rt.cells.encoder import Draws, EncoderClassifier
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
-from mindspore_rt.training.objectives import AdversarialObjective, WeightUpdate, fetch
-from mindspore_rt.training.optimizer import AdamW, Clear, linear_schedule
+from mindspore_rt.training.objectives import AdversarialObjective, fetch
+from mindspore_rt.training.optimizer import AdamW, Clear, WeightUpdate, linear_schedule
 
 WIDTH = 300  # hidden units of the critic
 

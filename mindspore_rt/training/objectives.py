@@ -11,7 +11,7 @@ from typing import Protocol
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, mutable, nn, ops
+from mindspore import Parameter, Tensor, mutable, ops
 
 from configs.contract import schema
 from mindspore_rt import parallel
@@ -21,9 +21,7 @@ from mindspore_rt.cells.float64_ops import cross_entropy
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
 from mindspore_rt.training.loss_scale import LossScale
-from mindspore_rt.training.optimizer import AdamW, Clear, clip_factor, linear_schedule, no_decay
-
-Masks = dict[str, np.ndarray]
+from mindspore_rt.training.optimizer import AdamW, Clear, Masks, WeightUpdate, clip_factor, linear_schedule
 
 
 class Objective(Protocol):
@@ -108,45 +106,6 @@ class FineTuning(Objective):
     def state(self) -> dict[str, Parameter]:
         """Return the weights, their moments and the loss scale."""
         return {**self.model.weights(), **self.update.optimizer.state(), **self.loss_scale.state()}
-
-
-class WeightUpdate(nn.Cell):
-    """One AdamW update of all weights from their gradients: averaged over the workers, masked, clipped.
-
-    Args:
-        model: Classifier whose weights are updated.
-        settings: Section of the configuration.
-        masks: Masks of a ticket by matrix; empty to update all weights.
-        scale: Loss scale of the gradients.
-    """
-
-    def __init__(self, model: EncoderClassifier, settings: schema.Training, masks: Masks, scale: LossScale) -> None:
-        super().__init__(auto_prefix=False)
-        names, parameters = zip(*model.weights().items(), strict=True)
-        self.parameters, self.clip_norm, self.scale = parameters, settings.clip_norm, scale
-        decays, keep = [not no_decay(n) for n in names], [masks.get(n) for n in names]
-        self.optimizer = AdamW(parameters, settings.weight_decay, decays, keep)
-        self.average = parallel.average(parameters)
-
-    def construct(
-        self, gradients: tuple[Tensor, ...], rates: tuple[Tensor, ...], other_norms: tuple[Tensor, ...] = ()
-    ) -> tuple[Tensor, Tensor | None]:
-        """Update the weights.
-
-        Args:
-            gradients: One tensor for each weight, times the loss scale.
-            rates: `AdamW.rates` of this update.
-            other_norms: Norms of other gradients of this update, for the look-out for an overflow.
-
-        Returns:
-            Global l2 norm of the gradients before clipping, without the loss scale; `LossScale.overflow`, with which
-            the update was skipped.
-        """
-        gradients, scale = self.average(gradients), self.scale()
-        norm = self.optimizer.norm(gradients) / scale
-        overflow = self.scale.overflow(norm, *other_norms)
-        self.optimizer(gradients, rates, clip_factor(norm, self.clip_norm) / scale, None, overflow)
-        return norm, overflow
 
 
 class AdversarialObjective(Objective):

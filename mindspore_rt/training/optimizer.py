@@ -13,13 +13,18 @@ from collections.abc import Sequence
 import numpy as np
 from mindspore import Parameter, Tensor, mutable, nn, ops
 
+from configs.contract import schema
+from mindspore_rt import parallel
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.backend import Backend
+from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.cells.gate import l0_gradient
 from mindspore_rt.cells.kernels import kernel, scalar
+from mindspore_rt.training.loss_scale import LossScale
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 Tensors = Sequence[Tensor]
+Masks = dict[str, np.ndarray]  # of a ticket, by matrix: bool, True where a weight is kept
 
 
 def linear_schedule(step: int, total: int, warmup: float) -> float:
@@ -220,6 +225,45 @@ class PrimitiveAdamW(nn.Cell):
         learning_rate, shrink = (ops.masked_fill(rate, skip, 0.0) for rate in (learning_rate, shrink))
         beta1, beta2 = (ops.masked_fill(beta, skip, 1.0) for beta in (beta1, beta2))
         return learning_rate, power1, power2, beta1, beta2, epsilon, shrink
+
+
+class WeightUpdate(nn.Cell):
+    """One AdamW update of all weights from their gradients: averaged over the workers, masked, clipped.
+
+    Args:
+        model: Classifier whose weights are updated.
+        settings: Section of the configuration.
+        masks: Masks of a ticket by matrix; empty to update all weights.
+        scale: Loss scale of the gradients.
+    """
+
+    def __init__(self, model: EncoderClassifier, settings: schema.Training, masks: Masks, scale: LossScale) -> None:
+        super().__init__(auto_prefix=False)
+        names, parameters = zip(*model.weights().items(), strict=True)
+        self.parameters, self.clip_norm, self.scale = parameters, settings.clip_norm, scale
+        decays, keep = [not no_decay(n) for n in names], [masks.get(n) for n in names]
+        self.optimizer = AdamW(parameters, settings.weight_decay, decays, keep)
+        self.average = parallel.average(parameters)
+
+    def construct(
+        self, gradients: tuple[Tensor, ...], rates: tuple[Tensor, ...], other_norms: tuple[Tensor, ...] = ()
+    ) -> tuple[Tensor, Tensor | None]:
+        """Update the weights.
+
+        Args:
+            gradients: One tensor for each weight, times the loss scale.
+            rates: `AdamW.rates` of this update.
+            other_norms: Norms of other gradients of this update, for the look-out for an overflow.
+
+        Returns:
+            Global l2 norm of the gradients before clipping, without the loss scale; `LossScale.overflow`, with which
+            the update was skipped.
+        """
+        gradients, scale = self.average(gradients), self.scale()
+        norm = self.optimizer.norm(gradients) / scale
+        overflow = self.scale.overflow(norm, *other_norms)
+        self.optimizer(gradients, rates, clip_factor(norm, self.clip_norm) / scale, None, overflow)
+        return norm, overflow
 
 
 class Clear(nn.Cell):
