@@ -24,13 +24,25 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; `{self.prog} --help` lists what can be given")
 
 
+def help_text(sections: Collection[str] = ()) -> str:
+    """Return the help text of all keys, or of those of some sections, with defaults and choices."""
+    rows = []
+    for name, (f, _) in schema.keys().items():
+        if sections and name.partition(".")[0] not in sections:
+            continue
+        default = f.default_factory() if callable(f.default_factory) else f.default
+        choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata.get("choices") else ""
+        rows.append(f"  {name + '=' + str(default):42s} {f.metadata['help']}{choices}")
+    return "\n".join(rows)
+
+
 def program(name: str, description: str) -> tuple[Parser, argparse._SubParsersAction]:
     """Create the parser of a program, whose help lists every key of a configuration.
 
     Returns:
         The parser, and what `add_command` adds sub-commands to.
     """
-    keys = f"keys of a configuration, with their defaults:\n{schema.help_text()}"
+    keys = f"keys of a configuration, with their defaults:\n{help_text()}"
     parser = Parser(prog=f"python -m {name}", description=description, epilog=keys)
     return parser, parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
 
@@ -58,7 +70,7 @@ def add_command(
             takes seconds to load, has the parser.
     """
     name, text = name or function.__name__, inspect.cleandoc(description or function.__doc__ or "")
-    lines = [f"keys of {', '.join(sections)}, with their defaults:", schema.help_text(sections)] if sections else []
+    lines = [f"keys of {', '.join(sections)}, with their defaults:", help_text(sections)] if sections else []
     lines += (
         [f"`{commands._prog_prefix} --help` lists every key of a configuration."] if config and not delegates else []
     )

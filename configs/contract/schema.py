@@ -45,6 +45,11 @@ def option(
     return field(**value, metadata=metadata)
 
 
+def default(section: type[Training], key: str, value: Any) -> Any:
+    """Return a key of another section, with its help text and limits and a default of its own."""
+    return field(default=value, metadata=section.__dataclass_fields__[key].metadata)
+
+
 @dataclass
 class Data:
     """The data, and how they are split into train, dev and test."""
@@ -116,14 +121,12 @@ class AdversarialTraining(Training):
 class InfoBertTraining(AdversarialTraining):
     """InfoBERT (Wang et al. 2021): FreeLB with two regularisers on the information in the embeddings."""
 
-    weight_decay: float = option(1e-5, "decoupled weight decay; none on biases and LayerNorm", low=0.0)
-    warmup: float = option(
-        1000.0, "share of steps in which the learning rate rises (above 1: number of steps)", low=0.0
-    )
-    attention_dropout: float | None = option(0.0, "dropout of attention; unset: as dropout", low=0.0, high=0.9)
-    ascent_steps: int = option(3, "K: forward-backward passes of one step", low=1)
-    ascent_rate: float = option(0.04, "eta: length of one ascent step on the embeddings", low=0.0)
-    initial_norm: float = option(0.08, "eps0: size of the random start of the perturbation", low=0.0)
+    weight_decay: float = default(Training, "weight_decay", 1e-5)
+    warmup: float = default(Training, "warmup", 1000.0)
+    attention_dropout: float | None = default(Training, "attention_dropout", 0.0)
+    ascent_steps: int = default(AdversarialTraining, "ascent_steps", 3)
+    ascent_rate: float = default(AdversarialTraining, "ascent_rate", 0.04)
+    initial_norm: float = default(AdversarialTraining, "initial_norm", 0.08)
     anchor_weight: float = option(5e-3, "alpha: weight of the anchored-feature regulariser", low=0.0)
     bottleneck_weight: float = option(5e-3, "beta: weight of the information-bottleneck regulariser", low=0.0)
     anchor_low: float = option(
@@ -136,8 +139,8 @@ class InfoBertTraining(AdversarialTraining):
 class Pruning(Training):
     """Iterative magnitude pruning (LTH for BERT, Chen et al. 2020): the training of one round."""
 
-    weight_decay: float = option(0.0, "decoupled weight decay; none on biases and LayerNorm", low=0.0)
-    warmup: float = option(0.0, "share of steps in which the learning rate rises (above 1: number of steps)", low=0.0)
+    weight_decay: float = default(Training, "weight_decay", 0.0)
+    warmup: float = default(Training, "warmup", 0.0)
     share: float = option(0.1, "share of the original weights that one round prunes", low=0.01, high=1.0)
 
 
@@ -145,24 +148,24 @@ class Pruning(Training):
 class AdversarialPruning(AdversarialTraining):
     """Iterative magnitude pruning under the adversarial objective (w/o Mask Learning of Table 3)."""
 
-    share: float = option(0.1, "share of the original weights that one round prunes", low=0.01, high=1.0)
+    share: float = default(Pruning, "share", 0.1)
 
 
 @dataclass
 class Search:
     """Learning the masks (section 3.2; Table 6)."""
 
-    epochs: int = option(20, "passes over the training set", low=1)
-    max_steps: int | None = option(None, "largest number of steps; unset: no limit", low=1)
-    batch_size: int = option(32, "sentences in a step", low=1)
+    epochs: int = default(Training, "epochs", 20)
+    max_steps: int | None = default(Training, "max_steps", None)
+    batch_size: int = default(Training, "batch_size", 32)
     learning_rate: float = option(0.1, "peak learning rate of AdamW on the masks", low=0.0)
     weight_decay: float = option(1e-6, "decoupled weight decay of log alpha", low=0.0)
-    warmup: float = option(0.1, "share of steps in which the learning rate rises (above 1: number of steps)", low=0.0)
+    warmup: float = default(Training, "warmup", 0.1)
     clip_norm: float = option(1.0, "largest global norm of the masks' adversarial gradient; 0: no clipping", low=0.0)
-    dropout: float = option(0.1, "dropout of hidden states and attention", low=0.0, high=0.9)
+    dropout: float = default(Training, "dropout", 0.1)
     ascent_steps: int = option(5, "K: forward-backward passes of one step (s in Table 6)", low=1)
-    ascent_rate: float = option(0.03, "eta: length of one ascent step on the embeddings", low=0.0)
-    initial_norm: float = option(0.05, "eps0: size of the random start of the perturbation", low=0.0)
+    ascent_rate: float = default(AdversarialTraining, "ascent_rate", 0.03)
+    initial_norm: float = default(AdversarialTraining, "initial_norm", 0.05)
     max_norm: float = option(0.0, "bound on the perturbation of a sentence; 0: none, as in appendix B.3", low=0.0)
     l0_weight: float = option(0.5, "lambda: weight of the L0 penalty", low=0.0)
     l0_start: float = option(0.1, "share of steps before the penalty starts", low=0.0, high=1.0)
@@ -386,15 +389,3 @@ def _build(values: dict[str, Any], origins: dict[str, str], complete: bool) -> E
         setattr(getattr(config, section) if section else config, key, value)
     check_together(config, origins, complete)
     return config
-
-
-def help_text(sections: Collection[str] = ()) -> str:
-    """Return the help text of all keys, or of those of some sections, with defaults and choices."""
-    rows = []
-    for name, (f, _) in keys().items():
-        if sections and name.partition(".")[0] not in sections:
-            continue
-        default = f.default_factory() if callable(f.default_factory) else f.default
-        choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata.get("choices") else ""
-        rows.append(f"  {name + '=' + str(default):42s} {f.metadata['help']}{choices}")
-    return "\n".join(rows)

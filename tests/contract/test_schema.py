@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.contract import schema
+from configs.contract import cli, schema
 from configs.contract.check_config import named_folders, refuse_missing
 from configs.contract.errors import UserError
 from configs.contract.methods import METHODS
@@ -242,7 +242,7 @@ def test_unknown_configuration_lists_the_known():
 
 
 def test_help_names_every_key():
-    text = schema.help_text()
+    text = cli.help_text()
     for key in ("search.l0_weight=0.5", "retrain.learning_rate=2e-05", "attack.recipes", "data.max_length=128"):
         assert key in text
 
