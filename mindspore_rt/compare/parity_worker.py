@@ -26,7 +26,7 @@ from mindspore_rt.data.batches import Batch
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
-from mindspore_rt.training.optimizer import BETA1, linear_schedule
+from mindspore_rt.training.optimizer import BETA1
 from mindspore_rt.training.trainer import compile_logits
 
 SCORES = ("scores", "grown", "shared")
@@ -178,10 +178,9 @@ def search_rows(search: RobustSearch, case: Case) -> Rows:
 
 def schedule_rows(search: RobustSearch, case: Case) -> Rows:
     """Yield lambda and the learning rate at every update."""
-    total, settings = search.total_steps, search.settings
-    rates = [settings.learning_rate * linear_schedule(i, total, settings.warmup) for i in range(total)]
-    yield "lambda", {"lambda": np.array([search.l0_weight(i) for i in range(total)])}
-    yield "rate", {"rate": np.array(rates)}
+    updates = range(search.total_steps)
+    yield "lambda", {"lambda": np.array([search.l0_weight(i) for i in updates])}
+    yield "rate", {"rate": np.array([search.learning_rate(i) for i in updates])}
 
 
 def draw_rows(case: Case) -> Rows:

@@ -21,7 +21,7 @@ from mindspore_rt.cells.encoder import Draws, EncoderClassifier
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
 from mindspore_rt.training.objectives import AdversarialObjective, fetch
-from mindspore_rt.training.optimizer import AdamW, Clear, WeightUpdate, linear_schedule
+from mindspore_rt.training.optimizer import AdamW, Clear, WeightUpdate
 
 WIDTH = 300  # hidden units of the critic
 
@@ -282,7 +282,7 @@ class InfoBert(AdversarialObjective):
             chunks = self.chunks(random.permutation(places), batch.ids.shape)
             losses += adversarial, bottleneck, self.anchor(*tensors[:3], delta, draws, order, *chunks)
             delta = ascended
-        rate = settings.learning_rate * linear_schedule(index, self.total_steps, settings.warmup)
+        rate = self.learning_rate(index)
         rates = self.update.optimizer.rates(rate, index + 1)
         values = fetch(self.apply(mutable(tuple(losses)), rates, self.vote.ballot(asked)))
         sums = [sum(values[i : len(losses) : 3]) for i in range(3)]

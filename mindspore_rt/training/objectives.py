@@ -25,7 +25,15 @@ from mindspore_rt.training.optimizer import AdamW, Clear, Masks, WeightUpdate, c
 
 
 class Objective(Protocol):
-    """What the trainer needs of an objective."""
+    """What the trainer needs of an objective.
+
+    Attributes:
+        settings: Section of the configuration.
+        total_steps: Number of updates of the whole training.
+    """
+
+    settings: schema.Training | schema.Search
+    total_steps: int
 
     def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
         """Make update number `index` (from 0) on one batch and return figures for the log.
@@ -39,6 +47,10 @@ class Objective(Protocol):
     def metrics(self) -> dict[str, float]:
         """Return more figures for the log that are too costly to compute at every step."""
         return {}
+
+    def learning_rate(self, index: int) -> float:
+        """Return the learning rate of update number `index`."""
+        return self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
 
 
 class FineTuning(Objective):
@@ -96,7 +108,7 @@ class FineTuning(Objective):
 
     def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
         """Make one update; returns the loss, the norm of the gradient before clipping and the learning rate."""
-        rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
+        rate = self.learning_rate(index)
         draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index)
         rates = self.update.optimizer.rates(rate, index + 1)
         values = fetch(self.graph(*batch.tensors(), draws, rates, self.vote.ballot(asked)))
@@ -238,7 +250,7 @@ class FreeLB(AdversarialObjective):
     def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
         """Make one update; returns the adversarial loss, the gradient's norm before clipping and the learning rate."""
         losses = self.accumulate(batch, index, new_noise=False)
-        rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
+        rate = self.learning_rate(index)
         rates = self.update.optimizer.rates(rate, index + 1)
         values = fetch(self.apply(losses, rates, self.vote.ballot(asked)))
         return {**self.figures(values), "learning_rate": rate}
@@ -336,7 +348,7 @@ class RobustSearch(AdversarialObjective):
         if self.official:
             batch = dataclasses.replace(batch, token_types=np.zeros_like(batch.token_types))
         losses = self.accumulate(batch, index, new_noise=True)
-        rate = self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
+        rate = self.learning_rate(index)
         l0_weight, rates = self.l0_weight(index), self.optimizer.rates(rate, index + 1)
         values = fetch(self.update(losses, Tensor(np.float32(l0_weight)), rates, self.vote.ballot(asked)))
         return {**self.figures(values), "learning_rate": rate, "l0_weight": l0_weight}

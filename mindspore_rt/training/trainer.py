@@ -95,9 +95,7 @@ class Trainer:
         on_snapshot: Callable[[int], None] = lambda step: None,
     ) -> None:
         self.stage, self.objective, self.batches, self.steps = stage, objective, batches, steps
-        self.log_steps, self.checkpoint_steps = config.log_steps, config.checkpoint_steps
-        self.checkpoint_minutes, self.saved = config.checkpoint_minutes, time.time()
-        self.profile_steps = config.profile_steps
+        self.config, self.saved = config, time.time()
         self.title, self.on_epoch, self.should_stop = title, on_epoch, should_stop
         self.snapshot_steps, self.on_snapshot = snapshot_steps, on_snapshot
         self.rank, self.ranks = parallel.rank(), parallel.ranks()
@@ -119,7 +117,7 @@ class Trainer:
             bar,
             StopRequest() as request,
             tensorboard.Writer(self.stage.directory, self.rank) as self.board,
-            profiler(self.stage.directory, self.profile_steps) as self.after_step,
+            profiler(self.stage.directory, self.config.profile_steps) as self.after_step,
         ):
             while done < self.steps:
                 done = self._epoch(bar, done, request)
@@ -135,7 +133,7 @@ class Trainer:
             self.after_step()
             done, sentences = done + 1, sentences + len(indices)
             bar.update()
-            if done % self.log_steps == 0 or done == self.steps:
+            if done % self.config.log_steps == 0 or done == self.steps:
                 self._log(bar, done, figures, sentences / (time.time() - started))
                 started, sentences = time.time(), 0
             ended = done == self.steps or done % len(self.batches) == 0
@@ -158,9 +156,9 @@ class Trainer:
 
     def _is_due(self, done: int) -> bool:
         """Tell whether a checkpoint is due. Ranks may differ in it: rank 0 alone saves, and nobody waits for that."""
-        if self.checkpoint_minutes is None:
-            return done % self.checkpoint_steps == 0
-        return time.time() - self.saved >= 60 * self.checkpoint_minutes
+        if self.config.checkpoint_minutes is None:
+            return done % self.config.checkpoint_steps == 0
+        return time.time() - self.saved >= 60 * self.config.checkpoint_minutes
 
     def _step(self, indices: np.ndarray, index: int, asked: bool) -> dict[str, float]:
         """Make one update. Raises `UserError` for a loss or gradient that is not finite, before anything is saved."""
