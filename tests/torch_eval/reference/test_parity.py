@@ -20,13 +20,13 @@ from torch_eval.reference.parity_sides import Case, Official, Restated
 def compared(tmp_path_factory):
     """Folders of two finished comparisons, by the settings of the MindSpore half."""
     folders, patch = {}, pytest.MonkeyPatch()
-    narrow = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2}
-    patch.setattr(parity_case, "SMALL", {**parity_case.SMALL, **narrow})
-    for compat in ("official", "paper"):
+    for compat, layers, kernels in (("official", 2, "plain"), ("paper", 1, "fused")):
+        narrow = {"num_hidden_layers": layers, "hidden_size": 16, "num_attention_heads": 2}
+        patch.setattr(parity_case, "SMALL", {**parity_case.SMALL, **narrow})
         folders[compat] = folder = tmp_path_factory.mktemp(compat)
         (folder / "case").mkdir()
         parity_case.write_case(folder / "case", None, steps=3, seed=1)
-        parity.run_all(folder, compat, "plain", checkout=None)
+        parity.run_all(folder, compat, kernels, checkout=None)
     patch.undo()
     return folders
 
