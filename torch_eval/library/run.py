@@ -16,6 +16,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from configs.contract import classifiers, schema
+from configs.contract.errors import UserError
 from configs.contract.files import file_hash, locked, write_json, write_lines
 from configs.contract.methods import METHODS
 from configs.contract.read_files import absent_labels, odd_texts
@@ -26,6 +27,12 @@ from torch_eval.library import data as user_data
 from torch_eval.library import hub, results
 
 SECTIONS = (schema.Attack, schema.Data)  # whose keys may be written without the section
+OTHERS = ("name", "task", "seeds", "on_change")  # further keys that score knows
+# Keys of these sections that mean something in experiments only.
+NOT_HERE = {
+    *("attack.victims", "attack.shard", "attack.calibrate"),
+    *(f"data.{key}" for key in ("train", "dev", "test", "train_size", "dev_size", "test_size")),
+}
 DEFAULTS = ("task=custom", "attack.examples=200", f"attack.workers={os.cpu_count() or 1}")
 
 
@@ -60,6 +67,7 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
         UserError: Something cannot be scored.
     """
     config = schema.load("base", [*DEFAULTS, *map(whole_key, overrides)], complete=False)
+    refuse_keys_of_experiments([whole_key(text).partition("=")[0] for text in overrides], config)
     folders = named({model: hub.model_dir(model) for model in models})
     config.attack.victims = [f"{name}={folder}" for name, folder in folders.items()]
     names, *others = map(classifiers.label_names, folders.values())
@@ -77,6 +85,24 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
         scoring.run(run_dir)
         results.write(run_dir, note)
     return run_dir.root
+
+
+def refuse_keys_of_experiments(keys: Sequence[str], config: schema.Experiment) -> None:
+    """Refuse keys that would change nothing here.
+
+    Raises:
+        UserError: With the key.
+    """
+    for key in keys:
+        section = key.rpartition(".")[0]
+        if key in NOT_HERE or section not in ("attack", "data") and key not in OTHERS:
+            raise UserError(
+                f"score: {key} is a key of experiments, and changes nothing here; examples=N limits the texts"
+            )
+    if len(config.seeds) > 1:
+        raise UserError(
+            f"score: seeds={config.seeds}: it attacks with one seed; give one, and each a name=... of its own"
+        )
 
 
 def whole_key(override: str) -> str:

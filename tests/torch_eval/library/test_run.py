@@ -109,6 +109,11 @@ def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, in_process):
         run.run([str(three)], str(file), [], out=tmp_path / "out")
     with pytest.raises(UserError, match="unknown key"):
         run.run([str(three)], str(file), ["exmaples=3"])
+    for key in ("test_size=3", "attack.shard=1/2", "methods=all", "search.epochs=3", "victims=[a=b]"):
+        with pytest.raises(UserError, match=f"score: .*{key.partition('=')[0]} is a key of experiments"):
+            run.run([str(two)], str(file), [key])
+    with pytest.raises(UserError, match=r"score: seeds=\[1, 2\]: it attacks with one seed"):
+        run.run([str(two)], str(file), ["seeds=[1,2]"])
 
 
 def test_records_in_place_of_a_file(tmp_path):
