@@ -173,7 +173,8 @@ def label_names(folder: Path) -> list[str]:
     """Return the names of a classifier's labels in the order of their numbers, as transformers reads `config.json`.
 
     Raises:
-        UserError: They are not numbered from 0 on, or share a name, or there is only one: the output is a number.
+        UserError: They are not numbered from 0 on, or share a name, or there is only one: the output is a number. Or
+            `label2id` says something else.
     """
     config, file = read_config(folder), folder / "config.json"
     count = config.get("num_labels", 2)
@@ -187,4 +188,12 @@ def label_names(folder: Path) -> list[str]:
     ordered = [str(names[str(number)]) for number in range(len(names))]
     if len(set(ordered)) < len(ordered):
         raise UserError(f"{file}: id2label must give every label a name of its own, not {listed(ordered)}")
+    numbers = config.get("label2id")
+    if isinstance(numbers, dict) and numbers.keys() == set(ordered):
+        other = next((name for number, name in enumerate(ordered) if str(numbers[name]) != str(number)), None)
+        if other is not None:
+            raise UserError(
+                f"{file}: id2label calls the label {ordered.index(other)} {other}, label2id says that {other} is "
+                f"{numbers[other]}; mend the one that is wrong"
+            )
     return ordered

@@ -89,6 +89,10 @@ def test_missing_files_are_named_and_nothing_is_to_be_deleted(folder, file, mess
         ({"num_labels": 1}, "config.json: one label only, as of a regression"),
         ({"num_labels": "2"}, "config.json: num_labels must be a whole number, not '2'"),
         (
+            {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 1, "good": 0}},
+            "config.json: id2label calls the label 0 bad, label2id says that bad is 1; mend the one that is wrong",
+        ),
+        (
             {"id2label": {"0": None, "1": None}},
             "config.json: id2label must give every label a name of its own, not None",
         ),
