@@ -64,10 +64,9 @@ def choice(run: Run) -> list[Block]:
             attacks += own
             aua = [100 * row["aua"] for row in results]
             summaries = [metrics.summarise(score.records) for score in own if score.has_budget]
-            back = f", {candidate.epochs_back} epochs before the last" if candidate.epochs_back else ""
             rows.append(
                 [
-                    Cell(run.title(str(candidate)) + back, best=candidate == run.chosen),
+                    Cell(_title(run, candidate), best=candidate == run.chosen),
                     with_timeouts(_over_seeds(aua), "aua", statistics.mean(aua), summaries),
                     _over_seeds([100 * row["accuracy"] for row in results]),
                 ]
@@ -120,13 +119,19 @@ def _mean_layers(run: Run, reports: Reports) -> dict[str, float]:
     return {name: statistics.mean(one[name] for one in layers) for name in common}
 
 
+def _title(run: Run, model: ModelId) -> str:
+    """Title of a model, with the epoch of the search that its ticket is of."""
+    epochs = f"{model.epochs_back} epoch{'s' * (model.epochs_back > 1)}"
+    return run.title(str(model)) + (f", {epochs} before the end of the search" if model.epochs_back else "")
+
+
 def _facts(run: Run, reports: Reports) -> list[Block]:
     rows = []
     for (seed, model), report in reports.items():
         pruned, weights, model_id = report["pruned"], report["weights"], ModelId.parse(model)
         overlap = [report.get(key) for key in ("magnitude_overlap", "chance_overlap")]
         texts = (
-            run.title(model) + (f", {model_id.epochs_back} epochs back" if model_id.epochs_back else ""),
+            _title(run, model_id),
             str(seed),
             f"{100 * pruned / weights:.5f}%",
             f"{pruned:,}",
