@@ -7,7 +7,8 @@ import functools
 from collections.abc import Callable
 
 import mindspore as ms
-from mindspore import context
+import numpy as np
+from mindspore import Parameter, Tensor, context, ops
 
 from mindspore_rt.cells import kernels
 
@@ -49,3 +50,15 @@ def jit(function: Callable) -> Callable:
     All graphs of the project are made here: `ms.jit` alone asks for level O0, whatever the context says.
     """
     return ms.jit(function, jit_level=context.get_context("jit_level"))
+
+
+def put(parameter: Parameter, values: np.ndarray) -> None:
+    """Give a parameter new values, also for graphs that have run.
+
+    Such a graph of MindSpore 2.10 keeps the memory that it began with, which `Parameter.set_data` would replace.
+
+    Args:
+        parameter: float32.
+        values: float32, of its shape.
+    """
+    ops.assign(parameter, Tensor(values))

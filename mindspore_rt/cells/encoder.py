@@ -341,7 +341,7 @@ class EncoderClassifier(nn.Cell):
             KeyError: One is missing.
         """
         for name, parameter in self.weights().items():
-            parameter.set_data(Tensor(np.ascontiguousarray(weights[name], np.float32)))
+            backend.put(parameter, np.ascontiguousarray(weights[name], np.float32))
 
 
 class Tanh(nn.Cell):

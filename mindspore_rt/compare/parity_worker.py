@@ -90,7 +90,7 @@ def masked_model(case: Case, scores: dict[str, np.ndarray], block: tuple[int, in
     model = EncoderClassifier(case.source.config, case.labels, 0.0, masked=True, block=block)
     model.load(case.source.weights)
     for parameter in model.log_alpha():
-        parameter.set_data(Tensor(scores[_matrix(parameter)]))
+        backend.put(parameter, scores[_matrix(parameter)])
     return model
 
 
@@ -135,7 +135,7 @@ def l0_rows(search: RobustSearch, official: bool) -> Rows:
     search.update(no_losses, Tensor(np.float32(1.0)), search.optimizer.rates(0.0, 1), ())
     yield "l0_gradient", moments(search, 1 / (1 - BETA1))
     for parameter in search.optimizer.state().values():
-        parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))
+        backend.put(parameter, np.zeros(parameter.shape, np.float32))
 
 
 def moments(search: RobustSearch, factor: float) -> dict[str, np.ndarray]:

@@ -266,7 +266,7 @@ class Trainer:
                 f"{self.checkpoint}: not a checkpoint of this stage ({error}); delete it and run again"
             ) from None
         for name, parameter in self.objective.state().items():
-            parameter.set_data(Tensor(values[name]))
+            backend.put(parameter, values[name])
         return numbers
 
 

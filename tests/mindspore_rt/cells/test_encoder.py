@@ -9,7 +9,7 @@ from transformers import BertConfig as TorchConfig
 from transformers import BertForSequenceClassification
 
 from configs.contract.errors import UserError
-from mindspore_rt.cells import kernel_cells, noise
+from mindspore_rt.cells import backend, kernel_cells, noise
 from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder import EncoderClassifier, MixedPrecisionProduct, cells
 from mindspore_rt.cells.encoder_config import EncoderConfig
@@ -111,7 +111,7 @@ def test_masked_pass_equals_the_pass_of_masked_weights(implementation):
     expected = dict(weights)
     for parameter in masked.log_alpha():
         scores = random.normal(0, 2, parameter.shape).astype(np.float32)
-        parameter.set_data(Tensor(scores))
+        backend.put(parameter, scores)
         mask = np.clip(1 / (1 + np.exp(-scores)) * 1.2 - 0.1, 0, 1)
         name = parameter.name.removesuffix(".log_alpha")
         rows, columns = weights[name].shape
@@ -192,7 +192,7 @@ def test_noisy_pass_and_all_its_gradients_agree_with_the_restatement(implementat
         mask = 1.2 / (1 + np.exp(-(np.log(u / (1 - u)) + a) * 1.5)) - 0.1
         a = np.where(np.minimum(abs(mask), abs(mask - 1)) < 1e-4, a + 0.1, a).astype(np.float32)
         scores[parameter.name.removesuffix(".log_alpha")] = a
-        parameter.set_data(Tensor(a))
+        backend.put(parameter, a)
     trained = {
         **{n: p for n, p in model.weights().items() if "word_embeddings" not in n},
         **{p.name: p for p in model.log_alpha()},

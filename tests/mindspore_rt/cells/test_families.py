@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from configs.contract.families import FAMILIES
 from configs.contract.files import read_json
-from mindspore_rt.cells import noise
+from mindspore_rt.cells import backend, noise
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from tests.mindspore_rt.cells.test_encoder import compare
@@ -59,7 +59,7 @@ def test_the_head_drops_its_input_unless_a_pooler_made_it():
         weights = {n: random.normal(0, 0.3, s).astype(np.float32) for n, s in config.parameters(2).items()}
         cells.load(weights)
         for scores in cells.log_alpha():
-            scores.set_data(Tensor(np.full(scores.shape, 20, np.float32)))
+            backend.put(scores, np.full(scores.shape, 20, np.float32))
         source, shapes, x = noise.source(4), cells.noise_shapes(3, 6), random.normal(size=(3, 32)).astype(np.float32)
         numbers = source.numbers(shapes, 0)[: -len(cells.log_alpha())][-1 if family.pooled else -2 :]
         drops = [np.float32(2) * (u >= 0.5).reshape(3, 32) for u in numbers]

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 import pytest
-from mindspore import Tensor, ops
+from mindspore import Tensor
 
 from configs.contract import schema
 from mindspore_rt.cells import backend
@@ -61,7 +61,7 @@ def snapshot(objective):
 
 def put(objective, arrays):
     for name, parameter in objective.state().items():
-        ops.assign(parameter, Tensor(np.float32(arrays[name])))  # MindSpore 2.10's graphs do not see set_data
+        backend.put(parameter, np.float32(arrays[name]))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from configs.contract import schema
-from mindspore_rt.cells import noise
+from mindspore_rt.cells import backend, noise
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
@@ -257,7 +257,7 @@ def test_only_freelb_keeps_its_dropout_over_the_passes(torch_model, monkeypatch,
     model = EncoderClassifier(CONFIG, 2, dropout=0.5, masked=search)
     model.load(weights_of(torch_model))
     for score in model.log_alpha():
-        score.set_data(score + 100)
+        backend.put(score, score.asnumpy() + 100)
     objective = kind(model, settings, STEPS, seed=1)
     graph = objective.ascent
 

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor
+from mindspore import Parameter
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from configs.contract import schema
@@ -14,6 +14,7 @@ from configs.contract.errors import Stopped, UserError
 from configs.contract.files import read_json, read_lines
 from configs.contract.stage import Stage
 from mindspore_rt import parallel
+from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.data.batches import Batches
@@ -123,7 +124,7 @@ class Counter:
 
     def step(self, batch, index, asked):
         self.before(index)
-        self.made.set_data(Tensor(np.array([index + 1], np.float32)))
+        backend.put(self.made, np.array([index + 1], np.float32))
         return {"loss": 1.0, **({"stop_requests": self.votes.get(index, 0.0)} if self.votes else {})}
 
     def state(self):
