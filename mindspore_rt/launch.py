@@ -42,8 +42,12 @@ def rank() -> int:
 
 
 def device_id(config: schema.Experiment) -> int | None:
-    """Return the number of this process's device on its machine. None leaves it to MindSpore, as under `msrun`."""
-    return int(os.environ["DEVICE_ID"]) if ranks() > 1 and STARTER in os.environ else config.device_id
+    """Return the number of this process's device on its machine; None leaves it to MindSpore.
+
+    Each of several workers is told by what started it, `launch` or `msrun`. The scheduler of `msrun` has no device.
+    """
+    number = os.environ.get("DEVICE_ID") if ranks() > 1 else None
+    return int(number) if number else config.device_id
 
 
 def needs_workers(run: RunDir) -> bool:

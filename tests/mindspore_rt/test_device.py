@@ -62,12 +62,12 @@ def test_workers_take_the_devices_from_the_first_on(monkeypatch):
     config = schema.Experiment(workers=2, device_id=4)
     devices = []
     for role in launch._roles(config, 0)[1:]:
-        for name, value in {**role, launch.STARTER: "1"}.items():
+        for name, value in role.items():
             monkeypatch.setenv(name, value)
         devices.append(launch.device_id(config))
     assert devices == [4, 5]
-    monkeypatch.delenv(launch.STARTER)
-    assert launch.device_id(schema.Experiment(workers=2)) is None  # under msrun, which MindSpore gives its devices
+    monkeypatch.delenv("DEVICE_ID")
+    assert launch.device_id(schema.Experiment(workers=2)) is None  # the scheduler of msrun
 
 
 def test_the_profiler_is_told_of_every_step(monkeypatch, tmp_path):
