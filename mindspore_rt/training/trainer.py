@@ -109,6 +109,7 @@ class Trainer:
             UserError: The loss, a gradient or the state is not finite, or the checkpoint is not of this training.
         """
         done = self._resume()
+        parallel.wait()  # until all have read the checkpoint: without a step left, rank 0 soon removes it
         self._announce()
         bar = tqdm(
             total=self.steps, initial=done, desc=self.title, unit="step", dynamic_ncols=True, disable=self.rank > 0
