@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from configs.contract.cli import Parser
 from configs.contract.errors import UserError, command
 from configs.contract.families import FAMILIES
 from configs.contract.files import atomic_write, file_hash, whole_directory
@@ -217,15 +218,11 @@ def _write_compact(contents: Contents, ticket: Ticket, target: Path) -> str:
     )
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Build the parser of the command line."""
     formats = "\n".join(f"  {name:12s} " + text.replace("\n", "\n" + " " * 15) for name, text in FORMATS.items())
-    result = argparse.ArgumentParser(
-        prog="python -m mindspore_rt convert",
-        description=DESCRIPTION + "formats:\n" + formats,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    description = DESCRIPTION + "formats:\n" + formats
+    result = Parser(prog="python -m mindspore_rt convert", description=description, epilog=EXAMPLES)
     add = result.add_argument
     add("source", type=Path, metavar="SOURCE", help="what to convert; also a bare PyTorch file, or a search's scores")
     add("target", type=Path, metavar="TARGET", help="file or directory to write; must not be there yet")

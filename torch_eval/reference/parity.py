@@ -11,7 +11,6 @@ from weights that are moved by one rounding (2^-23).
 
 from __future__ import annotations
 
-import argparse
 import functools
 import tempfile
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file as save_tensors
 
+from configs.contract.cli import Parser
 from configs.contract.errors import UserError, command
 from configs.contract.files import ROOT, atomic_write, write_json
 from configs.contract.processes import run_module
@@ -81,11 +81,11 @@ def run_all(folder: Path, compat: str, kernels: str, checkout: Checkout | None) 
         run_torch(side, folder / name)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command line."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="python -m torch_eval parity",
-        description="Hold the MindSpore half against a checkout of the official repository (ruizheng20/robust_ticket), "
+        description="Hold the MindSpore half against a checkout of the official repository (ruizheng20/robust_ticket)\n"
         "on the same weights, data and noise. Writes parity.md and parity.json.",
     )
     add = result.add_argument

@@ -74,21 +74,9 @@ class Victim:
         self.model, loaded = _load_model(Path(directory), getattr(torch, dtype))
         self.model.eval().to(device)
         self.tokenizer = _load_tokenizer(Path(directory))
-        wrong = damage(self.model, loaded)
+        wrong = damage(self.model, loaded) or _mismatch(self.model, self.tokenizer)
         if wrong:
             raise UserError(f"{directory}: {wrong}")
-        pieces = max(self.tokenizer.get_vocab().values()) + 1
-        rows = len(self.model.get_input_embeddings().weight)
-        if pieces > rows:
-            raise UserError(
-                f"{directory}: its tokenizer has {pieces} pieces, the model {rows}; give the tokenizer that belongs to "
-                f"it, or call resize_token_embeddings({pieces}), train, and save both"
-            )
-        if self.tokenizer.pad_token_id is None:
-            raise UserError(
-                f"{directory}: its tokenizer has no padding token; set its pad_token and the model's "
-                f"config.pad_token_id, and save both again"
-            )
         # A decoder's classifier reads a text where its padding begins: without the id, at the last padding.
         if self.model.config.pad_token_id is None:
             self.model.config.pad_token_id = self.tokenizer.pad_token_id
@@ -297,6 +285,22 @@ def _splits_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
         and backend.normalizer.handle_chinese_chars
         and tokenizer.truncation_side == "right"
     )
+
+
+def _mismatch(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Describe why a tokenizer cannot serve a model, if it cannot."""
+    pieces, rows = max(tokenizer.get_vocab().values()) + 1, len(model.get_input_embeddings().weight)
+    if pieces > rows:
+        return (
+            f"its tokenizer has {pieces} pieces, the model {rows}; give the tokenizer that belongs to it, or call "
+            f"resize_token_embeddings({pieces}), train, and save both"
+        )
+    if tokenizer.pad_token_id is None:
+        return (
+            "its tokenizer has no padding token; set its pad_token and the model's config.pad_token_id, and save both "
+            "again"
+        )
+    return None
 
 
 def damage(model: PreTrainedModel, loaded: dict) -> str | None:

@@ -284,6 +284,11 @@ def test_scores_that_do_not_fit_are_named(tiny_bert, weights, shapes, tmp_path, 
     assert f"scores of {QUERY}" in message and f"scores of {matrix_name(0, 'key')}" in message
 
 
+def test_a_wrong_command_line_is_refused_as_in_other_commands(tiny_bert, tmp_path, capsys):
+    message = refused(capsys, tiny_bert, tmp_path / "out", "--to", "onnx")
+    assert "'onnx'" in message and "`python -m mindspore_rt convert --help` lists what can be given" in message
+
+
 def test_an_existing_target_is_left_alone(tiny_bert, tmp_path, capsys):
     (tmp_path / "there").write_text("mine")
     assert "is there already" in refused(capsys, tiny_bert, tmp_path / "there")
