@@ -1,5 +1,6 @@
 """Files are whole or not there, and what is wrong with one is said with its name."""
 
+import contextlib
 import hashlib
 import os
 
@@ -7,7 +8,15 @@ import pytest
 
 from configs.contract import files
 from configs.contract.errors import UserError
-from configs.contract.files import append_line, atomic_write, file_hash, read_json, read_lines, write_lines
+from configs.contract.files import (
+    append_line,
+    atomic_write,
+    file_hash,
+    read_json,
+    read_lines,
+    whole_directory,
+    write_lines,
+)
 
 
 def failing(*_):
@@ -50,6 +59,17 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "replace", watched)
     atomic_write(path, "new")
     assert seen == [("old", "new")]
+
+
+def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    for content, fails in (("old", False), ("half", True), ("new", False)):
+        with contextlib.suppress(OSError), whole_directory(folder) as temporary:
+            (temporary / content).touch()
+            assert names(folder) == ["old"] if folder.exists() else content == "old"
+            if fails:
+                failing()
+        assert names(folder) == (["new"] if content == "new" else ["old"]) and names(folder.parent) == ["folder"]
 
 
 def test_lines_come_back(tmp_path):
