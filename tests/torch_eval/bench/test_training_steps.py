@@ -177,9 +177,19 @@ def test_a_contender_needs_a_version_or_a_later_one(monkeypatch, version, possib
     assert Contender("", "", "").is_possible()
 
 
+QUICK = """
+from configs.contract import bench_case
+_, _, answers = bench_case.start()
+for _ in bench_case.serve(answers, {}):
+    sum(range(1000))
+"""
+
+
 def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
-    """torch workers in turns; little memory lets one beside the reference at a time, and one that cannot be started is
-    left out."""
+    """Workers in turns, of PyTorch and one that loads nothing; little memory lets one beside the reference at a time,
+    and one that cannot be started is left out."""
+    (tmp_path / "quick_worker.py").write_text(QUICK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     tiny = Group(
         "a tiny step",
         Case("search", **TINY, passes=2),
@@ -192,7 +202,7 @@ def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(GROUPS, "tiny", tiny)
     gone = Contender("a lost step", "no_such_module", "")
     absent = Contender("a later step", "", "", needs=("numpy", "99.5"))
-    others = {"fused": CONTENDERS["official"], "gone": gone, "absent": absent}
+    others = {"fused": Contender("a quick step", "quick_worker", ""), "gone": gone, "absent": absent}
     monkeypatch.setattr(training_steps, "CONTENDERS", {**CONTENDERS, **others})
     monkeypatch.setattr(training_steps, "available_memory", lambda: 2.5)
     alive = []
