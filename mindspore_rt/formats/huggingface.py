@@ -37,6 +37,8 @@ TOKENIZER_FILES = (
 INITIALIZER_RANGE = 0.02
 WRAPPERS = ("module.", "model.", "_orig_mod.")  # what data-parallel, Lightning and compiled models put before names
 PRUNED = (".weight_orig", ".weight_mask", ".bias_orig", ".bias_mask")  # names that torch.nn.utils.prune makes
+# What a config.json says of another head, of code of its own, or of outputs that readers do not expect.
+NOT_OURS = ("num_labels", "problem_type", "auto_map", "quantization_config", "return_dict", "torchscript")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 ALIASES = {".gamma": ".weight", ".beta": ".bias", ".embedding_table": ".weight"}  # TensorFlow's and MindSpore's
 
@@ -296,7 +298,7 @@ def save_classifier(
         card: Text of its README.md, if it has one.
     """
     config = {
-        **model.raw,
+        **{key: value for key, value in model.raw.items() if key not in NOT_OURS},
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},
     }

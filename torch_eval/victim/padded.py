@@ -34,7 +34,7 @@ class PaddedClassifier:
         width = self.length or max(len(row["input_ids"]) for row in rows)
         masked = [{**row, "attention_mask": [1] * len(row["input_ids"])} if self.masks else row for row in rows]
         inputs = {name: self._tensor([row[name] for row in masked], name, width) for name in masked[0]}
-        return self.model(**inputs).logits
+        return self.model(**inputs, return_dict=True).logits
 
     def _tensor(self, values: list[list[int]], name: str, width: int) -> torch.Tensor:
         fill = self.fill.get(name, 0)

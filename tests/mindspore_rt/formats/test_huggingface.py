@@ -368,8 +368,10 @@ TEXTS = ["a fine film", "dull", "an utterly charming and warm piece of work " * 
 
 @pytest.fixture(scope="module")
 def saved(tiny_bert, tmp_path_factory):
-    """The tiny model with a new classifier of three labels, length 20, and its weights."""
+    """The tiny model with a new classifier of three labels, length 20, and its weights; it was a regression before."""
     source = huggingface.load(tiny_bert)
+    other_head = {"num_labels": 1, "problem_type": "regression", "torchscript": True, "return_dict": False}
+    source = dataclasses.replace(source, raw={**source.raw, **other_head, "auto_map": {"AutoModel": "its.Own"}})
     weights = huggingface.with_classifier(source, 3, seed=1)
     weights["classifier.weight"] = weights["classifier.weight"] * 20
     weights["classifier.bias"] = np.array([0.5, -0.5, 0.1], np.float32)
@@ -385,6 +387,8 @@ def test_the_written_configuration(saved):
     assert loaded.config.id2label == dict(enumerate(NAMES))
     assert loaded.config.label2id == {name: i for i, name in enumerate(NAMES)}
     assert loaded.dtype == torch.float32
+    assert loaded.config.problem_type is None and loaded.config.use_return_dict
+    assert "auto_map" not in read_json(target / "config.json")
     assert AutoTokenizer.from_pretrained(target).model_max_length == 20
 
 

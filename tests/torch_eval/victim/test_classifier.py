@@ -54,11 +54,12 @@ def test_a_decoder_that_states_no_padding_reads_the_end_of_a_text(tmp_path):
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert(tmp_path))
     sizes = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": LENGTH}
-    GPT2ForSequenceClassification(GPT2Config(**sizes, initializer_range=0.3)).save_pretrained(tmp_path)
+    config = GPT2Config(**sizes, initializer_range=0.3, return_dict=False)
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     model = GPT2ForSequenceClassification.from_pretrained(tmp_path).eval()
     alone = [model(**tokenizer(text, return_tensors="pt", truncation=True, max_length=LENGTH)) for text in TEXTS[:4]]
-    expected = torch.cat([output.logits.detach() for output in alone])
+    expected = torch.cat([logits.detach() for logits, *_ in alone])
     torch.testing.assert_close(Victim(tmp_path, LENGTH)(TEXTS[:4]), expected, atol=1e-5, rtol=0)
     refusal = inspect(Target(tmp_path, LENGTH + 1), [(text,) for text in TEXTS]).refusal
     assert "cannot classify a text of up to 25 pieces (IndexError: index out of range" in refusal
