@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from itertools import product
 
 from configs.contract import classifiers
 from configs.contract.check_config import refuse_missing
@@ -17,6 +18,7 @@ from mindspore_rt.stages import inputs
 def prepare(run: RunDir, job: Job) -> None:
     """Write the splits of the experiment's task."""
     refuse_missing(run.config)
+    check_given_tickets(run)
     stage = inputs.stage_of(run, job)
     if not inputs.already_done(stage):
         summary = data.prepare(run.config, run)
@@ -27,6 +29,17 @@ def prepare(run: RunDir, job: Job) -> None:
             print(f"  warning: {warning}")
         stage.finish({name: split["count"] for name, split in summary["splits"].items()})
     check_victims(run)
+
+
+def check_given_tickets(run: RunDir) -> None:
+    """Refuse tickets of `tickets_from` that are missing or prune another share, before anything is trained.
+
+    Raises:
+        UserError: With the file.
+    """
+    config = run.config
+    for seed, sparsity in product(config.seeds, config.sparsities if config.tickets_from else ()):
+        inputs.given_ticket(run.given_ticket(seed, sparsity), sparsity)
 
 
 def check_victims(run: RunDir) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from configs.contract.errors import UserError
 from configs.contract.files import file_hash, write_json
 from configs.contract.jobs import DrawingJob, ModelJob
 from configs.contract.methods import METHODS, SOURCES
@@ -10,8 +9,6 @@ from configs.contract.run_dir import RunDir
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, drawing, inputs
 from mindspore_rt.ticket import Ticket
-
-ROUNDING = 5e-3  # a ticket of shared scores or whole units prunes as near to the asked sparsity as these allow
 
 
 def draw(run: RunDir, job: DrawingJob) -> None:
@@ -33,10 +30,8 @@ def draw(run: RunDir, job: DrawingJob) -> None:
         ticket = drawing.ticket_of_search(config, source, scores, job.sparsity, **about)
     else:
         source = inputs.pretrained(config)
-        ticket = Ticket.load(stage.inputs["scores"], source.config.prunable())
-    if given and abs(ticket.sparsity - job.sparsity) > ROUNDING:
-        path = stage.inputs["scores"]
-        raise UserError(f"sparsities: {path} prunes {ticket.sparsity:.4f} of the weights; ask for that sparsity")
+        path, shapes = stage.inputs["scores"], source.config.prunable()
+        ticket = inputs.given_ticket(path, job.sparsity, shapes) if given else Ticket.load(path, shapes)
     ticket.save(run.ticket(job.seed, job.model))
     by_magnitude = Ticket.from_magnitudes({name: source.weights[name] for name in ticket.masks}, job.sparsity)
     report = _describe(ticket, by_magnitude)

@@ -12,6 +12,7 @@ from configs.contract.jobs import jobs
 from configs.contract.run_dir import RunDir
 from mindspore_rt.stages import runner
 from mindspore_rt.stages.control import control
+from mindspore_rt.stages.prepare import check_given_tickets
 from mindspore_rt.stages.prune import prune
 from mindspore_rt.stages.tickets import draw
 from mindspore_rt.ticket import Ticket
@@ -65,12 +66,15 @@ def test_a_ticket_of_a_file_or_of_another_experiment_is_transferred(run, monkeyp
     with pytest.raises(UserError, match="tiny has layers=None, not 2: its tickets are of another model"):
         again.given_ticket(1, 0.25)
     config.tickets_from = "nowhere"
-    with pytest.raises(UserError, match="nowhere is no file, and no experiment"):
-        again.given_ticket(1, 0.25)
+    for read in (lambda: again.given_ticket(1, 0.25), lambda: check_given_tickets(again)):
+        with pytest.raises(UserError, match="nowhere is no file, and no experiment"):
+            read()
     config.tickets_from, config.layers = str(given), None
+    check_given_tickets(again)
     config.sparsities = [0.5]
-    with pytest.raises(UserError, match="given.safetensors prunes 0.25"):
-        draw(again, jobs_of(again, "draw")[0])
+    for read in (lambda: draw(again, jobs_of(again, "draw")[0]), lambda: check_given_tickets(again)):
+        with pytest.raises(UserError, match="given.safetensors prunes 0.25"):
+            read()
 
 
 def test_structured_tickets_of_every_origin_prune_whole_units(run, monkeypatch):
