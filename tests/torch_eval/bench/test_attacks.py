@@ -113,7 +113,6 @@ WRONG = [
     "turn=0",
     "turn=true",
     "max_length=3",
-    "data=7",
 ]
 
 
