@@ -58,12 +58,13 @@ def test_without_contained_texts_it_is_the_plain_cut():
 
 
 def test_it_takes_seconds_for_many_rows():
-    """About 67,000 phrases of 7,000 sentences, as SST-2 has: 5 seconds, where every comparison would take hours."""
+    """18,000 phrases of 2,000 sentences, of which SST-2 has three times as many: a second, where every comparison would
+    take minutes."""
     draw, started = random.Random(0), time.process_time()
-    sentences = [[f"w{int(draw.paretovariate(0.4))}" for _ in range(19)] for _ in range(7000)]
-    spans = [(s, *sorted(draw.sample(range(20), 2))) for s in range(7000) for _ in range(9)]
+    sentences = [[f"w{int(draw.paretovariate(0.4))}" for _ in range(19)] for _ in range(2000)]
+    spans = [(s, *sorted(draw.sample(range(20), 2))) for s in range(2000) for _ in range(9)]
     rows = [" ".join(words) for words in sentences] + [" ".join(sentences[s][a:b]) for s, a, b in spans]
     draw.shuffle(rows)
-    first, second = cut([{"sentence": row} for row in rows], COLUMNS[1], 1000)
-    assert len(first) == 1000 and len(second) > 50000
-    assert time.process_time() - started < 60
+    first, second = cut([{"sentence": row} for row in rows], COLUMNS[1], 300)
+    assert len(first) == 300 and len(second) > 14000
+    assert time.process_time() - started < 20
