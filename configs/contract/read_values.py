@@ -114,6 +114,9 @@ def find(source: str) -> Path:
     raise UserError(f"no configuration `{source}`: give a YAML file, or one of {known}")
 
 
+PLAIN_WORDS = yaml.SafeLoader.yaml_implicit_resolvers  # first letter to what PyYAML takes an unquoted word for
+
+
 class _Loader(yaml.SafeLoader):
     """Refuses a repeated key, which PyYAML takes silently, and reads numbers as people write them.
 
@@ -123,7 +126,7 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("int", "timestamp")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        for first, resolvers in PLAIN_WORDS.items()
     }
 
     def compose_mapping_node(self, anchor: dict) -> yaml.MappingNode:
