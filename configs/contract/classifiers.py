@@ -64,13 +64,22 @@ def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] |
         read_json(folder / file, remedy="copy it again from where the model is from")
     if not config.get("model_type"):
         raise UserError(f'{folder / "config.json"}: no model_type; add the model\'s family: "model_type": "bert"')
-    positions = longest_input(config)
+    check_length(folder, length)
+    return match_labels(names, labels, folder)
+
+
+def check_length(folder: Path, length: int) -> None:
+    """Refuse a model that has fewer positions than inputs of so many word pieces need.
+
+    Raises:
+        UserError: There are too few.
+    """
+    positions = longest_input(read_config(folder))
     if positions is not None and positions < length:
         raise UserError(
             f"{folder}: a model of {positions} positions, but inputs have up to {length} (data.max_length, or 512 "
             f"under attack.protocol=official); give a smaller data.max_length, or a model of more positions"
         )
-    return match_labels(names, labels, folder)
 
 
 def present(folder: Path, files: Iterable[str]) -> list[str]:

@@ -25,6 +25,9 @@ class FastClassifier(HuggingFaceModelWrapper):
             where both agree. Without it the families that the tests cover are trusted, and others are padded.
         max_length: Word pieces to which texts are cut; None for the tokenizer's own limit, as in TextAttack.
         device: `cpu` or `cuda`.
+
+    Raises:
+        UserError: The model cannot be read, or has fewer positions than `max_length`.
     """
 
     def __init__(
@@ -35,7 +38,9 @@ class FastClassifier(HuggingFaceModelWrapper):
         device: str = "cpu",
     ) -> None:
         folder = hub.model_dir(str(model))
-        victim = Victim(folder, max_length or classifiers.longest_common_input([folder]), device=device)
+        length = max_length or classifiers.longest_common_input([folder])
+        classifiers.check_length(folder, length)
+        victim = Victim(folder, length, device=device)
         super().__init__(victim.model, victim.tokenizer)
         self.victim = victim
         if texts:

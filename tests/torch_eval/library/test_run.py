@@ -173,6 +173,8 @@ def test_the_wrapper_gives_textattack_the_answers_of_its_own(tmp_path):
     stock = HuggingFaceModelWrapper(AutoModelForSequenceClassification.from_pretrained(folder), tokenizer)
     fast = torch_eval.FastClassifier(folder, texts=SENTENCES)
     assert fast.batching == "unpadded"
+    with pytest.raises(UserError, match="model of [0-9]+ positions, but inputs have up to 9999"):
+        torch_eval.FastClassifier(folder, max_length=9999)
     torch.testing.assert_close(fast(SENTENCES), stock(SENTENCES), atol=2e-5, rtol=0)
     results = []
     for wrapper in (fast, stock):
