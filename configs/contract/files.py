@@ -60,15 +60,23 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def whole_directory(target: Path) -> Iterator[Path]:
-    """Give an empty directory to fill; it takes the place of `target` when the block ends without an error."""
+def whole_directory(target: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Give an empty directory to fill; it becomes `target` when the block ends without an error.
+
+    Args:
+        target: Directory that appears whole.
+        replace: Take the place of a `target` that is there. Otherwise that one stays: in a cache, another process was
+            faster, and may be reading it.
+    """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
+        if replace:
+            shutil.rmtree(target, ignore_errors=True)
+        if not target.exists():
+            os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

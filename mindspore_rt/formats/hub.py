@@ -52,7 +52,7 @@ def _cached(kind: str, key: tuple[str, ...], extra: Sequence[str] = ()) -> Path:
     # Without a value mindnlp would use a mirror, and send it the user's token.
     endpoint = {"HF_ENDPOINT": os.environ.get("HF_ENDPOINT") or HUB}
     try:
-        with whole_directory(target) as folder:
+        with whole_directory(target, replace=False) as folder:
             run_module("mindspore_rt.formats.hub", [kind, *key, str(folder), *extra], endpoint)
     except UserError as error:
         local = "model=DIRECTORY" if kind == "model" else "data.train=FILE data.test=FILE"

@@ -72,6 +72,15 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
         assert names(folder) == (["new"] if content == "new" else ["old"]) and names(folder.parent) == ["folder"]
 
 
+def test_a_directory_of_a_cache_that_came_meanwhile_stays(tmp_path):
+    with whole_directory(tmp_path / "model", replace=False) as mine:
+        with whole_directory(tmp_path / "other", replace=False) as other:
+            (other / "theirs").touch()
+        (tmp_path / "other").rename(tmp_path / "model")
+        (mine / "mine").touch()
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["theirs"]
+
+
 def test_lines_come_back(tmp_path):
     path, records = tmp_path / "a.jsonl", [{"text": "line\u2028 separator\nand é"}, {"n": 1}]
     write_lines(path, records)

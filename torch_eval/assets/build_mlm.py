@@ -54,7 +54,7 @@ def build() -> Path:
     top1 = measure(model, tokenizer, measured)
     torch.set_num_threads(threads)
 
-    with whole_directory(folder) as temporary:
+    with whole_directory(folder, replace=False) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         write_json(

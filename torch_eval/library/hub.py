@@ -55,7 +55,7 @@ def _cached(folder: str, title: str, arguments: list[str]) -> Path:
     if target.is_dir():
         return target
     print(f"downloading {title} from the hub", flush=True)
-    with whole_directory(target) as whole:
+    with whole_directory(target, replace=False) as whole:
         reason = run_online(*arguments, str(whole))
         if reason:
             raise UserError(
