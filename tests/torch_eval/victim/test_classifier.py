@@ -29,21 +29,23 @@ def stock_wrapper(folder, length):
     return HuggingFaceModelWrapper(BertForSequenceClassification.from_pretrained(folder).eval(), tokenizer)
 
 
+def give_inputs(folder, names):
+    """Let the tokenizer of a model give only these inputs."""
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_input_names": names}))
+
+
 def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
     folder = tiny_bert(tmp_path)
     expected = Victim(folder, LENGTH)(TEXTS)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    settings["model_input_names"] = ["input_ids", "attention_mask"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    give_inputs(folder, ["input_ids", "attention_mask"])
     assert torch.equal(Victim(folder, LENGTH)(TEXTS), expected)
 
 
 def test_a_tokenizer_without_masks_leaves_the_padding_to_be_read_as_in_the_stock_wrapper(tmp_path):
     folder = tiny_bert(tmp_path)
     masked = Victim(folder, LENGTH)(TEXTS)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    settings["model_input_names"] = ["input_ids", "token_type_ids"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    give_inputs(folder, ["input_ids", "token_type_ids"])
     victim, expected = Victim(folder, LENGTH), stock_wrapper(folder, LENGTH)(TEXTS)
     torch.testing.assert_close(victim(TEXTS), expected, atol=1e-5, rtol=0)
     assert victim.use_fastest(TEXTS) > 1 and victim.batching == "padded" and not torch.allclose(masked, expected)
