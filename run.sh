@@ -59,8 +59,8 @@ in_front() {
         wait "$child" || status=$?
     done
     child=
-    [ $status -eq 0 ] || exit $status
     [ -z "$stopped" ] || exit "$stopped"
+    [ $status -eq 0 ] || exit $status
 }
 
 # A Python that MindSpore has wheels for: 3.10 or 3.11 (2.7.0), or 3.12 (2.10.0).
