@@ -132,7 +132,7 @@ def zoo_add(options: argparse.Namespace) -> None:
     from torch_eval.library import zoo, zoo_page
 
     folder = zoo.add(_run_state(options), options.name)
-    zoo_page.write_tables()
+    zoo_page.write()
     print(f"entry: {folder}; docs/zoo.md has its rows")
 
 
@@ -144,10 +144,10 @@ def zoo_check(options: argparse.Namespace) -> int:
 
 
 def zoo_table(options: argparse.Namespace) -> None:
-    """Write the tables of all entries of the zoo into docs/zoo.md."""
+    """Write the tables of all entries of the zoo into docs/zoo.md, and their pictures into docs/results."""
     from torch_eval.library import zoo_page
 
-    zoo_page.write_tables()
+    zoo_page.write()
 
 
 def _run_state(options: argparse.Namespace) -> Run:

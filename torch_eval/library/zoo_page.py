@@ -1,9 +1,11 @@
-"""The tables of docs/zoo.md: all entries of the zoo."""
+"""The tables of docs/zoo.md, and the pictures of docs/results: all entries of the zoo."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
+import tempfile
 from pathlib import Path
 
 from configs.contract import markdown, schema
@@ -11,12 +13,15 @@ from configs.contract.files import ROOT, atomic_write, read_json
 from configs.contract.model_id import ModelId
 from configs.contract.read_values import ENTRY, ZOO
 from torch_eval.attack import metrics
-from torch_eval.library.zoo import LETTERS, Entry, Outcomes
-from torch_eval.report.scores import RECIPES
+from torch_eval.library.zoo import LETTERS, Entry, Figure, Outcomes
+from torch_eval.report import figures
+from torch_eval.report.figure_sections import band
+from torch_eval.report.scores import RECIPES, Value
 
 Pair = tuple[Outcomes, Outcomes]  # of the ticket and of another model, under one attack and one seed
 
 PAGE = ROOT / "docs" / "zoo.md"
+PICTURES = ROOT / "docs" / "results"
 HEADER = ("entry", "task", "model", "pruned", "seed", "attack", "sentences", "ticket", "Fine-tune", "p", "unreliable")
 TOGETHER = ["experiment", "seeds", "attack", "temperature", "ticket", "other", "only ticket : only other", "gain"]
 TOGETHER += ["p", "p (Holm)"]
@@ -89,9 +94,37 @@ def _outcomes(letters: str) -> list[dict]:
     return [{"index": index, "outcome": LETTERS[letter]} for index, letter in enumerate(letters)]
 
 
-def write_tables() -> None:
-    """Put both tables between their marks in the page."""
+def write() -> None:
+    """Put both tables between their marks in the page, and draw the pictures."""
     atomic_write(PAGE, with_tables(PAGE.read_text(encoding="utf-8")))
+    draw(PICTURES)
+
+
+def draw(folder: Path, zoo: Path = ZOO) -> None:
+    """Draw Aua and Clean of all models of an experiment, over the seeds of its entries, into <experiment>.png."""
+    entries = [read_json(path, Entry) for path in sorted(zoo.glob("*/results.json"))]
+    for experiment in dict.fromkeys(entry.experiment for entry in entries):
+        seeds = [entry for entry in entries if entry.experiment == experiment]
+        rows: list[tuple[str, figures.Band | None, dict[str, figures.Band]]] = []
+        for name, model in seeds[0].models.items():
+            made = {entry.seed: entry.models[name] for entry in seeds if name in entry.models}
+            clean = _band({seed: one.clean for seed, one in made.items()})
+            auas = {
+                RECIPES[recipe]: _band(
+                    {seed: one.attacks[recipe].aua for seed, one in made.items() if recipe in one.attacks}
+                )
+                for recipe in model.attacks
+            }
+            rows.append((model.title, clean, auas))
+        title = f"{experiment}, seeds {', '.join(str(entry.seed) for entry in seeds)}"
+        with tempfile.TemporaryDirectory() as temporary:  # for the other formats that a report has
+            figures.overview(rows, picture := Path(temporary) / f"{experiment}.png", title)
+            shutil.copyfile(picture, folder / picture.name)
+
+
+def _band(values: dict[int, Figure]) -> figures.Band:
+    """Return mean and standard deviation over the seeds, in per cent; for one seed its 95% interval."""
+    return band(Value([(seed, metrics.Estimate(v.value, v.low, v.high)) for seed, v in values.items()], scale=100))
 
 
 def with_tables(text: str, zoo: Path = ZOO) -> str:

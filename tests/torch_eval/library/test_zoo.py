@@ -2,7 +2,9 @@
 
 import shutil
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from configs.contract import read_values, run_dir, schema
 from configs.contract.errors import UserError
@@ -106,3 +108,13 @@ def test_the_page_has_the_tables_of_the_folders(entry):
     page = zoo_page.PAGE.read_text(encoding="utf-8")
     assert zoo_page.with_tables(page, read_values.ZOO) == page
     assert "| `first` | snippets | packaged, 3 layers | 30% | 1 |" in zoo_page.table(entry[1].parent)
+
+
+def test_the_pictures_are_those_of_the_entries(entry, tmp_path):
+    _, folder = entry
+    zoo_page.draw(tmp_path, folder.parent)
+    assert imread(tmp_path / "demo.png").any()
+    zoo_page.draw(tmp_path, read_values.ZOO)
+    stated = imread(zoo_page.PICTURES / "sst2_effect.png")
+    assert np.array_equal(imread(tmp_path / "sst2_effect.png"), stated)
+    assert (zoo_page.ROOT / "README.md").read_text(encoding="utf-8").count("docs/results/sst2_effect.png") == 1
