@@ -30,6 +30,12 @@ from torch_eval.report.run_state import Run
 from torch_eval.report.scores import CLEAN, RECIPES, Score, differences
 
 FEW = 200  # an attack on fewer sentences says little
+# Keys that say what a machine has, by section: an entry leaves them to the machine that measures it again.
+OF_MACHINE = {
+    "": ("device", "device_id", "device_memory", "workers", "nodes", "node_rank", "master_addr", "master_port"),
+    "attack": ("device", "workers", "resources_dir", "victims"),
+    "data": ("train", "dev", "test"),
+}
 # What a letter of `Outcomes.outcomes` says of one sentence: withstood, broken, timed out, misclassified.
 LETTERS = {"w": "failure", "b": "success", "t": "timeout", "m": "skipped"}
 
@@ -191,7 +197,7 @@ def _unreliable(run: Run, model: str, recipe: str, score: Score) -> list[str]:
 
 
 def _experiment(run: Run, name: str) -> str:
-    """Write the configuration that trains and attacks the given ticket, without paths of this machine."""
+    """Write the configuration that trains and attacks the given ticket, without what belongs to this machine."""
     config, default = schema.to_dict(run.config), schema.to_dict(schema.Experiment())
     config |= {
         "name": f"zoo-{name}",
@@ -200,9 +206,10 @@ def _experiment(run: Run, name: str) -> str:
         "tickets_from": "ticket.safetensors",
         "lengths": None,
     }
-    config["data"] |= {"train": None, "dev": None, "test": None}
     config["choice"]["epochs"] = 1
-    config["attack"] |= {"victims": None, "resources_dir": None}
+    for section, keys in OF_MACHINE.items():
+        values, defaults = (config[section], default[section]) if section else (config, default)
+        values.update({key: defaults[key] for key in keys})
     changed = {
         key: {k: v for k, v in value.items() if v != default[key][k]} if isinstance(value, dict) else value
         for key, value in config.items()

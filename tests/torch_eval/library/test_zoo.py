@@ -1,5 +1,6 @@
 """Entries of the zoo: made from a finished run, read again, compared with a new run, listed on the page."""
 
+import re
 import shutil
 
 import numpy as np
@@ -43,6 +44,16 @@ def test_an_entry_holds_the_ticket_its_experiment_and_its_figures(entry):
     assert aua.unreliable == ["10 sentences only"] and aua.made_with["resources"]["from"] == "packaged"
     (test,) = (pair for pair in results.paired if pair.attack == "textfooler")
     assert (test.other, test.only_ticket - test.only_other) == ("finetune", 4)
+
+
+def test_an_entry_leaves_devices_and_workers_to_the_machine_that_measures_it_again(entry):
+    paths, _ = entry
+    config = schema.load("demo", ["device_id=3", "master_port=5000", "attack.workers=1", "log_steps=7"])
+    folder = zoo.add(Run(config, ["demo"], paths.root.parent), "second")
+    text = (folder / "experiment.yaml").read_text()
+    assert (
+        not set(re.findall(r"\w+(?=:)", text)) & {"device", "device_id", "workers", "train"} and "log_steps: 7" in text
+    )
 
 
 def test_a_new_run_is_compared_with_the_stated_intervals(entry, capsys):
