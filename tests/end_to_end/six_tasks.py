@@ -114,13 +114,13 @@ WRITERS = {name: globals()[f"write_{name}"] for name in TASKS}
 
 
 @contextlib.contextmanager
-def run(task: str, folder: Path, *more: str):
+def run(task: str, folder: Path, *more: str, runner=run_commands):
     """The run directory of one task after all stages; removed at the end. `more` are keys."""
     overrides = [f"name=test-{task}-{os.getpid()}", "model=packaged", *write_files(task, folder), *SMALL, *more]
     directory = RunDir(schema.load(task, overrides))
     commands = [[f"{jobs.HALVES[stage]}.__main__", stage, task, *overrides] for stage in jobs.stages(directory)]
     try:
-        print(run_commands(commands, folder), flush=True)
+        print(runner(commands, folder), flush=True)
         yield directory
     finally:
         shutil.rmtree(directory.root, ignore_errors=True)

@@ -1,7 +1,6 @@
-"""The real command line at the smallest scale, from packaged text to a report, in processes of its own."""
+"""The real command line at the smallest scale, from packaged text to a report, and in processes that are killed."""
 
 import contextlib
-import io
 import os
 import re
 import shutil
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -22,9 +20,7 @@ from configs.contract import jobs, schema
 from configs.contract.files import ROOT, read_json, read_lines
 from configs.contract.run_dir import RunDir
 from mindspore_rt.ticket import Ticket
-from tests.helpers.attacked_runs import Here
-from tests.helpers.commands import ENVIRONMENT, run_commands, start_commands
-from torch_eval.attack import scoring
+from tests.helpers.commands import ENVIRONMENT, run_here, start_commands
 
 RECIPES = ("textfooler", "textbugger", "bertattack")
 # Every kind of method: dense, magnitude pruning (two rounds), random control, robust ticket. FreeLB: faults/.
@@ -56,14 +52,8 @@ class Run:
         return [*single, self.command(stage)]
 
     def __call__(self, *stages) -> None:
-        """Run stages in one process, started in another folder than the repository's."""
-        self.output += run_commands([command for stage in stages for command in self.commands(stage)], self.folder)
-
-    def here(self, stage) -> str:
-        """Run a stage in this process, which has loaded MindSpore and PyTorch already; return what it prints."""
-        with contextlib.redirect_stdout(io.StringIO()) as output:
-            assert import_module(f"{jobs.HALVES[stage]}.__main__").main(self.command(stage)[1:]) == 0
-        return output.getvalue()
+        """Run stages in this process, which has loaded MindSpore and PyTorch already, in another folder."""
+        self.output += run_here([command for stage in stages for command in self.commands(stage)], self.folder)
 
     def kill_during(self, file, lines, *stages) -> None:
         """Run stages in one process, and kill it with its children when a file has so many lines.
@@ -107,11 +97,9 @@ def resumed(tmp_path_factory, tiny_bert):
         run.kill_during(run.dir.stage(1, "search") / "metrics.jsonl", 5, "prepare", "finetune", "search")
         run.kill_during(run.dir.stage(1, "robust-0.30") / "metrics.jsonl", 3, "search", "draw", "retrain")
         run.overrides.append("attack.recipes=[textfooler]")
-        run.output += run.here("retrain")
+        run("retrain")
         run.kill_during(run.dir.attack(1, "finetune") / "textfooler" / "results.jsonl", 1, "attack")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(scoring, "Workers", Here)
-            run.output += run.here("attack")
+        run("attack")
         yield run
     finally:
         shutil.rmtree(run.dir.root, ignore_errors=True)
@@ -217,7 +205,7 @@ def test_a_second_run_skips_everything(whole):
 
     before, lines = contents(), []
     for stage in (name for name in whole.stages if name not in ("choose", "report")):
-        lines += whole.here(stage).splitlines()
+        lines += run_here([whole.command(stage)], whole.folder).splitlines()
     # Which kernels there are, and which models have learned nothing, is said every time.
     lines = [line for line in lines if not line.startswith(("kernels:", "warning:"))]
     assert all("already done" in line for line in lines)

@@ -12,6 +12,7 @@ from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.data import prepare
 from mindspore_rt.data.batches import Batches
 from tests.end_to_end import six_tasks
+from tests.helpers.commands import run_here
 from torch_eval.bench.random_models import random_classifier
 
 
@@ -41,7 +42,7 @@ def test_files_become_a_report(tmp_path, capfd):
     """MNLI: pairs, three labels; the hypothesis is attacked. RoBERTa with whole heads pruned: test_demo.py has BERT."""
     model = random_classifier(tmp_path / "model", "roberta", [six_tasks.sentence(label) for label in range(4)] * 9)
     asked = [f"model={model}", "methods=[finetune, robust]", "structured=true"]
-    with six_tasks.run("mnli", tmp_path, *asked) as run:
+    with six_tasks.run("mnli", tmp_path, *asked, runner=run_here) as run:
         output = capfd.readouterr().out
         assert "missing" not in output and (run.report / "report.md").is_file()
         found, (tuned, robust) = 0, run.victims(1)

@@ -1,10 +1,15 @@
 """Several commands of ours in one process: each process would load a framework, which takes seconds."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 from configs.contract import receipts
 from configs.contract.files import ROOT
@@ -41,3 +46,17 @@ def run_commands(commands: list[list[str]], folder: Path, **environment: str) ->
     output, errors = process.communicate()
     assert process.returncode == 0, errors[-3000:]
     return output
+
+
+def run_here(commands: list[list[str]], folder: Path) -> str:
+    """Run commands in this process, and attack in it too; return what they print."""
+    from tests.helpers.attacked_runs import Here
+    from torch_eval.attack import choose, scoring
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
+        patch.chdir(folder)
+        for leader in (choose, scoring):
+            patch.setattr(leader, "Workers", Here)
+        for module, *arguments in commands:
+            assert import_module(module).main(arguments) == 0, arguments[0]
+    return output.getvalue()
