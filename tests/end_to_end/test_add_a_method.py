@@ -1,12 +1,17 @@
 """A method that is added as CONTRIBUTING.md says, in two files, is planned, trained, attacked and reported."""
 
+import dataclasses
 import shutil
 
 import pytest
 
+from configs.contract import methods, schema
 from configs.contract.assets import CACHE
 from configs.contract.files import ROOT, read_json, read_lines
+from tests.helpers.attacked_runs import Here
 from tests.helpers.commands import run_commands
+from torch_eval.__main__ import main
+from torch_eval.attack import scoring
 
 ENTRY = """    "cautious": Method(
         "Cautious",
@@ -47,16 +52,28 @@ def project(tmp_path):
     return tmp_path
 
 
-def test_a_method_takes_two_files(project, tiny_bert):
+@pytest.fixture
+def known(monkeypatch):
+    """The entry in this process, which attacks: it has loaded TextAttack already."""
+    monkeypatch.setitem(methods.METHODS, "cautious", eval(f"{{{ENTRY}}}", vars(methods))["cautious"])
+    choices = next(f for f in dataclasses.fields(schema.Experiment) if f.name == "methods").metadata["choices"]
+    choices.append("cautious")
+    yield
+    choices.remove("cautious")
+
+
+def test_a_method_takes_two_files(project, tiny_bert, known, monkeypatch):
+    settings = [*SETTINGS, f"model={tiny_bert}"]
+    places = {"PYTHONPATH": str(project), "ROBUST_TICKETS_CACHE": str(CACHE)}
     stages = [
         ("configs.contract.plan", "show"),
         ("mindspore_rt.__main__", "prepare"),
         ("mindspore_rt.__main__", "finetune"),
-        ("torch_eval.__main__", "attack"),
-        ("torch_eval.__main__", "report"),
     ]
-    places = {"PYTHONPATH": str(project), "ROBUST_TICKETS_CACHE": str(CACHE)}
-    printed = run_commands([[*stage, *SETTINGS, f"model={tiny_bert}"] for stage in stages], project, **places)
+    printed = run_commands([[*stage, *settings] for stage in stages], project, **places)
+    monkeypatch.setattr(scoring, "Workers", Here)
+    assert main(["attack", *settings], project / "runs") == 0
+    run_commands([["torch_eval.__main__", "report", *settings]], project, **places)
     assert "finetune  seed-1/cautious" in printed
     seed = project / "runs" / "tiny" / "seed-1"
     rates = [line["learning_rate"] for line in read_lines(seed / "cautious" / "metrics.jsonl") if "loss" in line]
