@@ -1,5 +1,7 @@
 """Small random classifiers to attack."""
 
+import functools
+
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
@@ -21,5 +23,11 @@ def tiny_bert(folder, labels=2, seed=0, layers=2, positions=512):
         )
     )
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(assets.path("minilm")).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
     return folder
+
+
+@functools.cache
+def tokenizer():
+    """The packaged tokenizer, read once."""
+    return AutoTokenizer.from_pretrained(assets.path("minilm"))

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -32,28 +34,46 @@ from torch_eval.victim.classifier import Victim
 OVERRIDES = ["attack.examples=4", "attack.candidates=3", "sparsities=[0.3]", "methods=[finetune]", "attack.workers=2"]
 
 
+def prepared(folder, *overrides, name="one"):
+    """A run directory that is ready to be attacked."""
+    run_dir = RunDir(schema.load("tiny", [*OVERRIDES, f"name={name}", *overrides]), folder)
+    if not run_dir.data.is_dir():
+        labels = [1, 0, 1, 0, 1, 0]
+        write_lines(run_dir.split("test"), [{"sentence": s, "label": y} for s, y in zip(SENTENCES, labels)])
+        write_lines(run_dir.split("dev"), [{"sentence": s, "label": y} for s, y in zip(SENTENCES, labels)])
+        write_summary(run_dir)
+        for model in run_dir.victims(1).values():
+            tiny_bert(model)
+    return run_dir
+
+
 @pytest.fixture
 def experiment(tmp_path, monkeypatch):
-    """A run directory that is ready to be attacked. Call with overrides."""
-
-    def make(*overrides, name="one"):
-        run_dir = RunDir(schema.load("tiny", [*OVERRIDES, f"name={name}", *overrides]), tmp_path)
-        if not run_dir.data.is_dir():
-            labels = [1, 0, 1, 0, 1, 0]
-            write_lines(run_dir.split("test"), [{"sentence": s, "label": y} for s, y in zip(SENTENCES, labels)])
-            write_lines(run_dir.split("dev"), [{"sentence": s, "label": y} for s, y in zip(SENTENCES, labels)])
-            write_summary(run_dir)
-            for model in run_dir.victims(1).values():
-                tiny_bert(model)
-        return run_dir
-
+    """`prepared` in the test's folder, and attacked in this process."""
     for module in (scoring, transfer):
         monkeypatch.setattr(module, "Workers", Here)
     workers.load_victim.cache_clear()
     workers.load_attack.cache_clear()
     threads = torch.get_num_threads()
-    yield make
+    yield partial(prepared, tmp_path)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory):
+    """A folder with a run that TextBugger has attacked, for all tests."""
+    folder = tmp_path_factory.mktemp("attacked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "Workers", Here)
+        scoring.run(prepared(folder, "attack.recipes=[textbugger]"))
+    return folder
+
+
+@pytest.fixture
+def finished(experiment, attacked, tmp_path):
+    """That run in the test's folder."""
+    shutil.copytree(attacked, tmp_path, dirs_exist_ok=True)
+    return experiment("attack.recipes=[textbugger]")
 
 
 def results(run_dir, recipe):
@@ -65,7 +85,10 @@ def test_processes_give_the_same_file_as_one_process(experiment, monkeypatch):
     recipes = "attack.recipes=[textfooler,textbugger]"  # TextBugger draws at random
     here = experiment(recipes)
     scoring.run(here)
-    monkeypatch.undo()  # real processes
+    monkeypatch.undo()  # real processes, of which one imports TextAttack for both
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["torch_eval.victim.classifier", "torch_eval.recipes.packaged_resources"])
+    monkeypatch.setattr(workers, "get_context", lambda _: context)
     there = experiment(recipes, name="two")
     scoring.run(there)
     for recipe in here.config.attack.recipes:
@@ -94,10 +117,7 @@ def test_records_say_what_changed(experiment):
     assert {record["outcome"] for record in records} >= {"skipped"} and any(r["queries"] > 1 for r in records)
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(experiment, monkeypatch, capsys):
-    whole = experiment("attack.recipes=[textbugger]")
-    scoring.run(whole)
-
+def test_a_killed_run_goes_on_and_ends_the_same(experiment, finished, monkeypatch, capsys):
     killed = experiment("attack.recipes=[textbugger]", name="killed")
     attack_example, calls = scoring.attack_example, []
 
@@ -115,9 +135,9 @@ def test_a_killed_run_goes_on_and_ends_the_same(experiment, monkeypatch, capsys)
     file.write_text(file.read_text() + '{"index": 5, "lab')  # torn
     scoring.run(killed)
     assert 500 <= read_json(file.with_name("manifest.json"))["seconds"] < 1000  # two workers' time goes into the whole
-    indices = [record["index"] for record in results(whole, "textbugger")]
+    indices = [record["index"] for record in results(finished, "textbugger")]
     assert calls == indices[:3] + indices[2:]
-    assert results(killed, "textbugger") == results(whole, "textbugger")
+    assert results(killed, "textbugger") == results(finished, "textbugger")
 
     capsys.readouterr()
     scoring.run(killed)
@@ -172,54 +192,47 @@ BROKEN_RESULTS = [
 ]
 
 
-@pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize("damage, message", BROKEN_RESULTS)
-def test_broken_results_are_one_clear_error(experiment, damage, message, finished):
-    run_dir = experiment("attack.recipes=[textbugger]")
-    scoring.run(run_dir)
-    folder = run_dir.attack(1, "finetune") / "textbugger"
+def test_broken_results_are_one_clear_error(finished, damage, message):
+    """Of a finished attack, and of one that was killed."""
+    folder = finished.attack(1, "finetune") / "textbugger"
     results = folder / "results.jsonl"
     results.write_text(damage(results.read_text()))
-    if not finished:
-        (folder / "manifest.json").unlink()
-    with pytest.raises(UserError, match=f"results.jsonl, {message}.*delete"):
-        scoring.run(run_dir)
-    if finished:
+    for again in (scoring.run, transfer.run):
         with pytest.raises(UserError, match=f"results.jsonl, {message}.*delete"):
-            transfer.run(run_dir)
+            again(finished)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(UserError, match=f"results.jsonl, {message}.*delete"):
+        scoring.run(finished)
 
 
 @pytest.mark.parametrize("left", [0, 2])
-def test_a_finished_attack_without_its_lines_is_refused(experiment, left):
-    run_dir = experiment("attack.recipes=[textbugger]")
-    scoring.run(run_dir)
-    results = run_dir.attack(1, "finetune") / "textbugger" / "results.jsonl"
+def test_a_finished_attack_without_its_lines_is_refused(finished, left):
+    results = finished.attack(1, "finetune") / "textbugger" / "results.jsonl"
     write_lines(results, read_lines(results)[:left])
     if not left:
         results.unlink()
     for again in (scoring.run, transfer.run):
         with pytest.raises(UserError, match=f"results.jsonl: holds {left} of 4 examples .*delete .*textbugger to redo"):
-            again(run_dir)
+            again(finished)
 
 
-def test_a_model_made_again_is_refused_wherever_its_lines_are_read(experiment):
+def test_a_model_made_again_is_refused_wherever_its_lines_are_read(finished):
     """After the attack and in the middle of it; the two hashes are told."""
-    run_dir = experiment("attack.recipes=[textbugger]")
-    scoring.run(run_dir)
-    model, folder = run_dir.model(1, "finetune"), run_dir.attack(1, "finetune")
+    model, folder = finished.model(1, "finetune"), finished.attack(1, "finetune")
     old = file_hash(model)
     assert read_json(folder / "textbugger" / "begun.json")["inputs"]["model"] == old
     tiny_bert(model, seed=5)
     told = rf"inputs.model: {old[:40]}, now {file_hash(model)[:40]}"
     with pytest.raises(UserError, match=f"finetune/clean was made with other settings .{told}"):
-        scoring.run(run_dir)
+        scoring.run(finished)
     with pytest.raises(UserError, match=f"textbugger was made with other settings .{told}"):
-        transfer.run(run_dir)
+        transfer.run(finished)
     (folder / "clean" / "manifest.json").unlink()
     (folder / "textbugger" / "manifest.json").unlink()
     workers.load_victim.cache_clear()
     with pytest.raises(UserError, match=f"textbugger was begun with other settings .{told}"):
-        scoring.run(run_dir)
+        scoring.run(finished)
 
 
 def test_a_model_that_its_training_did_not_leave_is_refused(experiment):
@@ -269,13 +282,11 @@ def test_a_test_set_that_prepare_did_not_leave_is_refused(experiment, damage):
 
 
 @pytest.mark.parametrize("results", [{}, {"accuracy": None}, {"accuracy": "0.5"}, {"accuracy": float("nan")}])
-def test_a_manifest_without_its_figure_is_one_clear_error(experiment, results):
-    run_dir = experiment("attack.recipes=[textbugger]")
-    scoring.run(run_dir)
-    manifest = run_dir.attack(1, "finetune") / "clean" / "manifest.json"
+def test_a_manifest_without_its_figure_is_one_clear_error(finished, results):
+    manifest = finished.attack(1, "finetune") / "clean" / "manifest.json"
     write_json(manifest, {**read_json(manifest), "results": results})
     with pytest.raises(UserError, match="clean/manifest.json.*accuracy.*; delete .*/clean to redo"):
-        scoring.run(run_dir)
+        scoring.run(finished)
 
 
 HOLDER = """
