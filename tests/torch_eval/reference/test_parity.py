@@ -6,27 +6,38 @@ Our restatement takes the place of the checkout, unless the environment variable
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from mindspore_rt.compare import parity_worker
 from torch_eval.reference import parity, parity_case, parity_rows
 from torch_eval.reference.parity_sides import Case, Official, Restated
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """Folders of two finished comparisons, by the settings of the MindSpore half."""
+    """Folders of two finished comparisons, by the settings of the MindSpore half.
+
+    Its kernels need no process of their own, which would load MindSpore once more.
+    """
     folders, patch = {}, pytest.MonkeyPatch()
-    for compat, layers, kernels in (("official", 2, "plain"), ("paper", 1, "fused")):
+
+    def in_this_process(_module, arguments, *_):
+        patch.setattr(sys, "argv", ["parity_worker", *arguments])
+        assert parity_worker.main() == 0
+
+    for compat, layers, kernels in (("official", 1, "plain"), ("paper", 2, "fused")):
         narrow = {"num_hidden_layers": layers, "hidden_size": 16, "num_attention_heads": 2}
         patch.setattr(parity_case, "SMALL", {**parity_case.SMALL, **narrow})
         folders[compat] = folder = tmp_path_factory.mktemp(compat)
         (folder / "case").mkdir()
         parity_case.write_case(folder / "case", None, steps=3, seed=1)
         parity.run_all(folder, compat, kernels, checkout=None)
+        patch.setattr(parity, "run_module", in_this_process)
     patch.undo()
     return folders
 
