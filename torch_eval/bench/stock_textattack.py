@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from textattack import Attack
+from textattack.constraints.grammaticality import PartOfSpeech
 from textattack.constraints.semantics.sentence_encoders.sentence_encoder import SentenceEncoder
 from textattack.goal_functions import GoalFunction, UntargetedClassification
 from textattack.models.wrappers import HuggingFaceModelWrapper
@@ -37,8 +38,23 @@ class PlainEncoder(SentenceEncoder):
         return torch.from_numpy(packaged_resources.sentence_model().encode(list(sentences)))
 
 
+class PlainTags(PartOfSpeech):
+    """The packaged tagger in a stock constraint, which tags all words around every candidate."""
+
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(tagger_type="packaged", **parameters)
+
+    def _get_pos(self, before_ctx: list[str], word: str, after_ctx: list[str]) -> str:
+        words = before_ctx + [word] + after_ctx
+        key = " ".join(words)
+        if key not in self._pos_tag_cache:
+            tags = [packaged_resources.universal(fine) for fine in packaged_resources.tagger().tag(words)]
+            self._pos_tag_cache[key] = (words, tags)
+        return super()._get_pos(before_ctx, word, after_ctx)
+
+
 class Stock(packaged_resources.Packaged):
-    """The packaged resources in TextAttack's own classes. The tagger is in memory, as NLTK's is."""
+    """The packaged resources in TextAttack's own classes. They are in memory, as those that it downloads are."""
 
     def goal(self, victim: HuggingFaceModelWrapper, similarity: SentenceEncoder, query_budget: float) -> GoalFunction:
         """Return TextAttack's goal function."""
@@ -51,6 +67,10 @@ class Stock(packaged_resources.Packaged):
     def sentence_similarity(self, **parameters: Any) -> PlainEncoder:
         """Return the stock constraint."""
         return PlainEncoder(**parameters)
+
+    def part_of_speech(self, **parameters: Any) -> PartOfSpeech:
+        """Return the stock constraint."""
+        return PlainTags(**parameters)
 
     def masked_words(self, **parameters: Any) -> WordSwapMaskedLM:
         """Return the stock transformation."""

@@ -31,23 +31,20 @@ LETTERS = 1_000_000  # in all homoglyph candidates of one word: stock makes one 
 
 
 class PartOfSpeech(grammaticality.PartOfSpeech):
-    """Stock constraint with a given tagger.
+    """Stock constraint with a given tagger, asked for one word at a time.
 
     Args:
-        tag: Returns the universal tag of each word of a list.
+        tag: Returns the universal tag of the word at a place of a tuple.
         **parameters: Of the stock class.
     """
 
-    def __init__(self, tag: Callable[[list[str]], list[str]], **parameters: Any) -> None:
+    def __init__(self, tag: Callable[[tuple[str, ...], int], str], **parameters: Any) -> None:
         super().__init__(tagger_type="given", **parameters)
         self._tag = tag
 
     def _get_pos(self, before_ctx: list[str], word: str, after_ctx: list[str]) -> str:
-        words = before_ctx + [word] + after_ctx
-        key = " ".join(words)
-        if key not in self._pos_tag_cache:
-            self._pos_tag_cache[key] = (words, self._tag(words))
-        return super()._get_pos(before_ctx, word, after_ctx)
+        words = (*before_ctx, word, *after_ctx)
+        return self._tag(words, words.index(word))  # as in stock, the first one of this spelling
 
 
 class HomoglyphSwap(WordSwapHomoglyphSwap):

@@ -20,6 +20,8 @@ from torch_eval.recipes import packaged_resources
 from torch_eval.recipes.fast_classes import MaskedWords, PartOfSpeech, Resources
 from torch_eval.recipes.goal_function import SentenceSimilarity
 
+TAGGED = 1 << 14  # lists of words whose tags are kept, as in stock
+
 
 class Original(Resources):
     """The original resources of a folder.
@@ -88,15 +90,16 @@ def _encoder(folder: Path) -> Callable[[list[str]], np.ndarray]:
 
 
 @functools.cache
-def tagger(root: Path) -> Callable[[list[str]], list[str]]:
-    """Return a function that tags words as `nltk.pos_tag` does, with universal tags and the files of a folder."""
+def tagger(root: Path) -> Callable[[tuple[str, ...], int], str]:
+    """Return a function that tags the word at a place as `nltk.pos_tag` does, with universal tags and given files."""
     folder = str(root / "nltk_data")
     if folder not in nltk.data.path:
         nltk.data.path.append(folder)  # NLTK reads no files elsewhere
     perceptron = PerceptronTagger(loc=str(root / TAGGER))
     lines = (root / FILES["tagger"][-1]).read_text(encoding="utf-8").splitlines()
     universal = dict(line.split("\t") for line in lines if line.strip())
-    return lambda words: [universal.get(fine, "X") for _, fine in perceptron.tag(words)]
+    tag = functools.lru_cache(TAGGED)(perceptron.tag)
+    return lambda words, place: universal.get(tag(words)[place][1], "X")
 
 
 class PlainPickle(pickle.Unpickler):

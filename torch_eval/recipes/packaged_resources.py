@@ -20,6 +20,7 @@ from torch_eval.assets import packaged
 from torch_eval.recipes.fast_classes import MaskedWords, PartOfSpeech, Resources
 from torch_eval.recipes.goal_function import SentenceSimilarity
 from torch_eval.recipes.sentence_encoder import WindowEncoder
+from torch_eval.recipes.word_tagger import WordTagger
 
 
 class Packaged(Resources):
@@ -110,25 +111,41 @@ UNIVERSAL = {"AUX": "VERB", "PROPN": "NOUN", "SCONJ": "ADP", "CCONJ": "CONJ", "P
 
 
 @functools.cache
-def tagger() -> Any:  # a class of the packaged file, which is loaded by its path
-    """Return the packaged averaged-perceptron tagger. `tag(words)` returns `UPOS|VerbForm` for each word."""
-    folder = assets.path("tagger")
-    spec = importlib.util.spec_from_file_location("packaged_perceptron", folder / "perceptron.py")
+def perceptron() -> Any:
+    """Return the packaged module of the averaged-perceptron tagger, which is loaded by its path."""
+    spec = importlib.util.spec_from_file_location("packaged_perceptron", assets.path("tagger") / "perceptron.py")
     assert spec and spec.loader, "a Python file"
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    with gzip.open(folder / "data" / "tagger.json.gz", "rt", encoding="utf-8") as file:
+    return module
+
+
+@functools.cache
+def tagger() -> Any:  # a class of the packaged file
+    """Return the packaged tagger. `tag(words)` returns `UPOS|VerbForm` for each word."""
+    with gzip.open(assets.path("tagger") / "data" / "tagger.json.gz", "rt", encoding="utf-8") as file:
         model = json.load(file)
-    return module.Tagger(model["weights"], model["tagdict"], model["classes"], frozenset(model["vocabulary"]))
+    return perceptron().Tagger(model["weights"], model["tagdict"], model["classes"], frozenset(model["vocabulary"]))
 
 
-def tag(words: list[str]) -> list[str]:
-    """Return the universal tag of each word, in the tag set of the stock tagger.
+@functools.cache
+def word_tagger() -> WordTagger:
+    """Return the packaged tagger for single words."""
+    return WordTagger(tagger(), perceptron().features)
+
+
+def tag(words: tuple[str, ...], place: int) -> str:
+    """Return the universal tag of the word at a place."""
+    return universal(word_tagger()(words, place))
+
+
+def universal(fine: str) -> str:
+    """Return the tag in the tag set of the stock tagger.
 
     Universal Dependencies have own tags for auxiliaries and proper nouns; `UNIVERSAL` maps them to the stock tags.
     """
-    coarse = (fine.partition("|")[0] for fine in tagger().tag(words))
-    return [UNIVERSAL.get(name, name) for name in coarse]
+    coarse = fine.partition("|")[0]
+    return UNIVERSAL.get(coarse, coarse)
 
 
 def packaged_mlm() -> Path:

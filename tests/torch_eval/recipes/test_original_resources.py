@@ -133,7 +133,9 @@ def test_tags_are_nltks(folder, monkeypatch):
     expected = [tag for _, tag in nltk.pos_tag(words, tagset="universal")]
     nltk.tag._get_tagger.cache_clear()
     monkeypatch.setattr(nltk.data, "path", [])  # it finds its own way
-    assert tagger(folder)(words) == expected == ["DET", "ADJ", "NOUN", "X", "NOUN"]
+    assert (
+        [tagger(folder)(tuple(words), i) for i in range(len(words))] == expected == ["DET", "ADJ", "NOUN", "X", "NOUN"]
+    )
 
 
 def test_stop_words_are_the_recipes_own(folder):

@@ -1,6 +1,7 @@
 """The packaged resources: what they say, and that they ask no network."""
 
 import os
+import random
 import re
 import stat
 
@@ -85,6 +86,16 @@ def test_tags_are_of_the_universal_set():
     expected = "DET ADJ NOUN VERB VERB ADP NOUN CONJ PRON ADV ADJ NOUN".split()
     assert sum(a == b for a, b in zip(tags, expected)) >= 10, tags
     assert set(tags) <= {"NOUN", "VERB", "ADJ", "ADV", "PRON", "DET", "ADP", "NUM", "CONJ", "PRT", ".", "X"}
+
+
+def test_the_tag_of_a_word_is_that_of_the_librarys_list():
+    generator, library = random.Random(0), packaged_resources.tagger()
+    known = [*sorted(library.tagdict), *generator.sample(packaged_resources.synonyms().words, 2000)]
+    known += ["Paris", "it's", "1984", "b4", "ﬁlm", "X", "qwzxv"]
+    for length in [1, 2, 3, *[8] * 150]:
+        words = tuple(generator.choice(known) for _ in range(length))
+        found = [packaged_resources.word_tagger()(words, i) for i in range(length)]
+        assert found == library.tag(words), words
 
 
 def test_word_splits_are_textattacks(monkeypatch):
