@@ -5,14 +5,17 @@ This module imports TextAttack: call `textattack_offline.prepare` first.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Any, NamedTuple
 
 import numpy as np
 import textattack.shared.attacked_text
 from textattack.shared import AttackedText
+
+CHINESE = re.compile("[\u4e00-\u9fff]")  # as in `words_from_text`
 
 
 class Layout(NamedTuple):
@@ -23,12 +26,14 @@ class Layout(NamedTuple):
         starts: Of each word in it.
         counts: Words that each word is split into if it stands alone; Chinese words are not always one.
         before: Sums of `counts` before each word.
+        plain: Whether no column has Chinese characters, with which all of it would be split in another way.
     """
 
     text: str
     starts: list[int]
     counts: list[int]
     before: list[int]
+    plain: bool
 
 
 class Text(AttackedText):
@@ -48,6 +53,9 @@ class Text(AttackedText):
 
     def __init__(self, text_input: OrderedDict[str, str], attack_attrs: dict[str, Any] | None = None) -> None:
         attributes = attack_attrs or {}
+        self._changes: tuple[Text, dict[int, list[str]]] | None = (
+            None  # what it was made of: new words by the number of the old one
+        )
         is_candidate = "original_index_map" in attributes
         self._lazy = is_candidate  # the stock constructor asks for the number of words, and does not use it then
         super().__init__(text_input, attributes)
@@ -58,6 +66,18 @@ class Text(AttackedText):
     def num_words(self) -> int:
         """Number of words."""
         return 0 if self._lazy else len(self.words)
+
+    @property
+    def words_per_input(self) -> list[list[str]]:
+        """Words of each column; those of a candidate come from the text that it was made of."""
+        if not self._words_per_input and self._changes:
+            origin, replacements = self._changes
+            number = count()
+            self._words_per_input: list[list[str]] = [
+                [new for word in words for new in replacements.get(next(number), (word,))]
+                for words in origin.words_per_input
+            ]
+        return super().words_per_input
 
     @property
     def words(self) -> list[str]:
@@ -94,7 +114,8 @@ class Text(AttackedText):
         counts = [len(split(word)) for word in self.words]
         if 0 in counts:  # stock takes such a word for a deleted one
             return None
-        return Layout(self.SPLIT_TOKEN.join(self._text_input.values()), starts, counts, [0, *accumulate(counts)])
+        text = self.SPLIT_TOKEN.join(self._text_input.values())
+        return Layout(text, starts, counts, [0, *accumulate(counts)], not CHINESE.search(text))
 
     def _replace(self, layout: Layout, changed: list[int], new_words: list[str]) -> Text | None:
         """Put a candidate together, with the attributes that the stock class gives it; None where it would fail."""
@@ -102,9 +123,11 @@ class Text(AttackedText):
         modified = set(self.attack_attrs["modified_indices"])
         newly: set[int] = set()
         index_map = self.attack_attrs["original_index_map"].copy()
+        replacements: dict[int, list[str]] = {}
         for i in changed:
             start, end = layout.starts[i], layout.starts[i] + len(self.words[i])
-            built, at, words = built + text[at:start], end, split(new_words[i])
+            built, at = built + text[at:start], end
+            words = replacements[i] = split(new_words[i])
             difference = len(words) - layout.counts[i]
             if difference:
                 modified = {m + difference * (m > i) for m in modified if m != i}
@@ -125,7 +148,10 @@ class Text(AttackedText):
         attributes = {name: self.attack_attrs[name] for name in ("label_names",) if name in self.attack_attrs}
         attributes |= {"newly_modified_indices": newly, "previous_attacked_text": self}
         attributes |= {"modified_indices": modified, "original_index_map": index_map}
-        return Text(OrderedDict(zip(self._text_input, columns)), attributes)
+        candidate = Text(OrderedDict(zip(self._text_input, columns)), attributes)
+        if layout.plain and not any(CHINESE.search(new_words[i]) for i in changed):
+            candidate._changes = (self, replacements)
+        return candidate
 
 
 def _shift(index_map: np.ndarray, i: int, difference: int, before: bool) -> None:

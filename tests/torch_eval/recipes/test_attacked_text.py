@@ -10,6 +10,7 @@ from torch_eval.recipes import textattack_offline
 
 textattack_offline.prepare()
 
+import textattack.shared.utils  # noqa: E402  TextAttack is made ready first
 from textattack.shared import AttackedText  # noqa: E402  TextAttack is made ready first
 
 from torch_eval.recipes.attacked_text import Text  # noqa: E402  the same
@@ -28,9 +29,10 @@ WORDS = [
     "北京很好看的电影",
     "e\u0301te\u0301",
     "*",
+    "*bold*",
     "a",
 ]
-NEW = ["", "dull", "two words", "'", "and a film", "film", "北京很好"]
+NEW = ["", "dull", "two words", "'", "and a film", "film", "北京很好", "-du ll-", "d)ull", "ⅼ𝟕ꞙ", "du-ll", "_"]
 
 
 def random_text(generator, columns):
@@ -71,6 +73,8 @@ def test_candidates_are_those_of_the_stock_class(columns):
                 assert found == expected
                 break
             assert found[:2] == expected[:2], (text, words)
+            split = [textattack.shared.utils.words_from_text(column) for column in found[0].values()]
+            assert found[2].words_per_input == split, (text, words)
             compared += 1
             text = found[2]
     assert compared > 200
