@@ -196,18 +196,20 @@ class SentenceSimilarity(SentenceEncoder):
 
         Args:
             encode: Function of a list of texts that returns their vectors, (texts, dimensions) float32.
-            exact: The same with the rounding of the stock class; `encode` if not given.
+            exact: The same with the rounding of the stock class. It also gets the numbers of the texts whose vectors
+                are asked for; the others may be anything. Without it, `encode` is taken.
             parameters: Of the stock class.
         """
         super().__init__(**parameters)
-        self._encode, self._exact = encode, exact or encode
-        self._vectors: dict[str, torch.Tensor] | None = {}
+        self._encode, self._exact = encode, exact or (lambda texts, _: encode(texts))
+        self._vectors: dict[str, torch.Tensor] = {}
+        self._asked: tuple[int, ...] = ()  # numbers of the texts whose vectors are to be exact, if any
         self._batch: tuple = ()  # candidates and reference text of the last comparison
 
     def encode(self, sentences: Sequence[str]) -> torch.Tensor:
         """Return the vectors of sentences, (sentences, dimensions)."""
-        if self._vectors is None:
-            return torch.as_tensor(self._exact(list(sentences)))
+        if self._asked:
+            return torch.as_tensor(self._exact(list(sentences), self._asked))
         new = [text for text in dict.fromkeys(sentences) if text not in self._vectors]
         if new:
             self._vectors.update(zip(new, torch.as_tensor(self._encode(new))))
@@ -218,21 +220,26 @@ class SentenceSimilarity(SentenceEncoder):
         self._vectors, self._batch = {}, ()
 
     def separate(self, candidates: Sequence[AttackedText]) -> None:
-        """Give the last batch stock's own scores if the best of these candidates nearly tie.
+        """Give those of these candidates that nearly tie for the best stock's own scores.
 
         The last bits of a score depend on what else is in its batch. Where an attack swaps characters that the encoder
         reads alike, they decide which text is the most similar.
         """
-        bounds = [self._bounds(text) for text in _with_score(candidates)]
-        highest = max((low for low, _ in bounds), default=0)
-        best = [(low, high) for low, high in bounds if high >= highest]
-        if len(best) < 2 or all(low == high for low, high in best):
+        bounds = [(text, *self._bounds(text)) for text in _with_score(candidates)]
+        highest = max((low for _, low, _ in bounds), default=0)
+        best = [(text, low < high) for text, low, high in bounds if high >= highest]
+        unsure = {id(text) for text, is_unsure in best if is_unsure}
+        if len(best) < 2 or not unsure:
             return
-        vectors, self._vectors = self._vectors, None
+        texts, reference = self._batch
+        numbers = [i for i, text in enumerate(texts) if id(text) in unsure]
+        self._asked = (*numbers, *(len(texts) + i for i in numbers))  # of the reference's copies, and of the texts
         try:
-            super()._check_constraint_many(*self._batch)
+            scores = self._score_list(reference, texts)
         finally:
-            self._vectors = vectors
+            self._asked = ()
+        for i in numbers:
+            texts[i].attack_attrs["similarity_score"] = scores[i].item()
 
     def _bounds(self, text: AttackedText) -> tuple[float, float]:
         """Return what stock's own score of a text lies between."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -52,9 +52,29 @@ class WindowEncoder:
         parts = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(ends // TOKENS)) + 1)
         return torch.cat([self._vectors([rows[i] for i in part]) for part in parts])
 
-    def exact(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the vectors with the library's own rounding, which depends on what else is in `texts`."""
-        return self._library.encode(list(texts))
+    def exact(self, texts: Sequence[str], asked: Iterable[int]) -> np.ndarray:
+        """Return the vectors of some texts with the library's own rounding, which depends on what else is in `texts`.
+
+        Args:
+            texts: All that the library would be given.
+            asked: Numbers of texts; the vectors of others are 0, where they do not come with them.
+        """
+        vectors, needed = np.zeros((len(texts), library._EMB_DIM), np.float32), set(asked)
+        for part in self._library_batches(texts):
+            if needed.intersection(part):
+                vectors[part.start : part.stop] = self._library.encode(texts[part.start : part.stop])
+        return vectors
+
+    def _library_batches(self, texts: Sequence[str]) -> Iterator[range]:
+        """Yield the runs of texts that the library encodes together."""
+        start = tokens = 0
+        for i, text in enumerate(texts):
+            length = len(self._tokens(text))
+            if i > start and tokens + length > library._TOKEN_BUDGET:
+                yield range(start, i)
+                start, tokens = i, 0
+            tokens += length
+        yield range(start, len(texts))
 
     def _tokens(self, text: str) -> list[int]:
         """Return the token ids of a text. No piece spans two words, so each word is split by itself."""

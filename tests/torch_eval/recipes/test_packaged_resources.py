@@ -135,7 +135,7 @@ def test_similarities_that_nearly_tie_become_those_of_the_stock_batch():
     reference = AttackedText("this nickleby thing might have more undertones than a film")
     texts = [
         reference.replace_word_at_index(3, word)
-        for word in ("migh𝚝", "ｍight", "could", "migⅼt", "ⅿight", "did", "shall")
+        for word in ("c𝚘uld", "ｃould", "could", "coulⅾ", "ｃouⅼd", "did", "shall")
     ]
     theirs = stock_textattack.PlainEncoder(**parameters)._score_list(reference, texts).tolist()
     similarity = packaged_resources.Packaged().sentence_similarity(**parameters)
@@ -146,14 +146,15 @@ def test_similarities_that_nearly_tie_become_those_of_the_stock_batch():
 
     rough = scores()
     assert rough == pytest.approx(theirs, abs=1e-5)
-    similarity.separate([texts[2]])
+    similarity.separate([texts[5]])
     similarity.separate([])
     assert scores() == rough  # nothing to compare
     similarity.separate(texts[-2:])
     assert scores() == rough and rough[-2] - rough[-1] < 1e-3  # more than rounding makes of it
     similarity.separate(texts)
-    assert scores() == theirs
-    assert scores() != rough
+    best = [i for i, score in enumerate(theirs) if score > max(theirs) - 1e-5]
+    assert len(best) == 5 and [scores()[i] for i in best] == [theirs[i] for i in best] != [rough[i] for i in best]
+    assert all(scores()[i] == rough[i] for i in range(len(texts)) if i not in best)  # they decide nothing
 
 
 def test_texts_shorter_than_the_window_are_never_compared_again():

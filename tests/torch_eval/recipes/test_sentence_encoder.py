@@ -34,9 +34,17 @@ def test_vectors_are_the_librarys(encode, library, length):
     np.testing.assert_allclose(encode(texts), library.encode(texts), atol=2e-6)
 
 
-def test_exact_vectors_are_the_librarys_to_the_bit(encode, library):
-    texts = candidates(40)
-    np.testing.assert_array_equal(encode.exact(texts), library.encode(texts))
+@pytest.mark.parametrize("length", [4, 40, 400])
+def test_exact_vectors_are_the_librarys_to_the_bit(length, encode, library, monkeypatch):
+    """Of those that are asked for. At 400 words each text is more than one batch of the library's may hold."""
+    texts = candidates(length)[:6]
+    expected, encoded = library.encode(texts), []
+    encode_part = encode._library.encode
+    monkeypatch.setattr(encode._library, "encode", lambda some: encoded.extend(some) or encode_part(some))
+    for asked in ([3], [0, 5], range(6)):
+        np.testing.assert_array_equal(encode.exact(texts, asked)[list(asked)], expected[list(asked)])
+    if length == 400:
+        assert encoded == [texts[i] for i in (3, 0, 5, *range(6))]
 
 
 def test_texts_without_words_and_the_ends_of_texts(encode, library):
