@@ -19,10 +19,13 @@ from transformers import PreTrainedTokenizerBase
 
 from configs.contract.families import FAMILIES
 from torch_eval.victim.padded import PaddedClassifier
-from torch_eval.victim.unpadded import Row, is_unpaddable
+from torch_eval.victim.unpadded import Row
 
 SIZES = (1, 2, 4, 8, 16)  # of the small batches that are tried
 PROBE = "what this text says does not matter , only how its numbers are added does "
+# Layers that compute the same, one after another, from a hidden state (rows, positions, hidden).
+LAYERS = {kind: f"{family.body}.encoder.layer" for kind, family in FAMILIES.items()}
+LAYERS |= {"distilbert": "distilbert.transformer.layer", "mpnet": "mpnet.encoder.layer"}
 VECTORS = 16  # on which the sums of a layer are compared
 
 
@@ -230,13 +233,13 @@ def _rows_of_head(layer: torch.nn.Linear | None, places: list[int], targets: lis
 
 
 def _equal_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Return the layers of BERT and its relatives; none if there is one, or if some have been pruned unlike others.
+    """Return the layers of a model of `LAYERS`; none if there is one, or if some have been pruned unlike others.
 
     Layers of the same shapes add in the same order: what the first one shows of a batch holds for all.
     """
-    if not is_unpaddable(model):
+    if model.config.model_type not in LAYERS:
         return []
-    layers = list(getattr(model, FAMILIES[model.config.model_type].body).encoder.layer)
+    layers = list(model.get_submodule(LAYERS[model.config.model_type]))
     shapes = {tuple(weight.shape for weight in layer.parameters()) for layer in layers}
     return layers if len(layers) > 1 and len(shapes) == 1 else []
 

@@ -17,7 +17,7 @@ TEXTS = ["a fine film", "dull", "loud , silly and far too long", "an honest port
 LONG = "an utterly charming , funny and warm piece of work " * 4
 
 
-@pytest.fixture(scope="module", params=["bert", "electra", "distilbert"])
+@pytest.fixture(scope="module", params=["bert", "electra", "distilbert", "mpnet"])
 def folder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     return tiny_bert(folder) if request.param == "bert" else random_classifier(folder, request.param, TEXTS, seed=3)
@@ -53,10 +53,10 @@ def test_a_small_batch_goes_through_the_body_if_it_rounds_alike_and_the_head_has
 
 
 @pytest.mark.parametrize("alike", [True, False])
-def test_one_row_stands_for_a_batch_whose_rows_are_alike_after_the_first_layer(tmp_path, alike):
-    victim, rows = Victim(tiny_bert(tmp_path), LENGTH), []
+def test_one_row_stands_for_a_batch_whose_rows_are_alike_after_the_first_layer(folder, alike):
+    victim, rows = Victim(folder, LENGTH), []
     victim.stock._first_layer = lambda size, full: [b"alike" if alike else bytes(size)] * size
-    victim.model.bert.encoder.layer[1].register_forward_pre_hook(lambda _layer, inputs: rows.append(len(inputs[0])))
+    victim.stock._layers[1].register_forward_pre_hook(lambda _layer, inputs: rows.append(len(inputs[0])))
     victim.roundings(TEXTS * 5)
     assert rows == ([1, 1] if alike else [20])
 
