@@ -181,15 +181,27 @@ def _own_layout(texts: tuple[str, ...], label: str | None, values: tuple[str, ..
     return layout
 
 
+def label_entry(value: str, name: str | None = None) -> str:
+    """Return the entry of `data.labels` for a label, and for its name if files write another value for it."""
+    return "=".join(text.replace("=", "==") for text in (value, name) if text is not None)
+
+
+def _read_entry(entry: str) -> tuple[str, str]:
+    """Return a label's value and name as `label_entry` wrote them; a single = ends the value."""
+    value = re.match("(?:[^=]|==)*", entry, re.DOTALL)
+    assert value, "may be empty"
+    name = entry[value.end() + 1 :] if value.end() < len(entry) else value[0]
+    return value[0].replace("==", "="), name.replace("==", "=")
+
+
 def _spelled(labels: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split `1=World` into the label's name, World, and what stands for it in files, 1.
 
     Returns:
         Names, and values; no values if each label stands under its own name.
     """
-    pairs = [label.partition("=") for label in labels]
-    names = tuple(name if separator else value for value, separator, name in pairs)
-    values = tuple(value for value, _, _ in pairs)
+    pairs = [_read_entry(label) for label in labels]
+    values, names = tuple(value for value, _ in pairs), tuple(name for _, name in pairs)
     if "" in names + values:
         raise UserError(f"data.labels: an empty name in {labels}")
     _refuse_repeats("data.labels", names)

@@ -12,7 +12,7 @@ from configs.contract import classifiers, snippets
 from configs.contract.errors import UserError, listed
 from configs.contract.read_files import SECRET, read_file, read_table
 from configs.contract.tables import BrokenRow
-from configs.contract.tasks import NUMBER, TASKS, Task, task_of
+from configs.contract.tasks import NUMBER, TASKS, Task, label_entry, task_of
 from torch_eval.library import hub
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ LABEL_COLUMNS = tuple(
     )
 )
 TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "tweet", "title+description", "title")
+PAIRS = (("text", "text_pair"), ("text1", "text2"), ("question", "context"), ("query", "passage"))
 MOST_LABELS = 200  # a column of more different values holds no labels
 
 
@@ -49,7 +50,8 @@ def read(
         return _of_task(data, config)
     if path.is_dir() and config.task == "custom" and not config.data.labels:
         folders = sorted(folder.name for folder in path.iterdir() if folder.is_dir() and any(folder.glob("*.txt")))
-        config.data.labels = folders if classifiers.says_nothing(names) else in_order(path, folders, names)
+        silent = classifiers.says_nothing(names)
+        config.data.labels = list(map(label_entry, folders)) if silent else in_order(path, folders, names)
         config.data.text_columns = config.data.text_columns or ["text"]
     elif path.is_file() and config.task == "custom":
         _guess(path, config, names, others)
@@ -135,7 +137,7 @@ def _published(values: set[str], columns: Sequence[str], names: Sequence[str]) -
         if len(names) == len(found) and (classifiers.says_nothing(names) or None not in found):
             for layout in task.layouts:
                 if values and values <= set(layout.values) and all(_alike([name], columns) for name in layout.needed):
-                    return list(map("=".join, zip(layout.values, task.labels, strict=True)))
+                    return list(map(label_entry, layout.values, task.labels))
     return None
 
 
@@ -153,11 +155,10 @@ def text_columns(path: Path, columns: list[str]) -> list[str]:
     Raises:
         UserError: The columns do not tell which of them is the text.
     """
-    for task in TASKS.values():
-        for layout in task.layouts:
-            pair = [_alike([text], columns) for text in layout.texts]
-            if len(pair) > 1 and all(pair):
-                return list(map(str, pair))
+    for texts in (*(layout.texts for task in TASKS.values() for layout in task.layouts), *PAIRS):
+        pair = [_alike([text], columns) for text in texts]
+        if len(pair) > 1 and all(pair):
+            return list(map(str, pair))
     chosen = _alike(TEXT_COLUMNS, columns) or (columns[0] if len(columns) == 1 else None)
     if chosen:
         return [chosen]
@@ -173,14 +174,14 @@ def labels_of(
         UserError: The values of the file do not say which of the model's labels they mean.
     """
     if values <= set(names):
-        return list(names)
+        return list(map(label_entry, names))
     counted = {match[0]: name for name in names if (match := re.match(r"\d+", name))}  # 1 is "1 star"
     if values <= counted.keys() and len(counted) == len(names):
-        return list(map("=".join, counted.items()))
+        return list(map(label_entry, counted, counted.values()))
     numbers = [str(number) for number in range(len(names))]
     if values <= set(numbers):
         _refuse_other_order(path, [names, *others])
-        return numbers if classifiers.says_nothing(names) else list(map("=".join, zip(numbers, names, strict=True)))
+        return numbers if classifiers.says_nothing(names) else list(map(label_entry, numbers, names))
     if len(values) > MOST_LABELS:
         raise UserError(f"{path}: column {column!r} holds {len(values)} different values; name another: label_column=")
     if classifiers.says_nothing(names) or any(classifiers.says_nothing([value]) for value in values):
@@ -194,7 +195,7 @@ def _refuse_other_order(path: Path, models: Sequence[Sequence[str]]) -> None:
     for other in others:
         order = [classifiers.find_label(name, other) for name in first]
         if None not in order and order != list(range(len(first))):
-            pairs = ", ".join(f"{number}={name}" for number, name in enumerate(first))
+            pairs = ", ".join(label_entry(str(number), name) for number, name in enumerate(first))
             raise UserError(
                 f"{path}: its labels are numbers, and the models number theirs differently: {listed(first)}, and "
                 f"{listed(other)}; say what the numbers of the data mean, such as 'labels=[{pairs}]'"
@@ -203,7 +204,7 @@ def _refuse_other_order(path: Path, models: Sequence[Sequence[str]]) -> None:
 
 def _unmatched(path: Path, values: Sequence[str], names: Sequence[str]) -> str:
     """Say that the labels of the data do not tell which of the model's they mean, and how the user says it."""
-    pairs = listed(f"...={name}" for name in names)
+    pairs = listed(label_entry("...", name) for name in names)
     return (
         f"{path}: its labels are {listed(values)}, the model's are {listed(names)}: which is which cannot be "
         f"told; write in place of the dots what the data call each of them: 'labels=[{pairs}]'; rows with other "
@@ -212,7 +213,7 @@ def _unmatched(path: Path, values: Sequence[str], names: Sequence[str]) -> str:
 
 
 def in_order(path: Path, values: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return labels as the data spells them, in the order of the model's; its own name where the data has none.
+    """Return entries of labels as the data spells them, in the model's order; its own name where the data has none.
 
     Raises:
         UserError: A label of the data is none of the model's.
@@ -223,4 +224,4 @@ def in_order(path: Path, values: Sequence[str], names: Sequence[str]) -> list[st
         if number is None:
             raise UserError(_unmatched(path, values, names))
         labels[number] = value
-    return labels
+    return list(map(label_entry, labels))

@@ -57,6 +57,14 @@ def test_pairs_are_pairs_in_whatever_case_their_columns_stand(tmp_path, header):
     assert [list(record.values()) for record in records] == [["who?", "me", 0]] and len(task.columns) == 2
 
 
+@pytest.mark.parametrize("first, second", [("text", "text_pair"), ("Text1", "Text2"), ("question", "context")])
+def test_usual_names_of_pairs_are_read_as_pairs(tmp_path, first, second):
+    for header, row in ((f"{first},{second}", "who?,me"), (f"{second},{first}", "me,who?")):
+        task, records, _ = read(tmp_path / "a.csv", f"{header},label\n{row},1\n")
+        assert task.columns == (first, second) and task.attacked == (second,)
+        assert [records[0][column] for column in task.columns] == ["who?", "me"]
+
+
 @pytest.mark.parametrize("header", ["Class Index,Title,Description", "label,title,description"])
 @pytest.mark.parametrize("names", [["Sci/Tech", "World", "Sports", "Business"], [f"LABEL_{i}" for i in range(4)]])
 def test_the_published_files_of_ag_news_count_from_1_also_where_no_text_is_of_the_last_label(tmp_path, header, names):
@@ -71,6 +79,35 @@ def test_labels_that_are_the_models_to_the_letter_need_no_further_name(tmp_path,
     task, records, _ = read(tmp_path / "a.csv", f"text,label\n{rows}", names)
     assert [record["label"] for record in records] == list(reversed(range(len(names))))
     assert classifiers.match_labels(names, task.labels, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "names, values",
+    [
+        (["x=1", "x==2"], ["x=1", "x==2"]),
+        (["x=1", "x=2"], ["X = 1", "X = 2"]),
+        (["x=1", "x=2"], ["0", "1"]),
+        (["1 =", "2 ="], ["1", "2"]),
+        (SILENT, ["LABEL_0", "LABEL_1"]),
+    ],
+)
+def test_labels_may_hold_an_equals_sign(tmp_path, names, values):
+    lines = [{"text": "fine", "label": values[1]}, {"text": "dull", "label": values[0]}]
+    task, records, _ = read(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines)), names)
+    assert [record["label"] for record in records] == [1, 0]
+    assert classifiers.match_labels(names, task.labels, tmp_path) is None
+
+
+def test_the_user_writes_an_equals_sign_of_a_label_twice(tmp_path):
+    content = "text,label\nfine,x=2\ndull,x=1\n"
+    task, records, _ = read(tmp_path / "a.csv", content, NAMES, "data.labels=[x==1=negative,x==2=positive]")
+    assert [record["label"] for record in records] == [1, 0] and list(task.labels) == NAMES
+    for folder, text in (("x=1", "dull"), ("x=2", "fine")):
+        (tmp_path / "folders" / folder).mkdir(parents=True)
+        (tmp_path / "folders" / folder / "a.txt").write_text(text)
+    for names in (["x=2", "x=1"], SILENT):
+        task, records, _ = data.read(str(tmp_path / "folders"), config(), names)
+        assert {record["text"]: task.labels[record["label"]] for record in records} == {"dull": "x=1", "fine": "x=2"}
 
 
 def test_numbers_are_refused_where_two_models_number_their_labels_differently(tmp_path):
