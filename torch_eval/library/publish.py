@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from configs.contract import model_card
+from configs.contract import hub, model_card
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, read_json, write_json
 from configs.contract.model_card import Result
@@ -17,7 +17,7 @@ from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 from torch_eval.attack.records import source_of
 from torch_eval.attack.victims import check_files
-from torch_eval.library.hub import run_online
+from torch_eval.library.hub import ONLINE
 
 
 def publish(run_dir: RunDir, prefix: str, public: bool = False) -> list[str]:
@@ -85,9 +85,10 @@ def upload(folder: Path, repository: str, public: bool) -> None:
     Raises:
         UserError: The hub refuses it, or cannot be reached.
     """
-    reason = run_online("upload", str(folder), repository, str(public))
-    if reason:
+    try:
+        hub.run(["upload", str(folder), repository, str(public)], ONLINE)
+    except UserError as error:
         raise UserError(
-            f"{repository}: not uploaded ({reason}); log in with "
+            f"{repository}: not uploaded ({str(error)[:300]}); log in with "
             f"`huggingface-cli login` or set HF_TOKEN to a token that may write, then run the same command again"
-        )
+        ) from None

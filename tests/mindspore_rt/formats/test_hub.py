@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from configs.contract import assets, schema
+from configs.contract import hub as contract_hub
 from configs.contract.errors import UserError
 from configs.contract.run_dir import RunDir
 from configs.contract.tasks import GLUE, TASKS
@@ -107,8 +108,9 @@ def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path
     assert list(prepare.load_split(run, "test")[1]) == [i % 2 for i in range(12)]
     assert GLUE[1][:8] in summary["note"] and "line 8: column 'question2' holds no text" in summary["warnings"][0]
 
-    assert newest == cache / "hub" / "model" / "someone--bert" and (newest / hub.COMMIT).read_text() == "f" * 40
-    assert f"model=someone/bert@{'f' * 40} asks for that one" in capfd.readouterr().out
+    assert newest == cache / "hub" / "model" / "someone--bert"
+    assert (newest / contract_hub.COMMIT).read_text() == "f" * 40
+    assert f"; someone/bert@{'f' * 40} asks for that one" in capfd.readouterr().out
     loaded, expected = huggingface.load(newest).weights, load_file(tiny_bert / "model.safetensors")
     assert set(loaded) == set(expected)
     for name, value in expected.items():
@@ -129,7 +131,7 @@ def test_a_model_at_a_revision_has_a_folder_of_its_own(stand_in, cache, tiny_ber
     stand_in.add("someone/bert", "f" * 40, tiny_bert)
     folder = hub.model_dir("someone/bert@" + "f" * 40)
     assert folder == cache / "hub" / "model" / ("someone--bert--" + "f" * 40)
-    assert (folder / "config.json").is_file() and not (folder / hub.COMMIT).exists()
+    assert (folder / "config.json").is_file() and not (folder / contract_hub.COMMIT).exists()
 
 
 def test_without_an_endpoint_the_hub_itself_is_asked(cache, monkeypatch):
@@ -137,7 +139,7 @@ def test_without_an_endpoint_the_hub_itself_is_asked(cache, monkeypatch):
     monkeypatch.delenv("HF_ENDPOINT")
     seen = {}
 
-    monkeypatch.setattr(hub, "run_module", lambda _, words, environment: seen.update(environment, words=words))
+    monkeypatch.setattr(contract_hub, "run_module", lambda _, words, environment: seen.update(environment, words=words))
     hub.model_dir("bert-base-uncased")
     assert seen["HF_ENDPOINT"] == "https://huggingface.co"
     assert seen["words"][:3] == ["model", "bert-base-uncased", assets.BERT]
@@ -148,7 +150,9 @@ def test_without_an_endpoint_the_hub_itself_is_asked(cache, monkeypatch):
 def test_every_data_set_is_pinned(cache, monkeypatch):
     """And asked for by the splits that the paper uses."""
     asked = []
-    monkeypatch.setattr(hub, "_cached", lambda kind, key, extra: asked.append((kind, *key, *extra)) or cache)
+    monkeypatch.setattr(
+        contract_hub, "download", lambda _, kind, key, splits, **more: asked.append((kind, *key, *splits)) or cache
+    )
     for name in ("sst2", "imdb", "agnews", "qnli", "mnli", "qqp"):
         with pytest.raises(UserError, match="train.jsonl: no such file"):
             prepare.prepare(schema.load(name), RunDir(schema.load(name), cache))
@@ -181,6 +185,7 @@ def test_offline_says_what_would_help(cache, monkeypatch, without_mindnlp):
     # The command is one that the module takes, and fills the folder that it is to be copied to.
     command, folder = of_dataset.split("`")[1], of_dataset.split("copy FOLDER to ")[1]
     done = []
+    monkeypatch.setattr(hub, "find_spec", lambda name: True)
     monkeypatch.setattr(hub, "_save_dataset", lambda *arguments: done.append(arguments))
     monkeypatch.setattr(hub.sys, "argv", shlex.split(command)[2:])
     assert hub.main() == 0 and done == [("someone/glue", "", "abc", "FOLDER", "train", "test")]

@@ -49,7 +49,7 @@ print(*(step() for _ in range(3)))
 
 from mindspore_rt.formats import hub
 sys.argv = ["hub", "model", "someone/bert", "main", sys.argv[3]]
-assert hub.main() == 1
+assert hub.main() == 2
 """
 CASE = Case("finetune", layers=2, hidden=24, batch=4, length=8, vocabulary=60, dropout=0.0)
 

@@ -1,0 +1,132 @@
+"""The Hugging Face hub: models and data sets that are downloaded once, and folders that are uploaded.
+
+    python -m configs.contract.hub model NAME REVISION FOLDER
+    python -m configs.contract.hub dataset ID CONFIG REVISION FOLDER SPLIT [SPLIT ...]
+    python -m configs.contract.hub upload FOLDER NAME PUBLIC      (True or False)
+
+Each of these is a process of its own, because its libraries take seconds to load. `HF_ENDPOINT` chooses a mirror and
+`HF_TOKEN` opens private repositories; the hub's own client reads both.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from configs.contract.errors import UserError, command
+from configs.contract.files import whole_directory, write_lines
+from configs.contract.processes import run_module
+
+HUB = "https://huggingface.co"
+CLIENT = "configs.contract.hub"
+COMMIT = "commit.txt"  # in the folder of a model: its commit, if the newest one was asked for
+MODEL_FILES = ("*.json", "*.txt", "*.model")  # and the weights
+
+
+def download(
+    target: Path,
+    kind: str,
+    key: Sequence[str],
+    splits: Sequence[str] = (),
+    *,
+    instead: str,
+    environment: Mapping[str, str] | None = None,
+    client: str = CLIENT,
+) -> Path:
+    """Return `target`, into which a model or data set is downloaded on first use.
+
+    Args:
+        target: Its folder in the cache.
+        kind: `model` or `dataset`.
+        key: Name and revision of a model; name, configuration and revision of a data set.
+        splits: Splits of a data set; each becomes a file `<split>.jsonl`.
+        instead: What the user can give in place of it.
+        environment: As for `run`.
+        client: Module that downloads.
+
+    Raises:
+        UserError: The hub cannot be reached, or has nothing of this name and revision.
+    """
+    if target.is_dir():
+        return target
+    print(f"downloading {kind} {key[0]} from the hub", flush=True)
+    try:
+        with whole_directory(target, replace=False) as folder:
+            run([kind, *key, str(folder), *splits], environment, client)
+    except UserError as error:
+        by_hand = shlex.join(["python", "-m", client, kind, *key, "FOLDER", *splits])
+        raise UserError(
+            f"{kind} {key[0]} is not in {target} and could not be downloaded ({str(error)[:300]}); go online, set "
+            f"HF_ENDPOINT to a mirror, give {instead}, or run `{by_hand}` where there is a network and copy FOLDER to "
+            f"{target}"
+        ) from None
+    if (target / COMMIT).is_file():
+        commit = (target / COMMIT).read_text(encoding="utf-8")
+        print(f"  its newest commit is {commit}; {key[0]}@{commit} asks for that one anywhere", flush=True)
+    return target
+
+
+def run(words: Iterable[str], environment: Mapping[str, str] | None = None, client: str = CLIENT) -> None:
+    """Run a command of this module, or of another client, in a process of its own.
+
+    Args:
+        words: Its command line.
+        environment: Variables to set beside those of this process.
+        client: The module.
+
+    Raises:
+        UserError: It failed; the message is the reason.
+    """
+    # Without a value mindnlp would use a mirror, and send it the user's token.
+    endpoint = {"HF_ENDPOINT": os.environ.get("HF_ENDPOINT") or HUB}
+    run_module(client, words, {**endpoint, **(environment or {})})
+
+
+def save_model(name: str, revision: str, target: str) -> None:
+    """Copy the files of a model into a folder: its safetensors, or PyTorch weights where it has none."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    about = HfApi().model_info(name, revision=revision)
+    if revision == "main":
+        (Path(target) / COMMIT).write_text(str(about.sha), encoding="utf-8")
+    names = [file.rfilename for file in about.siblings or []]
+    safe = any(name.startswith("model") and name.endswith(".safetensors") for name in names)
+    weights = "model*.safetensors" if safe else "pytorch_model*.bin"
+    snapshot_download(name, revision=about.sha, allow_patterns=[*MODEL_FILES, weights], local_dir=target)
+    shutil.rmtree(Path(target) / ".cache", ignore_errors=True)  # its notes on the download
+
+
+def save_dataset(id: str, config: str, revision: str, target: str, *splits: str) -> None:
+    """Write splits of a data set into a folder, as JSON Lines."""
+    from datasets import load_dataset
+
+    for split in splits:
+        rows = load_dataset(id, config or None, split=split, revision=revision)
+        write_lines(Path(target) / f"{split}.jsonl", rows)
+
+
+def upload(folder: str, name: str, public: str) -> None:
+    """Upload a folder into a repository, which is made if it is not there, private unless `public` is `True`."""
+    from huggingface_hub import HfApi
+
+    HfApi().create_repo(name, private=public != "True", exist_ok=True)
+    HfApi().upload_folder(repo_id=name, folder_path=folder, commit_message="Model, ticket and results")
+
+
+@command
+def main(model: Callable[..., None] = save_model, dataset: Callable[..., None] = save_dataset) -> int:
+    """Run the command line; returns its exit status."""
+    kind, *words = sys.argv[1:]
+    try:
+        {"model": model, "dataset": dataset, "upload": upload}[kind](*words)
+    except Exception as error:  # the libraries raise many kinds for a name, a revision or a network that is not there
+        raise UserError(" ".join(f"{type(error).__name__}: {error}".split())) from None
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
