@@ -17,8 +17,6 @@ from configs.contract.tasks import TASKS, task_of
 def check_together(config: Any, origins: Mapping[str, str], complete: bool = True) -> None:
     """Check the keys that depend on each other; put what they mean in place of `methods: all` and of `lengths`.
 
-    The first of `lengths` becomes the number of epochs of each section that trains an attacked model.
-
     Args:
         config: The experiment, whose keys are valid each by itself.
         origins: Where each key was set.
@@ -34,25 +32,33 @@ def check_together(config: Any, origins: Mapping[str, str], complete: bool = Tru
         task_of(config)
     if "all" in config.methods:
         config.methods = [name for name in METHODS if config.tickets_from or name != "transferred"]
-    if config.attack.calibrate and not config.dev_is_unseen:
+    named_folders(config.attack.victims or [])
+    _refuse_contradictions(config)
+    _apply_lengths(config)
+    _check_names(config, origins)
+
+
+def _refuse_contradictions(config: Any) -> None:
+    """Refuse keys that cannot both hold."""
+    attack, choice, search = config.attack, config.choice, config.search
+    if attack.calibrate and not config.dev_is_unseen:
         raise UserError(
             "attack.calibrate: compat: official trains on dev, so dev cannot calibrate; change one of the two"
         )
-    named_folders(config.attack.victims or [])
     if "transferred" in config.methods and not config.tickets_from:
         raise UserError("tickets_from: name the experiment or file of the tickets that are transferred")
-    if config.given_method == "robust" and config.choice.epochs > 1:
+    if config.given_method == "robust" and choice.epochs > 1:
         raise UserError("choice.epochs: tickets_from gives the ticket, so there is no choice of a search epoch; set 1")
-    if config.attack.stratified and config.attack.protocol == "official":
+    if attack.stratified and attack.protocol == "official":
         raise UserError("attack.stratified: protocol: official attacks the first examples; unset one of the two")
     if config.infobert.anchor_low >= config.infobert.anchor_high:
         raise UserError("infobert.anchor_low must be below infobert.anchor_high")
-    if config.search.keep_epochs and config.search.keep_epochs < config.choice.epochs:
-        raise UserError(f"search.keep_epochs: below choice.epochs, {config.choice.epochs}, whose scores are needed")
-    if config.choice.epochs > config.search.epochs:
+    if search.keep_epochs and search.keep_epochs < choice.epochs:
+        raise UserError(f"search.keep_epochs: below choice.epochs, {choice.epochs}, whose scores are needed")
+    if choice.epochs > search.epochs:
         raise UserError(
-            f"choice.epochs: {config.choice.epochs} search epochs to choose from; there are only "
-            f"search.epochs, {config.search.epochs}"
+            f"choice.epochs: {choice.epochs} search epochs to choose from; there are only "
+            f"search.epochs, {search.epochs}"
         )
     if config.device == "GPU" and config.amp == "bfloat16":
         raise UserError("amp_dtype: MindSpore has no bfloat16 matrix products on GPU; set amp_dtype=float16")
@@ -60,10 +66,18 @@ def check_together(config: Any, origins: Mapping[str, str], complete: bool = Tru
         raise UserError("workers must be a multiple of nodes, and node_rank below nodes")
     if config.nodes > 1 and not config.master_port:
         raise UserError("master_port: name a port of machine 0 that is free, the same on all nodes")
+
+
+def _apply_lengths(config: Any) -> None:
+    """Make the first of `lengths` the number of epochs of each section that trains an attacked model."""
     for section in (getattr(config, METHODS[name].section) for name in config.methods if config.lengths):
         section.epochs = config.lengths[0]
         if section.max_steps:
             raise UserError("lengths: max_steps of a section would end all lengths alike; unset one of the two")
+
+
+def _check_names(config: Any, origins: Mapping[str, str]) -> None:
+    """Refuse values that would not give a folder each, or no folder at all."""
     for sparsity in config.sparsities:
         if float(f"{sparsity:g}") != sparsity:
             raise UserError(f"sparsities in {origins['sparsities']}: {sparsity} has more than six digits; round it")
