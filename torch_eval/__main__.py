@@ -83,8 +83,7 @@ def score(options: argparse.Namespace) -> None:
     """
     from torch_eval.library import run
 
-    words = [text for text in options.arguments if "=" not in text or Path(text).exists()]
-    keys = [text for text in options.arguments if text not in words]
+    words, keys = cli.parted(options.arguments)
     if len(words) < 2:
         raise UserError("score: give a model and data, such as `python -m torch_eval score ./my-model reviews.csv`")
     run.run(words[:-1], words[-1], keys, options.runs, options.out)
@@ -112,12 +111,11 @@ def report(options: argparse.Namespace) -> None:
     """Write tables and figures of one experiment or of several.
 
     The run may be unfinished. What has no result yet is shown as missing, with the command that makes it.
+    `python -m torch_eval --help` lists every key of a configuration.
     """
     from torch_eval.report import build
 
-    # Configurations are the arguments without a `=`, wherever they stand.
-    names = [text for text in (options.config, *options.overrides) if "=" not in text]
-    overrides = [text for text in (options.config, *options.overrides) if "=" in text]
+    names, overrides = cli.parted(options.arguments)
     if not names:
         raise UserError("report: name a configuration, such as `python -m torch_eval report demo`")
     run = RunDir(schema.load(names[0], overrides), options.runs)
@@ -214,8 +212,11 @@ def parser() -> cli.Parser:
     publishing = cli.add_command(commands, publish)
     publishing.add_argument("--to", required=True, metavar="OWNER/NAME", help="how the repositories' names begin")
     publishing.add_argument("--public", action="store_true", help="let anybody see repositories that are made now")
-    reporting = cli.add_command(commands, report)
+    reporting = cli.add_command(commands, report, config=False)
     reporting.usage = "%(prog)s CONFIG [CONFIG ...] [key=value ...] [--out FOLDER]"
+    reporting.add_argument(
+        "arguments", nargs="*", metavar="CONFIG ... key=value", help="experiments, and changes to all"
+    )
     reporting.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: in the run directory)")
     adding = cli.add_command(commands, zoo_add, "zoo-add")
     adding.add_argument("--name", required=True, metavar="NAME", help="name of the entry's folder")

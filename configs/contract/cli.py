@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -102,6 +102,14 @@ def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
     if words:
         setattr(options, words, [*getattr(options, words), *rest])
     return options
+
+
+def parted(words: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Part the words of a command line, in any order, into names of files or configurations and `key=value`."""
+    names, keys = list[str](), list[str]()
+    for word in words:
+        (keys if "=" in word and not Path(word).exists() else names).append(word)
+    return names, keys
 
 
 def run_dir(options: argparse.Namespace, runs: Path = RUNS) -> RunDir:

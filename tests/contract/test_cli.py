@@ -23,7 +23,8 @@ def scored(*arguments):
 @pytest.mark.parametrize("stage, half", HALVES.items())
 def test_every_stage_is_a_command_of_its_half(stage, half):
     options = cli.parse(PARSERS[half](), [stage, "demo", "seeds=[1,2]"])
-    assert (options.command, options.config, options.overrides) == (stage, "demo", ["seeds=[1,2]"])
+    words = options.arguments if stage == "report" else [options.config, *options.overrides]
+    assert (options.command, words) == (stage, ["demo", "seeds=[1,2]"])
 
 
 def test_overrides_may_stand_before_and_after_options():
@@ -31,7 +32,7 @@ def test_overrides_may_stand_before_and_after_options():
     assert options.overrides == ["a=1", "b=2", "c=3"] and options.every == 2.5 and options.once
     assert scored("watch", "demo").overrides == []
     options = scored("report", "one", "--out", "x", "seeds=[1]")
-    assert options.out == Path("x") and options.overrides == ["seeds=[1]"]
+    assert options.out == Path("x") and options.arguments == ["one", "seeds=[1]"]
     options = scored("score", "model", "data", "--out", "x", "examples=3")
     assert options.out == Path("x") and options.arguments == ["model", "data", "examples=3"]
 
