@@ -132,7 +132,7 @@ def l0_rows(search: RobustSearch, official: bool) -> Rows:
     groups = [[a] for a in scores] if official else [scores]
     yield "l0_term", {"l0_term": np.mean([gate.mask_statistics(g)["l0_term"] for g in groups], keepdims=True)}
     no_losses = (Tensor(np.float32(0.0)),)
-    search.update(no_losses, Tensor(np.float32(1.0)), search.optimizer.rates(0.0, 1), ())
+    search.apply(no_losses, Tensor(np.float32(1.0)), search.optimizer.rates(0.0, 1), ())
     yield "l0_gradient", moments(search, 1 / (1 - BETA1))
     for parameter in search.optimizer.state().values():
         backend.put(parameter, np.zeros(parameter.shape, np.float32))
@@ -149,7 +149,7 @@ def search_rows(search: RobustSearch, case: Case) -> Rows:
     deltas: list[np.ndarray] = []
     gradients: dict[str, np.ndarray] = {}
     norms: list[float] = []
-    ascent, update = search.ascent, search.update
+    ascent, update = search.ascent, search.apply
 
     def watched_ascent(*inputs: Tensor) -> tuple[Tensor, Tensor]:
         loss, delta = ascent(*inputs)
@@ -162,7 +162,7 @@ def search_rows(search: RobustSearch, case: Case) -> Rows:
             gradients.update({_matrix(p): t.asnumpy().copy() for p, t in pairs})  # the update clears them in place
         return update(*inputs)
 
-    search.ascent, search.update = watched_ascent, watched_update
+    search.ascent, search.apply = watched_ascent, watched_update
     yield "start", {"start": search.start(case.batches[0], 0).asnumpy()}
     for step, batch in enumerate(case.batches):
         norms.append(search.step(batch, step)["gradient_norm"])
@@ -173,7 +173,7 @@ def search_rows(search: RobustSearch, case: Case) -> Rows:
         if step + 1 in (2, len(case.batches)):
             yield f"scores_{step + 1}", {_matrix(p): p.asnumpy() for p in search.scores}
     yield "norms", {"norms": np.array(norms)}
-    search.ascent, search.update = ascent, update
+    search.ascent, search.apply = ascent, update
 
 
 def schedule_rows(search: RobustSearch, case: Case) -> Rows:

@@ -17,11 +17,11 @@ from mindspore import Parameter, Tensor, mutable, nn, ops
 from configs.contract import schema
 from mindspore_rt import parallel
 from mindspore_rt.cells import backend, float64_ops, noise
-from mindspore_rt.cells.encoder import Draws, EncoderClassifier
+from mindspore_rt.cells.encoder import Draws
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
-from mindspore_rt.training.objectives import AdversarialObjective, fetch
-from mindspore_rt.training.optimizer import AdamW, Clear, WeightUpdate
+from mindspore_rt.training.objectives import FreeLB, fetch
+from mindspore_rt.training.optimizer import AdamW, Clear
 
 WIDTH = 300  # hidden units of the critic
 
@@ -130,7 +130,7 @@ def anchors(lengths: np.ndarray, length: int, low: float, high: float) -> np.nda
     )
 
 
-class InfoBert(AdversarialObjective):
+class InfoBert(FreeLB):
     """Adversarial training of all weights and of the critic.
 
     Each of the K passes minimises (cross entropy + beta bottleneck - alpha InfoNCE) / K; the perturbation ascends the
@@ -139,32 +139,17 @@ class InfoBert(AdversarialObjective):
     Which tokens are anchored depends on the gradient of the perturbation. So a pass takes two graphs: `ascent`, then
     `anchor`, which is given the order of the tokens by that gradient and computes the same forward pass again. The
     critic is decayed, and left out of the clip. Of several workers each has pairs, shares and chunks of its own.
-
-    Args:
-        model: Classifier to train.
-        settings: Section of the configuration.
-        total_steps: Number of updates of the whole training.
-        seed: Seed of noise, perturbation and critic.
-        rank: Number of the worker.
     """
 
     settings: schema.InfoBertTraining
 
-    def __init__(
-        self,
-        model: EncoderClassifier,
-        settings: schema.InfoBertTraining,
-        total_steps: int,
-        seed: int,
-        rank: int = 0,
-    ) -> None:
-        self.critic = Critic(model.config.hidden_size, seed)
-        critic, self.total_steps = list(self.critic.get_parameters()), total_steps
-        self.critic_update = AdamW(critic, settings.weight_decay, [True] * len(critic))
-        super().__init__(model, settings, seed, rank, [*model.weights().values(), *critic])
-        self.update = WeightUpdate(model, settings, {}, self.loss_scale)
-        self.anchor = self._compile_anchor()
-        self.apply = self._compile_update()
+    def build(self) -> None:
+        """Compile the graphs of a pass, of its anchored tokens and of the update."""
+        self.critic = Critic(self.model.config.hidden_size, self.seed)
+        critic = list(self.critic.get_parameters())
+        self.critic_update = AdamW(critic, self.settings.weight_decay, [True] * len(critic))
+        self.prepare_passes([*self.model.weights().values(), *critic])
+        self.anchor, self.apply = self._compile_anchor(), self._compile_update()
 
     def _compile_pass(self) -> Callable:
         model, settings, scale = self.model, self.settings, self.loss_scale
@@ -271,8 +256,7 @@ class InfoBert(AdversarialObjective):
     def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
         """Make one update; returns the weighted terms of the loss, averaged over the passes, among the figures."""
         settings, tensors, delta = self.settings, batch.tensors(), self.start(batch, index)
-        draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index)
-        lengths = token_counts(batch)
+        draws, lengths = self.draws(batch, index), token_counts(batch)
         losses: list[Tensor] = []
         for ascent in range(settings.ascent_steps):
             random = noise.generator(self.seed, noise.PAIRS, index, ascent, self.rank)
@@ -311,8 +295,7 @@ class InfoBert(AdversarialObjective):
     def state(self) -> dict[str, Parameter]:
         """Return the weights, the critic, the moments of both and the loss scale."""
         critic = {p.name: p for p in self.critic.get_parameters()}
-        moments = {**self.update.optimizer.state(), **self.critic_update.state()}
-        return {**self.model.weights(), **critic, **moments, **self.loss_scale.state()}
+        return {**super().state(), **critic, **self.critic_update.state()}
 
 
 def token_counts(batch: Batch) -> np.ndarray:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import mindspore as ms
 import numpy as np
@@ -24,25 +23,39 @@ from mindspore_rt.training.loss_scale import LossScale
 from mindspore_rt.training.optimizer import AdamW, Clear, Masks, WeightUpdate, clip_factor, linear_schedule
 
 
-class Objective(Protocol):
+class Objective:
     """What the trainer needs of an objective.
 
-    Attributes:
+    Args:
+        model: Classifier that computes the loss.
         settings: Section of the configuration.
         total_steps: Number of updates of the whole training.
+        seed: Seed of noise and perturbation.
+        rank: Number of the worker, which has noise of its own.
     """
 
-    settings: schema.Training | schema.Search
-    total_steps: int
+    def __init__(
+        self,
+        model: EncoderClassifier,
+        settings: schema.Training | schema.Search,
+        total_steps: int,
+        seed: int,
+        rank: int,
+    ) -> None:
+        self.model, self.settings, self.total_steps, self.seed, self.rank = model, settings, total_steps, seed, rank
+        self.noise = noise.source(seed, rank)
+        self.loss_scale, self.vote = LossScale(model), parallel.StopVote()
 
     def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
         """Make update number `index` (from 0) on one batch and return figures for the log.
 
         `asked` is whether this rank was asked to stop. With several ranks, the figure `stop_requests` counts those.
         """
+        raise NotImplementedError
 
     def state(self) -> dict[str, Parameter]:
         """Return by name every array that a checkpoint must hold."""
+        raise NotImplementedError
 
     def metrics(self) -> dict[str, float]:
         """Return more figures for the log that are too costly to compute at every step."""
@@ -52,18 +65,19 @@ class Objective(Protocol):
         """Return the learning rate of update number `index`."""
         return self.settings.learning_rate * linear_schedule(index, self.total_steps, self.settings.warmup)
 
+    def draws(self, batch: Batch, index: int, ascent: int = 0) -> Draws:
+        """Return the noise of one pass of update number `index`."""
+        return self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index, ascent)
 
-class FineTuning(Objective):
-    """Cross entropy on clean text, over all weights or those of a ticket (Table 5).
+
+class WeightTraining(Objective):
+    """An objective over all weights, or over those of a ticket; see `Objective` for the other arguments.
+
+    A subclass compiles its graphs in `build`, which the constructor calls last.
 
     Args:
-        model: Classifier to train.
-        settings: Section of the configuration.
-        total_steps: Number of updates of the whole training.
-        seed: Seed of the dropout.
         masks: Masks of a ticket by matrix, True where a weight is kept. The pruned weights must be zero at the start;
             they stay exactly zero, since their gradients are masked. No gate is needed in the forward pass.
-        rank: Number of the worker, which has dropout of its own.
     """
 
     def __init__(
@@ -75,10 +89,24 @@ class FineTuning(Objective):
         masks: Masks | None = None,
         rank: int = 0,
     ) -> None:
-        self.model, self.settings, self.total_steps = model, settings, total_steps
-        self.noise = noise.source(seed, rank)
-        self.loss_scale, self.vote = LossScale(model), parallel.StopVote()
+        super().__init__(model, settings, total_steps, seed, rank)
         self.update = WeightUpdate(model, settings, masks or {}, self.loss_scale)
+        self.build()
+
+    def build(self) -> None:
+        """Compile the graphs of an update."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Parameter]:
+        """Return the weights, their moments and the loss scale."""
+        return {**self.model.weights(), **self.update.optimizer.state(), **self.loss_scale.state()}
+
+
+class FineTuning(WeightTraining):
+    """Cross entropy on clean text (Table 5)."""
+
+    def build(self) -> None:
+        """Compile the one graph of an update."""
         self.graph = self._compile()
 
     def _compile(self) -> Callable:
@@ -109,15 +137,10 @@ class FineTuning(Objective):
     def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
         """Make one update; returns the loss, the norm of the gradient before clipping and the learning rate."""
         rate = self.learning_rate(index)
-        draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index)
         rates = self.update.optimizer.rates(rate, index + 1)
-        values = fetch(self.graph(*batch.tensors(), draws, rates, self.vote.ballot(asked)))
+        values = fetch(self.graph(*batch.tensors(), self.draws(batch, index), rates, self.vote.ballot(asked)))
         names = ("loss", "gradient_norm", *self.vote.names)
         return {**self.loss_scale.figures(names, values), "learning_rate": rate}
-
-    def state(self) -> dict[str, Parameter]:
-        """Return the weights, their moments and the loss scale."""
-        return {**self.model.weights(), **self.update.optimizer.state(), **self.loss_scale.state()}
 
 
 class AdversarialObjective(Objective):
@@ -126,28 +149,14 @@ class AdversarialObjective(Objective):
     One step makes K forward-backward passes on one batch. After each, the perturbation of the word embeddings takes an
     ascent step. The gradients of loss / K are summed in `gradient_sums`, and one update follows. The graph of one pass
     is compiled once and called K times; unrolled, it would take twice the memory.
-
-    Args:
-        model: Classifier that computes the loss.
-        settings: Section of the configuration.
-        seed: Seed of noise and perturbation.
-        rank: Number of the worker.
-        trained: Parameters whose gradients are summed.
     """
 
-    def __init__(
-        self,
-        model: EncoderClassifier,
-        settings: schema.AdversarialTraining | schema.Search,
-        seed: int,
-        rank: int,
-        trained: Sequence[Parameter],
-    ) -> None:
-        self.model, self.settings, self.seed, self.rank = model, settings, seed, rank
-        self.noise = noise.source(seed, rank)
-        self.loss_scale, self.vote = LossScale(model), parallel.StopVote()
+    settings: schema.AdversarialTraining | schema.Search
+
+    def prepare_passes(self, trained: Sequence[Parameter]) -> None:
+        """Compile the graph of a pass, which sums the gradients of the parameters `trained`."""
         self.device_start = (
-            adversary.DeviceStart(settings.initial_norm, self.noise)
+            adversary.DeviceStart(self.settings.initial_norm, self.noise)
             if isinstance(self.noise, noise.IntegerNoise)
             else None
         )
@@ -196,7 +205,7 @@ class AdversarialObjective(Objective):
         losses = []
         for ascent in range(settings.ascent_steps):
             if new_noise or ascent == 0:
-                draws = self.noise.draw(self.model.noise_shapes(*batch.ids.shape), index, ascent)
+                draws = self.draws(batch, index, ascent)
             loss, delta = self.ascent(*tensors, delta, draws)
             losses.append(loss)
         return mutable(tuple(losses))
@@ -215,24 +224,12 @@ class AdversarialObjective(Objective):
         return Tensor(adversary.start(shape, batch.attention_mask, size, self.seed, index, self.rank))
 
 
-class FreeLB(AdversarialObjective):
-    """Adversarial training of all weights, or of those of a ticket; see `FineTuning` for the arguments.
+class FreeLB(AdversarialObjective, WeightTraining):
+    """Adversarial training of all weights, or of those of a ticket. The K passes share one dropout mask."""
 
-    The K passes share one dropout mask.
-    """
-
-    def __init__(
-        self,
-        model: EncoderClassifier,
-        settings: schema.AdversarialTraining,
-        total_steps: int,
-        seed: int,
-        masks: Masks | None = None,
-        rank: int = 0,
-    ) -> None:
-        super().__init__(model, settings, seed, rank, list(model.weights().values()))
-        self.total_steps = total_steps
-        self.update = WeightUpdate(model, settings, masks or {}, self.loss_scale)
+    def build(self) -> None:
+        """Compile the graphs of a pass and of the update."""
+        self.prepare_passes(list(self.model.weights().values()))
         self.apply = self._compile_update()
 
     def _compile_update(self) -> Callable:
@@ -254,10 +251,6 @@ class FreeLB(AdversarialObjective):
         rates = self.update.optimizer.rates(rate, index + 1)
         values = fetch(self.apply(losses, rates, self.vote.ballot(asked)))
         return {**self.figures(values), "learning_rate": rate}
-
-    def state(self) -> dict[str, Parameter]:
-        """Return the weights, their moments and the loss scale."""
-        return {**self.model.weights(), **self.update.optimizer.state(), **self.loss_scale.state()}
 
 
 class RobustSearch(AdversarialObjective):
@@ -290,12 +283,11 @@ class RobustSearch(AdversarialObjective):
         compat: str = "paper",
         rank: int = 0,
     ) -> None:
-        self.official, self.total_steps = compat == "official", total_steps
-        self.scores = model.log_alpha()
-        stale = list(model.weights().values()) if self.official else []
-        super().__init__(model, settings, seed, rank, self.scores + stale)
+        super().__init__(model, settings, total_steps, seed, rank)
+        self.official, self.scores = compat == "official", model.log_alpha()
+        self.prepare_passes(self.scores + (list(model.weights().values()) if self.official else []))
         self.optimizer = AdamW(self.scores, settings.weight_decay, [True] * len(self.scores))
-        self.update, self.mask_sums = self._compile_update(), self._compile_sums()
+        self.apply, self.mask_sums = self._compile_update(), self._compile_sums()
 
     def _compile_update(self) -> Callable:
         scores, optimizer, count = self.scores, self.optimizer, len(self.scores)
@@ -306,7 +298,7 @@ class RobustSearch(AdversarialObjective):
         scale, vote = self.loss_scale, self.vote
 
         @backend.jit
-        def update(losses: tuple, l0_weight: Tensor, rates: tuple, ballot: tuple) -> Tensor:
+        def apply(losses: tuple, l0_weight: Tensor, rates: tuple, ballot: tuple) -> Tensor:
             averaged, factor_of_loss = average(sums), scale()
             gradients, unused = averaged[:count], averaged[count:]
             norm = optimizer.norm(gradients, unused) / factor_of_loss
@@ -321,7 +313,7 @@ class RobustSearch(AdversarialObjective):
                 assign(stale_sum, kept)
             return ops.stack((*losses, norm, *vote(ballot), *scales))
 
-        return update
+        return apply
 
     def _compile_sums(self) -> Callable[[], Tensor]:
         scores = tuple(self.scores)
@@ -350,7 +342,7 @@ class RobustSearch(AdversarialObjective):
         losses = self.accumulate(batch, index, new_noise=True)
         rate = self.learning_rate(index)
         l0_weight, rates = self.l0_weight(index), self.optimizer.rates(rate, index + 1)
-        values = fetch(self.update(losses, Tensor(np.float32(l0_weight)), rates, self.vote.ballot(asked)))
+        values = fetch(self.apply(losses, Tensor(np.float32(l0_weight)), rates, self.vote.ballot(asked)))
         return {**self.figures(values), "learning_rate": rate, "l0_weight": l0_weight}
 
     def metrics(self) -> dict[str, float]:
