@@ -5,8 +5,8 @@ Multiplications are counted and divided by the speed that this machine has reach
 
 from __future__ import annotations
 
-import dataclasses
 import time
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -14,9 +14,8 @@ import numpy as np
 
 from configs.contract import assets, schema
 from configs.contract.files import read_json, read_lines
-from configs.contract.jobs import Job, TrainingJob, jobs
-from configs.contract.methods import METHODS, needs_robust_ticket
-from configs.contract.model_id import ModelId
+from configs.contract.jobs import CLEAN, Job, TrainingJob, attack_jobs, jobs
+from configs.contract.methods import needs_robust_ticket
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Manifest, Positive, Results, Seconds
 
@@ -100,40 +99,20 @@ class Estimator:
 
     def attacks(self) -> list[tuple[str, str, float]]:
         """Return what is left of the stages that attack: stage, description, seconds."""
-        config, run, rows = self.config, self.run, []
-        candidates = [run.seed(seed) / "choice" / str(c) for seed in config.seeds for c in run.candidates()]
-        if needs_robust_ticket(self.config.methods) and config.chooses and len(run.candidates()) > 1:
-            seconds = _missing(candidates) * config.choice.examples * self._attack_seconds(config.choice.recipe)
-            rows.append(
-                ("choose", f"{len(candidates) * config.choice.examples} {config.choice_split} sentences", seconds)
-            )
-        victims = self._victims()
-        seconds = sum(
-            _missing([victim / recipe for victim in victims]) * config.attack.examples * self._attack_seconds(recipe)
-            for recipe in config.attack.recipes
-        )
+        attacks = [job for job in attack_jobs(self.run, planned=True) if job.recipe != CLEAN]
+        waiting = Counter((job.stage, job.recipe, job.sentences) for job in attacks if not job.done)
+        left = {"choose": 0.0, "attack": 0.0}
+        for (stage, recipe, sentences), count in waiting.items():
+            left[stage] += count * sentences * self._attack_seconds(recipe)
+        sentences = sum(job.sentences for job in attacks if job.stage == "choose")
+        rows = [("choose", f"{sentences} {self.config.choice_split} sentences", left["choose"])] if sentences else []
+        models = len({job.name for job in attacks if job.stage == "attack"})
+        options = self.config.attack
         text = (
-            f"{len(victims)} model{'s' * (len(victims) > 1)}, {config.attack.examples} sentences, "
-            f"{len(config.attack.recipes)} attack{'s' * (len(config.attack.recipes) > 1)}"
+            f"{models} model{'s' * (models > 1)}, {options.examples} sentences, "
+            f"{len(options.recipes)} attack{'s' * (len(options.recipes) > 1)}"
         )
-        return [*rows, ("attack", text, seconds)]
-
-    def _victims(self) -> list[Path]:
-        """Return the result folders of all models that will be attacked.
-
-        Snapshots have made-up names until they are there.
-        """
-        run, config = self.run, self.config
-        folders = [run.attack(config.seeds[0], name) for name in run.own_victims()]
-        for seed in config.seeds:
-            for model, method in run.models(run.likely_choice()).items():
-                folders.append(run.attack(seed, model))
-                if METHODS[method].snapshots and config.snapshots:
-                    model_id = ModelId.parse(model)
-                    expected = [dataclasses.replace(model_id, snapshot=step) for step in range(1, config.snapshots)]
-                    copies = run.snapshots(seed, model) or expected
-                    folders += [run.attack(seed, str(copy)) for copy in copies]
-        return folders
+        return [*rows, ("attack", text, left["attack"])]
 
     def _attack_seconds(self, recipe: str) -> float:
         """Return the time of one sentence: the mean of finished attacks, or else twice the time of its queries.
@@ -174,11 +153,6 @@ class Estimator:
             a @ a
         # Half of a bare product's speed is what a training step reaches.
         return 10 * 2 * 768**3 / (time.perf_counter() - started) / 2, "guessed from one matrix product"
-
-
-def _missing(stages: list[Path]) -> int:
-    """Count the stage directories that have no manifest."""
-    return sum(not (stage / "manifest.json").is_file() for stage in stages)
 
 
 def _seconds(directory: Path) -> float:

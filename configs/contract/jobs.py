@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -24,6 +24,7 @@ from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 
 S = TypeVar("S", bound=schema.Training | schema.Search, covariant=True)
+CLEAN = "clean"  # stands where an attack's name does: the accuracy on unchanged sentences of the whole test set
 HALVES = {
     "prepare": "mindspore_rt",
     "finetune": "mindspore_rt",
@@ -117,6 +118,59 @@ class ModelJob(TrainingJob[schema.Training]):
     """
 
     method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackJob(Job):
+    """An attack on one model, or the measurement of its accuracy.
+
+    Attributes:
+        recipe: The attack, or `CLEAN`.
+        split: Where the sentences come from.
+        sentences: How many are asked for.
+    """
+
+    seed: int
+    recipe: str
+    split: str = "test"
+    sentences: int
+
+    @property
+    def left_out(self) -> Path:
+        """File that says why it cannot run here."""
+        return self.directory / "missing.json"
+
+
+def attack_jobs(run: RunDir, recipes: Sequence[str] = (), planned: bool = False) -> list[AttackJob]:
+    """Return all attacks of an experiment: those that the choice rests on, then for each model `CLEAN` and the recipes.
+
+    Args:
+        run: Run of the experiment.
+        recipes: Attacks on the test set in another order; empty for that of the configuration.
+        planned: As for `RunDir.victims`.
+    """
+    config, choice = run.config, run.config.choice
+    candidates = run.candidates() if needs_robust_ticket(config.methods) and config.chooses else []
+    result = [
+        AttackJob(
+            "choose",
+            name,
+            run.choice_attack(seed, name),
+            seed=seed,
+            recipe=choice.recipe,
+            split=config.choice_split,
+            sentences=choice.examples,
+        )
+        for name in map(str, candidates)
+        for seed in config.seeds
+        if len(candidates) > 1
+    ]
+    for seed in config.seeds:
+        for model in run.victims(seed, planned):
+            for recipe in (CLEAN, *(recipes or config.attack.recipes)):
+                folder, count = run.attack(seed, model) / recipe, config.attack.examples
+                result.append(AttackJob("attack", model, folder, seed=seed, recipe=recipe, sentences=count))
+    return result
 
 
 def jobs(run: RunDir) -> list[Job]:

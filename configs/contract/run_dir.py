@@ -192,11 +192,16 @@ class RunDir:
                     models.append(chosen if here else ModelId(method, sparsity))
         return {str(model): model.method for model in self.at_all_lengths(models)}
 
-    def victims(self, seed: int) -> dict[str, Path]:
-        """Map the name of everything that is attacked to its Hugging Face directory, the user's own models last."""
-        chosen = self.chosen() if self.choice.is_file() else None
+    def victims(self, seed: int, planned: bool = False) -> dict[str, Path]:
+        """Map the name of everything that is attacked to its Hugging Face directory, the user's own models last.
+
+        Args:
+            seed: The seed.
+            planned: Count what training will write too: snapshots have made-up names until they are there.
+        """
+        chosen = self.likely_choice() if planned else self.chosen() if self.choice.is_file() else None
         victims = {name: self.model(seed, name) for name in self.models(chosen)}
-        snapshots = {str(copy): path for name in victims for copy, path in self.snapshots(seed, name).items()}
+        snapshots = {str(copy): path for name in victims for copy, path in self.snapshots(seed, name, planned).items()}
         return {**victims, **snapshots, **(self.own_victims() if seed == self.config.seeds[0] else {})}
 
     def all_victims(self) -> list[tuple[int, str, Path]]:
@@ -210,9 +215,12 @@ class RunDir:
         """
         return named_folders(self.config.attack.victims or [])
 
-    def snapshots(self, seed: int, name: str) -> dict[ModelId, Path]:
+    def snapshots(self, seed: int, name: str, planned: bool = False) -> dict[ModelId, Path]:
         """Return the copies of a model that its training wrote on the way, such as `snapshots/000120`, by step."""
-        paths = sorted((self.stage(seed, name) / "snapshots").glob("[0-9]*/config.json"))
+        folder = self.stage(seed, name) / "snapshots"
+        paths = sorted(folder.glob("[0-9]*/config.json"))
+        if planned and not paths and METHODS[ModelId.parse(name).method].snapshots:
+            paths = [folder / str(number) / "config.json" for number in range(1, self.config.snapshots)]
         return {replace(ModelId.parse(name), snapshot=int(path.parent.name)): path.parent for path in paths}
 
     def attacks(self, seed: int, calibrated: bool | None = None) -> Path:
@@ -223,6 +231,10 @@ class RunDir:
     def attack(self, seed: int, model: str) -> Path:
         """Directory of one victim's results: `clean/` and one folder for each recipe."""
         return self.attacks(seed) / model
+
+    def choice_attack(self, seed: int, candidate: str) -> Path:
+        """Directory of the attack on dev that the choice of a candidate rests on."""
+        return self.seed(seed) / "choice" / candidate
 
     def save_config(self) -> None:
         """Write the whole configuration to `config.yaml`."""

@@ -9,9 +9,10 @@ import pytest
 
 from configs.contract import schema
 from configs.contract.errors import Missing
-from configs.contract.files import file_hash, read_json, write_json, write_lines
+from configs.contract.files import file_hash, write_json, write_lines
 from configs.contract.jobs import ModelJob, jobs
 from configs.contract.run_dir import RunDir
+from configs.contract.run_files import Results
 from configs.contract.stage import Changed, Stage
 from mindspore_rt.cells import backend
 from mindspore_rt.stages import inputs
@@ -22,6 +23,7 @@ from torch_eval.attack.sampling import Shard
 from torch_eval.attack.scoring import Scoring
 from torch_eval.recipes import recipes
 from torch_eval.report.run_state import Run
+from torch_eval.report.scores import Score
 
 # All sections of the configuration train something here, and two tickets can be chosen from.
 BASE = {
@@ -200,13 +202,13 @@ def refused(run: RunDir) -> set[Path]:
 def stale(run: RunDir) -> set[Path]:
     """The same, as the report sees it."""
     report = Run(run.config, ["base"], run.root.parent)
-    found = {step.directory for step in report.steps if step.stale and step.stage != "choose"}
+    found = {step.file.parent for step in report.steps if step.stale and step.stage != "choose"}
     for seed in run.config.seeds:
         for candidate in map(str, run.candidates()):
-            directory = run.seed(seed) / "choice" / candidate
-            if (directory / "manifest.json").is_file():
-                if report.staleness.of_candidate(seed, candidate, read_json(directory / "manifest.json")):
-                    found.add(directory)
+            directory = run.choice_attack(seed, candidate)
+            score = Score.read(directory, Results)
+            if score and report.staleness.of_candidate(seed, candidate, score):
+                found.add(directory)
     return found
 
 

@@ -19,8 +19,7 @@ from msgspec import Meta
 from configs.contract import files
 from configs.contract.errors import UserError
 from configs.contract.files import append_line, read_lines
-from configs.contract.run_files import Count, Finished, Positive, Results, Seconds, Share
-from torch_eval.attack.metrics import Metrics
+from configs.contract.run_files import Count, Positive, Seconds, Share
 
 Texts = Annotated[dict[str, str], Meta(min_length=1)]  # of each column
 TIMES = ("seconds", "processor_seconds")  # decide no figure
@@ -55,36 +54,6 @@ class Record(msgspec.Struct):
         for right, prediction in zip(RIGHT[self.outcome], predictions, strict=True):
             if right not in (None, prediction == self.label):
                 raise ValueError(f"a {self.outcome} with label {self.label} cannot have its predictions")
-
-
-class Resources(msgspec.Struct):
-    """Where the resources of an attack come from."""
-
-    origin: str | None = msgspec.field(default=None, name="from")
-
-
-class AttackSettings(msgspec.Struct):
-    """What the report takes from the settings of an attack."""
-
-    indices: list[Count]
-    resources: Resources | None = None
-    protocol: str | None = None
-    recipe: str | None = None
-    attacked: list[str] | None = None
-    temperature: Annotated[float, Meta(gt=0)] | None = None
-    dtype: str | None = None
-
-
-class AttackManifest(Finished[Metrics], kw_only=True):
-    """Of an attack on the test set."""
-
-    settings: AttackSettings
-
-
-class ChoiceManifest(Finished[Results], kw_only=True):
-    """Of an attack on dev."""
-
-    settings: AttackSettings
 
 
 class CleanResults(msgspec.Struct):

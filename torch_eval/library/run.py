@@ -48,7 +48,7 @@ class ScoreDir(RunDir):
         super().__init__(config, root.parent)
         self.root = root
 
-    def victims(self, seed: int) -> dict[str, Path]:
+    def victims(self, seed: int, planned: bool = False) -> dict[str, Path]:
         """What is attacked: name to Hugging Face directory."""
         return self.own_victims()
 

@@ -21,13 +21,14 @@ import yaml
 from configs.contract import VERSION, schema
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, file_hash, read_json, write_json
+from configs.contract.jobs import CLEAN
 from configs.contract.model_id import ModelId
 from configs.contract.read_values import ENTRY, ZOO, find
 from configs.contract.run_files import Count, Share, TicketReport
 from torch_eval.report import saturation
 from torch_eval.report.comparisons import comparisons
 from torch_eval.report.run_state import Run
-from torch_eval.report.scores import CLEAN, RECIPES, Score, differences
+from torch_eval.report.scores import RECIPES, Score, differences
 
 FEW = 200  # an attack on fewer sentences says little
 # Keys that say what a machine has, by section: an entry leaves them to the machine that measures it again.
@@ -119,12 +120,13 @@ def add(run: Run, name: str) -> Path:
     seed, folder = run.config.seeds[0], ZOO / name
     file = run.paths.ticket(seed, ticket)
     report = read_json(file.with_name("report.json"), TicketReport)
+    data = read_json(run.paths.data / "summary.json")
     entry = {
         "experiment": run.name,
         "seed": seed,
         "ticket": {"pruned": report.pruned, "weights": report.weights, "sha256": file_hash(file)},
         "project": VERSION,
-        "data": {key: run.data[key] for key in ("columns", "labels", "splits")},
+        "data": {key: data[key] for key in ("columns", "labels", "splits")},
         "models": {_plain(model): _model(run, seed, model) for model in run.shown()},
         "paired": [
             Paired(_plain(other), recipe, made.test.only_first, made.test.only_second, made.test.p)
@@ -157,14 +159,14 @@ def _model(run: Run, seed: int, model: str) -> dict[str, Any]:
                 **score.summary.to_dict(),
                 "outcomes": _outcomes(score),
                 "made_with": _made_with(score),
-                "finished": score.manifest["finished"],
+                "finished": score.manifest.finished,
                 "unreliable": _unreliable(run, model, recipe, score),
                 "calibrated": _outcomes_with_aua(other.pairs[seed][1]) if other else None,
             }
     return {
         "title": run.title(model),
-        "sha256": clean.manifest["inputs"]["model"],
-        "clean": {**asdict(clean.accuracy), "n": clean.manifest["results"]["n"]},
+        "sha256": clean.manifest.inputs["model"],
+        "clean": {**asdict(clean.accuracy), "n": clean.manifest.results.n},
         "attacks": attacks,
     }
 
@@ -189,8 +191,8 @@ def _unreliable(run: Run, model: str, recipe: str, score: Score) -> list[str]:
     reasons = [run.unlearned(model)] if run.unlearned(model) else []
     if score.summary.timeouts:
         reasons.append(f"{score.summary.timeouts} attacks timed out")
-    if score.examples < FEW:
-        reasons.append(f"{score.examples} sentences only")
+    if score.settings.examples < FEW:
+        reasons.append(f"{score.settings.examples} sentences only")
     if (check := saturation.check(run, model, recipe)) and check.differs:
         reasons.append(f"Aua {check.mean_aua(1):.1f}% {check.other}")
     return reasons

@@ -22,10 +22,10 @@ def made_with(attacks: list[Score]) -> list[str]:
     """How attacks were made, as their results state it: the configuration may be another one by now."""
     parts = []
     for words, values in (
-        ("{} resources", [score.resources for score in attacks]),
-        ("{} protocol", [score.protocol for score in attacks]),
-        ("{} attacked", [score.examples for score in attacks]),
-        ("K={}", [score.candidates for score in attacks]),
+        ("{} resources", [score.settings.source for score in attacks]),
+        ("{} protocol", [score.settings.protocol for score in attacks]),
+        ("{} attacked", [score.settings.examples for score in attacks]),
+        ("K={}", [score.settings.candidates for score in attacks]),
     ):
         distinct = dict.fromkeys(str(value) for value in values if value is not None)
         parts += [words.format(" and ".join(distinct))] if distinct else []
@@ -34,11 +34,11 @@ def made_with(attacks: list[Score]) -> list[str]:
 
 def _victims(attacks: list[Score]) -> list[str]:
     """Temperature and number type of the attacked models, where they are not the usual ones."""
-    parts, temperatures = [], sorted({score.temperature for score in attacks})
+    parts, temperatures = [], sorted({score.settings.temperature for score in attacks})
     if set(temperatures) - {1.0}:
         ends = dict.fromkeys((temperatures[0], temperatures[-1]))
         parts.append(f"temperature {' to '.join(f'{end:g}' for end in ends)}")
-    dtypes = dict.fromkeys(score.dtype for score in attacks if score.dtype != "float32")
+    dtypes = dict.fromkeys(score.settings.dtype for score in attacks if score.settings.dtype != "float32")
     effects = [score.dtype_effect for score in attacks if score.dtype_effect]
     if dtypes:
         parts.append(f"victims in {' and '.join(dtypes)}")

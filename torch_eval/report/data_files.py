@@ -6,10 +6,12 @@ import csv
 import io
 
 from configs.contract import schema
+from configs.contract.files import read_json
+from configs.contract.jobs import CLEAN
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId
 from torch_eval.report.run_state import Run
-from torch_eval.report.scores import CLEAN, MEASURES, Score
+from torch_eval.report.scores import MEASURES, Score
 
 HEADER = "experiment task seed model method attack measure value low high examples attacked comparison_group"
 
@@ -19,16 +21,14 @@ def numbers(run: Run) -> dict:
     return {
         "experiment": run.name,
         "config": schema.to_dict(run.config),
-        "data": run.data,
+        "data": read_json(run.paths.data / "summary.json") if run.data else {},
         "chosen": run.chosen.record() if run.has_choice else None,
         "models": [_model(run, seed, model) for seed, model, _ in run.paths.all_victims()],
         "comparison_groups": {group: run.difference(group) for group in range(1, run.groups())},
         "missing": [{"seed": s.seed, "title": s.title, "command": s.command} for s in run.missing()],
         "stale": [{"seed": s.seed, "title": s.title, "differences": s.stale} for s in run.stale()],
         "stages": [
-            {"seed": s.seed, "title": s.title, "manifest": _without_indices(s.manifest)}
-            for s in run.steps
-            if s.manifest
+            {"seed": s.seed, "title": s.title, "manifest": _without_indices(s.content)} for s in run.steps if s.manifest
         ],
     }
 
@@ -41,7 +41,7 @@ def _model(run: Run, seed: int, model: str) -> dict:
         "seed": seed,
         "model": model,
         "method": method if method in METHODS else None,
-        "clean": _with_state(clean, clean.manifest["results"]) if clean else None,
+        "clean": _with_state(clean, read_json(clean.directory / "manifest.json")["results"]) if clean else None,
         "attacks": {
             recipe: _with_state(score, score.summary.to_dict()) if score else None for recipe, score in attacks.items()
         },

@@ -21,7 +21,7 @@ THRESHOLDS = (0.1, 0.03, 0.01)  # of `search.stop_distance`
 
 
 @dataclass(frozen=True)
-class Search:
+class FinishedSearch:
     """The finished search of one seed.
 
     Attributes:
@@ -39,25 +39,26 @@ class Search:
         return next((epoch for epoch, distance in sorted(self.distances.items()) if distance < threshold), self.epochs)
 
 
-def searches(run: Run) -> list[Search]:
+def searches(run: Run) -> list[FinishedSearch]:
     """Return the searches whose epochs were candidates of the choice, at the first asked sparsity."""
     choice, result = read(run.paths.choice, ChoiceOnDev), []
     for seed in run.config.seeds if choice else []:
         folder = run.paths.stage(seed, "search")
         manifest = read(folder / "manifest.json", Manifest[Searched])
         if choice and manifest:
-            epochs = manifest["results"]["epochs"]
+            epochs = manifest.results.epochs
             candidates = {str(c): c for c in run.paths.candidates() if c.sparsity == run.config.sparsities[0]}
             auas = {
-                epochs - candidates[row["model"]].epochs_back: row["aua"]
-                for row in choice["candidates"]
-                if row["seed"] == seed and row["model"] in candidates
+                epochs - candidates[row.model].epochs_back: row.aua
+                for row in choice.candidates
+                if row.seed == seed and row.model in candidates
             }
             records = training_records(folder / "metrics.jsonl")
-            changed = [r for r in records if r.get("ticket_distance") is not None]
-            distances = {math.ceil(r["epoch"]): r["ticket_distance"] for r in changed}  # max_steps may cut the last one
+            changed = [(r.epoch, r.ticket_distance) for r in records]
+            # max_steps may cut the last epoch
+            distances = {math.ceil(epoch): share for epoch, share in changed if epoch is not None and share is not None}
             if len(auas) > 1 and distances:
-                result.append(Search(epochs, distances, auas))
+                result.append(FinishedSearch(epochs, distances, auas))
     return result
 
 

@@ -14,12 +14,12 @@ import numpy as np
 from configs.contract.files import file_hash
 from configs.contract.methods import METHODS, with_snapshots
 from configs.contract.model_id import ModelId
-from configs.contract.run_files import TrainingManifest
-from torch_eval.attack.records import Transfer
+from configs.contract.run_files import TrainingLine, TrainingManifest
+from torch_eval.attack.records import Transfer, TransferRow
 from torch_eval.report import figures
 from torch_eval.report.captions import bars, percent
 from torch_eval.report.manifests import read, training_records
-from torch_eval.report.render import Block, Details, Picture, Text, section
+from torch_eval.report.render import Block, Details, Text, Picture, section
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import Value
 from torch_eval.report.tables import sample_clean
@@ -165,7 +165,7 @@ def snapshots(run: Run, model: str) -> list[tuple[float, str]]:
     seed = run.config.seeds[0]
     manifest = read(run.paths.stage(seed, model) / "manifest.json", TrainingManifest)
     records = training_records(run.paths.stage(seed, model) / "metrics.jsonl")
-    total = (manifest and manifest["results"].get("steps")) or max((r["step"] for r in records), default=0)
+    total = (manifest and manifest.results.steps) or max((r.step for r in records), default=0)
     points = [((saved.snapshot or 0) / total, str(saved)) for saved in run.paths.snapshots(seed, model) if total]
     return [*[point for point in points if point[0] < 1], (1.0, model)]
 
@@ -199,22 +199,22 @@ def transfer(runs: list[Run], folder: Path) -> list[Block]:
     return section("Transfer of adversarial texts", blocks)
 
 
-def _transfer_grid(rows: list[dict], recipe: str, models: list[str]) -> np.ndarray:
+def _transfer_grid(rows: list[TransferRow], recipe: str, models: list[str]) -> np.ndarray:
     """Mean shares [source, target]; NaN where there is none."""
     shares: dict[tuple, list[float]] = {}
     for row in rows:
-        if row["recipe"] == recipe and row["share"] is not None:
-            shares.setdefault((row["source"], row["target"]), []).append(row["share"])
+        if row.recipe == recipe and row.share is not None:
+            shares.setdefault((row.source, row.target), []).append(row.share)
     means = [statistics.fmean(shares[pair]) if pair in shares else np.nan for pair in product(models, models)]
     return np.array(means).reshape(len(models), len(models))
 
 
-def transferred(run: Run) -> tuple[list[dict], set[tuple[int, str]]]:
+def transferred(run: Run) -> tuple[list[TransferRow], set[tuple[int, str]]]:
     """Rows of `transfer.json` that still hold, and the (seed, model) that were trained or attacked again since."""
-    stated = read(run.paths.root / "transfer.json", Transfer) or {"rows": [], "models": []}
+    stated = read(run.paths.root / "transfer.json", Transfer) or Transfer([], [])
     asked = {(seed, model) for seed, model, _ in run.paths.all_victims()}  # no others are drawn
-    models = {(m["seed"], m["model"]): m["sha256"] for m in stated["models"]}
-    attacks = {(a["seed"], a["model"], a["recipe"]): a["sha256"] for a in stated.get("attacks") or []}
+    models = {(made.seed, made.model): made.sha256 for made in stated.models}
+    attacks = {(made.seed, made.model, str(made.recipe)): made.sha256 for made in stated.attacks or []}
     trained = {key for key in asked & models.keys() if run.staleness.model_hash(*key) not in (None, models[key])}
     attacked = {
         key
@@ -222,11 +222,11 @@ def transferred(run: Run) -> tuple[list[dict], set[tuple[int, str]]]:
         if key[:2] in asked and key[2] in run.recipes and _hash_of_results(run, *key) != digest
     }
 
-    def holds(row: dict) -> bool:
-        seed, source, target = row["seed"], row["source"], row["target"]
-        return not trained & {(seed, source), (seed, target)} and (seed, source, row["recipe"]) not in attacked
+    def holds(row: TransferRow) -> bool:
+        models = {(row.seed, row.source), (row.seed, row.target)}
+        return not trained & models and (row.seed, row.source, row.recipe) not in attacked
 
-    return list(filter(holds, stated["rows"])), trained | {key[:2] for key in attacked}
+    return list(filter(holds, stated.rows)), trained | {key[:2] for key in attacked}
 
 
 def _hash_of_results(run: Run, seed: int, model: str, recipe: str) -> str | None:
@@ -258,14 +258,14 @@ def learning(runs: list[Run], folder: Path) -> list[Block]:
     return section("Learning the masks", blocks, [f"`{r.command('search')}` makes it ({r.task})." for r in asked])
 
 
-def _searches(group: list[Run]) -> dict[str, tuple[list[dict], float | None]]:
+def _searches(group: list[Run]) -> dict[str, tuple[list[TrainingLine], float | None]]:
     """Name to training records and last dev accuracy: every seed of one run, or the first seed of each of several."""
     searches = {}
     weights = {run.config.search.l0_weight for run in group}
     for run in group:
         for seed in run.config.seeds if len(group) == 1 else run.config.seeds[:1]:
             records = training_records(run.paths.stage(seed, "search") / "metrics.jsonl")
-            steps = [record for record in records if all(record.get(key) is not None for key in SEARCHED)]
+            steps = [record for record in records if all(getattr(record, key) is not None for key in SEARCHED)]
             accuracies = dev_accuracies(records)
             name = f"seed {seed}"
             if len(group) > 1:
@@ -276,17 +276,16 @@ def _searches(group: list[Run]) -> dict[str, tuple[list[dict], float | None]]:
     return searches
 
 
-def dev_accuracies(records: list[dict]) -> list[float]:
+def dev_accuracies(records: list[TrainingLine]) -> list[float]:
     """Dev accuracies of a training, in order."""
-    return [record["dev_accuracy"] for record in records if record.get("dev_accuracy") is not None]
+    return [record.dev_accuracy for record in records if record.dev_accuracy is not None]
 
 
-def _search_facts(name: str, records: list[dict], accuracy: float | None) -> str:
+def _search_facts(name: str, records: list[TrainingLine], accuracy: float | None) -> str:
     first, last = records[0], records[-1]
-    facts = (
-        f"R(m) from {first['l0_term']:.3f} to {last['l0_term']:.3f} in {last['step']} steps, "
-        f"{percent(last['settled_zero'])} of the masks settled near 0 and {percent(last['settled_one'])} near 1"
-    )
+    zero, one = (percent(share or 0.0) for share in (last.settled_zero, last.settled_one))
+    facts = f"R(m) from {first.l0_term:.3f} to {last.l0_term:.3f} in {last.step} steps, "
+    facts += f"{zero} of the masks settled near 0 and {one} near 1"
     facts += f", dev accuracy {percent(accuracy)}." if accuracy is not None else "."
     return f"{name}: {facts}" if name else facts
 

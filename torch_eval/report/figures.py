@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from configs.contract.matrices import LAYER_MATRICES
+from configs.contract.run_files import TrainingLine
 from torch_eval.report import figure_style as style
 
 
@@ -248,10 +249,10 @@ def _cells(axes: Axes, grid: np.ndarray, names: list[str], darkest: float, digit
 # --- curves of searches (Figures 1 and 5) and trainings ------------------------------------------------------
 
 
-def mask_learning(searches: dict[str, list[dict]], path: Path) -> None:
+def mask_learning(searches: dict[str, list[TrainingLine]], path: Path) -> None:
     """Draw L0 term, settled masks, sparsity and adversarial loss over the search; one curve for each name."""
-    searches = {name: [r for r in records if r.get("l0_weight") is not None] for name, records in searches.items()}
-    key = "epoch" if all(r.get("epoch") is not None for records in searches.values() for r in records) else "step"
+    searches = {name: [r for r in records if r.l0_weight is not None] for name, records in searches.items()}
+    key = "epoch" if all(r.epoch is not None for records in searches.values() for r in records) else "step"
     figure = Figure(figsize=(style.WIDTH, 7.4), layout="constrained")
     axes = figure.subplots(4, 1, sharex=True)
     for number, (name, records) in enumerate(searches.items()):
@@ -274,7 +275,7 @@ def mask_learning(searches: dict[str, list[dict]], path: Path) -> None:
         records = next(iter(searches.values()))
         for panel in axes:
             _schedule(panel, records, key)
-        peak = max((r["l0_weight"] for r in records), default=0.0)
+        peak = max((r.l0_weight or 0.0 for r in records), default=0.0)
         title = f"shaded: schedule of the penalty's weight λ, up to {peak:g}"
         axes[0].set_title(title, fontsize=9, color=style.SOFT)
     else:
@@ -283,11 +284,11 @@ def mask_learning(searches: dict[str, list[dict]], path: Path) -> None:
     style.save(figure, path)
 
 
-def _schedule(axes: Axes, records: list[dict], key: str) -> None:
+def _schedule(axes: Axes, records: list[TrainingLine], key: str) -> None:
     """Shade the penalty's weight behind the curves, on a scale of its own."""
-    weights = [record["l0_weight"] for record in records]
+    weights = [record.l0_weight or 0.0 for record in records]
     behind = axes.twinx()
-    behind.fill_between([record[key] for record in records], weights, color=style.SHADE, linewidth=0, zorder=0)
+    behind.fill_between([getattr(record, key) for record in records], weights, color=style.SHADE, linewidth=0, zorder=0)
     behind.set_ylim(0, 1.08 * max(weights, default=0.0) or 1.0)
     behind.axis("off")
     axes.set_zorder(behind.get_zorder() + 1)
@@ -311,7 +312,7 @@ def log_alpha(histograms: dict[str, tuple[np.ndarray, np.ndarray, float]], path:
     style.save(figure, path)
 
 
-def training_curves(models: dict[str, tuple[str, list[dict]]], path: Path) -> None:
+def training_curves(models: dict[str, tuple[str, list[TrainingLine]]], path: Path) -> None:
     """Draw training loss and dev accuracy by step: title of a model to (method, training records)."""
     figure = Figure(figsize=(style.WIDTH, 4.6), layout="constrained")
     loss, accuracy = figure.subplots(2, 1, sharex=True)
@@ -329,18 +330,19 @@ def training_curves(models: dict[str, tuple[str, list[dict]]], path: Path) -> No
     style.save(figure, path)
 
 
-def _points(records: list[dict], key: str, x: str) -> list[tuple[float, float]]:
-    return [(record[x], record[key]) for record in records if record.get(key) is not None]
+def _points(records: list[TrainingLine], key: str, x: str) -> list[tuple[float, float]]:
+    pairs = [(getattr(record, x), getattr(record, key)) for record in records]
+    return [pair for pair in pairs if pair[1] is not None]
 
 
-def _series(axes: Axes, records: list[dict], key: str, x: str, **look: Any) -> None:
+def _series(axes: Axes, records: list[TrainingLine], key: str, x: str, **look: Any) -> None:
     points = _points(records, key, x)
     if points:
         alone = {"marker": "o"} if len(points) == 1 else {}
         axes.plot(*zip(*points), **{**alone, **look})
 
 
-def _smoothed(axes: Axes, records: list[dict], key: str, x: str, **look: Any) -> None:
+def _smoothed(axes: Axes, records: list[TrainingLine], key: str, x: str, **look: Any) -> None:
     """Draw the values, faint, and their running mean over about a tenth of the run."""
     points = _points(records, key, x)
     if len(points) < 10:

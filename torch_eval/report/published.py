@@ -35,11 +35,11 @@ def departures(run: Run, group: int = 0) -> list[str]:
     differences = [] if config.model == setting["model"] else [f"model {config.model} instead of {setting['model']}"]
     if config.layers:
         differences.append(f"only the first {config.layers} layers")
-    if any(score.resources == "packaged" for score in attacks):
+    if any(score.settings.source == "packaged" for score in attacks):
         differences.append("packaged instead of original attack resources")
-    if any(score.protocol == "official" for score in attacks):
+    if any(score.settings.protocol == "official" for score in attacks):
         differences.append("the protocol of the official code, which pads to 512 and attacks the first sentences")
-    counts = dict.fromkeys(score.examples for score in attacks if examples and score.examples != examples)
+    counts = dict.fromkeys(s.settings.examples for s in attacks if examples and s.settings.examples != examples)
     differences += [f"{count} instead of {examples} attacked sentences" for count in counts]
     if config.data.train_size or config.data.test_size:
         differences.append("a part of the data")
@@ -116,8 +116,8 @@ def settings_of(run: Run, section: str, model: str) -> tuple[dict, bool]:
     """Settings of a section as a finished stage states them (True), or as the configuration has them (False)."""
     for seed in run.config.seeds:
         manifest = read(run.paths.stage(seed, model) / "manifest.json", TrainingManifest)
-        if manifest and manifest["settings"].get(section):
-            return manifest["settings"][section], True
+        if manifest and (values := getattr(manifest.settings, section)):
+            return values, True
     return dataclasses.asdict(getattr(run.config, section)), False
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
 
 from configs.contract import run_dir, schema
 from configs.contract.errors import UserError
-from configs.contract.jobs import HALVES, jobs
+from configs.contract.files import read_json
+from configs.contract.jobs import CLEAN, HALVES, attack_jobs, jobs
 from configs.contract.methods import METHODS, needs_robust_ticket
 from configs.contract.model_id import ModelId
-from configs.contract.run_files import ChoiceOnDev, Manifest, Summary, TrainingManifest
-from torch_eval.attack.records import AttackManifest, ChoiceManifest, CleanResults, LeftOut
-from torch_eval.report.manifests import read, training_records
-from torch_eval.report.scores import CLEAN, RECIPES, Score, Value, differences, number_groups, titles
+from configs.contract.run_files import ChoiceOnDev, Finished, Results, TrainingManifest
+from torch_eval.attack.metrics import Metrics
+from torch_eval.attack.records import CleanResults, LeftOut
+from torch_eval.report.manifests import AttackSettings, read, training_records
+from torch_eval.report.scores import RECIPES, Score, Value, differences, number_groups, titles
 from torch_eval.report.staleness import Staleness
 
 TASK_TITLES = {
@@ -38,8 +44,8 @@ class Step:
         model: Model that it is of; None for the data and the choice.
         seed: Seed that it is of; None for what all seeds share.
         command: Command that makes it.
-        directory: Where its files are.
-        manifest: What the stage left; None until it is finished.
+        file: Its manifest, or the choice.
+        manifest: What that file states; None until the stage is finished.
         recipe: Attack, or `CLEAN`; None for other stages.
         stale: What differs from the configuration now.
         left_out: Why an attack cannot run here; empty if it can.
@@ -49,11 +55,16 @@ class Step:
     model: str | None
     seed: int | None
     command: str
-    directory: Path
-    manifest: dict | None
+    file: Path
+    manifest: Finished[Any] | ChoiceOnDev | None
     recipe: str | None = None
     stale: tuple[str, ...] = ()
     left_out: str = ""
+
+    @functools.cached_property
+    def content(self) -> dict[str, Any]:
+        """All that `file` holds; of finished steps alone."""
+        return read_json(self.file)
 
     @property
     def title(self) -> str:
@@ -78,7 +89,8 @@ class Run:
         chosen: The robust ticket that was chosen on dev, or the first candidate.
         models: Directory name to method of every model that the tables know.
         recipes: Attacks, the paper's first.
-        data: What `prepare` stated about the data.
+        data: What `prepare` stated about the data; None before it has run.
+        attack_jobs: Attacks on the test set that the run consists of, for each model `CLEAN` and the `recipes`.
         scores: (seed, model, recipe or `CLEAN`) to score, of finished ones.
         steps: Everything that the run consists of.
     """
@@ -91,8 +103,9 @@ class Run:
         self.chosen = self.paths.chosen() if self.has_choice else ModelId("robust", config.sparsities[0])
         self.models = self.paths.models(self.chosen)
         self.recipes = [recipe for recipe in RECIPES if recipe in config.attack.recipes]
-        self.data = read(self.paths.data / "summary.json", Summary) or {}
         self.staleness = Staleness(self.paths)
+        self.data = self.staleness.data
+        self.attack_jobs = [job for job in attack_jobs(self.paths, self.recipes) if job.stage == "attack"]
         self.scores = self._scores()
         self.steps = [*self._training(), *self._choosing(), *self._attacking()]
 
@@ -117,18 +130,13 @@ class Run:
 
     # --- steps and scores ------------------------------------------------------------------------------------
 
-    def _asked_scores(self) -> list[tuple[int, str, str]]:
-        """(seed, model, recipe or `CLEAN`) of all scores that the run should have."""
-        return [(seed, model, r) for seed, model, _ in self.paths.all_victims() for r in (CLEAN, *self.recipes)]
-
     def _scores(self) -> dict[tuple[int, str, str], Score]:
         scores = {}
-        for seed, model, recipe in self._asked_scores():
-            folder = self.paths.attack(seed, model) / recipe
-            manifest = read(folder / "manifest.json", Manifest[CleanResults] if recipe == CLEAN else AttackManifest)
-            if manifest:
-                stale = self.staleness.of_scoring(seed, model, recipe, manifest)
-                scores[seed, model, recipe] = Score(folder, manifest, stale=stale)
+        for job in self.attack_jobs:
+            score = Score.read(job.directory, CleanResults if job.recipe == CLEAN else Metrics)
+            if score:
+                score.stale = self.staleness.of_scoring(job.seed, job.model, job.recipe, score)
+                scores[job.seed, job.model, job.recipe] = score
         for recipe in (CLEAN, *self.recipes):
             number_groups([score for key, score in scores.items() if key[2] == recipe])
         return scores
@@ -136,11 +144,11 @@ class Run:
     def _training(self) -> list[Step]:
         steps = []
         for job in jobs(self.paths):
-            manifest = read(job.directory / "manifest.json", TrainingManifest)
-            stale = self.staleness.of_training(job, manifest) if manifest else ()
+            file = job.directory / "manifest.json"
+            manifest = read(file, TrainingManifest)
+            stale = self.staleness.of_training(job, read_json(file)) if manifest else ()
             model = None if job.stage == "prepare" else job.model
-            command = self.command(job.stage)
-            steps.append(Step(job.stage, model, job.seed, command, job.directory, manifest, stale=stale))
+            steps.append(Step(job.stage, model, job.seed, self.command(job.stage), file, manifest, stale=stale))
         return steps
 
     def _choosing(self) -> list[Step]:
@@ -148,18 +156,19 @@ class Run:
             return []
         choice = read(self.paths.choice, ChoiceOnDev)
         stale = self.staleness.of_choice(choice) if choice else ()
-        return [Step("choose", None, None, self.command("choose"), self.paths.root, choice, stale=stale)]
+        return [Step("choose", None, None, self.command("choose"), self.paths.choice, choice, stale=stale)]
 
     def _attacking(self) -> list[Step]:
         steps = []
-        for seed, model, recipe in self._asked_scores():
-            folder, score = self.paths.attack(seed, model) / recipe, self.scores.get((seed, model, recipe))
+        for job in self.attack_jobs:
+            score = self.scores.get((job.seed, job.model, job.recipe))
             manifest, stale = (score.manifest, score.stale) if score else (None, ())
-            sharded = not manifest and any(folder.glob("shard-*-of-*"))
+            sharded = not manifest and any(job.directory.glob("shard-*-of-*"))
             command = f"python -m torch_eval merge {self.arguments}" if sharded else self.command("attack")
-            stated = None if manifest else read(folder / "missing.json", LeftOut)
-            left_out = (stated.get("reason") or "no reason given") if stated else ""
-            steps.append(Step("attack", model, seed, command, folder, manifest, recipe, stale, left_out))
+            stated = None if manifest else read(job.left_out, LeftOut)
+            left_out = (stated.reason or "no reason given") if stated else ""
+            file = job.directory / "manifest.json"
+            steps.append(Step("attack", job.model, job.seed, command, file, manifest, job.recipe, stale, left_out))
         return steps
 
     def missing(self) -> list[Step]:
@@ -186,13 +195,15 @@ class Run:
         if made or group:
             return made
         options = self.config.attack
-        settings = {
-            **schema.to_dict(options),
-            "resources": {"from": options.resources},
-            "parameters": {"masked words": {"max_candidates": options.candidates}},
-            "indices": list(range(self.staleness.sentences())),
-        }
-        return [Score(self.paths.root / recipe, {"settings": {**settings, "recipe": recipe}}) for recipe in recipes]
+        asked = AttackSettings(
+            indices=list(range(self.staleness.sentences())),
+            resources={"from": options.resources},
+            protocol=options.protocol,
+            temperature=options.temperature,
+            dtype=options.dtype,
+            parameters={"masked words": {"max_candidates": options.candidates}},
+        )
+        return [Score(self.paths.root / recipe, replace(asked, recipe=recipe)) for recipe in recipes]
 
     def all_attacks(self, *recipes: str) -> list[Score]:
         """`attacks` of all comparison groups."""
@@ -205,14 +216,13 @@ class Run:
     def attack_facts(self, *recipes: str) -> str:
         """What figures of attacks must not be read without: `TextFooler, packaged resources`."""
         attacks = self.attacks(0, *recipes)
-        resources = " and ".join(dict.fromkeys(score.resources for score in attacks))
+        resources = " and ".join(dict.fromkeys(score.settings.source for score in attacks))
         return f"{titles(attacks)}, {resources} resources"
 
     def dev_attacks(self, candidate: str) -> list[Score]:
         """Attacks on dev that the choice of a candidate rests on."""
-        folders = [self.paths.seed(seed) / "choice" / candidate for seed in self.config.seeds]
-        manifests = [(folder, read(folder / "manifest.json", ChoiceManifest)) for folder in folders]
-        return [Score(folder, manifest) for folder, manifest in manifests if manifest]
+        scores = [Score.read(self.paths.choice_attack(seed, candidate), Results) for seed in self.config.seeds]
+        return [score for score in scores if score]
 
     # --- measures over seeds ---------------------------------------------------------------------------------
 
@@ -254,7 +264,7 @@ class Run:
         losses = []
         for seed in self.config.seeds:
             records = training_records(self.paths.stage(seed, model) / "metrics.jsonl")
-            logged = [(r.get("epoch") or 0.0, r["loss"]) for r in records if r.get("loss") is not None]
+            logged = [(r.epoch or 0.0, r.loss) for r in records if r.loss is not None]
             losses += [loss for epoch, loss in logged if epoch > logged[-1][0] - 1]
         return statistics.fmean(losses) if losses else None
 
@@ -308,5 +318,5 @@ class Run:
 
     def label(self, value: int) -> str:
         """Name of a class."""
-        names = self.data.get("labels") or []
+        names = self.data.labels if self.data else []
         return str(names[value]) if 0 <= value < len(names) else str(value)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch_eval.attack.records import AttackManifest
+from torch_eval.attack.metrics import Metrics
 from torch_eval.report.comparisons import Comparison
-from torch_eval.report.manifests import read
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import Score
 
@@ -36,9 +35,7 @@ def check(run: Run, model: str, recipe: str) -> Check | None:
     """Compare an attack with fitted temperatures and the same attack without; None if one of them was not made."""
     calibrated, pairs = run.config.attack.calibrate, {}
     for seed, shown in run.scores_of(model, recipe, 0):
-        folder = run.paths.attacks(seed, not calibrated) / model / recipe
-        manifest = read(folder / "manifest.json", AttackManifest)
-        other = Score(folder, manifest) if manifest else None
+        other = Score.read(run.paths.attacks(seed, not calibrated) / model / recipe, Metrics)
         if other and _apart_from_temperature(other) == _apart_from_temperature(shown):
             pairs[seed] = shown, other
     return Check(pairs, f"with{'out' if calibrated else ''} a fitted temperature") if pairs else None
@@ -47,7 +44,7 @@ def check(run: Run, model: str, recipe: str) -> Check | None:
 def _apart_from_temperature(score: Score) -> dict:
     """How a score was made, with the model that was attacked."""
     signature = {key: value for key, value in score.signature.items() if key != "temperature"}
-    return {**signature, "model": score.manifest["inputs"].get("model")}
+    return {**signature, "model": score.manifest.inputs.get("model")}
 
 
 def lines(run: Run) -> list[str]:

@@ -12,17 +12,17 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
+from typing import Any
 
 from configs.contract import schema
 from configs.contract.errors import UserError
+from configs.contract.files import read_json
 from configs.contract.run_files import Manifest
 from configs.contract.stage import changes, short
 from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records
 from torch_eval.attack.records import Calibration, DtypeEffect
-from torch_eval.report.manifests import read
+from torch_eval.report.manifests import AttackSettings, Scored, read
 
 # The paper's attacks in its order, then the others.
 RECIPES = {
@@ -31,7 +31,6 @@ RECIPES = {
     "textbugger": "TextBugger",
     **{name: name for name in schema.RECIPES if name not in ("bertattack", "textfooler", "textbugger")},
 }
-CLEAN = "clean"  # stands where an attack's name does: unchanged sentences, the whole test set
 MEASURES = {"aua": "Aua%", "suc": "Suc%", "queries": "#Query"}
 
 
@@ -41,78 +40,48 @@ class Score:
 
     Attributes:
         directory: Where the stage left its files.
-        manifest: What the stage left in `manifest.json`.
+        settings: How the model was attacked.
+        manifest: What the stage left in `manifest.json`, a `Scored`; None for an attack that is not made yet.
         group: Number of the comparison group.
         stale: What differs from the configuration now.
     """
 
     directory: Path
-    manifest: dict
+    settings: AttackSettings
+    manifest: Any = None
     group: int = 0
     stale: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, directory: Path, results: type) -> Score | None:
+        """Return the score of a directory, whose manifest has results of this kind; None if it is not finished."""
+        manifest = read(directory / "manifest.json", Scored[results])  # type: ignore[valid-type]  # made here
+        return cls(directory, manifest.settings, manifest) if manifest else None
+
+    @functools.cached_property
+    def all_settings(self) -> dict[str, Any]:
+        """The settings in the manifest, with those that `settings` does not name."""
+        return read_json(self.directory / "manifest.json")["settings"]
 
     @functools.cached_property
     def signature(self) -> dict:
         """How the score was made, model and seed apart. A temperature fitted on dev is each model's own."""
-        settings = {k: v for k, v in self.manifest["settings"].items() if k not in ("seed", "shard")}
+        settings = {k: v for k, v in self.all_settings.items() if k not in ("seed", "shard")}
         fitted = fitted_temperature(self.directory.parent)
         if fitted and settings.get("temperature") == fitted:
             settings["temperature"] = "fitted on dev"
-        test = self.manifest["inputs"].get("test")
-        return {**settings, "test sentences": test, "versions": self.manifest["versions"]}
+        return {**settings, "test sentences": self.manifest.inputs.get("test"), "versions": self.manifest.versions}
 
     @property
     def title(self) -> str:
         """Name of the attack."""
-        return recipe_title(self.directory.name, self.protocol)
-
-    @property
-    def changes_both_texts(self) -> bool:
-        """True for an attack that may change both texts of a pair."""
-        return len(self.manifest["settings"].get("attacked") or []) > 1
-
-    @property
-    def resources(self) -> str:
-        """Resources of the attack: packaged, original, or those that a recipe of TextAttack brings itself."""
-        return attack_records.source_of(self.manifest["settings"].get("resources") or {})
-
-    @property
-    def protocol(self) -> str | None:
-        """Protocol of the attack: paper or official."""
-        return self.manifest["settings"].get("protocol")
-
-    @property
-    def has_budget(self) -> bool:
-        """True if attacks may have ended as timeouts."""
-        return any(self.manifest["settings"].get(key) is not None for key in ("max_queries", "max_seconds"))
-
-    @property
-    def temperature(self) -> float:
-        """Divisor of the victim's logits."""
-        return self.manifest["settings"].get("temperature") or 1.0
-
-    @property
-    def dtype(self) -> str:
-        """Number type of the victim."""
-        return self.manifest["settings"].get("dtype") or "float32"
+        return recipe_title(self.directory.name, self.settings.protocol)
 
     @functools.cached_property
     def dtype_effect(self) -> tuple[int, int] | None:
         """(outcomes that float32 changes, outcomes tried) for a victim of another number type."""
-        effect = read(self.directory / "dtype.json", DtypeEffect) if self.dtype != "float32" else None
-        return (effect["outcomes_that_float32_changes"], effect["of"]) if effect else None
-
-    @property
-    def examples(self) -> int:
-        """Number of sentences in the attacked sample."""
-        return len(self.manifest["settings"]["indices"])
-
-    @property
-    def candidates(self) -> int | None:
-        """K of BERT-Attack; None for other attacks."""
-        settings = self.manifest["settings"]
-        parameters = settings.get("parameters") if settings.get("recipe") == "bertattack" else None
-        return parameters.get("masked words", {}).get("max_candidates") if isinstance(parameters, dict) else None
+        effect = read(self.directory / "dtype.json", DtypeEffect) if self.settings.dtype != "float32" else None
+        return (effect.outcomes_that_float32_changes, effect.of) if effect else None
 
     @functools.cached_property
     def records(self) -> list[dict]:
@@ -125,7 +94,7 @@ class Score:
         Raises:
             UserError: They are not those of all examples, in order.
         """
-        path, indices = self.directory / "results.jsonl", self.manifest["settings"]["indices"]
+        path, indices = self.directory / "results.jsonl", self.settings.indices
         records = attack_records.read(path) if path.is_file() else []
         if [record["index"] for record in records] != indices:
             raise UserError(
@@ -141,9 +110,9 @@ class Score:
         Raises:
             UserError: The manifest states other values.
         """
-        stated, summary = self.manifest["results"], metrics.summarise(self.read_records())
-        wrong = [key for key in ("examples", "attacked", "timeouts") if stated[key] != getattr(summary, key)]
-        wrong += [key for key in ("clean", *MEASURES) if stated[key]["value"] != getattr(summary, key).value]
+        stated, summary = self.manifest.results, metrics.summarise(self.read_records())
+        wrong = [key for key in ("examples", "attacked", "timeouts") if getattr(stated, key) != getattr(summary, key)]
+        wrong += [key for key in ("clean", *MEASURES) if getattr(stated, key).value != getattr(summary, key).value]
         if wrong:
             raise UserError(
                 f"{self.directory / 'manifest.json'}: its {wrong[0]} is not what results.jsonl gives; "
@@ -154,13 +123,13 @@ class Score:
     @functools.cached_property
     def accuracy(self) -> metrics.Estimate:
         """Accuracy on the whole test set; of `CLEAN` scores alone."""
-        results = self.manifest["results"]
-        return metrics.wilson(round(results["accuracy"] * results["n"]), results["n"])
+        results = self.manifest.results
+        return metrics.wilson(round(results.accuracy * results.n), results.n)
 
     @property
     def unlearned(self) -> str:
         """Why the model has learned nothing, or an empty text; of `CLEAN` scores alone."""
-        return msgspec.convert(self.manifest["results"], attack_records.CleanResults).unlearned
+        return self.manifest.results.unlearned
 
 
 class Value:
@@ -221,7 +190,7 @@ def titles(attacks: list[Score]) -> str:
 def fitted_temperature(directory: Path) -> float | None:
     """Temperature that was fitted on dev for the victim of a directory of attacks; None if none was."""
     manifest = read(directory / "calibration" / "manifest.json", Manifest[Calibration])
-    return manifest["results"].get("temperature") if manifest else None
+    return manifest.results.temperature if manifest else None
 
 
 def number_groups(scores: list[Score]) -> None:

@@ -14,14 +14,12 @@ from typing import Any
 from configs.contract import settings
 from configs.contract.errors import Missing
 from configs.contract.files import read_lines
-from configs.contract.jobs import Job
+from configs.contract.jobs import CLEAN, Job
 from configs.contract.run_dir import RunDir
-from configs.contract.run_files import Summary
+from configs.contract.run_files import ChoiceOnDev, Results, Summary
 from configs.contract.stage import changed_inputs, current_hash, differences
 from torch_eval.attack import settings as attack_settings
-from torch_eval.attack.records import ChoiceManifest
-from torch_eval.report.manifests import read
-from torch_eval.report.scores import CLEAN, fitted_temperature
+from torch_eval.report.scores import Score, fitted_temperature
 
 
 class Staleness:
@@ -50,9 +48,9 @@ class Staleness:
             return tuple(changed)
         return (*changed_inputs(manifest["inputs"], paths), *changed)
 
-    def of_scoring(self, seed: int, model: str, recipe: str, manifest: dict) -> tuple[str, ...]:
+    def of_scoring(self, seed: int, model: str, recipe: str, score: Score) -> tuple[str, ...]:
         """Compare an attack on the test set, or the accuracy on it (`CLEAN`)."""
-        before = now = manifest["settings"]
+        before = now = score.all_settings
         if self.data and recipe == CLEAN:
             now = attack_settings.clean(self.config, self.data)
         elif self.data:
@@ -60,33 +58,33 @@ class Staleness:
             temperature = self._temperature(seed, model)
             labels = self._labels or [0] * self.data.splits["test"].count
             now = attack_settings.attack(self.config, self.data, seed, recipe, labels, temperature, describe=describe)
-            if not self._labels and len(now["indices"]) == len(before["indices"]):
-                now["indices"] = before["indices"]  # a stratified sample of a test set that is not here
-        return self._scored(seed, model, "test", manifest, now)
+            if not self._labels and len(now["indices"]) == score.settings.examples:
+                now["indices"] = score.settings.indices  # a stratified sample of a test set that is not here
+        return self._scored(seed, model, "test", score, now)
 
-    def of_candidate(self, seed: int, model: str, manifest: dict) -> tuple[str, ...]:
+    def of_candidate(self, seed: int, model: str, score: Score) -> tuple[str, ...]:
         """Compare the attack on dev that a candidate for the choice faced."""
-        before = now = manifest["settings"]
+        before = now = score.all_settings
         if self.data:
             stated = self.data.splits.get(self.config.choice_split)
             labels, temperature = [0] * (stated.count if stated else 0), self._temperature(seed, model)
             describe = attack_settings.describing(before, self.describe)
             now = attack_settings.choice(self.config, self.data, seed, labels, temperature, describe)
-        return self._scored(seed, model, self.config.choice_split, manifest, now)
+        return self._scored(seed, model, self.config.choice_split, score, now)
 
-    def of_choice(self, choice: dict) -> tuple[str, ...]:
+    def of_choice(self, choice: ChoiceOnDev) -> tuple[str, ...]:
         """Compare what a choice rests on: the candidates of all seeds, and the attacks on each."""
         candidates = self.run.candidates()
         if len(candidates) == 1 or not self.config.chooses:
             return ()
         asked = {(str(c), seed) for c in candidates for seed in self.config.seeds}
-        attacked = {(row["model"], row["seed"]) for row in choice["candidates"]}
+        attacked = {(row.model, row.seed) for row in choice.candidates}
         if attacked != asked:
             return (f"candidates of all seeds: {len(attacked)}, now {len(asked)}",)
         stale = []
         for model, seed in sorted(asked):
-            manifest = read(self.run.seed(seed) / "choice" / model / "manifest.json", ChoiceManifest)
-            differs = self.of_candidate(seed, model, manifest) if manifest else ()
+            score = Score.read(self.run.choice_attack(seed, model), Results)
+            differs = self.of_candidate(seed, model, score) if score else ()
             stale += [f"{model}, seed {seed}: {what}" for what in differs]
         return tuple(stale)
 
@@ -109,11 +107,11 @@ class Staleness:
             return self.config.attack.temperature
         return fitted_temperature(self.run.attack(seed, model)) or "fitted on dev"
 
-    def _scored(self, seed: int, model: str, split: str, manifest: dict, now: dict[str, Any]) -> tuple[str, ...]:
+    def _scored(self, seed: int, model: str, split: str, score: Score, now: dict[str, Any]) -> tuple[str, ...]:
         paths = {"model": self._victim(seed, model), split: self.run.split(split)}
-        before, now = dict(manifest["settings"]), dict(now)
+        before, now = dict(score.all_settings), dict(now)
         then, asked = before.pop("indices", None), now.pop("indices", None)
-        changed = list(changed_inputs(manifest["inputs"], paths))
+        changed = list(changed_inputs(score.manifest.inputs, paths))
         if then != asked:
             same = "others are drawn now" if len(then) == len(asked) else f"{len(then)}, now {len(asked)}"
             changed.append(f"examples: {same}")

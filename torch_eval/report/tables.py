@@ -6,6 +6,7 @@ import dataclasses
 import operator
 import statistics
 
+from configs.contract.jobs import CLEAN
 from configs.contract.methods import METHODS, in_table
 from torch_eval.attack import metrics, records
 from torch_eval.report import saturation
@@ -13,7 +14,7 @@ from torch_eval.report.captions import heading
 from torch_eval.report.published import published
 from torch_eval.report.render import Cell, Row, Table
 from torch_eval.report.run_state import Run
-from torch_eval.report.scores import CLEAN, MEASURES, Value, titles
+from torch_eval.report.scores import MEASURES, Value, titles
 
 TABLE2 = ("qnli", "mnli", "qqp")  # tasks of Table 2; Table 1 has the others
 NONE = "–"  # a cell that has no result, and needs none

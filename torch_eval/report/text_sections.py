@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from configs.contract import schema
 from configs.contract.estimate import duration
 from configs.contract.methods import METHODS
+from configs.contract.run_files import Finished
 from torch_eval.report import figures, saturation, tables, wording
 from torch_eval.report.captions import bars, listed, made_with
 from torch_eval.report.comparisons import answer, paired_table
@@ -18,7 +20,7 @@ from torch_eval.report.render import Block, Bullets, Cell, Details, Heading, Pic
 from torch_eval.report.run_state import Run, Step
 from torch_eval.report.scores import MEASURES, RECIPES, titles
 
-Finished = list[tuple[Step, dict]]  # steps with their manifests
+Done = list[tuple[Step, Finished[Any]]]  # finished steps with their manifests
 
 # --- the answer, and what a reader needs for it --------------------------------------------------------------
 
@@ -27,7 +29,8 @@ def answers(runs: list[Run], folder: Path) -> list[Block]:
     """One sentence and one figure for each run; explanations fold away."""
     blocks: list[Block] = [Text(answer(run), lead=True) for run in runs]
     blocks += [picture for run in runs for picture in _overview(run, folder)]
-    packaged = [f"{run.task} ({run.name})" for run in runs if any(s.resources == "packaged" for s in run.all_attacks())]
+    sources = [(f"{run.task} ({run.name})", [score.settings.source for score in run.all_attacks()]) for run in runs]
+    packaged = [name for name, used in sources if "packaged" in used]
     blocks += [Text(wording.PACKAGED.format(", ".join(packaged)), note=True)] if packaged else []
     blocks += [
         Text(wording.UNFINISHED.format(run.name, len(run.missing()), len(run.steps)), note=True)
@@ -35,7 +38,7 @@ def answers(runs: list[Run], folder: Path) -> list[Block]:
         if run.missing()
     ]
     methods = [m for m in METHODS if any(m in run.config.methods for run in runs)]
-    notes = [f"{run.task}: {run.data['note']}" for run in runs if run.data.get("note")]
+    notes = [f"{run.task}: {run.data.note}" for run in runs if run.data and run.data.note]
     return [
         *blocks,
         Details("What a robust ticket is", [Text(wording.IDEA)]),
@@ -69,14 +72,14 @@ def _overview(run: Run, folder: Path) -> list[Block]:
 def _experiments(runs: list[Run]) -> Table:
     rows = []
     for run in runs:
-        config, train = run.config, run.data.get("splits", {}).get("train", {})
+        config, train = run.config, run.data and run.data.splits.get("train")
         model = "packaged MiniLM BERT" if config.model == "packaged" else config.model
         done = sum(step.manifest is not None for step in run.steps)
         texts = (
             run.name,
             run.task,
             model + (f", layers 1 to {config.layers}" if config.layers else ""),
-            f"{train['count']:,}" if "count" in train else "not prepared yet",
+            f"{train.count:,}" if train else "not prepared yet",
             ", ".join(f"{100 * sparsity:g}%" for sparsity in config.sparsities),
             ", ".join(map(str, config.seeds)),
             ", ".join(made_with(run.attacks())),
@@ -110,7 +113,7 @@ def results(runs: list[Run]) -> list[Block]:
                 table = tables.result_table(group, _asked(group, every))
                 blocks.append(Details("All measures of these data sets", [table]))
     for run in runs:
-        both = [score for score in run.all_attacks() if score.changes_both_texts]
+        both = [score for score in run.all_attacks() if len(score.settings.attacked or []) > 1]
         blocks += [Text(wording.BOTH_TEXTS.format(f"{run.task} ({run.name})", titles(both)))] if both else []
     blocks += [Text(line, note=True) for run in runs for line in saturation.lines(run)]
     blocks.append(Details("The published figures", reference_notes(runs)))
@@ -179,7 +182,7 @@ def provenance(runs: list[Run]) -> list[Block]:
         done = [
             (step, step.manifest)
             for step in run.steps
-            if step.manifest and step.stage != "choose" and (step.stage != "attack" or step.model in shown)
+            if isinstance(step.manifest, Finished) and (step.stage != "attack" or step.model in shown)
         ]
         if done:
             title = f"{run.task} ({run.name}): versions, inputs, times of {len(done)} stages"
@@ -187,9 +190,9 @@ def provenance(runs: list[Run]) -> list[Block]:
     return section("How it was run", blocks)
 
 
-def _facts(run: Run, done: Finished) -> list[str]:
-    versions = {f"{name} {version}" for _, manifest in done for name, version in manifest["versions"].items()}
-    seconds = sum(manifest["seconds"] for _, manifest in done)
+def _facts(run: Run, done: Done) -> list[str]:
+    versions = {f"{name} {version}" for _, manifest in done for name, version in manifest.versions.items()}
+    seconds = sum(manifest.seconds for _, manifest in done)
     settings = json.dumps(schema.to_dict(run.config), sort_keys=True)
     items = [
         f"Versions: {', '.join(sorted(versions))}",
@@ -197,11 +200,11 @@ def _facts(run: Run, done: Finished) -> list[str]:
         f"Experiment: SHA-256 `{hashlib.sha256(settings.encode()).hexdigest()[:16]}` of the settings",
         f"Time of the finished stages together: {duration(seconds)}",
     ]
-    for name, split in run.data.get("splits", {}).items():
-        items.append(f"Split {name}: {split['count']} sentences, SHA-256 `{split['sha256'][:16]}`")
+    for name, split in run.data.splits.items() if run.data else ():
+        items.append(f"Split {name}: {split.count} sentences, SHA-256 `{split.sha256[:16]}`")
     resources: dict[str, None] = {}
-    for _, manifest in done:
-        for key, facts in (manifest["settings"].get("resources") or {}).items():
+    for step, _ in done:
+        for key, facts in (step.content["settings"].get("resources") or {}).items():
             resources[f"Attack resource, {key}: {_words(facts)}"] = None
     return items + list(resources)
 
@@ -216,17 +219,17 @@ def _words(value: object) -> str:
     return f"{text[:12]}…" if len(text) == 64 and " " not in text else text
 
 
-def _stage_table(done: Finished) -> Table:
+def _stage_table(done: Done) -> Table:
     rows = []
     for step, manifest in done:
-        numbers = [(k, v) for k, v in manifest["results"].items() if isinstance(v, (int, float))]
+        numbers = [(k, v) for k, v in step.content["results"].items() if isinstance(v, (int, float))]
         texts = (
             step.title,
             "all" if step.seed is None else str(step.seed),
-            manifest["finished"].replace("T", " ").rstrip("Z"),
-            duration(manifest["seconds"]),
+            manifest.finished.replace("T", " ").rstrip("Z"),
+            duration(manifest.seconds),
             ", ".join(f"{key} {_short(value)}" for key, value in numbers) or "done",
-            ", ".join(f"{name} `{digest[:8]}`" for name, digest in manifest["inputs"].items()) or "none",
+            ", ".join(f"{name} `{digest[:8]}`" for name, digest in manifest.inputs.items()) or "none",
         )
         rows.append([Cell(text) for text in texts])
     return Table(["Stage", "Seed", "Finished (UTC)", "Time", "Outcome", "Inputs (SHA-256)"], rows, text=True)

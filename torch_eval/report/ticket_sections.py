@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 
 from configs.contract.errors import UserError
-from configs.contract.files import read_lines
+from configs.contract.files import read_json, read_lines
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId
 from configs.contract.run_files import ChoiceOnDev, TicketReport
@@ -28,7 +28,7 @@ from torch_eval.report.tables import NONE, attack_cell, with_timeouts
 
 BESIDE = ("transferred", "robust", "random", "finetune")  # columns of the table of transferred tickets
 BINS = 120  # of the histograms of mask scores
-Reports = dict[tuple[int, str], dict]  # (seed, model) to the facts of its ticket
+Reports = dict[tuple[int, str], TicketReport]  # (seed, model) to the facts of its ticket
 
 # --- the choice ----------------------------------------------------------------------------------------------
 
@@ -55,20 +55,20 @@ def choice(run: Run) -> list[Block]:
                 note=True,
             )
         ]
-    blocks: list[Block] = [Text(f"{run.task}: **{run.title(str(run.chosen))}** was chosen. Rule: {stated['rule']}.")]
+    blocks: list[Block] = [Text(f"{run.task}: **{run.title(str(run.chosen))}** was chosen. Rule: {stated.rule}.")]
     rows, attacks = [], []
     for candidate in run.paths.candidates():
-        results = [row for row in stated["candidates"] if row["model"] == str(candidate)]
+        results = [row for row in stated.candidates if row.model == str(candidate)]
         if results:
             own = run.dev_attacks(str(candidate))
             attacks += own
-            aua = [100 * row["aua"] for row in results]
-            summaries = [metrics.summarise(score.records) for score in own if score.has_budget]
+            aua = [100 * row.aua for row in results]
+            summaries = [metrics.summarise(score.records) for score in own if score.settings.has_budget]
             rows.append(
                 [
                     Cell(_title(run, candidate), best=candidate == run.chosen),
                     with_timeouts(_over_seeds(aua), "aua", statistics.mean(aua), summaries),
-                    _over_seeds([100 * row["accuracy"] for row in results]),
+                    _over_seeds([100 * row.accuracy for row in results]),
                 ]
             )
     header = ["Candidate (the chosen one is bold)", "Aua% in the choice", "Clean% in the choice"]
@@ -110,11 +110,11 @@ def tickets(runs: list[Run], folder: Path) -> list[Block]:
 
 def _reports(run: Run) -> Reports:
     paths = {seed: sorted((run.paths.seed(seed) / "tickets").glob("*/report.json")) for seed in run.config.seeds}
-    return {(seed, path.parent.name): read(path, TicketReport) or {} for seed in paths for path in paths[seed]}
+    return {(seed, path.parent.name): read_json(path, TicketReport) for seed in paths for path in paths[seed]}
 
 
 def _mean_layers(run: Run, reports: Reports) -> dict[str, float]:
-    layers = [report["layers"] for (_, model), report in reports.items() if model == str(run.chosen)]
+    layers = [report.layers for (_, model), report in reports.items() if model == str(run.chosen)]
     common = [name for name in layers[0] if all(name in one for one in layers)] if layers else []
     return {name: statistics.mean(one[name] for one in layers) for name in common}
 
@@ -128,8 +128,7 @@ def _title(run: Run, model: ModelId) -> str:
 def _facts(run: Run, reports: Reports) -> list[Block]:
     rows = []
     for (seed, model), report in reports.items():
-        pruned, weights, model_id = report["pruned"], report["weights"], ModelId.parse(model)
-        overlap = [report.get(key) for key in ("magnitude_overlap", "chance_overlap")]
+        pruned, weights, model_id = report.pruned, report.weights, ModelId.parse(model)
         texts = (
             _title(run, model_id),
             str(seed),
@@ -137,7 +136,7 @@ def _facts(run: Run, reports: Reports) -> list[Block]:
             f"{pruned:,}",
             f"{weights:,}",
             f"{round(pruned - (model_id.sparsity or 0.0) * weights, 2):+g}",
-            *("–" if share is None else percent(share) for share in overlap),
+            *("–" if share is None else percent(share) for share in (report.magnitude_overlap, report.chance_overlap)),
         )
         rows.append([Cell(text) for text in texts])
     if not rows:

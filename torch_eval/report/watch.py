@@ -14,9 +14,8 @@ from pathlib import Path
 
 from configs.contract import run_dir, schema
 from configs.contract.estimate import duration
-from configs.contract.jobs import Job, TrainingJob, jobs
-from configs.contract.methods import needs_robust_ticket
-from configs.contract.run_files import Summary
+from configs.contract.jobs import CLEAN, AttackJob, Job, TrainingJob, attack_jobs, jobs
+from configs.contract.run_files import Summary, TrainingLine
 from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records
 from torch_eval.report.manifests import read, training_records
@@ -47,20 +46,6 @@ class Work:
     changed: float
 
 
-@dataclass
-class Attack:
-    """An attack of the experiment: its title, its files, and the number of sentences that it attacks."""
-
-    title: str
-    directory: Path
-    sentences: int
-
-    @property
-    def finished(self) -> bool:
-        """True if it has results, or a reason why it cannot run here."""
-        return any((self.directory / name).is_file() for name in ("manifest.json", "missing.json"))
-
-
 # --- training ------------------------------------------------------------------------------------------------
 
 
@@ -70,34 +55,30 @@ def training(job: Job) -> Work | None:
     if not isinstance(job, TrainingJob) or job.done or not logs:
         return None
     log = max(logs, key=lambda path: path.stat().st_mtime)
-    records = [record for record in training_records(log) if record.get("seconds") is not None]
+    records = [record for record in training_records(log) if record.seconds is not None]
     if not records:
         return None
     last, part = records[-1], log.parent.relative_to(job.directory).as_posix()
     total = total_steps(job, last)
-    title = f"{job.stage} {job.name}" + ("" if part == "." else f", {part}")
-    return Work(title, last["step"], total, seconds_left(records, total), _measures(last), log.stat().st_mtime)
+    name = f"{job.stage} {job.name}" + ("" if part == "." else f", {part}")
+    return Work(name, last.step, total, seconds_left(records, total), _measures(last), log.stat().st_mtime)
 
 
-def total_steps(job: TrainingJob, record: dict) -> int | None:
+def total_steps(job: TrainingJob, record: TrainingLine) -> int | None:
     """Return the steps of the whole training, from how many of its epochs a record's steps make up."""
-    if not record.get("epoch"):
+    if not record.epoch:
         return job.settings.max_steps
-    return job.steps(round(record["step"] / record["epoch"]))
+    return job.steps(round(record.step / record.epoch))
 
 
-def seconds_left(records: list[dict], total: int | None) -> float | None:
+def seconds_left(records: list[TrainingLine], total: int | None) -> float | None:
     """Estimate the time left from the median pace of the last records, which ignores evaluations and interruptions."""
-    recent = records[-RECENT:]
-    paces = [
-        (b["seconds"] - a["seconds"]) / (b["step"] - a["step"])
-        for a, b in zip(recent, recent[1:])
-        if b["step"] > a["step"] and b["seconds"] >= a["seconds"]
-    ]
-    return statistics.median(paces) * max(0, total - records[-1]["step"]) if paces and total else None
+    recent = [(record.step, record.seconds) for record in records[-RECENT:] if record.seconds is not None]
+    paces = [(t - s) / (b - a) for (a, s), (b, t) in zip(recent, recent[1:]) if b > a and t >= s]
+    return statistics.median(paces) * max(0, total - records[-1].step) if paces and total else None
 
 
-def _measures(record: dict) -> str:
+def _measures(record: TrainingLine) -> str:
     formats = {
         "loss": "loss {:.3f}",
         "adversarial_loss": "loss {:.3f}",
@@ -105,45 +86,38 @@ def _measures(record: dict) -> str:
         "sparsity_at_threshold": "sparsity {:.1%}",
         "sentences_per_second": "sentences/s {:.0f}",
     }
-    return ", ".join(form.format(record[key]) for key, form in formats.items() if record.get(key) is not None)
+    values = {key: getattr(record, key) for key in formats}
+    return ", ".join(formats[key].format(value) for key, value in values.items() if value is not None)
 
 
 # --- attacks -------------------------------------------------------------------------------------------------
 
 
-def attacks(run: run_dir.RunDir) -> list[Attack]:
+def attacks(run: run_dir.RunDir) -> list[AttackJob]:
     """Return every attack of the experiment, those of the choice included while it is not made."""
-    config, planned = run.config, []
-    splits = (read(run.data / "summary.json", Summary) or {}).get("splits", {})
-    test, dev = (
-        min(asked, splits.get(split, {}).get("count", asked))
-        for split, asked in (("test", config.attack.examples), (config.choice_split, config.choice.examples))
-    )
-    chooses = needs_robust_ticket(config.methods) and not run.choice.is_file()
-    candidates = run.candidates() if chooses else []
-    for seed in config.seeds:
-        if len(candidates) > 1:
-            folder = run.seed(seed) / "choice"
-            planned += [Attack(f"choose seed-{seed}/{c}", folder / str(c), dev) for c in candidates]
-        for model in run.victims(seed):
-            for recipe in config.attack.recipes:
-                title = f"attack seed-{seed}/{model} {recipe_title(recipe, config.attack.protocol)}"
-                planned.append(Attack(title, run.attack(seed, model) / recipe, test))
-    return planned
+    chosen = run.choice.is_file()
+    return [job for job in attack_jobs(run) if job.recipe != CLEAN and not (job.stage == "choose" and chosen)]
 
 
-def attacking(attack: Attack, workers: int) -> Work | None:
+def title(job: AttackJob, protocol: str) -> str:
+    """Name of an attack, such as `attack seed-1/finetune TextFooler`."""
+    recipe = recipe_title(job.recipe, protocol) if job.stage == "attack" else ""
+    return f"{job.stage} {job.name} {recipe}".strip()
+
+
+def attacking(run: run_dir.RunDir, job: AttackJob, data: Summary | None) -> Work | None:
     """Return an attack at work, its shards (`shard-1-of-4`) counted together."""
-    logs = list(attack.directory.glob("**/results.jsonl"))
-    if (attack.directory / "manifest.json").is_file() or not logs:
+    logs = list(job.directory.glob("**/results.jsonl"))
+    if job.done or not logs:
         return None
+    options, split = run.config.attack, data.splits.get(job.split) if data else None
     records = [record for log in logs for record in attack_records.read(log)]
-    remaining = attack.sentences - len(records)
+    total = min(job.sentences, split.count) if split else job.sentences
     recent = [record["seconds"] for record in records[-RECENT:] if "seconds" in record]
-    time_left = statistics.fmean(recent) * remaining / (workers * len(logs)) if recent else None
+    left = statistics.fmean(recent) * (total - len(records)) / (options.workers * len(logs)) if recent else None
     state = f"Aua {metrics.summarise(records).aua.percent()}" if records else ""
     changed = max(log.stat().st_mtime for log in logs)
-    return Work(attack.title, len(records), attack.sentences, time_left, state, changed)
+    return Work(title(job, options.protocol), len(records), total, left, state, changed)
 
 
 # --- showing it ----------------------------------------------------------------------------------------------
@@ -153,9 +127,11 @@ def look(run: run_dir.RunDir, now: float) -> tuple[str, bool]:
     """Return what the run is doing, and whether it has finished."""
     all_jobs, all_attacks = jobs(run), attacks(run)
     work = [training(job) for job in all_jobs if job.stage not in ("prepare", "draw")]
-    work += [attacking(attack, run.config.attack.workers) for attack in all_attacks]
+    data = read(run.data / "summary.json", Summary)
+    work += [attacking(run, job, data) for job in all_attacks]
     waiting = [f"{job.stage} {job.name}" for job in all_jobs if not job.done]
-    waiting_attacks = [attack.title for attack in all_attacks if not attack.finished]
+    unfinished = [job for job in all_attacks if not job.done and not job.left_out.is_file()]
+    waiting_attacks = [title(job, run.config.attack.protocol) for job in unfinished]
     done, scored = len(all_jobs) - len(waiting), len(all_attacks) - len(waiting_attacks)
     text = [
         f"{run.config.name}: {done} of {len(all_jobs)} training jobs and {scored} of {len(all_attacks)} attacks done"

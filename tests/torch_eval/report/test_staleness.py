@@ -6,11 +6,12 @@ import pytest
 
 from configs.contract import schema
 from configs.contract.files import file_hash, read_json, write_json
+from configs.contract.jobs import CLEAN
 from tests.helpers import made_up_run as made_up
 from tests.helpers.made_up_run import OUTCOMES, SMALL, small
 from tests.helpers.written_report import row, written
 from torch_eval.attack import settings as attack_settings
-from torch_eval.report import figure_sections, run_state, scores, tables
+from torch_eval.report import figure_sections, run_state, tables
 
 
 def test_stale_results_are_marked(quick, tmp_path):
@@ -34,10 +35,10 @@ def test_a_model_trained_again_makes_its_attacks_stale(tmp_path):
     manifest = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", {**manifest, "inputs": {"model": "old", "test": "test" * 8}})
     run = run_state.Run(paths.config, ["demo"], tmp_path)
-    assert not tables.is_stale(run, "finetune", scores.CLEAN, 0)
+    assert not tables.is_stale(run, "finetune", CLEAN, 0)
     made_up.finish(paths.attack(1, "finetune") / "clean", {"accuracy": 0.8, "n": 100}, {}, {"model": "old"})
     run_again = run_state.Run(paths.config, ["demo"], tmp_path)
-    assert run_again.scores[1, "finetune", scores.CLEAN].stale
+    assert run_again.scores[1, "finetune", CLEAN].stale
     assert run.scores[1, "finetune", "textfooler"].stale == ("model: was made again since, old is new now",)
     assert run.scores[1, "finetune", "textbugger"].stale == ()
 
@@ -133,7 +134,7 @@ def test_transfer_of_texts_attacked_again_is_left_out(tmp_path):
     assert len(figure_sections.transferred(run_state.Run(paths.config, ["demo"], tmp_path))[0]) == 4
     files["textfooler"].write_text(files["textfooler"].read_text() + " ")
     rows, changed = figure_sections.transferred(run_state.Run(paths.config, ["demo"], tmp_path))
-    assert [(row["recipe"], row["source"]) for row in rows] == [
+    assert [(row.recipe, row.source) for row in rows] == [
         ("textfooler", "random-0.30"),
         ("textbugger", "finetune"),
         ("textbugger", "random-0.30"),

@@ -8,6 +8,7 @@ import pytest
 from configs.contract import run_dir, schema
 from configs.contract.files import write_lines
 from configs.contract.jobs import TrainingJob
+from configs.contract.run_files import TrainingLine
 from tests.helpers import made_up_run as made_up
 from torch_eval.report import watch
 
@@ -48,14 +49,14 @@ def test_a_search_at_work(paths):
 def test_total_steps_knows_max_steps_and_the_first_record():
     about = ("finetune", "finetune", Path())
     job = TrainingJob(*about, seed=1, section="finetune", settings=schema.Training(epochs=3, max_steps=500))
-    assert watch.total_steps(job, {"step": 50, "epoch": 0.25}) == 500
-    assert watch.total_steps(job, {"step": 50, "epoch": 0.5}) == 300
+    assert watch.total_steps(job, TrainingLine(50, epoch=0.25)) == 500
+    assert watch.total_steps(job, TrainingLine(50, epoch=0.5)) == 300
     unlimited = TrainingJob(*about, seed=1, section="finetune", settings=schema.Training())
-    assert watch.total_steps(unlimited, {"step": 50}) is None
+    assert watch.total_steps(unlimited, TrainingLine(50)) is None
 
 
 def test_an_interruption_does_not_count_as_pace():
-    records = [{"step": s, "seconds": 10.0 * s + (5000 if s > 3 else 0)} for s in range(1, 8)]
+    records = [TrainingLine(s, 10.0 * s + (5000 if s > 3 else 0)) for s in range(1, 8)]
     assert watch.seconds_left(records, 17) == 100
     assert watch.seconds_left(records[:1], 17) is None
 
@@ -86,7 +87,7 @@ def test_what_the_official_code_calls_bert_attack_is_named(tmp_path):
     asked = ["attack.recipes=[bertattack]", "methods=[finetune]"]
     for protocol, title in (("paper", "BERT-Attack"), ("official", "BERT-Attack (official code's)")):
         run = run_dir.RunDir(schema.load("demo", [*asked, f"attack.protocol={protocol}"]), tmp_path)
-        assert [attack.title for attack in watch.attacks(run)] == [f"attack seed-1/finetune {title}"]
+        assert [watch.title(job, protocol) for job in watch.attacks(run)] == [f"attack seed-1/finetune {title}"]
 
 
 def test_silence_is_told(paths):
