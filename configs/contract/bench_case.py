@@ -31,7 +31,7 @@ TOTAL_STEPS = 1000  # of the training that the timed steps are the first of
 
 
 @dataclass(frozen=True)
-class Case:
+class StepCase:
     """One step: `task` is search, freelb, retrain, finetune or evaluate, on sentences of one length without padding."""
 
     task: str
@@ -82,7 +82,7 @@ def ticket(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(zlib.crc32(f"{name}.mask".encode())).random(shape, np.float32) >= SPARSITY
 
 
-def start() -> tuple[Case, list[str], TextIO]:
+def start() -> tuple[StepCase, list[str], TextIO]:
     """Return the case, the other arguments of this worker's command line, and where its answers go.
 
     All that libraries print goes to standard error; processors beyond `THREADS` are given up.
@@ -92,7 +92,7 @@ def start() -> tuple[Case, list[str], TextIO]:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
     case, *others = sys.argv[1:]
-    return Case(**json.loads(case)), others, answers
+    return StepCase(**json.loads(case)), others, answers
 
 
 def serve(answers: TextIO, about: dict) -> Iterator[None]:

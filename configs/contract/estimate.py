@@ -47,7 +47,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def search_space(scores: int, state: int, settings: schema.Search) -> str:
+def search_space(scores: int, state: int, settings: schema.MaskSearch) -> str:
     """Describe the memory and the disk space of a search.
 
     Args:

@@ -12,8 +12,8 @@ from typing import Any
 
 from configs.contract.decode import packed, read_text
 from configs.contract.errors import UserError, listed
-from configs.contract.tables import REPEATED, BrokenRow, HasNeeded, Table, read_delimited, read_json
-from configs.contract.tasks import GLUE, NUMBER, Layout, Task
+from configs.contract.tables import REPEATED, BrokenRow, FileTable, HasNeeded, read_delimited, read_json
+from configs.contract.tasks import GLUE, NUMBER, FileLayout, Task
 
 SECRET = "; -1 often stands for a label that is kept secret, as in GLUE's test sets: take the validation set"
 KINDS = (".csv", ".tsv", ".jsonl", ".json")
@@ -81,7 +81,7 @@ def _is_visible(text: str) -> bool:
     return any(unicodedata.category(character)[0] not in "CZ" for character in text)
 
 
-def read_table(path: Path, columns: list[str] | None, has_needed: HasNeeded) -> Table:
+def read_table(path: Path, columns: list[str] | None, has_needed: HasNeeded) -> FileTable:
     """Read the rows of a file as they are.
 
     Args:
@@ -111,7 +111,7 @@ def _limit(bad_rows: int | str, rows: int) -> int:
     return bad_rows
 
 
-def _records(path: Path, table: Table, task: Task) -> tuple[list[dict], list[str]]:
+def _records(path: Path, table: FileTable, task: Task) -> tuple[list[dict], list[str]]:
     records, skipped = [], []
     # Rows that are all broken, as in a file that is no JSON, have no columns: their own reason says more.
     layout = _layout(path, table, task) if table.names else task.layouts[0]
@@ -126,11 +126,11 @@ def _records(path: Path, table: Table, task: Task) -> tuple[list[dict], list[str
     return records, skipped
 
 
-def _missing(layout: Layout, names: list[str]) -> list[str]:
+def _missing(layout: FileLayout, names: list[str]) -> list[str]:
     return [name for name in layout.needed if name not in names]
 
 
-def _layout(path: Path, table: Table, task: Task) -> Layout:
+def _layout(path: Path, table: FileTable, task: Task) -> FileLayout:
     """Return the first layout of the task whose columns are all in the file, each once."""
     names = table.names
     layout = min(task.layouts, key=lambda layout: len(_missing(layout, names)))
@@ -147,7 +147,7 @@ def _layout(path: Path, table: Table, task: Task) -> Layout:
     raise UserError(f"{path}, line 1: no column {', '.join(map(repr, missing))}, only {present}; {remedy}")
 
 
-def _record(row: dict, task: Task, layout: Layout, numbers: dict[str, int]) -> dict:
+def _record(row: dict, task: Task, layout: FileLayout, numbers: dict[str, int]) -> dict:
     """Build a record from the fields of a row, or raise `BrokenRow`."""
     record: dict = {column: _joined(row, source) for column, source in zip(task.columns, layout.texts, strict=True)}
     record["label"] = _label(row.get(layout.label), numbers)

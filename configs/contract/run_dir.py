@@ -36,7 +36,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import ROOT, atomic_write, file_hash, locked, read_json, sweep
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId, sparsity_name
-from configs.contract.run_files import Choice, Summary
+from configs.contract.run_files import StatedChoice, Summary
 
 RUNS = ROOT / "runs"
 
@@ -158,7 +158,7 @@ class RunDir:
         return (self.choice.is_file() and self._stated_choice()) or self.candidates()[0]
 
     def _stated_choice(self) -> ModelId | None:
-        stated = to_builtins(read_json(self.choice, Choice).chosen)
+        stated = to_builtins(read_json(self.choice, StatedChoice).chosen)
         return next((candidate for candidate in self.candidates() if candidate.record() == stated), None)
 
     def candidates(self) -> list[ModelId]:

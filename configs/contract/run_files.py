@@ -18,7 +18,7 @@ Positive = Annotated[int, Meta(ge=1, lt=LARGEST_COUNT)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, lt=LARGEST_COUNT)]
 Names = Annotated[list[str], Meta(min_length=1)]
-Words = Annotated[str, Meta(pattern=r"^\d{1,9}-")]  # a range of lengths, such as `10-19 words`
+LengthRange = Annotated[str, Meta(pattern=r"^\d{1,9}-")]  # a range of lengths, such as `10-19 words`
 
 
 class Split(msgspec.Struct):
@@ -26,7 +26,7 @@ class Split(msgspec.Struct):
 
     count: Positive
     sha256: str
-    length: dict[Words, Count] = {}
+    length: dict[LengthRange, Count] = {}
 
 
 class Summary(msgspec.Struct):
@@ -119,13 +119,13 @@ class CandidateRow(msgspec.Struct):
     accuracy: Share
 
 
-class Choice(msgspec.Struct):
+class StatedChoice(msgspec.Struct):
     """`choice.json`, as the stages that follow it read it."""
 
     chosen: Chosen
 
 
-class ChoiceOnDev(Choice):
+class ChoiceOnDev(StatedChoice):
     """`choice.json`, with the rule and what every candidate reached."""
 
     rule: str

@@ -152,7 +152,7 @@ class AdversarialPruning(AdversarialTraining):
 
 
 @dataclass
-class Search:
+class MaskSearch:
     """Learning the masks (section 3.2; Table 6)."""
 
     epochs: int = default(Training, "epochs", 20)
@@ -294,7 +294,7 @@ class Experiment:
     freelb: AdversarialTraining = field(default_factory=AdversarialTraining)
     infobert: InfoBertTraining = field(default_factory=InfoBertTraining)
     lth: Pruning = field(default_factory=Pruning)
-    search: Search = field(default_factory=Search)
+    search: MaskSearch = field(default_factory=MaskSearch)
     adversarial_pruning: AdversarialPruning = field(default_factory=AdversarialPruning)
     retrain: Training = field(default_factory=Training)
     choice: Choice = field(default_factory=Choice)

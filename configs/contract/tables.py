@@ -33,11 +33,11 @@ class BrokenRow(Exception):
     """A row that cannot be used, and why."""
 
 
-Rows = Iterator[tuple[int, "list[str] | BrokenRow"]]  # the line on which a row begins, and its fields
+FileRows = Iterator[tuple[int, "list[str] | BrokenRow"]]  # the line on which a row begins, and its fields
 
 
 @dataclass
-class Table:
+class FileTable:
     """The rows of a file.
 
     Attributes:
@@ -49,7 +49,7 @@ class Table:
     rows: list[tuple[str, dict | BrokenRow]]
 
 
-def read_json(path: Path, text: str) -> Table:
+def read_json(path: Path, text: str) -> FileTable:
     """Read one object a line, an array of objects, or an object of columns. Objects of rows may differ in their keys.
 
     Args:
@@ -67,7 +67,7 @@ def read_json(path: Path, text: str) -> Table:
     else:
         rows = [(f"line {number}", _object(_json(line))) for number, line in _lines(text)]
     names = dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row)
-    return Table(list(names), rows)
+    return FileTable(list(names), rows)
 
 
 def _transposed(path: Path, columns: dict[str, dict | list]) -> list[dict]:
@@ -103,7 +103,7 @@ def _object(value: object) -> dict | BrokenRow:
     return value if isinstance(value, dict | BrokenRow) else BrokenRow("expected a JSON object")
 
 
-def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed: HasNeeded) -> Table:
+def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed: HasNeeded) -> FileTable:
     """Read a CSV or TSV file.
 
     CSV is RFC 4180's, with the delimiter that a first line such as `sep=;` names, for Excel, else the first of
@@ -119,7 +119,7 @@ def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed:
     Raises:
         UserError: A quote is never closed, or the file has a header although `columns` is given.
     """
-    readings: list[Callable[[], Rows]]
+    readings: list[Callable[[], FileRows]]
     if path.suffix.lower() == ".csv":
         named = NAMED_DELIMITER.match(text)
         if named:
@@ -130,7 +130,7 @@ def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed:
     else:
         readings = [partial(_unquoted_rows, text)]
 
-    def fits(reading: Callable[[], Rows]) -> bool:
+    def fits(reading: Callable[[], FileRows]) -> bool:
         try:
             _, first = next(reading(), (1, []))
         except UserError:  # quotes that are wrong with this delimiter
@@ -148,7 +148,7 @@ def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed:
     if columns and header and header == names:
         raise UserError(f"{path}, line {line}: this file has a header; unset data.columns")
     rows = [(number, row) for number, row in chosen() if columns or number != line]
-    return Table(names, [(f"line {number}", _named(names, row, has_needed)) for number, row in rows])
+    return FileTable(names, [(f"line {number}", _named(names, row, has_needed)) for number, row in rows])
 
 
 def _stripped(fields: list[str]) -> list[str]:
@@ -165,12 +165,12 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, line.removesuffix("\r")
 
 
-def _unquoted_rows(text: str) -> Rows:
+def _unquoted_rows(text: str) -> FileRows:
     for number, line in _lines(text):
         yield number, line.split("\t")
 
 
-def _quoted_rows(path: Path, text: str, delimiter: str) -> Rows:
+def _quoted_rows(path: Path, text: str, delimiter: str) -> FileRows:
     """Read rows with the line on which each begins; a row of one line with wrong quotes is broken.
 
     Raises:

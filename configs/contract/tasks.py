@@ -33,7 +33,7 @@ class Hub:
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """How a file writes the texts and labels of a task.
 
     Attributes:
@@ -67,10 +67,10 @@ class Task:
     columns: tuple[str, ...]
     labels: tuple[str, ...]
     attacked: tuple[str, ...]
-    layouts: tuple[Layout, ...]
+    layouts: tuple[FileLayout, ...]
     hub: Hub | None = None
 
-    def numbers(self, layout: Layout) -> dict[str, int]:
+    def numbers(self, layout: FileLayout) -> dict[str, int]:
         """Return the number of the label for each entry that a label column may hold."""
         names = {name: i for i, name in enumerate(self.labels)}
         values = layout.values
@@ -79,9 +79,9 @@ class Task:
         return {**names, **{value: i for i, value in enumerate(values)}}
 
 
-def _task(columns: tuple[str, ...], labels: tuple[str, ...], *others: Layout, hub: Hub | None = None) -> Task:
+def _task(columns: tuple[str, ...], labels: tuple[str, ...], *others: FileLayout, hub: Hub | None = None) -> Task:
     """Create a task. Of a pair, attacks change the second text, as in the paper: QNLI's sentence, MNLI's hypothesis."""
-    return Task(columns, labels, columns[-1:], (Layout(columns), *others), hub)
+    return Task(columns, labels, columns[-1:], (FileLayout(columns), *others), hub)
 
 
 GLUE = ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")
@@ -99,28 +99,28 @@ TASKS = {
     "imdb": _task(
         ("text",),
         ("neg", "pos"),
-        Layout(("sentence",)),
-        Layout(("review",), "sentiment", ("negative", "positive")),
+        FileLayout(("sentence",)),
+        FileLayout(("review",), "sentiment", ("negative", "positive")),
         hub=Hub("stanfordnlp/imdb", None, "e6281661ce1c48d982bc483cf8a173c1bbeb5d31", ("train", None, "test")),
     ),
     "agnews": _task(
         ("text",),
         ("World", "Sports", "Business", "Sci/Tech"),
-        Layout(("title+description",), values=COUNTED),
-        Layout(("Title+Description",), "Class Index", COUNTED),
+        FileLayout(("title+description",), values=COUNTED),
+        FileLayout(("Title+Description",), "Class Index", COUNTED),
         hub=Hub("fancyzhx/ag_news", None, "eb185aade064a813bc0b7f42de02595523103ca4", ("train", None, "test")),
     ),
     "qnli": _task(("question", "sentence"), ("entailment", "not_entailment"), hub=_glue("qnli")),
     "mnli": _task(
         ("premise", "hypothesis"),
         ("entailment", "neutral", "contradiction"),
-        Layout(("sentence1", "sentence2"), "gold_label"),
+        FileLayout(("sentence1", "sentence2"), "gold_label"),
         hub=_glue("mnli", "validation_matched"),
     ),
     "qqp": _task(
         ("question1", "question2"),
         ("not_duplicate", "duplicate"),
-        Layout(("question1", "question2"), "is_duplicate"),
+        FileLayout(("question1", "question2"), "is_duplicate"),
         hub=_glue("qqp"),
     ),
     # The user's own data: columns and labels come from the section `data` of the configuration.
@@ -173,8 +173,8 @@ def _respelled(name: str, data: Any) -> Task:
     return dataclasses.replace(task, layouts=(_own_layout(texts, data.label_column, values or names),))
 
 
-def _own_layout(texts: tuple[str, ...], label: str | None, values: tuple[str, ...]) -> Layout:
-    layout = Layout(texts, label or "label", values)
+def _own_layout(texts: tuple[str, ...], label: str | None, values: tuple[str, ...]) -> FileLayout:
+    layout = FileLayout(texts, label or "label", values)
     _refuse_repeats("data.text_columns", texts)
     if layout.label in layout.needed[:-1]:
         raise UserError(f"data.label_column: {layout.label!r} is one of data.text_columns")

@@ -27,7 +27,7 @@ os.environ.setdefault("GLOG_v", "3")
 import numpy as np
 
 from configs.contract import schema
-from configs.contract.bench_case import Case
+from configs.contract.bench_case import StepCase
 from configs.contract.errors import command
 from configs.contract.files import write_json
 from configs.contract.options import read_options
@@ -36,9 +36,9 @@ from configs.contract.schema import option
 from configs.contract.stage import versions
 from mindspore_rt.compare import step_worker
 
-COMPARED = Case("search", layers=2, hidden=128, heads=2, batch=8, length=32, vocabulary=1000)
+COMPARED = StepCase("search", layers=2, hidden=128, heads=2, batch=8, length=32, vocabulary=1000)
 TIMED = {
-    "base": Case("search", layers=12, hidden=768, batch=32, length=128, passes=3),
+    "base": StepCase("search", layers=12, hidden=768, batch=32, length=128, passes=3),
     "small": dataclasses.replace(COMPARED, passes=2),
 }
 # Largest relative distance, in the l2 norm, that rounding explains; noise must be the same. `edges` is a share.
@@ -74,7 +74,7 @@ def quantities() -> Iterator[tuple[str, np.ndarray]]:
         yield f"logits {task}", compile_logits(model)(*batch.tensors()[:3]).asnumpy()
         objective: FineTuning | RobustSearch
         if task == "search":  # the start of the perturbation is drawn by NumPy on CPU
-            settings = schema.Search(ascent_steps=2, initial_norm=0.0, warmup=0.0)
+            settings = schema.MaskSearch(ascent_steps=2, initial_norm=0.0, warmup=0.0)
             objective = RobustSearch(model, settings, 100, 5)
         else:
             objective = FineTuning(model, schema.Training(warmup=0.0), 100, 5)
@@ -94,7 +94,7 @@ def quantities() -> Iterator[tuple[str, np.ndarray]]:
         yield f"update {task}", np.concatenate(changes)
 
 
-def timings(case: Case, seconds: float) -> Iterator[tuple[str, float]]:
+def timings(case: StepCase, seconds: float) -> Iterator[tuple[str, float]]:
     """Time steps on the device, by the name of what is timed: median seconds, and that of the first one."""
     kinds = [(task, amp) for amp in (None, "float16", "bfloat16") for task in ("finetune", "search")]
     for task, amp in kinds:
@@ -115,7 +115,7 @@ def timings(case: Case, seconds: float) -> Iterator[tuple[str, float]]:
             print(f"{name}: {str(error).strip().splitlines()[0]}", flush=True)
 
 
-def overflowing_run(case: Case) -> dict[str, float]:
+def overflowing_run(case: StepCase) -> dict[str, float]:
     """Train float16 from a loss scale of 2^24 and return the figures of its last update."""
     from mindspore_rt.training import loss_scale
     from mindspore_rt.training.objectives import FineTuning

@@ -33,7 +33,7 @@ SCORES = ("scores", "grown", "shared")
 Rows = Iterator[tuple[str, dict[str, np.ndarray]]]
 
 
-class Case:
+class ParityCase:
     """Model, scores, ticket, batches and settings, the same for every implementation.
 
     Args:
@@ -63,7 +63,7 @@ class Case:
         ]
 
 
-def rows(case: Case, out: Path) -> Rows:
+def rows(case: ParityCase, out: Path) -> Rows:
     """Yield the name of every row of the comparison, and its arrays.
 
     Args:
@@ -74,7 +74,7 @@ def rows(case: Case, out: Path) -> Rows:
     yield "logits", {"logits": logits(model, case.batches[0])}
     shared = masked_model(case, case.shared, (case.source.config.hidden_size, 1))
     yield "shared", {"logits": logits(shared, case.batches[0])}
-    settings = schema.Search(**case.settings["search"], dropout=0.0)
+    settings = schema.MaskSearch(**case.settings["search"], dropout=0.0)
     search = RobustSearch(model, settings, case.settings["total_steps"], case.settings["seed"], case.compat)
     save_noise(search, case, out)
     yield "gates", sampled_gates(model, search, case.batches[0])
@@ -85,7 +85,7 @@ def rows(case: Case, out: Path) -> Rows:
     yield from retraining_rows(case)
 
 
-def masked_model(case: Case, scores: dict[str, np.ndarray], block: tuple[int, int] = (1, 1)) -> EncoderClassifier:
+def masked_model(case: ParityCase, scores: dict[str, np.ndarray], block: tuple[int, int] = (1, 1)) -> EncoderClassifier:
     """Build the case's masked model with given scores, of which each stands for `block` (rows, columns) weights."""
     model = EncoderClassifier(case.source.config, case.labels, 0.0, masked=True, block=block)
     model.load(case.source.weights)
@@ -99,7 +99,7 @@ def logits(model: EncoderClassifier, batch: Batch) -> np.ndarray:
     return compile_logits(model)(*batch.tensors()[:3]).asnumpy()
 
 
-def save_noise(search: RobustSearch, case: Case, out: Path) -> None:
+def save_noise(search: RobustSearch, case: ParityCase, out: Path) -> None:
     """Write the uniform numbers of every gate (`noise-STEP-ASCENT`) and of the perturbation's start (`noise-STEP`)."""
     model, names = search.model, list(case.source.config.prunable())
     first = NoisePlaces(case.source.config.num_hidden_layers).gate(0)
@@ -144,7 +144,7 @@ def moments(search: RobustSearch, factor: float) -> dict[str, np.ndarray]:
     return {_matrix(p): m.asnumpy().astype(np.float64) * factor for p, m in pairs}
 
 
-def search_rows(search: RobustSearch, case: Case) -> Rows:
+def search_rows(search: RobustSearch, case: ParityCase) -> Rows:
     """Yield what a short search computes, recorded at the two graphs that `RobustSearch.step` calls."""
     deltas: list[np.ndarray] = []
     gradients: dict[str, np.ndarray] = {}
@@ -176,14 +176,14 @@ def search_rows(search: RobustSearch, case: Case) -> Rows:
     search.ascent, search.apply = ascent, update
 
 
-def schedule_rows(search: RobustSearch, case: Case) -> Rows:
+def schedule_rows(search: RobustSearch, case: ParityCase) -> Rows:
     """Yield lambda and the learning rate at every update."""
     updates = range(search.total_steps)
     yield "lambda", {"lambda": np.array([search.l0_weight(i) for i in updates])}
     yield "rate", {"rate": np.array([search.learning_rate(i) for i in updates])}
 
 
-def draw_rows(case: Case) -> Rows:
+def draw_rows(case: ParityCase) -> Rows:
     """Yield the ticket of every sparsity, drawn from scores that have grown."""
     scores = {name: case.grown[name] for name in case.source.config.prunable()}  # it breaks ties
     for sparsity in case.settings["sparsities"]:
@@ -191,7 +191,7 @@ def draw_rows(case: Case) -> Rows:
         yield f"draw_{sparsity:.2f}", {name: mask.astype(np.uint8) for name, mask in masks.items()}
 
 
-def retraining_rows(case: Case) -> Rows:
+def retraining_rows(case: ParityCase) -> Rows:
     """Yield the weights and logits of the case's ticket after a few steps of `FineTuning`."""
     ticket, settings = Ticket(case.masks), schema.Training(**case.settings["retrain"], dropout=0.0)
     if case.official:
@@ -217,7 +217,7 @@ def main() -> int:
 
     folder, out, compat = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     use_device()
-    for name, arrays in rows(Case(folder, compat), out):
+    for name, arrays in rows(ParityCase(folder, compat), out):
         save_file({k: np.ascontiguousarray(a) for k, a in arrays.items()}, out / f"{name}.safetensors")
     return 0
 

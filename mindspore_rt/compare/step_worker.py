@@ -22,7 +22,7 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from configs.contract import bench_case, schema
-from configs.contract.bench_case import LABELS, TOTAL_STEPS, Case
+from configs.contract.bench_case import LABELS, TOTAL_STEPS, StepCase
 from configs.contract.stage import versions
 from mindspore_rt.training.optimizer import BETA1, BETA2, EPSILON, linear_schedule, no_decay
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mindspore_rt.training.objectives import Objective
 
 
-def ours(case: Case, config: schema.Experiment | None = None) -> tuple[Callable[[], float], dict]:
+def ours(case: StepCase, config: schema.Experiment | None = None) -> tuple[Callable[[], float], dict]:
     """Build the step of a case of the cells and objectives that the stages use.
 
     Args:
@@ -60,7 +60,7 @@ def ours(case: Case, config: schema.Experiment | None = None) -> tuple[Callable[
     return lambda: objective.step(batch, next(index))[loss], about
 
 
-def model_of(case: Case, amp: str | None = None) -> EncoderClassifier:
+def model_of(case: StepCase, amp: str | None = None) -> EncoderClassifier:
     """Build the model of a case, with products in the number type `amp`. The device must be chosen before."""
     from mindspore_rt.cells.encoder import EncoderClassifier
     from mindspore_rt.cells.encoder_config import EncoderConfig
@@ -77,13 +77,13 @@ def model_of(case: Case, amp: str | None = None) -> EncoderClassifier:
     return model
 
 
-def ticket_of(case: Case, model: EncoderClassifier) -> dict[str, np.ndarray]:
+def ticket_of(case: StepCase, model: EncoderClassifier) -> dict[str, np.ndarray]:
     """Return the masks of the ticket that is retrained; none for other tasks."""
     pruned = model.config.prunable() if case.task == "retrain" else {}
     return {name: bench_case.ticket(name, size) for name, size in pruned.items()}
 
 
-def batch_of(case: Case) -> Batch:
+def batch_of(case: StepCase) -> Batch:
     """Return the batch of a case."""
     from mindspore_rt.data.batches import Batch
 
@@ -97,23 +97,23 @@ def batch_of(case: Case) -> Batch:
     )
 
 
-def objective_of(case: Case, model: EncoderClassifier) -> Objective:
+def objective_of(case: StepCase, model: EncoderClassifier) -> Objective:
     """Build the objective of a case, with the default settings but the number of passes."""
     from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
 
     if case.task == "search":
-        return RobustSearch(model, schema.Search(ascent_steps=case.passes), TOTAL_STEPS, 0)
+        return RobustSearch(model, schema.MaskSearch(ascent_steps=case.passes), TOTAL_STEPS, 0)
     if case.task == "freelb":
         return FreeLB(model, schema.AdversarialTraining(ascent_steps=case.passes), TOTAL_STEPS, 0)
     return FineTuning(model, schema.Training(), TOTAL_STEPS, 0, ticket_of(case, model))
 
 
-def bfloat16(case: Case) -> tuple[Callable[[], float], dict]:
+def bfloat16(case: StepCase) -> tuple[Callable[[], float], dict]:
     """Build the same step with products that oneDNN rounds to bfloat16 (`mindspore_rt.device`)."""
     return ours(case, schema.Experiment(amp_level="O1", amp_dtype="bfloat16"))
 
 
-def mindnlp(case: Case) -> tuple[Callable[[], float], dict]:
+def mindnlp(case: StepCase) -> tuple[Callable[[], float], dict]:
     """Build the fine-tuning step of mindnlp's BERT, as far as it works on CPU.
 
     Gradients come from `value_and_grad` on its model, operation by operation, and updates from MindSpore's AdamW

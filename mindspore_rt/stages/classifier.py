@@ -31,7 +31,7 @@ def build(
     config: schema.Experiment,
     source: huggingface.Model,
     labels: int,
-    settings: schema.Training | schema.Search,
+    settings: schema.Training | schema.MaskSearch,
 ) -> EncoderClassifier:
     """Build a classifier with the dropout and precision of a training.
 
@@ -42,7 +42,7 @@ def build(
         settings: Of the training. Those of a search give the classifier masks.
     """
     mask_options: dict[str, Any] = {}
-    if isinstance(settings, schema.Search):
+    if isinstance(settings, schema.MaskSearch):
         block = matrices.block(settings.granularity, source.config.hidden_size)
         mask_options = {"masked": True, "mask_p": settings.mask_p, "block": block}
     return EncoderClassifier(
@@ -61,7 +61,7 @@ def objective_class(name: str) -> type:
     return getattr(importlib.import_module(f"mindspore_rt.training.{module}"), class_name)
 
 
-class Training:
+class ClassifierTraining:
     """One training of a classifier.
 
     Args:
@@ -109,7 +109,7 @@ class Training:
             on_snapshot=lambda step: self._save(stage.directory / "snapshots" / f"{step:06d}"),
         )
 
-    def run(self) -> Training:
+    def run(self) -> ClassifierTraining:
         """Train to the end; returns itself."""
         self.trainer.run()
         return self

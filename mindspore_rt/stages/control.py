@@ -31,7 +31,7 @@ def control(run: RunDir, job: ModelJob) -> None:
     ticket, weights = CHANGES[METHODS[job.method].change](chosen, weights, heads, random)
     if ticket and ticket is not chosen:
         ticket.save(run.ticket(job.seed, job.model))
-    training = classifier.Training(run, job, stage, source, weights, ticket).run()
+    training = classifier.ClassifierTraining(run, job, stage, source, weights, ticket).run()
     training.export(sparsity=ticket.sparsity if ticket else 0.0)
 
 

@@ -13,4 +13,4 @@ def finetune(run: RunDir, job: ModelJob) -> None:
     if not inputs.already_done(stage):
         source = inputs.pretrained(run.config)
         weights = inputs.with_new_classifier(run, job, source)
-        classifier.Training(run, job, stage, source, weights).run().export()
+        classifier.ClassifierTraining(run, job, stage, source, weights).run().export()

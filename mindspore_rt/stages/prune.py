@@ -55,7 +55,7 @@ def prune(run: RunDir, job: PruningJob) -> None:
             round_stage.manifest.unlink(missing_ok=True)
         if not inputs.already_done(round_stage):
             weights = {**pretrained.weights, **head}
-            training = classifier.Training(run, round_job, round_stage, pretrained, weights, ticket).run()
+            training = classifier.ClassifierTraining(run, round_job, round_stage, pretrained, weights, ticket).run()
             _end_round(run, job, training, ticket, number, asked)
             parallel.wait()
         ticket = Ticket.load(directory / "ticket.safetensors", pretrained.config.prunable())
@@ -69,7 +69,7 @@ def prune(run: RunDir, job: PruningJob) -> None:
 def _end_round(
     run: RunDir,
     job: PruningJob,
-    training: classifier.Training,
+    training: classifier.ClassifierTraining,
     ticket: Ticket | None,
     number: int,
     asked: dict[Path, float],

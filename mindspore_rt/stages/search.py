@@ -17,7 +17,7 @@ from mindspore_rt.training.objectives import RobustSearch
 from mindspore_rt.training.trainer import Evaluator, Trainer
 
 
-def search(run: RunDir, job: TrainingJob[schema.Search]) -> None:
+def search(run: RunDir, job: TrainingJob[schema.MaskSearch]) -> None:
     """Learn one score (log alpha) for each mask and save the scores of every epoch.
 
     Without an adversary (w/o Adv of Table 3) the loss is the clean one: one pass without a perturbation.
@@ -58,7 +58,7 @@ def search(run: RunDir, job: TrainingJob[schema.Search]) -> None:
 
 def _save_scores(
     run: RunDir,
-    job: TrainingJob[schema.Search],
+    job: TrainingJob[schema.MaskSearch],
     source: huggingface.Model,
     objective: RobustSearch,
     epoch: int,
@@ -87,7 +87,7 @@ def _save_scores(
 
 
 def _finish(
-    run: RunDir, job: TrainingJob[schema.Search], stage: Stage, source: huggingface.Model, done: int, epochs: int
+    run: RunDir, job: TrainingJob[schema.MaskSearch], stage: Stage, source: huggingface.Model, done: int, epochs: int
 ) -> None:
     """Write the manifest: statistics of the last masks, and the hash of every epoch's scores."""
     final = inputs.read_scores(run.log_alpha(job.seed, epochs, job.model), source.config.prunable())

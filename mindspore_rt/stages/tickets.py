@@ -63,5 +63,5 @@ def retrain(run: RunDir, job: ModelJob) -> None:
         source = inputs.pretrained(run.config)
         ticket = Ticket.load(stage.inputs["ticket"], source.config.prunable())
         weights = inputs.with_new_classifier(run, job, source)
-        training = classifier.Training(run, job, stage, source, weights, ticket).run()
+        training = classifier.ClassifierTraining(run, job, stage, source, weights, ticket).run()
         training.export(sparsity=ticket.sparsity)

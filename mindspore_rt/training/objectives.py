@@ -37,7 +37,7 @@ class Objective:
     def __init__(
         self,
         model: EncoderClassifier,
-        settings: schema.Training | schema.Search,
+        settings: schema.Training | schema.MaskSearch,
         total_steps: int,
         seed: int,
         rank: int,
@@ -151,7 +151,7 @@ class AdversarialObjective(Objective):
     is compiled once and called K times; unrolled, it would take twice the memory.
     """
 
-    settings: schema.AdversarialTraining | schema.Search
+    settings: schema.AdversarialTraining | schema.MaskSearch
 
     def prepare_passes(self, trained: Sequence[Parameter]) -> None:
         """Compile the graph of a pass, which sums the gradients of the parameters `trained`."""
@@ -272,12 +272,12 @@ class RobustSearch(AdversarialObjective):
         rank: Number of the worker.
     """
 
-    settings: schema.Search
+    settings: schema.MaskSearch
 
     def __init__(
         self,
         model: EncoderClassifier,
-        settings: schema.Search,
+        settings: schema.MaskSearch,
         total_steps: int,
         seed: int,
         compat: str = "paper",

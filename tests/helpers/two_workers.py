@@ -70,7 +70,7 @@ def train(target, kind):
     model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
     if kind == "search":
         # A clip that every update meets: its factor must be that of all ranks.
-        settings = schema.Search(ascent_steps=2, initial_norm=0.0, warmup=0.0, clip_norm=0.01, l0_start=0.0)
+        settings = schema.MaskSearch(ascent_steps=2, initial_norm=0.0, warmup=0.0, clip_norm=0.01, l0_start=0.0)
         # The official search averages the gradients of the weights beside those of the scores.
         objective = RobustSearch(model, settings, 10, seed=5, rank=rank, compat="official")
     else:

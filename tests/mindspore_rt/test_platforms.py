@@ -19,14 +19,14 @@ import mindspore.mint
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BLOCKS = "RobustSearch(model(masked=True, block=(2, 4)), schema.Search(**two, max_norm=1.0), 10, 1, 'official')"
+BLOCKS = "RobustSearch(model(masked=True, block=(2, 4)), schema.MaskSearch(**two, max_norm=1.0), 10, 1, 'official')"
 BUILD = {  # the device, the number of layers, and what makes a step
     "search": ("GPU", 2, BLOCKS),
-    "two workers": ("GPU", 1, "RobustSearch(model(masked=True), schema.Search(**two), 10, 1)"),
+    "two workers": ("GPU", 1, "RobustSearch(model(masked=True), schema.MaskSearch(**two), 10, 1)"),
     "FreeLB": ("GPU", 1, "FreeLB(model(), schema.AdversarialTraining(**two), 10, 1, masks)"),
     "InfoBERT": ("GPU", 1, "InfoBert(model(), schema.InfoBertTraining(**two), 10, 1)"),
     "two workers, mixed precision": ("GPU", 1, "FineTuning(model(amp='float16'), schema.Training(), 10, 1, masks)"),
-    "Ascend": ("Ascend", 1, "RobustSearch(model(masked=True, amp='bfloat16'), schema.Search(**two), 10, 1)"),
+    "Ascend": ("Ascend", 1, "RobustSearch(model(masked=True, amp='bfloat16'), schema.MaskSearch(**two), 10, 1)"),
     "evaluation": ("GPU", 2, "Evaluation(model(masked=True))"),
 }
 CODE = """

@@ -96,14 +96,14 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
         for recipe in options.recipes:
             for candidates in options.candidates if recipe == "bertattack" else options.candidates[:1]:
                 spec = Spec(recipe, columns, attacked, candidates=candidates)
-                comparison = Comparison(runs / "bench" / "attacks", model, texts, spec, options, examples)
+                comparison = StockComparison(runs / "bench" / "attacks", model, texts, spec, options, examples)
                 print(json.dumps(comparison.run(indices, ours, stock, witness), indent=2))
                 append_line(runs / "bench.jsonl", comparison.result)
     write_table(runs)
     return 0
 
 
-class Comparison:
+class StockComparison:
     """One recipe, ours and stock, on one victim.
 
     Args:

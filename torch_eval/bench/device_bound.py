@@ -16,13 +16,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from configs.contract import markdown
-from configs.contract.bench_case import COUNTS, Case
+from configs.contract.bench_case import COUNTS, StepCase
 from configs.contract.errors import UserError
 from configs.contract.options import read_options
 from configs.contract.processes import run_module
 from configs.contract.schema import option
 
-BERT_BASE = Case("finetune", layers=12, hidden=768, batch=32, length=128)
+BERT_BASE = StepCase("finetune", layers=12, hidden=768, batch=32, length=128)
 FEW, BETWEEN, MORE = 2, 3, 4  # layers that are counted
 # Title, task, and the variant of the PyTorch worker; FreeLB has no reference here.
 STEPS = (
@@ -90,7 +90,7 @@ def largest_error(counts: Counts, exact: Counts) -> float:
     return max(abs(counts[name] / value - 1) for name, value in exact.items() if value)
 
 
-def parts_of(case: Case) -> dict[str, Counts]:
+def parts_of(case: StepCase) -> dict[str, Counts]:
     """Count our step of a case as on a GPU.
 
     Returns:
@@ -109,7 +109,7 @@ def parts_of(case: Case) -> dict[str, Counts]:
     return {**parts, "memory": {"memory": answer["parameters"] + peak}}
 
 
-def _worker(module: str, case: Case, variant: str) -> dict:
+def _worker(module: str, case: StepCase, variant: str) -> dict:
     try:  # in a folder of its own: libraries leave files where they run
         printed = run_module(module, [case.to_json(), variant], folder=tempfile.gettempdir())
     except UserError as error:

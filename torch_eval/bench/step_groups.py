@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from configs.contract.bench_case import Case
+from configs.contract.bench_case import StepCase
 
 
 def installed(package: str) -> str | None:
@@ -48,7 +48,7 @@ class Contender:
         least, given = ([int(number) for number in re.findall(r"\d+", text)] for text in (first, version))
         return given >= least
 
-    def command(self, case: Case, official: Path | None) -> list[str]:
+    def command(self, case: StepCase, official: Path | None) -> list[str]:
         """Return the command that starts its worker on a case, with the official checkout where that is compared."""
         checkout = [f"official={official}"] if official and self.variant in OFFICIAL else []
         return [sys.executable, "-m", self.module, case.to_json(), self.variant, *checkout]
@@ -87,7 +87,7 @@ class Group:
     """
 
     title: str
-    case: Case
+    case: StepCase
     reference: str
     others: dict[str, tuple[float | None, float | None]]
     seconds: float
@@ -100,7 +100,7 @@ MINILM, BERT_BASE = {"layers": 6, "hidden": 384}, {"layers": 12, "hidden": 768}
 GROUPS = {
     "search-minilm": Group(
         "search step, 6 layers x 384, batch 16, length 64, K=3",
-        Case("search", **MINILM, batch=16, passes=3),
+        StepCase("search", **MINILM, batch=16, passes=3),
         "official",
         {"fused": (0.70, 0.90), "plain": (1.04, 1.33), "frozen": (None, None), "bfloat16": (0.35, None)},
         110,
@@ -109,7 +109,7 @@ GROUPS = {
     ),
     "search-bert-base": Group(
         "search step, 12 layers x 768, batch 8, length 64, K=2",
-        Case("search", **BERT_BASE, batch=8, passes=2),
+        StepCase("search", **BERT_BASE, batch=8, passes=2),
         "official",
         {"fused": (0.55, 0.65), "frozen": (None, None), "plain": (None, None), "bfloat16": (0.35, None)},
         240,
@@ -117,7 +117,7 @@ GROUPS = {
     ),
     "retrain": Group(
         "retraining step of a ticket, 6 layers x 384, batch 32, length 64",
-        Case("retrain", **MINILM, batch=32),
+        StepCase("retrain", **MINILM, batch=32),
         "official",
         {"fused": (0.60, None)},
         50,
@@ -125,7 +125,7 @@ GROUPS = {
     ),
     "finetune": Group(
         "fine-tuning step, 6 layers x 384, batch 32, length 64",
-        Case("finetune", **MINILM, batch=32),
+        StepCase("finetune", **MINILM, batch=32),
         "transformers",
         {"fused": (1.05, None), "mindnlp": (None, None)},
         90,
@@ -133,7 +133,7 @@ GROUPS = {
     ),
     "evaluate": Group(
         "evaluation, 6 layers x 384, batch 32, length 64",
-        Case("evaluate", **MINILM, batch=32),
+        StepCase("evaluate", **MINILM, batch=32),
         "transformers",
         {"fused": (1.0, None)},
         40,

@@ -61,7 +61,7 @@ def _bytes(values: Iterable[Any]) -> int:
     return sum(math.prod(x.shape) * x.element_size() for x in values if isinstance(x, torch.Tensor))
 
 
-def count(case: bench_case.Case, variant: str) -> dict[str, int]:
+def count(case: bench_case.StepCase, variant: str) -> dict[str, int]:
     """Count the second step of a case; the first one also makes the state of the optimizer."""
     with (
         FakeTensorMode(allow_non_fake_inputs=True),

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForSequenceClassification
 
 from configs.contract import bench_case
-from configs.contract.bench_case import LABELS, TOTAL_STEPS, Case
+from configs.contract.bench_case import LABELS, TOTAL_STEPS, StepCase
 from configs.contract.stage import versions
 from torch_eval.reference import restatement
 from torch_eval.reference.official_checkout import Checkout
@@ -33,18 +33,18 @@ def load(model: torch.nn.Module) -> None:
                 parameter.copy_(torch.from_numpy(bench_case.weight(name, tuple(parameter.shape))))
 
 
-def torch_inputs(case: Case) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def torch_inputs(case: StepCase) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Return the inputs by the names of transformers, each (batch, length), and labels (batch,)."""
     ids, labels = map(torch.from_numpy, case.inputs())
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}, labels
 
 
-def torch_config(case: Case) -> BertConfig:
+def torch_config(case: StepCase) -> BertConfig:
     """Return the shape of a case's model."""
     return BertConfig(**case.config(), num_labels=LABELS)
 
 
-def transformers_step(case: Case) -> Callable[[], float]:
+def transformers_step(case: StepCase) -> Callable[[], float]:
     """Return a step of transformers' BERT, unchanged.
 
     Returns:
@@ -77,7 +77,7 @@ def transformers_step(case: Case) -> Callable[[], float]:
     return step
 
 
-def official_step(case: Case, freeze: bool) -> Callable[[], float]:
+def official_step(case: StepCase, freeze: bool) -> Callable[[], float]:
     """Return a step of our restatement of the official code, which returns the loss.
 
     Args:
@@ -89,13 +89,13 @@ def official_step(case: Case, freeze: bool) -> Callable[[], float]:
     """
     model, (inputs, labels) = restatement.MaskedBert(torch_config(case)), torch_inputs(case)
     load(model)
-    trained: restatement.Search | restatement.Retraining
+    trained: restatement.RestatedSearch | restatement.RestatedRetraining
     if case.task == "search":
         settings = restatement.SearchSettings(TOTAL_STEPS, ascent_steps=case.passes, freeze=freeze)
-        trained = restatement.Search(model, settings)
+        trained = restatement.RestatedSearch(model, settings)
     elif case.task == "retrain":
         model.fix_ticket(torch_masks(model.log_alpha()))
-        trained = restatement.Retraining(model, TOTAL_STEPS)
+        trained = restatement.RestatedRetraining(model, TOTAL_STEPS)
     else:
         raise ValueError(f"the official code has no {case.task} step of its own")
     index = itertools.count()
@@ -107,7 +107,7 @@ def torch_masks(log_alpha: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(bench_case.ticket(name, tuple(a.shape))) for name, a in log_alpha.items()}
 
 
-def run_checkout(path: Path, case: Case, freeze: bool, turns: Iterable) -> None:
+def run_checkout(path: Path, case: StepCase, freeze: bool, turns: Iterable) -> None:
     """Run a checkout's own training loop.
 
     Args:

@@ -27,7 +27,7 @@ WORDS = (
 
 
 @dataclass(frozen=True)
-class Score:
+class AttackScore:
     """One attack on one model.
 
     Attributes:
@@ -50,7 +50,7 @@ class Score:
         return [self.recipe, *(share.text() for share in shares), self.metrics.queries.text(1.0)]
 
 
-def read(run_dir: RunDir) -> tuple[list[Score], dict[tuple[str, str], list[dict]]]:
+def read(run_dir: RunDir) -> tuple[list[AttackScore], dict[tuple[str, str], list[dict]]]:
     """Return the score of every attack of a run, and the records of those that ran, by model and recipe."""
     scores, lines = [], {}
     seed = run_dir.config.seeds[0]
@@ -58,10 +58,10 @@ def read(run_dir: RunDir) -> tuple[list[Score], dict[tuple[str, str], list[dict]
         folder = run_dir.attack(seed, name) / recipe
         if (folder / "missing.json").is_file():
             reason = read_json(folder / "missing.json", records.LeftOut).reason
-            scores.append(Score(name, recipe, None, reason))
+            scores.append(AttackScore(name, recipe, None, reason))
         else:
             lines[name, recipe] = records.read(folder / "results.jsonl")
-            scores.append(Score(name, recipe, metrics.summarise(lines[name, recipe])))
+            scores.append(AttackScore(name, recipe, metrics.summarise(lines[name, recipe])))
     return scores, lines
 
 
@@ -74,7 +74,7 @@ def paired(lines: dict[tuple[str, str], list[dict]]) -> Iterator[dict]:
             yield {"recipe": recipe, "first": first, "second": second, **test._asdict()}
 
 
-def table(scores: Sequence[Score]) -> str:
+def table(scores: Sequence[AttackScore]) -> str:
     """Return the table for the terminal."""
     rows = [list(HEADER), *([score.model, *score.cells()] for score in scores)]
     widths = [max(map(len, column)) for column in zip(*rows)]
@@ -127,7 +127,7 @@ def _settings(run_dir: RunDir, model: str, recipe: str) -> dict:
 
 
 def _page(
-    scores: Sequence[Score],
+    scores: Sequence[AttackScore],
     tests: Sequence[dict],
     about: dict,
     lines: dict[tuple[str, str], list[dict]],
@@ -151,12 +151,14 @@ def _page(
         broken.sort(key=itemgetter("words_changed", "index"))
         examples += [_example(f"{model}, {recipe}, text {record['index']}", record) for record in broken[:EXAMPLES]]
     return [
-        render.Text(f"Data: {note}. {WORDS}"),
+        render.Paragraph(f"Data: {note}. {WORDS}"),
         render.Table(list(HEADER), rows),
-        *(render.Text(text, note=True) for text in notes),
+        *(render.Paragraph(text, note=True) for text in notes),
         *render.section("Paired tests", [render.Bullets([sentence(test) for test in tests])] if tests else []),
         *render.section("How this was measured", [render.Bullets(measured)]),
-        *render.section("Adversarial texts", [render.Text("Words that the attack changed are marked."), *examples]),
+        *render.section(
+            "Adversarial texts", [render.Paragraph("Words that the attack changed are marked."), *examples]
+        ),
     ]
 
 

@@ -73,7 +73,7 @@ class Attacked(Outcomes):
     calibrated: Outcomes | None
 
 
-class Model(msgspec.Struct):
+class MeasuredModel(msgspec.Struct):
     """One model: its accuracy on the whole test set, and its attacks."""
 
     title: str
@@ -97,7 +97,7 @@ class Entry(msgspec.Struct):
     experiment: str
     seed: Count
     ticket: dict[str, Any]
-    models: dict[str, Model]
+    models: dict[str, MeasuredModel]
     paired: list[Paired]
 
 

@@ -27,7 +27,7 @@ from configs.contract.errors import UserError
 from torch_eval.reference import restatement
 
 MODULES = ("masked_linear", "masked_bert", "utils", "search_ticket", "draw_retrain_ticket")
-Batch = tuple[dict[str, Tensor], Tensor]
+TorchBatch = tuple[dict[str, Tensor], Tensor]
 
 
 class Checkout:
@@ -73,7 +73,7 @@ class Checkout:
             name.removesuffix(ending) + ".weight": p for name, p in model.named_parameters() if name.endswith(ending)
         }
 
-    def search(self, model: nn.Module, batches: Iterable[Batch], total_steps: int, **arguments: Any) -> None:
+    def search(self, model: nn.Module, batches: Iterable[TorchBatch], total_steps: int, **arguments: Any) -> None:
         """Run its search loop over `batches`, one step each.
 
         A step is done when the next batch is asked for. `arguments` are its options, such as `adv_steps=3`.
@@ -81,7 +81,12 @@ class Checkout:
         self._run(self.searching, model, batches, total_steps, arguments)
 
     def retrain(
-        self, model: nn.Module, masks: dict[str, Tensor], batches: Iterable[Batch], total_steps: int, **arguments: Any
+        self,
+        model: nn.Module,
+        masks: dict[str, Tensor],
+        batches: Iterable[TorchBatch],
+        total_steps: int,
+        **arguments: Any,
     ) -> None:
         """Run its retraining loop from the weights of `model`, as `search`.
 
@@ -110,7 +115,7 @@ class Checkout:
         self,
         module: types.ModuleType,
         model: nn.Module,
-        batches: Iterable[Batch],
+        batches: Iterable[TorchBatch],
         total_steps: int,
         arguments: dict[str, Any],
     ) -> None:
@@ -145,13 +150,13 @@ class _Finished(Exception):
 class _Feed:
     """Replaces its data loader: has the length of the whole training, and ends it after the given batches."""
 
-    def __init__(self, batches: Iterable[Batch], total_steps: int) -> None:
+    def __init__(self, batches: Iterable[TorchBatch], total_steps: int) -> None:
         self.batches, self.total_steps = batches, total_steps
 
     def __len__(self) -> int:
         return self.total_steps
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[TorchBatch]:
         for inputs, labels in self.batches:
             yield inputs, labels[:, None]
         raise _Finished

@@ -27,7 +27,7 @@ from configs.contract.run_dir import RUNS
 from torch_eval.reference.official_checkout import Checkout
 from torch_eval.reference.parity_case import write_case
 from torch_eval.reference.parity_rows import MOVED, compare, report
-from torch_eval.reference.parity_sides import SHIMS, Case, Official, Restated
+from torch_eval.reference.parity_sides import SHIMS, Official, ParityCase, Restated
 
 
 def run_mindspore(case: Path, out: Path, compat: str, kernels: str) -> None:
@@ -68,7 +68,7 @@ def run_all(folder: Path, compat: str, kernels: str, checkout: Checkout | None) 
     """
     print("  MindSpore half ...", flush=True)
     run_mindspore(folder / "case", folder / "ours", compat, kernels)
-    case = Case(folder / "case", folder / "ours")
+    case = ParityCase(folder / "case", folder / "ours")
     reference = functools.partial(Official, checkout=checkout) if checkout else Restated
     sides = {
         "official32": reference(case, torch.float32),

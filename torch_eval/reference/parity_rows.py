@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from torch_eval.reference.parity_sides import SHIMS, Case
+from torch_eval.reference.parity_sides import SHIMS, ParityCase
 
 MOVED = ("moved1", "moved2")  # the official float32 from weights moved by one rounding
 SIDES = ("restated64", "official32", *MOVED, "ours")
@@ -62,7 +62,7 @@ COME_FROM = {
 
 
 @dataclass
-class Row:
+class ParityRow:
     """One quantity and its differences from the official code in float64: relative l2; of masks, the share of weights.
 
     Attributes:
@@ -90,7 +90,7 @@ class Row:
     note: str = ""
 
 
-def compare(folder: Path, compat: str) -> list[Row]:
+def compare(folder: Path, compat: str) -> list[ParityRow]:
     """Compare the files of all sides.
 
     Args:
@@ -100,7 +100,7 @@ def compare(folder: Path, compat: str) -> list[Row]:
     Returns:
         A row for each quantity of the official side, and one for the tickets of the two searches.
     """
-    case = Case(folder / "case", folder / "ours")
+    case = ParityCase(folder / "case", folder / "ours")
     names = sorted((p.stem for p in (folder / "official64").iterdir()), key=_order)
     rows = [_draw_row(folder, case, n) if n.startswith("draw") else _value_row(folder, case, n) for n in names]
     last = max((n for n in names if n.startswith("scores_")), key=lambda n: int(n.partition("_")[2]))
@@ -119,7 +119,7 @@ def _read(folder: Path, side: str, name: str) -> dict[str, np.ndarray]:
     return load_file(folder / side / f"{name}.safetensors")
 
 
-def _value_row(folder: Path, case: Case, name: str) -> Row:
+def _value_row(folder: Path, case: ParityCase, name: str) -> ParityRow:
     reference = _read(folder, "official64", name)
     base = {n: np.zeros_like(a) for n, a in reference.items()}
     if name.startswith("scores"):  # compare the update: beside the start's size it would not show
@@ -130,7 +130,7 @@ def _value_row(folder: Path, case: Case, name: str) -> Row:
     size = float(np.linalg.norm(exact - _joined(base, reference)))
     differences = {side: _joined(_read(folder, side, name), reference) - exact for side in SIDES}
     relative = {side: float(np.linalg.norm(values)) / size for side, values in differences.items()}
-    row = Row(name, _title(name), exact.size, *_differences(relative), float(np.abs(differences["ours"]).max()))
+    row = ParityRow(name, _title(name), exact.size, *_differences(relative), float(np.abs(differences["ours"]).max()))
     if name == "gates":
         flips = [_flips(_read(folder, side, name), reference) for side in ("ours", "official32")]
         row.note = f"settled in one and not in the other: {flips[0]} (official float32: {flips[1]})"
@@ -151,7 +151,7 @@ def _flips(gates: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> in
     return sum(int((settled(gates[n]) != settled(a)).sum()) for n, a in reference.items())
 
 
-def _draw_row(folder: Path, case: Case, name: str) -> Row:
+def _draw_row(folder: Path, case: ParityCase, name: str) -> ParityRow:
     """Compare masks. They may differ only where float32 sigmoids tie at the threshold, up to the last bit."""
     reference = {n: m.astype(bool) for n, m in _read(folder, "official64", name).items()}
     sigmoid = {n: torch.sigmoid(case.grown[n]).numpy() for n in reference}
@@ -164,13 +164,13 @@ def _draw_row(folder: Path, case: Case, name: str) -> Row:
         shares[side] = sum(int(d.sum()) for d in different.values()) / total
         outside = sum(int((d & ~tied[n]).sum()) for n, d in different.items())  # of the last side, ours
     count = sum(int(t.sum()) for t in tied.values())
-    row = Row(name, _title(name), total, *_differences(shares), outside / total)
+    row = ParityRow(name, _title(name), total, *_differences(shares), outside / total)
     differ = round(shares["ours"] * total)
     row.note = f"{count} scores tie at the threshold; {differ} differ, {outside} of them elsewhere"
     return row
 
 
-def _ticket_row(folder: Path, scores: str) -> Row:
+def _ticket_row(folder: Path, scores: str) -> ParityRow:
     """Compare the tickets that the paper's rule (raw scores, 30%) draws from the final scores of each search."""
     masks = {}
     for side in ("official64", *SIDES):
@@ -182,7 +182,7 @@ def _ticket_row(folder: Path, scores: str) -> Row:
     pruned = {side: ~mask for side, mask in masks.items()}
     overlap = (pruned["ours"] & pruned["official64"]).sum() / (pruned["ours"] | pruned["official64"]).sum()
     note = f"overlap of the pruned weights {overlap:.4f}"
-    return Row("ticket", TITLES["ticket"], masks["ours"].size, *_differences(share), 0.0, note=note)
+    return ParityRow("ticket", TITLES["ticket"], masks["ours"].size, *_differences(share), 0.0, note=note)
 
 
 def _title(name: str) -> str:
@@ -200,7 +200,7 @@ def _kind(name: str) -> str:
     return name if name in TITLES else name.partition("_")[0]
 
 
-def _verdict(row: Row, compat: str) -> str:
+def _verdict(row: ParityRow, compat: str) -> str:
     kind = _kind(row.name)
     if row.restated > (SWAPS if kind == "ticket" else RESTATED):
         return "FAIL: the restatement differs"
@@ -214,7 +214,7 @@ def _verdict(row: Row, compat: str) -> str:
     return f"differs: {', '.join(f'#{number}' for number in known)}" if known else "FAIL"
 
 
-def report(rows: list[Row], about: dict[str, str | int]) -> str:
+def report(rows: list[ParityRow], about: dict[str, str | int]) -> str:
     """Return the comparison as Markdown, with `about` as its settings."""
     lines = [
         "# Parity with the official code",

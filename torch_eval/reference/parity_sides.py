@@ -22,7 +22,7 @@ from transformers import BertConfig
 
 from configs.contract.files import read_json
 from torch_eval.reference import restatement
-from torch_eval.reference.official_checkout import Batch, Checkout
+from torch_eval.reference.official_checkout import Checkout, TorchBatch
 
 SCORES = ("scores", "grown", "shared")
 Rows = Iterator[tuple[str, dict[str, Tensor]]]
@@ -47,7 +47,7 @@ SHIMS = (
 )
 
 
-class Case:
+class ParityCase:
     """What all implementations are given, and the noise that the MindSpore half drew.
 
     Args:
@@ -65,7 +65,7 @@ class Case:
         names = ("input_ids", "attention_mask", "token_type_ids")
         self.batches = [({n: arrays[n][i] for n in names}, labels) for i, labels in enumerate(arrays["labels"])]
 
-    def moved(self, seed: int) -> Case:
+    def moved(self, seed: int) -> ParityCase:
         """Return the same case with every weight moved up or down by up to one rounding of float32."""
         random, other = torch.Generator().manual_seed(seed), copy.copy(self)
         other.weights = {
@@ -165,7 +165,7 @@ class Restated:
         dtype: Number type of weights and scores.
     """
 
-    def __init__(self, case: Case, dtype: torch.dtype) -> None:
+    def __init__(self, case: ParityCase, dtype: torch.dtype) -> None:
         self.case, self.dtype = case, dtype
 
     def rows(self) -> Rows:
@@ -214,7 +214,7 @@ class Restated:
         """Return the scores by the name of the weight."""
         return model.log_alpha()
 
-    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+    def logits(self, model: nn.Module, batch: TorchBatch) -> Tensor:
         """Return the logits of a batch under the deterministic masks."""
         with torch.no_grad():
             return model.eval()(**batch[0]).logits
@@ -238,14 +238,14 @@ class Restated:
 
     def search(self, model: nn.Module) -> None:
         """Run the short search."""
-        search = restatement.Search(
+        search = restatement.RestatedSearch(
             model, restatement.SearchSettings(self.case.settings["total_steps"], **self.options())
         )
         for step, (inputs, labels) in enumerate(self.case.batches):
             gates = [self.case.gates(step, k) for k in range(search.settings.ascent_steps)]
             start = self.case.start(step).to(self.dtype)
             gates = [{name: u.to(self.dtype) for name, u in g.items()} for g in gates]
-            search.step(inputs, labels, step, restatement.Noise(start, gates))
+            search.step(inputs, labels, step, restatement.SearchNoise(start, gates))
 
     def options(self) -> dict:
         """Return the settings of the search."""
@@ -267,7 +267,7 @@ class Restated:
         """Run the short retraining of the case's ticket."""
         settings = self.case.settings
         model.fix_ticket(self.case.masks)
-        training = restatement.Retraining(model, settings["retrain_total_steps"], **settings["retrain"])
+        training = restatement.RestatedRetraining(model, settings["retrain_total_steps"], **settings["retrain"])
         for step, (inputs, labels) in enumerate(self.case.batches[: settings["retrain_steps"]]):
             training.step(inputs, labels, step)
 
@@ -281,7 +281,7 @@ class Official(Restated):
         checkout: Its modules.
     """
 
-    def __init__(self, case: Case, dtype: torch.dtype, checkout: Checkout) -> None:
+    def __init__(self, case: ParityCase, dtype: torch.dtype, checkout: Checkout) -> None:
         super().__init__(case, dtype)
         self.checkout = checkout
 

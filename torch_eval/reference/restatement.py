@@ -222,7 +222,7 @@ class SearchSettings:
 
 
 @dataclass
-class Noise:
+class SearchNoise:
     """All random numbers of one search step. Dropout is torch's own: switch it off to compare exactly.
 
     Attributes:
@@ -254,7 +254,7 @@ def _sentence_norm(x: Tensor) -> Tensor:
     return torch.norm(x.flatten(1), dim=1)[:, None, None]
 
 
-class Search:
+class RestatedSearch:
     """Mask search (Eq. 6-8, section 4.4): K passes of gradient ascent, clip, L0 gradient, one AdamW update.
 
     `inputs` of a step are `input_ids`, `attention_mask` and `token_type_ids` (batch, length), `labels` (batch,).
@@ -273,13 +273,13 @@ class Search:
         self.optimizer = AdamW(self.scores, settings.learning_rate, eps=1e-8, weight_decay=settings.weight_decay)
 
     def step(
-        self, inputs: dict[str, Tensor], labels: Tensor, index: int, noise: Noise | None = None
+        self, inputs: dict[str, Tensor], labels: Tensor, index: int, noise: SearchNoise | None = None
     ) -> dict[str, float]:
         """Make update number `index` (from 0) and return the loss, lambda and the learning rate."""
         losses = self.accumulate(inputs, labels, noise)
         return {"loss": sum(losses), **self.update(index)}
 
-    def accumulate(self, inputs: dict[str, Tensor], labels: Tensor, noise: Noise | None = None) -> list[float]:
+    def accumulate(self, inputs: dict[str, Tensor], labels: Tensor, noise: SearchNoise | None = None) -> list[float]:
         """Run the K passes, sum their gradients in every parameter's `grad`, and return each pass's loss / K."""
         model, settings, losses = self.model, self.settings, []
         self.optimizer.zero_grad()
@@ -325,7 +325,7 @@ def draw(log_alpha: dict[str, Tensor], sparsity: float) -> dict[str, Tensor]:
     return {name: part.view_as(a) for (name, a), part in zip(log_alpha.items(), parts, strict=True)}
 
 
-class Retraining:
+class RestatedRetraining:
     """Fine-tuning of a ticket, as the official code runs it: the masked model with scores at +20 and -20.
 
     Every forward pass samples all masks, which come out at exactly 1 or 0 whatever the noise, and every backward pass

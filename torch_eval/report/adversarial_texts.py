@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import itemgetter
 
 from configs.contract.model_id import ModelId
-from torch_eval.report.render import Block, Example, Heading, Text, compare, section
+from torch_eval.report.render import Block, Example, Heading, Paragraph, compare, section
 from torch_eval.report.run_state import Run
 
 Records = dict[str, dict[int, dict]]  # model to index to attack record
@@ -37,9 +37,9 @@ def examples(runs: list[Run]) -> list[Block]:
                 blocks.append(Heading(f"{run.task}, {run.attack_title(recipe)}", 3))
                 blocks += [_example(run, by_model, index, model) for index, model in picked]
     if blocks:
-        blocks.insert(0, Text("Words that the attack changed are marked."))
+        blocks.insert(0, Paragraph("Words that the attack changed are marked."))
     elif attacked:
-        blocks.append(Text("No attack has fooled a model yet.", note=True))
+        blocks.append(Paragraph("No attack has fooled a model yet.", note=True))
     return section("Adversarial sentences", blocks, [f"`{runs[0].command('attack')}` makes them."])
 
 

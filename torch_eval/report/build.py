@@ -17,7 +17,7 @@ from configs.contract.files import atomic_write, write_json
 from torch_eval.report import changes, early_tickets, figure_sections, published, text_sections, ticket_sections
 from torch_eval.report.adversarial_texts import examples
 from torch_eval.report.data_files import as_csv, numbers
-from torch_eval.report.render import Contents, Heading, to_html, to_markdown
+from torch_eval.report.render import Heading, TableOfContents, to_html, to_markdown
 from torch_eval.report.run_state import Run
 
 
@@ -28,7 +28,7 @@ def write(runs: list[Run], folder: Path) -> Path:
     blocks = [
         Heading(title, 1),
         *text_sections.answers(runs, pictures),
-        Contents(),
+        TableOfContents(),
         *text_sections.results(runs),
         *text_sections.ablations(runs),
         *text_sections.paired_tests(runs),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from torch_eval.report.captions import facts
 from torch_eval.report.comparisons import Comparison, comparisons
-from torch_eval.report.render import Block, Cell, Details, Row, Table, Text
+from torch_eval.report.render import Block, Cell, Details, Paragraph, Row, Table
 from torch_eval.report.run_state import Run
 
 KINDS = ("characters", "words", "both")
@@ -63,7 +63,9 @@ def section(runs: list[Run]) -> list[Block]:
         if rows and ticket and dense:
             header = ["Attack", "Changed", f"broke {run.title(dense)}", f"broke {run.title(ticket)}"]
             table = Table(header, [facts(run, [s for c in made for s in c.scores]), *rows])
-            blocks.append(Details(f"{run.task} ({run.name}): which changes the ticket withstands", [Text(NOTE), table]))
+            blocks.append(
+                Details(f"{run.task} ({run.name}): which changes the ticket withstands", [Paragraph(NOTE), table])
+            )
     return blocks
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from configs.contract.run_files import ChoiceOnDev, Manifest, Searched
 from torch_eval.report.captions import heading, percent
 from torch_eval.report.manifests import read, training_records
-from torch_eval.report.render import Block, Cell, Heading, Row, Table, Text
+from torch_eval.report.render import Block, Cell, Heading, Paragraph, Row, Table
 from torch_eval.report.run_state import Run
 from torch_eval.report.tables import NONE
 
@@ -87,7 +87,7 @@ def early(runs: list[Run]) -> list[Block]:
         "the choice; all epochs of a search take the same time."
     )
     header = ["search.stop_distance", "Stops after epoch", "Aua% of its ticket", "Aua% of the last", "Search saved"]
-    return [Heading("Early tickets", 3), Text(explanation), Table(header, rows)]
+    return [Heading("Early tickets", 3), Paragraph(explanation), Table(header, rows)]
 
 
 def _aua(values: list[float | None]) -> Cell:

@@ -19,7 +19,7 @@ from torch_eval.attack.records import Transfer, TransferRow
 from torch_eval.report import figures
 from torch_eval.report.captions import bars, percent
 from torch_eval.report.manifests import read, training_records
-from torch_eval.report.render import Block, Details, Text, Picture, section
+from torch_eval.report.render import Block, Details, Paragraph, Picture, section
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import Value
 from torch_eval.report.tables import sample_clean
@@ -150,7 +150,7 @@ def progress(run: Run, folder: Path) -> list[Block]:
     panels = _panels(run, points, "Clean (attacked sample)", lambda model: sample_clean(run, model))
     if not panels:
         remedy = f"`{run.command('attack')}` scores the snapshots"
-        return [Text(f"{run.task}, training progress (Figure 4): missing; {remedy}.", note=True)]
+        return [Paragraph(f"{run.task}, training progress (Figure 4): missing; {remedy}.", note=True)]
     path = folder / file_name("progress", run.name)
     figures.accuracy_curves(panels, names_of(with_snapshots()), path, "share of the training done")
     caption = (
@@ -182,7 +182,7 @@ def transfer(runs: list[Run], folder: Path) -> list[Block]:
             changed_names = ", ".join(f"{model} (seed {seed})" for seed, model in sorted(changed))
             command = f"`python -m torch_eval transfer {run.arguments}`"
             note = f"Left out, because these models were trained or attacked again since: {changed_names}."
-            blocks.append(Text(f"{note} {command} redoes it.", note=True))
+            blocks.append(Paragraph(f"{note} {command} redoes it.", note=True))
         models = [model for method in run.config.methods if (model := run.pick(method))]
         for recipe in run.recipes:
             grid = _transfer_grid(rows, recipe, models)

@@ -13,14 +13,14 @@ from configs.contract.run_files import Count, Finished, Positive, R, Seconds, Tr
 from torch_eval.attack.records import source_of
 
 T = TypeVar("T")
-Resources = TypedDict("Resources", {"from": str | None}, total=False)  # what else it holds is only shown
+StatedResources = TypedDict("StatedResources", {"from": str | None}, total=False)  # what else it holds is only shown
 
 
 class AttackSettings(msgspec.Struct):
     """How a model was attacked, or its accuracy measured: the settings that the report shows."""
 
     indices: list[Count] = []
-    resources: Resources | None = None
+    resources: StatedResources | None = None
     protocol: str | None = None
     recipe: str | None = None
     attacked: list[str] | None = None

@@ -10,7 +10,7 @@ from configs.contract.model_id import ModelId
 from configs.contract.run_files import TrainingManifest
 from torch_eval.report.captions import heading
 from torch_eval.report.manifests import read
-from torch_eval.report.render import Block, Bullets, Cell, Heading, Table, Text
+from torch_eval.report.render import Block, Bullets, Cell, Heading, Paragraph, Table
 from torch_eval.report.run_state import Run
 
 PUBLISHED = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def reference_notes(runs: list[Run]) -> list[Block]:
     """Say where the published figures come from, and how each run's setting differs from theirs."""
     known = [run for run in runs if run.config.task in PUBLISHED["setting"]["examples"]]
     if not known:
-        return [Text("The paper has no figures for this task.")]
+        return [Paragraph("The paper has no figures for this task.")]
     sources = "; ".join(f"**{source['short']}**: {source['long']}" for source in PUBLISHED["sources"].values())
     legend = (
         f"The small print beside our figures shows published figures. {sources}. A {DIFFERENT} marks a figure of "
@@ -106,7 +106,7 @@ def reference_notes(runs: list[Run]) -> list[Block]:
         if sparsities and run.sparsity not in sparsities:
             differences.append(f"robust ticket of {100 * run.sparsity:g}% instead of {100 * min(sparsities):g}%")
         differing += [f"{heading(run)}: {'; '.join(differences)}"] if differences else []
-    return [Text(legend), Bullets(differing or ["none of these runs differs"])]
+    return [Paragraph(legend), Bullets(differing or ["none of these runs differs"])]
 
 
 # --- Tables 5 and 6 ------------------------------------------------------------------------------------------
@@ -137,9 +137,9 @@ def hyperparameters(runs: list[Run]) -> list[Block]:
         rows6.append([name, *(Cell(_plain(values.get(key)), published=beside[key]) for key in TABLE6)])
     return [
         Heading("Hyper-parameters"),
-        Text("Fine-tuning and retraining (Table 5 of the paper). AdamW with bias correction throughout."),
+        Paragraph("Fine-tuning and retraining (Table 5 of the paper). AdamW with bias correction throughout."),
         Table(["Run", *(key.replace("_", " ") for key in TABLE5)], rows5),
-        Text(
+        Paragraph(
             "Learning the masks (Table 6). η is the length of an ascent step, λ the weight of the L0 penalty, ε₀ the "
             "size of the random start, s the number of ascent steps, wd the weight decay of the mask scores."
         ),

@@ -44,7 +44,7 @@ class Heading(Block):
 
 
 @dataclass
-class Text(Block):
+class Paragraph(Block):
     """A paragraph; a `note` stands out, a `lead` is larger."""
 
     text: str
@@ -136,7 +136,7 @@ Pieces = list[tuple[str, bool]]  # of a text, each with whether the attack chang
 
 
 @dataclass
-class Contents(Block):
+class TableOfContents(Block):
     """Links to the sections of the page."""
 
 
@@ -150,7 +150,7 @@ class Example(Block):
 
 def section(title: str, blocks: Sequence[Block], remedies: Sequence[str] = ()) -> list[Block]:
     """Return the blocks under their heading; without blocks, what makes them; nothing if nobody asked for them."""
-    blocks = blocks or [Text(f"Missing; {remedy}", note=True) for remedy in remedies]
+    blocks = blocks or [Paragraph(f"Missing; {remedy}", note=True) for remedy in remedies]
     return [Heading(title), *blocks] if blocks else []
 
 

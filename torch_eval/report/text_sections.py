@@ -16,7 +16,7 @@ from torch_eval.report.captions import bars, listed, made_with
 from torch_eval.report.comparisons import answer, paired_table
 from torch_eval.report.figure_sections import band, file_name
 from torch_eval.report.published import reference_notes
-from torch_eval.report.render import Block, Bullets, Cell, Details, Heading, Picture, Table, Text, section
+from torch_eval.report.render import Block, Bullets, Cell, Details, Heading, Paragraph, Picture, Table, section
 from torch_eval.report.run_state import Run, Step
 from torch_eval.report.scores import MEASURES, RECIPES, titles
 
@@ -27,13 +27,13 @@ Done = list[tuple[Step, Finished[Any]]]  # finished steps with their manifests
 
 def answers(runs: list[Run], folder: Path) -> list[Block]:
     """One sentence and one figure for each run; explanations fold away."""
-    blocks: list[Block] = [Text(answer(run), lead=True) for run in runs]
+    blocks: list[Block] = [Paragraph(answer(run), lead=True) for run in runs]
     blocks += [picture for run in runs for picture in _overview(run, folder)]
     sources = [(f"{run.task} ({run.name})", [score.settings.source for score in run.all_attacks()]) for run in runs]
     packaged = [name for name, used in sources if "packaged" in used]
-    blocks += [Text(wording.PACKAGED.format(", ".join(packaged)), note=True)] if packaged else []
+    blocks += [Paragraph(wording.PACKAGED.format(", ".join(packaged)), note=True)] if packaged else []
     blocks += [
-        Text(wording.UNFINISHED.format(run.name, len(run.missing()), len(run.steps)), note=True)
+        Paragraph(wording.UNFINISHED.format(run.name, len(run.missing()), len(run.steps)), note=True)
         for run in runs
         if run.missing()
     ]
@@ -41,10 +41,10 @@ def answers(runs: list[Run], folder: Path) -> list[Block]:
     notes = [f"{run.task}: {run.data.note}" for run in runs if run.data and run.data.note]
     return [
         *blocks,
-        Details("What a robust ticket is", [Text(wording.IDEA)]),
-        Details("How to read the figures", [Bullets(list(wording.MEASURED)), Text(wording.MEANING)]),
+        Details("What a robust ticket is", [Paragraph(wording.IDEA)]),
+        Details("How to read the figures", [Bullets(list(wording.MEASURED)), Paragraph(wording.MEANING)]),
         Details("The methods", [Bullets([f"**{METHODS[m].title}**: {METHODS[m].note}" for m in methods])]),
-        Details("The experiments", [_experiments(runs), *([Text("Data: " + "; ".join(notes))] if notes else [])]),
+        Details("The experiments", [_experiments(runs), *([Paragraph("Data: " + "; ".join(notes))] if notes else [])]),
     ]
 
 
@@ -97,7 +97,9 @@ def results(runs: list[Run]) -> list[Block]:
     """Tables 1 and 2 of the paper."""
     blocks: list[Block] = [Heading("Results")]
     blocks += [
-        Text(wording.MIXED.format(run.name, ". ".join(run.difference(g) for g in range(1, run.groups()))), note=True)
+        Paragraph(
+            wording.MIXED.format(run.name, ". ".join(run.difference(g) for g in range(1, run.groups()))), note=True
+        )
         for run in runs
         if run.groups() > 1
     ]
@@ -114,8 +116,8 @@ def results(runs: list[Run]) -> list[Block]:
                 blocks.append(Details("All measures of these data sets", [table]))
     for run in runs:
         both = [score for score in run.all_attacks() if len(score.settings.attacked or []) > 1]
-        blocks += [Text(wording.BOTH_TEXTS.format(f"{run.task} ({run.name})", titles(both)))] if both else []
-    blocks += [Text(line, note=True) for run in runs for line in saturation.lines(run)]
+        blocks += [Paragraph(wording.BOTH_TEXTS.format(f"{run.task} ({run.name})", titles(both)))] if both else []
+    blocks += [Paragraph(line, note=True) for run in runs for line in saturation.lines(run)]
     blocks.append(Details("The published figures", reference_notes(runs)))
     for run in runs:
         sparsities = tables.sparsity_table(run)
@@ -141,7 +143,9 @@ def paired_tests(runs: list[Run]) -> list[Block]:
     """McNemar's test of the robust ticket against every other method."""
     made = [(run, paired_table(run)) for run in runs]
     blocks = [block for run, table in made if table for block in (Heading(f"{run.task} ({run.name})", 3), table)]
-    return section("Paired tests", [Details("How the test works", [Text(wording.PAIRED)]), *blocks] if blocks else [])
+    return section(
+        "Paired tests", [Details("How the test works", [Paragraph(wording.PAIRED)]), *blocks] if blocks else []
+    )
 
 
 # --- what is missing or stale --------------------------------------------------------------------------------
@@ -159,15 +163,15 @@ def missing(runs: list[Run]) -> list[Block]:
         if by_command:
             note = f"{run.name} is not finished. Run these commands, in this order, to make what is missing:"
             items = [f"`{command}`: {', '.join(listed(names))}" for command, names in by_command.items()]
-            blocks += [Text(note, note=True), Bullets(items)]
+            blocks += [Paragraph(note, note=True), Bullets(items)]
         for name, reason in run.left_out().items():
-            blocks.append(Text(f"{run.name}: {name} was left out: {reason}", note=True))
+            blocks.append(Paragraph(f"{run.name}: {name} was left out: {reason}", note=True))
         stale = [
             step.title + (f", seed {step.seed}" if step.seed is not None else "") + f" ({'; '.join(step.stale[:3])})"
             for step in run.stale()
         ]
         if stale:
-            blocks += [Text(wording.STALE.format(run.name), note=True), Bullets(listed(stale))]
+            blocks += [Paragraph(wording.STALE.format(run.name), note=True), Bullets(listed(stale))]
     return section("Missing and stale results", blocks)
 
 

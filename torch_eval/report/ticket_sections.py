@@ -22,7 +22,7 @@ from torch_eval.report import figures
 from torch_eval.report.captions import facts, percent
 from torch_eval.report.figure_sections import file_name
 from torch_eval.report.manifests import read
-from torch_eval.report.render import Block, Cell, Details, Heading, Picture, Row, Table, Text, section
+from torch_eval.report.render import Block, Cell, Details, Heading, Paragraph, Picture, Row, Table, section
 from torch_eval.report.run_state import Run
 from torch_eval.report.tables import NONE, attack_cell, with_timeouts
 
@@ -41,7 +41,7 @@ def choices(runs: list[Run]) -> list[Block]:
     if halved:
         rule += f" In {', '.join(halved)} it is chosen on half of the test set, and all results are of the other half."
     blocks = [block for run in asked for block in choice(run)]
-    return section("The choice of the ticket", [Text(rule), *blocks] if blocks else [])
+    return section("The choice of the ticket", [Paragraph(rule), *blocks] if blocks else [])
 
 
 def choice(run: Run) -> list[Block]:
@@ -49,13 +49,13 @@ def choice(run: Run) -> list[Block]:
     stated = read(run.paths.choice, ChoiceOnDev)
     if stated is None:
         return [
-            Text(
+            Paragraph(
                 f"{run.task}: no choice yet; `{run.command('choose')}` makes it. Until then the tables show the "
                 f"first asked sparsity, {100 * run.sparsity:g}%.",
                 note=True,
             )
         ]
-    blocks: list[Block] = [Text(f"{run.task}: **{run.title(str(run.chosen))}** was chosen. Rule: {stated.rule}.")]
+    blocks: list[Block] = [Paragraph(f"{run.task}: **{run.title(str(run.chosen))}** was chosen. Rule: {stated.rule}.")]
     rows, attacks = [], []
     for candidate in run.paths.candidates():
         results = [row for row in stated.candidates if row.model == str(candidate)]
@@ -146,7 +146,7 @@ def _facts(run: Run, reports: Reports) -> list[Block]:
         "A **magnitude ticket** of the same sparsity prunes the weights closest to zero. Overlap is the number of "
         "weights that both prune over the number that either prunes. Chance is the overlap of two random tickets."
     )
-    return [Details(f"{run.task}: facts of the tickets ({len(rows)})", [Text(explanation), Table(header, rows)])]
+    return [Details(f"{run.task}: facts of the tickets ({len(rows)})", [Paragraph(explanation), Table(header, rows)])]
 
 
 def overlaps(runs: list[Run], folder: Path) -> list[Block]:
@@ -197,7 +197,7 @@ def transferred(runs: list[Run]) -> list[Block]:
         "with the target's own; chance is the overlap of two random tickets."
     )
     header = ["Source to target", *names, "Overlap", "Chance"]
-    return [Heading("One ticket for many tasks", 3), Text(explanation), Table(header, rows)]
+    return [Heading("One ticket for many tasks", 3), Paragraph(explanation), Table(header, rows)]
 
 
 def _texts_of_source(run: Run) -> str:

@@ -224,7 +224,7 @@ for path, searches in ((backend.current(), (True, False)), (backend.Backend.PRIM
         model.load({n: random.normal(0, 0.3, s).astype(np.float32) for n, s in config.parameters(2).items()})
         batch = Batch(random.integers(5, 60, (4, 16)).astype(np.int32), np.ones((4, 16), np.float32),
                       np.zeros((4, 16), np.int32), np.eye(2, dtype=np.float32)[[0, 1, 1, 0]] / 4, np.arange(4))
-        settings = schema.Search(ascent_steps=2) if masked else schema.Training()
+        settings = schema.MaskSearch(ascent_steps=2) if masked else schema.Training()
         objective = (RobustSearch if masked else FineTuning)(model, settings, 10, 1)
         for step in range(3):
             digest.update(repr(objective.step(batch, step)).encode())

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from configs.contract.bench_case import Case
+from configs.contract.bench_case import StepCase
 from configs.contract.files import ROOT
 from mindspore_rt.compare import graph_counts
 
@@ -51,7 +51,7 @@ def products(batch, length, hidden):
 
 
 def test_a_search_step_asks_for_what_the_closed_forms_say():
-    case = Case("search", layers=2, hidden=24, heads=2, batch=5, length=7, vocabulary=60)
+    case = StepCase("search", layers=2, hidden=24, heads=2, batch=5, length=7, vocabulary=60)
     command = [sys.executable, "-m", "mindspore_rt.compare.graph_worker", case.to_json(), "GPU"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)

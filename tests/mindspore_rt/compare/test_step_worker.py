@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from configs.contract.bench_case import Case
+from configs.contract.bench_case import StepCase
 from configs.contract.files import ROOT
 from mindspore_rt.compare import step_worker
 from torch_eval.bench import torch_step_worker as reference
@@ -18,7 +18,7 @@ TINY = {"layers": 2, "hidden": 24, "batch": 4, "length": 8, "vocabulary": 60, "d
 @pytest.mark.parametrize("task", ["finetune", "retrain"])
 def test_same_losses_as_the_torch_worker(task):
     """Three steps without dropout; the learning rate is 0 at first, and clipping does not bite."""
-    case = Case(task, **TINY)
+    case = StepCase(task, **TINY)
     step, about = step_worker.ours(case)
     other = reference.transformers_step(case) if task == "finetune" else reference.official_step(case, False)
     ours, theirs = [step() for _ in range(3)], [other() for _ in range(3)]
@@ -27,20 +27,20 @@ def test_same_losses_as_the_torch_worker(task):
 
 
 def test_same_evaluation_as_the_torch_worker():
-    case = Case("evaluate", **TINY)
+    case = StepCase("evaluate", **TINY)
     assert step_worker.ours(case)[0]() == pytest.approx(reference.transformers_step(case)(), abs=1e-5)
 
 
 def test_search_starts_near_the_torch_worker():
     """Noise differs, so only to what masks of random weights leave: at log 2, far from 0."""
-    case = Case("search", **TINY, passes=2)
+    case = StepCase("search", **TINY, passes=2)
     assert step_worker.ours(case)[0]() == pytest.approx(reference.official_step(case, True)(), abs=0.05)
 
 
 def test_the_worker_process_says_which_kernels_it_uses():
     """As the bench starts it where the environment switches kernels off."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ROBUST_TICKETS_KERNELS": "plain"}
-    command = CONTENDERS["plain"].command(Case("evaluate", **TINY), None)
+    command = CONTENDERS["plain"].command(StepCase("evaluate", **TINY), None)
     process = subprocess.run(command, env=environment, input="\n", capture_output=True, text=True, cwd=ROOT, check=True)
     first, second = process.stdout.splitlines()
     assert '"kernels": "plain"' in first and '"wall"' in second
@@ -49,4 +49,4 @@ def test_the_worker_process_says_which_kernels_it_uses():
 def test_mindnlp_has_no_search():
     """Its fine-tuning step: test_mindnlp.py."""
     with pytest.raises(ValueError, match="no search step"):
-        step_worker.mindnlp(Case("search", **TINY))
+        step_worker.mindnlp(StepCase("search", **TINY))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from configs.contract.bench_case import Case
+from configs.contract.bench_case import StepCase
 from configs.contract.errors import reason_of
 from configs.contract.files import ROOT
 from configs.contract.tokenizer import load_tokenizer
@@ -42,16 +42,16 @@ np.savez(sys.argv[3], pooled=pooled.asnumpy(), logits=logits.asnumpy(),
          weight=model.classifier.weight.asnumpy(), bias=model.classifier.bias.asnumpy())
 
 import json
-from configs.contract.bench_case import Case
+from configs.contract.bench_case import StepCase
 from mindspore_rt.compare.step_worker import mindnlp
-step, about = mindnlp(Case(**json.loads(sys.argv[4])))
+step, about = mindnlp(StepCase(**json.loads(sys.argv[4])))
 print(*(step() for _ in range(3)))
 
 from mindspore_rt.formats import hub
 sys.argv = ["hub", "model", "someone/bert", "main", sys.argv[3]]
 assert hub.main() == 2
 """
-CASE = Case("finetune", layers=2, hidden=24, batch=4, length=8, vocabulary=60, dropout=0.0)
+CASE = StepCase("finetune", layers=2, hidden=24, batch=4, length=8, vocabulary=60, dropout=0.0)
 
 
 @pytest.fixture(scope="module")

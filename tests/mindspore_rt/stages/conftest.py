@@ -46,5 +46,5 @@ def run(tmp_path, monkeypatch):
         run.split(split).write_text("{}\n")
     write_summary(run)
     run.recorder = Recorder()
-    monkeypatch.setattr(classifier, "Training", run.recorder)
+    monkeypatch.setattr(classifier, "ClassifierTraining", run.recorder)
     return run

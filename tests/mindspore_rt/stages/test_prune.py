@@ -45,7 +45,7 @@ def test_a_killed_pruning_goes_on_with_its_next_round(run):
         return run.recorder(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifier, "Training", stop)
+        patch.setattr(classifier, "ClassifierTraining", stop)
         with pytest.raises(KeyboardInterrupt):
             prune(run, jobs_of(run, "prune")[0])
     for number in (1, 2):  # as if they had taken long

@@ -25,8 +25,8 @@ BUILD = {
     "FreeLB on GPU": lambda model: FreeLB(model, schema.AdversarialTraining(ascent_steps=3, warmup=0.0), 10, 1),
     "InfoBERT": lambda model: InfoBert(model, schema.InfoBertTraining(ascent_steps=2, warmup=0.0), 10, 1),
     # Under `official` the sums of the weights' gradients stay from update to update, in the loss scale.
-    "search": lambda model: RobustSearch(model, schema.Search(ascent_steps=2, warmup=0.0), 10, 1, "official"),
-    "search on GPU": lambda model: RobustSearch(model, schema.Search(ascent_steps=2, warmup=0.0), 10, 1),
+    "search": lambda model: RobustSearch(model, schema.MaskSearch(ascent_steps=2, warmup=0.0), 10, 1, "official"),
+    "search on GPU": lambda model: RobustSearch(model, schema.MaskSearch(ascent_steps=2, warmup=0.0), 10, 1),
 }
 # Figures of an update: losses, the gradient's norm, the loss scale and the skipped updates.
 FIGURES = {"fine-tuning": 4, "FreeLB on GPU": 6, "InfoBERT": 9, "search": 5, "search on GPU": 5}

@@ -114,7 +114,7 @@ def same(ours, expected):
 
 
 def test_search_steps_agree_with_the_restatement(torch_model):
-    settings = schema.Search(ascent_steps=3, learning_rate=0.1, l0_weight=0.5, dropout=0.0)
+    settings = schema.MaskSearch(ascent_steps=3, learning_rate=0.1, l0_weight=0.5, dropout=0.0)
     ours = search(torch_model, settings, 5)
     expected = torch_search(torch_model, settings, 7, 5)
     assert same(ours, expected)
@@ -125,7 +125,7 @@ def test_search_steps_agree_with_the_restatement(torch_model):
 
 
 # A lambda that outweighs the loss, and a clip that always cuts: every departure shows.
-LOUD = schema.Search(ascent_steps=2, learning_rate=0.01, l0_weight=20.0, l0_start=0.1, clip_norm=0.05, dropout=0.0)
+LOUD = schema.MaskSearch(ascent_steps=2, learning_rate=0.01, l0_weight=20.0, l0_start=0.1, clip_norm=0.05, dropout=0.0)
 DEPARTURES = ("segments", "mean of means", "threefold", "stale")
 
 
@@ -157,13 +157,13 @@ def test_no_departure_is_taken_by_the_paper_or_missed_by_the_official_search(sea
 def test_l0_weight_follows_its_schedule(compat, at, expected):
     """Of 200 steps, 20 pass before the penalty starts and 60 while it grows; officially a third of that."""
     model = EncoderClassifier(CONFIG, 2, dropout=0.0, masked=True)
-    objective = RobustSearch(model, schema.Search(l0_weight=0.5), 200, 1, compat)
+    objective = RobustSearch(model, schema.MaskSearch(l0_weight=0.5), 200, 1, compat)
     assert [objective.l0_weight(i) for i in at] == pytest.approx(expected)
 
 
 def test_a_penalty_without_a_ramp_starts_at_once():
     model = EncoderClassifier(CONFIG, 2, dropout=0.0, masked=True)
-    objective = RobustSearch(model, schema.Search(l0_weight=0.5, l0_ramp=0.0), 200, 1)
+    objective = RobustSearch(model, schema.MaskSearch(l0_weight=0.5, l0_ramp=0.0), 200, 1)
     assert [objective.l0_weight(i) for i in (0, 19, 20, 199)] == [0, 0, 0.5, 0.5]
 
 
@@ -251,7 +251,7 @@ def test_only_freelb_keeps_its_dropout_over_the_passes(torch_model, monkeypatch,
     """On the graph that trains: without a perturbation, nothing but dropout tells the passes of one step apart.
     All masks of the search are settled at 1."""
     search, losses = kind is RobustSearch, []
-    settings = (schema.Search if search else schema.AdversarialTraining)(
+    settings = (schema.MaskSearch if search else schema.AdversarialTraining)(
         ascent_steps=3, ascent_rate=0.0, initial_norm=0.0
     )
     model = EncoderClassifier(CONFIG, 2, dropout=0.5, masked=search)

@@ -45,7 +45,7 @@ def train(directory, masked, stop_at=None, settings=None):
     model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
     model.amp = None if masked else "float16"  # the loss scale is part of the state
     if masked:
-        objective = RobustSearch(model, schema.Search(ascent_steps=2), 14, seed=5)
+        objective = RobustSearch(model, schema.MaskSearch(ascent_steps=2), 14, seed=5)
     else:
         objective = FineTuning(model, schema.Training(learning_rate=1e-3), 14, seed=5)
     evaluator, step, count = Evaluator(model, source), objective.step, []

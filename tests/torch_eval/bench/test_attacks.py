@@ -69,7 +69,7 @@ def test_a_witness_of_another_length_is_not_called(bench, tmp_path):
     spec, pool = attacks.Spec("textbugger", ("sentence",), ("sentence",)), Here(1)
     for length in (16, 24):
         options = attacks.Options(max_length=length, long_examples=0)
-        comparison = attacks.Comparison(
+        comparison = attacks.StockComparison(
             tmp_path / "bench", tmp_path / "model", tmp_path / "texts.jsonl", spec, options, examples
         )
         comparison.folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,9 @@ def test_a_witness_of_another_length_is_not_called(bench, tmp_path):
 def test_texts_that_read_alike_are_told_from_exact_ones(bench, tmp_path):
     options = attacks.Options(max_length=24)
     spec = attacks.Spec("textbugger", ("sentence",), ("sentence",))
-    comparison = attacks.Comparison(tmp_path / "bench", tmp_path / "model", tmp_path / "texts.jsonl", spec, options, [])
+    comparison = attacks.StockComparison(
+        tmp_path / "bench", tmp_path / "model", tmp_path / "texts.jsonl", spec, options, []
+    )
     a, b, c = (
         {"outcome": "success", "queries": 9, "perturbed": {"sentence": text}}
         for text in ("a f\U0001d68am", "a \U0001d68am", "a dull film")
@@ -97,7 +99,7 @@ def test_words_of_too_many_combinations_are_left_to_ours(bench, tmp_path):
     examples = [{"sentence": "a dull film"}, {"sentence": "a film of whodunits and schmaltzy hokum"}]
     for recipe, expected in [("bertattack", [True, False]), ("textfooler", [True, True])]:
         spec = attacks.Spec(recipe, ("sentence",), ("sentence",), candidates=48)
-        comparison = attacks.Comparison(
+        comparison = attacks.StockComparison(
             tmp_path / "bench", tmp_path / "model", tmp_path / "texts.jsonl", spec, options, examples
         )
         assert [comparison.affordable(index) for index in (0, 1)] == expected

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from configs.contract.bench_case import Case
+from configs.contract.bench_case import StepCase
 from configs.contract.errors import UserError
 from torch_eval.bench import device_bound, torch_counts
 
@@ -23,7 +23,7 @@ def test_operations_bytes_and_multiplications_of_pytorch():
 
 def test_a_fine_tuning_step_of_transformers_multiplies_what_the_closed_form_says():
     batch, length, hidden, layers = 3, 7, 24, 2
-    case = Case("finetune", layers=layers, hidden=hidden, heads=2, batch=batch, length=length, vocabulary=60)
+    case = StepCase("finetune", layers=layers, hidden=hidden, heads=2, batch=batch, length=length, vocabulary=60)
     counts = torch_counts.count(case, "transformers")
     tokens = batch * length
     forward = layers * tokens * (12 * hidden**2 + 2 * length * hidden) + batch * (hidden**2 + 2 * hidden)

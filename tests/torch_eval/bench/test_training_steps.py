@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForSequenceClassification
 
 from configs.contract import bench_case as contract
-from configs.contract.bench_case import Case
+from configs.contract.bench_case import StepCase
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines
 from configs.contract.options import read_options
@@ -44,7 +44,7 @@ def test_ratio_is_taken_round_by_round():
 
 
 def group(throughput=False, **targets):
-    return Group("a step", Case("finetune", **TINY), "transformers", targets, 10, 1.0, throughput, first_step=4)
+    return Group("a step", StepCase("finetune", **TINY), "transformers", targets, 10, 1.0, throughput, first_step=4)
 
 
 @pytest.mark.parametrize("wall, memory, met", [(0.7, 0.8e9, True), (0.71, 0.8e9, False), (0.7, 0.91e9, False)])
@@ -148,7 +148,7 @@ for turn, _ in enumerate(bench_case.serve(answers, {"who": case.task, "kernels":
 def script(tmp_path):
     path = tmp_path / "worker.py"
     path.write_text(SCRIPT)
-    return [sys.executable, str(path), Case("search", **TINY).to_json()]
+    return [sys.executable, str(path), StepCase("search", **TINY).to_json()]
 
 
 def test_worker_process_answers_steps_and_reports_its_end(script):
@@ -192,7 +192,7 @@ def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     tiny = Group(
         "a tiny step",
-        Case("search", **TINY, passes=2),
+        StepCase("search", **TINY, passes=2),
         "official",
         {"frozen": (None, None), "gone": (None, None), "fused": (1e3, 1e3), "absent": (None, None)},
         3,
@@ -226,7 +226,7 @@ def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
 def test_a_group_that_fails_does_not_stop_the_others(monkeypatch, tmp_path, capsys):
     """Nor does a package that is not installed, as mindnlp on Python 3.12."""
     monkeypatch.setattr(training_steps, "PACKAGES", ("torch", "no-such-package"))
-    broken = Group("a step", Case("retrain", **TINY), "transformers", {"frozen": (None, None)}, 3, 0.1)
+    broken = Group("a step", StepCase("retrain", **TINY), "transformers", {"frozen": (None, None)}, 3, 0.1)
     monkeypatch.setitem(GROUPS, "broken", broken)
     monkeypatch.setitem(GROUPS, "huge", Group("", broken.case, "", {}, 3, 1e6))
     assert training_steps.main(["only=[broken,huge]"], tmp_path) == 1
@@ -239,7 +239,7 @@ def test_a_group_that_fails_does_not_stop_the_others(monkeypatch, tmp_path, caps
 
 
 def test_evaluation_is_transformers():
-    case = Case("evaluate", **TINY)
+    case = StepCase("evaluate", **TINY)
     ids, _ = case.inputs()
     model = BertForSequenceClassification(BertConfig(**case.config())).eval()
     model.load_state_dict({n: torch.tensor(contract.weight(n, tuple(p.shape))) for n, p in model.state_dict().items()})
@@ -250,7 +250,7 @@ def test_evaluation_is_transformers():
 
 def test_retraining_starts_as_fine_tuning_of_the_pruned_weights():
     """Without dropout the first loss is that of transformers with zeros for the pruned weights."""
-    case = Case("retrain", **TINY, dropout=0.0)
+    case = StepCase("retrain", **TINY, dropout=0.0)
     (ids, labels), model = case.inputs(), BertForSequenceClassification(BertConfig(**case.config()))
     masked = restatement.MaskedBert(BertConfig(**case.config())).log_alpha()
     weights = {}
@@ -265,20 +265,20 @@ def test_retraining_starts_as_fine_tuning_of_the_pruned_weights():
 
 def test_checkout_takes_one_step_for_each_turn():
     """With OFFICIAL_REPO, its own loops as well as ours."""
-    case = Case("search", **TINY, passes=2, dropout=0.0)
+    case = StepCase("search", **TINY, passes=2, dropout=0.0)
     losses = [torch_step_worker.official_step(case, freeze)() for freeze in (False, True)]
     assert all(np.isfinite(losses)) and abs(losses[0] - np.log(2)) < 0.1
     if "OFFICIAL_REPO" in os.environ:
         for task in ("search", "retrain"):
             turns = iter(range(5))
             torch_step_worker.run_checkout(
-                os.environ["OFFICIAL_REPO"], Case(task, **TINY), False, itertools.islice(turns, 3)
+                os.environ["OFFICIAL_REPO"], StepCase(task, **TINY), False, itertools.islice(turns, 3)
             )
             assert next(turns) == 3
 
 
 def test_a_task_a_library_does_not_have_is_refused():
     with pytest.raises(ValueError, match="no search step"):
-        torch_step_worker.transformers_step(Case("search", **TINY))
+        torch_step_worker.transformers_step(StepCase("search", **TINY))
     with pytest.raises(ValueError, match="no finetune step"):
-        torch_step_worker.official_step(Case("finetune", **TINY), False)
+        torch_step_worker.official_step(StepCase("finetune", **TINY), False)

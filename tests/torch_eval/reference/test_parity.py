@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from mindspore_rt.compare import parity_worker
 from torch_eval.reference import parity, parity_case, parity_rows
-from torch_eval.reference.parity_sides import Case, Official, Restated
+from torch_eval.reference.parity_sides import Official, ParityCase, Restated
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_an_error_of_a_thousandth_fails(compared, tmp_path, name):
     folder = shutil.copytree(compared["official"], tmp_path / "spoilt")
     path = folder / "ours" / f"{name}.safetensors"
     reference = load_file(folder / "official64" / f"{name}.safetensors")
-    case = Case(folder / "case", folder / "ours")
+    case = ParityCase(folder / "case", folder / "ours")
     arrays = load_file(path)
     for key, array in arrays.items():  # a thousandth of the update, where the row is one
         start = case.scores[key].numpy() if name.startswith("scores") else 0
@@ -164,7 +164,7 @@ def test_the_restatement_is_the_checkout(compared, tmp_path):
     from torch_eval.reference.official_checkout import Checkout
 
     folder = compared["official"]
-    case = Case(folder / "case", folder / "ours")
+    case = ParityCase(folder / "case", folder / "ours")
     checkout = Checkout(os.environ["OFFICIAL_REPO"])
     ours = dict(Restated(case, torch.float64).rows())
     compared_rows = 0
