@@ -23,7 +23,7 @@ from configs.contract.methods import (
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 
-S = TypeVar("S", bound=schema.Training | schema.MaskSearch, covariant=True)
+S = TypeVar("S", bound=schema.Updates, covariant=True)
 CLEAN = "clean"  # stands where an attack's name does: the accuracy on unchanged sentences of the whole test set
 HALVES = {
     "prepare": "mindspore_rt",

@@ -45,7 +45,7 @@ def option(
     return field(**value, metadata=metadata)
 
 
-def default(section: type[Training], key: str, value: Any) -> Any:
+def default(section: Any, key: str, value: Any) -> Any:
     """Return a key of another section, with its help text and limits and a default of its own."""
     return field(default=value, metadata=section.__dataclass_fields__[key].metadata)
 
@@ -91,8 +91,8 @@ class Data:
 
 
 @dataclass
-class Training:
-    """Fine-tuning and retraining (Table 5)."""
+class Updates:
+    """The updates of any training: how many, of how many sentences, and how large (Table 5)."""
 
     epochs: int = option(3, "passes over the training set", low=1)
     max_steps: int | None = option(None, "largest number of steps; unset: no limit", low=1)
@@ -104,17 +104,28 @@ class Training:
     )
     clip_norm: float = option(1.0, "largest global norm of the gradient; 0: no clipping", low=0.0)
     dropout: float = option(0.1, "dropout of hidden states and attention", low=0.0, high=0.9)
+
+
+@dataclass
+class Training(Updates):
+    """Fine-tuning and retraining (Table 5)."""
+
     attention_dropout: float | None = option(None, "dropout of attention; unset: as dropout", low=0.0, high=0.9)
 
 
 @dataclass
-class AdversarialTraining(Training):
-    """FreeLB (Zhu et al. 2020): K ascent steps on the word embeddings, then one update with the mean gradient."""
+class Adversary:
+    """Who perturbs the word embeddings: K ascent steps on them, then one update with the mean gradient."""
 
     ascent_steps: int = option(5, "K: forward-backward passes of one step", low=1)
     ascent_rate: float = option(0.03, "eta: length of one ascent step on the embeddings", low=0.0)
     initial_norm: float = option(0.05, "eps0: size of the random start of the perturbation", low=0.0)
     max_norm: float = option(0.0, "bound on the perturbation of a sentence; 0: none", low=0.0)
+
+
+@dataclass
+class AdversarialTraining(Adversary, Training):
+    """FreeLB (Zhu et al. 2020)."""
 
 
 @dataclass
@@ -124,9 +135,9 @@ class InfoBertTraining(AdversarialTraining):
     weight_decay: float = default(Training, "weight_decay", 1e-5)
     warmup: float = default(Training, "warmup", 1000.0)
     attention_dropout: float | None = default(Training, "attention_dropout", 0.0)
-    ascent_steps: int = default(AdversarialTraining, "ascent_steps", 3)
-    ascent_rate: float = default(AdversarialTraining, "ascent_rate", 0.04)
-    initial_norm: float = default(AdversarialTraining, "initial_norm", 0.08)
+    ascent_steps: int = default(Adversary, "ascent_steps", 3)
+    ascent_rate: float = default(Adversary, "ascent_rate", 0.04)
+    initial_norm: float = default(Adversary, "initial_norm", 0.08)
     anchor_weight: float = option(5e-3, "alpha: weight of the anchored-feature regulariser", low=0.0)
     bottleneck_weight: float = option(5e-3, "beta: weight of the information-bottleneck regulariser", low=0.0)
     anchor_low: float = option(
@@ -152,20 +163,14 @@ class AdversarialPruning(AdversarialTraining):
 
 
 @dataclass
-class MaskSearch:
+class MaskSearch(Adversary, Updates):
     """Learning the masks (section 3.2; Table 6)."""
 
-    epochs: int = default(Training, "epochs", 20)
-    max_steps: int | None = default(Training, "max_steps", None)
-    batch_size: int = default(Training, "batch_size", 32)
+    epochs: int = default(Updates, "epochs", 20)
     learning_rate: float = option(0.1, "peak learning rate of AdamW on the masks", low=0.0)
     weight_decay: float = option(1e-6, "decoupled weight decay of log alpha", low=0.0)
-    warmup: float = default(Training, "warmup", 0.1)
     clip_norm: float = option(1.0, "largest global norm of the masks' adversarial gradient; 0: no clipping", low=0.0)
-    dropout: float = default(Training, "dropout", 0.1)
     ascent_steps: int = option(5, "K: forward-backward passes of one step (s in Table 6)", low=1)
-    ascent_rate: float = default(AdversarialTraining, "ascent_rate", 0.03)
-    initial_norm: float = default(AdversarialTraining, "initial_norm", 0.05)
     max_norm: float = option(0.0, "bound on the perturbation of a sentence; 0: none, as in appendix B.3", low=0.0)
     l0_weight: float = option(0.5, "lambda: weight of the L0 penalty", low=0.0)
     l0_start: float = option(0.1, "share of steps before the penalty starts", low=0.0, high=1.0)

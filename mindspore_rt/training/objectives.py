@@ -37,7 +37,7 @@ class Objective:
     def __init__(
         self,
         model: EncoderClassifier,
-        settings: schema.Training | schema.MaskSearch,
+        settings: schema.Updates,
         total_steps: int,
         seed: int,
         rank: int,
