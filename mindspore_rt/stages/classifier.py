@@ -31,7 +31,7 @@ def build(
     config: schema.Experiment,
     source: huggingface.Model,
     labels: int,
-    settings: schema.Training | schema.MaskSearch,
+    settings: schema.Updates,
 ) -> EncoderClassifier:
     """Build a classifier with the dropout and precision of a training.
 

@@ -9,6 +9,7 @@ import numpy as np
 from configs.contract.jobs import ModelJob
 from configs.contract.methods import METHODS
 from configs.contract.run_dir import RunDir
+from configs.contract.stage import Stage
 from mindspore_rt.cells import noise
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, inputs
@@ -18,11 +19,9 @@ Weights = dict[str, np.ndarray]
 Change = Callable[[Ticket, Weights, int | None, np.random.Generator], tuple[Ticket | None, Weights]]
 
 
-def control(run: RunDir, job: ModelJob) -> None:
+@inputs.unless_done
+def control(run: RunDir, job: ModelJob, stage: Stage) -> None:
     """Change the chosen ticket, or its weights, as `Method.change` says, and train the result."""
-    stage = inputs.stage_of(run, job)
-    if inputs.already_done(stage):
-        return
     source = inputs.pretrained(run.config)
     chosen = Ticket.load(stage.inputs["ticket"], source.config.prunable())
     weights = inputs.with_new_classifier(run, job, source)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from configs.contract.jobs import ModelJob
 from configs.contract.run_dir import RunDir
+from configs.contract.stage import Stage
 from mindspore_rt.stages import classifier, inputs
 
 
-def finetune(run: RunDir, job: ModelJob) -> None:
+@inputs.unless_done
+def finetune(run: RunDir, job: ModelJob, stage: Stage) -> None:
     """Train all weights by the method of the job."""
-    stage = inputs.stage_of(run, job)
-    if not inputs.already_done(stage):
-        source = inputs.pretrained(run.config)
-        weights = inputs.with_new_classifier(run, job, source)
-        classifier.ClassifierTraining(run, job, stage, source, weights).run().export()
+    source = inputs.pretrained(run.config)
+    weights = inputs.with_new_classifier(run, job, source)
+    classifier.ClassifierTraining(run, job, stage, source, weights).run().export()

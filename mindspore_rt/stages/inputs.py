@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +23,7 @@ from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket
 
+J = TypeVar("J", bound=Job)
 ROUNDING = 5e-3  # a ticket of shared scores or whole units prunes as near to the asked sparsity as these allow
 PACKAGES = ("mindspore", "numpy", "tokenizers", "safetensors")
 
@@ -41,13 +45,25 @@ def stage_of(run: RunDir, job: Job, before: Path | None = None) -> Stage:
     return Stage(job.directory, job.stage, values, inputs, packages.get(job.stage, PACKAGES))
 
 
-def already_done(stage: Stage) -> bool:
-    """Tell whether a stage is whole, and print what happens with it.
+def unless_done(work: Callable[[RunDir, J, Stage], None]) -> Callable[[RunDir, J], None]:
+    """Make of what a stage does the function of the stage, which does nothing for a job that is finished."""
+
+    @functools.wraps(work)
+    def stage_function(run: RunDir, job: J) -> None:
+        stage = stage_of(run, job)
+        if not already_done(stage, job.leaves):
+            work(run, job, stage)
+
+    return stage_function
+
+
+def already_done(stage: Stage, leaves: Sequence[Path] = ()) -> bool:
+    """Tell whether a stage is whole, with the files that it leaves, and print what happens with it.
 
     Raises:
         Changed: The stage was made with other settings, inputs or versions.
     """
-    if stage.is_done():
+    if stage.is_done() and all(path.is_file() for path in leaves):
         stage.checkpoint.unlink(missing_ok=True)  # is there if the process was killed after it wrote the manifest
         print(f"{stage.name}: already done, skipped ({stage.directory})", flush=True)
         return True

@@ -13,7 +13,7 @@ from configs.contract import schema
 from configs.contract.files import atomic_write, file_hash
 from configs.contract.jobs import TrainingJob
 from configs.contract.run_dir import RunDir
-from configs.contract.stage import verified
+from configs.contract.stage import Stage, verified
 from mindspore_rt import parallel
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, drawing, inputs
@@ -23,7 +23,8 @@ from mindspore_rt.ticket import Ticket
 PruningJob = TrainingJob[schema.Pruning | schema.AdversarialPruning]
 
 
-def prune(run: RunDir, job: PruningJob) -> None:
+@inputs.unless_done
+def prune(run: RunDir, job: PruningJob, stage: Stage) -> None:
     """Train and prune, round by round, until the largest asked sparsity.
 
     Every round trains the pre-trained weights under the mask so far, prunes `share` of the original weights more, and
@@ -32,10 +33,7 @@ def prune(run: RunDir, job: PruningJob) -> None:
     Leaves ticket-0.30.safetensors and so on, one for each asked sparsity. If a sparsity is asked for later, the round
     that it comes from is trained again, from the mask and the classifier that the round before left.
     """
-    config, stage = run.config, inputs.stage_of(run, job)
-    if stage.is_done() and job.done:
-        inputs.already_done(stage)
-        return
+    config = run.config
     pretrained, ticket, seconds = inputs.pretrained(config), None, 0.0
     sparsities: dict[str, float] = {}
     drawing.highest_sparsity(config, pretrained)

@@ -17,14 +17,13 @@ from mindspore_rt.training.objectives import RobustSearch
 from mindspore_rt.training.trainer import Evaluator, Trainer
 
 
-def search(run: RunDir, job: TrainingJob[schema.MaskSearch]) -> None:
+@inputs.unless_done
+def search(run: RunDir, job: TrainingJob[schema.MaskSearch], stage: Stage) -> None:
     """Learn one score (log alpha) for each mask and save the scores of every epoch.
 
     Without an adversary (w/o Adv of Table 3) the loss is the clean one: one pass without a perturbation.
     """
-    config, settings, stage = run.config, job.settings, inputs.stage_of(run, job)
-    if inputs.already_done(stage):
-        return
+    config, settings = run.config, job.settings
     source = huggingface.load(stage.verified_input("model"))
     drawing.highest_sparsity(config, source)
     train_batches, summary = inputs.batches(run, job, "train", settings.batch_size, source)

@@ -6,12 +6,14 @@ from configs.contract.files import file_hash, write_json
 from configs.contract.jobs import DrawingJob, ModelJob
 from configs.contract.methods import METHODS, SOURCES
 from configs.contract.run_dir import RunDir
+from configs.contract.stage import Stage
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, drawing, inputs
 from mindspore_rt.ticket import Ticket
 
 
-def draw(run: RunDir, job: DrawingJob) -> None:
+@inputs.unless_done
+def draw(run: RunDir, job: DrawingJob, stage: Stage) -> None:
     """Draw the ticket of one model (or take the given one), and report where it prunes.
 
     Raises:
@@ -20,9 +22,6 @@ def draw(run: RunDir, job: DrawingJob) -> None:
     config, origin = run.config, METHODS[job.method].source
     given = job.method == config.given_method
     searched = not given and SOURCES[origin].stage == "search"
-    stage = inputs.stage_of(run, job)
-    if inputs.already_done(stage):
-        return
     if searched:
         source = huggingface.load(stage.verified_input("model"))
         scores = inputs.read_scores(stage.verified_input("scores"), source.config.prunable())
@@ -56,12 +55,11 @@ def _describe(ticket: Ticket, by_magnitude: Ticket) -> dict[str, object]:
     }
 
 
-def retrain(run: RunDir, job: ModelJob) -> None:
+@inputs.unless_done
+def retrain(run: RunDir, job: ModelJob, stage: Stage) -> None:
     """Fine-tune a ticket from the pre-trained weights; the pruned ones stay exactly zero."""
-    stage = inputs.stage_of(run, job)
-    if not inputs.already_done(stage):
-        source = inputs.pretrained(run.config)
-        ticket = Ticket.load(stage.inputs["ticket"], source.config.prunable())
-        weights = inputs.with_new_classifier(run, job, source)
-        training = classifier.ClassifierTraining(run, job, stage, source, weights, ticket).run()
-        training.export(sparsity=ticket.sparsity)
+    source = inputs.pretrained(run.config)
+    ticket = Ticket.load(stage.inputs["ticket"], source.config.prunable())
+    weights = inputs.with_new_classifier(run, job, source)
+    training = classifier.ClassifierTraining(run, job, stage, source, weights, ticket).run()
+    training.export(sparsity=ticket.sparsity)
