@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.contract import bench_case
+from configs.contract.markdown import aligned
 from configs.contract.markdown import table as markdown_table
 from torch_eval.bench.step_groups import CONTENDERS, Group
 
@@ -135,18 +136,13 @@ LEGEND = (
 
 def table(records: list[dict]) -> str:
     """Return the results for a terminal: lines under their step, columns aligned."""
-    cells = [COLUMNS, *map(row, records)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
-
-    def line(values: list[str]) -> str:
-        return "  " + "  ".join(v.ljust(w) for v, w in zip(values, widths, strict=True)).rstrip()
-
-    lines, figure_before = [line(COLUMNS)], None
-    for record, values in zip(records, cells[1:], strict=True):
+    head, *rows = (f"  {line}" for line in aligned([COLUMNS, *map(row, records)]))
+    lines, figure_before = [head], None
+    for record, line in zip(records, rows, strict=True):
         if record["figure"] != figure_before:
             lines += ["", record["figure"]]
             figure_before = record["figure"]
-        lines.append(line(values))
+        lines.append(line)
     return "\n".join([*lines, "", LEGEND])
 
 

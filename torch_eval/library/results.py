@@ -9,7 +9,9 @@ from operator import itemgetter
 
 import msgspec
 
+from configs.contract import markdown
 from configs.contract.files import atomic_write, read_json, write_json
+from configs.contract.jobs import CLEAN, attack_jobs
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Manifest
 from torch_eval.attack import metrics, records
@@ -53,15 +55,13 @@ class AttackScore:
 def read(run_dir: RunDir) -> tuple[list[AttackScore], dict[tuple[str, str], list[dict]]]:
     """Return the score of every attack of a run, and the records of those that ran, by model and recipe."""
     scores, lines = [], {}
-    seed = run_dir.config.seeds[0]
-    for name, recipe in itertools.product(run_dir.victims(seed), run_dir.config.attack.recipes):
-        folder = run_dir.attack(seed, name) / recipe
-        if (folder / "missing.json").is_file():
-            reason = read_json(folder / "missing.json", records.LeftOut).reason
-            scores.append(AttackScore(name, recipe, None, reason))
+    for job in (job for job in attack_jobs(run_dir) if job.recipe != CLEAN):
+        if job.left_out.is_file():
+            reason = read_json(job.left_out, records.LeftOut).reason
+            scores.append(AttackScore(job.model, job.recipe, None, reason))
         else:
-            lines[name, recipe] = records.read(folder / "results.jsonl")
-            scores.append(AttackScore(name, recipe, metrics.summarise(lines[name, recipe])))
+            made = lines[job.model, job.recipe] = records.read(job.directory / "results.jsonl")
+            scores.append(AttackScore(job.model, job.recipe, metrics.summarise(made)))
     return scores, lines
 
 
@@ -76,9 +76,7 @@ def paired(lines: dict[tuple[str, str], list[dict]]) -> Iterator[dict]:
 
 def table(scores: Sequence[AttackScore]) -> str:
     """Return the table for the terminal."""
-    rows = [list(HEADER), *([score.model, *score.cells()] for score in scores)]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return "\n".join(markdown.aligned([HEADER, *((score.model, *score.cells()) for score in scores)]))
 
 
 def sentence(test: dict) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
+from configs.contract import markdown
 from torch_eval.reference.parity_sides import SHIMS, ParityCase
 
 MOVED = ("moved1", "moved2")  # the official float32 from weights moved by one rounding
@@ -17,26 +18,7 @@ SIDES = ("restated64", "official32", *MOVED, "ours")
 FLOOR, FACTOR = 1e-5, 3.0
 RESTATED = 1e-9  # most that the restatement may differ: float64 against float64
 SWAPS = 1e-3  # share of weights in which tickets from two searches may differ
-TITLES = {
-    "logits": "deterministic masked model, logits",
-    "shared": "the same, scores shared by neurons",
-    "gates": "sampled gates, same noise",
-    "l0_term": "L0 term",
-    "l0_gradient": "gradient of the L0 term",
-    "start": "perturbation, start",
-    "ascent": "perturbation after ascent {}",
-    "gradient": "mask gradients, all passes",
-    "clipped": "mask gradients, clipped",
-    "norms": "gradient norm that clips, every step",
-    "scores": "scores, update of {} steps",
-    "lambda": "lambda over a whole run",
-    "rate": "learning rate over a whole run",
-    "draw": "draw at {}",
-    "retrained": "retraining, update of the weights",
-    "retrained_logits": "retrained model, logits",
-    "ticket": "tickets at 30% from the two searches",
-}
-# Where the official code deviates from the paper, and the rows that change when ours follows the paper.
+# Where the official code deviates from the paper.
 DEVIATIONS = {
     1: "lambda rises three times too fast",
     2: "stale gradients of the weights count in the clip",
@@ -45,20 +27,27 @@ DEVIATIONS = {
     13: "the L0 term is a mean of the matrices' means",
     14: "the draw ranks float32 sigmoids",
 }
-COME_FROM = {
-    "l0_term": (13,),
-    "l0_gradient": (13,),
-    "ascent": (3,),
-    "gradient": (3,),
-    "clipped": (2, 3),
-    "norms": (2, 3),
-    "scores": (1, 2, 3, 13),
-    "lambda": (1,),
-    "draw": (14,),
-    "retrained": (9,),
-    "retrained_logits": (9,),
-    "ticket": (1, 2, 3, 13),
+# Title of each quantity, and the deviations that change it when ours follows the paper.
+QUANTITIES: dict[str, tuple[str, tuple[int, ...]]] = {
+    "logits": ("deterministic masked model, logits", ()),
+    "shared": ("the same, scores shared by neurons", ()),
+    "gates": ("sampled gates, same noise", ()),
+    "l0_term": ("L0 term", (13,)),
+    "l0_gradient": ("gradient of the L0 term", (13,)),
+    "start": ("perturbation, start", ()),
+    "ascent": ("perturbation after ascent {}", (3,)),
+    "gradient": ("mask gradients, all passes", (3,)),
+    "clipped": ("mask gradients, clipped", (2, 3)),
+    "norms": ("gradient norm that clips, every step", (2, 3)),
+    "scores": ("scores, update of {} steps", (1, 2, 3, 13)),
+    "lambda": ("lambda over a whole run", (1,)),
+    "rate": ("learning rate over a whole run", ()),
+    "draw": ("draw at {}", (14,)),
+    "retrained": ("retraining, update of the weights", (9,)),
+    "retrained_logits": ("retrained model, logits", (9,)),
+    "ticket": ("tickets at 30% from the two searches", (1, 2, 3, 13)),
 }
+COLUMNS = "quantity|entries|restated|official float32|weights moved|ours|largest|verdict|".split("|")
 
 
 @dataclass
@@ -182,22 +171,20 @@ def _ticket_row(folder: Path, scores: str) -> ParityRow:
     pruned = {side: ~mask for side, mask in masks.items()}
     overlap = (pruned["ours"] & pruned["official64"]).sum() / (pruned["ours"] | pruned["official64"]).sum()
     note = f"overlap of the pruned weights {overlap:.4f}"
-    return ParityRow("ticket", TITLES["ticket"], masks["ours"].size, *_differences(share), 0.0, note=note)
+    return ParityRow("ticket", QUANTITIES["ticket"][0], masks["ours"].size, *_differences(share), 0.0, note=note)
 
 
 def _title(name: str) -> str:
-    if name in TITLES:
-        return TITLES[name]
-    kind, _, number = name.partition("_")
-    return TITLES[kind].format(f"{float(number):.0%}" if kind == "draw" else number)
+    kind, _, number = (name, "", "") if name in QUANTITIES else name.partition("_")
+    return QUANTITIES[kind][0].format(f"{float(number):.0%}" if kind == "draw" else number)
 
 
 def _order(name: str) -> tuple[int, float]:
-    return list(TITLES).index(_kind(name)), 0.0 if name in TITLES else float(name.partition("_")[2])
+    return list(QUANTITIES).index(_kind(name)), 0.0 if name in QUANTITIES else float(name.partition("_")[2])
 
 
 def _kind(name: str) -> str:
-    return name if name in TITLES else name.partition("_")[0]
+    return name if name in QUANTITIES else name.partition("_")[0]
 
 
 def _verdict(row: ParityRow, compat: str) -> str:
@@ -210,7 +197,7 @@ def _verdict(row: ParityRow, compat: str) -> str:
         passed = row.ours <= max(SWAPS if kind == "ticket" else FLOOR, FACTOR * max(row.official32, row.moved))
     if passed:
         return "pass"
-    known = COME_FROM.get(kind, ()) if compat == "paper" else ()
+    known = QUANTITIES[kind][1] if compat == "paper" else ()
     return f"differs: {', '.join(f'#{number}' for number in known)}" if known else "FAIL"
 
 
@@ -226,12 +213,12 @@ def report(rows: list[ParityRow], about: dict[str, str | int]) -> str:
         "- differences are relative l2 against the official code in float64; for masks, the share of weights",
         "- supplied in memory for the official code: " + "; ".join(SHIMS),
         "",
-        "| quantity | entries | restated | official float32 | weights moved | ours | largest | verdict | |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
+    cells = []
     for r in rows:
-        figures = " | ".join(f"{x:.1e}" for x in (r.restated, r.official32, r.moved, r.ours, r.largest))
-        lines.append(f"| {r.title} | {r.entries:,} | {figures} | {r.verdict} | {r.note} |")
-    named = sorted({n for r in rows if r.verdict.startswith("differs") for n in COME_FROM[_kind(r.name)]})
+        figures = (f"{x:.1e}" for x in (r.restated, r.official32, r.moved, r.ours, r.largest))
+        cells.append((r.title, f"{r.entries:,}", *figures, r.verdict, r.note))
+    lines.append(markdown.table(COLUMNS, cells))
+    named = sorted({n for r in rows if r.verdict.startswith("differs") for n in QUANTITIES[_kind(r.name)][1]})
     lines += ["", *(f"- #{number}: {DEVIATIONS[number]}" for number in named)]
     return "\n".join(lines).rstrip() + "\n"
