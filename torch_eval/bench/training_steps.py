@@ -14,7 +14,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,21 +57,30 @@ class Clock:
     """Prints how far the bench is, and how long the groups to come still take.
 
     Args:
-        options: Of the command line, which name the groups.
+        names: Groups to run.
 
     Attributes:
-        remaining: Seconds of every group that is not finished.
+        remaining: Seconds that each group still takes, without what has passed of the present one.
     """
 
-    def __init__(self, options: Options) -> None:
-        self.remaining, self._last = {name: GROUPS[name].seconds for name in options.only}, -math.inf
+    def __init__(self, names: Sequence[str]) -> None:
+        self.remaining, self._last = {name: GROUPS[name].seconds for name in names}, -math.inf
 
-    def say(self, name: str, text: str, share_done: float = 0.0) -> None:
-        """Print `text` and the time left, at most once in five seconds. `share_done` of the group `name`, 0 to 1."""
+    def begin(self, name: str) -> None:
+        """Begin a group."""
+        self.name, self.started = name, time.monotonic()
+
+    @property
+    def share(self) -> float:
+        """Share of the present group's time that has passed; above 1 if it takes longer."""
+        return (time.monotonic() - self.started) / GROUPS[self.name].seconds
+
+    def say(self, text: str) -> None:
+        """Print `text` and the time left, at most once in five seconds."""
         if time.monotonic() - self._last >= 5:
             self._last = time.monotonic()
-            seconds = int(sum(self.remaining.values()) - self.remaining[name] * min(1.0, share_done))
-            print(f"[{name}] {text}; about {seconds // 60} min {seconds % 60:02d} s left", flush=True)
+            seconds = int(sum(self.remaining.values()) - self.remaining[self.name] * min(1.0, self.share))
+            print(f"[{self.name}] {text}; about {seconds // 60} min {seconds % 60:02d} s left", flush=True)
 
 
 def run_group(name: str, rounds: int | None, checkout: Path | None, clock: Clock, failed: list[str]) -> Iterator[dict]:
@@ -90,28 +99,20 @@ def run_group(name: str, rounds: int | None, checkout: Path | None, clock: Clock
     Raises:
         UserError: Memory does not suffice for two workers, or the reference cannot be started.
     """
-    group, started = GROUPS[name], time.monotonic()
-    at_once = int(available_memory() // group.memory)
-    if at_once < 2:
-        raise UserError(f"needs {2 * group.memory:.0f} GB of free memory, {available_memory():.0f} GB are there")
-    keys = [key for key in group.others if CONTENDERS[key].is_possible()]
-    for key in group.others.keys() - keys:
-        print(
-            f"[{name}] left out: {CONTENDERS[key].title}; it needs {' '.join(CONTENDERS[key].needs or ())}", flush=True
-        )
-    turns = [keys[i : i + at_once - 1] for i in range(0, len(keys), at_once - 1)]
+    group, turns = GROUPS[name], turns_of(name)
     with contextlib.ExitStack() as stack:
 
         def begin(key: str) -> Worker:
             contender = CONTENDERS[key]
-            clock.say(name, f"starting {contender.title}", (time.monotonic() - started) / group.seconds)
+            clock.say(f"starting {contender.title}")
             worker = Worker(contender, contender.command(group.case, checkout))
             stack.callback(worker.close)
             return worker
 
-        reference, measured = begin(group.reference), {}
+        reference = begin(group.reference)
         if checkout and group.reference in OFFICIAL:
             reference.answers["title"] += " (the checkout itself)"
+        fused = None
         for number, keys in enumerate(turns, 1):
             workers = {}
             for key in keys:
@@ -119,22 +120,49 @@ def run_group(name: str, rounds: int | None, checkout: Path | None, clock: Clock
                     workers[key] = begin(key)
                 except UserError as error:
                     failed.append(f"{name}: {error}")
-            if not workers:
-                continue
-            until = started + group.seconds * number / len(turns)
-            least, most = (rounds,) * 2 if rounds else (LEAST_ROUNDS, MOST_ROUNDS)
-            done = 0
-            while done < least or (done < most and time.monotonic() < until):
-                for worker in (reference, *workers.values()):
-                    worker.step()
-                done += 1
-                clock.say(name, f"round {done}", (time.monotonic() - started) / group.seconds)
+            done = take_turns([reference, *workers.values()], rounds, clock, number / len(turns)) if workers else 0
             for key, worker in workers.items():
                 yield figure(name, group, key, worker.answers, reference.answers, done)
                 worker.close()
-            measured.update(workers)
-        if group.first_step and "fused" in measured:
-            yield first_step(name, group, "fused", measured["fused"].answers)
+            fused = workers.get("fused", fused)
+        if group.first_step and fused:
+            yield first_step(name, group, "fused", fused.answers)
+
+
+def turns_of(name: str) -> list[list[str]]:
+    """Divide the contenders of a group that can run here into those that run beside the reference at once.
+
+    Raises:
+        UserError: Memory does not suffice for two workers.
+    """
+    group = GROUPS[name]
+    at_once = int(available_memory() // group.memory)
+    if at_once < 2:
+        raise UserError(f"needs {2 * group.memory:.0f} GB of free memory, {available_memory():.0f} GB are there")
+    keys = [key for key in group.others if CONTENDERS[key].is_possible()]
+    for key in group.others.keys() - keys:
+        needs = " ".join(CONTENDERS[key].needs or ())
+        print(f"[{name}] left out: {CONTENDERS[key].title}; it needs {needs}", flush=True)
+    return [keys[i : i + at_once - 1] for i in range(0, len(keys), at_once - 1)]
+
+
+def take_turns(workers: Sequence[Worker], rounds: int | None, clock: Clock, share: float) -> int:
+    """Let workers make steps in turn, and return the number of rounds.
+
+    Args:
+        workers: Processes with a step ready.
+        rounds: Number of rounds; None for as many as fit until `share` of the group's time has passed.
+        clock: Tells that time, and prints the progress.
+        share: Share of the group's time.
+    """
+    least, most = (rounds,) * 2 if rounds else (LEAST_ROUNDS, MOST_ROUNDS)
+    done = 0
+    while done < least or (done < most and clock.share < share):
+        for worker in workers:
+            worker.step()
+        done += 1
+        clock.say(f"round {done}")
+    return done
 
 
 def main(arguments: list[str], runs: Path = RUNS) -> int:
@@ -145,7 +173,7 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
     """
     options = read_options(Options, arguments, "bench")
     checkout = options.checkout()
-    clock = Clock(options)
+    clock = Clock(options.only)
     records: list[dict] = []
     failed: list[str] = []
     about = {
@@ -154,6 +182,7 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     for name in options.only:
+        clock.begin(name)
         try:
             for record in run_group(name, options.rounds, checkout, clock, failed):
                 records.append({**record, **about})
