@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from configs.contract.errors import UserError
 from torch_eval.recipes import recipes
@@ -58,16 +58,10 @@ def attack_text(
     from torch_eval.recipes.attacked_text import Text
 
     started, processor = time.perf_counter(), time.process_time()
-    attack.clear_cache()
-    parts = getattr(attack.transformation, "transformations", [attack.transformation])
-    bounded = [part for part in parts if hasattr(part, "bound_reached")]
-    for part in bounded:
-        part.bound_reached = False
-    attack.goal_function.num_queries = 0  # of the last example, until this one is asked for
+    bounded = _reset(attack)
     set_seed(example_seed(seed, index))
     try:
-        make = text_type or Text
-        text = make(OrderedDict((column, example[column]) for column in spec.columns))
+        text = (text_type or Text)(OrderedDict((column, example[column]) for column in spec.columns))
         try:
             with time_limit(max_seconds):
                 result = attack.attack(text, example["label"])
@@ -77,17 +71,32 @@ def attack_text(
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        if spec.recipe in recipes.NEEDS and (isinstance(error, (ImportError, OSError)) or type(error) is LookupError):
-            raise recipes.cannot_run(spec.recipe, error) from error  # NLTK raises a bare LookupError
-        raise UserError(
-            f"{source}, line {index + 1}: {spec.recipe} fails on this example, index {index} "
-            f"({type(error).__name__}: {error}); take it out of the data and run prepare again under another name=..., "
-            f"or leave {spec.recipe} out of attack.recipes"
-        ) from error
+        raise _failure(error, spec.recipe, f"{source}, line {index + 1}", index) from error
     if any(part.bound_reached for part in bounded):
         record["bound"] = "candidates"
     seconds = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - processor}
     return {**record, **{name: round(value, 3) for name, value in seconds.items()}}
+
+
+def _reset(attack: Attack) -> list[Any]:
+    """Let an attack forget the last example; return its transformations that say whether a bound cut them short."""
+    attack.clear_cache()
+    attack.goal_function.num_queries = 0
+    parts = getattr(attack.transformation, "transformations", [attack.transformation])
+    bounded = [part for part in parts if hasattr(part, "bound_reached")]
+    for part in bounded:
+        part.bound_reached = False
+    return bounded
+
+
+def _failure(error: Exception, recipe: str, where: str, index: int) -> UserError:
+    """Return what an error of TextAttack on an example means: a recipe that cannot run here, or a bad example."""
+    if recipe in recipes.NEEDS and (isinstance(error, (ImportError, OSError)) or type(error) is LookupError):
+        return recipes.cannot_run(recipe, error)  # NLTK raises a bare LookupError
+    return UserError(
+        f"{where}: {recipe} fails on this example, index {index} ({type(error).__name__}: {error}); take it out of the "
+        f"data and run prepare again under another name=..., or leave {recipe} out of attack.recipes"
+    )
 
 
 def example_seed(seed: int, index: int) -> int:
