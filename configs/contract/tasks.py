@@ -62,6 +62,7 @@ class Task:
         attacked: Columns that attacks change.
         layouts: Layouts of files; the first one whose columns a file has is used.
         hub: Source of the data if the user gives no files.
+        title: Name in the report; empty for the user's own data, which the experiment names.
     """
 
     columns: tuple[str, ...]
@@ -69,6 +70,7 @@ class Task:
     attacked: tuple[str, ...]
     layouts: tuple[FileLayout, ...]
     hub: Hub | None = None
+    title: str = ""
 
     def numbers(self, layout: FileLayout) -> dict[str, int]:
         """Return the number of the label for each entry that a label column may hold."""
@@ -79,9 +81,11 @@ class Task:
         return {**names, **{value: i for i, value in enumerate(values)}}
 
 
-def _task(columns: tuple[str, ...], labels: tuple[str, ...], *others: FileLayout, hub: Hub | None = None) -> Task:
+def _task(
+    title: str, columns: tuple[str, ...], labels: tuple[str, ...], *others: FileLayout, hub: Hub | None = None
+) -> Task:
     """Create a task. Of a pair, attacks change the second text, as in the paper: QNLI's sentence, MNLI's hypothesis."""
-    return Task(columns, labels, columns[-1:], (FileLayout(columns), *others), hub)
+    return Task(columns, labels, columns[-1:], (FileLayout(columns), *others), hub, title)
 
 
 GLUE = ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")
@@ -94,9 +98,10 @@ def _glue(name: str, test: str = "validation") -> Hub:
 COUNTED = ("1", "2", "3", "4")
 TASKS = {
     # 10,605 Rotten Tomatoes snippets with mean human ratings, packaged with vaderSentiment 3.3.2.
-    "snippets": _task(("sentence",), ("negative", "positive")),
-    "sst2": _task(("sentence",), ("negative", "positive"), hub=_glue("sst2")),
+    "snippets": _task("Rotten Tomatoes snippets", ("sentence",), ("negative", "positive")),
+    "sst2": _task("SST-2", ("sentence",), ("negative", "positive"), hub=_glue("sst2")),
     "imdb": _task(
+        "IMDB",
         ("text",),
         ("neg", "pos"),
         FileLayout(("sentence",)),
@@ -104,20 +109,23 @@ TASKS = {
         hub=Hub("stanfordnlp/imdb", None, "e6281661ce1c48d982bc483cf8a173c1bbeb5d31", ("train", None, "test")),
     ),
     "agnews": _task(
+        "AGNEWS",
         ("text",),
         ("World", "Sports", "Business", "Sci/Tech"),
         FileLayout(("title+description",), values=COUNTED),
         FileLayout(("Title+Description",), "Class Index", COUNTED),
         hub=Hub("fancyzhx/ag_news", None, "eb185aade064a813bc0b7f42de02595523103ca4", ("train", None, "test")),
     ),
-    "qnli": _task(("question", "sentence"), ("entailment", "not_entailment"), hub=_glue("qnli")),
+    "qnli": _task("QNLI", ("question", "sentence"), ("entailment", "not_entailment"), hub=_glue("qnli")),
     "mnli": _task(
+        "MNLI",
         ("premise", "hypothesis"),
         ("entailment", "neutral", "contradiction"),
         FileLayout(("sentence1", "sentence2"), "gold_label"),
         hub=_glue("mnli", "validation_matched"),
     ),
     "qqp": _task(
+        "QQP",
         ("question1", "question2"),
         ("not_duplicate", "duplicate"),
         FileLayout(("question1", "question2"), "is_duplicate"),

@@ -18,21 +18,12 @@ from configs.contract.jobs import CLEAN, HALVES, attack_jobs, jobs
 from configs.contract.methods import METHODS, needs_robust_ticket
 from configs.contract.model_id import ModelId
 from configs.contract.run_files import ChoiceOnDev, Finished, Results, TrainingManifest
+from configs.contract.tasks import TASKS
 from torch_eval.attack.metrics import Metrics
 from torch_eval.attack.records import CleanResults, LeftOut
 from torch_eval.report.manifests import AttackSettings, read, training_records
 from torch_eval.report.scores import RECIPES, Score, Value, differences, number_groups, titles
 from torch_eval.report.staleness import Staleness
-
-TASK_TITLES = {
-    "imdb": "IMDB",
-    "agnews": "AGNEWS",
-    "sst2": "SST-2",
-    "qnli": "QNLI",
-    "mnli": "MNLI",
-    "qqp": "QQP",
-    "snippets": "Rotten Tomatoes snippets",
-}
 
 
 @dataclass(frozen=True)
@@ -117,7 +108,7 @@ class Run:
     @property
     def task(self) -> str:
         """Name of the data set."""
-        return TASK_TITLES.get(self.config.task, self.config.name)
+        return TASKS[self.config.task].title or self.config.name
 
     @property
     def sparsity(self) -> float:
