@@ -1,7 +1,7 @@
 """The parts of BERT that `kernel_cells.py` has as CPU kernels, in MindSpore's own primitives.
 
-For GPU, Ascend, and CPUs without a compiler. The argument `draws` of a cell is the noise of a pass (see `noise.py`), or
-None for a deterministic pass.
+For GPU, Ascend, and CPUs without a compiler. Arguments are those of the cells of the same names there. The argument
+`draws` is the noise of a pass (see `noise.py`), or None for a deterministic pass.
 """
 
 from __future__ import annotations
@@ -54,12 +54,7 @@ class _Gelu(nn.Cell):
 
 
 class Dropout(nn.Cell):
-    """Inverted dropout.
-
-    Args:
-        rate: Probability of a zero.
-        place: Number of the place whose uniform numbers decide.
-    """
+    """Inverted dropout."""
 
     def __init__(self, rate: float, place: int) -> None:
         super().__init__(auto_prefix=False)
@@ -75,15 +70,7 @@ class Dropout(nn.Cell):
 
 
 class AddNorm(nn.Cell):
-    """LayerNorm(dropout(x) + residual), with parameters `name`.weight and `name`.bias.
-
-    Args:
-        hidden: Size of the last axis, over which the norm is taken.
-        epsilon: Added to the variance.
-        name: Prefix of the parameters.
-        rate: Dropout rate.
-        place: Number of the dropout's place.
-    """
+    """LayerNorm(dropout(x) + residual), with parameters `name`.weight and `name`.bias."""
 
     def __init__(self, hidden: int, epsilon: float, name: str, rate: float, place: int) -> None:
         super().__init__(auto_prefix=False)
@@ -98,11 +85,7 @@ class AddNorm(nn.Cell):
 
 
 class SplitHeads(nn.Cell):
-    """Rows of hidden states to attention heads.
-
-    Args:
-        heads: Number of heads.
-    """
+    """Rows of hidden states to attention heads."""
 
     def __init__(self, heads: int) -> None:
         super().__init__(auto_prefix=False)
@@ -137,24 +120,14 @@ class _Transpose(nn.Cell):
 
 
 class AttentionProbabilities(nn.Cell):
-    """dropout(softmax(factor * scores + padding)) over the last axis.
-
-    Args:
-        factor: 1 / sqrt(width of a head).
-        rate: Dropout rate.
-        place: Number of the dropout's place.
-    """
+    """dropout(softmax(factor * scores + padding)) over the last axis."""
 
     def __init__(self, factor: float, rate: float, place: int) -> None:
         super().__init__(auto_prefix=False)
         self.factor, self.softmax, self.dropout = factor, ops.Softmax(-1), Dropout(rate, place)
 
     def construct(self, scores: Tensor, padding: Tensor, draws: tuple | None) -> Tensor:
-        """Return probabilities of the shape of `scores`.
-
-        `scores` is (batch, heads, queries, length); `padding` (batch, length) is 0, or a large negative number where
-        there is no token.
-        """
+        """Return probabilities of the shape of `scores`."""
         batch, length = padding.shape
         return self.dropout(self.softmax(scores * self.factor + padding.reshape(batch, 1, 1, length)), draws)
 
