@@ -29,6 +29,17 @@ DECIDES = {
     **dict.fromkeys(("finetune", "search", "prune", "retrain", "control"), TRAINING),
     **dict.fromkeys(("attack", "calibration", "choice", "clean"), ATTACKING),
 }
+# Hashes of two forms of one file that compute the same bytes: a stage that was begun with the first goes on with the
+# second. The next change of the file makes its pair void.
+SAME_RESULTS = {
+    tuple(pair.split(":"))
+    for pair in """
+    e4125527eaf5:ff6f254e2a1c e27a7f2455a1:d1795aa199c6 0fef3975595f:9bf6fbdd489c e53812c3aae0:6b8518bde2a5
+    3034a921514b:fc432aa7254a c6b114c4b9cc:13091ae1e800 98212623820a:c5b88019d452 874a2971fd74:f5ac0b7c621c
+    f84e1b27b460:b964140b20e0 17b0819545fb:3aef2fc3734d 923ad7293919:639c06807b06 c3408ef603f4:0847cca435c3
+    5bd32b5d03c9:ea2ea56d99e2 ee657ae89f41:e8c914d3ac81
+    """.split()
+}
 KINDS = (".py", ".cc", ".txt", ".npz")
 
 
@@ -37,6 +48,12 @@ def source_hashes(stage: str) -> dict[str, str]:
     """Return short hashes of the source files and tables that decide what a stage computes."""
     files = {file for name in DECIDES.get(stage, ()) for file in _files(ROOT / name)}
     return {str(file.relative_to(ROOT)): file_hash(file)[:12] for file in sorted(files)}
+
+
+def changed_code(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Return the files that decide other results now than when a stage was begun."""
+    pairs = {file: (before.get(file), now.get(file)) for file in sorted({*before, *now})}
+    return [file for file, (old, new) in pairs.items() if old != new and (old, new) not in SAME_RESULTS]
 
 
 def _files(path: Path) -> Iterator[Path]:
