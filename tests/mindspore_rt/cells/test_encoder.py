@@ -230,7 +230,7 @@ def test_noisy_pass_and_all_its_gradients_agree_with_the_restatement(implementat
 
 def logits_and_score_gradients(amp):
     """Of a noisy pass of one small model, flat, float32."""
-    config, random = EncoderConfig(50, 32, 2, 4, 64, 16, 2), np.random.default_rng(3)
+    config, random = EncoderConfig(50, 32, 1, 4, 64, 16, 2), np.random.default_rng(3)
     model, source = EncoderClassifier(config, 2, masked=True, amp=amp), noise.source(4)
     model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in config.parameters(2).items()})
 

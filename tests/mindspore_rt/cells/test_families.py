@@ -17,7 +17,7 @@ from tests.mindspore_rt.cells.test_encoder import compare
 from torch_eval.bench.random_models import random_classifier
 
 TEXTS = ["a fine film .", "dull , and far too long", "an utterly charming , funny and warm piece of work"]
-SMALL = EncoderConfig(50, 32, 2, 4, 64, 16, 2)
+SMALL = EncoderConfig(50, 32, 1, 4, 64, 16, 2)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
