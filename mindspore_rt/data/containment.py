@@ -7,6 +7,7 @@ Some data sets hold parts of sentences beside the sentences themselves. The trai
 from __future__ import annotations
 
 import collections
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -31,25 +32,24 @@ def contained_texts(texts: Sequence[tuple[Words, ...]]) -> list[list[int]]:
     Returns:
         For each text, the numbers of the others that it contains.
     """
-    starts = collections.defaultdict(list)
+    counts = [collections.Counter(itertools.chain.from_iterable(column)) for column in zip(*texts)]
+    anchors: list[dict[Words, list[int]]] = [collections.defaultdict(list) for _ in counts]
     for number, text in enumerate(texts):
-        starts[text[0][:ANCHOR]].append(number)
-    lengths = sorted(set(map(len, starts)))  # long texts have one only, which is faster
-    return [sorted(_inside(number, texts, starts, lengths)) for number in range(len(texts))]
-
-
-def _inside(
-    number: int, texts: Sequence[tuple[Words, ...]], starts: dict[Words, list[int]], lengths: list[int]
-) -> set[int]:
-    first, *rest = texts[number]
-    inside = set()
-    for place in range(len(first)):
-        for length in lengths:
-            for other in starts.get(first[place : place + length], ()):
-                start, *others = texts[other]
-                if first[place : place + len(start)] == start and all(map(_stands_in, others, rest)):
-                    inside.add(other)
-    return inside - {number}
+        # The rarest word and its neighbours: texts made by a template share their beginnings, pairs share a column.
+        places = ((counts[c][word], c, place) for c, words in enumerate(text) for place, word in enumerate(words))
+        _, column, place = min(places)
+        start = max(0, min(place, len(text[column]) - ANCHOR))
+        anchors[column][text[column][start : start + ANCHOR]].append(number)
+    lengths = [set(map(len, anchored)) for anchored in anchors]  # one only where all texts are long, which is faster
+    inside = []
+    for number, text in enumerate(texts):
+        candidates: set[int] = set()
+        for words, anchored, widths in zip(text, anchors, lengths):
+            for place, width in itertools.product(range(len(words)), widths):
+                candidates.update(anchored.get(words[place : place + width], ()))
+        candidates.discard(number)
+        inside.append(sorted(other for other in candidates if all(map(_stands_in, texts[other], text))))
+    return inside
 
 
 def _stands_in(part: Words, whole: Words) -> bool:
