@@ -42,10 +42,9 @@ def read_file(
     records, skipped = _records(path, table, task)
     limit = _limit(bad_rows, len(table.rows))
     if len(skipped) > limit:
-        before = f" ({limit} broken rows skipped before it)" if limit else ""
-        raise UserError(
-            f"{skipped[limit]}{before}; mend the row, or allow {len(skipped)} broken ones with data.bad_rows"
-        )
+        before = f" (broken rows skipped before it: {limit})" if limit else ""
+        others = f", or skip all broken rows with data.bad_rows={len(skipped)}" if records else "; all rows are broken"
+        raise UserError(f"{skipped[limit]}{before}; mend the row{others}")
     if not records:
         raise UserError(f"{path}: no rows; write one labelled text a row")
     return records, skipped
@@ -62,10 +61,10 @@ def odd_texts(records: Iterable[dict], task: Task) -> list[str]:
     warnings = []
     if conflicts:
         warnings.append(
-            f"{len(conflicts)} texts stand with different labels, such as {' | '.join(conflicts[0])[:80]!r}"
+            f"texts that stand with different labels: {len(conflicts)}, such as {' | '.join(conflicts[0])[:80]!r}"
         )
     if invisible:
-        warnings.append(f"{invisible} rows have a text without a visible character")
+        warnings.append(f"rows with a text without a visible character: {invisible}")
     return warnings
 
 

@@ -39,13 +39,13 @@ def prepare(config: schema.Experiment, run: RunDir) -> dict:
     splits, moved, left_out = _cut(splits, config, task)
     if moved or left_out:
         warnings.append(
-            f"so that no text of dev contains a training text or is part of one, {moved} texts of a random split were "
-            f"moved between dev and train, and {left_out} that are parts of texts of both were left out"
+            f"so that no text of dev contains a training text or is part of one, a random split was changed: texts "
+            f"moved between dev and train: {moved}; left out, as parts of texts of both: {left_out}"
         )
     if config.choice.split == "test_half":
         splits["test"], splits["choice"] = _halves(splits["test"], config.data.seed)
     duplicates = _duplicates(splits, task)
-    warnings += [f"{count} texts stand in both {pair}" for pair, count in duplicates.items() if count]
+    warnings += [f"texts that stand in both {pair}: {count}" for pair, count in duplicates.items() if count]
     warnings += odd_texts(itertools.chain(*splits.values()), task)
     _refuse_one_label(splits["train"], task, config.data.train or "the data set")
     for name, records in splits.items():
@@ -94,7 +94,7 @@ def _read_files(files: dict[str, Path], task: Task, data: schema.Data) -> tuple[
     for split, file in files.items():
         splits[split], skipped = read_file(file, task, data.columns, data.bad_rows)
         if skipped:
-            warnings.append(f"{len(skipped)} broken rows skipped: " + "; ".join(skipped[:3]))
+            warnings.append(f"broken rows skipped: {len(skipped)}, such as " + "; ".join(skipped[:3]))
     return splits, warnings
 
 

@@ -262,13 +262,17 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
         ("a.csv", "fine,1\ndull,0\n", ["line 1", "only fine, 1", "data.columns"]),
         ("a.csv", "sentence,label,label\nfine,1,1\n", ["line 1", "'label' twice"]),
         ("a.csv", 'sentence,label\n"two\nlines",1\nfine,2\n', ["line 4", "'2'", "0 or negative, 1 or positive"]),
-        ("a.csv", 'sentence,label\n"two\nlines",1\nfine\n', ["line 4", "1 fields, the header has 2", "data.bad_rows"]),
+        (
+            "a.csv",
+            'sentence,label\n"two\nlines",1\nfine\n',
+            ["line 4", "1 fields, the header has 2", "data.bad_rows=1"],
+        ),
         ("a.csv", "sentence,label\nfine, really,1\n", ["line 2", "3 fields, the header has 2"]),
         ("a.csv", 'sentence,label\nfine,1\n"open,1\n', ["line 3", "quote"]),
         ("a.csv", 'sentence,label\n"a" b,1\n', ["line 2", "quote fields"]),
         ("a.csv", 'sentence,label\nfine,1\n"open,1\nmore,0\n"closed",1\n', ["line 3", "double quotes"]),
         ("a.csv", "sentence,label\n  ,1\n", ["line 2", "'sentence'", "no text"]),
-        ("a.csv", "sentence,label\nfine,\n", ["line 2", "no label"]),
+        ("a.csv", "sentence,label\nfine,\n", ["line 2", "no label; mend the row; all rows are broken"]),
         ("a.csv", "sentence,label\nfine,-1\n", ["line 2", "unknown label '-1'", "take the validation set"]),
         ("a.csv", "sentence,label\n", ["no rows"]),
         *((name, content, ["empty"]) for name in ("a.csv", "a.tsv", "a.jsonl") for content in ("", "\n")),
@@ -513,7 +517,7 @@ def test_broken_rows_are_skipped_up_to_a_share(tmp_path):
     path = file(tmp_path, "a.csv", "\n".join(["sentence,label", *rows]))
     assert len(read_file(path, SINGLE, bad_rows="1%")[0]) == 198
     message = refusal(path, bad_rows="0.9%")
-    assert "line 201" in message and "(1 broken rows skipped before it)" in message
+    assert "line 201" in message and "(broken rows skipped before it: 1)" in message
 
 
 def test_a_row_with_a_wrong_quote_is_broken_alone(tmp_path):

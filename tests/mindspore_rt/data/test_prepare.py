@@ -161,8 +161,11 @@ def test_broken_rows_and_absent_labels_are_reported(tmp_path):
     sizes = ["data.dev_size=2", "data.test_size=null", "data.train_size=null"]
     run = prepared(tmp_path, "task=qqp", f"data.train={train}", f"data.test={test}", "data.bad_rows=2", *sizes)
     skipped, *others = read_json(run.data / "summary.json")["warnings"]
-    assert f"2 broken rows skipped: {train}, line 12: 1 fields" in skipped and "line 13: column 'question2'" in skipped
-    assert "1 texts stand in both" in others[0]
+    assert (
+        f"broken rows skipped: 2, such as {train}, line 12: 1 fields" in skipped
+        and "line 13: column 'question2'" in skipped
+    )
+    assert "texts that stand in both train and test: 1" in others[0]
     assert "no sentence of test has the label not_duplicate" in others
 
 
@@ -180,8 +183,8 @@ def test_conflicting_labels_and_invisible_texts_are_reported(tmp_path):
     sizes = ["data.dev_size=5", "data.test_size=5", "data.train_size=null"]
     run = prepared(tmp_path, "task=sst2", f"data.train={train}", *sizes)
     warnings = read_json(run.data / "summary.json")["warnings"]
-    assert "1 texts stand with different labels, such as 'twice'" in warnings
-    assert "1 rows have a text without a visible character" in warnings
+    assert "texts that stand with different labels: 1, such as 'twice'" in warnings
+    assert "rows with a text without a visible character: 1" in warnings
 
 
 def test_bad_rows_as_a_share_reaches_the_files(tmp_path):
@@ -189,7 +192,7 @@ def test_bad_rows_as_a_share_reaches_the_files(tmp_path):
     train = file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows]))
     keys = [f"data.train={train}", "data.bad_rows=0.5%", "data.dev_size=5", "data.test_size=5"]
     run = prepared(tmp_path, "task=sst2", *keys, "data.train_size=null")
-    assert "1 broken rows skipped" in read_json(run.data / "summary.json")["warnings"][0]
+    assert "broken rows skipped: 1," in read_json(run.data / "summary.json")["warnings"][0]
     for wrong in ("x", "150%", "-1%", "0.5", "-1"):
         with pytest.raises(UserError, match="data.bad_rows in the command line"):
             schema.load("demo", [f"data.bad_rows={wrong}"])
@@ -209,7 +212,7 @@ def test_dev_shares_no_text_with_train(tmp_path):
     assert len(dev) == 10 and not [(a, b) for a in dev for b in train if f" {a} " in f" {b} " or f" {b} " in f" {a} "]
     summary = read_json(run.data / "summary.json")
     assert summary["overlap"]["left_out"] == 1 and summary["overlap"]["moved"] > 0
-    assert f"{summary['overlap']['moved']} texts of a random split were moved" in summary["warnings"][0]
+    assert f"texts moved between dev and train: {summary['overlap']['moved']};" in summary["warnings"][0]
 
 
 def test_compat_official_keeps_the_random_cut(tmp_path):
