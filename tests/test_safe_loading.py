@@ -40,8 +40,10 @@ def offences(path) -> list[str]:
             found.append(f"{place} with allow_pickle")
         if name.startswith("yaml.") and name not in ("yaml.safe_load", "yaml.safe_dump"):
             found.append(place)
-        if given.get("trust_remote_code"):
-            found.append(f"{place} with trust_remote_code")
+        # Without a word on it, transformers asks at the terminal whether it shall run the code of a folder.
+        may_ask = name.startswith("Auto") and name.endswith(".from_pretrained")
+        if given.get("trust_remote_code", may_ask) is not False:
+            found.append(f"{place} without trust_remote_code=False")
         if name.endswith(".extractall") and given.get("filter") != "data":
             found.append(f"{place} without filter='data'")
         if given.get("shell"):
@@ -68,6 +70,7 @@ def test_nothing_read_is_ever_run():
         "yaml.full_load(t)",
         "np.load('a', allow_pickle=True)",
         "f(trust_remote_code=True)",
+        "AutoTokenizer.from_pretrained('a')",
         "archive.extractall('.')",
         "import dill",
         "eval('1')",

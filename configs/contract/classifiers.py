@@ -192,10 +192,11 @@ def label_names(folder: Path) -> list[str]:
     names = config.get("id2label") or {str(number): f"LABEL_{number}" for number in range(count)}
     if not isinstance(names, dict) or sorted(names) != sorted(str(number) for number in range(len(names))):
         raise UserError(f"{file}: id2label must number the labels from 0 on, not {listed(names)}")
-    if len(names) < 2:
-        raise UserError(f"{file}: one label only, as of a regression; give a classifier of two labels or more")
+    if len(names) < 2 or config.get("problem_type") == "regression":
+        raise UserError(f"{file}: one label only, or a regression; give a classifier of two labels or more")
     ordered = [str(names[str(number)]) for number in range(len(names))]
-    if len(set(ordered)) < len(ordered):
+    named = all(isinstance(name, str | int | float) and str(name).strip() for name in names.values())
+    if not named or len(set(ordered)) < len(ordered):
         raise UserError(f"{file}: id2label must give every label a name of its own, not {listed(ordered)}")
     numbers = config.get("label2id")
     if isinstance(numbers, dict) and numbers.keys() == set(ordered):

@@ -42,13 +42,13 @@ def _save_model(name: str, revision: str, target: str) -> None:
     from mindnlp.transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     # The hub's client compares sizes, not hashes; the stages of a run hash the files that they read.
-    model = AutoModelForSequenceClassification.from_pretrained(name, revision=revision)
+    model = AutoModelForSequenceClassification.from_pretrained(name, revision=revision, trust_remote_code=False)
     commit = getattr(model.config, "_commit_hash", None)
     if revision == "main" and commit:  # the tokenizer must be of the same commit, whatever is pushed meanwhile
         revision = commit
         (Path(target) / hub.COMMIT).write_text(commit, encoding="utf-8")
     model.save_pretrained(target)
-    AutoTokenizer.from_pretrained(name, revision=revision).save_pretrained(target)
+    AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False).save_pretrained(target)
 
 
 def _save_dataset(id: str, config: str, revision: str, target: str, *splits: str) -> None:

@@ -85,8 +85,9 @@ def test_missing_files_are_named_and_nothing_is_to_be_deleted(folder, file, mess
     [
         ({"id2label": {"bad": 0, "good": 1}}, "config.json: id2label must number the labels from 0 on, not bad, good"),
         ({"id2label": ["bad", "good"]}, "config.json: id2label must number the labels from 0 on, not bad, good"),
-        ({"id2label": {"0": "LABEL_0"}}, "config.json: one label only, as of a regression; give a classifier of two"),
-        ({"num_labels": 1}, "config.json: one label only, as of a regression"),
+        ({"id2label": {"0": "LABEL_0"}}, "config.json: one label only, or a regression; give a classifier of two"),
+        ({"num_labels": 1}, "config.json: one label only, or a regression"),
+        ({"problem_type": "regression"}, "config.json: one label only, or a regression"),
         ({"num_labels": "2"}, "config.json: num_labels must be a whole number, not '2'"),
         (
             {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 1, "good": 0}},
@@ -96,6 +97,8 @@ def test_missing_files_are_named_and_nothing_is_to_be_deleted(folder, file, mess
             {"id2label": {"0": None, "1": None}},
             "config.json: id2label must give every label a name of its own, not None",
         ),
+        ({"id2label": {"0": " ", "1": "good"}}, "config.json: id2label must give every label a name of its own, not  "),
+        ({"id2label": {"0": {"a": 1}, "1": "b"}}, "config.json: id2label must give every label a name of its own"),
     ],
 )
 def test_labels_that_no_classifier_has_are_refused(folder, config, message):

@@ -46,7 +46,7 @@ def build() -> Path:
     torch.set_num_threads(THREADS)
     torch.manual_seed(SEED)
     source = assets.path("mlm")
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     # Without dropout: two passes over the text are too few to overfit.
     model = BertForMaskedLM.from_pretrained(source, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     seen, measured = (tokenizer(texts, truncation=True, max_length=LENGTH)["input_ids"] for texts in read_texts())

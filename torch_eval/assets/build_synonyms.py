@@ -56,7 +56,7 @@ def start_vectors(vocabulary: list[str]) -> torch.Tensor:
     from transformers import AutoTokenizer
 
     folder = assets.path("minilm")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     with safe_open(folder / "model.safetensors", "pt") as file:
         table = file.get_tensor("embeddings.word_embeddings.weight")
     table = table - table[1000:].mean(0)  # identities below 1000 are special, unused or single characters

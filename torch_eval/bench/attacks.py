@@ -229,7 +229,7 @@ class StockComparison:
         from transformers import AutoTokenizer
 
         if not hasattr(self, "tokenizer"):
-            self.tokenizer = AutoTokenizer.from_pretrained(self.model, local_files_only=True)
+            self.tokenizer = AutoTokenizer.from_pretrained(self.model, local_files_only=True, trust_remote_code=False)
         ids = [self.tokenizer(*record["perturbed"].values())["input_ids"] for record in (a, b)]
         return same(a, b, text=False) and ids[0] == ids[1]
 
@@ -263,7 +263,7 @@ def masked_tokenizer() -> PreTrainedTokenizerBase:
     """Return the tokenizer of the packaged masked language model."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(packaged.mlm_folder(), local_files_only=True)
+    return AutoTokenizer.from_pretrained(packaged.mlm_folder(), local_files_only=True, trust_remote_code=False)
 
 
 def same(a: dict, b: dict, text: bool = True) -> bool:

@@ -24,9 +24,11 @@ from torch_eval.recipes import packaged_resources, recipes
 
 def victim(directory: Path, max_length: int, device: str = "cpu") -> HuggingFaceModelWrapper:
     """Return TextAttack's wrapper, which pads every input to `max_length`, of a model on a device."""
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     tokenizer.model_max_length = max_length
-    model = AutoModelForSequenceClassification.from_pretrained(directory, local_files_only=True)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        directory, local_files_only=True, trust_remote_code=False
+    )
     return HuggingFaceModelWrapper(model.eval().to(device), tokenizer)
 
 

@@ -162,6 +162,6 @@ def packaged_mlm() -> Path:
 def masked_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a masked language model and its tokenizer from a Hugging Face directory."""
     return (
-        AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True).eval(),
-        AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval(),
+        AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
     )

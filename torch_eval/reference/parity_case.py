@@ -89,7 +89,7 @@ def write_case(folder: Path, model: Path | None, steps: int, seed: int) -> None:
 
 def _load(model: Path) -> BertForSequenceClassification:
     try:
-        network = AutoModelForSequenceClassification.from_pretrained(model)
+        network = AutoModelForSequenceClassification.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"--model {model}: {str(error).splitlines()[0]}; give a Hugging Face directory") from None
     if type(network) is not BertForSequenceClassification:

@@ -145,6 +145,9 @@ class Victim:
         new = {key: i for i, key in reversed(list(enumerate(keys))) if key not in self._known}
         for numbers in self._batches(sorted(new.values(), key=lambda i: (len(rows[i]["input_ids"]), i)), rows):
             logits = self.forward([rows[i] for i in numbers]).float().cpu() / self.temperature
+            if not logits.isfinite().all():  # float16 ends at 65504
+                folder, kind = self.model.name_or_path, self.model.dtype
+                raise UserError(f"{folder}: its logits are not finite in {kind}; take float32, or another model")
             self._known.update((keys[i], row) for i, row in zip(numbers, logits, strict=True))
         return self._ordered([self._known[key] for key in keys])
 
@@ -238,7 +241,7 @@ def _load_model(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict
         )
     try:
         return AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, torch_dtype=dtype, output_loading_info=True
+            folder, local_files_only=True, trust_remote_code=False, torch_dtype=dtype, output_loading_info=True
         )
     except Exception as error:  # transformers raises many kinds for a broken directory
         if kind := (classifiers.read_config(folder).get("quantization_config") or {}).get("quant_method"):
@@ -257,7 +260,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         for file in folder.glob("*.model"):  # transformers would say that something else is missing
             SentencePieceProcessor(model_file=str(file))
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer(RARE)
         return tokenizer
     except Exception as error:
@@ -320,8 +323,8 @@ def damage(model: PreTrainedModel, loaded: dict) -> str | None:
         return f"a {kind} model without a trained classifier ({head[0]} is missing); fine-tune it first"
     parts = tuple(f"{name}." for name, _ in model.named_children())
     strange = [key for key in loaded["unexpected_keys"] if key.startswith(parts) and not key.endswith("position_ids")]
-    for what, names in (("has no weights", missing), ("has weights too many,", sorted(strange))):
+    for what, names in (("has no weights", missing), ("also has weights", sorted(strange))):
         if names:
-            return f"{what} {names[0]}"
+            return f"{what} {names[0]}: weights and config.json do not belong together; copy both again"
     infinite = [name for name, value in model.named_parameters() if not value.isfinite().all()]
     return f"weights of {infinite[0]} are not finite" if infinite else None

@@ -39,7 +39,7 @@ def check_token_ids(model: Path) -> None:
     from transformers import AutoTokenizer  # takes seconds: only the processes that attack load it
 
     sample = read_json(path, Sample, f"delete {model.parent} to train the model again")
-    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
 
     def encode(*texts: str) -> list[int]:
         return tokenizer(*texts, truncation=True, max_length=sample.max_length)["input_ids"]

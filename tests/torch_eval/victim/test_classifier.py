@@ -193,6 +193,23 @@ def test_broken_directories_are_one_clear_error(tmp_path):
         Victim(folder, LENGTH)
 
 
+def test_code_of_a_tokenizer_is_not_run_and_nobody_is_asked_for_it(tmp_path, monkeypatch):
+    folder = tiny_bert(tmp_path)
+    own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(own))
+    (folder / "own.py").write_text("raise SystemExit('code was run')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(UserError, match="no tokenizer can be loaded from .* contains custom code"):
+        Victim(folder, LENGTH)
+
+
+def test_logits_that_overflow_are_refused(tmp_path):
+    """They would count as an answer, and the first attack would blame its text."""
+    folder = changed(tiny_bert(tmp_path), lambda weights: weights["classifier.weight"].fill_(3e38))
+    with pytest.raises(UserError, match=f"{folder}: its logits are not finite in torch.float32; take float32"):
+        Victim(folder, LENGTH)(TEXTS)
+
+
 @pytest.mark.parametrize(
     "file, content, reason",
     [
@@ -222,7 +239,9 @@ QUERY = "bert.encoder.layer.0.attention.self.query.weight"
 DAMAGES = {
     "has no weights .*query.weight": lambda weights: weights.pop(QUERY),
     "has no weights bert.pooler.dense.weight": lambda weights: weights.pop("bert.pooler.dense.weight"),
-    "too many, bert.encoder.layer.7.x": lambda weights: weights.update({"bert.encoder.layer.7.x": torch.zeros(2)}),
+    "also has weights bert.encoder.layer.7.x: weights and config.json do not belong together": lambda weights: (
+        weights.update({"bert.encoder.layer.7.x": torch.zeros(2)})
+    ),
     "weights of classifier.weight are not finite": lambda weights: weights["classifier.weight"].fill_(torch.nan),
 }
 
