@@ -78,6 +78,10 @@ def _apply_lengths(config: Any) -> None:
 
 def _check_names(config: Any, origins: Mapping[str, str]) -> None:
     """Refuse values that would not give a folder each, or no folder at all."""
+    part, _, parts = (config.attack.shard or "1/1").partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        where = f"attack.shard in {origins.get('attack.shard')}"
+        raise UserError(f"{where}: write i/n, such as 1/4 for the first of four parts, not {config.attack.shard!r:.80}")
     for sparsity in config.sparsities:
         if float(f"{sparsity:g}") != sparsity:
             raise UserError(f"sparsities in {origins['sparsities']}: {sparsity} has more than six digits; round it")

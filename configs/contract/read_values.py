@@ -209,12 +209,15 @@ def checked(where: str, value: Any, hint: Any, limits: Mapping[str, Any], outer:
         if not items:
             raise UserError(f"{where}: give at least one value")
         return [checked(where, item, typing.get_args(hint)[0], limits, hint) for item in items]
-    value = _converted(where, value, hint, outer)
-    _check_limits(where, value, limits)
+    # A list without its brackets is one text, which may even be of the right type.
+    commas = isinstance(value, str) and "," in value
+    remedy = f"; write a list: [{value.strip('[]'):.80}]" if outer and commas else ""
+    value = _converted(where, value, hint, outer, remedy)
+    _check_limits(where, value, limits, remedy)
     return value
 
 
-def _converted(where: str, value: Any, hint: type, outer: Any) -> Any:
+def _converted(where: str, value: Any, hint: type, outer: Any, remedy: str) -> Any:
     """Return a single value as its type; arguments as for `checked`."""
     if isinstance(value, int) and value.bit_length() > 63:
         raise UserError(f"{where}: a number of {value.bit_length()} bits; 63 are the most")
@@ -228,24 +231,21 @@ def _converted(where: str, value: Any, hint: type, outer: Any) -> Any:
         value = str(value)  # labels: [1, 2], or [1.0, 2.0]
     if type(value) is not hint:
         names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-        remedy = ""
         if hint is str and isinstance(value, bool):
             remedy = "; YAML reads no, yes, on and off so: quote them"
         elif hint is str and isinstance(value, dict):
             remedy = f"; write {_as_list(value)[1:-1]}"
-        elif outer and isinstance(value, str) and "," in value:
-            remedy = f"; write a list: [{value:.80}]"
         raise UserError(f"{where}: expected {names[hint]}, found {quoted(value)}{remedy}")
     if isinstance(value, str) and value.startswith("~/"):  # the shell leaves it as it is after `data.train=`
         return str(Path(value).expanduser())
     return value
 
 
-def _check_limits(where: str, value: Any, limits: Mapping[str, Any]) -> None:
+def _check_limits(where: str, value: Any, limits: Mapping[str, Any], remedy: str) -> None:
     """Refuse a value of its type that breaks a limit; arguments as for `checked`."""
     choices, low, high = (limits.get(name) for name in ("choices", "low", "high"))
     if choices and value not in choices:
-        raise UserError(f"{where}: {quoted(value)} is not one of {', '.join(choices)}")
+        raise UserError(f"{where}: {quoted(value)} is not one of {', '.join(choices)}{remedy}")
     if isinstance(value, str):
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise UserError(f"{where}: {quoted(value)} holds half a character (a lone surrogate)")

@@ -6,8 +6,6 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass
 
-from configs.contract.errors import UserError
-
 
 def sample(labels: list[int], size: int, seed: int, protocol: str = "paper", stratified: bool = False) -> list[int]:
     """Return sorted indices of at most `size` examples.
@@ -44,17 +42,8 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str | None) -> Shard:
-        """Read `i/n`; None is the whole.
-
-        Raises:
-            UserError: The text is another.
-        """
-        if text is None:
-            return cls()
-        first, _, second = text.partition("/")
-        if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
-            raise UserError(f"attack.shard: write i/n, such as 1/4 for the first of four parts, not {text!r}")
-        return cls(int(first), int(second))
+        """Read `i/n`; None is the whole."""
+        return cls(*map(int, (text or "1/1").split("/")))
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"

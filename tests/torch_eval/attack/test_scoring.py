@@ -532,9 +532,6 @@ def test_shards_share_the_examples_out():
     parts = [Shard(number, 4).part(indices) for number in range(1, 5)]
     assert sorted(sum(parts, [])) == indices and max(map(len, parts)) - min(map(len, parts)) <= 1
     assert Shard.parse(None) == Shard(1, 1) and Shard.parse("2/3") == Shard(2, 3)
-    for text in ("0/2", "3/2", "1", "a/b", "1/2/3"):
-        with pytest.raises(UserError, match="attack.shard"):
-            Shard.parse(text)
 
 
 def test_merged_shards_are_the_run_without_them(experiment):
