@@ -201,7 +201,7 @@ def _label(value: object, numbers: dict[str, int]) -> int:
 
 
 def _read_folder(path: Path, task: Task) -> list[dict]:
-    folders = [path / label for label in task.labels]
+    folders = [path / label for label in task.layouts[0].values or task.labels]
     texts = [sorted(file for file in folder.glob("*.txt") if not file.name.startswith(".")) for folder in folders]
     absent = [folder.name for folder, files in zip(folders, texts, strict=True) if not files]
     if (absent or len(task.columns) != 1) and (other := _other_form(path)):

@@ -37,11 +37,13 @@ def test_overrides_may_stand_before_and_after_options():
     assert options.out == Path("x") and options.arguments == ["model", "data", "examples=3"]
 
 
-def test_a_report_takes_several_configurations(monkeypatch):
+def test_a_report_takes_several_configurations_whose_names_may_hold_an_equals_sign(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr("torch_eval.report.build.report", lambda *arguments: calls.append(arguments))
-    assert scoring.main(["report", "demo", "seeds=[1]", "sst2", "--out", "x"], Path("runs")) == 0
-    assert calls == [(["demo", "sst2"], ["seeds=[1]"], Path("x"), Path("runs"))]
+    own = tmp_path / "k=5.yaml"
+    own.write_text("extends: demo")
+    assert scoring.main(["report", str(own), "seeds=[1]", "sst2", "--out", "x"], Path("runs")) == 0
+    assert calls == [([str(own), "sst2"], ["seeds=[1]"], Path("x"), Path("runs"))]
 
 
 def test_commands_with_parsers_of_their_own_get_their_arguments():

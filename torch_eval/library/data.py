@@ -48,10 +48,11 @@ def read(
     path = Path(data).expanduser()
     if not path.exists() and data in TASKS:
         return _of_task(data, config)
-    if path.is_dir() and config.task == "custom" and not config.data.labels:
-        folders = sorted(folder.name for folder in path.iterdir() if folder.is_dir() and any(folder.glob("*.txt")))
-        silent = classifiers.says_nothing(names)
-        config.data.labels = list(map(label_entry, folders)) if silent else in_order(path, folders, names)
+    if path.is_dir() and config.task == "custom":
+        if not config.data.labels:
+            folders = sorted(folder.name for folder in path.iterdir() if folder.is_dir() and any(folder.glob("*.txt")))
+            silent = folders and classifiers.says_nothing(names)
+            config.data.labels = list(map(label_entry, folders)) if silent else in_order(path, folders, names)
         config.data.text_columns = config.data.text_columns or ["text"]
     elif path.is_file() and config.task == "custom":
         _guess(path, config, names, others)
@@ -72,13 +73,14 @@ def read(
 
 def _of_task(name: str, config: Experiment) -> tuple[Task, list[dict], str]:
     """Return the test set of a task."""
+    if name == "custom":
+        raise UserError(f"{name}: this task has no data of its own; give a file")
     config.task = name
     task = task_of(config)
     if name == "snippets":
         splits, note = snippets.split_snippets(*snippets.read_snippets())
         return task, splits["test"], note
-    if not task.hub:
-        raise UserError(f"{name}: this task has no data of its own; give a file")
+    assert task.hub
     file = hub.split_file(task.hub, task.hub.splits[2])
     return task, read_file(file, TASKS[name])[0], f"{task.hub.id}, {task.hub.splits[2]}"
 

@@ -235,9 +235,12 @@ def check(run: Run, source: str) -> bool:
         source: Configuration of the entry, such as `zoo/demo`.
 
     Raises:
-        UserError: The run has measured nothing yet.
+        UserError: This is no entry, or the run has measured nothing yet.
     """
-    entry, seed, met = read_json(find(source).with_name("results.json"), Entry), run.config.seeds[0], []
+    stated_figures = find(source).with_name("results.json")
+    if not stated_figures.is_file():
+        raise UserError(f"zoo-check: {source}: no entry of the zoo, which has a results.json; give zoo/NAME")
+    entry, seed, met = read_json(stated_figures, Entry), run.config.seeds[0], []
     for name, stated in entry.models.items():
         clean = run.scores.get((seed, name, CLEAN))
         if clean:

@@ -206,5 +206,13 @@ def test_a_folder_of_texts_and_a_task(tmp_path):
         (tmp_path / "texts" / label / "1.txt").write_text(text)
     task, records, _ = data.read(str(tmp_path / "texts"), config(), NAMES)
     assert sorted((record["text"], record["label"]) for record in records) == [("dull", 0), ("fine", 1)]
+    given = config("data.labels=[neg=negative, pos=positive]")
+    assert data.read(str(tmp_path / "texts"), given, NAMES)[1] == records
+    (tmp_path / "none").mkdir()
+    for names in (NAMES, SILENT):
+        with pytest.raises(UserError, match=f"no {names[0]}/.*.txt in it; it holds nothing, and needs a folder"):
+            data.read(str(tmp_path / "none"), config(), names)
+    with pytest.raises(UserError, match="custom: this task has no data of its own; give a file"):
+        data.read("custom", config(), NAMES)
     task, records, note = data.read("snippets", config(), NAMES)
     assert task.labels == ("negative", "positive") and len(records) > 500 and "ratings" in note

@@ -68,6 +68,11 @@ def test_without_a_token_nothing_is_uploaded(server, run_dir, monkeypatch):
     assert not server.uploaded
 
 
+def test_a_name_that_no_repository_can_have_is_refused(server, run_dir):
+    with pytest.raises(UserError, match="--to me/my tickets: write OWNER/NAME"):
+        publish.publish(run_dir, "me/my tickets")
+
+
 def test_a_run_without_models_is_refused(server, run_dir):
     with pytest.raises(UserError, match="no trained model to publish"):
         publish.publish(RunDir(schema.load("tiny", ["name=other"]), run_dir.root.parent), "me/tickets")

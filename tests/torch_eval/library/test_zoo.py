@@ -73,6 +73,11 @@ def test_a_new_run_is_compared_with_the_stated_intervals(entry, capsys):
     assert "2 of 4 stated figures are met" in shown and "NOT met" in shown and "max_queries" in shown
 
 
+def test_only_an_entry_states_figures_to_compare_with(entry):
+    with pytest.raises(UserError, match="zoo-check: demo: no entry of the zoo"):
+        zoo.check(state(entry[0], "demo"), "demo")
+
+
 def test_unfinished_runs_and_several_seeds_make_no_entry(entry):
     paths, _ = entry
     with pytest.raises(UserError, match="one seed"):
