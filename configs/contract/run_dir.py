@@ -111,8 +111,14 @@ class RunDir:
         """File of a given ticket: `tickets_from`, or that experiment's robust ticket of the same seed.
 
         Raises:
-            UserError: The experiment has no such ticket, or is of another pre-trained model.
+            UserError: The experiment has no such ticket, is of another pre-trained model, or is this one.
         """
+        path = self._ticket_of(seed, sparsity)
+        if path.resolve().is_relative_to(self.root.resolve()):  # to make it again would delete it
+            raise UserError(f"tickets_from: {path} is a ticket of this run itself; give the new run another name=...")
+        return path
+
+    def _ticket_of(self, seed: int, sparsity: float) -> Path:
         name = str(self.config.tickets_from)
         if Path(name).is_file():
             return Path(name)

@@ -57,6 +57,10 @@ def test_a_ticket_of_a_file_or_of_another_experiment_is_transferred(run, monkeyp
     run.save_config()
     config.tickets_from = run.config.name
     assert again.given_ticket(1, 0.25) == run.ticket(1, "robust-0.25")
+    for own in (run.config.name, run.ticket(1, "robust-0.25")):  # to make it again would delete it first
+        itself = RunDir(dataclasses.replace(run.config, tickets_from=str(own)), run.root.parent)
+        with pytest.raises(UserError, match="tickets_from: .*ticket.safetensors is a ticket of this run itself"):
+            check_given_tickets(itself)
     write_json(run.choice, {"chosen": {"model": "robust-0.25-back-1", "sparsity": 0.25, "epochs_back": 1}})
     run.config.choice.epochs, run.config.search.epochs = 2, 2
     run.save_config()
