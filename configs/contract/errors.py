@@ -122,6 +122,7 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+REASON = 300  # letters of another library's message that are shown
 # A framework's own allocator raises RuntimeError: PyTorch on the CPU and CUDA, MindSpore's memory pool and kernels.
 NO_MEMORY = re.compile(r"(?i)not enough memory|out of memory|allocate .*memory failed|memory (isn't|not) enough")
 
@@ -147,6 +148,13 @@ def _internal(error: Exception) -> str:
         f"internal error: {what} ({last.filename}:{last.lineno}); this is a fault of the program, not of its input: "
         f"please report it with the traceback, {where}"
     )
+
+
+def first_reason(error: BaseException) -> str:
+    """Return what went wrong first, in its first sentence: what libraries make of it is often a guess."""
+    while error.__context__:
+        error = error.__context__
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".split(". ")[0][:REASON]
 
 
 def reason_of(stderr: str) -> str:

@@ -127,9 +127,9 @@ def _write_mindir(contents: Contents, target: Path, batch: int, length: int) -> 
 
     config = contents.encoder
     labels = len(contents.weights.get(config.family.head[-1], ()))
-    if not labels or target.suffix != ".mindir" or not 1 <= length <= config.positions:
+    if not labels or target.suffix != ".mindir" or batch < 1 or not 1 <= length <= config.positions:
         raise UserError(
-            f"{target}: a .mindir file holds a classifier, for texts of 1 to {config.positions} word "
+            f"{target}: a .mindir file holds a classifier, for one text or more of 1 to {config.positions} word "
             f"pieces (--shape); {contents.path} has {labels} labels"
         )
     ticket = contents.ticket() if contents.scores else None

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from configs.contract import classifiers
-from configs.contract.errors import Missing, UserError
+from configs.contract.errors import Missing, UserError, first_reason
 from configs.contract.families import FAMILIES
 from torch_eval.victim.padded import PaddedClassifier
 from torch_eval.victim.stock_batches import Rounding, StockBatches
@@ -32,7 +32,6 @@ MOST_KNOWN = 1 << 16  # texts whose logits are remembered
 LETTERS_A_PIECE = 8  # more than a text has on average
 SPACE_OR_CHINESE = re.compile(r"[\s\u4e00-\u9fff]")
 RARE = "a text \ua9c1"  # with a character that few vocabularies have: others need their unknown piece
-REASON = 300  # letters of another library's message that are shown
 ROUNDING = 200  # of the data type's epsilon: what sums in another order may differ by in a logit
 
 
@@ -246,12 +245,12 @@ def _load_model(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict
     except Exception as error:  # transformers raises many kinds for a broken directory
         if kind := (classifiers.read_config(folder).get("quantization_config") or {}).get("quant_method"):
             raise UserError(
-                f"{folder / 'config.json'}: weights quantised by {kind} cannot be loaded here ({_reason(error)}); give "
-                f"the model in float16 or float32"
+                f"{folder / 'config.json'}: weights quantised by {kind} cannot be loaded here ({first_reason(error)}); "
+                f"give the model in float16 or float32"
             ) from error
         weights = " and ".join(["config.json", *classifiers.present(folder, classifiers.WEIGHTS)])
         raise UserError(
-            f"{folder}: no classifier can be loaded from {weights} ({_reason(error)}); save it there again with "
+            f"{folder}: no classifier can be loaded from {weights} ({first_reason(error)}); save it there again with "
             f"save_pretrained, or copy these files again"
         ) from error
 
@@ -266,16 +265,9 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except Exception as error:
         files = ", ".join(classifiers.present(folder, classifiers.TOKENIZERS))
         raise UserError(
-            f"{folder}: no tokenizer can be loaded from {files} ({_reason(error)}); save it there again with "
+            f"{folder}: no tokenizer can be loaded from {files} ({first_reason(error)}); save it there again with "
             f"save_pretrained, or copy these files again"
         ) from error
-
-
-def _reason(error: BaseException) -> str:
-    """Return what went wrong first, in its first sentence: what transformers says of it is often a guess."""
-    while error.__context__:
-        error = error.__context__
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".split(". ")[0][:REASON]
 
 
 def _splits_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:

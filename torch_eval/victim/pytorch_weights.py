@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from configs.contract.errors import UserError, command
+from configs.contract.errors import UserError, command, first_reason
 
 NESTED = ("state_dict", "model_state_dict", "model", "module")
 REMEDY = "save the model with torch.save(model.state_dict(), FILE)"
@@ -34,8 +34,7 @@ def unpickle(source: str) -> dict[str, torch.Tensor]:
     except OSError:
         raise
     except Exception as error:  # a damaged pickle takes the unpickler anywhere: an empty stack, a key, an attribute
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{source}: not a PyTorch weight file ({reason}); {REMEDY}") from None
+        raise UserError(f"{source}: not a PyTorch weight file ({first_reason(error)}); {REMEDY}") from None
     # A checkpoint of a training holds the weights beside the optimizer's state.
     weights = next((weights[key] for key in NESTED if isinstance(weights, dict) and key in weights), weights)
     if not isinstance(weights, dict) or not all(isinstance(w, torch.Tensor) for w in weights.values()):

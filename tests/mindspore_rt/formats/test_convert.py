@@ -419,5 +419,6 @@ def test_an_exported_graph_gives_transformers_logits(tiny_bert, tmp_path, monkey
 
 def test_a_graph_holds_a_classifier_of_a_length_that_the_model_has(tiny_bert, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("ROBUST_TICKETS_KERNELS", "plain")
-    assert convert.main([str(tiny_bert), str(tmp_path / "model.mindir"), "--shape", "1", "600"]) == 2
-    assert "for texts of 1 to 512 word pieces (--shape)" in capsys.readouterr().err
+    for shape in (("1", "600"), ("0", "8"), ("-1", "8")):
+        assert convert.main([str(tiny_bert), str(tmp_path / "model.mindir"), "--shape", *shape]) == 2
+        assert "for one text or more of 1 to 512 word pieces (--shape)" in capsys.readouterr().err
