@@ -51,12 +51,14 @@ def read_file(
 
 
 def odd_texts(records: Iterable[dict], task: Task) -> list[str]:
-    """Return warnings about texts that stand with different labels, and texts without a visible character."""
-    labels, invisible = collections.defaultdict(set), 0
+    """Return warnings about texts with different labels, without a visible character, or, if most are so, in quotes."""
+    records = list(records)
+    labels, invisible, quoted = collections.defaultdict(set), 0, 0
     for record in records:
         texts = tuple(record[column] for column in task.columns)
         labels[texts].add(record["label"])
         invisible += not all(map(_is_visible, texts))
+        quoted += any(len(text) > 1 and text[0] == text[-1] == '"' for text in texts)
     conflicts = [texts for texts, numbers in labels.items() if len(numbers) > 1]
     warnings = []
     if conflicts:
@@ -65,6 +67,8 @@ def odd_texts(records: Iterable[dict], task: Task) -> list[str]:
         )
     if invisible:
         warnings.append(f"rows with a text without a visible character: {invisible}")
+    if quoted * 2 > len(records):  # as in TSV files that escape a quote by a backslash, or after a comma and a space
+        warnings.append(f"rows with a text in quotes, which are read as part of the text: {quoted} of {len(records)}")
     return warnings
 
 

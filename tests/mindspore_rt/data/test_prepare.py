@@ -187,6 +187,17 @@ def test_conflicting_labels_and_invisible_texts_are_reported(tmp_path):
     assert "rows with a text without a visible character: 1" in warnings
 
 
+def test_quotes_that_are_read_as_text_are_reported(tmp_path):
+    """As in the TSV files of Kaggle's film reviews, and in CSV files with a space after each comma."""
+    rows = ['"a \\"fine\\" film {0}"\t{1}', '{1}, "a film {0}"']
+    for name, header, row in zip(("a.tsv", "a.csv"), ("sentence\tlabel", "label, sentence"), rows):
+        path = file(tmp_path, name, "\n".join([header, *(row.format(i, i % 2) for i in range(20))]))
+        sizes = ["data.dev_size=5", "data.test_size=5", "data.train_size=null"]
+        run = prepared(tmp_path / name.replace(".", "-"), "task=sst2", f"data.train={path}", *sizes)
+        (warning,) = read_json(run.data / "summary.json")["warnings"]
+        assert warning == "rows with a text in quotes, which are read as part of the text: 20 of 20"
+
+
 def test_bad_rows_as_a_share_reaches_the_files(tmp_path):
     rows = [f"text {i},{i % 2}" for i in range(199)] + ["torn"]
     train = file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows]))
