@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from configs.contract import VERSION, schema
-from configs.contract.code import changed_code, source_hashes
+from configs.contract.code import source_hashes
 from configs.contract.errors import Missing, UserError
 from configs.contract.files import file_hash, read_json, write_json
 from configs.contract.run_files import Begun, Manifest, Results, Summary
@@ -156,7 +156,7 @@ class Stage:
             write_json(self.begun, {**self.fingerprint(), "code": code})
 
     def _compare_code(self, before: dict[str, str], now: dict[str, str]) -> None:
-        changed = changed_code(before, now)
+        changed = sorted(file for file in {*before, *now} if before.get(file) != now.get(file))
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             what = f"begun with other code ({', '.join(changed[:3])}{more} changed since)"

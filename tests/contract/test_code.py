@@ -89,18 +89,5 @@ def test_a_stage_refuses_after_a_change_that_decides_its_result(project, tmp_pat
         stage.begin(stage.checkpoint)
 
 
-def test_a_stage_goes_on_with_another_form_of_a_file_that_is_known_to_decide_the_same(project, tmp_path, monkeypatch):
-    """Until the file changes once more."""
-    file = "mindspore_rt/training/objectives.py"
-    stage = interrupted("finetune", tmp_path / "stage")
-    old = code.source_hashes("finetune")[file]
-    edit(project, file)
-    monkeypatch.setattr(code, "SAME_RESULTS", {(old, code.source_hashes("finetune")[file])})
-    stage.begin(stage.checkpoint)
-    edit(project, file)
-    with pytest.raises(Changed, match="begun with other code"):
-        stage.begin(stage.checkpoint)
-
-
 def test_all_that_the_table_names_is_there():
     assert not [name for names in code.DECIDES.values() for name in names if not (ROOT / name).exists()]
