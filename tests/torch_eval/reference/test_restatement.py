@@ -15,7 +15,7 @@ from torch.nn.utils import prune
 from transformers import BertConfig, BertForSequenceClassification
 
 from torch_eval.reference import restatement
-from torch_eval.reference.restatement import MaskedBert, Noise, Retraining, Search, SearchSettings
+from torch_eval.reference.restatement import MaskedBert, RestatedRetraining, RestatedSearch, SearchNoise, SearchSettings
 
 BATCH, LENGTH = 3, 7
 
@@ -56,11 +56,11 @@ def batch(seed=0):
     return {name: torch.tensor(value) for name, value in inputs.items()}, torch.tensor([0, 1, 1])
 
 
-def noise(model, passes, seed=1) -> Noise:
+def noise(model, passes, seed=1) -> SearchNoise:
     draw = torch.Generator().manual_seed(seed)
     scores = model.log_alpha()
     dtype = next(iter(scores.values())).dtype
-    return Noise(
+    return SearchNoise(
         torch.rand((BATCH, LENGTH, 16), generator=draw, dtype=dtype) * 2 - 1,
         [{n: torch.rand(a.shape, generator=draw, dtype=dtype) for n, a in scores.items()} for _ in range(passes)],
     )
@@ -196,7 +196,7 @@ def test_search_gradients_agree_with_finite_differences(paper):
     model, (inputs, labels) = masked_bert(), batch()
     make = SearchSettings.paper if paper else SearchSettings
     settings, given = make(10, ascent_steps=1), noise(model, 1)
-    losses = Search(model, settings).accumulate(inputs, labels, given)
+    losses = RestatedSearch(model, settings).accumulate(inputs, labels, given)
     assert sum(losses) == pytest.approx(search_loss(model, inputs, labels, settings, given), abs=1e-12)
     checked = 0
     for name, scores in model.log_alpha().items():
@@ -216,7 +216,7 @@ def test_losses_of_all_passes():
     """The perturbation climbs in between: three passes against the same written by hand."""
     model, (inputs, labels) = masked_bert(), batch()
     settings, given = SearchSettings(10, ascent_steps=3), noise(model, 3)
-    losses = Search(model, settings).accumulate(inputs, labels, given)
+    losses = RestatedSearch(model, settings).accumulate(inputs, labels, given)
     assert len(losses) == 3
     assert sum(losses) == pytest.approx(search_loss(model, inputs, labels, settings, given), abs=1e-12)
 
@@ -227,7 +227,7 @@ def test_frozen_and_official_search_differ_by_the_clip_alone():
     (inputs, labels), gradients = batch(), {}
     for freeze in (False, True):
         model = masked_bert()
-        search = Search(model, SearchSettings(10, ascent_steps=2, clip_norm=1e9, freeze=freeze))
+        search = RestatedSearch(model, SearchSettings(10, ascent_steps=2, clip_norm=1e9, freeze=freeze))
         search.accumulate(inputs, labels, noise(model, 2))
         gradients[freeze] = torch.cat([a.grad.flatten() for a in search.scores])
         if freeze:
@@ -244,7 +244,7 @@ def test_update_is_clip_then_l0_then_adam():
     """Two updates against NumPy, from gradients set by hand. The clip scales stale weight gradients in place."""
     model = masked_bert()
     settings = SearchSettings(20, l0_start=0.0, l0_ramp=0.5, warmup=0.1)
-    search, rng = Search(model, settings), np.random.default_rng(0)
+    search, rng = RestatedSearch(model, settings), np.random.default_rng(0)
     values = [a.detach().numpy().copy() for a in search.scores]
     m, v = [np.zeros_like(a) for a in values], [np.zeros_like(a) for a in values]
     stale = {n: torch.tensor(rng.normal(size=tuple(p.shape))) for n, p in model.weights().items()}
@@ -300,7 +300,7 @@ def test_retraining_is_fine_tuning_of_the_masked_weights():
     model, (inputs, labels) = masked_bert(), batch()
     masks = restatement.draw(model.log_alpha(), 0.3)
     model.fix_ticket(masks)
-    retraining = Retraining(model, total_steps=4, learning_rate=0.01, warmup=0.0)
+    retraining = RestatedRetraining(model, total_steps=4, learning_rate=0.01, warmup=0.0)
     values = {n: p.detach().numpy().copy() for n, p in model.weights().items()}
     m, v = ({n: np.zeros_like(x) for n, x in values.items()} for _ in range(2))
     plain = BertForSequenceClassification(config()).double().train()
@@ -363,7 +363,7 @@ def test_same_search_as_the_checkout(checkout, block):
     torch.manual_seed(5)
     checkout.search(other, (batch(i) for i in range(steps)), total_steps=8, adv_steps=3, lambda_amp=0.5)
     before = {n: a.detach().clone() for n, a in model.log_alpha().items()}
-    search = Search(model, SearchSettings(8, ascent_steps=3))
+    search = RestatedSearch(model, SearchSettings(8, ascent_steps=3))
     torch.manual_seed(5)
     for i in range(steps):
         search.step(*batch(i), i)
@@ -378,7 +378,7 @@ def test_same_retraining_as_the_checkout(checkout):
     other = twin(checkout, model)
     checkout.retrain(other, masks, (batch(i) for i in range(steps)), total_steps=6, lr=0.01)
     model.fix_ticket(masks)
-    retraining = Retraining(model, 6, learning_rate=0.01)
+    retraining = RestatedRetraining(model, 6, learning_rate=0.01)
     for i in range(steps):
         retraining.step(*batch(i), i)
     assert_same_scores(checkout, other, model)
