@@ -19,14 +19,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from configs.contract import assets, jobs, schema
+from configs.contract.errors import STARTER
 from configs.contract.files import ROOT, write_json
 from configs.contract.run_dir import RunDir
 
 FOLDER = ".receipts"
 COMPILERS = ("c++", "g++", "clang++")  # where one is, kernels draw the random numbers of a training
 VARIABLES = ("PATH", "CXX", "LD_LIBRARY_PATH", "LD_PRELOAD")
-# As the process found them: a framework that is loaded later changes some.
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k in VARIABLES or k.startswith("ROBUST_TICKETS_")}
+# As the process found them: a framework that is loaded later changes some. Who started it is another one every time.
+ENVIRONMENT = {
+    k: v for k, v in os.environ.items() if k in VARIABLES or k.startswith("ROBUST_TICKETS_") and k != STARTER
+}
 State = dict[str, list[int]]  # path of a file or folder, to its size and times
 
 

@@ -1,12 +1,14 @@
 """Receipts: a finished stage is skipped while nothing that it could have looked at has changed, and never else."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
 
 from configs.contract import jobs, receipts, schema
-from configs.contract.files import write_json
+from configs.contract.files import ROOT, write_json
 from configs.contract.receipts import Receipt, pending
 from configs.contract.run_dir import RunDir
 
@@ -124,3 +126,18 @@ def test_what_changes_while_a_stage_runs_leaves_no_receipt(run, tmp_path, name):
 def test_an_attack_that_was_left_out_is_tried_again(run):
     do(run, "attack", lambda: write_json(run.root / "seed-1/attacks/finetune/pso/missing.json", {}))
     assert pending(run) == ["attack", "report"]
+
+
+PYTHON = """#!/bin/bash
+{python} -c 'from configs.contract import receipts; print(receipts.ENVIRONMENT)' >>environments
+[ "$3" != pending ] || echo half stage
+"""
+
+
+def test_run_sh_gives_its_plan_and_its_stages_the_same_environment(tmp_path):
+    """Otherwise a stage's receipt never holds, and a finished experiment starts all its processes again."""
+    (tmp_path / "python").write_text(PYTHON.format(python=sys.executable))
+    (tmp_path / "python").chmod(0o755)
+    environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(tmp_path / "python")}
+    subprocess.run(["bash", ROOT / "run.sh", "tiny"], cwd=tmp_path, env=environment, check=True)
+    assert len(set((tmp_path / "environments").read_text().splitlines())) == 1
