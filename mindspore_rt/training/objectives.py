@@ -6,6 +6,7 @@ InfoBERT, the longest objective, has a module of its own.
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import mindspore as ms
@@ -23,7 +24,7 @@ from mindspore_rt.training.loss_scale import LossScale
 from mindspore_rt.training.optimizer import AdamW, Clear, Masks, WeightUpdate, clip_factor, linear_schedule
 
 
-class Objective:
+class Objective(ABC):
     """What the trainer needs of an objective.
 
     Args:
@@ -46,16 +47,16 @@ class Objective:
         self.noise = noise.source(seed, rank)
         self.loss_scale, self.vote = LossScale(model), parallel.StopVote()
 
+    @abstractmethod
     def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
         """Make update number `index` (from 0) on one batch and return figures for the log.
 
         `asked` is whether this rank was asked to stop. With several ranks, the figure `stop_requests` counts those.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self) -> dict[str, Parameter]:
         """Return by name every array that a checkpoint must hold."""
-        raise NotImplementedError
 
     def metrics(self) -> dict[str, float]:
         """Return more figures for the log that are too costly to compute at every step."""
@@ -93,9 +94,9 @@ class WeightTraining(Objective):
         self.update = WeightUpdate(model, settings, masks or {}, self.loss_scale)
         self.build()
 
+    @abstractmethod
     def build(self) -> None:
         """Compile the graphs of an update."""
-        raise NotImplementedError
 
     def state(self) -> dict[str, Parameter]:
         """Return the weights, their moments and the loss scale."""
