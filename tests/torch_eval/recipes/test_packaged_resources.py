@@ -1,5 +1,6 @@
 """The packaged resources: what they say, and that they ask no network."""
 
+import copy
 import os
 import random
 import re
@@ -12,6 +13,7 @@ import torch
 from configs.contract import assets
 from torch_eval.assets import packaged
 from torch_eval.recipes import fast_classes, packaged_resources, textattack_offline
+from torch_eval.recipes.word_tagger import WordTagger
 
 
 def test_the_environment_is_complete_and_closed_to_others():
@@ -96,6 +98,14 @@ def test_the_tag_of_a_word_is_that_of_the_librarys_list():
         words = tuple(generator.choice(known) for _ in range(length))
         found = [packaged_resources.word_tagger()(words, i) for i in range(length)]
         assert found == library.tag(words), words
+
+
+def test_equal_scores_give_the_librarys_tag():
+    """Without weights all tags score 0."""
+    library = copy.copy(packaged_resources.tagger())
+    library.weights, library.tagdict = {}, {}
+    found = WordTagger(library, packaged_resources.perceptron().features)(("a", "film"), 1)
+    assert found == library.tag(("a", "film"))[1]
 
 
 def test_word_splits_are_textattacks(monkeypatch):
