@@ -32,15 +32,17 @@ from torch_eval.recipes.budget import OutOfBudget
 from torch_eval.victim.classifier import Victim
 
 OVERRIDES = ["attack.examples=4", "attack.candidates=3", "sparsities=[0.3]", "methods=[finetune]", "attack.workers=2"]
+EXAMPLES = [{"sentence": sentence, "label": 1 - i % 2} for i, sentence in enumerate(SENTENCES)]
+# TextBugger finds another adversarial text of it for nearly every seed.
+DRAWN = {"sentence": "beautifully photographed but painfully uneven entertainment", "label": 0}
 
 
-def prepared(folder, *overrides, name="one"):
+def prepared(folder, *overrides, name="one", examples=EXAMPLES):
     """A run directory that is ready to be attacked."""
     run_dir = RunDir(schema.load("tiny", [*OVERRIDES, f"name={name}", *overrides]), folder)
     if not run_dir.data.is_dir():
-        labels = [1, 0, 1, 0, 1, 0]
-        write_lines(run_dir.split("test"), [{"sentence": s, "label": y} for s, y in zip(SENTENCES, labels)])
-        write_lines(run_dir.split("dev"), [{"sentence": s, "label": y} for s, y in zip(SENTENCES, labels)])
+        for split in ("test", "dev"):
+            write_lines(run_dir.split(split), examples)
         write_summary(run_dir)
         for model in run_dir.victims(1).values():
             tiny_bert(model)
@@ -83,14 +85,17 @@ def results(run_dir, recipe):
 
 def test_processes_give_the_same_file_as_one_process(experiment, monkeypatch):
     recipes = "attack.recipes=[textfooler,textbugger]"  # TextBugger draws at random
-    here = experiment(recipes)
+    examples = [*EXAMPLES[:2], DRAWN, DRAWN]
+    here = experiment(recipes, examples=examples)
     scoring.run(here)
     monkeypatch.undo()  # real processes, of which one imports TextAttack for both
     context = get_context("forkserver")
     context.set_forkserver_preload(["torch_eval.victim.classifier", "torch_eval.recipes.packaged_resources"])
     monkeypatch.setattr(workers, "get_context", lambda _: context)
-    there = experiment(recipes, name="two")
+    there = experiment(recipes, name="two", examples=examples)
     scoring.run(there)
+    *_, once, again = results(here, "textbugger")
+    assert once["perturbed"] != again["perturbed"]  # each example has a seed of its own, and the draws decide
     for recipe in here.config.attack.recipes:
         assert results(here, recipe) == results(there, recipe)
         assert len(results(here, recipe)) == 4
@@ -99,7 +104,7 @@ def test_processes_give_the_same_file_as_one_process(experiment, monkeypatch):
         assert manifest["results"]["examples"] == 4
     clean = read_json(there.attack(1, "finetune") / "clean" / "manifest.json")["results"]
     right = sum(record["original_prediction"] == record["label"] for record in results(there, "textfooler"))
-    assert clean["n"] == 6 and right <= 6 * clean["accuracy"] <= right + 2
+    assert clean["n"] == 4 and 4 * clean["accuracy"] == right
 
 
 def test_records_say_what_changed(experiment):
