@@ -27,7 +27,8 @@ DEVIATIONS = {
     13: "the L0 term is a mean of the matrices' means",
     14: "the draw ranks float32 sigmoids",
 }
-# Title of each quantity, and the deviations that change it when ours follows the paper.
+# Title of each quantity, and the deviations that change it when ours follows the paper. Some have a number in their
+# file's name, such as `draw_0.30`, which the title states.
 QUANTITIES: dict[str, tuple[str, tuple[int, ...]]] = {
     "logits": ("deterministic masked model, logits", ()),
     "shared": ("the same, scores shared by neurons", ()),
@@ -35,14 +36,14 @@ QUANTITIES: dict[str, tuple[str, tuple[int, ...]]] = {
     "l0_term": ("L0 term", (13,)),
     "l0_gradient": ("gradient of the L0 term", (13,)),
     "start": ("perturbation, start", ()),
-    "ascent": ("perturbation after ascent {}", (3,)),
+    "ascent": ("perturbation after ascent {:.0f}", (3,)),
     "gradient": ("mask gradients, all passes", (3,)),
     "clipped": ("mask gradients, clipped", (2, 3)),
     "norms": ("gradient norm that clips, every step", (2, 3)),
-    "scores": ("scores, update of {} steps", (1, 2, 3, 13)),
+    "scores": ("scores, update of {:.0f} steps", (1, 2, 3, 13)),
     "lambda": ("lambda over a whole run", (1,)),
     "rate": ("learning rate over a whole run", ()),
-    "draw": ("draw at {}", (14,)),
+    "draw": ("draw at {:.0%}", (14,)),
     "retrained": ("retraining, update of the weights", (9,)),
     "retrained_logits": ("retrained model, logits", (9,)),
     "ticket": ("tickets at 30% from the two searches", (1, 2, 3, 13)),
@@ -90,10 +91,9 @@ def compare(folder: Path, compat: str) -> list[ParityRow]:
         A row for each quantity of the official side, and one for the tickets of the two searches.
     """
     case = ParityCase(folder / "case", folder / "ours")
-    names = sorted((p.stem for p in (folder / "official64").iterdir()), key=_order)
+    names = sorted((p.stem for p in (folder / "official64").iterdir()), key=_place)
     rows = [_draw_row(folder, case, n) if n.startswith("draw") else _value_row(folder, case, n) for n in names]
-    last = max((n for n in names if n.startswith("scores_")), key=lambda n: int(n.partition("_")[2]))
-    rows.append(_ticket_row(folder, last))
+    rows.append(_ticket_row(folder, [name for name in names if name.startswith("scores_")][-1]))
     for row in rows:
         row.verdict = _verdict(row, compat)
     return rows
@@ -146,17 +146,15 @@ def _draw_row(folder: Path, case: ParityCase, name: str) -> ParityRow:
     sigmoid = {n: torch.sigmoid(case.grown[n]).numpy() for n in reference}
     threshold = max(float(sigmoid[n][~m].max(initial=0)) for n, m in reference.items())
     tied = {n: np.abs(s - threshold) <= 2 * np.spacing(np.float32(threshold)) for n, s in sigmoid.items()}
-    total, outside = sum(m.size for m in reference.values()), 0
-    shares = {}
-    for side in SIDES:
-        different = {n: _read(folder, side, name)[n].astype(bool) ^ m for n, m in reference.items()}
-        shares[side] = sum(int(d.sum()) for d in different.values()) / total
-        outside = sum(int((d & ~tied[n]).sum()) for n, d in different.items())  # of the last side, ours
+    total = sum(m.size for m in reference.values())
+    masks = {side: _read(folder, side, name) for side in SIDES}
+    unlike = {side: {n: masks[side][n].astype(bool) ^ m for n, m in reference.items()} for side in SIDES}
+    differ = {side: sum(int(u.sum()) for u in unlike[side].values()) for side in SIDES}
+    outside = sum(int((u & ~tied[n]).sum()) for n, u in unlike["ours"].items())
     count = sum(int(t.sum()) for t in tied.values())
-    row = ParityRow(name, _title(name), total, *_differences(shares), outside / total)
-    differ = round(shares["ours"] * total)
-    row.note = f"{count} scores tie at the threshold; {differ} differ, {outside} of them elsewhere"
-    return row
+    note = f"{count} scores tie at the threshold; {differ['ours']} differ, {outside} of them elsewhere"
+    shares = _differences({side: number / total for side, number in differ.items()})
+    return ParityRow(name, _title(name), total, *shares, outside / total, note=note)
 
 
 def _ticket_row(folder: Path, scores: str) -> ParityRow:
@@ -174,21 +172,25 @@ def _ticket_row(folder: Path, scores: str) -> ParityRow:
     return ParityRow("ticket", QUANTITIES["ticket"][0], masks["ours"].size, *_differences(share), 0.0, note=note)
 
 
+def _parted(name: str) -> tuple[str, float]:
+    """Return the key of `QUANTITIES` in a file's name, and its number; 0 if it has none."""
+    kind, _, number = name.partition("_")
+    return (name, 0.0) if name in QUANTITIES else (kind, float(number))
+
+
 def _title(name: str) -> str:
-    kind, _, number = (name, "", "") if name in QUANTITIES else name.partition("_")
-    return QUANTITIES[kind][0].format(f"{float(number):.0%}" if kind == "draw" else number)
+    kind, number = _parted(name)
+    return QUANTITIES[kind][0].format(number)
 
 
-def _order(name: str) -> tuple[int, float]:
-    return list(QUANTITIES).index(_kind(name)), 0.0 if name in QUANTITIES else float(name.partition("_")[2])
-
-
-def _kind(name: str) -> str:
-    return name if name in QUANTITIES else name.partition("_")[0]
+def _place(name: str) -> tuple[int, float]:
+    """Return the place of a quantity among the rows."""
+    kind, number = _parted(name)
+    return list(QUANTITIES).index(kind), number
 
 
 def _verdict(row: ParityRow, compat: str) -> str:
-    kind = _kind(row.name)
+    kind, _ = _parted(row.name)
     if row.restated > (SWAPS if kind == "ticket" else RESTATED):
         return "FAIL: the restatement differs"
     if kind == "draw":
@@ -219,6 +221,6 @@ def report(rows: list[ParityRow], about: dict[str, str | int]) -> str:
         figures = (f"{x:.1e}" for x in (r.restated, r.official32, r.moved, r.ours, r.largest))
         cells.append((r.title, f"{r.entries:,}", *figures, r.verdict, r.note))
     lines.append(markdown.table(COLUMNS, cells))
-    named = sorted({n for r in rows if r.verdict.startswith("differs") for n in QUANTITIES[_kind(r.name)][1]})
+    named = sorted({n for r in rows if r.verdict.startswith("differs") for n in QUANTITIES[_parted(r.name)[0]][1]})
     lines += ["", *(f"- #{number}: {DEVIATIONS[number]}" for number in named)]
     return "\n".join(lines).rstrip() + "\n"

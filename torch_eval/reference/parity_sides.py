@@ -175,7 +175,11 @@ class Restated:
         yield "logits", {"logits": self.logits(model, case.batches[0])}
         yield "shared", {"logits": self.logits(self.model(case.shared, (model.config.hidden_size, 1)), case.batches[0])}
         yield "gates", self.sampled_gates(model)
-        yield from self.l0(model)
+        term = self.l0_term(model)
+        term.backward()
+        yield "l0_term", {"l0_term": term.detach().view(1)}
+        yield "l0_gradient", {name: p.grad.clone() for name, p in self.log_alpha(model).items()}
+        model.zero_grad()
         watch = Watch(self.log_alpha(model))
         with watch(at=(2, len(case.batches))):
             self.search(model)
@@ -224,17 +228,9 @@ class Restated:
         model.train().use_gates({name: u.to(self.dtype) for name, u in self.case.gates(0, 0).items()})
         return {name: layer.mask().detach() for name, layer in model.masked_layers().items()}
 
-    def l0(self, model: nn.Module) -> Rows:
-        """Yield the L0 term and its gradient."""
-        term = restatement.l0_term(model.log_alpha().values())
-        yield from self._l0(model, term)
-
-    def _l0(self, model: nn.Module, term: Tensor) -> Rows:
-        model.zero_grad()
-        term.backward()
-        yield "l0_term", {"l0_term": term.detach().view(1)}
-        yield "l0_gradient", {name: p.grad.clone() for name, p in self.log_alpha(model).items()}
-        model.zero_grad()
+    def l0_term(self, model: nn.Module) -> Tensor:
+        """Return the L0 term of a model's scores."""
+        return restatement.l0_term(model.log_alpha().values())
 
     def search(self, model: nn.Module) -> None:
         """Run the short search."""
@@ -327,9 +323,9 @@ class Official(Restated):
         with self.given_noise(model.train()) as masks, torch.no_grad():
             return {name: mask.produce_mask()[0, :, 0] for name, mask in masks.items()}
 
-    def l0(self, model: nn.Module) -> Rows:
-        """Yield the L0 term and its gradient."""
-        yield from self._l0(model, model.compute_total_regularizer())
+    def l0_term(self, model: nn.Module) -> Tensor:
+        """Return the L0 term of a model's scores."""
+        return model.compute_total_regularizer()
 
     def search(self, model: nn.Module) -> None:
         """Run the short search."""
