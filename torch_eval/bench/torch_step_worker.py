@@ -126,7 +126,7 @@ def run_checkout(path: Path, case: StepCase, freeze: bool, turns: Iterable) -> N
     if case.task == "search":
         checkout.search(model, batches, TOTAL_STEPS, adv_steps=case.passes, lambda_amp=0.5)
     else:
-        masks = {name: torch_masks({name: a[0, :, 0]})[name] for name, a in scores.items()}
+        masks = torch_masks({name: alpha[0, :, 0] for name, alpha in scores.items()})
         checkout.retrain(model, masks, batches, TOTAL_STEPS)
 
 
