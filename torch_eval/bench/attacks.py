@@ -31,6 +31,7 @@ import os
 import platform
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,8 +57,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Options:
-    """What the command line asks for."""
+class ComparisonOptions:
+    """How ours and stock are compared."""
 
     examples: int = option(200, "examples that both sides attack", low=1)
     recipes: list[str] = option(["textfooler", "textbugger", "bertattack"], "attacks", choices=schema.RECIPES)
@@ -67,6 +68,12 @@ class Options:
     combinations: int = option(300_000, "BERT-Attack: most that stock goes through for a word", low=1)
     seed: int = option(1, "of the attacks", low=0)
     turn: int = option(20, "examples of one turn", low=1)
+
+
+@dataclass
+class Options(ComparisonOptions):
+    """What the command line asks for."""
+
     model: str | None = option(None, "Hugging Face directory of the victim; unset: the first of the experiment")
     data: str | None = option(None, "JSON Lines file of the texts; unset: the experiment's test set")
 
@@ -87,20 +94,41 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
     texts = Path(options.data or run_dir.split("test"))
     columns = tuple(task.columns) if task else tuple(k for k in (read_lines(texts) or [{}])[0] if k != "label")
     attacked = tuple(task.attacked) if task else columns[-1:]
+    for line in compare(runs / "bench" / "attacks", model, texts, columns, attacked, options, os.cpu_count() or 1):
+        print(json.dumps(line, indent=2))
+        append_line(runs / "bench.jsonl", line)
+    write_table(runs)
+    return 0
+
+
+def compare(
+    folder: Path,
+    model: Path,
+    texts: Path,
+    columns: tuple[str, ...],
+    attacked: tuple[str, ...],
+    options: ComparisonOptions,
+    cores: int,
+) -> Iterator[dict]:
+    """Attack a sample of texts by ours and by stock, and yield a line of results for each recipe.
+
+    Args:
+        folder: Where the records of both sides are kept.
+        model: Hugging Face directory of the victim.
+        texts: JSON Lines file of the examples.
+        columns: Text columns that the victim reads.
+        attacked: Those that attacks change.
+        options: Of the command line.
+        cores: Processes of ours, and threads of stock.
+    """
     examples = read_examples(texts, list(columns))
     count = min(options.examples, len(examples))
     indices = random.Random(0).sample(range(len(examples)), count)  # not sorted: any beginning is a sample
-    cores = os.cpu_count() or 1
-    ours, stock, witness = Workers(cores), Workers(1, cores), Workers(1, 1)
-    with ours, stock, witness:
+    with Workers(cores) as ours, Workers(1, cores) as stock, Workers(1) as witness:
         for recipe in options.recipes:
             for candidates in options.candidates if recipe == "bertattack" else options.candidates[:1]:
                 spec = Spec(recipe, columns, attacked, candidates=candidates)
-                comparison = StockComparison(runs / "bench" / "attacks", model, texts, spec, options, examples)
-                print(json.dumps(comparison.run(indices, ours, stock, witness), indent=2))
-                append_line(runs / "bench.jsonl", comparison.result)
-    write_table(runs)
-    return 0
+                yield StockComparison(folder, model, texts, spec, options, examples).run(indices, ours, stock, witness)
 
 
 class StockComparison:
@@ -113,35 +141,32 @@ class StockComparison:
         spec: The recipe.
         options: Of the command line.
         examples: Content of `texts`.
-
-    Attributes:
-        result: Line of `bench.jsonl`, once `run` has ended.
     """
 
     def __init__(
-        self, folder: Path, model: Path, texts: Path, spec: Spec, options: Options, examples: list[dict]
+        self, folder: Path, model: Path, texts: Path, spec: Spec, options: ComparisonOptions, examples: list[dict]
     ) -> None:
         self.model, self.spec, self.options, self.examples = model, spec, options, examples
         self.name = f"bertattack K={spec.candidates}" if spec.recipe == "bertattack" else spec.recipe
         decides = [file_hash(model), file_hash(texts), describe(spec), options.seed, versions(*PACKAGES)]
         key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
         self.folder = folder / f"{self.name.replace(' ', '-')}-{key}"
-        self.result: dict = {}
 
     def sides(self, length: int) -> dict[str, str]:
         """Names of the records of both attacks. Ours contains a hash of the code: changed code attacks again."""
-        return {"ours": f"ours-{length}-{code()}", "stock": f"stock-{length}"}
+        return {"ours": f"ours-{length}-{code_hash()}", "stock": f"stock-{length}"}
 
     def affordable(self, index: int) -> bool:
         """Whether stock can go through the combinations of every word of an example."""
         if self.spec.recipe != "bertattack":
             return True
         words = {word for column in self.spec.changeable for word in self.examples[index][column].split()}
-        longest = max((len(masked_tokenizer().encode(w, add_special_tokens=False)) for w in words), default=0)
+        tokenizer = load_tokenizer(packaged.mlm_folder())
+        longest = max((len(tokenizer.encode(word, add_special_tokens=False)) for word in words), default=0)
         return self.spec.candidates**longest <= self.options.combinations
 
     def run(self, indices: list[int], ours: Workers, stock: Workers, witness: Workers) -> dict:
-        """Attack examples by ours and by stock, and return the line of `bench.jsonl`.
+        """Attack examples by ours and by stock, and return the line of results.
 
         Args:
             indices: Examples to attack.
@@ -149,27 +174,29 @@ class StockComparison:
             stock: Process of stock's attack, with all threads.
             witness: Process of stock with one thread, for the examples on which the two differ.
         """
-        length, turn, asked = self.options.max_length, self.options.turn, len(indices)
+        length, asked = self.options.max_length, len(indices)
         indices = [index for index in indices if self.affordable(index)]
         long = indices[: self.options.long_examples]
         for padded, some in ((length, indices), (LONG, long)):
             pools, functions = (ours, stock), (attack_example, attack_stock)
-            self._take_turns(list(zip(self.sides(padded).values(), pools, functions)), padded, some, turn)
+            self._take_turns(list(zip(self.sides(padded).values(), pools, functions)), padded, some)
 
         mine, theirs = map(self._read, self.sides(length).values())
         unlike = [index for index in indices if not same(mine[index], theirs[index])]
         one_thread = f"stock-one-thread-{length}"
-        self._take_turns([(one_thread, witness, attack_stock)], length, unlike, turn)
+        self._take_turns([(one_thread, witness, attack_stock)], length, unlike)
         again = self._read(one_thread)
-        self.result = {
+        return {
             "name": f"attack {self.name}",
             "of": len(indices),
             "left_out": asked - len(indices),
             "exact": len(indices) - len(unlike),
+            "differ": unlike,
             "same_outcome_and_queries": sum(same(mine[i], theirs[i], text=False) for i in indices),
             "same_reading": sum(self._reads_alike(mine[i], theirs[i]) for i in indices),
             "exact_with_one_thread": len(indices) - sum(not same(mine[i], again[i]) for i in unlike),
             "stock_differs_from_itself": sum(not same(theirs[i], again[i]) for i in unlike),
+            "queries": sum(theirs[i]["queries"] for i in indices),
             **self._speed(length, indices, ""),
             **self._speed(LONG, long, f"_{LONG}"),
             "reference": f"TextAttack {versions('textattack')['textattack']}, inputs padded to {length}",
@@ -178,18 +205,16 @@ class StockComparison:
             "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        return self.result
 
-    def _take_turns(self, sides: list[tuple], length: int, indices: list[int], turn: int) -> None:
-        """Attack the examples that have no record yet, `turn` of them by each side in turn.
+    def _take_turns(self, sides: list[tuple], length: int, indices: list[int]) -> None:
+        """Attack the examples that have no record yet, some of them by each side in turn.
 
         Args:
             sides: Name, workers and function of each side.
             length: Word pieces to which inputs are cut.
             indices: Examples to attack.
-            turn: Examples of one turn.
         """
-        done, warm = {name: self._read(name) for name, _, _ in sides}, set()
+        done, warm, turn = {name: self._read(name) for name, _, _ in sides}, set(), self.options.turn
         label = f"{self.name}: {' and '.join(name for name, _, _ in sides)}"
         for start in tqdm(range(0, len(indices), turn), desc=label, unit="turn"):
             for name, workers, function in sides:
@@ -226,11 +251,8 @@ class StockComparison:
 
     def _reads_alike(self, a: dict, b: dict) -> bool:
         """Same outcome and queries, and texts that are the same tokens."""
-        from transformers import AutoTokenizer
-
-        if not hasattr(self, "tokenizer"):
-            self.tokenizer = AutoTokenizer.from_pretrained(self.model, local_files_only=True, trust_remote_code=False)
-        ids = [self.tokenizer(*record["perturbed"].values())["input_ids"] for record in (a, b)]
+        tokenizer = load_tokenizer(self.model)
+        ids = [tokenizer(*record["perturbed"].values())["input_ids"] for record in (a, b)]
         return same(a, b, text=False) and ids[0] == ids[1]
 
 
@@ -252,18 +274,18 @@ def load_stock(target: Target, spec: Spec) -> Attack:
 
 
 @functools.cache
-def code() -> str:
+def code_hash() -> str:
     """Return a hash of this half's source."""
     files = sorted(Path(__file__).parents[1].rglob("*.py"))
     return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()[:12]
 
 
 @functools.cache
-def masked_tokenizer() -> PreTrainedTokenizerBase:
-    """Return the tokenizer of the packaged masked language model."""
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a Hugging Face directory."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(packaged.mlm_folder(), local_files_only=True, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def same(a: dict, b: dict, text: bool = True) -> bool:

@@ -9,6 +9,7 @@ the same to runs/gpu_check.json. TF32 is switched off: it rounds to 10 bits.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import tempfile
@@ -19,7 +20,6 @@ from pathlib import Path
 
 import torch
 
-from configs.contract import snippets
 from configs.contract.errors import command
 from configs.contract.files import write_json
 from configs.contract.options import read_options
@@ -27,10 +27,10 @@ from configs.contract.run_dir import RUNS
 from configs.contract.schema import option
 from torch_eval.attack.workers import Target, attack_example, logits_of
 from torch_eval.bench import attacks
-from torch_eval.bench.random_models import random_classifier
+from torch_eval.bench.random_models import COLUMN, labelled, random_classifier, snippet_texts
 from torch_eval.recipes.recipes import Spec
 
-SPEC = Spec("textfooler", ("sentence",), ("sentence",))
+SPEC = Spec("textfooler", (COLUMN,), (COLUMN,))
 LENGTH = 128
 STARTED = time.monotonic()
 BERT_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
@@ -48,25 +48,25 @@ class Options:
 def check(options: Options, runs: Path = RUNS) -> dict:
     """Run the check; returns what it prints."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    records = snippets.split_snippets(*snippets.read_snippets())[0]["test"][: options.examples]
-    texts: list[tuple[str, ...]] = [(record["sentence"],) for record in records]
+    texts = snippet_texts(options.examples)
+    rows: list[tuple[str, ...]] = [(text,) for text in texts]
     with tempfile.TemporaryDirectory() as folder:
         model = random_classifier(Path(folder), "bert", (), initializer_range=0.05, **BERT_BASE)
         target = Target(model, LENGTH, device=options.device)
-        on_gpu, on_cpu = logits_of(target, texts), logits_of(replace(target, device="cpu"), texts)
-        difference = max(abs(a - b) for rows in zip(on_gpu, on_cpu) for a, b in zip(*rows))
-        examples = [
-            {"sentence": text, "label": row.index(max(row))} for (text,), row in zip(texts, on_gpu, strict=True)
-        ]
+        cpu = replace(target, device="cpu")
+        on_gpu, on_cpu = logits_of(target, rows), logits_of(cpu, rows)
+        difference = max(abs(a - b) for pair in zip(on_gpu, on_cpu) for a, b in zip(*pair))
+        examples = labelled(texts, on_gpu)
         sides = {
-            "ours": lambda i: attack_example(target, SPEC, 1, i, examples[i]),
-            "stock": lambda i: attacks.attack_stock(target, SPEC, 1, i, examples[i]),
-            "ours_on_cpu": lambda i: attack_example(replace(target, device="cpu"), SPEC, 1, i, examples[i]),
+            "ours": (attack_example, target, 0.2),
+            "stock": (attacks.attack_stock, target, 0.6),
+            "ours_on_cpu": (attack_example, cpu, 1.0),
         }
         lines: dict[str, list[dict]] = {}
-        for share, (name, attack) in zip((0.2, 0.6, 1.0), sides.items(), strict=True):
-            attack(0)  # what loads at the first attack is no part of one
-            lines[name] = attack_until(attack, len(examples), STARTED + share * options.seconds)
+        for name, (attack, on, share) in sides.items():
+            tasks = [(on, SPEC, 1, i, example) for i, example in enumerate(examples)]
+            attack(*tasks[0])  # what loads at the first attack is no part of one
+            lines[name] = attack_until(attack, tasks, STARTED + share * options.seconds)
     result = {
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "torch": torch.__version__,
@@ -79,12 +79,9 @@ def check(options: Options, runs: Path = RUNS) -> dict:
     return result
 
 
-def attack_until(attack: Callable[[int], dict], count: int, end: float) -> list[dict]:
+def attack_until(attack: Callable[..., dict], tasks: list[tuple], end: float) -> list[dict]:
     """Attack examples in order until the time is over."""
-    done: list[dict] = []
-    while len(done) < count and time.monotonic() < end:
-        done.append(attack(len(done)))
-    return done
+    return [attack(*task) for task in itertools.takewhile(lambda _: time.monotonic() < end, tasks)]
 
 
 def agreement(first: list[dict], second: list[dict]) -> str:

@@ -1,8 +1,8 @@
-"""Random classifiers of the families that people score, with tokenizers made on the spot: nothing is downloaded."""
+"""Random classifiers of the families that people score, and texts to attack: nothing is downloaded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,8 +10,9 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from configs.contract import assets
+from configs.contract import assets, snippets
 
+COLUMN = "sentence"
 # Name: classes of model and tokenizer without their endings, and the kind of vocabulary.
 FAMILIES = {
     "bert": ("Bert", "Bert", "pieces"),
@@ -43,7 +44,7 @@ NAMES = {
         "intermediate_size": "d_inner",
     },
 }
-OWN: dict[str, dict[str, object]] = {  # what makes a family of these sizes what it is in practice
+OWN: dict[str, dict[str, object]] = {  # what else makes a small model of a family what it is in practice
     "electra": {"embedding_size": 16},
     "albert": {"embedding_size": 16, "num_hidden_groups": 1},
     "deberta-v2": {
@@ -54,9 +55,26 @@ OWN: dict[str, dict[str, object]] = {  # what makes a family of these sizes what
         "share_att_key": True,
         "norm_rel_ebd": "layer_norm",
     },
-    "modernbert": {"local_attention": 16, "global_attn_every_n_layers": 2},
+    "modernbert": {"local_attention": 16, "global_attn_every_n_layers": 2, "initializer_cutoff_factor": 2.0},
+    # These count positions from the id of the padding on.
+    **dict.fromkeys(("roberta", "xlm-roberta", "camembert", "mpnet"), {"max_position_embeddings": 514}),
 }
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+def snippet_texts(count: int) -> list[str]:
+    """Return packaged snippets that the masked language model of BERT-Attack has not seen."""
+    splits, _ = snippets.split_snippets(*snippets.read_snippets())
+    return [record[COLUMN] for record in splits["test"][:count]]
+
+
+def labelled(texts: Sequence[str], logits: Sequence[Sequence[float]]) -> list[dict]:
+    """Return texts as examples with the labels that a model of two labels predicts; every fifth gets the other one."""
+    predictions = [row.index(max(row)) for row in logits]
+    return [
+        {COLUMN: text, "label": label if i % 5 < 4 else 1 - label}
+        for i, (text, label) in enumerate(zip(texts, predictions))
+    ]
 
 
 def random_classifier(
@@ -75,28 +93,17 @@ def random_classifier(
     Returns:
         The folder.
     """
-    tokenizer = build_tokenizer(family, list(texts))
-    sizes = {NAMES.get(family, {}).get(name, name): value for name, value in {**TINY, **config}.items()}
-    special = {
-        f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos", "cls", "sep")
-    }
-    if family not in ("roberta", "xlm-roberta", "camembert", "modernbert"):
-        special = {"pad_token_id": tokenizer.pad_token_id}
-    kind = FAMILIES[family][0]
-    spread: dict[str, object] = {
-        "initializer_range": 0.3,
-        **({"initializer_cutoff_factor": 2.0} if family == "modernbert" else {}),
-    }
+    tokenizer, kind = build_tokenizer(family, list(texts)), FAMILIES[family][0]
+    named = ("pad", "bos", "eos", "cls", "sep")
+    tokens = named if family in ("roberta", "xlm-roberta", "camembert", "modernbert") else ("pad",)
     settings: dict[str, object] = {
         "vocab_size": len(tokenizer),
         "num_labels": labels,
-        **special,
-        **spread,
+        "initializer_range": 0.3,
+        **{f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in tokens},
         **OWN.get(family, {}),
-        **sizes,
+        **{NAMES.get(family, {}).get(name, name): value for name, value in {**TINY, **config}.items()},
     }
-    if family in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        settings["max_position_embeddings"] = 514
     torch.manual_seed(seed)
     model = getattr(transformers, f"{kind}ForSequenceClassification")(
         getattr(transformers, f"{kind}Config")(**settings)

@@ -10,7 +10,7 @@ from configs.contract.files import read_lines, write_lines
 from tests.helpers.attacked_runs import SENTENCES, Here
 from tests.helpers.victims import tiny_bert
 from torch_eval.attack import workers
-from torch_eval.bench import attacks
+from torch_eval.bench import attacks, families
 
 
 @pytest.fixture
@@ -58,9 +58,20 @@ def test_it_counts_writes_and_goes_on(bench, monkeypatch):
     assert read_lines(runs / "bench.jsonl")[-1]["of"] == 5
 
     attacked.clear()
-    monkeypatch.setattr(attacks, "code", lambda: "changed")
+    monkeypatch.setattr(attacks, "code_hash", lambda: "changed")
     bench("recipes=[bertattack]", "candidates=[3]", "examples=5", "long_examples=1")
     assert len(set(attacked)) == 5 and -1 not in attacked  # ours alone, all over again
+
+
+def test_a_family_is_compared_and_the_last_result_is_shown(bench, tmp_path, capsys):
+    """The texts of a family carry the labels that its model predicts, but for every fifth, which is not attacked."""
+    for examples in (4, 5):
+        words = ["families=[distilbert]", "recipes=[textfooler]", "max_length=16", f"examples={examples}"]
+        assert families.main([str(tmp_path / "families"), *words]) == 0
+    first, last = read_lines(tmp_path / "families" / "families.jsonl")
+    assert (first["of"], last["of"], last["differ"]) == (4, 5, []) and last["queries"] > first["queries"]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-1].startswith("| distilbert | attack textfooler | 5/5 | 5/5 |") and shown[-2].startswith("| --- |")
 
 
 def test_a_witness_of_another_length_is_not_called(bench, tmp_path):
