@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from configs.contract.jobs import CLEAN
 from configs.contract.model_id import ModelId
 from configs.contract.read_values import ENTRY, ZOO, find
 from configs.contract.run_files import Count, Share, TicketReport
+from torch_eval.attack.metrics import Estimate
 from torch_eval.report import saturation
 from torch_eval.report.comparisons import comparisons
 from torch_eval.report.run_state import Run
@@ -41,16 +42,13 @@ OF_MACHINE = {
 LETTERS = {"w": "failure", "b": "success", "t": "timeout", "m": "skipped"}
 
 
-class Figure(msgspec.Struct):
-    """A share with its 95% interval."""
+@dataclass(frozen=True)
+class Figure(Estimate):
+    """A share that was measured, with its 95% interval."""
 
     value: Share
     low: Share
     high: Share
-
-    def text(self) -> str:
-        """The share in per cent, such as `81.0 [78.3, 83.5]`."""
-        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
 class Outcomes(msgspec.Struct):

@@ -48,10 +48,26 @@ def table(zoo: Path = ZOO) -> str:
 
 
 def together(zoo: Path = ZOO) -> str:
-    """Return the table of the paired tests over all seeds of each experiment, as Markdown.
+    """Return the table of the paired tests over all seeds of each experiment, as Markdown."""
+    rows = []
+    for (experiment, temperature), family in _families(zoo).items():
+        records = [[(_records(ours), _records(theirs)) for ours, theirs in pairs.values()] for pairs in family.values()]
+        tests = list(map(metrics.paired, records))
+        corrected = metrics.holm([test.p for test in tests])
+        for ((other, recipe, _), pairs), made, test, p in zip(family.items(), records, tests, corrected):
+            ours, theirs = (100 * statistics.fmean(pair[side].aua.value for pair in pairs.values()) for side in (0, 1))
+            about = (experiment, ", ".join(map(str, sorted(pairs))), RECIPES[recipe], temperature)
+            counts = f"{test.only_first} : {test.only_second}"
+            gain = metrics.gain(made).text(sign="+", nothing="–")
+            rows.append((*about, f"{ours:.1f}", f"{other} {theirs:.1f}", counts, gain, f"{test.p:.2g}", f"{p:.2g}"))
+    return markdown.table(TOGETHER, rows) + "\n"
 
-    A family of Holm's correction is all tests of one experiment that were made with the same temperatures. Entries are
-    tested apart if their attacks were made in another way, or on other sentences.
+
+def _families(zoo: Path) -> dict[tuple[str, str], dict[tuple[str, str, str], dict[int, Pair]]]:
+    """Return the paired attacks of all entries, by family of Holm's correction, test and seed.
+
+    A family is all tests of one experiment that were made with the same temperatures. Entries are tested apart if their
+    attacks were made in another way, or on other sentences.
     """
     families: dict[tuple[str, str], dict[tuple[str, str, str], dict[int, Pair]]] = {}
     for path in sorted(zoo.glob("*/results.json")):
@@ -68,30 +84,11 @@ def together(zoo: Path = ZOO) -> str:
                         tests = families.setdefault((entry.experiment, temperature), {})
                         way = json.dumps(ours.made_with, sort_keys=True)
                         tests.setdefault((model.title, recipe, way), {})[entry.seed] = (first, second)
-    rows = []
-    for (experiment, temperature), tests in families.items():
-        p_values = [metrics.paired(_records(pairs)).p for pairs in tests.values()]
-        for ((other, recipe, _), pairs), p, corrected in zip(tests.items(), p_values, metrics.holm(p_values)):
-            about = (experiment, ", ".join(map(str, sorted(pairs))), RECIPES[recipe], temperature)
-            rows.append((*about, *_compared(other, pairs), f"{p:.2g}", f"{corrected:.2g}"))
-    return markdown.table(TOGETHER, rows) + "\n"
+    return families
 
 
-def _compared(other: str, pairs: dict[int, Pair]) -> tuple[str, str, str, str]:
-    """Return Aua of both models in per cent, the counts of the paired test, and the gain in points."""
-    test, gain = metrics.paired(_records(pairs)), metrics.gain(_records(pairs))
-    ours, theirs = (100 * statistics.fmean(pair[side].aua.value for pair in pairs.values()) for side in (0, 1))
-    counts = f"{test.only_first} : {test.only_second}"
-    return f"{ours:.1f}", f"{other} {theirs:.1f}", counts, gain.text(sign="+", nothing="–")
-
-
-def _records(pairs: dict[int, Pair]) -> list[tuple[list[dict], list[dict]]]:
-    first_and_second = [(first.outcomes, second.outcomes) for first, second in pairs.values()]
-    return [(_outcomes(first), _outcomes(second)) for first, second in first_and_second]
-
-
-def _outcomes(letters: str) -> list[dict]:
-    return [{"index": index, "outcome": LETTERS[letter]} for index, letter in enumerate(letters)]
+def _records(attacked: Outcomes) -> list[dict]:
+    return [{"index": index, "outcome": LETTERS[letter]} for index, letter in enumerate(attacked.outcomes)]
 
 
 def write() -> None:
@@ -124,7 +121,7 @@ def draw(folder: Path, zoo: Path = ZOO) -> None:
 
 def _band(values: dict[int, Figure]) -> figures.Band:
     """Return mean and standard deviation over the seeds, in per cent; for one seed its 95% interval."""
-    return band(Value([(seed, metrics.Estimate(v.value, v.low, v.high)) for seed, v in values.items()], scale=100))
+    return band(Value(list(values.items()), scale=100))
 
 
 def with_tables(text: str, zoo: Path = ZOO) -> str:
