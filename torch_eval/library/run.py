@@ -66,12 +66,14 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
     Raises:
         UserError: Something cannot be scored.
     """
-    config = schema.load("base", [*DEFAULTS, *map(whole_key, overrides)], complete=False)
-    refuse_keys_of_experiments([whole_key(text).partition("=")[0] for text in overrides], config)
+    overrides = list(map(whole_key, overrides))
+    config = schema.load("base", [*DEFAULTS, *overrides], complete=False)
+    keys = [override.partition("=")[0] for override in overrides]
+    refuse_keys_of_experiments(keys, config)
     folders = named({model: hub.model_dir(model) for model in models})
     config.attack.victims = [f"{name}={folder}" for name, folder in folders.items()]
     names, *others = map(classifiers.label_names, folders.values())
-    if not any(whole_key(text).startswith("data.max_length=") for text in overrides):
+    if "data.max_length" not in keys:
         config.data.max_length = classifiers.longest_common_input(folders.values())
     task, examples, note = user_data.read(data, config, names, others)
     first = next(iter(folders.values()))
@@ -130,13 +132,14 @@ def plain_name(text: str) -> str:
 
 
 def write_data(run_dir: RunDir, task: Task, examples: list[dict], note: str) -> None:
-    """Write the examples as `prepare` does, if they are not there already."""
+    """Write the examples and their summary as `prepare` does."""
+    test = run_dir.split("test")
+    write_lines(test, examples)
     summary = {
-        "columns": list(task.columns),
-        "labels": list(task.labels),
-        "attacked": list(task.attacked),
+        "columns": task.columns,
+        "labels": task.labels,
+        "attacked": task.attacked,
         "note": note,
+        "splits": {"test": {"count": len(examples), "sha256": file_hash(test)}},
     }
-    write_lines(run_dir.split("test"), examples)
-    split = {"count": len(examples), "sha256": file_hash(run_dir.split("test"))}
-    write_json(run_dir.data / "summary.json", {**summary, "splits": {"test": split}})
+    write_json(run_dir.data / "summary.json", summary)
