@@ -121,7 +121,7 @@ def draw(folder: Path, zoo: Path = ZOO) -> None:
 
 def _band(values: dict[int, Figure]) -> figures.Band:
     """Return mean and standard deviation over the seeds, in per cent; for one seed its 95% interval."""
-    return band(Value(list(values.items()), scale=100))
+    return band(Value(values.items(), scale=100))
 
 
 def with_tables(text: str, zoo: Path = ZOO) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from operator import itemgetter
 
 from configs.contract.model_id import ModelId
+from torch_eval.report.captions import remedies
 from torch_eval.report.render import Block, Example, Heading, Paragraph, compare, section
 from torch_eval.report.run_state import Run
 
@@ -26,7 +27,7 @@ def examples(runs: list[Run]) -> list[Block]:
     blocks: list[Block] = []
     for run in runs:
         seed = run.config.seeds[0]
-        models = [m for method in run.config.methods if (m := run.pick(method)) and not run.unlearned(m)]
+        models = [model for model in run.picked() if not run.unlearned(model)]
         for recipe in run.recipes:
             scores = {m: run.scores[seed, m, recipe] for m in models if (seed, m, recipe) in run.scores}
             group = min((score.group for score in scores.values()), default=0)
@@ -40,7 +41,7 @@ def examples(runs: list[Run]) -> list[Block]:
         blocks.insert(0, Paragraph("Words that the attack changed are marked."))
     elif attacked:
         blocks.append(Paragraph("No attack has fooled a model yet.", note=True))
-    return section("Adversarial sentences", blocks, [f"`{runs[0].command('attack')}` makes them."])
+    return section("Adversarial sentences", blocks, remedies(runs, "attack"))
 
 
 def pick(by_model: Records) -> list[tuple[int, str]]:

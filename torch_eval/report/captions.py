@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch_eval.report.run_state import Run
-from torch_eval.report.scores import Score
+from torch_eval.report.scores import Score, seeds_text
 
 
 def heading(run: Run, group: int = 0) -> str:
@@ -13,9 +13,8 @@ def heading(run: Run, group: int = 0) -> str:
 
 def facts(run: Run, attacks: list[Score]) -> str:
     """Data set, experiment, seeds, and what decides whether figures of attacks may be compared."""
-    seeds = f"seed{'s' * (len(run.config.seeds) > 1)} {', '.join(map(str, run.config.seeds))}"
     lengths = [f"trained for {run.config.lengths[0]} epochs where no other number stands"] if run.config.lengths else []
-    return f"**{run.task}** ({run.name}) · {', '.join([*made_with(attacks), seeds, *lengths])}"
+    return f"**{run.task}** ({run.name}) · {', '.join([*made_with(attacks), seeds_text(run.config.seeds), *lengths])}"
 
 
 def made_with(attacks: list[Score]) -> list[str]:
@@ -55,11 +54,16 @@ def bars(run: Run) -> str:
     return f"one standard deviation over seeds, or {interval} where there is one seed" if several else interval
 
 
+def remedies(runs: list[Run], stage: str) -> list[str]:
+    """The commands that make what a section lacks, of the runs that have this stage."""
+    return [f"`{run.command(stage)}` makes it ({run.task})." for run in runs if run.has(stage)]
+
+
 def percent(share: float) -> str:
     """A share with one decimal."""
     return f"{100 * share:.1f}%"
 
 
-def listed(items: list[str]) -> list[str]:
+def shortened(items: list[str]) -> list[str]:
     """The first eleven items of a list of more than twelve, and how many more there are."""
     return items if len(items) <= 12 else [*items[:11], f"{len(items) - 11} more"]

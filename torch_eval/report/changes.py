@@ -63,9 +63,7 @@ def section(runs: list[Run]) -> list[Block]:
         if rows and ticket and dense:
             header = ["Attack", "Changed", f"broke {run.title(dense)}", f"broke {run.title(ticket)}"]
             table = Table(header, [facts(run, [s for c in made for s in c.scores]), *rows])
-            blocks.append(
-                Details(f"{run.task} ({run.name}): which changes the ticket withstands", [Paragraph(NOTE), table])
-            )
+            blocks.append(Details(f"{run.named_task}: which changes the ticket withstands", [Paragraph(NOTE), table]))
     return blocks
 
 

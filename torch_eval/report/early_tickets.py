@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from configs.contract.run_files import ChoiceOnDev, Manifest, Searched
 from torch_eval.report.captions import heading, percent
-from torch_eval.report.manifests import read, training_records
+from torch_eval.report.manifests import read
 from torch_eval.report.render import Block, Cell, Heading, Paragraph, Row, Table
 from torch_eval.report.run_state import Run
 from torch_eval.report.tables import NONE
@@ -42,19 +42,15 @@ class FinishedSearch:
 def searches(run: Run) -> list[FinishedSearch]:
     """Return the searches whose epochs were candidates of the choice, at the first asked sparsity."""
     choice, result = read(run.paths.choice, ChoiceOnDev), []
-    for seed in run.config.seeds if choice else []:
-        folder = run.paths.stage(seed, "search")
-        manifest = read(folder / "manifest.json", Manifest[Searched])
-        if choice and manifest:
-            epochs = manifest.results.epochs
-            candidates = {str(c): c for c in run.paths.candidates() if c.sparsity == run.config.sparsities[0]}
-            auas = {
-                epochs - candidates[row.model].epochs_back: row.aua
-                for row in choice.candidates
-                if row.seed == seed and row.model in candidates
-            }
-            records = training_records(folder / "metrics.jsonl")
-            changed = [(r.epoch, r.ticket_distance) for r in records]
+    if choice is None:
+        return []
+    back = {str(c): c.epochs_back for c in run.paths.candidates() if c.sparsity == run.config.sparsities[0]}
+    for seed in run.config.seeds:
+        manifest = read(run.paths.stage(seed, "search") / "manifest.json", Manifest[Searched])
+        if manifest:
+            epochs, rows = manifest.results.epochs, [row for row in choice.candidates if row.seed == seed]
+            auas = {epochs - back[row.model]: row.aua for row in rows if row.model in back}
+            changed = [(r.epoch, r.ticket_distance) for r in run.records(seed, "search")]
             # max_steps may cut the last epoch
             distances = {math.ceil(epoch): share for epoch, share in changed if epoch is not None and share is not None}
             if len(auas) > 1 and distances:

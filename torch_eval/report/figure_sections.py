@@ -17,8 +17,8 @@ from configs.contract.model_id import ModelId
 from configs.contract.run_files import TrainingLine, TrainingManifest
 from torch_eval.attack.records import Transfer, TransferRow
 from torch_eval.report import figures
-from torch_eval.report.captions import bars, percent
-from torch_eval.report.manifests import read, training_records
+from torch_eval.report.captions import bars, percent, remedies
+from torch_eval.report.manifests import read
 from torch_eval.report.render import Block, Details, Paragraph, Picture, section
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import Value
@@ -51,8 +51,7 @@ def accuracies(runs: list[Run], folder: Path) -> list[Block]:
     blocks = [
         block for run in runs for make in (trade_off, lengths, sparsities, progress) for block in make(run, folder)
     ]
-    remedies = [f"`{run.command('attack')}` scores what is drawn here ({run.task})." for run in runs]
-    return section("Clean accuracy and robustness", blocks, remedies)
+    return section("Clean accuracy and robustness", blocks, remedies(runs, "attack"))
 
 
 def trade_off(run: Run, folder: Path) -> list[Block]:
@@ -164,8 +163,7 @@ def snapshots(run: Run, model: str) -> list[tuple[float, str]]:
     """(share of the training, name) of a model's snapshots, the finished model last."""
     seed = run.config.seeds[0]
     manifest = read(run.paths.stage(seed, model) / "manifest.json", TrainingManifest)
-    records = training_records(run.paths.stage(seed, model) / "metrics.jsonl")
-    total = (manifest and manifest.results.steps) or max((r.step for r in records), default=0)
+    total = (manifest and manifest.results.steps) or max((r.step for r in run.records(seed, model)), default=0)
     points = [((saved.snapshot or 0) / total, str(saved)) for saved in run.paths.snapshots(seed, model) if total]
     return [*[point for point in points if point[0] < 1], (1.0, model)]
 
@@ -177,13 +175,13 @@ def transfer(runs: list[Run], folder: Path) -> list[Block]:
     """Adversarial texts made on one model (rows) and given to the others (columns); means over seeds."""
     blocks: list[Block] = []
     for run in runs:
-        rows, changed = transferred(run)
+        rows, changed = transfer_rows(run)
         if changed:
             changed_names = ", ".join(f"{model} (seed {seed})" for seed, model in sorted(changed))
             command = f"`python -m torch_eval transfer {run.arguments}`"
             note = f"Left out, because these models were trained or attacked again since: {changed_names}."
             blocks.append(Paragraph(f"{note} {command} redoes it.", note=True))
-        models = [model for method in run.config.methods if (model := run.pick(method))]
+        models = run.picked()
         for recipe in run.recipes:
             grid = _transfer_grid(rows, recipe, models)
             if np.isfinite(grid).any():
@@ -209,7 +207,7 @@ def _transfer_grid(rows: list[TransferRow], recipe: str, models: list[str]) -> n
     return np.array(means).reshape(len(models), len(models))
 
 
-def transferred(run: Run) -> tuple[list[TransferRow], set[tuple[int, str]]]:
+def transfer_rows(run: Run) -> tuple[list[TransferRow], set[tuple[int, str]]]:
     """Rows of `transfer.json` that still hold, and the (seed, model) that were trained or attacked again since."""
     stated = read(run.paths.root / "transfer.json", Transfer) or Transfer([], [])
     asked = {(seed, model) for seed, model, _ in run.paths.all_victims()}  # no others are drawn
@@ -255,7 +253,7 @@ def learning(runs: list[Run], folder: Path) -> list[Block]:
             )
             blocks.append(Picture(path, caption))
     asked = [run for run in runs if any(step.stage == step.model == "search" for step in run.steps)]
-    return section("Learning the masks", blocks, [f"`{r.command('search')}` makes it ({r.task})." for r in asked])
+    return section("Learning the masks", blocks, remedies(asked, "search"))
 
 
 def _searches(group: list[Run]) -> dict[str, tuple[list[TrainingLine], float | None]]:
@@ -264,7 +262,7 @@ def _searches(group: list[Run]) -> dict[str, tuple[list[TrainingLine], float | N
     weights = {run.config.search.l0_weight for run in group}
     for run in group:
         for seed in run.config.seeds if len(group) == 1 else run.config.seeds[:1]:
-            records = training_records(run.paths.stage(seed, "search") / "metrics.jsonl")
+            records = run.records(seed, "search")
             steps = [record for record in records if all(getattr(record, key) is not None for key in SEARCHED)]
             accuracies = dev_accuracies(records)
             name = f"seed {seed}"
@@ -295,8 +293,7 @@ def training(runs: list[Run], folder: Path) -> list[Block]:
     blocks: list[Block] = []
     for run in runs:
         seed = run.config.seeds[0]
-        models = [model for method in run.config.methods if (model := run.pick(method))]
-        records = {model: training_records(run.paths.stage(seed, model) / "metrics.jsonl") for model in models}
+        records = {model: run.records(seed, model) for model in run.picked()}
         curves = [(run.title(m), (run.models[m], lines)) for m, lines in records.items() if lines]
         # More curves than a figure can tell apart go into the next one.
         for number, start in enumerate(range(0, len(curves), MOST_CURVES), 1):
@@ -306,5 +303,4 @@ def training(runs: list[Run], folder: Path) -> list[Block]:
             accuracies = ", ".join(f"{name} {percent(values[-1])}" for name, values in ends.items() if values)
             caption = f"{run.task}, seed {seed}. Dev accuracy at the end: {accuracies or 'not measured yet'}."
             blocks.append(Picture(path, caption))
-    remedies = [f"`{run.command('finetune')}` makes it ({run.task})." for run in runs]
-    return section("Fine-tuning and retraining", blocks, remedies)
+    return section("Fine-tuning and retraining", blocks, remedies(runs, "finetune"))

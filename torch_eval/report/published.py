@@ -128,11 +128,11 @@ def hyperparameters(runs: list[Run]) -> list[Block]:
     for run in runs:
         for section, model in (("finetune", "finetune"), ("retrain", run.pick("robust") or "")):
             values, finished = settings_of(run, section, model)
-            name = Cell(f"{run.task} ({run.name}), {section}", "" if finished else "not run yet")
+            name = Cell(f"{run.named_task}, {section}", "" if finished else "not run yet")
             rows5.append([name, *(Cell(_plain(values.get(key))) for key in TABLE5)])
         values, finished = settings_of(run, "search", "search")
         theirs = PUBLISHED["table6"].get(run.config.task, {})
-        name = Cell(f"{run.task} ({run.name})", "" if finished else "not run yet")
+        name = Cell(f"{run.named_task}", "" if finished else "not run yet")
         beside = {key: f"paper {theirs[key]:g}" if key in theirs else "" for key in TABLE6}
         rows6.append([name, *(Cell(_plain(values.get(key)), published=beside[key]) for key in TABLE6)])
     return [

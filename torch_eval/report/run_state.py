@@ -17,12 +17,12 @@ from configs.contract.files import read_json
 from configs.contract.jobs import CLEAN, HALVES, attack_jobs, jobs
 from configs.contract.methods import METHODS, needs_robust_ticket
 from configs.contract.model_id import ModelId
-from configs.contract.run_files import ChoiceOnDev, Finished, Results, TrainingManifest
+from configs.contract.run_files import ChoiceOnDev, Finished, Results, TrainingLine, TrainingManifest
 from configs.contract.tasks import TASKS
 from torch_eval.attack.metrics import Metrics
 from torch_eval.attack.records import CleanResults, LeftOut
 from torch_eval.report.manifests import AttackSettings, read, training_records
-from torch_eval.report.scores import RECIPES, Score, Value, differences, number_groups, titles
+from torch_eval.report.scores import RECIPES, Score, Value, differences, number_groups, seeds_text, titles
 from torch_eval.report.staleness import Staleness
 
 
@@ -111,6 +111,11 @@ class Run:
         return TASKS[self.config.task].title or self.config.name
 
     @property
+    def named_task(self) -> str:
+        """Data set and experiment, such as `SST-2 (my-run)`."""
+        return f"{self.task} ({self.name})"
+
+    @property
     def sparsity(self) -> float:
         """Share of weights that the chosen ticket prunes."""
         return self.chosen.sparsity or 0.0
@@ -161,6 +166,10 @@ class Run:
             file = job.directory / "manifest.json"
             steps.append(Step("attack", job.model, job.seed, command, file, manifest, job.recipe, stale, left_out))
         return steps
+
+    def has(self, stage: str) -> bool:
+        """True if the run has a step of this stage."""
+        return any(step.stage == stage for step in self.steps)
 
     def missing(self) -> list[Step]:
         """Steps that their commands would make: not the attacks that cannot run here."""
@@ -234,7 +243,7 @@ class Run:
     def clean(self, model: str, group: int = 0) -> Value:
         """Accuracy on the whole test set."""
         scores = self.scores_of(model, CLEAN, group)
-        return Value([(seed, score.accuracy) for seed, score in scores], self.seeds(model), 100)
+        return Value([(seed, score.accuracy) for seed, score in scores], len(self.seeds(model)), 100)
 
     def seeds(self, model: str) -> list[int]:
         """Seeds that have a model. The user's own have no seed, and are attacked under the first."""
@@ -243,19 +252,22 @@ class Run:
     def value(self, model: str, recipe: str, measure: str, group: int = 0) -> Value:
         """A measure of an attack: aua, suc, queries, or clean, the accuracy on the attacked sample."""
         estimates = [(seed, getattr(s.summary, measure)) for seed, s in self.scores_of(model, recipe, group)]
-        return Value(estimates, self.seeds(model), 1 if measure == "queries" else 100)
+        return Value(estimates, len(self.seeds(model)), 1 if measure == "queries" else 100)
 
     def scores_of(self, model: str, recipe: str, group: int) -> list[tuple[int, Score]]:
         """(seed, score) of a model in a comparison group."""
         scores = [(seed, self.scores.get((seed, model, recipe))) for seed in self.config.seeds]
         return [(seed, score) for seed, score in scores if score and score.group == group]
 
+    def records(self, seed: int, model: str) -> list[TrainingLine]:
+        """Records of a training or a search; none if it has not begun."""
+        return training_records(self.paths.stage(seed, model) / "metrics.jsonl")
+
     def training_loss(self, model: str) -> float | None:
         """Mean of the clean loss over the last epoch of all seeds; None where training logs no such loss."""
         losses = []
         for seed in self.config.seeds:
-            records = training_records(self.paths.stage(seed, model) / "metrics.jsonl")
-            logged = [(r.epoch or 0.0, r.loss) for r in records if r.loss is not None]
+            logged = [(r.epoch or 0.0, r.loss) for r in self.records(seed, model) if r.loss is not None]
             losses += [loss for epoch, loss in logged if epoch > logged[-1][0] - 1]
         return statistics.fmean(losses) if losses else None
 
@@ -271,6 +283,10 @@ class Run:
     def pick(self, method: str) -> str | None:
         """The first of `picks`, of the shortest length where lengths are given in order."""
         return next(iter(self.picks(method)), None)
+
+    def picked(self) -> list[str]:
+        """`pick` of every method that has a model."""
+        return [model for method in self.config.methods if (model := self.pick(method))]
 
     def shown(self) -> list[str]:
         """The models that the tables show: those of each method, then the user's own."""
@@ -295,9 +311,7 @@ class Run:
             if (name, recipe) == (model, CLEAN) and score.unlearned:
                 seeds.setdefault(score.unlearned, []).append(seed)
         reasons = [
-            reason
-            if affected == self.seeds(model)
-            else f"{reason} (seed{'s' * (len(affected) > 1)} {', '.join(map(str, affected))})"
+            reason if affected == self.seeds(model) else f"{reason} ({seeds_text(affected)})"
             for reason, affected in seeds.items()
         ]
         return ", ".join(reasons)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ class Value:
 
     Args:
         estimates: Seed and value of the seeds that have a result.
-        asked: Seeds that should have one.
+        asked: Number of seeds that should have one.
         scale: Factor of the values: 100 for shares.
 
     Attributes:
@@ -145,10 +145,8 @@ class Value:
         asked: Number of seeds that should have one.
     """
 
-    def __init__(
-        self, estimates: list[tuple[int, metrics.Estimate]], asked: Sequence[int] = (), scale: float = 1.0
-    ) -> None:
-        self.asked = len(asked)
+    def __init__(self, estimates: Iterable[tuple[int, metrics.Estimate]], asked: int = 0, scale: float = 1.0) -> None:
+        self.asked = asked
         self.seeds: list[tuple[int, float, float, float]] = [
             (seed, scale * e.value, scale * e.low, scale * e.high)
             for seed, e in estimates
@@ -180,6 +178,11 @@ class Value:
 def recipe_title(recipe: str, protocol: str | None) -> str:
     """Name of an attack. What the official code calls BERT-Attack is another attack."""
     return RECIPES[recipe] + (" (official code's)" if protocol == "official" and recipe == "bertattack" else "")
+
+
+def seeds_text(seeds: list[int]) -> str:
+    """Seeds in words: `seed 1`, or `seeds 1, 2`."""
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def titles(attacks: list[Score]) -> str:

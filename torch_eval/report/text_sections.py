@@ -12,7 +12,7 @@ from configs.contract.estimate import duration
 from configs.contract.methods import METHODS
 from configs.contract.run_files import Finished
 from torch_eval.report import figures, saturation, tables, wording
-from torch_eval.report.captions import bars, listed, made_with
+from torch_eval.report.captions import bars, made_with, shortened
 from torch_eval.report.comparisons import answer, paired_table
 from torch_eval.report.figure_sections import band, file_name
 from torch_eval.report.published import reference_notes
@@ -29,7 +29,7 @@ def answers(runs: list[Run], folder: Path) -> list[Block]:
     """One sentence and one figure for each run; explanations fold away."""
     blocks: list[Block] = [Paragraph(answer(run), lead=True) for run in runs]
     blocks += [picture for run in runs for picture in _overview(run, folder)]
-    sources = [(f"{run.task} ({run.name})", [score.settings.source for score in run.all_attacks()]) for run in runs]
+    sources = [(run.named_task, [score.settings.source for score in run.all_attacks()]) for run in runs]
     packaged = [name for name, used in sources if "packaged" in used]
     blocks += [Paragraph(wording.PACKAGED.format(", ".join(packaged)), note=True)] if packaged else []
     blocks += [
@@ -63,7 +63,7 @@ def _overview(run: Run, folder: Path) -> list[Block]:
     path = folder / file_name("overview", run.name)
     figures.overview(rows, path, run.task)
     caption = (
-        f"{run.task} ({run.name}): accuracy on unchanged sentences (Clean) and under attack (Aua) of all methods. "
+        f"{run.named_task}: accuracy on unchanged sentences (Clean) and under attack (Aua) of all methods. "
         f"Bars: {bars(run)}."
     )
     return [Picture(path, caption)]
@@ -116,12 +116,12 @@ def results(runs: list[Run]) -> list[Block]:
                 blocks.append(Details("All measures of these data sets", [table]))
     for run in runs:
         both = [score for score in run.all_attacks() if len(score.settings.attacked or []) > 1]
-        blocks += [Paragraph(wording.BOTH_TEXTS.format(f"{run.task} ({run.name})", titles(both)))] if both else []
+        blocks += [Paragraph(wording.BOTH_TEXTS.format(run.named_task, titles(both)))] if both else []
     blocks += [Paragraph(line, note=True) for run in runs for line in saturation.lines(run)]
     blocks.append(Details("The published figures", reference_notes(runs)))
     for run in runs:
         sparsities = tables.sparsity_table(run)
-        blocks += [Details(f"{run.task} ({run.name}): every sparsity", [sparsities])] if sparsities else []
+        blocks += [Details(f"{run.named_task}: every sparsity", [sparsities])] if sparsities else []
     return blocks
 
 
@@ -142,7 +142,7 @@ def ablations(runs: list[Run]) -> list[Block]:
 def paired_tests(runs: list[Run]) -> list[Block]:
     """McNemar's test of the robust ticket against every other method."""
     made = [(run, paired_table(run)) for run in runs]
-    blocks = [block for run, table in made if table for block in (Heading(f"{run.task} ({run.name})", 3), table)]
+    blocks = [block for run, table in made if table for block in (Heading(run.named_task, 3), table)]
     return section(
         "Paired tests", [Details("How the test works", [Paragraph(wording.PAIRED)]), *blocks] if blocks else []
     )
@@ -162,7 +162,7 @@ def missing(runs: list[Run]) -> list[Block]:
             by_command.setdefault(step.command, []).append(name + seed)
         if by_command:
             note = f"{run.name} is not finished. Run these commands, in this order, to make what is missing:"
-            items = [f"`{command}`: {', '.join(listed(names))}" for command, names in by_command.items()]
+            items = [f"`{command}`: {', '.join(shortened(names))}" for command, names in by_command.items()]
             blocks += [Paragraph(note, note=True), Bullets(items)]
         for name, reason in run.left_out().items():
             blocks.append(Paragraph(f"{run.name}: {name} was left out: {reason}", note=True))
@@ -171,7 +171,7 @@ def missing(runs: list[Run]) -> list[Block]:
             for step in run.stale()
         ]
         if stale:
-            blocks += [Paragraph(wording.STALE.format(run.name), note=True), Bullets(listed(stale))]
+            blocks += [Paragraph(wording.STALE.format(run.name), note=True), Bullets(shortened(stale))]
     return section("Missing and stale results", blocks)
 
 
@@ -189,7 +189,7 @@ def provenance(runs: list[Run]) -> list[Block]:
             if isinstance(step.manifest, Finished) and (step.stage != "attack" or step.model in shown)
         ]
         if done:
-            title = f"{run.task} ({run.name}): versions, inputs, times of {len(done)} stages"
+            title = f"{run.named_task}: versions, inputs, times of {len(done)} stages"
             blocks.append(Details(title, [Bullets(_facts(run, done)), _stage_table(done)]))
     return section("How it was run", blocks)
 

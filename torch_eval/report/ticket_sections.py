@@ -19,7 +19,7 @@ from configs.contract.run_files import ChoiceOnDev, TicketReport
 from mindspore_rt.ticket import Ticket
 from torch_eval.attack import metrics
 from torch_eval.report import figures
-from torch_eval.report.captions import facts, percent
+from torch_eval.report.captions import facts, percent, remedies
 from torch_eval.report.figure_sections import file_name
 from torch_eval.report.manifests import read
 from torch_eval.report.render import Block, Cell, Details, Heading, Paragraph, Picture, Row, Table, section
@@ -35,7 +35,7 @@ Reports = dict[tuple[int, str], TicketReport]  # (seed, model) to the facts of i
 
 def choices(runs: list[Run]) -> list[Block]:
     """How the reported tickets were chosen."""
-    asked = [run for run in runs if any(step.stage == "choose" for step in run.steps)]
+    asked = [run for run in runs if run.has("choose")]
     halved = [run.name for run in asked if run.config.choice.split == "test_half"]
     rule = "The reported ticket is chosen on the dev set. Test sentences play no part in the choice."
     if halved:
@@ -103,9 +103,7 @@ def tickets(runs: list[Run], folder: Path) -> list[Block]:
     for run in runs:
         blocks += _facts(run, reports[run.name])
     blocks += [*transferred(runs), *overlaps(runs, folder), *distributions(runs, folder)]
-    asked = [run for run in runs if any(step.stage == "draw" for step in run.steps)]
-    remedies = [f"`{run.command('draw')}` makes them ({run.task})." for run in asked]
-    return section("Tickets: what was pruned", blocks, remedies)
+    return section("Tickets: what was pruned", blocks, remedies(runs, "draw"))
 
 
 def _reports(run: Run) -> Reports:
@@ -239,7 +237,7 @@ def distributions(runs: list[Run], folder: Path) -> list[Block]:
         seed = run.config.seeds[0]
         epochs = sorted(run.paths.log_alpha(seed, 1).parent.glob("epoch-*.safetensors"))
         if epochs:
-            histograms[f"{run.task} ({run.name}), seed {seed}"] = histogram(epochs[-1], run.sparsity)
+            histograms[f"{run.named_task}, seed {seed}"] = histogram(epochs[-1], run.sparsity)
     if not histograms:
         return []
     path = folder / file_name("log-alpha")

@@ -108,7 +108,7 @@ def test_transfer_to_a_model_trained_again_is_left_out(tmp_path):
                 "models": [{"seed": 1, "model": "finetune", "sha256": then}],
             },
         )
-        rows, changed = figure_sections.transferred(run_state.Run(paths.config, ["demo"], tmp_path))
+        rows, changed = figure_sections.transfer_rows(run_state.Run(paths.config, ["demo"], tmp_path))
         assert (len(rows), changed) == (left, {(1, "finetune")} if left == 1 else set())
     assert "trained or attacked again since: finetune (seed 1)" in written(tmp_path)[2]
 
@@ -131,9 +131,9 @@ def test_transfer_of_texts_attacked_again_is_left_out(tmp_path):
             ],
         },
     )
-    assert len(figure_sections.transferred(run_state.Run(paths.config, ["demo"], tmp_path))[0]) == 4
+    assert len(figure_sections.transfer_rows(run_state.Run(paths.config, ["demo"], tmp_path))[0]) == 4
     files["textfooler"].write_text(files["textfooler"].read_text() + " ")
-    rows, changed = figure_sections.transferred(run_state.Run(paths.config, ["demo"], tmp_path))
+    rows, changed = figure_sections.transfer_rows(run_state.Run(paths.config, ["demo"], tmp_path))
     assert [(row.recipe, row.source) for row in rows] == [
         ("textfooler", "random-0.30"),
         ("textbugger", "finetune"),
