@@ -65,9 +65,9 @@ def attack(options: argparse.Namespace) -> None:
 
 
 def merge(options: argparse.Namespace) -> None:
-    """Put the parts together that attack.shard=i/n left.
+    """Join the parts that attack.shard=i/n left.
 
-    Takes the keys of the attacks, attack.shard aside.
+    Give it the keys of these attacks, but not attack.shard.
     """
     from torch_eval.attack import merge
 
@@ -170,11 +170,11 @@ def parity(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Measure the speed of training steps or of attacks against the references, or reckon that of a device.
+    """Measure the speed of training steps or of attacks against the references, or estimate that of a device.
 
     bench [official=PATH] [only=[GROUP,...]] [rounds=N] [markdown=yes]     training steps
     bench attacks [CONFIG] [examples=200] [recipes=[...]] ...            attacks, against stock TextAttack
-    bench device [layers=12]                                             what steps ask of a GPU, reckoned
+    bench device [layers=12]                                             what steps ask of a GPU, estimated
     """
     if options.arguments[:1] == ["attacks"]:
         from torch_eval.bench import attacks

@@ -3,19 +3,19 @@
     ./run.sh bench attacks [CONFIG] [examples=200] [recipes=[...]] [candidates=[8,48]] [max_length=128]
                            [long_examples=20] [model=FOLDER] [data=FILE]
 
-Ours runs in one process a core with one thread each, stock in one process with one thread a core (its sentence
-encoder on one thread, so that its vectors are the same). They take turns of a few examples, so that whatever else the
-machine does slows both. `examples` are attacked with stock padded to
-`max_length`, the first `long_examples` of them also with stock padded to 512, as the official code runs it.
+"Stock" is TextAttack as it comes. Ours runs in as many processes as there are cores, each with one thread. Stock runs
+in one process with as many threads, but its sentence encoder has one, so that its vectors are the same. They take turns
+of a few examples: whatever else the machine does slows both. Stock pads the `examples` to `max_length`, and attacks the
+first `long_examples` once more padded to 512, as the official code does.
 
-An example is exact if outcome, number of queries and adversarial text are all the same. Texts that differ in
-characters which the victim's tokenizer reads alike (all unknown ones are one token) are one input and tie. With
-several threads stock gives them scores that differ in the last bits, by their place in a padded batch, and picks
-among them by that. They are counted as `same reading`, and the examples that are not exact are attacked by stock once
-more, on one thread: how many are exact then, and in how many stock differs from itself.
+An example is exact if outcome, number of queries and adversarial text are all the same. Texts tie if they differ only
+in characters that the victim's tokenizer reads alike: all unknown ones are one token. With several threads, stock gives
+such texts scores that differ in the last bits, by their place in a padded batch, and chooses by these bits. They are
+counted as `same reading`. Stock attacks every example that is not exact once more, on one thread. The results say how
+many are exact then, and in how many stock differs from itself.
 
 BERT-Attack in stock goes through all K**n combinations for a word of n pieces: 254 million at K = 48 and n = 5. Only
-examples without a word of more than `combinations` are compared; the result states how many are left out.
+examples without a word of more than `combinations` are compared; the results say how many are left out.
 
 The victim is the first of the experiment CONFIG (demo), and the texts are its test set, unless a model and a JSON
 Lines file are named. Results: `runs/bench.jsonl`, a line for each recipe; `runs/bench_attacks.md`, a table of them.

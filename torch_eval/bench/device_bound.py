@@ -1,10 +1,11 @@
-"""What a training step asks of an accelerator, and how fast it can be at best; reckoned on the CPU, not measured.
+"""What a training step asks of an accelerator, and the least time that it takes: estimated on a CPU, not measured.
 
     python -m torch_eval bench device [layers=12]
 
-Our steps are compiled as for a GPU, and the graphs counted (`mindspore_rt.compare.graph_worker`), with few layers of
-BERT-base's size. The rest is linear: a further layer adds what the one before it added. A search with a number of
-layers between is counted too, as a check. Beside ours stands the step of the reference in PyTorch (`torch_counts.py`).
+Our steps are compiled as for a GPU, and what their graphs ask for is counted (`mindspore_rt.compare.graph_worker`).
+That is done with 2 and 4 layers of BERT-base's size. Every further layer adds the same, so that a line through both
+gives the counts of any number. A search with 3 layers is counted too, as a check. Beside ours stands the step of the
+reference in PyTorch (`torch_counts.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from configs.contract.processes import run_module
 from configs.contract.schema import option
 
 BERT_BASE = StepCase("finetune", layers=12, hidden=768, batch=32, length=128)
-FEW, BETWEEN, MORE = 2, 3, 4  # layers that are counted
+FEW, BETWEEN, MORE = 2, 3, 4  # layers that are counted; those in between are the check
 # Title, task, and the variant of the PyTorch worker; FreeLB has no reference here.
 STEPS = (
     ("fine-tuning", "finetune", "transformers"),

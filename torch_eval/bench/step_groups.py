@@ -82,7 +82,8 @@ class Group:
             reference's. None is no target.
         seconds: How long the group is measured; enough on two cores of a server.
         memory: Memory of its largest worker, in GB.
-        throughput: Report speeds: the wall ratio is reference / ours, and its target is the least it may be.
+        throughput: Whether speeds are reported: the wall ratio is reference / ours, and its target is the least it may
+            be.
         first_step: Target for compiling and the first step, in seconds.
     """
 

@@ -16,7 +16,7 @@ from torch_eval.bench.step_groups import Contender
 
 
 class Worker:
-    """A process with a step ready. When it stops, `UserError` repeats the last line of its error output.
+    """A process that keeps one step ready. If it stops, a `UserError` repeats the last line of its error output.
 
     Args:
         contender: What computes the step.

@@ -25,7 +25,7 @@ from torch_eval.reference import restatement
 from torch_eval.reference.official_checkout import Checkout
 
 
-def load(model: torch.nn.Module) -> None:
+def set_weights(model: torch.nn.Module) -> None:
     """Set every weight of a PyTorch BERT classifier to its random value; mask scores stay as they are."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -55,7 +55,7 @@ def transformers_step(case: StepCase) -> Callable[[], float]:
         ValueError: transformers has no such step.
     """
     model, (inputs, labels) = BertForSequenceClassification(torch_config(case)), torch_inputs(case)
-    load(model)
+    set_weights(model)
     if case.task == "evaluate":
         model.eval()
         return torch.no_grad()(lambda: model(**inputs).logits.sum().item())
@@ -88,7 +88,7 @@ def official_step(case: StepCase, freeze: bool) -> Callable[[], float]:
         ValueError: The official code has no such step of its own.
     """
     model, (inputs, labels) = restatement.MaskedBert(torch_config(case)), torch_inputs(case)
-    load(model)
+    set_weights(model)
     trained: restatement.RestatedSearch | restatement.RestatedRetraining
     if case.task == "search":
         settings = restatement.SearchSettings(TOTAL_STEPS, ascent_steps=case.passes, freeze=freeze)
@@ -118,7 +118,7 @@ def run_checkout(path: Path, case: StepCase, freeze: bool, turns: Iterable) -> N
     """
     checkout = Checkout(path)
     model, (inputs, labels) = checkout.model(torch_config(case)), torch_inputs(case)
-    load(model)
+    set_weights(model)
     scores = checkout.log_alpha(model)
     for parameter in model.parameters():
         parameter.requires_grad_(not freeze or any(parameter is s for s in scores.values()))

@@ -119,9 +119,9 @@ def _guess(path: Path, config: Experiment, names: Sequence[str], others: Sequenc
 
 
 def _alike(names: Sequence[str], columns: Sequence[str]) -> str | None:
-    """Return the column, or the columns with a + between them, that the first of these names means.
+    """Return the first of these names that a file has, as its columns write it; upper and lower case may differ.
 
-    They may be written in another case.
+    A name such as `title+description` needs both columns.
     """
     for fold in (str, str.casefold):
         written = {fold(column): column for column in reversed(columns)}
@@ -133,7 +133,7 @@ def _alike(names: Sequence[str], columns: Sequence[str]) -> str | None:
 
 
 def _published(values: set[str], columns: Sequence[str], names: Sequence[str]) -> list[str] | None:
-    """Return what `data.labels` would have to say for a file whose columns number a task's labels from 1 on."""
+    """Return `data.labels` for a file in a layout that a task was published in; None for any other file."""
     for task in TASKS.values():
         found = [classifiers.find_label(label, names) for label in task.labels]
         if len(names) == len(found) and (classifiers.says_nothing(names) or None not in found):
@@ -170,7 +170,7 @@ def text_columns(path: Path, columns: list[str]) -> list[str]:
 def labels_of(
     path: Path, column: str, values: set[str], names: Sequence[str], others: Sequence[Sequence[str]]
 ) -> list[str]:
-    """Choose what `data.labels` would have to say, in the order of the model's labels.
+    """Return `data.labels` for the values of a label column, in the order of the model's labels.
 
     Raises:
         UserError: The values of the file do not say which of the model's labels they mean.
@@ -215,7 +215,7 @@ def _unmatched(path: Path, values: Sequence[str], names: Sequence[str]) -> str:
 
 
 def in_order(path: Path, values: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return entries of labels as the data spells them, in the model's order; its own name where the data has none.
+    """Return `data.labels` in the order of the model's labels, each as the data spells it if the data has it.
 
     Raises:
         UserError: A label of the data is none of the model's.

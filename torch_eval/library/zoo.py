@@ -142,7 +142,7 @@ def add(run: Run, name: str) -> Path:
 
 
 def _plain(model: str) -> str:
-    """Name of a model where the ticket is given: there is no search whose epochs could be counted back."""
+    """Return the name of a model without the epoch of its search: a run with a given ticket has no search."""
     model_id = ModelId.parse(model)
     return str(ModelId(model_id.method, model_id.sparsity, epochs=model_id.epochs))
 

@@ -74,14 +74,14 @@ def _rows(run: Run, comparison: Comparison) -> list[list[Cell]]:
         for side, other in ((0, 1), (1, 0)):
             outcomes = {record["index"]: record["outcome"] for record in pair[other].records}
             for record in pair[side].records:
-                if record["outcome"] == "success" and (of := kind(record["original"], record["perturbed"])):
-                    broke[of, side] += 1
-                    withstood[of, side] += outcomes.get(record["index"]) == "failure"
+                if record["outcome"] == "success" and (changed := kind(record["original"], record["perturbed"])):
+                    broke[changed, side] += 1
+                    withstood[changed, side] += outcomes.get(record["index"]) == "failure"
     title = run.attack_title(pair[0].directory.name)
     return [
-        [Cell(title), Cell(of), *(Cell(_share(withstood[of, side], broke[of, side])) for side in (1, 0))]
-        for of in KINDS
-        if broke[of, 0] + broke[of, 1]
+        [Cell(title), Cell(changed), *(Cell(_share(withstood[changed, side], broke[changed, side])) for side in (1, 0))]
+        for changed in KINDS
+        if broke[changed, 0] + broke[changed, 1]
     ]
 
 

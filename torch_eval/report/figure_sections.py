@@ -107,7 +107,8 @@ def sparsities(run: Run, folder: Path) -> list[Block]:
     """Accuracies against sparsity (Figure 2)."""
     if len(run.config.sparsities) < 2:
         return []
-    points = [(of, ModelId.parse(model).sparsity, model) for model, of in run.models.items() if of in ("robust", "lth")]
+    drawn = [(method, model) for model, method in run.models.items() if method in ("robust", "lth")]
+    points = [(method, ModelId.parse(model).sparsity, model) for method, model in drawn]
     panels = _panels(run, points, "Clean (test set)", run.clean)
     if not panels:
         return []

@@ -277,7 +277,9 @@ class Run:
         """The models of a method that the tables show: those of the chosen sparsity, one for each length."""
         sparsity = None if METHODS[method].kind == "dense" else self.chosen.sparsity
         return [
-            model for model, of in self.models.items() if of == method and ModelId.parse(model).sparsity == sparsity
+            model
+            for model, other in self.models.items()
+            if other == method and ModelId.parse(model).sparsity == sparsity
         ]
 
     def pick(self, method: str) -> str | None:

@@ -64,14 +64,13 @@ def test_it_counts_writes_and_goes_on(bench, monkeypatch):
 
 
 def test_a_family_is_compared_and_the_last_result_is_shown(bench, tmp_path, capsys):
-    """The texts of a family carry the labels that its model predicts, but for every fifth, which is not attacked."""
-    for examples in (4, 5):
+    for examples in (1, 2):
         words = ["families=[distilbert]", "recipes=[textfooler]", "max_length=16", f"examples={examples}"]
         assert families.main([str(tmp_path / "families"), *words]) == 0
     first, last = read_lines(tmp_path / "families" / "families.jsonl")
-    assert (first["of"], last["of"], last["differ"]) == (4, 5, []) and last["queries"] > first["queries"]
+    assert (first["of"], last["of"], last["differ"]) == (1, 2, []) and last["queries"] > first["queries"]
     shown = capsys.readouterr().out.splitlines()
-    assert shown[-1].startswith("| distilbert | attack textfooler | 5/5 | 5/5 |") and shown[-2].startswith("| --- |")
+    assert shown[-1].startswith("| distilbert | attack textfooler | 2/2 | 2/2 |") and shown[-2].startswith("| --- |")
 
 
 def test_a_witness_of_another_length_is_not_called(bench, tmp_path):
