@@ -28,7 +28,6 @@ import functools
 import hashlib
 import json
 import os
-import platform
 import random
 import time
 from collections.abc import Iterator
@@ -48,6 +47,7 @@ from torch_eval.assets import packaged
 from torch_eval.attack.example import attack_text
 from torch_eval.attack.scoring import PACKAGES, read_examples
 from torch_eval.attack.workers import Target, Workers, attack_example
+from torch_eval.bench.step_results import in_words, machine
 from torch_eval.recipes import textattack_offline
 from torch_eval.recipes.recipes import Spec, describe
 
@@ -202,7 +202,7 @@ class StockComparison:
             "reference": f"TextAttack {versions('textattack')['textattack']}, inputs padded to {length}",
             "model": str(self.model),
             "versions": versions(*PACKAGES),
-            "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
+            "machine": in_words(machine()),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
 

@@ -91,6 +91,11 @@ def machine() -> dict[str, Any]:
     return {"cpu": processor, "cores": cores, "memory_gb": round(memory / 1e9, 1)}
 
 
+def in_words(machine: dict[str, Any]) -> str:
+    """Return what `machine` found in words."""
+    return f"{machine['cpu']}, {machine['cores']} cores"
+
+
 def available_memory() -> float:
     """Return the GB that new processes can take without swapping; without /proc, all there is."""
     try:
@@ -151,5 +156,4 @@ def markdown(records: list[dict]) -> str:
     about = records[0]
     packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     rows = markdown_table(["step", *COLUMNS[:-1], "met"], [[record["figure"], *row(record)] for record in records])
-    machine = f"{about['machine']['cpu']}, {about['machine']['cores']} cores"
-    return f"{machine}; {packages}; {about['date'][:10]}. {LEGEND}\n\n{rows}\n"
+    return f"{in_words(about['machine'])}; {packages}; {about['date'][:10]}. {LEGEND}\n\n{rows}\n"
