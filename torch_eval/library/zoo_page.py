@@ -13,7 +13,7 @@ from configs.contract.files import ROOT, atomic_write, read_json
 from configs.contract.model_id import ModelId
 from configs.contract.read_values import ENTRY, ZOO
 from torch_eval.attack import metrics
-from torch_eval.library.zoo import LETTERS, Entry, Figure, Outcomes
+from torch_eval.library.zoo import LETTERS, Entry, Figure, MeasuredModel, Outcomes
 from torch_eval.report import figures
 from torch_eval.report.figure_sections import band
 from torch_eval.report.scores import RECIPES, Value
@@ -30,12 +30,12 @@ TOGETHER += ["p", "p (Holm)"]
 def table(zoo: Path = ZOO) -> str:
     """Return the table of all entries as Markdown: Aua of each attack in per cent, and the test against Fine-tune."""
     rows: list[tuple[str, ...]] = []
-    for path in sorted(zoo.glob("*/results.json")):
-        entry, config = read_json(path, Entry), schema.load(str(path.with_name(ENTRY)))
+    for name, entry in _entries(zoo).items():
+        config = schema.load(str(zoo / name / ENTRY))
         layers = f", {config.layers} layers" if config.layers else ""
         share = entry.ticket["pruned"] / entry.ticket["weights"]
-        about = (f"`{path.parent.name}`", config.task, config.model + layers, f"{100 * share:.3g}%", str(entry.seed))
-        ticket, dense = entry.models[str(ModelId("robust", config.sparsities[0]))], entry.models.get("finetune")
+        about = (f"`{name}`", config.task, config.model + layers, f"{100 * share:.3g}%", str(entry.seed))
+        ticket, dense = _ticket(entry), entry.models.get("finetune")
         rows.append((*about, "none (Clean)", "all", ticket.clean.text(), dense.clean.text() if dense else "", "", ""))
         for recipe, attacked in ticket.attacks.items():
             other = dense.attacks.get(recipe) if dense else None
@@ -45,6 +45,16 @@ def table(zoo: Path = ZOO) -> str:
             texts = (RECIPES[recipe], str(attacked.examples), attacked.aua.text(), other.aua.text() if other else "")
             rows.append((*[""] * len(about), *texts, "" if p is None else f"{p:.2g}", "; ".join(reasons)))
     return markdown.table(HEADER, rows) + "\n"
+
+
+def _entries(zoo: Path) -> dict[str, Entry]:
+    """Return the results of all entries by name."""
+    return {path.parent.name: read_json(path, Entry) for path in sorted(zoo.glob("*/results.json"))}
+
+
+def _ticket(entry: Entry) -> MeasuredModel:
+    """Return what was measured of the ticket, the one robust model of an entry."""
+    return next(model for name, model in entry.models.items() if ModelId.parse(name).method == "robust")
 
 
 def together(zoo: Path = ZOO) -> str:
@@ -70,9 +80,8 @@ def _families(zoo: Path) -> dict[tuple[str, str], dict[tuple[str, str, str], dic
     attacks were made in another way, or on other sentences.
     """
     families: dict[tuple[str, str], dict[tuple[str, str, str], dict[int, Pair]]] = {}
-    for path in sorted(zoo.glob("*/results.json")):
-        entry, config = read_json(path, Entry), schema.load(str(path.with_name(ENTRY)))
-        ticket = entry.models[str(ModelId("robust", config.sparsities[0]))]
+    for entry in _entries(zoo).values():
+        ticket = _ticket(entry)
         for model in entry.models.values():
             for recipe, attacked in model.attacks.items():
                 ours = ticket.attacks.get(recipe)
@@ -99,7 +108,7 @@ def write() -> None:
 
 def draw(folder: Path, zoo: Path = ZOO) -> None:
     """Draw Aua and Clean of all models of an experiment, over the seeds of its entries, into <experiment>.png."""
-    entries = [read_json(path, Entry) for path in sorted(zoo.glob("*/results.json"))]
+    entries = list(_entries(zoo).values())
     for experiment in dict.fromkeys(entry.experiment for entry in entries):
         seeds = [entry for entry in entries if entry.experiment == experiment]
         rows: list[tuple[str, figures.Band | None, dict[str, figures.Band]]] = []
