@@ -27,18 +27,9 @@ class Recorder:
         self.calls.append({"model": job.model, "weights": start, "ticket": ticket, "section": job.section})
         step = np.float32(1 + len(self.calls))
         end = {n: w + step if n.startswith("classifier") else w * 2 for n, w in start.items()}
-        return type(
-            "Done",
-            (),
-            {
-                "stage": stage,
-                "source": source,
-                "run": lambda self: self,
-                "dev_accuracy": lambda self: 0.5,
-                "weights": lambda self: end,
-                "export": lambda self, **results: stage.finish(results),
-            },
-        )()
+        done = SimpleNamespace(stage=stage, source=source, dev_accuracy=lambda: 0.5, weights=lambda: end)
+        done.run, done.export = lambda: done, lambda **results: stage.finish(results)
+        return done
 
 
 def run_search(run, monkeypatch, epochs, name="search"):
@@ -66,8 +57,7 @@ def run_search(run, monkeypatch, epochs, name="search"):
         def run(self):
             for epoch, scores in enumerate(epochs, 1):
                 self.objective.scores = [
-                    type("Score", (), {"name": f"{n}.log_alpha", "asnumpy": lambda self, v=v: v})()
-                    for n, v in scores.items()
+                    SimpleNamespace(name=f"{n}.log_alpha", asnumpy=lambda v=v: v) for n, v in scores.items()
                 ]
                 used["figures"] = self.on_epoch(epoch, epoch)
                 if self.should_stop(used["figures"]):
@@ -76,7 +66,7 @@ def run_search(run, monkeypatch, epochs, name="search"):
 
     monkeypatch.setattr(search, "RobustSearch", Search)
     monkeypatch.setattr(search, "Trainer", Trained)
-    monkeypatch.setattr(search, "Evaluator", lambda *_: type("Dev", (), {"accuracy": lambda self: 0.5})())
+    monkeypatch.setattr(search, "Evaluator", lambda *_: SimpleNamespace(accuracy=lambda: 0.5))
     monkeypatch.setattr(inputs, "batches", lambda *_: ([None], SimpleNamespace(labels=["a", "b"])))
     monkeypatch.setattr(TrainingJob, "steps", lambda *_: len(epochs))
     search.search(run, next(one for one in jobs_of(run, "search") if one.model == name))
