@@ -134,6 +134,17 @@ def row(title: str, counts: Counts, memory: float | None = None) -> str:
     return markdown.row(cells)
 
 
+def _check_line(case: StepCase, few: Counts, more: Counts) -> list[str]:
+    """Compare the counts on the line with those of a search that has a number of layers in between."""
+    exact = parts_of(dataclasses.replace(case, layers=BETWEEN))["pass"]
+    per_layer = (more["primitives"] - few["primitives"]) / (MORE - FEW)
+    return [
+        f"A further layer of a search pass adds {per_layer:.0f} primitives.",
+        f"Between, at {BETWEEN} layers, the line is off by at most "
+        f"{largest_error(extrapolate(few, more, BETWEEN), exact):.1e}.",
+    ]
+
+
 @dataclass
 class Options:
     """What the command line asks for."""
@@ -149,8 +160,8 @@ def main(arguments: Iterable[str]) -> int:
     print(markdown.table(head, []), flush=True)
     notes = []
     for title, task, variant in STEPS:
-        cases = [dataclasses.replace(BERT_BASE, task=task, layers=n) for n in (FEW, MORE, BETWEEN)]
-        few, more = map(parts_of, cases[:2])
+        case = dataclasses.replace(BERT_BASE, task=task)
+        few, more = (parts_of(dataclasses.replace(case, layers=number)) for number in (FEW, MORE))
         parts = {name: extrapolate(few[name], more[name], layers) for name in few}
         memory = parts.pop("memory")["memory"]
         if parts["pass"]["primitives"]:
@@ -159,16 +170,11 @@ def main(arguments: Iterable[str]) -> int:
         else:
             print(row(title, parts["update"], memory), flush=True)
         if variant:
-            counts = _worker("torch_eval.bench.torch_counts", dataclasses.replace(cases[0], layers=layers), variant)
+            counts = _worker("torch_eval.bench.torch_counts", dataclasses.replace(case, layers=layers), variant)
             both = ", pass and update" if parts["pass"]["primitives"] else ""
             print(row(f"{title}, PyTorch ({variant}){both}", counts), flush=True)
         if task == "search":
-            part, exact = (extrapolate(few["pass"], more["pass"], BETWEEN), parts_of(cases[2])["pass"])
-            per_layer = (more["pass"]["primitives"] - few["pass"]["primitives"]) / (MORE - FEW)
-            notes += [
-                f"A further layer of a search pass adds {per_layer:.0f} primitives.",
-                f"Between, at {BETWEEN} layers, the line is off by at most {largest_error(part, exact):.1e}.",
-            ]
+            notes += _check_line(case, few["pass"], more["pass"])
     print("\nBounds: float32 / float16 products.", *notes, sep="\n")
     print(*(f"{device.name}: {device.source}" for device in DEVICES), sep="\n")
     return 0

@@ -29,18 +29,9 @@ class Worker:
 
     def __init__(self, contender: Contender, command: list[str]) -> None:
         self.contender, self.log = contender, tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        threads = str(bench_case.THREADS)
-        environment = with_project(os.environ) | {
-            **dict(contender.environment),
-            "GLOG_v": "3",
-            "OMP_WAIT_POLICY": "passive",
-            **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
-        }
-        if contender.variant == "ours" and not contender.environment:
-            environment.pop("ROBUST_TICKETS_KERNELS", None)
         self.process = subprocess.Popen(
             command,
-            env=environment,
+            env=_environment(contender),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -88,3 +79,16 @@ class Worker:
         for stream in (self._requests, self._replies, self.log):
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
+
+
+def _environment(contender: Contender) -> dict[str, str]:
+    """Return the environment variables of a worker: its own, and the same number of threads for all."""
+    environment = with_project(os.environ) | {
+        **dict(contender.environment),
+        "GLOG_v": "3",
+        "OMP_WAIT_POLICY": "passive",
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(bench_case.THREADS)),
+    }
+    if contender.variant == "ours" and not contender.environment:
+        environment.pop("ROBUST_TICKETS_KERNELS", None)  # ours with kernels, whatever the user has chosen
+    return environment

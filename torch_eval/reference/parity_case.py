@@ -51,14 +51,7 @@ def write_case(folder: Path, model: Path | None, steps: int, seed: int) -> None:
         seed: Of weights, data and scores.
     """
     torch.manual_seed(seed)
-    if model is None:
-        network = BertForSequenceClassification(BertConfig(**SMALL, initializer_range=0.15))
-    else:
-        network = _load(model)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if model is None and name.endswith("bias"):  # they start at 0, which would hide one left out
-                parameter.normal_(std=0.1)
+    network = _load(model) if model else _random()
     network.config.save_pretrained(folder)
     weights = {name: p.detach().float().contiguous() for name, p in network.named_parameters()}
     save_tensors(weights, folder / "model.safetensors")
@@ -85,6 +78,16 @@ def write_case(folder: Path, model: Path | None, steps: int, seed: int) -> None:
         "sparsities": [i / 10 for i in range(1, 10)],
     }
     write_json(folder / "case.json", settings)
+
+
+@torch.no_grad()
+def _random() -> BertForSequenceClassification:
+    """Return a small model with random biases: if they were 0, as BERT starts them, one left out would not show."""
+    network = BertForSequenceClassification(BertConfig(**SMALL, initializer_range=0.15))
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            parameter.normal_(std=0.1)
+    return network
 
 
 def _load(model: Path) -> BertForSequenceClassification:

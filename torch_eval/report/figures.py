@@ -124,11 +124,7 @@ def accuracy_curves(
     ticks = sorted({x for curves in panels.values() for points in curves.values() for x, _ in points})
     for panel, (title, curves) in zip(axes, panels.items()):
         for method, points in curves.items():
-            colour, line, marker = style.of(method)
-            places, bands = [x for x, _ in points], np.array([band for _, band in points])
-            look = {"color": colour, "linestyle": line, "marker": marker}
-            panel.plot(places, bands[:, 0], label=names[method], **look)
-            panel.fill_between(places, bands[:, 1], bands[:, 2], color=colour, alpha=0.15, linewidth=0)
+            _curve(panel, method, points, names[method])
         for method, [(_, band)] in (level or {}).get(title, {}).items():
             colour, line, _ = style.of(method)
             panel.axhline(band.mean, color=colour, linestyle=line, linewidth=1, label=names[method])
@@ -146,6 +142,14 @@ def accuracy_curves(
         panel.set_xlabel(label)
     _legend(figure, axes, 3)
     style.save(figure, path)
+
+
+def _curve(axes: Axes, method: str, points: list[tuple[float, Band]], name: str) -> None:
+    """Draw the means of one method as a line, and its bands as a shade."""
+    colour, line, marker = style.of(method)
+    places, bands = [x for x, _ in points], np.array([band for _, band in points])
+    axes.plot(places, bands[:, 0], label=name, color=colour, linestyle=line, marker=marker)
+    axes.fill_between(places, bands[:, 1], bands[:, 2], color=colour, alpha=0.15, linewidth=0)
 
 
 def _legend(figure: Figure, panels: Iterable[Axes], columns: int, title: str | None = None) -> None:
