@@ -28,7 +28,7 @@ BROKEN_SUMMARIES = [
 
 
 class Here:
-    """Workers without processes, on one thread too: more sum in another order."""
+    """Workers without processes. They too run on one thread: several threads add in another order."""
 
     def __init__(self, count, threads=1):
         self.count = count

@@ -155,7 +155,8 @@ def choose(paths, sparsity):
         for c in paths.candidates()
         for seed in paths.config.seeds
     ]
-    chosen = {key: max(rows, key=lambda row: row["aua"])[key] for key in ("model", "sparsity", "epochs_back")}
+    best = max(rows, key=lambda row: row["aua"])
+    chosen = {key: best[key] for key in ("model", "sparsity", "epochs_back")}
     write_json(paths.choice, {"rule": "highest mean accuracy under textfooler", "candidates": rows, "chosen": chosen})
 
 
@@ -249,27 +250,18 @@ def whole(root, *overrides, config="sst2", chosen=None):
     prepare(paths, test=100)
     choose(paths, chosen or experiment.sparsities[0])
     scores = {}
+    at_random = {n: np.random.default_rng(0).random(s, np.float32) for n, s in SHAPES.items()}
     for job in jobs(paths):
         if job.stage == "search":
-            scores[job.seed, "search" if job.model == "search" else "other"] = search(paths, job.seed, job.model)
+            scores[job.seed, job.model] = search(paths, job.seed, job.model)
         elif job.stage == "prune":
             finish_job(paths, job, {})
         elif job.stage == "draw":
-            draw(
-                paths,
-                job.seed,
-                job,
-                (METHODS[job.method].source and scores.get((job.seed, "search")))
-                or {n: np.random.default_rng(0).random(s, np.float32) for n, s in SHAPES.items()},
-            )
+            searched = scores.get((job.seed, "search")) if METHODS[job.method].source else None
+            draw(paths, job.seed, job, searched or at_random)
         elif job.stage != "prepare":
-            train(
-                paths,
-                job.seed,
-                job.model,
-                job.method,
-                experiment.snapshots if METHODS[job.method].kind != "control" else 0,
-            )
+            snapshots = 0 if METHODS[job.method].kind == "control" else experiment.snapshots
+            train(paths, job.seed, job.model, job.method, snapshots)
     for seed in experiment.seeds:
         for model in paths.victims(seed):
             score(paths, seed, model)

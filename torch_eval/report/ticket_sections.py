@@ -207,8 +207,8 @@ def _texts_of_source(run: Run) -> str:
     source, target = run.paths.root.parent / str(run.config.tickets_from) / "data/train.jsonl", run.paths.split("test")
     if not (source.is_file() and target.is_file()):
         return ""
-    learned, tested = ([_letters(record) for record in read_lines(path)] for path in (source, target))
-    count = sum(map(set(learned).__contains__, tested))
+    learned, tested = set(map(_letters, read_lines(source))), list(map(_letters, read_lines(target)))
+    count = sum(text in learned for text in tested)
     return f": {count:,} of the {len(tested):,} test texts are among the source's training texts" if count else ""
 
 
