@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from configs.contract.files import file_hash
-from configs.contract.methods import METHODS, with_snapshots
+from configs.contract.methods import with_snapshots
 from configs.contract.model_id import ModelId
 from configs.contract.run_files import TrainingLine, TrainingManifest
 from torch_eval.attack.records import Transfer, TransferRow
@@ -31,11 +31,6 @@ MOST_CURVES = 6  # in one figure of trainings
 def file_name(*parts: object) -> str:
     """Name of a figure's file."""
     return "-".join(re.sub(r"[^\w.+-]+", "_", str(part)) for part in parts) + ".png"
-
-
-def names_of(methods: Iterable[str]) -> dict[str, str]:
-    """Titles of methods."""
-    return {method: METHODS[method].title for method in methods}
 
 
 def band(value: Value) -> figures.Band:
@@ -114,7 +109,7 @@ def sparsities(run: Run, folder: Path) -> list[Block]:
         return []
     dense = _panels(run, [("finetune", 0.0, "finetune")], "Clean (test set)", run.clean)
     path = folder / file_name("sparsity", run.name)
-    figures.accuracy_curves(panels, names_of(("finetune", "lth", "robust")), path, "share of weights pruned", dense)
+    figures.accuracy_curves(panels, path, "share of weights pruned", dense)
     caption = (
         f"{run.task}: accuracies against sparsity (Figure 2 of the paper; {run.attack_facts()}). Bands: {bars(run)}. "
         f"The level line is the fine-tuned model, which has all its weights.{_unlearned(run, run.models)}"
@@ -135,7 +130,7 @@ def lengths(run: Run, folder: Path) -> list[Block]:
         panels = _panels(run, points, "Clean (test set)", run.clean)
         if panels:
             path = folder / file_name("lengths", what, run.name)
-            figures.accuracy_curves(panels, names_of(run.config.methods), path, what, shares=False)
+            figures.accuracy_curves(panels, path, what, shares=False)
             caption = f"{run.task}: accuracies against {what} ({note}; {run.attack_facts()}). Bands: {bars(run)}."
             blocks.append(Picture(path, caption))
     return blocks
@@ -152,7 +147,7 @@ def progress(run: Run, folder: Path) -> list[Block]:
         remedy = f"`{run.command('attack')}` scores the snapshots"
         return [Paragraph(f"{run.task}, training progress (Figure 4): missing; {remedy}.", note=True)]
     path = folder / file_name("progress", run.name)
-    figures.accuracy_curves(panels, names_of(with_snapshots()), path, "share of the training done")
+    figures.accuracy_curves(panels, path, "share of the training done")
     caption = (
         f"{run.task}: accuracies over training (Figure 4 of the paper; {run.attack_facts()}), from snapshots of the "
         f"training. Bands: {bars(run)}.{_unlearned(run, run.models)}"

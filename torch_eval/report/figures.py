@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from configs.contract.matrices import LAYER_MATRICES
+from configs.contract.methods import METHODS
 from configs.contract.run_files import TrainingLine
 from torch_eval.report import figure_style as style
 
@@ -102,7 +103,6 @@ def trade_off(points: dict[str, tuple[str, Band, Band]], path: Path, title: str)
 
 def accuracy_curves(
     panels: Panels,
-    names: dict[str, str],
     path: Path,
     label: str,
     level: Panels | None = None,
@@ -112,7 +112,6 @@ def accuracy_curves(
 
     Args:
         panels: Title of a panel to method to points (place, accuracy).
-        names: Titles of the methods.
         path: The PNG.
         label: What stands on the x axis.
         level: The same for methods of one point, drawn as horizontal lines.
@@ -124,10 +123,10 @@ def accuracy_curves(
     ticks = sorted({x for curves in panels.values() for points in curves.values() for x, _ in points})
     for panel, (title, curves) in zip(axes, panels.items()):
         for method, points in curves.items():
-            _curve(panel, method, points, names[method])
+            _curve(panel, method, points)
         for method, [(_, band)] in (level or {}).get(title, {}).items():
             colour, line, _ = style.of(method)
-            panel.axhline(band.mean, color=colour, linestyle=line, linewidth=1, label=names[method])
+            panel.axhline(band.mean, color=colour, linestyle=line, linewidth=1, label=METHODS[method].title)
         panel.set_title(title)
         panel.yaxis.set_major_formatter(style.OF_HUNDRED)
         if shares:
@@ -144,11 +143,11 @@ def accuracy_curves(
     style.save(figure, path)
 
 
-def _curve(axes: Axes, method: str, points: list[tuple[float, Band]], name: str) -> None:
+def _curve(axes: Axes, method: str, points: list[tuple[float, Band]]) -> None:
     """Draw the means of one method as a line, and its bands as a shade."""
     colour, line, marker = style.of(method)
     places, bands = [x for x, _ in points], np.array([band for _, band in points])
-    axes.plot(places, bands[:, 0], label=name, color=colour, linestyle=line, marker=marker)
+    axes.plot(places, bands[:, 0], label=METHODS[method].title, color=colour, linestyle=line, marker=marker)
     axes.fill_between(places, bands[:, 1], bands[:, 2], color=colour, alpha=0.15, linewidth=0)
 
 
