@@ -242,20 +242,21 @@ def check(run: Run, source: str) -> bool:
     for name, stated in entry.models.items():
         clean = run.scores.get((seed, name, CLEAN))
         if clean:
-            met.append(_line(name, CLEAN, stated.clean, clean.accuracy.value, []))
+            met.append(_compare(name, CLEAN, stated.clean, clean.accuracy.value, []))
         for recipe, attacked in stated.attacks.items():
             score = run.scores.get((seed, name, recipe))
             if score:
                 before, now = attacked.made_with, msgspec.to_builtins(_made_with(score))
                 other = differences({**before, "versions": None}, {**now, "versions": None})
-                met.append(_line(name, RECIPES[recipe], attacked.aua, score.summary.aua.value, other))
+                met.append(_compare(name, RECIPES[recipe], attacked.aua, score.summary.aua.value, other))
     if not met:
         raise UserError(f"zoo-check: {source}: nothing is measured yet; `./run.sh {source}` does it")
     print(f"{source}: {sum(met)} of {len(met)} stated figures are met within their 95% intervals")
     return all(met)
 
 
-def _line(model: str, attack: str, stated: Figure, value: float | None, other: list[str]) -> bool:
+def _compare(model: str, attack: str, stated: Figure, value: float | None, other: list[str]) -> bool:
+    """Print a stated figure and what is measured now, and return whether it is met."""
     inside = not other and value is not None and stated.low <= value <= stated.high
     verdict = f"cannot be compared ({'; '.join(other[:3])})" if other else "met" if inside else "NOT met"
     now = "unknown" if value is None else f"{100 * value:.1f}"

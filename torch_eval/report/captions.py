@@ -1,4 +1,4 @@
-"""Lines that say what tables and figures are of, and how their attacks were made."""
+"""Lines that say what tables and figures are of, how their attacks were made, and what makes those that are missing."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from configs.contract.run_files import TrainingLine, TrainingManifest
 from torch_eval.attack.records import Transfer, TransferRow
 from torch_eval.report import figures
 from torch_eval.report.captions import bars, percent, remedies
-from torch_eval.report.manifests import read
+from torch_eval.report.manifests import read_optional
 from torch_eval.report.render import Block, Details, Paragraph, Picture, section
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import Value
@@ -158,7 +158,7 @@ def progress(run: Run, folder: Path) -> list[Block]:
 def snapshots(run: Run, model: str) -> list[tuple[float, str]]:
     """(share of the training, name) of a model's snapshots, the finished model last."""
     seed = run.config.seeds[0]
-    manifest = read(run.paths.stage(seed, model) / "manifest.json", TrainingManifest)
+    manifest = read_optional(run.paths.stage(seed, model) / "manifest.json", TrainingManifest)
     total = (manifest and manifest.results.steps) or max((r.step for r in run.records(seed, model)), default=0)
     points = [((saved.snapshot or 0) / total, str(saved)) for saved in run.paths.snapshots(seed, model) if total]
     return [*[point for point in points if point[0] < 1], (1.0, model)]
@@ -205,7 +205,7 @@ def _transfer_grid(rows: list[TransferRow], recipe: str, models: list[str]) -> n
 
 def transfer_rows(run: Run) -> tuple[list[TransferRow], set[tuple[int, str]]]:
     """Rows of `transfer.json` that still hold, and the (seed, model) that were trained or attacked again since."""
-    stated = read(run.paths.root / "transfer.json", Transfer) or Transfer([], [])
+    stated = read_optional(run.paths.root / "transfer.json", Transfer) or Transfer([], [])
     asked = {(seed, model) for seed, model, _ in run.paths.all_victims()}  # no others are drawn
     models = {(made.seed, made.model): made.sha256 for made in stated.models}
     attacks = {(made.seed, made.model, str(made.recipe)): made.sha256 for made in stated.attacks or []}

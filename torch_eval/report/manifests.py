@@ -59,7 +59,7 @@ class Scored(Finished[R], kw_only=True):
     settings: AttackSettings
 
 
-def read(path: Path, kind: type[T]) -> T | None:
+def read_optional(path: Path, kind: type[T]) -> T | None:
     """Read a JSON file of a run; None if it does not exist."""
     return read_json(path, kind) if path.is_file() else None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from configs.contract.model_id import ModelId
 from configs.contract.run_files import TrainingManifest
 from torch_eval.report.captions import heading
-from torch_eval.report.manifests import read
+from torch_eval.report.manifests import read_optional
 from torch_eval.report.render import Block, Bullets, Cell, Heading, Paragraph, Table
 from torch_eval.report.run_state import Run
 
@@ -115,7 +115,7 @@ def reference_notes(runs: list[Run]) -> list[Block]:
 def settings_of(run: Run, section: str, model: str) -> tuple[dict, bool]:
     """Settings of a section as a finished stage states them (True), or as the configuration has them (False)."""
     for seed in run.config.seeds:
-        manifest = read(run.paths.stage(seed, model) / "manifest.json", TrainingManifest)
+        manifest = read_optional(run.paths.stage(seed, model) / "manifest.json", TrainingManifest)
         if manifest and (values := getattr(manifest.settings, section)):
             return values, True
     return dataclasses.asdict(getattr(run.config, section)), False

@@ -21,7 +21,7 @@ from configs.contract.run_files import ChoiceOnDev, Finished, Results, TrainingL
 from configs.contract.tasks import TASKS
 from torch_eval.attack.metrics import Metrics
 from torch_eval.attack.records import CleanResults, LeftOut
-from torch_eval.report.manifests import AttackSettings, read, training_records
+from torch_eval.report.manifests import AttackSettings, read_optional, training_records
 from torch_eval.report.scores import RECIPES, Score, Value, differences, number_groups, seeds_text, titles
 from torch_eval.report.staleness import Staleness
 
@@ -141,7 +141,7 @@ class Run:
         steps = []
         for job in jobs(self.paths):
             file = job.directory / "manifest.json"
-            manifest = read(file, TrainingManifest)
+            manifest = read_optional(file, TrainingManifest)
             stale = self.staleness.of_training(job, read_json(file)) if manifest else ()
             model = None if job.stage == "prepare" else job.model
             steps.append(Step(job.stage, model, job.seed, self.command(job.stage), file, manifest, stale=stale))
@@ -150,7 +150,7 @@ class Run:
     def _choosing(self) -> list[Step]:
         if not needs_robust_ticket(self.config.methods):
             return []
-        choice = read(self.paths.choice, ChoiceOnDev)
+        choice = read_optional(self.paths.choice, ChoiceOnDev)
         stale = self.staleness.of_choice(choice) if choice else ()
         return [Step("choose", None, None, self.command("choose"), self.paths.choice, choice, stale=stale)]
 
@@ -161,7 +161,7 @@ class Run:
             manifest, stale = (score.manifest, score.stale) if score else (None, ())
             sharded = not manifest and any(job.directory.glob("shard-*-of-*"))
             command = f"python -m torch_eval merge {self.arguments}" if sharded else self.command("attack")
-            stated = None if manifest else read(job.left_out, LeftOut)
+            stated = None if manifest else read_optional(job.left_out, LeftOut)
             left_out = (stated.reason or "no reason given") if stated else ""
             file = job.directory / "manifest.json"
             steps.append(Step("attack", job.model, job.seed, command, file, manifest, job.recipe, stale, left_out))

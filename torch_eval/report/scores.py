@@ -22,7 +22,7 @@ from configs.contract.stage import changes, short
 from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records
 from torch_eval.attack.records import Calibration, DtypeEffect
-from torch_eval.report.manifests import AttackSettings, Scored, read
+from torch_eval.report.manifests import AttackSettings, Scored, read_optional
 
 # The paper's attacks in its order, then the others.
 RECIPES = {
@@ -55,7 +55,7 @@ class Score:
     @classmethod
     def read(cls, directory: Path, results: type) -> Score | None:
         """Return the score of a directory, whose manifest has results of this kind; None if it is not finished."""
-        manifest = read(directory / "manifest.json", Scored[results])  # type: ignore[valid-type]  # made here
+        manifest = read_optional(directory / "manifest.json", Scored[results])  # type: ignore[valid-type]  # made here
         return cls(directory, manifest.settings, manifest) if manifest else None
 
     @functools.cached_property
@@ -80,7 +80,7 @@ class Score:
     @functools.cached_property
     def dtype_effect(self) -> tuple[int, int] | None:
         """(outcomes that float32 changes, outcomes tried) for a victim of another number type."""
-        effect = read(self.directory / "dtype.json", DtypeEffect) if self.settings.dtype != "float32" else None
+        effect = read_optional(self.directory / "dtype.json", DtypeEffect) if self.settings.dtype != "float32" else None
         return (effect.outcomes_that_float32_changes, effect.of) if effect else None
 
     @functools.cached_property
@@ -192,7 +192,7 @@ def titles(attacks: list[Score]) -> str:
 
 def fitted_temperature(directory: Path) -> float | None:
     """Temperature that was fitted on dev for the victim of a directory of attacks; None if none was."""
-    manifest = read(directory / "calibration" / "manifest.json", Manifest[Calibration])
+    manifest = read_optional(directory / "calibration" / "manifest.json", Manifest[Calibration])
     return manifest.results.temperature if manifest else None
 
 

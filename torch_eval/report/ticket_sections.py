@@ -21,7 +21,7 @@ from torch_eval.attack import metrics
 from torch_eval.report import figures
 from torch_eval.report.captions import facts, percent, remedies
 from torch_eval.report.figure_sections import file_name
-from torch_eval.report.manifests import read
+from torch_eval.report.manifests import read_optional
 from torch_eval.report.render import Block, Cell, Details, Heading, Paragraph, Picture, Row, Table, section
 from torch_eval.report.run_state import Run
 from torch_eval.report.tables import NONE, attack_cell, with_timeouts
@@ -46,7 +46,7 @@ def choices(runs: list[Run]) -> list[Block]:
 
 def choice(run: Run) -> list[Block]:
     """The candidates on dev, means over seeds, and the rule that chose one of them."""
-    stated = read(run.paths.choice, ChoiceOnDev)
+    stated = read_optional(run.paths.choice, ChoiceOnDev)
     if stated is None:
         return [
             Paragraph(

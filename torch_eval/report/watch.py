@@ -18,7 +18,7 @@ from configs.contract.jobs import CLEAN, AttackJob, Job, TrainingJob, attack_job
 from configs.contract.run_files import Summary, TrainingLine
 from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records
-from torch_eval.report.manifests import read, training_records
+from torch_eval.report.manifests import read_optional, training_records
 from torch_eval.report.scores import recipe_title
 
 RECENT = 50  # records that a speed is taken over
@@ -49,8 +49,8 @@ class Work:
 # --- training ------------------------------------------------------------------------------------------------
 
 
-def training(job: Job) -> Work | None:
-    """Return the part of a job that is at work: a stage, or a round of pruning inside it."""
+def training_work(job: Job) -> Work | None:
+    """Return what a training job is at: its stage, or a round of pruning inside it; None if it is not at work."""
     logs = [path for path in job.directory.glob("**/metrics.jsonl") if not (path.parent / "manifest.json").is_file()]
     if not isinstance(job, TrainingJob) or job.done or not logs:
         return None
@@ -105,8 +105,8 @@ def title(job: AttackJob, protocol: str) -> str:
     return f"{job.stage} {job.name} {recipe}".strip()
 
 
-def attacking(run: run_dir.RunDir, job: AttackJob, data: Summary | None) -> Work | None:
-    """Return an attack at work, its shards (`shard-1-of-4`) counted together."""
+def attack_work(run: run_dir.RunDir, job: AttackJob, data: Summary | None) -> Work | None:
+    """Return how far an attack is, its shards (`shard-1-of-4`) counted together; None if it is not at work."""
     logs = list(job.directory.glob("**/results.jsonl"))
     if job.done or not logs:
         return None
@@ -126,9 +126,9 @@ def attacking(run: run_dir.RunDir, job: AttackJob, data: Summary | None) -> Work
 def look(run: run_dir.RunDir, now: float) -> tuple[str, bool]:
     """Return what the run is doing, and whether it has finished."""
     all_jobs, all_attacks = jobs(run), attacks(run)
-    work = [training(job) for job in all_jobs if job.stage not in ("prepare", "draw")]
-    data = read(run.data / "summary.json", Summary)
-    work += [attacking(run, job, data) for job in all_attacks]
+    work = [training_work(job) for job in all_jobs if job.stage not in ("prepare", "draw")]
+    data = read_optional(run.data / "summary.json", Summary)
+    work += [attack_work(run, job, data) for job in all_attacks]
     waiting = [f"{job.stage} {job.name}" for job in all_jobs if not job.done]
     unfinished = [job for job in all_attacks if not job.done and not job.left_out.is_file()]
     waiting_attacks = [title(job, run.config.attack.protocol) for job in unfinished]

@@ -67,7 +67,7 @@ def test_a_round_of_pruning_is_found(tmp_path):
     write_lines(directory / "round-1" / "metrics.jsonl", [{"step": 9, "epoch": 3, "seconds": 1.0}])
     made_up.finish(directory / "round-1", {})
     write_lines(directory / "round-2" / "metrics.jsonl", [{"step": 3, "epoch": 1.0, "loss": 0.25, "seconds": 1.0}])
-    work = watch.training(TrainingJob("prune", "lth", directory, seed=1, section="lth", settings=config.lth))
+    work = watch.training_work(TrainingJob("prune", "lth", directory, seed=1, section="lth", settings=config.lth))
     assert (work.title, work.done, work.total) == ("prune seed-1/lth, round-2", 3, 9)
 
 
