@@ -113,13 +113,13 @@ def parse(half, arguments: list[str]):
 def parse_delegated(command: str, arguments: list[str]) -> None:
     """Parse the arguments of commands whose own modules do that."""
     from mindspore_rt.formats import convert
-    from torch_eval.bench import attacks, device_bound, training_steps
+    from torch_eval.bench import attacks, device_bound, families, gpu_check, training_steps
     from torch_eval.reference import parity
 
     if command == "bench":
-        kinds = {"attacks": attacks.Options, "device": device_bound.Options}
-        kind = kinds.get(" ".join(arguments[:1]), training_steps.Options)
-        read_options(kind, [word for word in arguments if "=" in word], "bench")
+        kinds = {"attacks": attacks, "device": device_bound, "families": families, "gpu": gpu_check}
+        module = kinds.get(" ".join(arguments[:1]), training_steps)
+        read_options(module.Options, [word for word in arguments if "=" in word], "bench")
     elif command == "parity":
         parity.parser().parse_args(arguments)
     elif command == "convert":

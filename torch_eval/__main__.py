@@ -172,18 +172,29 @@ def parity(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     """Measure the speed of training steps or of attacks against the references, or estimate that of a device.
 
-    bench [official=PATH] [only=[GROUP,...]] [rounds=N] [markdown=yes]     training steps
+    bench [official=PATH] [only=[GROUP,...]] [rounds=N] [markdown=yes]   training steps
     bench attacks [CONFIG] [examples=200] [recipes=[...]] ...            attacks, against stock TextAttack
+    bench families [families=[bert,...]] [examples=50] ...               the same on random models of all families
+    bench gpu [examples=30] [seconds=300]                                attacks on a GPU, in five minutes
     bench device [layers=12]                                             what steps ask of a GPU, estimated
     """
-    if options.arguments[:1] == ["attacks"]:
+    kind, rest = next(iter(options.arguments), ""), options.arguments[1:]
+    if kind == "attacks":
         from torch_eval.bench import attacks
 
-        return attacks.main(options.arguments[1:], options.runs)
-    if options.arguments[:1] == ["device"]:
+        return attacks.main(rest, options.runs)
+    if kind == "families":
+        from torch_eval.bench import families
+
+        return families.main(rest, options.runs)
+    if kind == "gpu":
+        from torch_eval.bench import gpu_check
+
+        return gpu_check.main(rest, options.runs)
+    if kind == "device":
         from torch_eval.bench import device_bound
 
-        return device_bound.main(options.arguments[1:])
+        return device_bound.main(rest)
     from torch_eval.bench import training_steps
 
     return training_steps.main(options.arguments, options.runs)

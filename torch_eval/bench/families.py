@@ -1,23 +1,22 @@
 """Exactness and speed of attacks on a random classifier of every family, against TextAttack as it comes.
 
-    python -m torch_eval.bench.families FOLDER [examples=50] [layers=2] [hidden=32] [recipes=[textfooler,...]]
+    python -m torch_eval bench families [families=[bert,...]] [examples=50] [layers=2] [hidden=32] [recipes=[...]]
 
 Texts are packaged snippets; four of five carry the label that the model predicts, so that attacks have work. Each
 side runs in a process of its own, on one thread, because ours makes TextAttack's functions faster; they take turns.
-FOLDER gets `families.jsonl`, a line for each family and recipe, and the table is printed. An interrupted run goes on
-after the last text.
+Results: `runs/bench/families/results.jsonl`, a line for each family and recipe. The table of them is printed. An
+interrupted run goes on after the last text.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.contract import markdown
-from configs.contract.errors import UserError, command
 from configs.contract.files import append_line, read_lines, write_lines
 from configs.contract.options import read_options
+from configs.contract.run_dir import RUNS
 from configs.contract.schema import option
 from torch_eval.attack.workers import Target, logits_of
 from torch_eval.bench.attacks import ComparisonOptions, compare
@@ -39,9 +38,10 @@ class Options(ComparisonOptions):
     families: list[str] = option([*NAMED], "families of models", choices=FAMILIES)
 
 
-def run(folder: Path, options: Options) -> None:
-    """Compare all families, one after another, and print the table."""
-    texts, results = snippet_texts(options.examples), folder / "families.jsonl"
+def main(arguments: list[str], runs: Path = RUNS) -> int:
+    """Compare all families, one after another, and print the table; returns the exit status."""
+    options, folder = read_options(Options, arguments, "bench families"), runs / "bench" / "families"
+    texts, results = snippet_texts(options.examples), folder / "results.jsonl"
     sizes = {"hidden_size": options.hidden, "num_hidden_layers": options.layers}
     sizes |= {"intermediate_size": 4 * options.hidden, "num_attention_heads": max(2, options.hidden // 32)}
     for family in options.families:
@@ -51,6 +51,7 @@ def run(folder: Path, options: Options) -> None:
         for line in compare(folder / "attacks", model, examples, (COLUMN,), (COLUMN,), options, cores=1):
             append_line(results, {"family": family, **line})
     print(table(read_lines(results)))
+    return 0
 
 
 def table(lines: list[dict]) -> str:
@@ -61,16 +62,3 @@ def table(lines: list[dict]) -> str:
         speeds = (line["stock_examples_a_minute"], line["ours_examples_a_minute"], f"{line['processor_ratio']}x")
         rows[line["family"], line["name"]] = (line["family"], line["name"], *exact, line["queries"], *speeds)
     return markdown.table(HEADER, rows.values())
-
-
-@command
-def main(arguments: list[str]) -> int:
-    """Run the command line; returns the exit status."""
-    if not arguments or "=" in arguments[0]:
-        raise UserError("families: name a folder for the results first")
-    run(Path(arguments[0]), read_options(Options, arguments[1:], "families"))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -66,8 +66,8 @@ def test_it_counts_writes_and_goes_on(bench, monkeypatch):
 def test_a_family_is_compared_and_the_last_result_is_shown(bench, tmp_path, capsys):
     for examples in (1, 2):
         words = ["families=[distilbert]", "recipes=[textfooler]", "max_length=16", f"examples={examples}"]
-        assert families.main([str(tmp_path / "families"), *words]) == 0
-    first, last = read_lines(tmp_path / "families" / "families.jsonl")
+        assert families.main(words, tmp_path) == 0
+    first, last = read_lines(tmp_path / "bench" / "families" / "results.jsonl")
     assert (first["of"], last["of"], last["differ"]) == (1, 2, []) and last["queries"] > first["queries"]
     shown = capsys.readouterr().out.splitlines()
     assert shown[-1].startswith("| distilbert | attack textfooler | 2/2 | 2/2 |") and shown[-2].startswith("| --- |")
