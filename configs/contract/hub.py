@@ -13,9 +13,12 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from configs.contract.errors import UserError, command
 from configs.contract.files import whole_directory, write_lines
@@ -25,6 +28,8 @@ HUB = "https://huggingface.co"
 CLIENT = "configs.contract.hub"
 COMMIT = "commit.txt"  # in the folder of a model: its commit, if the newest one was asked for
 MODEL_FILES = ("*.json", "*.txt", "*.model")  # and the weights
+WAIT = 10.0  # seconds for the hub's first answer
+OFFLINE = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"), "1")
 
 
 def download(
@@ -81,9 +86,7 @@ def run(words: Iterable[str], environment: Mapping[str, str] | None = None, clie
     Raises:
         UserError: It failed; the message is the reason.
     """
-    # Without a value mindnlp would use a mirror, and send it the user's token.
-    endpoint = {"HF_ENDPOINT": os.environ.get("HF_ENDPOINT") or HUB}
-    run_module(client, words, {**endpoint, **(environment or {})})
+    run_module(client, words, environment)
 
 
 def save_model(name: str, revision: str, target: str) -> None:
@@ -117,14 +120,31 @@ def upload(folder: str, name: str, public: str) -> None:
     HfApi().upload_folder(repo_id=name, folder_path=folder, commit_message="Model, ticket and results")
 
 
+def unreachable(endpoint: str) -> str | None:
+    """Return why nobody answers at an address; None if somebody does, or if a proxy would have to be asked."""
+    if getproxies().keys() & {"http", "https", "all"}:
+        return None
+    address = urlsplit(endpoint)
+    try:
+        port = address.port or (80 if address.scheme == "http" else 443)
+        socket.create_connection((address.hostname or "", port), WAIT).close()
+    except (OSError, ValueError) as error:
+        return f"{endpoint} cannot be reached: {getattr(error, 'strerror', None) or error}"
+    return None
+
+
 @command
 def main(model: Callable[..., None] = save_model, dataset: Callable[..., None] = save_dataset) -> int:
     """Run the command line; returns its exit status."""
     kind, *words = sys.argv[1:]
+    # Without a value mindnlp would use a mirror, and send it the user's token.
+    endpoint = os.environ["HF_ENDPOINT"] = os.environ.get("HF_ENDPOINT") or HUB
+    if reason := unreachable(endpoint):
+        os.environ.update(OFFLINE)  # the libraries look into their caches, and do not ask for a minute
     try:
         {"model": model, "dataset": dataset, "upload": upload}[kind](*words)
     except Exception as error:  # the libraries raise many kinds for a name, a revision or a network that is not there
-        raise UserError(" ".join(f"{type(error).__name__}: {error}".split())) from None
+        raise UserError(reason or " ".join(f"{type(error).__name__}: {error}".split())) from None
     return 0
 
 

@@ -1,5 +1,6 @@
 """The way to the Hugging Face hub, through mindnlp in a process of its own, against a stand-in hub on this machine."""
 
+import os
 import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -135,16 +136,30 @@ def test_a_model_at_a_revision_has_a_folder_of_its_own(stand_in, cache, tiny_ber
 
 
 def test_without_an_endpoint_the_hub_itself_is_asked(cache, monkeypatch):
-    """mindnlp's own default is a mirror, which would be handed the user's token."""
-    monkeypatch.delenv("HF_ENDPOINT")
-    seen = {}
-
-    monkeypatch.setattr(contract_hub, "run_module", lambda _, words, environment: seen.update(environment, words=words))
+    """Also by a command that the user gives: mindnlp's own default is a mirror, which would get the user's token."""
+    asked = []
+    monkeypatch.setattr(contract_hub, "run_module", lambda _, words, environment: asked.append(list(words)[:3]))
     hub.model_dir("bert-base-uncased")
-    assert seen["HF_ENDPOINT"] == "https://huggingface.co"
-    assert seen["words"][:3] == ["model", "bert-base-uncased", assets.BERT]
     hub.model_dir("someone/bert")
-    assert seen["words"][:3] == ["model", "someone/bert", "main"]
+    assert asked == [["model", "bert-base-uncased", assets.BERT], ["model", "someone/bert", "main"]]
+
+    monkeypatch.setenv("HF_ENDPOINT", "")
+    monkeypatch.setattr(contract_hub, "unreachable", lambda _: None)
+    monkeypatch.setattr(hub.sys, "argv", ["hub", "model", "someone/bert", "main", "FOLDER"])
+    assert contract_hub.main(lambda *_: asked.append(os.environ["HF_ENDPOINT"])) == 0
+    assert asked[2] == "https://huggingface.co"
+
+
+def test_who_cannot_be_reached_is_found_out_before_the_libraries_try(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        for spelling in (name, name.upper()):
+            monkeypatch.delenv(spelling, raising=False)
+    with Hub() as server:
+        assert contract_hub.unreachable(server.url) is None
+    assert "Connection refused" in contract_hub.unreachable("http://127.0.0.1:9")
+    assert "cannot be reached" in contract_hub.unreachable("https://nobody.invalid")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")  # only the proxy knows the way
+    assert contract_hub.unreachable("https://nobody.invalid") is None
 
 
 def test_every_data_set_is_pinned(cache, monkeypatch):
@@ -175,7 +190,7 @@ def test_offline_says_what_would_help(cache, monkeypatch, without_mindnlp):
 
     of_model = refusal(hub.model_dir, "someone/bert")
     of_dataset = refusal(hub.dataset_dir, "someone/glue", None, "abc", ["train", "test"])
-    assert "Couldn't reach 'someone/glue'" in of_dataset
+    assert "(http://127.0.0.1:9 cannot be reached: Connection refused)" in of_dataset
     assert "model someone/bert" in of_model and "model=DIRECTORY" in of_model
     assert "dataset someone/glue" in of_dataset and "data.train=FILE" in of_dataset
     for message in (of_model, of_dataset):
@@ -185,6 +200,7 @@ def test_offline_says_what_would_help(cache, monkeypatch, without_mindnlp):
     # The command is one that the module takes, and fills the folder that it is to be copied to.
     command, folder = of_dataset.split("`")[1], of_dataset.split("copy FOLDER to ")[1]
     done = []
+    monkeypatch.setattr(contract_hub, "unreachable", lambda _: None)
     monkeypatch.setattr(hub, "find_spec", lambda name: True)
     monkeypatch.setattr(hub, "_save_dataset", lambda *arguments: done.append(arguments))
     monkeypatch.setattr(hub.sys, "argv", shlex.split(command)[2:])
