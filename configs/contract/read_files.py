@@ -16,6 +16,7 @@ from configs.contract.tables import REPEATED, BrokenRow, FileTable, HasNeeded, r
 from configs.contract.tasks import GLUE, NUMBER, FileLayout, Task
 
 SECRET = "; -1 often stands for a label that is kept secret, as in GLUE's test sets: take the validation set"
+SPLIT_TOKEN = "<SPLIT>"  # TextAttack joins columns with it, and fails on a text that holds it
 KINDS = (".csv", ".tsv", ".jsonl", ".json")
 
 
@@ -166,6 +167,8 @@ def _joined(row: dict, source: str) -> str:
     text = " ".join(part.strip() for part in parts if part.strip())
     if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
         raise BrokenRow(f"column {source!r} holds half a character (a lone surrogate)")
+    if SPLIT_TOKEN in text:
+        raise BrokenRow(f"column {source!r} holds {SPLIT_TOKEN}, which TextAttack cannot attack")
     return text
 
 
@@ -223,6 +226,8 @@ def _read_folder(path: Path, task: Task) -> list[dict]:
             text = read_text(file).strip()
             if not text:
                 raise UserError(f"{file}: empty; delete it")
+            if SPLIT_TOKEN in text:
+                raise UserError(f"{file}: it holds {SPLIT_TOKEN}, which TextAttack cannot attack; take it out")
             records.append({task.columns[0]: text, "label": number})
     return records
 

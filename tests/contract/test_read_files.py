@@ -185,6 +185,8 @@ def test_the_folders_of_imdb(tmp_path):
     expected = [{"text": "dull", "label": 0}, {"text": "naïve", "label": 0}, {"text": "fine", "label": 1}]
     assert records(tmp_path / "train", TASKS["imdb"]) == expected
     assert "pairs" in refusal(tmp_path / "train", TASKS["qqp"])
+    broken = file(tmp_path, "train/pos/1_7.txt", "a <SPLIT> b")
+    assert "holds <SPLIT>" in refusal(tmp_path / "train", TASKS["imdb"])
     broken = file(tmp_path, "train/pos/1_7.txt", b"caf\xe9")
     with pytest.raises(UserError, match=f"{broken}, line 1: not UTF-8"):
         read_file(tmp_path / "train", TASKS["imdb"])
@@ -326,6 +328,7 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
         ("a.jsonl", '{"sentence": "a", "label": 1}\n' + "[" * 100_000 + "\n", ["line 2", "nested too deep"]),
         ("a.jsonl", '{"sentence": "a", "label": 1, "label": 0}\n', ["line 1", "the label stands twice"]),
         ("a.jsonl", '{"sentence": "a", "sentence": "b", "label": 0}\n', ["line 1", "'sentence' stands twice"]),
+        ("a.csv", "sentence,label\na <SPLIT> b,1\n", ["line 2", "<SPLIT>", "TextAttack"]),
         ("a.txt", "fine", [".csv, .tsv, .jsonl or .json"]),
     ],
 )
