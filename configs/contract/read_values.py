@@ -50,9 +50,9 @@ class Values:
         below = (*below, path.resolve())
         if parent is not None:
             named = isinstance(parent, str) and parent.isprintable()
-            if not named or find(parent).resolve() in below:
+            if not named or find(parent, path.parent).resolve() in below:
                 raise UserError(f"{path}: extends: name another configuration, not {quoted(parent)}")
-            self.read_file(find(parent), below)
+            self.read_file(find(parent, path.parent), below)
         if isinstance(given := loaded.get("tickets_from"), str) and (path.parent / given).is_file():
             loaded["tickets_from"] = str((path.parent / given).resolve())
         self._merge(loaded, str(path))
@@ -98,16 +98,17 @@ class Values:
                 self.values[name], self.origins[name] = value, origin
 
 
-def find(source: str) -> Path:
+def find(source: str, folder: Path = Path()) -> Path:
     """Return the file of a configuration.
 
     Args:
         source: Name of a file in `configs/` without its suffix, `zoo/` and a name of the zoo, or a path.
+        folder: Where a relative path begins: that of the file that names it, or the current one.
 
     Raises:
         UserError: There is no such file.
     """
-    for path in (CONFIG_DIR / f"{source}.yaml", CONFIG_DIR / source / ENTRY, Path(source)):
+    for path in (CONFIG_DIR / f"{source}.yaml", CONFIG_DIR / source / ENTRY, folder / source):
         if path.is_file():
             return path
     known = ", ".join(sorted([p.stem for p in CONFIG_DIR.glob("*.yaml")] + [f"zoo/{p.name}" for p in ZOO.glob("*/")]))

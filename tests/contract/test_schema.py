@@ -223,6 +223,18 @@ def test_what_can_only_be_a_path_is_missed_before_anything_runs(override, remedy
         refuse_missing(schema.load("base", [override]))
 
 
+def test_a_relative_extends_begins_at_the_folder_of_its_file(tmp_path, monkeypatch):
+    """Not at the current one: an experiment means the same wherever it is started."""
+    for name in ("own", "elsewhere"):
+        (tmp_path / name).mkdir()
+    written(tmp_path / "own", "extends: tiny\nseeds: [7]\n", "parent.yaml")
+    path = written(tmp_path / "own", "extends: parent.yaml\n")
+    written(tmp_path / "elsewhere", "extends: tiny\nseeds: [8]\n", "parent.yaml")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert schema.load(path).seeds == [7]
+    assert schema.load("../own/mine.yaml").seeds == [7]
+
+
 @pytest.mark.parametrize("key", ["name", "seeds", "device", "extends", "epochs"])
 def test_a_bomb_of_aliases_makes_a_short_message(tmp_path, key):
     """Under a kilobyte of YAML that stands for a million words."""
