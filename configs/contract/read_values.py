@@ -19,6 +19,7 @@ from configs.contract.errors import UserError
 CONFIG_DIR = Path(__file__).parent.parent
 ZOO, ENTRY = CONFIG_DIR / "zoo", "experiment.yaml"  # each folder of the zoo has a configuration of this name
 NOTHING = ("", "null", "~")  # how the command line unsets a text
+LARGEST = 2**31 - 1  # of a number without a limit of its own: no more fit into MindSpore's and NumPy's counters
 COMMAND_LINE = "the command line"  # origin of keys that no file sets; a later one replaces an earlier one
 
 
@@ -255,6 +256,8 @@ def _check_limits(where: str, value: Any, limits: Mapping[str, Any], remedy: str
         return
     if not math.isfinite(value):
         raise UserError(f"{where}: expected a finite number, found {value}")
+    if high is None and isinstance(value, int) and value > LARGEST:
+        high = LARGEST
     if (low is not None and value < low) or (high is not None and value > high):
         span = f"from {low} to {high}" if high is not None else f"{low} or more"
         raise UserError(f"{where}: {value} is out of range, allowed is {span}")

@@ -235,6 +235,13 @@ def test_a_relative_extends_begins_at_the_folder_of_its_file(tmp_path, monkeypat
     assert schema.load("../own/mine.yaml").seeds == [7]
 
 
+def test_whole_numbers_are_those_that_the_libraries_can_count():
+    for key, (field, hint) in schema.keys().items():
+        if hint in (int, int | None) and field.metadata["high"] is None:
+            assert "is out of range" in refusal("tiny", f"{key}={2**62}"), key
+            assert "is out of range" in refusal("tiny", f"{key}={2**31}"), key
+
+
 @pytest.mark.parametrize("key", ["name", "seeds", "device", "extends", "epochs"])
 def test_a_bomb_of_aliases_makes_a_short_message(tmp_path, key):
     """Under a kilobyte of YAML that stands for a million words."""
