@@ -173,11 +173,6 @@ case ${1:-demo} in
         set_up_experiments
         in_front "$python" -m torch_eval bench "${@:2}"
         ;;
-    plan)
-        set_up_experiments
-        shift
-        "$python" -m configs.contract.plan show "${@:-demo}"
-        ;;
     score)
         set_up_with_assets requirements-scoring.txt
         in_front "$python" -m torch_eval score "${@:2}"
@@ -186,11 +181,21 @@ case ${1:-demo} in
         in_front "$python" -m torch_eval watch "${@:2}"
         ;;
     *)
-        if [ "${!#}" = --plan ]; then
-            exec bash "$here/run.sh" plan "${@:1:$#-1}"
-        fi
+        plan='' words=()
+        for word in "$@"; do
+            case $word in
+                -h | --help) exec bash "$here/run.sh" help ;;
+                --plan) plan=yes ;;
+                *) words+=("$word") ;;
+            esac
+        done
+        set -- "${words[@]:-demo}"
         set_up_experiments
-        experiment "${@:-demo}"
+        if [ -n "$plan" ]; then
+            in_front "$python" -m configs.contract.plan show "$@"
+            exit
+        fi
+        experiment "$@"
         # An entry of the zoo states figures: say whether this run meets them.
         if [[ ${1:-} == zoo/* ]]; then in_front "$python" -m torch_eval zoo-check "$@"; fi
         ;;

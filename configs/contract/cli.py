@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from configs.contract import schema
 from configs.contract.errors import UserError
+from configs.contract.options import help_line
 from configs.contract.run_dir import RUNS, RunDir
 
 
@@ -26,13 +27,11 @@ class Parser(argparse.ArgumentParser):
 
 def help_text(sections: Collection[str] = ()) -> str:
     """Return the help text of all keys, or of those of some sections, with defaults and choices."""
-    rows = []
-    for name, (f, _) in schema.keys().items():
-        if sections and name.partition(".")[0] not in sections:
-            continue
-        default = f.default_factory() if callable(f.default_factory) else f.default
-        choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata.get("choices") else ""
-        rows.append(f"  {name + '=' + str(default):42s} {f.metadata['help']}{choices}")
+    rows = [
+        help_line(name, field)
+        for name, (field, _) in schema.keys().items()
+        if not sections or name.partition(".")[0] in sections
+    ]
     return "\n".join(rows)
 
 

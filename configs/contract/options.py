@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import typing
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -11,6 +12,13 @@ from configs.contract.errors import UserError
 from configs.contract.read_values import Values, checked
 
 T = TypeVar("T")
+
+
+def help_line(name: str, field: dataclasses.Field) -> str:
+    """Return the line of a key in a help text: default, meaning and choices."""
+    default = field.default_factory() if callable(field.default_factory) else field.default
+    choices = f" ({', '.join(field.metadata['choices'])})" if field.metadata.get("choices") else ""
+    return f"  {name + '=' + str(default):42s} {field.metadata['help']}{choices}"
 
 
 def read_options(kind: type[T], arguments: Iterable[str], command: str) -> T:
@@ -23,8 +31,13 @@ def read_options(kind: type[T], arguments: Iterable[str], command: str) -> T:
 
     Raises:
         UserError: A key is unknown, or a value is not allowed; the message names the key and what is.
+        SystemExit: Help was asked for, and printed: what the module of `kind` says of itself, and the options.
     """
+    arguments = list(arguments)
     fields: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(typing.cast(Any, kind))}
+    if {"-h", "--help"} & set(arguments):
+        print(sys.modules[kind.__module__].__doc__, *map(help_line, fields, fields.values()), sep="\n")
+        raise SystemExit
     hints = typing.get_type_hints(kind)
     values = Values(hints)
     for text in arguments:

@@ -1,5 +1,6 @@
 """The command lines: what is parsed, what is refused in one line, and help texts."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from configs.contract import cli
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT
 from configs.contract.jobs import HALVES
+from mindspore_rt.compare import device_check
 
 PARSERS = {"mindspore_rt": training.parser, "torch_eval": scoring.parser}
 
@@ -103,3 +105,13 @@ def test_the_plan_names_the_commands_of_both_halves():
 def test_a_delegating_parser_refuses_in_one_line(capsys):
     with pytest.raises(UserError, match="lists what can be given"):
         cli.Parser(prog="p").parse_args(["x"])
+
+
+def test_a_command_of_options_alone_has_help(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        device_check.main(["--help"])
+    assert not stopped.value.code and not list(tmp_path.iterdir())
+    printed = capsys.readouterr().out
+    for field in dataclasses.fields(device_check.Options):
+        assert f"  {field.name}=" in printed and field.metadata["help"] in printed

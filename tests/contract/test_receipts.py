@@ -141,3 +141,20 @@ def test_run_sh_gives_its_plan_and_its_stages_the_same_environment(tmp_path):
     environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(tmp_path / "python")}
     subprocess.run(["bash", ROOT / "run.sh", "tiny"], cwd=tmp_path, env=environment, check=True)
     assert len(set((tmp_path / "environments").read_text().splitlines())) == 1
+
+
+def test_plan_and_help_may_stand_anywhere_on_the_command_line(tmp_path):
+    (tmp_path / "python").write_text('#!/bin/bash\necho "$*" >>commands\n')
+    (tmp_path / "python").chmod(0o755)
+    environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(tmp_path / "python")}
+
+    def last_command(*arguments):
+        (tmp_path / "commands").unlink(missing_ok=True)
+        subprocess.run(["bash", ROOT / "run.sh", *arguments], cwd=tmp_path, env=environment, check=True)
+        return (tmp_path / "commands").read_text().splitlines()[-1]
+
+    for words in (["tiny", "seeds=[2]", "--plan"], ["tiny", "--plan", "seeds=[2]"], ["--plan", "tiny", "seeds=[2]"]):
+        assert last_command(*words) == "-m configs.contract.plan show tiny seeds=[2]"
+    assert last_command("--plan") == "-m configs.contract.plan show demo"
+    for words in (["tiny", "--help"], ["tiny", "-h", "seeds=[2]"]):
+        assert last_command(*words) == "-m mindspore_rt --help"
