@@ -84,6 +84,8 @@ class Estimator:
         self.weights = layers * (4 * hidden * hidden + 2 * hidden * shape.intermediate_size) + hidden * hidden
         self.sentences, self.tokens = _data(run)
         self.rate, self.basis = self._rate()
+        if not (run.data / "summary.json").is_file() and not self.config.data.train_size:
+            self.basis += f"; the training set is taken to have {self.sentences:,} sentences until `prepare` counts it"
 
     def work(self, job: Job) -> float:
         """Return the operations of a training job: two for each weight and token forwards, four backwards."""

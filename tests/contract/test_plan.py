@@ -172,7 +172,8 @@ def test_finished_jobs_set_the_speed(tmp_path):
     made_up_run.finish(job.directory, {}, seconds=estimate.START + 30)
     guess = estimate.Estimator(run)
     assert guess.seconds(job) == pytest.approx(estimate.START + 30)
-    assert "1 finished" in guess.basis
+    assert "1 finished" in guess.basis and "taken to have" not in guess.basis
+    assert "taken to have 60,000 sentences" in estimate.Estimator(run_of(tmp_path, "data.train_size=null")).basis
     shown = plan.overview(run)
     assert "finetune  seed-1/finetune" in shown and "done" in shown and "about" in shown
 
