@@ -1,5 +1,7 @@
 """The choice on dev: the rule, resuming, and no attack where there is nothing to choose."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from configs.contract.run_dir import RunDir
 from tests.helpers.attacked_runs import BROKEN_SUMMARIES, SENTENCES, Here
 from tests.helpers.prepared import write_summary
 from tests.helpers.victims import tiny_bert
+from torch_eval.__main__ import main
 from torch_eval.attack import choose, workers
 
 
@@ -64,6 +67,16 @@ def test_a_choice_on_half_of_the_test_set(experiment):
     manifest = read_json(run_dir.seed(1) / "choice" / "robust-0.30" / "manifest.json")
     assert manifest["inputs"]["choice"] == file_hash(run_dir.split("choice"))
     assert "on 4 held-out test examples" in read_json(run_dir.choice)["rule"]
+
+
+def test_a_missing_candidate_is_said_before_others_are_attacked(experiment, tmp_path, capsys):
+    settings = ["choice.examples=4", "choice.recipe=textbugger", "choice.epochs=2"]
+    run_dir = experiment(*settings)
+    missing = run_dir.model(1, str(run_dir.candidates()[-1]))
+    shutil.rmtree(missing)
+    assert main(["choose", "tiny", *settings], tmp_path) == 2
+    assert f"error: {missing / 'config.json'} is missing" in capsys.readouterr().err
+    assert not (run_dir.seed(1) / "choice").exists()
 
 
 @pytest.mark.parametrize("change", BROKEN_SUMMARIES)
