@@ -19,6 +19,7 @@ LARGE = ("*.safetensors", "*.bin", "*.model", "tokenizer.json")  # what git may 
 # Transformers leaves values out of config.json that are its defaults.
 DEFAULT_POSITIONS = {"xlnet": None, "modernbert": 8192}  # of other families 512; None for no limit
 LONGEST = 512  # word pieces: the most that is read, and TextAttack's limit where a tokenizer states none
+SHORTEST = 4  # a pair has three or four special pieces: fewer leave nothing of a text
 # The first position follows the padding id, 1.
 COUNTED_FROM_PADDING = (
     *(name for name, family in FAMILIES.items() if family.counts_from_padding),
@@ -102,6 +103,9 @@ def longest_common_input(folders: Iterable[Path]) -> int:
 
     Args:
         folders: Hugging Face directories.
+
+    Raises:
+        UserError: A model states a length that leaves nothing of a text.
     """
     lengths = [LONGEST]
     for folder in folders:
@@ -109,6 +113,11 @@ def longest_common_input(folders: Iterable[Path]) -> int:
         stated = read_json(tokenizer, remedy="copy the tokenizer again") if tokenizer.is_file() else {}
         limits = (stated.get("model_max_length"), longest_input(read_config(folder)))
         lengths += [int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0]
+        if min(lengths) < SHORTEST:
+            raise UserError(
+                f"{folder}: its tokenizer_config.json or config.json limits a text to {min(lengths)} word pieces, "
+                f"which leaves nothing of it; mend model_max_length there, or give max_length=128"
+            )
     return min(lengths)
 
 

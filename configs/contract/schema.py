@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from configs.contract.check_config import check_together
+from configs.contract.classifiers import LONGEST, SHORTEST
 from configs.contract.errors import UserError
 from configs.contract.methods import METHODS, with_snapshots
 from configs.contract.read_values import Values, checked, find
@@ -86,7 +87,9 @@ class Data:
         "number of test sentences, drawn at random; split off the training set if there is no test set; unset: all",
         low=1,
     )
-    max_length: int = option(128, "longest input in word pieces; longer inputs are truncated", low=4, high=512)
+    max_length: int = option(
+        128, "longest input in word pieces; longer inputs are truncated", low=SHORTEST, high=LONGEST
+    )
     seed: int = option(0, "seed of the split, the same for every seed of the experiment", low=0, high=LARGEST_SEED)
 
 

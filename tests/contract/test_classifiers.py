@@ -175,3 +175,10 @@ def test_one_label_is_found_as_all_are_matched():
 def test_texts_are_cut_where_a_tokenizer_states_a_limit_that_can_be_one(folder, tmp_path, stated, length):
     write_json(tmp_path / "tokenizer_config.json", {"model_max_length": stated})
     assert classifiers.longest_common_input([folder()]) == length
+
+
+@pytest.mark.parametrize("stated", [1, 2, 3.0])
+def test_a_limit_that_leaves_nothing_of_a_text_is_refused(folder, tmp_path, stated):
+    write_json(tmp_path / "tokenizer_config.json", {"model_max_length": stated})
+    with pytest.raises(UserError, match=rf"a text to {int(stated)} word pieces.*max_length=128"):
+        classifiers.longest_common_input([folder()])
