@@ -202,8 +202,8 @@ def _label(value: object, numbers: dict[str, int]) -> int:
     if label is None:
         spellings = {number: sorted(s for s, n in numbers.items() if n == number) for number in numbers.values()}
         allowed = listed(" or ".join(names) for names in spellings.values())
-        secret = SECRET if text == "-1" else ""
-        raise BrokenRow(f"unknown label {text[:40]!r}; allowed: {allowed} (see data.labels){secret}")
+        remedy = SECRET if text == "-1" else "; data.labels=[1=bad,...] says that the file writes 1 for bad"
+        raise BrokenRow(f"unknown label {text[:40]!r}; allowed: {allowed}{remedy}")
     return label
 
 

@@ -329,6 +329,7 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
         ("a.jsonl", '{"sentence": "a", "label": 1, "label": 0}\n', ["line 1", "the label stands twice"]),
         ("a.jsonl", '{"sentence": "a", "sentence": "b", "label": 0}\n', ["line 1", "'sentence' stands twice"]),
         ("a.csv", "sentence,label\na <SPLIT> b,1\n", ["line 2", "<SPLIT>", "TextAttack"]),
+        ("a.csv", "sentence,label\nfine,7\n", ["line 2", "unknown label '7'", "data.labels=[1=bad,...]"]),
         ("a.txt", "fine", [".csv, .tsv, .jsonl or .json"]),
     ],
 )

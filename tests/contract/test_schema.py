@@ -236,9 +236,9 @@ def test_a_relative_extends_begins_at_the_folder_of_its_file(tmp_path, monkeypat
 
 
 def test_whole_numbers_are_those_that_the_libraries_can_count():
+    assert "is out of range" in refusal("tiny", f"finetune.batch_size={2**63 - 1}")
     for key, (field, hint) in schema.keys().items():
         if hint in (int, int | None) and field.metadata["high"] is None:
-            assert "is out of range" in refusal("tiny", f"{key}={2**62}"), key
             assert "is out of range" in refusal("tiny", f"{key}={2**31}"), key
 
 
