@@ -13,6 +13,7 @@
 #   ./run.sh test [pytest options]      the same, then the tests
 #   ./run.sh help                       every key of a configuration
 #
+# More: .venv/bin/python -m mindspore_rt --help (single stages, convert), -m torch_eval --help (publish, parity ...)
 # ROBUST_TICKETS_PYTHON=/path/to/python ./run.sh ...  uses an environment that is there already, and checks it
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
