@@ -131,12 +131,12 @@ class Estimator:
         return 2 * queries * 2.0 * self.weights * self.tokens / self.rate
 
     def space(self) -> list[str]:
-        """Describe the disk space of the searches, if there are any."""
+        """Describe the disk space of the searches, if there are any and it is more than a tenth of a gigabyte."""
         search, seeds = self.config.search, len(self.config.seeds)
         epochs = min(search.epochs, search.keep_epochs or search.epochs)
-        if not needs_robust_ticket(self.config.methods) or self.config.given_method == "robust":
-            return []
         size = 4 * self.weights * epochs * seeds / 1e9
+        if size < 0.1 or not needs_robust_ticket(self.config.methods) or self.config.given_method == "robust":
+            return []
         return [
             f"  disk: about {size:.1f} GB of mask scores, {epochs} epochs of each seed's "
             f"search (search.keep_epochs keeps fewer)"
