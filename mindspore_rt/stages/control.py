@@ -1,4 +1,4 @@
-"""Stage `control`: the chosen ticket with one thing changed (Random of Table 1; Table 4)."""
+"""What a control changes: one thing about the chosen ticket (Random of Table 1; Table 4)."""
 
 from __future__ import annotations
 
@@ -9,29 +9,27 @@ import numpy as np
 from configs.contract.jobs import ModelJob
 from configs.contract.methods import METHODS
 from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage
 from mindspore_rt.cells import noise
 from mindspore_rt.formats import huggingface
-from mindspore_rt.stages import classifier, inputs
 from mindspore_rt.ticket import Ticket
 
 Weights = dict[str, np.ndarray]
 Change = Callable[[Ticket, Weights, int | None, np.random.Generator], tuple[Ticket | None, Weights]]
 
 
-@inputs.unless_done
-def control(run: RunDir, job: ModelJob, stage: Stage) -> None:
-    """Change the chosen ticket, or its weights, as `Method.change` says, and train the result."""
-    source = inputs.pretrained(run.config)
-    chosen = Ticket.load(stage.inputs["ticket"], source.config.prunable())
-    weights = inputs.with_new_classifier(run, job, source)
+def changed(
+    run: RunDir, job: ModelJob, source: huggingface.Model, chosen: Ticket, weights: Weights
+) -> tuple[Ticket | None, Weights]:
+    """Change the chosen ticket, or the weights that training starts from, as `Method.change` says.
+
+    A new ticket is saved in the run directory. See `random_ticket` for the weights and the result.
+    """
     heads = source.config.num_attention_heads if run.config.structured else None
     random = noise.generator(job.seed, noise.REINITIAL)
     ticket, weights = CHANGES[METHODS[job.method].change](chosen, weights, heads, random)
     if ticket and ticket is not chosen:
         ticket.save(run.ticket(job.seed, job.model))
-    training = classifier.ClassifierTraining(run, job, stage, source, weights, ticket).run()
-    training.export(sparsity=ticket.sparsity if ticket else 0.0)
+    return ticket, weights
 
 
 def random_ticket(

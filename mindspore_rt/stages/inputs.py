@@ -21,10 +21,8 @@ from mindspore_rt.cells import backend, noise
 from mindspore_rt.data import prepare
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
-from mindspore_rt.ticket import Ticket
 
 J = TypeVar("J", bound=Job)
-ROUNDING = 5e-3  # a ticket of shared scores or whole units prunes as near to the asked sparsity as these allow
 PACKAGES = ("mindspore", "numpy", "tokenizers", "safetensors")
 
 
@@ -46,7 +44,7 @@ def stage_of(run: RunDir, job: Job, before: Path | None = None) -> Stage:
 
 
 def unless_done(work: Callable[[RunDir, J, Stage], None]) -> Callable[[RunDir, J], None]:
-    """Make of what a stage does the function of the stage, which does nothing for a job that is finished."""
+    """Decorate what a stage does: the stage of the job is described first, and a finished job is skipped."""
 
     @functools.wraps(work)
     def stage_function(run: RunDir, job: J) -> None:
@@ -74,23 +72,6 @@ def already_done(stage: Stage, leaves: Sequence[Path] = ()) -> bool:
 def pretrained(config: schema.Experiment) -> huggingface.Model:
     """Load the pre-trained model of the experiment."""
     return huggingface.load(huggingface.resolve(config.model), config.layers)
-
-
-def given_ticket(path: Path, sparsity: float, shapes: dict[str, tuple[int, int]] | None = None) -> Ticket:
-    """Read the ticket that `tickets_from` gives.
-
-    Args:
-        path: Its file.
-        sparsity: Share of weights that the experiment asks for.
-        shapes: Name and shape of every prunable matrix of the model that it must fit, if the model is loaded.
-
-    Raises:
-        UserError: The file is no ticket, or it prunes another share.
-    """
-    ticket = Ticket.load(path, shapes)
-    if abs(ticket.sparsity - sparsity) > ROUNDING:
-        raise UserError(f"sparsities: {path} prunes {ticket.sparsity:.4f} of the weights; ask for that sparsity")
-    return ticket
 
 
 def with_new_classifier(run: RunDir, job: TrainingJob, source: huggingface.Model) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from configs.contract.jobs import Job
 from configs.contract.processes import run_module
 from configs.contract.run_dir import RunDir
 from mindspore_rt.data import prepare as data
-from mindspore_rt.stages import inputs
+from mindspore_rt.stages import inputs, tickets
 
 
 def prepare(run: RunDir, job: Job) -> None:
@@ -39,7 +39,7 @@ def check_given_tickets(run: RunDir) -> None:
     """
     config = run.config
     for seed, sparsity in product(config.seeds, config.sparsities if config.tickets_from else ()):
-        inputs.given_ticket(run.given_ticket(seed, sparsity), sparsity)
+        tickets.given_ticket(run.given_ticket(seed, sparsity), sparsity)
 
 
 def check_victims(run: RunDir) -> None:

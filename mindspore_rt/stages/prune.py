@@ -16,7 +16,7 @@ from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage, verified
 from mindspore_rt import parallel
 from mindspore_rt.formats import huggingface
-from mindspore_rt.stages import classifier, drawing, inputs
+from mindspore_rt.stages import classifier, inputs, tickets
 from mindspore_rt.ticket import Ticket
 
 # Both sections have a `share`.
@@ -36,7 +36,7 @@ def prune(run: RunDir, job: PruningJob, stage: Stage) -> None:
     config = run.config
     pretrained, ticket, seconds = inputs.pretrained(config), None, 0.0
     sparsities: dict[str, float] = {}
-    drawing.highest_sparsity(config, pretrained)
+    tickets.highest_sparsity(config, pretrained)
     new = inputs.with_new_classifier(run, job, pretrained)
     head = {name: new[name] for name in pretrained.config.family.fresh}
     for number in range(1, job.rounds + 1):
@@ -91,10 +91,10 @@ def _end_round(
         for name in source.config.prunable()
     }
     about = {"method": job.model, "seed": str(job.seed), "round": str(number)}
-    share = min(job.settings.share * number, drawing.highest_sparsity(config, source))
+    share = min(job.settings.share * number, tickets.highest_sparsity(config, source))
     directory = training.stage.directory
     for path, sparsity in {**asked, directory / "ticket.safetensors": share}.items():
-        drawing.ticket_of_weights(config, source, magnitudes, sparsity, **about).save(path)
+        tickets.from_scores(config, source, magnitudes, sparsity, False, **about).save(path)
     path = directory / "classifier.safetensors"
     atomic_write(path, save({name: weights[name] for name in source.config.family.fresh}))
     training.stage.finish({"dev_accuracy": training.dev_accuracy(), "classifier_sha256": file_hash(path)})

@@ -9,21 +9,20 @@ from configs.contract.jobs import Job
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import redo_changed
 from mindspore_rt import parallel
-from mindspore_rt.stages.control import control
-from mindspore_rt.stages.dense import finetune
+from mindspore_rt.stages.models import train_model
 from mindspore_rt.stages.prepare import prepare
 from mindspore_rt.stages.prune import prune
 from mindspore_rt.stages.search import search
-from mindspore_rt.stages.tickets import draw, retrain
+from mindspore_rt.stages.tickets import draw
 
 STAGES: dict[str, Callable[[RunDir, Any], None]] = {  # each takes the kind of job that `jobs` makes for it
     "prepare": prepare,
-    "finetune": finetune,
+    "finetune": train_model,
     "search": search,
     "prune": prune,
     "draw": draw,
-    "retrain": retrain,
-    "control": control,
+    "retrain": train_model,
+    "control": train_model,
 }
 
 

@@ -12,7 +12,7 @@ from configs.contract.stage import Stage
 from mindspore_rt import parallel
 from mindspore_rt.cells import gate
 from mindspore_rt.formats import huggingface
-from mindspore_rt.stages import classifier, drawing, inputs
+from mindspore_rt.stages import classifier, inputs, tickets
 from mindspore_rt.training.objectives import RobustSearch
 from mindspore_rt.training.trainer import Evaluator, Trainer
 
@@ -25,7 +25,7 @@ def search(run: RunDir, job: TrainingJob[schema.MaskSearch], stage: Stage) -> No
     """
     config, settings = run.config, job.settings
     source = huggingface.load(stage.verified_input("model"))
-    drawing.highest_sparsity(config, source)
+    tickets.highest_sparsity(config, source)
     train_batches, summary = inputs.batches(run, job, "train", settings.batch_size, source)
     model = classifier.build(config, source, len(summary.labels), settings)
     model.load(source.weights)
@@ -73,8 +73,9 @@ def _save_scores(
     scores = {p.name.removesuffix(".log_alpha"): p.asnumpy() for p in objective.scores}
     if epoch > 1:
         previous = inputs.read_scores(run.log_alpha(job.seed, epoch - 1, job.model), source.config.prunable())
+        official = config.compat == "official"
         before, now = (
-            drawing.ticket_of_search(config, source, each, config.sparsities[0]) for each in (previous, scores)
+            tickets.from_scores(config, source, each, config.sparsities[0], official) for each in (previous, scores)
         )
         figures["ticket_distance"] = before.distance(now)
     if not parallel.rank():

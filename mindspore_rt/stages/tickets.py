@@ -1,15 +1,23 @@
-"""Stages `draw` and `retrain`: the ticket of a model, and the model that is trained from it."""
+"""Stage `draw`, and how tickets are drawn from scores: the one place for every origin of a ticket."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+
+from configs.contract import schema
+from configs.contract.errors import UserError
 from configs.contract.files import file_hash, write_json
-from configs.contract.jobs import DrawingJob, ModelJob
+from configs.contract.jobs import DrawingJob
 from configs.contract.methods import METHODS, SOURCES
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
 from mindspore_rt.formats import huggingface
-from mindspore_rt.stages import classifier, drawing, inputs
-from mindspore_rt.ticket import Ticket
+from mindspore_rt.stages import inputs
+from mindspore_rt.ticket import Ticket, most_structured, spread
+
+ROUNDING = 5e-3  # a ticket of shared scores or whole units prunes as near to the asked sparsity as these allow
 
 
 @inputs.unless_done
@@ -21,45 +29,88 @@ def draw(run: RunDir, job: DrawingJob, stage: Stage) -> None:
     """
     config, origin = run.config, METHODS[job.method].source
     given = job.method == config.given_method
-    searched = not given and SOURCES[origin].stage == "search"
-    if searched:
+    if not given and SOURCES[origin].stage == "search":
         source = huggingface.load(stage.verified_input("model"))
         scores = inputs.read_scores(stage.verified_input("scores"), source.config.prunable())
         about = {"method": job.method, "seed": str(job.seed), "source_sha256": file_hash(stage.inputs["scores"])}
-        ticket = drawing.ticket_of_search(config, source, scores, job.sparsity, **about)
+        ticket = from_scores(config, source, scores, job.sparsity, config.compat == "official", **about)
     else:
         source = inputs.pretrained(config)
         path, shapes = stage.inputs["scores"], source.config.prunable()
-        ticket = inputs.given_ticket(path, job.sparsity, shapes) if given else Ticket.load(path, shapes)
+        ticket = given_ticket(path, job.sparsity, shapes) if given else Ticket.load(path, shapes)
     ticket.save(run.ticket(job.seed, job.model))
     by_magnitude = Ticket.from_magnitudes({name: source.weights[name] for name in ticket.masks}, job.sparsity)
-    report = _describe(ticket, by_magnitude)
-    write_json(stage.directory / "report.json", report)
-    print(f"  {ticket.pruned} of {ticket.weights} weights pruned, sparsity {ticket.sparsity:.6f}")
-    stage.finish(report)
-
-
-def _describe(ticket: Ticket, by_magnitude: Ticket) -> dict[str, object]:
-    """Return what the report shows of a ticket.
-
-    `magnitude_overlap` compares it with the ticket of the smallest weights; two random sets that prune a share s
-    overlap by s / (2 - s), `chance_overlap`.
-    """
-    return {
+    report = {
         "sparsity": ticket.sparsity,
         "pruned": ticket.pruned,
         "weights": ticket.weights,
         "layers": ticket.pruned_share(),
         "magnitude_overlap": ticket.overlap(by_magnitude),
+        # The overlap of two random sets that prune the same share s each.
         "chance_overlap": ticket.sparsity / (2 - ticket.sparsity),
     }
+    write_json(stage.directory / "report.json", report)
+    print(f"  {ticket.pruned} of {ticket.weights} weights pruned, sparsity {ticket.sparsity:.6f}")
+    stage.finish(report)
 
 
-@inputs.unless_done
-def retrain(run: RunDir, job: ModelJob, stage: Stage) -> None:
-    """Fine-tune a ticket from the pre-trained weights; the pruned ones stay exactly zero."""
-    source = inputs.pretrained(run.config)
-    ticket = Ticket.load(stage.inputs["ticket"], source.config.prunable())
-    weights = inputs.with_new_classifier(run, job, source)
-    training = classifier.ClassifierTraining(run, job, stage, source, weights, ticket).run()
-    training.export(sparsity=ticket.sparsity)
+def from_scores(
+    config: schema.Experiment,
+    source: huggingface.Model,
+    scores: dict[str, np.ndarray],
+    sparsity: float,
+    official: bool,
+    **about: str,
+) -> Ticket:
+    """Draw a ticket (section 3.3): single weights, or whole heads and neurons if the experiment is `structured`.
+
+    Weights that share a score are pruned or kept together. Ties are broken by the order of the prunable matrices,
+    which a safetensors file does not preserve.
+
+    Args:
+        config: Experiment.
+        source: Model that is pruned.
+        scores: Scores of every prunable matrix; those of lowest score are pruned.
+        sparsity: Share of weights to prune, 0 to 1.
+        official: Rank the scores of single weights as the official code ranks those of its search.
+        **about: Origin of the ticket, kept in its file.
+    """
+    shapes = source.config.prunable()
+    if config.structured:
+        per_weight = {name: spread(scores[name], shape) for name, shape in shapes.items()}
+        return Ticket.structured(per_weight, source.config.num_attention_heads, sparsity, **about)
+    return Ticket.from_scores({name: scores[name] for name in shapes}, sparsity, official, **about).spread(shapes)
+
+
+def highest_sparsity(config: schema.Experiment, source: huggingface.Model) -> float:
+    """Return the largest share of weights that a ticket of this model can prune.
+
+    Raises:
+        UserError: The experiment asks for more. Call before a long training, not after it.
+    """
+    if not config.structured:
+        return 1.0
+    most = most_structured(source.config.prunable(), source.config.num_attention_heads)
+    if max(config.sparsities) > most:
+        raise UserError(
+            f"sparsities: {max(config.sparsities):g}, but a structured ticket of this model prunes {most:.4f} at most: "
+            f"every layer keeps a head and a neuron, and a pooler stays; ask for less, or for structured=false"
+        )
+    return most
+
+
+def given_ticket(path: Path, sparsity: float, shapes: dict[str, tuple[int, int]] | None = None) -> Ticket:
+    """Read the ticket that `tickets_from` gives.
+
+    Args:
+        path: Its file.
+        sparsity: Share of weights that the experiment asks for.
+        shapes: Name and shape of every prunable matrix of the model that it must fit, if the model is loaded.
+
+    Raises:
+        UserError: The file is no ticket, or it prunes another share.
+    """
+    ticket = Ticket.load(path, shapes)
+    if abs(ticket.sparsity - sparsity) > ROUNDING:
+        raise UserError(f"sparsities: {path} prunes {ticket.sparsity:.4f} of the weights; ask for that sparsity")
+    return ticket

@@ -5,7 +5,7 @@ import pytest
 
 from configs.contract.files import write_json
 from mindspore_rt.formats import huggingface
-from mindspore_rt.stages.control import control
+from mindspore_rt.stages.models import train_model
 from mindspore_rt.ticket import Ticket
 from tests.helpers.stages import jobs_of
 
@@ -17,7 +17,7 @@ def controls(run):
     ticket.save(run.ticket(1, "robust-0.25"))
     write_json(run.choice, {"chosen": {"model": "robust-0.25", "sparsity": 0.25, "epochs_back": 0}})
     for one in jobs_of(run, "control"):
-        control(run, one)
+        train_model(run, one)
     return ticket, {c["model"].rpartition("-")[0]: c for c in run.recorder.calls}
 
 

@@ -14,7 +14,7 @@ from configs.contract.methods import with_snapshots
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Changed
 from mindspore_rt.stages import inputs, prepare
-from mindspore_rt.stages.dense import finetune
+from mindspore_rt.stages.models import train_model
 from tests.helpers.prepared import write_summary
 from tests.helpers.stages import jobs_of
 
@@ -58,22 +58,22 @@ def test_a_model_is_of_the_splits_that_its_training_reads(run, compat, split):
     """Dev gives the accuracies that a training states; officially it is trained on, and test stands in for it."""
     run.config.compat, run.config.methods, run.config.task = compat, ["finetune"], "sst2"
     one = jobs_of(run, "finetune")[0]
-    finetune(run, one)
-    finetune(run, one)  # done
+    train_model(run, one)
+    train_model(run, one)  # done
     run.split(split).write_text("{}\n{}\n")
     with pytest.raises(Changed, match=f"inputs.{split}"):
-        finetune(run, one)
+        train_model(run, one)
 
 
 def test_snapshots_asked_for_later_are_not_passed_over(run):
     run.config.methods = ["finetune", "infobert"]
     for one in jobs_of(run, "finetune"):
-        finetune(run, one)
+        train_model(run, one)
     run.config.snapshots = 4
     refused = []
     for one in jobs_of(run, "finetune"):
         try:
-            finetune(run, one)
+            train_model(run, one)
         except Changed as change:
             refused.append((one.model, "snapshots: absent, now 4" in str(change)))
     assert refused == [(model, True) for model in ("finetune", "infobert") if model in with_snapshots()]

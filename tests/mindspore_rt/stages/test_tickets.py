@@ -11,7 +11,7 @@ from configs.contract.files import write_json
 from configs.contract.jobs import jobs
 from configs.contract.run_dir import RunDir
 from mindspore_rt.stages import runner
-from mindspore_rt.stages.control import control
+from mindspore_rt.stages.models import train_model
 from mindspore_rt.stages.prepare import check_given_tickets
 from mindspore_rt.stages.prune import prune
 from mindspore_rt.stages.tickets import draw
@@ -89,7 +89,7 @@ def test_structured_tickets_of_every_origin_prune_whole_units(run, monkeypatch):
     for one in jobs_of(run, "draw"):
         draw(run, one)
     write_json(run.choice, {"chosen": {"model": "robust-0.25", "sparsity": 0.25, "epochs_back": 0}})
-    control(run, jobs_of(run, "control")[0])
+    train_model(run, jobs_of(run, "control")[0])
     neurons = {}
     for model in ("robust-0.25", "lth-0.25", "random-0.25"):
         mask = Ticket.load(run.ticket(1, model)).masks["bert.encoder.layer.0.intermediate.dense.weight"]
