@@ -29,7 +29,7 @@ def start() -> None:
 
 def average(parameters: Sequence[ms.Parameter]) -> nn.Cell:
     """Return a cell that averages the gradients of `parameters` over all ranks."""
-    return nn.DistributedGradReducer(list(parameters)) if ranks() > 1 else Identity()
+    return nn.DistributedGradReducer(list(parameters)) if ranks() > 1 else nn.Identity()
 
 
 def any_rank(flag: bool) -> bool:
@@ -65,14 +65,6 @@ class StopVote(nn.Cell):
 def wait() -> None:
     """Wait until all ranks arrive here, as before one reads what rank 0 writes."""
     any_rank(False)
-
-
-class Identity(nn.Cell):
-    """The average over one rank."""
-
-    def construct(self, gradients: tuple[ms.Tensor, ...]) -> tuple[ms.Tensor, ...]:
-        """Return the gradients as they are."""
-        return gradients
 
 
 if __name__ == "__main__":  # the scheduler, as its environment says: it returns when all workers have left

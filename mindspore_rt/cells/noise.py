@@ -98,9 +98,13 @@ class IntegerNoise:
 
     def draw(self, shapes: Shapes, step: int, ascent: int = 0) -> tuple[Tensor, ...]:
         """Return what the graph of a pass takes: the numbers of every place, which stay on the device."""
-        states = kernels.place_states(self.seed, self.rank, step, ascent, np.arange(len(shapes)))
+        return mutable(self.draw_at(range(len(shapes)), shapes, step, ascent))
+
+    def draw_at(self, places: Sequence[int], shapes: Shapes, step: int, ascent: int = 0) -> tuple[Tensor, ...]:
+        """Return the numbers of some places, in their order."""
+        states = kernels.place_states(self.seed, self.rank, step, ascent, np.array(places))
         graph = uniform.graph(self.definition, tuple(shapes))  # type: ignore[arg-type]  # a class is hashable
-        return mutable(graph(states))
+        return graph(states)
 
 
 class FloatNoise(IntegerNoise):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from mindspore import Tensor, ops
 
-from mindspore_rt.cells import backend, kernels, noise, uniform
+from mindspore_rt.cells import backend, noise
 
 
 def start(
@@ -50,9 +50,7 @@ class DeviceStart:
 
     def __call__(self, shape: tuple[int, int, int], attention_mask: Tensor, step: int) -> Tensor:
         """Return the perturbation of one update; see `start` for the arguments."""
-        key = self.source.seed, self.source.rank, step, 0
-        draw = uniform.graph(self.source.definition, (shape,))  # type: ignore[arg-type]  # a class is hashable
-        (numbers,) = draw(kernels.place_states(*key, np.array([noise.PERTURBATION])))
+        (numbers,) = self.source.draw_at([noise.PERTURBATION], [shape], step)
         return self.scaled(numbers, attention_mask)
 
 
