@@ -49,10 +49,16 @@ class Stopped(Exception):
         self.status = 128 + number
 
 
-def listed(values: Iterable[object], most: int = 12) -> str:
-    """Return what a user's file holds for a message: a short line, whatever and however much that is."""
+def listed(values: Iterable[object], most: int = 12, width: int = 40) -> str:
+    """Return the values for a message, on one short line whatever a user's file holds.
+
+    Args:
+        values: What is listed.
+        most: Number of values that are shown; of the others the message states how many there are.
+        width: Characters of a value that are shown.
+    """
     texts = [str(value) for value in values]
-    shown = [(text if text.isprintable() else repr(text)[1:-1])[:40] for text in texts[:most]]
+    shown = [(text if text.isprintable() else repr(text)[1:-1])[:width] for text in texts[:most]]
     return ", ".join(shown) + (f" and {len(texts) - most} more" if len(texts) > most else "") or "nothing"
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from configs.contract import VERSION, schema
 from configs.contract.code import source_hashes
-from configs.contract.errors import Missing, UserError
+from configs.contract.errors import Missing, UserError, listed
 from configs.contract.files import file_hash, read_json, write_json
 from configs.contract.run_files import Begun, Manifest, Results, Summary
 
@@ -158,8 +158,7 @@ class Stage:
     def _compare_code(self, before: dict[str, str], now: dict[str, str]) -> None:
         changed = sorted(file for file in {*before, *now} if before.get(file) != now.get(file))
         if changed:
-            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-            what = f"begun with other code ({', '.join(changed[:3])}{more} changed since)"
+            what = f"begun with other code ({listed(changed, 3, 100)} changed since)"
             raise Changed(self.directory, what, "put that back to go on, ")
 
     def _compare(self, before: Manifest | Begun, now: dict, verb: str) -> None:

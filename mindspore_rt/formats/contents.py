@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
-from configs.contract.errors import UserError
+from configs.contract.errors import UserError, listed
 from configs.contract.families import FAMILIES, family_of
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import huggingface
@@ -26,7 +26,6 @@ SCORES = "log_alpha.safetensors"
 OUR_SCORES, THEIR_SCORES = ".log_alpha", ".mask.mask_scores"
 SETTLED = 20.0  # the official code's score of a weight that stays; minus that of a pruned one
 MASK_PREFIX, COMPACT = "mask:", "compact/1"
-LISTED = 4  # names of weights in a message: a wrong model lacks hundreds
 
 
 @dataclass
@@ -239,7 +238,8 @@ def check(contents: Contents, missing: list[str], unknown: list[str]) -> None:
         "{} not of floats: {}": [f"{name} ({array.dtype})" for name, array in arrays if array.dtype.kind != "f"],
         "{} not finite: {}": [name for name, a in arrays if a.dtype.kind == "f" and not np.isfinite(a).all()],
     }
-    messages = [text.format(len(names), _listed(names)) for text, names in problems.items() if names]
+    # A wrong model lacks hundreds of weights, whose names are long.
+    messages = [text.format(len(names), listed(names, 4, 160)) for text, names in problems.items() if names]
     if messages:
         raise UserError(f"{contents.path}: {'; '.join(messages)}")
 
@@ -266,7 +266,3 @@ def _labels(contents: Contents) -> int:
         return contents.weights[bias].size
     names = contents.config.get("id2label")
     return len(names) if isinstance(names, dict) and names else 2
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

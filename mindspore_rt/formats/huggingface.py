@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from configs.contract import assets, classifiers, model_card
 from configs.contract.check_config import is_path
-from configs.contract.errors import UserError
+from configs.contract.errors import UserError, listed
 from configs.contract.families import Family, family_of
 from configs.contract.files import atomic_write, read_json, whole_directory
 from configs.contract.matrices import LAYER_MATRICES, matrix_name
@@ -171,7 +171,7 @@ def read_weights(directory: Path) -> dict[str, np.ndarray]:
         if (directory / f"{name}.index.json").is_file():
             parts = _parts(directory / f"{name}.index.json")
             return pruned_weights({key: value for part in parts for key, value in read(part).items()}, directory)
-    present = ", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "nothing"
+    present = listed(sorted(path.name for path in directory.iterdir()))
     raise UserError(
         f"{directory}: neither {' nor '.join(WEIGHT_FILES)} is there, only {present}; save the model with "
         "save_pretrained of transformers (from_tf=True and from_flax=True read other frameworks' weights)"
