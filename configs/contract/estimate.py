@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from configs.contract import assets, schema
+from configs.contract import schema
 from configs.contract.files import read_json, read_lines
 from configs.contract.jobs import CLEAN, Job, TrainingJob, attack_jobs, jobs
 from configs.contract.methods import needs_robust_ticket
 from configs.contract.run_dir import RunDir
-from configs.contract.run_files import Manifest, Positive, Results, Seconds
+from configs.contract.run_files import Positive, Seconds
+from configs.contract.settings import local_model
+from configs.contract.stage import read_manifest
 
 START = 12.0  # seconds to start a process and to compile its graphs
 # Victim queries for each token of an attacked sentence: #Query of the paper's Table 1 on SST-2 and IMDB, divided by the
@@ -144,7 +145,7 @@ class Estimator:
 
     def _rate(self) -> tuple[float, str]:
         """Return `rate` and `basis`."""
-        done = [(self.work(job), _seconds(job.directory)) for job in jobs(self.run) if job.done]
+        done = [(self.work(job), read_manifest(job.directory).seconds) for job in jobs(self.run) if job.done]
         done = [(work, seconds - START) for work, seconds in done if work and seconds > 2 * START]
         if done:
             return sum(w for w, _ in done) / sum(s for _, s in done), f"measured on {len(done)} finished jobs"
@@ -157,17 +158,12 @@ class Estimator:
         return 10 * 2 * 768**3 / (time.perf_counter() - started) / 2, "guessed from one matrix product"
 
 
-def _seconds(directory: Path) -> float:
-    return read_json(directory / "manifest.json", Manifest[Results]).seconds
-
-
 def _model_shape(config: schema.Experiment) -> ModelShape:
     """Read the shape of the pre-trained model, or assume BERT-base's while it is not on this machine."""
-    directory = assets.path("minilm") if config.model == "packaged" else Path(config.model)
-    file = directory / "config.json"
-    if not file.is_file():
+    directory = local_model(config.model)
+    if directory is None or not (directory / "config.json").is_file():
         return ModelShape()
-    return read_json(file, ModelShape, "model must name the directory of a Hugging Face BERT")
+    return read_json(directory / "config.json", ModelShape, "model must name the directory of a Hugging Face BERT")
 
 
 def _data(run: RunDir) -> tuple[int, float]:

@@ -94,6 +94,7 @@ class TrainingJob(Job, Generic[S]):
         objective: What minimises the loss; see `Method.objective`.
         gradients: Number of backward passes in each ascent step.
         rounds: Number of trainings one after the other, which are rounds of pruning.
+        snapshots: Number of equal parts of the training, after each of which the model is saved; 0 for the end alone.
     """
 
     seed: int
@@ -102,6 +103,7 @@ class TrainingJob(Job, Generic[S]):
     objective: str = FINE_TUNING
     gradients: int = 1
     rounds: int = 1
+    snapshots: int = 0
 
     def steps(self, batches: int) -> int:
         """Return the updates of one training (a round of pruning is one) with so many batches an epoch."""
@@ -210,8 +212,8 @@ def _drawing(run: RunDir, ticket: ModelId, seed: int) -> DrawingJob:
 def _training(run: RunDir, stage: str, model: ModelId, seed: int) -> ModelJob:
     method = METHODS[model.method]
     how = _how(run.config, method, {"epochs": model.epochs} if model.epochs else {})
-    folder = run.stage(seed, str(model))
-    return ModelJob(stage, str(model), folder, seed=seed, method=model.method, gradients=method.gradients, **how)
+    how |= {"gradients": method.gradients, "snapshots": run.config.snapshots if method.snapshots else 0}
+    return ModelJob(stage, str(model), run.stage(seed, str(model)), seed=seed, method=model.method, **how)
 
 
 def _making_scores(run: RunDir, name: str, seed: int) -> TrainingJob:

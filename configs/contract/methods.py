@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 FINE_TUNING, FREELB, INFOBERT = "objectives.FineTuning", "objectives.FreeLB", "infobert.InfoBert"
-ROBUST_SEARCH = "objectives.RobustSearch"
 
 
 @dataclass(frozen=True)
@@ -20,13 +19,13 @@ class Source:
     Attributes:
         stage: `search` learns masks; `prune` removes weights by magnitude, round by round.
         section: Section of the configuration with its hyper-parameters.
-        objective: What minimises the loss of the search or of a round of pruning, as in `Method`.
+        objective: What minimises the loss of a round of pruning, as in `Method`; a search has its own.
         fixed: Hyper-parameters that this source sets, whatever the section says.
     """
 
     stage: str
     section: str
-    objective: str = ROBUST_SEARCH
+    objective: str = FINE_TUNING
     fixed: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -64,7 +63,7 @@ class Method:
 
 
 SOURCES = {
-    "lth": Source("prune", "lth", FINE_TUNING),
+    "lth": Source("prune", "lth"),
     "search": Source("search", "search"),
     "adversarial_pruning": Source("prune", "adversarial_pruning", FREELB),
     "search_no_adversary": Source("search", "search", fixed={"ascent_steps": 1, "initial_norm": 0.0}),

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.contract import assets, schema
-from configs.contract.files import read_json
 from configs.contract.jobs import DrawingJob, Job, ModelJob, TrainingJob
-from configs.contract.methods import METHODS, SOURCES, with_snapshots
+from configs.contract.methods import METHODS, SOURCES
 from configs.contract.run_dir import RunDir
-from configs.contract.run_files import Manifest, Searched
+from configs.contract.run_files import Searched
+from configs.contract.stage import read_manifest
 
 
 def of_job(run: RunDir, job: Job, noise: str | None) -> dict[str, Any]:
@@ -57,8 +57,8 @@ def _own(config: schema.Experiment, job: TrainingJob) -> dict[str, Any]:
         settings |= {"stops_at": config.sparsities[0], "structured": config.structured}
     if job.stage == "prune" and config.structured:
         settings["structured"] = True
-    if config.snapshots and isinstance(job, ModelJob) and job.method in with_snapshots():
-        settings["snapshots"] = config.snapshots
+    if job.snapshots:
+        settings["snapshots"] = job.snapshots
     return settings
 
 
@@ -83,7 +83,7 @@ def inputs_of(run: RunDir, job: Job, pretrained: Path) -> dict[str, Path]:
             return {"scores": run.given_ticket(job.seed, job.sparsity)}
         if SOURCES[source].stage != "search":
             return {"scores": run.pruned(job.seed, source, job.sparsity)}
-        epochs = read_json(run.stage(job.seed, source) / "manifest.json", Manifest[Searched]).results.epochs
+        epochs = read_manifest(run.stage(job.seed, source), Searched).results.epochs
         return {**tuned, "scores": run.log_alpha(job.seed, max(1, epochs - job.back), source)}
     inputs = {"model": pretrained}
     if job.stage == "search":

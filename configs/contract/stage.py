@@ -132,7 +132,7 @@ class Stage:
         """Return whether the stage is finished. Raises `Changed` if it was made with something else than now."""
         if not self.manifest.is_file():
             return False
-        self._compare(read_json(self.manifest, Manifest[Results]), self.fingerprint(), "made")
+        self._compare(read_manifest(self.directory), self.fingerprint(), "made")
         return True
 
     def begin(self, progress: Path | None = None) -> None:
@@ -194,15 +194,16 @@ class Stage:
 
     def results(self, kind: Any = Results) -> Any:
         """Return what `finish` was given. Raises `UserError` if the manifest does not state all that `kind` names."""
-        return read_json(self.manifest, Manifest[kind]).results
-
-    def spent(self) -> float:
-        """Return the seconds that all processes together have worked on a finished stage."""
-        return read_json(self.manifest, Manifest[Results]).seconds
+        return read_manifest(self.directory, kind).results
 
     def verified_input(self, name: str) -> Path:
         """Return the path of an input. Raises `UserError` if its bytes are not those that its own stage left."""
         return verified(self.inputs[name])
+
+
+def read_manifest(directory: Path, kind: Any = Results) -> Manifest[Any]:
+    """Return the manifest of a finished stage. Raises `UserError` if it lacks results that `kind` names."""
+    return read_json(directory / "manifest.json", Manifest[kind])
 
 
 def verified(path: Path) -> Path:
@@ -227,10 +228,10 @@ def stated_hash(path: Path) -> str | None:
     if path.suffix == ".jsonl" and summary.is_file():
         split = read_json(summary, Summary).splits.get(path.stem)
         return split.sha256 if split else None
-    manifest = (path.parents[1] if path.parent.name == "log_alpha" else path.parent) / "manifest.json"
-    if not manifest.is_file():
+    directory = path.parents[1] if path.parent.name == "log_alpha" else path.parent
+    if not (directory / "manifest.json").is_file():
         return None
-    results = read_json(manifest, Manifest[Results]).results
+    results = read_manifest(directory).results
     stated = {"model": results.model_sha256, "classifier.safetensors": results.classifier_sha256}
     return {**results.scores_sha256, **stated}.get(path.name)
 

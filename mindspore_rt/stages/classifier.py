@@ -11,8 +11,7 @@ import numpy as np
 
 from configs.contract import matrices, model_card, schema
 from configs.contract.files import file_hash, write_json
-from configs.contract.jobs import ModelJob, TrainingJob
-from configs.contract.methods import with_snapshots
+from configs.contract.jobs import TrainingJob
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
@@ -96,7 +95,6 @@ class ClassifierTraining:
         )
         self.evaluator = Evaluator(self.model, inputs.batches(run, job, "dev", EVALUATION_BATCH, source)[0])
         self.accuracies: list[float] = []
-        count = run.config.snapshots if isinstance(job, ModelJob) and job.method in with_snapshots() else 0
         self.trainer = Trainer(
             stage,
             objective,
@@ -105,7 +103,7 @@ class ClassifierTraining:
             run.config,
             f"{job.stage} {job.name}",
             on_epoch=self._on_epoch,
-            snapshot_steps={round(self.steps * i / count) for i in range(1, count)},
+            snapshot_steps={round(self.steps * i / job.snapshots) for i in range(1, job.snapshots)},
             on_snapshot=lambda step: self._save(stage.directory / "snapshots" / f"{step:06d}"),
         )
 

@@ -13,7 +13,7 @@ from configs.contract import schema
 from configs.contract.files import atomic_write, file_hash
 from configs.contract.jobs import TrainingJob
 from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage, verified
+from configs.contract.stage import Stage, read_manifest, verified
 from mindspore_rt import parallel
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, inputs, tickets
@@ -59,7 +59,7 @@ def prune(run: RunDir, job: PruningJob, stage: Stage) -> None:
         ticket = Ticket.load(directory / "ticket.safetensors", pretrained.config.prunable())
         head = huggingface.read_safetensors(verified(directory / "classifier.safetensors"))
         sparsities[f"round {number}"] = ticket.sparsity
-        seconds += round_stage.spent()
+        seconds += read_manifest(directory).seconds
     stage.started = time.time() - seconds  # the rounds may have been trained by earlier processes
     stage.finish(sparsities)
 
