@@ -34,7 +34,12 @@ from configs.contract.options import read_options
 from configs.contract.processes import run_module
 from configs.contract.schema import option
 from configs.contract.stage import versions
+from mindspore_rt.cells import backend, noise
 from mindspore_rt.compare import step_worker
+from mindspore_rt.device import use_device
+from mindspore_rt.training import loss_scale
+from mindspore_rt.training.objectives import FineTuning, RobustSearch
+from mindspore_rt.training.trainer import compile_logits
 
 COMPARED = StepCase("search", layers=2, hidden=128, heads=2, batch=8, length=32, vocabulary=1000)
 TIMED = {
@@ -59,10 +64,6 @@ class Options:
 
 def quantities() -> Iterator[tuple[str, np.ndarray]]:
     """Compute by name all that both sides compute; the first part of a name is a key of `TOLERANCES`."""
-    from mindspore_rt.cells import noise
-    from mindspore_rt.training.objectives import FineTuning, RobustSearch
-    from mindspore_rt.training.trainer import compile_logits
-
     batch = step_worker.batch_of(COMPARED)
     shapes = [(3, 5), (128, 128), (7,), (128, 512)]
     for step, ascent in ((0, 0), (1, 0), (1, 2)):
@@ -117,9 +118,6 @@ def timings(case: StepCase, seconds: float) -> Iterator[tuple[str, float]]:
 
 def overflowing_run(case: StepCase) -> dict[str, float]:
     """Train float16 from a loss scale of 2^24 and return the figures of its last update."""
-    from mindspore_rt.training import loss_scale
-    from mindspore_rt.training.objectives import FineTuning
-
     kind = dataclasses.replace(case, task="finetune")
     with patch.object(loss_scale, "FIRST", loss_scale.LARGEST):
         objective = FineTuning(step_worker.model_of(kind, "float16"), schema.Training(warmup=0.0), 100, 5)
@@ -129,9 +127,6 @@ def overflowing_run(case: StepCase) -> dict[str, float]:
 
 def compute(options: Options) -> None:
     """Compute one side into the folder `out`: `device`, with its times, or `cpu`, in the form that the device has."""
-    from mindspore_rt.cells import backend
-    from mindspore_rt.device import use_device
-
     on_device, folder = options.side == "device", Path(options.out)
     use_device(schema.Experiment(device=options.device if on_device else "CPU"))
     form = backend.Backend.GPU if options.device == "CPU" else backend.Backend(options.device)

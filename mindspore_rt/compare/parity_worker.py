@@ -23,6 +23,7 @@ from configs.contract.files import read_json
 from mindspore_rt.cells import backend, gate, noise
 from mindspore_rt.cells.encoder import Draws, EncoderClassifier, MaskedLinear, NoisePlaces
 from mindspore_rt.data.batches import Batch
+from mindspore_rt.device import use_device
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
@@ -213,8 +214,6 @@ def _matrix(parameter: Parameter) -> str:
 @command
 def main() -> int:
     """Compute the case that the command line names."""
-    from mindspore_rt.device import use_device
-
     folder, out, compat = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     use_device()
     for name, arrays in rows(ParityCase(folder, compat), out):

@@ -13,7 +13,6 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 os.environ.setdefault("GLOG_v", "3")
 
@@ -24,12 +23,14 @@ from mindspore import Tensor, ops
 from configs.contract import bench_case, schema
 from configs.contract.bench_case import LABELS, TOTAL_STEPS, StepCase
 from configs.contract.stage import versions
+from mindspore_rt.cells import backend
+from mindspore_rt.cells.encoder import EncoderClassifier
+from mindspore_rt.cells.encoder_config import EncoderConfig
+from mindspore_rt.data.batches import Batch
+from mindspore_rt.device import use_device
+from mindspore_rt.training.objectives import FineTuning, FreeLB, Objective, RobustSearch
 from mindspore_rt.training.optimizer import BETA1, BETA2, EPSILON, linear_schedule, no_decay
-
-if TYPE_CHECKING:
-    from mindspore_rt.cells.encoder import EncoderClassifier
-    from mindspore_rt.data.batches import Batch
-    from mindspore_rt.training.objectives import Objective
+from mindspore_rt.training.trainer import compile_logits
 
 
 def ours(case: StepCase, config: schema.Experiment | None = None) -> tuple[Callable[[], float], dict]:
@@ -42,10 +43,6 @@ def ours(case: StepCase, config: schema.Experiment | None = None) -> tuple[Calla
     Returns:
         The step, which returns its loss (an evaluation: the sum of its logits), and kernels and versions.
     """
-    from mindspore_rt.cells import backend
-    from mindspore_rt.device import use_device
-    from mindspore_rt.training.trainer import compile_logits
-
     use_device(config)
     about = {
         "kernels": "fused" if backend.current() is backend.Backend.KERNELS else "plain",
@@ -62,9 +59,6 @@ def ours(case: StepCase, config: schema.Experiment | None = None) -> tuple[Calla
 
 def model_of(case: StepCase, amp: str | None = None) -> EncoderClassifier:
     """Build the model of a case, with products in the number type `amp`. The device must be chosen before."""
-    from mindspore_rt.cells.encoder import EncoderClassifier
-    from mindspore_rt.cells.encoder_config import EncoderConfig
-
     shape = EncoderConfig.from_dict(case.config(), "the bench's case")
     model = EncoderClassifier(shape, LABELS, case.dropout, masked=case.task == "search", amp=amp)
     masks = ticket_of(case, model)
@@ -85,8 +79,6 @@ def ticket_of(case: StepCase, model: EncoderClassifier) -> dict[str, np.ndarray]
 
 def batch_of(case: StepCase) -> Batch:
     """Return the batch of a case."""
-    from mindspore_rt.data.batches import Batch
-
     ids, labels = case.inputs()
     return Batch(
         ids.astype(np.int32),
@@ -99,8 +91,6 @@ def batch_of(case: StepCase) -> Batch:
 
 def objective_of(case: StepCase, model: EncoderClassifier) -> Objective:
     """Build the objective of a case, with the default settings but the number of passes."""
-    from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
-
     if case.task == "search":
         return RobustSearch(model, schema.MaskSearch(ascent_steps=case.passes), TOTAL_STEPS, 0)
     if case.task == "freelb":
