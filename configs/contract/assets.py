@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -84,16 +83,6 @@ ASSETS = {
 }
 
 
-# The masked language model of BERT-Attack is trained on packaged text, and must see no sentence that is attacked. Movie
-# snippets whose `place` is below MLM_UNSEEN are left out of its training; those below MLM_MEASURED measure it.
-MLM_MEASURED, MLM_UNSEEN = 0.05, 0.20
-
-
-def place(text: str) -> float:
-    """A number in [0, 1) that depends on the words of a text alone, for splits that never change."""
-    return int.from_bytes(hashlib.sha256(" ".join(text.split()).encode()).digest()[:8], "big") / 2**64
-
-
 def folder(name: str) -> Path:
     """Folder of an asset, which set-up fetches."""
     return CACHE / "assets" / f"{name}-{ASSETS[name].sha256[:12]}"
@@ -104,26 +93,6 @@ def path(name: str) -> Path:
     if not folder(name).is_dir():
         raise UserError(f"{folder(name)} is missing: run `python -m configs.contract.assets` once while online")
     return folder(name)
-
-
-# Revisions of models of the Hugging Face hub whose name is given without one.
-BERT = "86b5e0934494bd15c9632b12f734a8a67f723594"
-MODEL_REVISIONS = {"bert-base-uncased": BERT, "google-bert/bert-base-uncased": BERT}
-
-
-HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?", re.ASCII)  # OWNER/NAME@REVISION
-
-
-def hub_folder(kind: str, *key: str) -> Path:
-    """Folder of a model or data set of the hub, once it has been downloaded."""
-    parts = [part.replace("/", "--") for part in key if part and part != "main"]
-    return CACHE / "hub" / kind / "--".join(parts)
-
-
-def hub_key(model: str) -> tuple[str, str]:
-    """Name and revision of a hub model, given as `name` or `name@REVISION`."""
-    name, _, revision = model.partition("@")
-    return name, revision or MODEL_REVISIONS.get(name, "main")
 
 
 def fetch(name: str) -> Path:

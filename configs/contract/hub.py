@@ -11,6 +11,7 @@ Each of these is a process of its own, because its libraries take seconds to loa
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -20,6 +21,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from configs.contract import assets
 from configs.contract.errors import UserError, command
 from configs.contract.files import whole_directory, write_lines
 from configs.contract.processes import run_module
@@ -30,6 +32,21 @@ COMMIT = "commit.txt"  # in the folder of a model: its commit, if the newest one
 MODEL_FILES = ("*.json", "*.txt", "*.model")  # and the weights
 WAIT = 10.0  # seconds for the hub's first answer
 OFFLINE = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"), "1")
+NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?", re.ASCII)  # OWNER/NAME@REVISION
+# Revisions of models whose name is given without one.
+BERT = "86b5e0934494bd15c9632b12f734a8a67f723594"
+REVISIONS = {"bert-base-uncased": BERT, "google-bert/bert-base-uncased": BERT}
+
+
+def folder(kind: str, *key: str) -> Path:
+    """Folder of a model or data set, once it has been downloaded."""
+    return assets.CACHE / "hub" / kind / "--".join(part.replace("/", "--") for part in key if part and part != "main")
+
+
+def model_key(model: str) -> tuple[str, str]:
+    """Name and revision of a model, given as `name` or `name@REVISION`."""
+    name, _, revision = model.partition("@")
+    return name, revision or REVISIONS.get(name, "main")
 
 
 def download(
@@ -60,8 +77,8 @@ def download(
         return target
     print(f"downloading {kind} {key[0]} from the hub", flush=True)
     try:
-        with whole_directory(target, replace=False) as folder:
-            run([kind, *key, str(folder), *splits], environment, client)
+        with whole_directory(target, replace=False) as temporary:
+            run([kind, *key, str(temporary), *splits], environment, client)
     except UserError as error:
         by_hand = shlex.join(["python", "-m", client, kind, *key, "FOLDER", *splits])
         raise UserError(
@@ -112,12 +129,12 @@ def save_dataset(id: str, config: str, revision: str, target: str, *splits: str)
         write_lines(Path(target) / f"{split}.jsonl", rows)
 
 
-def upload(folder: str, name: str, public: str) -> None:
+def upload(source: str, name: str, public: str) -> None:
     """Upload a folder into a repository, which is made if it is not there, private unless `public` is `True`."""
     from huggingface_hub import HfApi
 
     HfApi().create_repo(name, private=public != "True", exist_ok=True)
-    HfApi().upload_folder(repo_id=name, folder_path=folder, commit_message="Model, ticket and results")
+    HfApi().upload_folder(repo_id=name, folder_path=source, commit_message="Model, ticket and results")
 
 
 def unreachable(endpoint: str) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.contract import assets, markdown
+from configs.contract import hub, markdown
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId
 from configs.contract.schema import Experiment
@@ -57,8 +57,8 @@ def card(config: Experiment, model: ModelId, seed: int, labels: Sequence[str], r
     """
     from huggingface_hub import EvalResult, ModelCardData  # takes time to load
 
-    hub = TASKS[config.task].hub
-    data = hub.id if hub and not config.data.train else None
+    source = TASKS[config.task].hub
+    data = source.id if source and not config.data.train else None
     title = f"{model}-{config.task}"
     facts = ModelCardData(
         language="en",
@@ -74,7 +74,7 @@ def card(config: Experiment, model: ModelId, seed: int, labels: Sequence[str], r
                 task_type="text-classification",
                 dataset_type=data or config.task,
                 dataset_name=config.task,
-                dataset_config=hub.config if hub and data else None,
+                dataset_config=source.config if source and data else None,
                 metric_type="accuracy",
                 metric_value=round(result.value, 4),
                 metric_name=result.title,
@@ -88,9 +88,9 @@ def card(config: Experiment, model: ModelId, seed: int, labels: Sequence[str], r
 
 def base_model(name: str) -> str | None:
     """Return the name on the hub of an experiment's model, without its revision; None for a directory."""
-    if name == "packaged" or not assets.HUB_NAME.fullmatch(name) or Path(name).exists():
+    if name == "packaged" or not hub.NAME.fullmatch(name) or Path(name).exists():
         return None
-    return assets.hub_key(name)[0]
+    return hub.model_key(name)[0]
 
 
 def _body(config: Experiment, model: ModelId, seed: int, labels: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from configs.contract import assets, schema
+from configs.contract import assets, hub, schema
 from configs.contract.jobs import DrawingJob, Job, ModelJob, TrainingJob
 from configs.contract.methods import METHODS, SOURCES
 from configs.contract.run_dir import RunDir
@@ -108,5 +108,5 @@ def local_model(model: str) -> Path | None:
     """Return the directory of a pre-trained model, without downloading anything; None if it is not on this machine."""
     if model == "packaged":
         return assets.folder("minilm")
-    downloaded = assets.hub_folder("model", *assets.hub_key(model))
+    downloaded = hub.folder("model", *hub.model_key(model))
     return next((path for path in (Path(model), downloaded) if path.is_dir()), None)

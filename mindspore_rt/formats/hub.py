@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from configs.contract import assets, hub
+from configs.contract import hub
 from configs.contract.files import write_lines
 
 CLIENT = "mindspore_rt.formats.hub"
@@ -28,14 +28,14 @@ def model_dir(name: str) -> Path:
         name: May end in `@REVISION`. Without a revision, the paper's model has a pinned one. Of another model the
             newest commit is taken on first use; the cache keeps it from then on, with its commit in `commit.txt`.
     """
-    key = assets.hub_key(name)
-    return hub.download(assets.hub_folder("model", *key), "model", key, instead="model=DIRECTORY", client=CLIENT)
+    key = hub.model_key(name)
+    return hub.download(hub.folder("model", *key), "model", key, instead="model=DIRECTORY", client=CLIENT)
 
 
 def dataset_dir(id: str, config: str | None, revision: str, splits: list[str]) -> Path:
     """Return the directory of a hub data set, one `<split>.jsonl` for each split, downloaded on first use."""
     key, files = (id, config or "", revision), "data.train=FILE data.test=FILE"
-    return hub.download(assets.hub_folder("dataset", *key), "dataset", key, splits, instead=files, client=CLIENT)
+    return hub.download(hub.folder("dataset", *key), "dataset", key, splits, instead=files, client=CLIENT)
 
 
 def _save_model(name: str, revision: str, target: str) -> None:

@@ -2,8 +2,8 @@
 
 Training starts from the 2-layer BERT of the `mlm` asset. That is a masked language model fine-tuned for sparse
 retrieval, which finds 0.5% of hidden word pieces. Some minutes of masked-word training on the `snippets` asset (movie
-reviews, Amazon reviews, tweets, editorials) undo this. Movie snippets whose hash is below `assets.MLM_UNSEEN` are never
-trained on: some measure the result, and the others may be attacked.
+reviews, Amazon reviews, tweets, editorials) undo this. Movie snippets whose hash is below `snippets.MLM_UNSEEN` are
+never trained on: some measure the result, and the others may be attacked.
 
 The result is a Hugging Face directory with `mlm.json`: top-1, steps, seconds, sources, hash of the weights.
 """
@@ -20,9 +20,8 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, BertForMaskedLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from configs.contract import assets
+from configs.contract import assets, snippets
 from configs.contract.files import file_hash, whole_directory, write_json
-from configs.contract.snippets import rated_texts
 from torch_eval.assets.packaged import MLM_SEED as SEED
 from torch_eval.assets.packaged import MLM_STEPS as STEPS
 from torch_eval.assets.packaged import mlm_folder
@@ -78,11 +77,11 @@ def read_texts() -> tuple[list[str], list[str]]:
     """Return the texts to train on, and movie snippets to measure with."""
     seen, measured = [], []
     for name in TEXTS:
-        for line in rated_texts(f"hutto_ICWSM_2014/{name}_GroundTruth.txt"):
+        for line in snippets.rated_texts(f"hutto_ICWSM_2014/{name}_GroundTruth.txt"):
             text = line.split("\t", 2)[2]
-            if name != TEXTS[0] or assets.place(text) >= assets.MLM_UNSEEN:
+            if name != TEXTS[0] or snippets.text_hash(text) >= snippets.MLM_UNSEEN:
                 seen.append(text)
-            elif assets.place(text) < assets.MLM_MEASURED:
+            elif snippets.text_hash(text) < snippets.MLM_MEASURED:
                 measured.append(text)
     return seen, measured
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from configs.contract import assets, hub
+from configs.contract import hub
 from configs.contract.errors import UserError
 from configs.contract.tasks import Hub
 
@@ -26,16 +26,16 @@ def model_dir(name: str) -> Path:
         return folder.resolve()
     if folder.is_file():
         raise UserError(f"{name}: a file; give the folder that holds the model's files, and the data after the models")
-    if not assets.HUB_NAME.fullmatch(name):
+    if not hub.NAME.fullmatch(name):
         raise UserError(f"{name}: no such directory, and no name on the hub, which is OWNER/NAME")
-    key = assets.hub_key(name)
-    target = assets.hub_folder("classifier", *key)
+    key = hub.model_key(name)
+    target = hub.folder("classifier", *key)
     return hub.download(target, "model", key, instead="the path of a copy", environment=ONLINE)
 
 
 def split_file(data: Hub, split: str) -> Path:
     """Return one split of a data set as JSON Lines, downloaded on first use."""
     key = (data.id, data.config or "", data.revision)
-    target = assets.hub_folder("split", *key, split)
+    target = hub.folder("split", *key, split)
     hub.download(target, "dataset", key, [split], instead="the path of a copy", environment=ONLINE)
     return target / f"{split}.jsonl"

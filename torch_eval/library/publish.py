@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from configs.contract import assets, hub, model_card
+from configs.contract import hub, model_card
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, read_json, write_json
 from configs.contract.model_card import Result
@@ -31,7 +31,7 @@ def publish(run_dir: RunDir, prefix: str, public: bool = False) -> list[str]:
     Raises:
         UserError: No model is there, or the hub refuses one.
     """
-    if not assets.HUB_NAME.fullmatch(prefix) or "@" in prefix:
+    if not hub.NAME.fullmatch(prefix) or "@" in prefix:
         raise UserError(f"--to {prefix}: write OWNER/NAME, of letters, digits, -, _ and .")
     done: list[str] = []
     for seed, name, model in run_dir.all_victims():

@@ -76,7 +76,7 @@ def test_no_sentence_stands_in_two_splits(demo):
 def test_attacked_sentences_are_unseen_by_the_masked_language_model(demo):
     """It is trained on snippets above the second place and measured on those below the first."""
     for record in read_lines(demo.split("test")):
-        assert assets.MLM_MEASURED <= assets.place(record["sentence"]) < assets.MLM_UNSEEN
+        assert snippets.MLM_MEASURED <= snippets.text_hash(record["sentence"]) < snippets.MLM_UNSEEN
 
 
 def test_the_split_is_fixed_by_its_seed(demo, tmp_path):

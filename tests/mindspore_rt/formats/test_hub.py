@@ -141,7 +141,7 @@ def test_without_an_endpoint_the_hub_itself_is_asked(cache, monkeypatch):
     monkeypatch.setattr(contract_hub, "run_module", lambda _, words, environment: asked.append(list(words)[:3]))
     hub.model_dir("bert-base-uncased")
     hub.model_dir("someone/bert")
-    assert asked == [["model", "bert-base-uncased", assets.BERT], ["model", "someone/bert", "main"]]
+    assert asked == [["model", "bert-base-uncased", contract_hub.BERT], ["model", "someone/bert", "main"]]
 
     monkeypatch.setenv("HF_ENDPOINT", "")
     monkeypatch.setattr(contract_hub, "unreachable", lambda _: None)
