@@ -23,7 +23,7 @@ SPLITS = ("train", "dev", "test")
 Splits = dict[str, list[dict]]  # records of each split: texts under the task's columns, and the label's number
 
 
-def prepare(config: schema.Experiment, run: RunDir) -> dict:
+def write(run: RunDir) -> dict:
     """Write train, dev and test as JSON Lines, and `summary.json` with counts, balance, lengths and hashes.
 
     With `choice.split: test_half`, half of the test set is written as the split `choice`.
@@ -34,7 +34,7 @@ def prepare(config: schema.Experiment, run: RunDir) -> dict:
     Raises:
         UserError: A file cannot be used, or a split cannot be made as asked.
     """
-    task = task_of(config)
+    config, task = run.config, task_of(run.config)
     splits, note, warnings = _load_splits(config, task)
     splits, moved, left_out = _cut(splits, config, task)
     if moved or left_out:
@@ -181,7 +181,7 @@ def _duplicates(splits: Splits, task: Task) -> dict[str, int]:
     return {f"{a} and {b}": len(texts[a] & texts[b]) for a, b in itertools.combinations(texts, 2)}
 
 
-def load_split(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarray, Summary]:
+def read(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarray, Summary]:
     """Read a prepared split.
 
     Returns:

@@ -18,7 +18,7 @@ from configs.contract.run_files import Summary
 from configs.contract.stage import Stage
 from configs.contract.tokenizer import load_tokenizer, sample_ids
 from mindspore_rt.cells import backend, noise
-from mindspore_rt.data import prepare
+from mindspore_rt.data import splits
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 
@@ -132,11 +132,11 @@ def load_split(run: RunDir, job: Job, split: str) -> tuple[list[tuple[str, ...]]
     """
     config = run.config
     if config.compat == "paper":
-        return prepare.load_split(run, split)
+        return splits.read(run, split)
     cuts_dev = config.task in ("imdb", "agnews")
     if not cuts_dev and split == "dev":
-        return prepare.load_split(run, "test")
-    train, dev = prepare.load_split(run, "train"), prepare.load_split(run, "dev")
+        return splits.read(run, "test")
+    train, dev = splits.read(run, "train"), splits.read(run, "dev")
     texts, labels = train[0] + dev[0], np.concatenate([train[1], dev[1]])
     if not cuts_dev:
         return texts, labels, train[2]

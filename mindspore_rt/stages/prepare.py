@@ -11,7 +11,7 @@ from configs.contract.errors import UserError
 from configs.contract.jobs import Job
 from configs.contract.processes import run_module
 from configs.contract.run_dir import RunDir
-from mindspore_rt.data import prepare as data
+from mindspore_rt.data import splits
 from mindspore_rt.stages import inputs, tickets
 
 
@@ -21,7 +21,7 @@ def prepare(run: RunDir, job: Job) -> None:
     check_given_tickets(run)
     stage = inputs.stage_of(run, job)
     if not inputs.already_done(stage):
-        summary = data.prepare(run.config, run)
+        summary = splits.write(run)
         for name, split in summary["splits"].items():
             balance = ", ".join(f"{count} {label}" for label, count in split["labels"].items())
             print(f"  {name}: {split['count']} sentences ({balance})")

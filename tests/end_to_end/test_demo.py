@@ -167,7 +167,7 @@ def test_exported_models_compute_the_same_in_transformers(whole, victim):
     """Logits of all test sentences to 1e-5, and the dev accuracy in the manifest."""
     from configs.contract.tokenizer import load_tokenizer
     from mindspore_rt.cells.encoder import EncoderClassifier
-    from mindspore_rt.data import prepare
+    from mindspore_rt.data import splits
     from mindspore_rt.data.batches import Batches
     from mindspore_rt.device import use_device
     from mindspore_rt.formats import huggingface
@@ -175,7 +175,7 @@ def test_exported_models_compute_the_same_in_transformers(whole, victim):
 
     use_device()
     directory = whole.dir.victims(1)[victim]
-    texts, labels, _ = prepare.load_split(whole.dir, "test")
+    texts, labels, _ = splits.read(whole.dir, "test")
     source = huggingface.load(directory)
     cells = EncoderClassifier(source.config, 2)
     cells.load(source.weights)

@@ -9,7 +9,7 @@ from configs.contract.files import read_json, read_lines
 from configs.contract.run_dir import RunDir
 from configs.contract.tasks import TASKS
 from configs.contract.tokenizer import load_tokenizer
-from mindspore_rt.data import prepare
+from mindspore_rt.data import splits
 from mindspore_rt.data.batches import Batches
 from tests.end_to_end import six_tasks
 from tests.helpers.commands import run_here
@@ -21,13 +21,13 @@ def test_files_become_batches(task, tmp_path, packaged_model):
     """All labels, columns and texts arrive; a batch is what transformers makes of them."""
     keys = [*six_tasks.write_files(task, tmp_path), *six_tasks.SMALL]
     run = RunDir(schema.load(task, keys), tmp_path / "runs")
-    summary = prepare.prepare(run.config, run)
+    summary = splits.write(run)
     assert {name: split["count"] for name, split in summary["splits"].items()} == {"train": 32, "dev": 8, "test": 6}
     assert summary["columns"] == list(TASKS[task].columns)
     assert all(summary["splits"]["train"]["labels"].values()) and not any(summary["duplicates"].values())
     assert len(summary["warnings"]) == (task == "qqp")  # its torn rows
 
-    texts, labels, _ = prepare.load_split(run, "test")
+    texts, labels, _ = splits.read(run, "test")
     assert list(labels) == [i % len(summary["labels"]) for i in range(6)] or task == "imdb"  # by folder there
     batches = Batches(texts, labels, len(summary["labels"]), load_tokenizer(packaged_model, 16), 16, 6, 0)
     batch = batches.batch(np.arange(6))

@@ -21,7 +21,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import read_lines
 from configs.contract.stage import Stage, verified
 from configs.contract.tokenizer import load_tokenizer
-from mindspore_rt.data import prepare
+from mindspore_rt.data import splits
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import tickets
 from mindspore_rt.ticket import Ticket
@@ -161,7 +161,7 @@ def read_by_drawing(run):
 
 
 def read_split(run):
-    texts, labels, summary = prepare.load_split(run, "train")
+    texts, labels, summary = splits.read(run, "train")
     return texts, labels, summary.labels
 
 

@@ -10,7 +10,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import read_json, read_lines
 from configs.contract.run_dir import RunDir
 from mindspore_rt.cells import noise
-from mindspore_rt.data import prepare
+from mindspore_rt.data import splits
 
 
 def file(tmp_path, name, content):
@@ -25,7 +25,7 @@ def file(tmp_path, name, content):
 def prepared(folder, *overrides):
     config = schema.load("demo", overrides)
     run = RunDir(config, folder)
-    prepare.prepare(config, run)
+    splits.write(run)
     return run
 
 
@@ -89,22 +89,22 @@ def test_the_split_is_fixed_by_its_seed(demo, tmp_path):
 
 
 def test_splits_are_balanced_and_described(demo):
-    splits = read_json(demo.data / "summary.json")["splits"]
+    stated = read_json(demo.data / "summary.json")["splits"]
     for name in ("train", "dev", "test"):
-        texts, labels, _ = prepare.load_split(demo, name)
-        counts = splits[name]["labels"]
+        texts, labels, _ = splits.read(demo, name)
+        counts = stated[name]["labels"]
         assert counts == {"negative": int((labels == 0).sum()), "positive": int((labels == 1).sum())}
         assert min(counts.values()) > 0.4 * len(texts)
-        assert sum(splits[name]["length"].values()) == len(texts)
+        assert sum(stated[name]["length"].values()) == len(texts)
 
 
 def test_a_changed_split_is_refused(tmp_path):
     run = prepared(tmp_path, "data.train_size=20", "data.dev_size=10", "data.test_size=10")
     with open(run.split("dev"), "a") as stream:
         stream.write('{"sentence": "more", "label": 1}\n')
-    assert len(prepare.load_split(run, "train")[0]) == 20
+    assert len(splits.read(run, "train")[0]) == 20
     with pytest.raises(UserError, match="dev.jsonl was changed after prepare"):
-        prepare.load_split(run, "dev")
+        splits.read(run, "dev")
 
 
 def test_own_files(tmp_path):
@@ -114,9 +114,9 @@ def test_own_files(tmp_path):
     dev = file(tmp_path, "dev.csv", "sentence,label\nsentence 3,1\nunique,0\n")
     files = [f"data.train={train}", f"data.dev={dev}", "data.test_size=5", "data.train_size=null"]
     run = prepared(tmp_path, "task=sst2", *files)
-    splits = {name: prepare.load_split(run, name)[0] for name in ("train", "dev", "test")}
-    assert [len(splits[name]) for name in ("train", "dev", "test")] == [15, 2, 5]
-    assert sorted(splits["train"] + splits["test"]) == sorted((f"sentence {i}",) for i in range(20))
+    texts = {name: splits.read(run, name)[0] for name in ("train", "dev", "test")}
+    assert [len(texts[name]) for name in ("train", "dev", "test")] == [15, 2, 5]
+    assert sorted(texts["train"] + texts["test"]) == sorted((f"sentence {i}",) for i in range(20))
     assert sum(read_json(run.data / "summary.json")["duplicates"].values()) == 1
 
 
@@ -139,7 +139,7 @@ def test_a_pair_with_own_columns_and_labels(tmp_path):
     keys = ["data.text_columns=[rule, case]", "data.label_column=verdict", "data.labels=[x, y, z]"]
     sizes = ["data.dev_size=6", "data.test_size=6", "data.train_size=null"]
     run = prepared(tmp_path, "task=custom", f"data.train={train}", *keys, *sizes)
-    texts, labels, summary = prepare.load_split(run, "train")
+    texts, labels, summary = splits.read(run, "train")
     assert len(texts) == 18 and all(r[1:] == c[1:] and int(r[1:]) % 3 == k for (r, c), k in zip(texts, labels))
     assert (summary.columns, summary.labels, summary.attacked) == (["rule", "case"], ["x", "y", "z"], ["case"])
 
@@ -150,7 +150,7 @@ def test_test_sentences_are_kept_at_random(tmp_path):
     test = file(tmp_path, "test.csv", "text,label\n" + "".join(f"test {i:03d},{i // 500}\n" for i in range(1000)))
     sizes = ["data.dev_size=5", "data.test_size=100", "data.train_size=null"]
     run = prepared(tmp_path, "task=imdb", f"data.train={train}", f"data.test={test}", *sizes)
-    texts, labels, _ = prepare.load_split(run, "test")
+    texts, labels, _ = splits.read(run, "test")
     assert len(set(texts)) == 100 and texts == sorted(texts) and 30 < labels.sum() < 70
 
 
@@ -219,7 +219,7 @@ def test_dev_shares_no_text_with_train(tmp_path):
     """Phrases of one sentence go together; what stands in sentences of both goes to neither. All of it is reported."""
     keys = [f"data.train={phrases(tmp_path)}", "data.test_size=1", "data.dev_size=10", "data.train_size=null"]
     run = prepared(tmp_path, "task=sst2", *keys)
-    dev, train = ({text for (text,) in prepare.load_split(run, name)[0]} for name in ("dev", "train"))
+    dev, train = ({text for (text,) in splits.read(run, name)[0]} for name in ("dev", "train"))
     assert len(dev) == 10 and not [(a, b) for a in dev for b in train if f" {a} " in f" {b} " or f" {b} " in f" {a} "]
     summary = read_json(run.data / "summary.json")
     assert summary["overlap"]["left_out"] == 1 and summary["overlap"]["moved"] > 0
@@ -231,7 +231,7 @@ def test_compat_official_keeps_the_random_cut(tmp_path):
     run = prepared(tmp_path, "task=sst2", *keys, "compat=official")
     whole = [line.split(",")[0] for line in phrases(tmp_path).read_text().splitlines()[1:]]
     order = noise.generator(0, noise.SHUFFLE).permutation(81)
-    assert [text for (text,) in prepare.load_split(run, "dev")[0]] == [whole[i] for i in order[1:11]]
+    assert [text for (text,) in splits.read(run, "dev")[0]] == [whole[i] for i in order[1:11]]
     assert read_json(run.data / "summary.json")["overlap"] == {"moved": 0, "left_out": 0}
 
 

@@ -17,7 +17,7 @@ from configs.contract.errors import UserError
 from configs.contract.run_dir import RunDir
 from configs.contract.tasks import GLUE, TASKS
 from configs.contract.tokenizer import load_tokenizer
-from mindspore_rt.data import prepare
+from mindspore_rt.data import splits
 from mindspore_rt.formats import hub, huggingface
 from tests.helpers.local_hub import Hub
 from tests.helpers.needs import needs_mindnlp
@@ -98,15 +98,15 @@ def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path
 
     run = RunDir(schema.load("qqp", ["data.dev_size=9"]), tmp_path / "runs")
     with ThreadPoolExecutor(2) as pool:  # each takes seconds, which importing mindnlp costs
-        prepared = pool.submit(prepare.prepare, run.config, run)
+        prepared = pool.submit(splits.write, run)
         newest = hub.model_dir("someone/bert")
         summary = prepared.result()
 
-    texts = {split: [tuple(t) for t in prepare.load_split(run, split)[0]] for split in ("train", "dev", "test")}
+    texts = {split: [tuple(t) for t in splits.read(run, split)[0]] for split in ("train", "dev", "test")}
     pairs = {split: [(a, b) for a, b, *_ in values if b] for split, values in rows.items()}
     assert sorted(texts["train"] + texts["dev"]) == sorted(pairs["train"]) and len(texts["dev"]) == 9
     assert texts["test"] == pairs["validation"]  # GLUE's official dev set
-    assert list(prepare.load_split(run, "test")[1]) == [i % 2 for i in range(12)]
+    assert list(splits.read(run, "test")[1]) == [i % 2 for i in range(12)]
     assert GLUE[1][:8] in summary["note"] and "line 8: column 'question2' holds no text" in summary["warnings"][0]
 
     assert newest == cache / "hub" / "model" / "someone--bert"
@@ -123,7 +123,7 @@ def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path
     asked = len(stand_in.asked)
     assert all(token == "secret" for path, token in stand_in.asked if path.startswith("someone"))
     assert hub.model_dir("someone/bert") == newest
-    prepare.prepare(run.config, run)
+    splits.write(run)
     assert len(stand_in.asked) == asked
 
 
@@ -170,7 +170,7 @@ def test_every_data_set_is_pinned(cache, monkeypatch):
     )
     for name in ("sst2", "imdb", "agnews", "qnli", "mnli", "qqp"):
         with pytest.raises(UserError, match="train.jsonl: no such file"):
-            prepare.prepare(schema.load(name), RunDir(schema.load(name), cache))
+            splits.write(RunDir(schema.load(name), cache))
         source = TASKS[name].hub
         test = {"imdb": "test", "agnews": "test", "mnli": "validation_matched"}.get(name, "validation")
         assert asked.pop() == ("dataset", source.id, source.config or "", source.revision, "train", test)

@@ -28,7 +28,7 @@ def test_official_splits(monkeypatch, task, dev, train):
         texts = [(f"{starts[name] + i}",) for i in range(sizes[name])]
         return texts, np.array([starts[name] + i for i in range(sizes[name])]), {}
 
-    monkeypatch.setattr(inputs.prepare, "load_split", load)
+    monkeypatch.setattr(inputs.splits, "read", load)
     run = RunDir(schema.load(task, ["compat=official"]))
 
     def split(stage, name):
@@ -48,7 +48,7 @@ def test_official_splits(monkeypatch, task, dev, train):
 
 
 def test_under_compat_paper_splits_are_what_they_are_called(monkeypatch):
-    monkeypatch.setattr(inputs.prepare, "load_split", lambda run, name: name)
+    monkeypatch.setattr(inputs.splits, "read", lambda run, name: name)
     run = RunDir(schema.load("imdb"))
     assert [inputs.load_split(run, None, name) for name in ("train", "dev")] == ["train", "dev"]
 
@@ -90,7 +90,7 @@ def test_a_model_of_fewer_positions_than_its_inputs_is_refused_before_it_is_trai
     run, monkeypatch, length, protocol, message
 ):
     """The attack would have failed after all training, with an IndexError."""
-    monkeypatch.setattr(inputs.prepare, "load_split", lambda run, name: ([("a",)], np.array([0]), run.summary()))
+    monkeypatch.setattr(inputs.splits, "read", lambda run, name: ([("a",)], np.array([0]), run.summary()))
     run.config.data.max_length, run.config.attack.protocol = length, protocol
     source = inputs.pretrained(run.config)
     with pytest.raises(UserError, match=message):
@@ -101,7 +101,7 @@ def test_a_model_of_fewer_positions_than_its_inputs_is_refused_before_it_is_trai
 
 def test_a_model_of_one_segment_is_refused_for_pairs(run, monkeypatch):
     write_summary(run, ("question", "sentence"))
-    monkeypatch.setattr(inputs.prepare, "load_split", lambda run, name: ([("a", "b")], np.array([0]), run.summary()))
+    monkeypatch.setattr(inputs.splits, "read", lambda run, name: ([("a", "b")], np.array([0]), run.summary()))
     run.config.data.max_length, source = 16, inputs.pretrained(run.config)
     one_segment = replace(source, config=replace(source.config, type_vocab_size=1))
     with pytest.raises(UserError, match="type_vocab_size is 1, but pairs of texts need two segments"):
