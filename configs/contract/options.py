@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import typing
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from configs.contract.errors import UserError
 from configs.contract.read_values import Values, checked
+from configs.contract.schema import keys
 
 T = TypeVar("T")
 
@@ -33,17 +33,17 @@ def read_options(kind: type[T], arguments: Iterable[str], command: str) -> T:
         UserError: A key is unknown, or a value is not allowed; the message names the key and what is.
         SystemExit: Help was asked for, and printed: what the module of `kind` says of itself, and the options.
     """
-    arguments = list(arguments)
-    fields: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(typing.cast(Any, kind))}
+    arguments, known = list(arguments), keys(kind)
     if {"-h", "--help"} & set(arguments):
-        print(sys.modules[kind.__module__].__doc__, *map(help_line, fields, fields.values()), sep="\n")
+        lines = (help_line(name, field) for name, (field, _) in known.items())
+        print(sys.modules[kind.__module__].__doc__, *lines, sep="\n")
         raise SystemExit
-    hints = typing.get_type_hints(kind)
-    values = Values(hints)
+    values = Values({name: hint for name, (_, hint) in known.items()})
     for text in arguments:
         values.read_override(text)
     for name, value in values.values.items():
-        if name not in fields:
-            raise UserError(f"{command}: unknown key {name}; known are {', '.join(fields)}")
-        values.values[name] = checked(f"{command}: {name}", value, hints[name], fields[name].metadata)
+        if name not in known:
+            raise UserError(f"{command}: unknown key {name}; known are {', '.join(known)}")
+        field, hint = known[name]
+        values.values[name] = checked(f"{command}: {name}", value, hint, field.metadata)
     return kind(**values.values)
