@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from configs.contract import cli
 from configs.contract.errors import STARTER, UserError, command, stop_with_starter
 from configs.contract.jobs import Job, jobs
-from configs.contract.methods import METHODS, SOURCES, of_kind
+from configs.contract.methods import METHODS, SOURCES, TRAINED_BY
 from configs.contract.receipts import Receipt
 from configs.contract.run_dir import RunDir, only_one
 from mindspore_rt import launch
@@ -36,10 +36,9 @@ STAGES = {
 def parser() -> cli.Parser:
     """Create the parser of all stages."""
     top, commands = cli.program("mindspore_rt", "Find and train robust lottery tickets with MindSpore.")
-    kinds = {"finetune": "dense", "retrain": "ticket", "control": "control"}
     for stage, text in STAGES.items():
         sections = ["data"] if stage == "prepare" else []
-        sections += [METHODS[name].section for name in of_kind(list(METHODS), kinds.get(stage, ""))]
+        sections += [method.section for method in METHODS.values() if TRAINED_BY[method.kind] == stage]
         sections += [source.section for source in SOURCES.values() if source.stage == stage]
         one = cli.add_command(
             commands,

@@ -70,13 +70,11 @@ def add_command(
     """
     name, text = name or function.__name__, inspect.cleandoc(description or function.__doc__ or "")
     lines = [f"keys of {', '.join(sections)}, with their defaults:", help_text(sections)] if sections else []
-    lines += (
-        [f"`{commands._prog_prefix} --help` lists every key of a configuration."] if config and not delegates else []
-    )
+    lines += [f"`{commands._prog_prefix} --help` lists every key of a configuration."] if config else []
     summary, epilog = text.splitlines()[0], "\n".join(lines)
     parser = commands.add_parser(name, help=summary, description=text, epilog=epilog, add_help=not delegates)
     parser.set_defaults(function=function, parser=parser, delegates=delegates)
-    if config and not delegates:
+    if config:
         parser.add_argument("config", metavar="CONFIG", help="name of a file in configs/ (demo, sst2 ...), or a path")
         parser.add_argument(
             "overrides", nargs="*", default=[], metavar="key=value", help="changes to the configuration"

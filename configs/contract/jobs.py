@@ -14,6 +14,7 @@ from configs.contract.methods import (
     FINE_TUNING,
     METHODS,
     SOURCES,
+    TRAINED_BY,
     Method,
     Source,
     needs_robust_ticket,
@@ -179,19 +180,17 @@ def jobs(run: RunDir) -> list[Job]:
     """Return all jobs of an experiment but attacks and report, in the order of `HALVES`."""
     methods = run.config.methods
     result: list[Job] = [Job("prepare", "data", run.data)]
-    origins, dense = sources(methods), [ModelId(method) for method in of_kind(methods, "dense")]
-    dense = run.at_all_lengths(dense)
+    origins, dense = sources(methods), run.at_all_lengths([ModelId(method) for method in of_kind(methods, "dense")])
     if run.config.given_method == "robust":
         origins = [origin for origin in origins if origin != "search"]
     if ModelId("finetune") not in dense and any(SOURCES[origin].stage == "search" for origin in origins):
         dense.insert(0, ModelId("finetune"))  # its masks are searched
+    drawn = tickets(run)
+    controls = [ModelId(method, run.likely_choice().sparsity) for method in of_kind(methods, "control")]
     for seed in run.config.seeds:
-        result += [_training(run, "finetune", model, seed) for model in dense]
         result += [_making_scores(run, origin, seed) for origin in origins]
-        result += [_drawing(run, ticket, seed) for ticket in tickets(run)]
-        result += [_training(run, "retrain", model, seed) for model in run.at_all_lengths(tickets(run))]
-        controls = [ModelId(method, run.likely_choice().sparsity) for method in of_kind(methods, "control")]
-        result += [_training(run, "control", model, seed) for model in run.at_all_lengths(controls)]
+        result += [_drawing(run, ticket, seed) for ticket in drawn]
+        result += [_training(run, model, seed) for model in dense + run.at_all_lengths(drawn + controls)]
     order = list(HALVES)
     return sorted(result, key=lambda job: order.index(job.stage))
 
@@ -209,11 +208,12 @@ def _drawing(run: RunDir, ticket: ModelId, seed: int) -> DrawingJob:
     )
 
 
-def _training(run: RunDir, stage: str, model: ModelId, seed: int) -> ModelJob:
+def _training(run: RunDir, model: ModelId, seed: int) -> ModelJob:
     method = METHODS[model.method]
     how = _how(run.config, method, {"epochs": model.epochs} if model.epochs else {})
     how |= {"gradients": method.gradients, "snapshots": run.config.snapshots if method.snapshots else 0}
-    return ModelJob(stage, str(model), run.stage(seed, str(model)), seed=seed, method=model.method, **how)
+    stage, folder = TRAINED_BY[method.kind], run.stage(seed, str(model))
+    return ModelJob(stage, str(model), folder, seed=seed, method=model.method, **how)
 
 
 def _making_scores(run: RunDir, name: str, seed: int) -> TrainingJob:

@@ -68,6 +68,7 @@ SOURCES = {
     "adversarial_pruning": Source("prune", "adversarial_pruning", FREELB),
     "search_no_adversary": Source("search", "search", fixed={"ascent_steps": 1, "initial_norm": 0.0}),
 }
+TRAINED_BY = {"dense": "finetune", "ticket": "retrain", "control": "control"}  # kind of a method, to the stage
 METHODS = {
     "finetune": Method(
         "Fine-tune",
