@@ -16,8 +16,8 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from configs.contract import matrices
 from configs.contract.errors import UserError
+from configs.contract.matrices import LAYER_MATRICES
 from mindspore_rt.cells import backend, float64_ops, gate, kernel_cells, primitive_cells
 from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder_config import EncoderConfig
@@ -159,7 +159,7 @@ class Layer(nn.Cell):
     Args:
         config: Shape of the encoder.
         layer: Number of the layer, from 0.
-        linear: Makes the linear layer of a kind (a key of `LAYER_MATRICES`).
+        linear: Makes the linear layer of a name.
         rates: Dropout rates of hidden states and of attention probabilities.
         amp: dtype of the matrix products; None for float32.
     """
@@ -179,9 +179,12 @@ class Layer(nn.Cell):
         def norm(part: str, place: int) -> nn.Cell:
             return parts.AddNorm(config.hidden_size, config.layer_norm_eps, f"{name}.{part}.LayerNorm", rates[0], place)
 
-        self.query, self.key, self.value = map(linear, ("query", "key", "value"))
-        self.attention_output = linear("attention output")
-        self.intermediate, self.output = linear("intermediate"), linear("output")
+        def matrix(kind: str) -> Linear:
+            return linear(f"{name}.{LAYER_MATRICES[kind]}")
+
+        self.query, self.key, self.value = map(matrix, ("query", "key", "value"))
+        self.attention_output = matrix("attention output")
+        self.intermediate, self.output = matrix("intermediate"), matrix("output")
         self.attention_norm = norm("attention.output", places.attention_output(layer))
         self.output_norm = norm("output", places.output(layer))
         self.gelu = parts.Gelu()
@@ -241,21 +244,14 @@ class EncoderClassifier(nn.Cell):
         self.noise_places = places = NoisePlaces(config.num_hidden_layers, 1 if family.pooled else 2)
         order = {name: index for index, name in enumerate(config.prunable())}
 
-        def linear(cell: str) -> Linear:
-            rows, columns = shapes[f"{cell}.weight"]
-            index = order.get(f"{cell}.weight")
+        def linear(name: str) -> Linear:
+            rows, columns = shapes[f"{name}.weight"]
+            index = order.get(f"{name}.weight")
             if masked and index is not None:
-                return MaskedLinear(rows, columns, cell, amp, places.gate(index), mask_p, block)
-            return Linear(rows, columns, cell, amp)
+                return MaskedLinear(rows, columns, name, amp, places.gate(index), mask_p, block)
+            return Linear(rows, columns, name, amp)
 
         self.rates = rates = (dropout, dropout if attention_dropout is None else attention_dropout)
-
-        def matrix(layer: int, kind: str) -> str:
-            return matrices.matrix_name(layer, kind, family.body).removesuffix(".weight")
-
-        def layer(index: int) -> Layer:
-            return Layer(config, index, lambda kind: linear(matrix(index, kind)), rates, amp)
-
         prefix = f"{family.body}.embeddings"
         self.word_embeddings = _table(config.vocab_size, hidden, f"{prefix}.word_embeddings.weight")
         positions, self.first_position = config.max_position_embeddings, config.first_position
@@ -263,7 +259,8 @@ class EncoderClassifier(nn.Cell):
         self.token_type_embeddings = _table(config.type_vocab_size, hidden, f"{prefix}.token_type_embeddings.weight")
         self.norm = cells().AddNorm(hidden, config.layer_norm_eps, f"{prefix}.LayerNorm", 0.0, places.embedding)
         self.dropout = cells().Dropout(dropout, places.embedding)
-        self.layers = nn.CellList([layer(i) for i in range(config.num_hidden_layers)], auto_prefix=False)
+        layers = [Layer(config, index, linear, rates, amp) for index in range(config.num_hidden_layers)]
+        self.layers = nn.CellList(layers, auto_prefix=False)
         self.dense_dropout = cells().Dropout(0.0 if family.pooled else dropout, places.dense)
         self.dense, self.activation = linear(family.dense), ACTIVATIONS[family.activation]()
         self.classifier_dropout = cells().Dropout(dropout, places.classifier)
