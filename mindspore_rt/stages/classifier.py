@@ -104,7 +104,7 @@ class ClassifierTraining:
             f"{job.stage} {job.name}",
             on_epoch=self._on_epoch,
             snapshot_steps={round(self.steps * i / job.snapshots) for i in range(1, job.snapshots)},
-            on_snapshot=lambda step: self._save(stage.directory / "snapshots" / f"{step:06d}"),
+            on_snapshot=lambda step: self._save(stage.directory / "snapshots" / f"{step:06d}", step),
         )
 
     def run(self) -> ClassifierTraining:
@@ -124,12 +124,12 @@ class ClassifierTraining:
         """Return the accuracy of the last epoch; evaluate again if an earlier process ran that epoch."""
         return self.accuracies[-1] if self.accuracies else self.evaluator.accuracy()
 
-    def _save(self, target: Path) -> None:
+    def _save(self, target: Path, snapshot: int | None = None) -> None:
+        """Write the model as it is, after `snapshot` updates or at its end."""
         weights, source = self.weights(), self.source
         if self.ticket and self.config.structured:
             weights, raw = huggingface.shrink(weights, source.raw, self.ticket)
             source = dataclasses.replace(source, raw=raw)
-        snapshot = int(target.name) if target.parent.name == "snapshots" else None
         model = dataclasses.replace(ModelId.parse(self.job.model), snapshot=snapshot)
         card = model_card.card(self.config, model, self.job.seed, self.summary.labels)
         length = self.config.data.max_length

@@ -133,7 +133,7 @@ def load_split(run: RunDir, job: Job, split: str) -> tuple[list[tuple[str, ...]]
     config = run.config
     if config.compat == "paper":
         return splits.read(run, split)
-    cuts_dev = config.task in ("imdb", "agnews")
+    cuts_dev = config.task in settings.CUTS_DEV
     if not cuts_dev and split == "dev":
         return splits.read(run, "test")
     train, dev = splits.read(run, "train"), splits.read(run, "dev")

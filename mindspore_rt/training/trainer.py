@@ -191,7 +191,7 @@ class Trainer:
         return arrays
 
     def _announce(self) -> None:
-        lengths = sorted(self.batches.lengths(0))
+        lengths = self.batches.lengths(0)
         if not self.rank:
             shown = ", ".join(map(str, lengths))
             print(f"  {len(self.batches)} batches an epoch, {len(lengths)} compiled lengths: {shown}", flush=True)
