@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from configs.contract import schema
-from configs.contract.methods import (
-    FINE_TUNING,
-    METHODS,
-    SOURCES,
-    TRAINED_BY,
-    Method,
-    Source,
-    needs_robust_ticket,
-    of_kind,
-    sources,
-)
+from configs.contract.methods import FINE_TUNING, METHODS, SOURCES, TRAINED_BY, needs_robust_ticket, of_kind, sources
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 
@@ -210,27 +200,38 @@ def _drawing(run: RunDir, ticket: ModelId, seed: int) -> DrawingJob:
 
 def _training(run: RunDir, model: ModelId, seed: int) -> ModelJob:
     method = METHODS[model.method]
-    how = _how(run.config, method, {"epochs": model.epochs} if model.epochs else {})
-    how |= {"gradients": method.gradients, "snapshots": run.config.snapshots if method.snapshots else 0}
-    stage, folder = TRAINED_BY[method.kind], run.stage(seed, str(model))
-    return ModelJob(stage, str(model), folder, seed=seed, method=model.method, **how)
+    settings = getattr(run.config, method.section)
+    return ModelJob(
+        TRAINED_BY[method.kind],
+        str(model),
+        run.stage(seed, str(model)),
+        seed=seed,
+        section=method.section,
+        settings=dataclasses.replace(settings, epochs=model.epochs or settings.epochs),
+        objective=method.objective,
+        gradients=method.gradients,
+        snapshots=run.config.snapshots if method.snapshots else 0,
+        method=model.method,
+    )
 
 
 def _making_scores(run: RunDir, name: str, seed: int) -> TrainingJob:
     """Describe the search or the pruning that tickets of all asked sparsities come from."""
-    source, config = SOURCES[name], run.config
-    how = _how(config, source, source.fixed)
-    if source.stage == "prune":
+    source, sparsities = SOURCES[name], run.config.sparsities
+    settings = dataclasses.replace(getattr(run.config, source.section), **source.fixed)
+    prunes = source.stage == "prune"
+    return TrainingJob(
+        source.stage,
+        name,
+        run.stage(seed, name),
+        leaves=tuple(run.pruned(seed, name, sparsity) for sparsity in sparsities if prunes),
+        seed=seed,
+        section=source.section,
+        settings=settings,
+        objective=source.objective,
         # The last round prunes what is missing to the largest asked sparsity.
-        how["rounds"] = max(1, math.ceil(max(config.sparsities) / how["settings"].share - 1e-9))
-        how["leaves"] = tuple(run.pruned(seed, name, sparsity) for sparsity in config.sparsities)
-    return TrainingJob(source.stage, name, run.stage(seed, name), seed=seed, **how)
-
-
-def _how(config: schema.Experiment, trained: Method | Source, fixed: Mapping[str, float]) -> dict[str, Any]:
-    """Return section, objective and settings of a training; `fixed` settings are other ones than the section's."""
-    settings = dataclasses.replace(getattr(config, trained.section), **fixed)
-    return {"section": trained.section, "settings": settings, "objective": trained.objective}
+        rounds=max(1, math.ceil(max(sparsities) / settings.share - 1e-9)) if prunes else 1,
+    )
 
 
 def tickets(run: RunDir) -> list[ModelId]:
