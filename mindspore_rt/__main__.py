@@ -95,7 +95,7 @@ def work(run: RunDir, of_stage: list[Job]) -> None:
         from mindspore_rt.stages import runner
 
         for job in of_stage:
-            runner.do(run, job)
+            runner.run_job(run, job)
 
 
 @command

@@ -26,7 +26,7 @@ STAGES: dict[str, Callable[[RunDir, Any], None]] = {  # each takes the kind of j
 }
 
 
-def do(run: RunDir, job: Job) -> None:
+def run_job(run: RunDir, job: Job) -> None:
     """Run a job unless it is done already.
 
     Raises:

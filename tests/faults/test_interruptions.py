@@ -31,7 +31,7 @@ def run():
     run = RunDir(schema.load("tiny", SMALL))
     shutil.rmtree(run.root, ignore_errors=True)
     try:
-        runner.do(run, next(job for job in jobs.jobs(run) if job.stage == "prepare"))
+        runner.run_job(run, next(job for job in jobs.jobs(run) if job.stage == "prepare"))
         yield run
     finally:
         shutil.rmtree(run.root, ignore_errors=True)

@@ -51,7 +51,7 @@ class TwoWorkers:
 
     def start(self, *more: str) -> subprocess.Popen:
         """The training; its data are prepared first."""
-        runner.do(self.run, next(job for job in jobs(self.run) if job.stage == "prepare"))
+        runner.run_job(self.run, next(job for job in jobs(self.run) if job.stage == "prepare"))
         return self._start(sys.executable, "-m", "mindspore_rt", "finetune", "tiny", *self.settings, *more)
 
     def start_all(self) -> subprocess.Popen:

@@ -92,7 +92,7 @@ def test_a_changed_pruning_is_redone_as_a_fresh_one_when_asked(run, finished):
         return {path.relative_to(run.root): path.read_bytes() for path in run.root.rglob("ticket*.safetensors")}
 
     run.config.sparsities = [0.05, 0.25]
-    runner.do(run, jobs_of(run, "prune")[0])
+    runner.run_job(run, jobs_of(run, "prune")[0])
     if not finished:
         (run.stage(1, "lth") / "manifest.json").unlink()
         run.pruned(1, "lth", 0.25).unlink()
@@ -100,11 +100,11 @@ def test_a_changed_pruning_is_redone_as_a_fresh_one_when_asked(run, finished):
     run.config.lth.learning_rate, run.config.on_change = 1.0, "redo"
     run.recorder.calls.clear()
     shutil.copytree(run.data, run.root.with_name("fresh") / "data")
-    runner.do(run, jobs_of(run, "prune")[0])
+    runner.run_job(run, jobs_of(run, "prune")[0])
     redone = tickets()
     assert [c["model"] for c in run.recorder.calls] == ["lth/round-1", "lth/round-2", "lth/round-3"]
     run.root = run.root.with_name("fresh")
-    runner.do(run, jobs_of(run, "prune")[0])
+    runner.run_job(run, jobs_of(run, "prune")[0])
     assert redone == tickets()
 
 

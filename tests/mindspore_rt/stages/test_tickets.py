@@ -116,5 +116,5 @@ def test_a_ticket_of_another_model_is_refused_before_training(run, stage, model)
     write_json(run.choice, {"chosen": {"model": model, "sparsity": 0.25, "epochs_back": 0}})
     one = next(one for one in jobs_of(run, stage) if one.model in (model, "random-0.25"))
     with pytest.raises(UserError, match="ticket.safetensors: a ticket of another model"):
-        runner.do(run, one)
+        runner.run_job(run, one)
     assert not run.recorder.calls
