@@ -55,7 +55,7 @@ def use_device(config: schema.Experiment | None = None) -> None:
 
 
 def rounds_products(config: schema.Experiment) -> bool:
-    """Return whether oneDNN rounds the inputs of float32 products, and the model casts nothing: bfloat16 on CPU.
+    """Tell whether oneDNN rounds the inputs of products, so that the model casts nothing: for bfloat16 on CPU.
 
     MindSpore's own casts take a pass over each tensor on CPU, and cost more than they save.
     """

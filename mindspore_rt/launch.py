@@ -81,8 +81,8 @@ def end(status: int) -> NoReturn:
     """End this process with an exit status.
 
     A worker first runs the exit handlers, among them MindSpore's: it leaves the others, so that the scheduler ends too.
-    It then ends without the destructors of libraries. MindSpore's threads of communication may still be at work
-    while those run, and have ended workers whose results were all written by SIGSEGV.
+    It then ends without the destructors of libraries. While those run, MindSpore's threads of communication may still
+    be at work: workers that had written all their results died of SIGSEGV.
     """
     if ranks() > 1:
         atexit._run_exitfuncs()

@@ -42,8 +42,8 @@ def any_rank(flag: bool) -> bool:
 class StopVote(nn.Cell):
     """Counts the ranks that were asked to stop, in the graph of an update.
 
-    So the update's figures tell it to all ranks alike, and the host fetches nothing more. With one rank the graph holds
-    nothing of this.
+    All ranks read the same count among the update's figures, and the host fetches nothing more. With one rank the graph
+    holds nothing of this.
 
     Attributes:
         names: Name of the count among the figures, `stop_requests`; empty with one rank.

@@ -1,8 +1,8 @@
-"""What the two halves share to be timed beside each other: the case, its inputs, and a worker's end of the protocol.
+"""What the workers of the step benchmark share in both halves: the case, its inputs, and the protocol.
 
-A worker is a process that keeps one step ready. It runs the step once by itself and says so, one JSON object on one
-line of its standard output; then it runs it once for every line of its standard input, answers each with the seconds
-it took, and ends with the input.
+A worker is a process that keeps one step ready. It runs the step once by itself, then once for every line of its
+standard input, and ends with that input. It answers each run with its times: one JSON object on one line of standard
+output.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 LABELS = 2
 # Processors and threads of each worker: two, or the only one that this process may use.
 THREADS = min(2, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else 2
-# What a device is asked for by one run of a graph: kernels, the bytes that they read and write, among them those of
-# products and of gates, the multiplications of the products, and the bytes of inputs and results at their peak.
+# What one run of a graph asks of a device: the number of kernels; the bytes that they read and write, in all, and those
+# for products and for gates; the multiplications of the products; the most bytes in use by inputs and results.
 COUNTS = ("primitives", "bytes", "product_bytes", "gate_bytes", "multiplications", "working_memory")
 SPARSITY = 0.3  # of the ticket that is retrained
 TOTAL_STEPS = 1000  # of the training that the timed steps are the first of

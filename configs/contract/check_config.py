@@ -15,7 +15,7 @@ from configs.contract.tasks import TASKS, task_of
 
 
 def check_together(config: Any, origins: Mapping[str, str], complete: bool = True) -> None:
-    """Check the keys that depend on each other; put what they mean in place of `methods: all` and of `lengths`.
+    """Check the keys that depend on each other, write out `methods: all`, and let `lengths` set the epochs.
 
     Args:
         config: The experiment, whose keys are valid each by itself.

@@ -15,7 +15,7 @@ from configs.contract.files import read_json
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 READ_AS_JSON = ("tokenizer.json", "tokenizer_config.json", "vocab.json", *(name for name in WEIGHTS if "index" in name))
-LARGE = ("*.safetensors", "*.bin", "*.model", "tokenizer.json")  # what git may have left such a pointer for
+LARGE = ("*.safetensors", "*.bin", "*.model", "tokenizer.json")  # files in whose place git may have left a `POINTER`
 # Transformers leaves values out of config.json that are its defaults.
 DEFAULT_POSITIONS = {"xlnet": None, "modernbert": 8192}  # of other families 512; None for no limit
 LONGEST = 512  # word pieces: the most that is read, and TextAttack's limit where a tokenizer states none
@@ -33,7 +33,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
-# How two names may be the same label; the strictest way first: C++ is not C, though both are the letter c.
+# Tests whether two names mean one label, the strictest first: C++ is not C, although both have the one letter c.
 SAME: tuple[Callable[[str, str], bool], ...] = (
     str.__eq__,
     lambda a, b: _plain(a) == _plain(b) != "",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from configs.contract.files import ROOT, file_hash
 
-# The other modules of the contract decide names, plans and messages; the settings are compared by themselves.
+# Other modules of the contract decide names, plans and messages. Settings are compared by their values.
 TRAINING = (
     "configs/contract/jobs.py",
     "configs/contract/matrices.py",

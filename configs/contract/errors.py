@@ -182,7 +182,7 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             if hasattr(stream, "reconfigure"):  # a name that the locale cannot write must not end the run
                 stream.reconfigure(errors="backslashreplace")
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _terminate)  # clusters send it: leave by the same door as Ctrl-C
+            signal.signal(signal.SIGTERM, _terminate)  # clusters send it: end as after Ctrl-C
         try:
             return main(*args, **kwargs)
         except UserError as error:

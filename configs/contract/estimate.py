@@ -23,8 +23,8 @@ from configs.contract.stage import read_manifest
 START = 12.0  # seconds to start a process and to compile its graphs
 # Victim queries for each token of an attacked sentence: #Query of the paper's Table 1 on SST-2 and IMDB, divided by the
 # lengths of their sentences.
-ATTACK = {"textfooler": 4.5, "textbugger": 2.5, "bertattack": 6.0}
-OTHER_RECIPE = 6.0
+QUERIES_PER_TOKEN = {"textfooler": 4.5, "textbugger": 2.5, "bertattack": 6.0}
+QUERIES_OF_OTHERS = 6.0
 
 
 class ModelShape(msgspec.Struct):
@@ -128,7 +128,7 @@ class Estimator:
         times = [line.seconds for line in lines if line.seconds is not None]
         if times:
             return sum(times) / len(times) / self.config.attack.workers
-        queries = ATTACK.get(recipe, OTHER_RECIPE) * self.tokens
+        queries = QUERIES_PER_TOKEN.get(recipe, QUERIES_OF_OTHERS) * self.tokens
         return 2 * queries * 2.0 * self.weights * self.tokens / self.rate
 
     def space(self) -> list[str]:

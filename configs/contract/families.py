@@ -122,5 +122,5 @@ FAMILIES = {  # by `model_type` of config.json
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """Return the family of a model by its `config.json`; BERT where that says nothing, as its first ones do."""
+    """Return the family of a model by its `config.json`: BERT if it names none, as in BERT's first years."""
     return FAMILIES.get(config.get("model_type") or "bert", FAMILIES["bert"])

@@ -131,12 +131,12 @@ def _content(path: Path) -> bytes:
 
 
 def check(value: dict, kind: type[T], where: str, remedy: str) -> T:
-    """Return a decoded object as a `msgspec.Struct`.
+    """Check a decoded object, and return it as a `msgspec.Struct`.
 
-    For callers that keep the dictionary, since they show or rewrite keys that the Struct does not name.
+    The caller keeps the dictionary as well: it shows or rewrites keys that the Struct does not name.
 
     Raises:
-        UserError: It is of another kind; the message names the key and the remedy.
+        UserError: The object is of another kind. The message names the key and the remedy.
     """
     try:
         return msgspec.convert(value, kind)

@@ -52,7 +52,7 @@ def read_file(
 
 
 def odd_texts(records: Iterable[dict], task: Task) -> list[str]:
-    """Return warnings about texts with different labels, without a visible character, or, if most are so, in quotes."""
+    """Return warnings about texts with several labels, texts without a visible character, and quotes around most."""
     records = list(records)
     labels, invisible, quoted = collections.defaultdict(set), 0, 0
     for record in records:

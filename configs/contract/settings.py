@@ -38,7 +38,7 @@ def of_job(run: RunDir, job: Job, noise: str | None) -> dict[str, Any]:
     values = schema.to_dict(job.settings if isinstance(job, ModelJob) else getattr(config, job.section))
     values.pop("keep_epochs", None)  # decides which files stay, not what is in them
     return {
-        **_own(config, job),
+        **_optional(config, job),
         job.section: values,
         "method": job.method if isinstance(job, ModelJob) else job.model,
         "seed": job.seed,
@@ -52,8 +52,8 @@ def of_job(run: RunDir, job: Job, noise: str | None) -> dict[str, Any]:
     }
 
 
-def _own(config: schema.Experiment, job: TrainingJob) -> dict[str, Any]:
-    """Return the settings of some kinds of training alone, and those of the device that are not the default."""
+def _optional(config: schema.Experiment, job: TrainingJob) -> dict[str, Any]:
+    """Return settings that only some kinds of training have, and those of the device that are not the default."""
     settings: dict[str, Any] = {key: True for key in ("deterministic", "tf32") if getattr(config, key)}
     if job.stage == "search" and config.search.stop_distance:
         settings |= {"stops_at": config.sparsities[0], "structured": config.structured}

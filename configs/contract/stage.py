@@ -68,16 +68,16 @@ class Changed(UserError):
 def redo_changed(
     config: schema.Experiment, work: Callable[[], W], leads: bool = True, wait: Callable[[], object] = lambda: None
 ) -> W:
-    """Do some work, and make stages again that it finds made with something else, if `on_change` is `redo`.
+    """Return the result of `work`. Under `on_change: redo`, clear each stage that it finds changed, and try again.
 
     Args:
         config: The experiment.
         work: Runs stages, and may raise `Changed`.
-        leads: Whether this process clears such a stage; of several that work together, one does.
+        leads: Whether this process clears stages; of several processes that work together, one does.
         wait: Waits until all these processes have reached the same point.
 
     Raises:
-        Changed: A stage was made with something else, and `on_change` is `refuse`.
+        Changed: A stage was made with something else than now, and `on_change` is `refuse`.
     """
     while True:
         try:
@@ -209,10 +209,10 @@ def read_manifest(directory: Path, kind: Any = Results) -> Manifest[Any]:
 def verified(path: Path) -> Path:
     """Return the path of a model, scores or classifier after comparing it with the hash that its stage states.
 
-    No hash is stated of a folder of the user's own and of a model that a training saved before its end.
+    A folder of the user's own has no stated hash, nor has a model that a training saved before its end.
 
     Raises:
-        UserError: The bytes are others, or missing.
+        UserError: The file is missing, or its bytes have another hash.
     """
     if not path.exists():
         raise UserError(f"{path} is missing: run the stage that writes it again, without its folder")

@@ -106,9 +106,9 @@ def _object(value: object) -> dict | BrokenRow:
 def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed: HasNeeded) -> FileTable:
     """Read a CSV or TSV file.
 
-    CSV is RFC 4180's, with the delimiter that a first line such as `sep=;` names, for Excel, else the first of
-    `DELIMITERS` that gives a header with the needed columns. TSV has no quotes, as GLUE's files have none, unless a CSV
-    writer with tabs for commas would have written exactly this file.
+    CSV follows RFC 4180. Its delimiter is the one that a first line such as `sep=;` names for Excel, else the first of
+    `DELIMITERS` that gives a header with the needed columns. In TSV a quote is a character like others, as in GLUE's
+    files, unless a CSV writer with tabs for commas would have written exactly this file.
 
     Args:
         path: For messages; its suffix says which of both it is.

@@ -156,13 +156,13 @@ def _set_normalizer(tokenizer: Tokenizer, settings: dict, directory: Path) -> No
     if state.get("type") != "BertNormalizer" or wanted.items() <= state.items():
         return
     if (directory / "tokenizer.json").is_file():
-        said = {name for name in NORMALIZER if name in settings}
+        stated = {name for name in NORMALIZER if name in settings}
         for name, inner in NORMALIZER.items():
             if wanted[inner] != state[inner]:
                 reason = (
-                    "as tokenizer_config.json says" if name in said else "as transformers does without that setting"
+                    "as tokenizer_config.json says" if name in stated else "as transformers does without that setting"
                 )
-                _say(
+                _print_once(
                     f"{directory}: {name} is {wanted[inner]}, {reason}, although tokenizer.json says {state[inner]}; "
                     f"if the model was made with that, write it into tokenizer_config.json"
                 )
@@ -176,7 +176,7 @@ def _set_prefix_space(tokenizer: Tokenizer, settings: dict) -> None:
 
 
 @functools.cache
-def _say(message: str) -> None:
+def _print_once(message: str) -> None:
     """Print a message once."""
     print(f"  {message}", flush=True)
 

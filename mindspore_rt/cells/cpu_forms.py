@@ -1,6 +1,6 @@
-"""Parts of BERT whose MindSpore primitives are slow on CPU or keep memory there, from other primitives that do neither.
+"""Parts of BERT for CPUs without a compiler, where MindSpore's own primitives for them are slow or keep memory.
 
-`primitive_cells.py` takes them on CPUs without a compiler.
+They are made of other primitives. `primitive_cells.py` chooses them.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _checked(value: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarra
 
 
 def read_config(directory: Path) -> dict:
-    """Read config.json. One of the first years of BERT says no `model_type`: the weights' names then tell.
+    """Read config.json. It gets the `model_type` of BERT if it has none, as in BERT's first years.
 
     Raises:
         UserError: It is missing or damaged, or of a shrunk model, whose matrices lack heads.
@@ -352,17 +352,17 @@ def shrink(weights: dict[str, np.ndarray], config: dict, ticket: Ticket) -> tupl
             cut[str(i)] = np.flatnonzero(lost).tolist()
         rows = np.flatnonzero(np.repeat(~lost, len(dead[i]["query"]) // heads))
         for kind in ("query", "key", "value"):
-            _take(small, matrix_name(i, kind, body), rows)
-        _take(small, matrix_name(i, "attention output", body), rows, axis=1)
+            _keep_only(small, matrix_name(i, kind, body), rows)
+        _keep_only(small, matrix_name(i, "attention output", body), rows, axis=1)
         # Live neurons first; a layer with fewer than the largest is filled up with dead ones, which add nothing.
         rows = np.sort(np.argsort(neurons[i], kind="stable")[:size])
-        _take(small, matrix_name(i, "intermediate", body), rows)
-        _take(small, matrix_name(i, "output", body), rows, axis=1)
+        _keep_only(small, matrix_name(i, "intermediate", body), rows)
+        _keep_only(small, matrix_name(i, "output", body), rows, axis=1)
     return small, {**config, "pruned_heads": cut, "intermediate_size": size}
 
 
-def _take(weights: dict[str, np.ndarray], name: str, indices: np.ndarray, axis: int = 0) -> None:
-    """Leave only these rows (axis 0, with their biases) or columns (axis 1) of a matrix."""
+def _keep_only(weights: dict[str, np.ndarray], name: str, indices: np.ndarray, axis: int = 0) -> None:
+    """Keep only these rows (axis 0, with their biases) or columns (axis 1) of a matrix."""
     weights[name] = np.ascontiguousarray(weights[name].take(indices, axis))
     if axis == 0:
         bias = name.replace(".weight", ".bias")

@@ -108,8 +108,8 @@ def by_norm(norms: Tensor, attention_mask: Tensor) -> Tensor:
     own, other = norms.reshape(batch, length, 1), norms.reshape(batch, 1, length)
     earlier = ops.logical_and(own == other, places.reshape(1, 1, length) < places.reshape(1, length, 1))
     ranks = ops.cast(ops.logical_or(other < own, earlier), ms.float32).sum(-1)
-    found = ops.cast(ranks.reshape(batch, 1, length) == places.reshape(1, length, 1), ms.float32)
-    order = ops.minimum((found * places).sum(-1), length - 1)  # norms that are not finite have no rank
+    has_rank = ops.cast(ranks.reshape(batch, 1, length) == places.reshape(1, length, 1), ms.float32)
+    order = ops.minimum((has_rank * places).sum(-1), length - 1)  # norms that are not finite have no rank
     return (ops.cast(order, ms.int32) + ops.arange(batch).reshape(batch, 1) * length).reshape(-1)
 
 

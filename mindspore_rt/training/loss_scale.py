@@ -1,4 +1,4 @@
-"""The dynamic loss scale of float16, whose smallest number would swallow small gradients."""
+"""The dynamic loss scale of float16, in which small gradients would become zero."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class LossScale(nn.Cell):
     """Factor of the loss, a power of two.
 
     Gradients that are not finite show that it is too large: their update is skipped, and the scale halves. After
-    `PATIENCE` good updates it doubles. All of this is decided in the graph of the update, so that nobody waits for the
-    host, and alike on all ranks, which share the averaged gradients. Without float16 the factor is 1, there is no
+    `PATIENCE` good updates it doubles. All of this is decided in the graph of the update, so that nothing waits for the
+    host. All ranks decide alike, since they share the averaged gradients. Without float16 the factor is 1, there is no
     state, and the graphs hold nothing of this.
 
     Args:
