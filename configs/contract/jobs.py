@@ -82,7 +82,7 @@ class TrainingJob(Job, Generic[S]):
     Attributes:
         section: Section of the configuration with the hyper-parameters.
         settings: The values of that section, with what the job fixes.
-        objective: What minimises the loss; see `Method.objective`.
+        objective: What minimises the loss, as in `Method` and `Source`.
         gradients: Number of backward passes in each ascent step.
         rounds: Number of trainings one after the other, which are rounds of pruning.
         snapshots: Number of equal parts of the training, after each of which the model is saved; 0 for the end alone.

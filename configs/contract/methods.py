@@ -19,13 +19,13 @@ class Source:
     Attributes:
         stage: `search` learns masks; `prune` removes weights by magnitude, round by round.
         section: Section of the configuration with its hyper-parameters.
-        objective: What minimises the loss of a round of pruning, as in `Method`; a search has its own.
+        objective: What minimises the loss of a round of pruning, as in `Method`; empty for a search, which has its own.
         fixed: Hyper-parameters that this source sets, whatever the section says.
     """
 
     stage: str
     section: str
-    objective: str = FINE_TUNING
+    objective: str = ""
     fixed: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -63,7 +63,7 @@ class Method:
 
 
 SOURCES = {
-    "lth": Source("prune", "lth"),
+    "lth": Source("prune", "lth", FINE_TUNING),
     "search": Source("search", "search"),
     "adversarial_pruning": Source("prune", "adversarial_pruning", FREELB),
     "search_no_adversary": Source("search", "search", fixed={"ascent_steps": 1, "initial_norm": 0.0}),

@@ -89,10 +89,8 @@ class ClassifierTraining:
         self.model = build(run.config, source, len(self.summary.labels), settings)
         self.model.load(ticket.apply(weights) if ticket else weights)
         self.steps = job.steps(len(train_batches))
-        masks = {"masks": ticket.masks} if ticket else {}
-        objective = objective_class(job.objective)(
-            self.model, settings, self.steps, job.seed, rank=parallel.rank(), **masks
-        )
+        masks = ticket.masks if ticket else None
+        objective = objective_class(job.objective)(self.model, settings, self.steps, job.seed, masks)
         self.evaluator = Evaluator(self.model, inputs.batches(run, job, "dev", EVALUATION_BATCH, source)[0])
         self.accuracies: list[float] = []
         self.trainer = Trainer(

@@ -30,7 +30,7 @@ def search(run: RunDir, job: TrainingJob[schema.MaskSearch], stage: Stage) -> No
     model = classifier.build(config, source, len(summary.labels), settings)
     model.load(source.weights)
     steps = job.steps(len(train_batches))
-    objective = RobustSearch(model, settings, steps, job.seed, config.compat, parallel.rank())
+    objective = RobustSearch(model, settings, steps, job.seed, config.compat)
     dev_batches, _ = inputs.batches(run, job, "dev", classifier.EVALUATION_BATCH, source)
     evaluator = Evaluator(model, dev_batches)
     masks, state = (sum(p.size for p in arrays) for arrays in (objective.scores, objective.state().values()))

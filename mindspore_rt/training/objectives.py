@@ -31,20 +31,13 @@ class Objective(ABC):
         model: Classifier that computes the loss.
         settings: Section of the configuration.
         total_steps: Number of updates of the whole training.
-        seed: Seed of noise and perturbation.
-        rank: Number of the worker, which has noise of its own.
+        seed: Seed of noise and perturbation. Every worker draws other numbers from it.
     """
 
-    def __init__(
-        self,
-        model: EncoderClassifier,
-        settings: schema.Updates,
-        total_steps: int,
-        seed: int,
-        rank: int,
-    ) -> None:
-        self.model, self.settings, self.total_steps, self.seed, self.rank = model, settings, total_steps, seed, rank
-        self.noise = noise.source(seed, rank)
+    def __init__(self, model: EncoderClassifier, settings: schema.Updates, total_steps: int, seed: int) -> None:
+        self.model, self.settings, self.total_steps = model, settings, total_steps
+        self.seed, self.rank = seed, parallel.rank()
+        self.noise = noise.source(seed, self.rank)
         self.loss_scale, self.vote = LossScale(model), parallel.StopVote()
 
     @abstractmethod
@@ -88,9 +81,8 @@ class WeightTraining(Objective):
         total_steps: int,
         seed: int,
         masks: Masks | None = None,
-        rank: int = 0,
     ) -> None:
-        super().__init__(model, settings, total_steps, seed, rank)
+        super().__init__(model, settings, total_steps, seed)
         self.update = WeightUpdate(model, settings, masks or {}, self.loss_scale)
         self.build()
 
@@ -270,7 +262,6 @@ class RobustSearch(AdversarialObjective):
         total_steps: Number of updates of the whole search.
         seed: Seed of noise and perturbation.
         compat: `paper` or `official`.
-        rank: Number of the worker.
     """
 
     settings: schema.MaskSearch
@@ -282,9 +273,8 @@ class RobustSearch(AdversarialObjective):
         total_steps: int,
         seed: int,
         compat: str = "paper",
-        rank: int = 0,
     ) -> None:
-        super().__init__(model, settings, total_steps, seed, rank)
+        super().__init__(model, settings, total_steps, seed)
         self.official, self.scores = compat == "official", model.log_alpha()
         self.prepare_passes(self.scores + (list(model.weights().values()) if self.official else []))
         self.optimizer = AdamW(self.scores, settings.weight_decay, [True] * len(self.scores))

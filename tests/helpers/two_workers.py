@@ -72,9 +72,9 @@ def train(target, kind):
         # A clip that every update meets: its factor must be that of all ranks.
         settings = schema.MaskSearch(ascent_steps=2, initial_norm=0.0, warmup=0.0, clip_norm=0.01, l0_start=0.0)
         # The official search averages the gradients of the weights beside those of the scores.
-        objective = RobustSearch(model, settings, 10, seed=5, rank=rank, compat="official")
+        objective = RobustSearch(model, settings, 10, seed=5, compat="official")
     else:
-        objective = FineTuning(model, schema.Training(learning_rate=1e-3, warmup=0.0), 10, seed=5, rank=rank)
+        objective = FineTuning(model, schema.Training(learning_rate=1e-3, warmup=0.0), 10, seed=5)
     objective.noise = GivenNoise(model, rank, ranks)
     source = batches()
     for index, indices in enumerate(source.epoch(0)):  # the second one has a sentence less
