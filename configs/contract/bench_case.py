@@ -10,19 +10,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import resource
 import sys
 import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
 LABELS = 2
 # Processors and threads of each worker: two, or the only one that this process may use.
-THREADS = min(2, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else 2
+THREADS = min(2, len(os.sched_getaffinity(0)))
 # What one run of a graph asks of a device: the number of kernels; the bytes that they read and write, in all, and those
 # for products and for gates; the multiplications of the products; the most bytes in use by inputs and results.
 COUNTS = ("primitives", "bytes", "product_bytes", "gate_bytes", "multiplications", "working_memory")
@@ -89,8 +89,7 @@ def start() -> tuple[StepCase, list[str], TextIO]:
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
     case, *others = sys.argv[1:]
     return StepCase(**json.loads(case)), others, answers
 
@@ -113,11 +112,7 @@ def serve(answers: TextIO, about: dict) -> Iterator[None]:
 
 
 def peak_memory() -> int:
-    """Return the peak of resident memory in bytes: VmHWM of /proc where there is one."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as status:
-            line = next(line for line in status if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    except FileNotFoundError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+    """Return the peak of resident memory in bytes."""
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    peak = next(line for line in status if line.startswith("VmHWM"))
+    return int(peak.split()[1]) * 1024

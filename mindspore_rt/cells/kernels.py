@@ -187,10 +187,7 @@ def _run(command: list[str]) -> str:
 
 def _processor() -> str:
     """Return the processor's model and instruction sets, on which -march=native depends."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor()
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     names = ("model name", "flags", "Features", "CPU part")
     values = dict(reversed([line.split(":", 1) for line in lines if line.startswith(names)]))
     return platform.machine() + "".join(f"{name.strip()}:{value}" for name, value in sorted(values.items()))
