@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-os.environ.setdefault("GLOG_v", "3")  # MindSpore's own warnings say nothing a user can act on
 # MindSpore's and OpenMP's threads share the cores; one that spins while it waits takes its core from one that works.
 # OpenMP reads this once, when it is loaded: it must stand before the first import that does.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

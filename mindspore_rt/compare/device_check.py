@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 import tempfile
 import time
@@ -21,8 +20,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
-
-os.environ.setdefault("GLOG_v", "3")
 
 import numpy as np
 

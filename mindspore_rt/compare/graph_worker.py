@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
-os.environ.setdefault("GLOG_v", "3")
 os.environ["MS_SIMULATION_LEVEL"] = "1"  # compile, and launch nothing
 os.environ["MS_DEV_DUMP_IR_PASSES"] = "validate"  # dumped after this pass alone, when no optimisation follows
 

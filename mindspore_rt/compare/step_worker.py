@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import sys
 from collections.abc import Callable
-
-os.environ.setdefault("GLOG_v", "3")
 
 import mindspore as ms
 import numpy as np
