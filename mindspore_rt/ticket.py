@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -211,7 +211,9 @@ class Ticket:
             header = json.loads(header)
             if header.get("format") != FORMAT:
                 raise UserError(f"{path}: not a ticket (its format is not {FORMAT})")
-            ticket = cls({n: _unpack(packed[n], shape) for n, shape in header["shapes"].items()}, dict(header["about"]))
+            ticket = cls(
+                {n: unpack_mask(packed[n], shape) for n, shape in header["shapes"].items()}, dict(header["about"])
+            )
             if not ticket.masks:
                 raise ValueError("it has no masks")
             if header["sparsity"] != ticket.sparsity:
@@ -249,9 +251,14 @@ def spread(shared: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     Raises:
         ValueError: The numbers of groups do not divide the shape.
     """
-    if shared.ndim != 2 or any(not groups or size % groups for size, groups in zip(shape, shared.shape, strict=True)):
+    if not divides(shared.shape, shape):
         raise ValueError(f"{list(shared.shape)} shared values do not divide a {shape[0]} x {shape[1]} matrix")
     return np.tile(shared, (shape[0] // shared.shape[0], shape[1] // shared.shape[1]))
+
+
+def divides(groups: tuple[int, ...], shape: tuple[int, int]) -> bool:
+    """Tell whether rows and columns of a matrix make up these numbers of groups, each of the same size."""
+    return len(groups) == 2 and all(number and not size % number for size, number in zip(shape, groups))
 
 
 def _head_means(matrices: dict[str, np.ndarray], heads: int) -> np.ndarray:
@@ -341,7 +348,8 @@ def _split(flat: np.ndarray, like: dict[str, np.ndarray]) -> dict[str, np.ndarra
     return masks
 
 
-def _unpack(bits: np.ndarray, shape: list[int]) -> np.ndarray:
+def unpack_mask(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return the mask of a matrix from its bits. Raises `ValueError` if they are not those of this shape."""
     if len(shape) != 2 or any(type(size) is not int or size < 1 for size in shape):
         raise ValueError(f"a mask is {shape}")
     size = math.prod(shape)

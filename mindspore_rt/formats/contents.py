@@ -19,7 +19,7 @@ from configs.contract.errors import UserError, listed
 from configs.contract.families import FAMILIES, family_of
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import huggingface
-from mindspore_rt.ticket import Ticket, spread
+from mindspore_rt.ticket import Ticket, spread, unpack_mask
 
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # counters that older transformers save
 SCORES = "log_alpha.safetensors"
@@ -182,13 +182,14 @@ def _unpack_compact(path: Path, arrays: dict[str, np.ndarray], config: dict) -> 
         if MASK_PREFIX + name not in arrays:
             weights[name] = array
             continue
-        packed, shape = arrays[MASK_PREFIX + name], shapes.get(name, (0, 0))
-        fits = packed.dtype == np.uint8 and packed.size == -(-shape[0] * shape[1] // 8) and array.ndim == 1
-        mask = np.unpackbits(packed, count=shape[0] * shape[1]).astype(bool) if fits else np.zeros(0, bool)
-        if not fits or np.count_nonzero(mask) != array.size:
-            raise UserError(f"{path}: damaged: mask and values of {name} do not fit; make the file again")
-        weights[name] = np.zeros(shape, array.dtype)
-        weights[name][mask.reshape(shape)] = array
+        try:
+            mask = unpack_mask(arrays[MASK_PREFIX + name], shapes[name])
+            if array.shape != (np.count_nonzero(mask),):
+                raise ValueError("numbers of values and of kept weights differ")
+        except (KeyError, ValueError):
+            raise UserError(f"{path}: damaged: mask and values of {name} do not fit; make the file again") from None
+        weights[name] = np.zeros(mask.shape, array.dtype)
+        weights[name][mask] = array
     return weights
 
 

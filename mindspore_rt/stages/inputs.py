@@ -21,6 +21,7 @@ from mindspore_rt.cells import backend, noise
 from mindspore_rt.data import splits
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
+from mindspore_rt.ticket import divides
 
 J = TypeVar("J", bound=Job)
 PACKAGES = ("mindspore", "numpy", "tokenizers", "safetensors")
@@ -160,11 +161,6 @@ def read_scores(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.
     arrays = huggingface.read_safetensors(path)
     for name, shape in shapes.items():
         score = arrays.get(name, np.zeros(0))
-        if (
-            score.dtype != np.float32
-            or not np.isfinite(score).all()
-            or score.ndim != 2
-            or any(not shared or size % shared for size, shared in zip(shape, score.shape))
-        ):
+        if score.dtype != np.float32 or not divides(score.shape, shape) or not np.isfinite(score).all():
             raise UserError(f"{path}: scores of {name} are missing, misshapen or not finite; redo the search")
     return {name: arrays[name] for name in shapes}
