@@ -101,7 +101,7 @@ def parse(half, arguments: list[str]):
     """Parse the arguments of one half as its command line does, and read the configuration they name."""
     options = cli.parse(half.parser(), arguments)
     if options.command == "report":
-        names, overrides = cli.parted(options.arguments)
+        names, overrides = cli.names_and_keys(options.arguments)
         assert [schema.load(name, overrides) for name in names]
     if hasattr(options, "config"):
         config = schema.load(options.config, options.overrides)

@@ -89,7 +89,7 @@ def score(options: argparse.Namespace) -> None:
     """
     from torch_eval.library import run
 
-    words, keys = cli.parted(options.arguments)
+    words, keys = cli.names_and_keys(options.arguments)
     if len(words) < 2:
         raise UserError("score: give a model and data, such as `python -m torch_eval score ./my-model reviews.csv`")
     run.run(words[:-1], words[-1], keys, options.runs, options.out)
@@ -121,7 +121,7 @@ def report(options: argparse.Namespace) -> None:
     """
     from torch_eval.report import build
 
-    names, overrides = cli.parted(options.arguments)
+    names, overrides = cli.names_and_keys(options.arguments)
     if not names:
         raise UserError("report: name a configuration, such as `python -m torch_eval report demo`")
     run = RunDir(schema.load(names[0], overrides), options.runs)

@@ -101,8 +101,8 @@ def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def parted(words: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Part the words of a command line, in any order, into names of files or configurations and `key=value`."""
+def names_and_keys(words: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Divide the words of a command line into names of files or configurations, and `key=value` texts."""
     names, keys = list[str](), list[str]()
     for word in words:
         (keys if "=" in word and not Path(word).exists() else names).append(word)
