@@ -68,15 +68,15 @@ def train(options: argparse.Namespace) -> int:
         of_stage = [job for job in of_stage if job.name == options.only]
         if not of_stage:
             raise UserError(f"--only {options.only}: the stage {stage} of {run.config.name} has no such job")
-    leads, starts = not launch.rank() and not run.config.node_rank, launch.needs_workers(run)
+    leads, starts_workers = not launch.rank() and not run.config.node_rank, launch.needs_workers(run)
     receipt = Receipt(run, stage) if leads and not options.only else None
     with only_one(run) if leads else contextlib.nullcontext() as lock:
         unfinished = [job for job in of_stage if not job.done or run.config.on_change == "redo"]
         status = 0
-        if stage in ("prepare", "draw") or not starts and (options.only or len(unfinished) <= 1):
-            work(run, of_stage)
+        if stage in ("prepare", "draw") or not starts_workers and (options.only or len(unfinished) <= 1):
+            run_jobs(run, of_stage)
         else:
-            work(run, [job for job in of_stage if job not in unfinished])
+            run_jobs(run, [job for job in of_stage if job not in unfinished])
             status = launch.launch(run, unfinished, [options.config, *options.overrides], lock)
         if leads and not status:  # settings that were refused are not those of the run
             run.save_config()
@@ -85,8 +85,8 @@ def train(options: argparse.Namespace) -> int:
     return status
 
 
-def work(run: RunDir, of_stage: list[Job]) -> None:
-    """Do jobs in this process. Finished ones are compared with the configuration and skipped."""
+def run_jobs(run: RunDir, of_stage: list[Job]) -> None:
+    """Run jobs in this process. Finished ones are compared with the configuration and skipped."""
     if not of_stage:
         return
     with launch.stop_requests():
