@@ -59,7 +59,7 @@ def search_space(scores: int, state: int, settings: schema.MaskSearch) -> str:
     epochs = min(settings.epochs, settings.keep_epochs or settings.epochs)
     return (
         f"{scores:,} masks: {4 * (state + scores) / 1e9:.2f} GB for scores, gradients and moments, "
-        f"{4 * scores / 1e6:.0f} MB on disk for each of {epochs} kept epochs (search.keep_epochs), "
+        f"{4 * scores / 1e6:.0f} MB on disk for each kept epoch ({epochs}, by search.keep_epochs), "
         f"{4 * state / 1e6:.0f} MB for the checkpoint"
     )
 
@@ -139,8 +139,8 @@ class Estimator:
         if size < 0.1 or not needs_robust_ticket(self.config.methods) or self.config.given_method == "robust":
             return []
         return [
-            f"  disk: about {size:.1f} GB of mask scores, {epochs} epochs of each seed's "
-            f"search (search.keep_epochs keeps fewer)"
+            f"  disk: about {size:.1f} GB of mask scores: each search keeps its last epochs, {epochs} of them "
+            f"(search.keep_epochs keeps fewer)"
         ]
 
     def _rate(self) -> tuple[float, str]:

@@ -38,10 +38,11 @@ FORMATS = {
     "mindspore": "checkpoint of MindSpore: TARGET.ckpt, or TARGET.safetensors; scores end in .log_alpha",
     "official": "directory of the official PyTorch code: weights and ...mask.mask_scores in pytorch_model.bin",
     "ticket": "one bit a weight: which weights are kept, not their values",
-    "mindir": "graph of the classifier with its weights, which MindSpore and MindSpore Lite run without this code:\n"
+    "mindir": "graph of the classifier with its weights, which MindSpore runs without this code:\n"
     "ids (int32), attention mask (float32) and token types (int32) of one shape, to logits",
     "compact": "a ticket and the values of the kept weights in one safetensors file",
 }
+NOT_WRITTEN = {".air", ".bin", ".gguf", ".h5", ".npz", ".om", ".onnx", ".pb", ".pt", ".pth", ".tflite"}
 DESCRIPTION = """\
 Convert a model, its scores or a ticket. The format of SOURCE is recognised from its content; that of TARGET follows
 from its name (no suffix: huggingface, .ckpt: mindspore, .mindir: mindir) or from --to. Float32 values are copied bit
@@ -277,6 +278,11 @@ def target_format(target: Path, asked: str | None) -> str:
         return asked
     if target.suffix == ".safetensors":
         raise UserError(f"{target}: the name does not tell the format; give --to mindspore, ticket or compact")
+    if target.suffix in NOT_WRITTEN:
+        raise UserError(
+            f"{target}: files of this kind are not written; a TARGET without extension becomes a Hugging Face folder, "
+            f"NAME.ckpt a MindSpore checkpoint, NAME.mindir a graph"
+        )
     return {".ckpt": "mindspore", ".mindir": "mindir"}.get(target.suffix, "huggingface")
 
 

@@ -194,7 +194,7 @@ class Trainer:
         lengths = self.batches.lengths(0)
         if not self.rank:
             shown = ", ".join(map(str, lengths))
-            print(f"  {len(self.batches)} batches an epoch, {len(lengths)} compiled lengths: {shown}", flush=True)
+            print(f"  {len(self.batches)} batches an epoch, compiled for the lengths {shown}", flush=True)
 
     def _log(self, bar: tqdm, done: int, figures: dict, rate: float) -> None:
         figures = {**figures, **self.objective.metrics()}

@@ -253,5 +253,9 @@ def test_named_files_that_are_not_there_are_refused_until_the_data_are_prepared(
 def test_the_disk_space_of_a_search_is_told_where_it_counts(tmp_path):
     """BERT-base has 85.5 million prunable weights, of which each epoch leaves the scores in float32."""
     large = RunDir(schema.load("sst2", ["search.epochs=20"]), tmp_path)
-    assert estimate.Estimator(large).space()[0].startswith("  disk: about 6.8 GB of mask scores, 20 epochs")
+    assert (
+        estimate.Estimator(large)
+        .space()[0]
+        .startswith("  disk: about 6.8 GB of mask scores: each search keeps its last epochs, 20")
+    )
     assert estimate.Estimator(run_of(tmp_path)).space() == []

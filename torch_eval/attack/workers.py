@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,6 +51,7 @@ class Workers:
     def __init__(self, count: int, threads: int = 1) -> None:
         self.count, self.threads = count, threads
         self._pool: ProcessPoolExecutor | None = None
+        self._alive: Connection | None = None  # workers exit when its end is closed, by us or by our death
 
     def map(self, function: Callable, *arguments: Iterable) -> Iterator:
         """Yield results in the order of the arguments.
@@ -61,7 +63,8 @@ class Workers:
             # Libraries read these when they load: the processes inherit them.
             os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(self.threads)))
             context = get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.count, context, _start_worker, (self.threads,))
+            until_closed, self._alive = context.Pipe(duplex=False)
+            self._pool = ProcessPoolExecutor(self.count, context, _start_worker, (self.threads, until_closed))
         try:
             yield from self._pool.map(function, *arguments)
         except BrokenProcessPool:
@@ -73,24 +76,26 @@ class Workers:
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """End the processes: after an error or Ctrl-C at once, because nobody reads what they compute."""
+        if self._pool is not None and self._alive is not None:
+            if error is not None:
+                self._alive.close()
             self._pool.shutdown(wait=True, cancel_futures=True)
+            self._alive.close()
 
 
-def _start_worker(threads: int) -> None:
-    """Ignore SIGINT, which the parent handles, and exit with the parent."""
+def _start_worker(threads: int, until_closed: Connection) -> None:
+    """Ignore SIGINT, which the parent handles, and exit when the parent closes its end of the pipe, or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    threading.Thread(target=_exit_when_closed, args=(until_closed,), daemon=True).start()
     import torch
 
     torch.set_num_threads(threads)
 
 
-def _follow_parent() -> None:
-    parent = parent_process()
-    assert parent, "runs in a worker"
-    parent.join()
+def _exit_when_closed(until_closed: Connection) -> None:
+    until_closed.poll(None)  # nothing is ever sent: it returns at the end of the file
     os._exit(1)
 
 

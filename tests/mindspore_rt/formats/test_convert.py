@@ -295,6 +295,12 @@ def test_an_existing_target_is_left_alone(tiny_bert, tmp_path, capsys):
     assert (tmp_path / "there").read_text() == "mine"
 
 
+@pytest.mark.parametrize("target", ["model.onnx", "model.pt", "pytorch_model.bin"])
+def test_a_target_of_a_format_that_is_not_written(tiny_bert, tmp_path, capsys, target):
+    assert "NAME.ckpt a MindSpore checkpoint" in refused(capsys, tiny_bert, tmp_path / target)
+    assert not (tmp_path / target).exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 broken", b"\x80\x02}.", b"\n3\n\x08a.weight\x12'"])
 def test_a_file_of_no_known_format(tmp_path, capsys, content):
     (tmp_path / "x.ckpt").write_bytes(content)

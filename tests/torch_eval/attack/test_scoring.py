@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 import pytest
 import torch
@@ -105,6 +106,21 @@ def test_processes_give_the_same_file_as_one_process(experiment, monkeypatch):
     clean = read_json(there.attack(1, "finetune") / "clean" / "manifest.json")["results"]
     right = sum(record["original_prediction"] == record["label"] for record in results(there, "textfooler"))
     assert clean["n"] == 4 and 4 * clean["accuracy"] == right
+
+
+def write_late(path, seconds):
+    time.sleep(seconds)
+    path.write_text("done")
+
+
+def test_workers_end_at_once_when_the_run_is_interrupted(tmp_path):
+    first, last = tmp_path / "first", tmp_path / "last"
+    with pytest.raises(KeyboardInterrupt), workers.Workers(1) as started:
+        results = started.map(write_late, [first, last], [0, 5])
+        next(results)
+        raise KeyboardInterrupt
+    assert first.exists() and not last.exists()
+    assert not active_children()
 
 
 def test_records_say_what_changed(experiment):
