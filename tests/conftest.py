@@ -3,12 +3,16 @@
 import functools
 import os
 import shutil
+import signal
 
 import pytest
 
 os.environ.update(GLOG_v="3", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes of one thread each: more would only get in each other's way
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
+# A shell starts what it puts in the background deaf to Ctrl-C, and so would be the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @functools.cache
