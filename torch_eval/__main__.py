@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.contract import cli, schema
-from configs.contract.errors import Missing, UserError, command, stop_with_starter
+from configs.contract.errors import UserError, command, stop_with_starter
 from configs.contract.receipts import Receipt
 from configs.contract.run_dir import RUNS, RunDir
 
@@ -46,11 +45,6 @@ def choose(options: argparse.Namespace) -> None:
     from torch_eval.attack import choose
 
     run = cli.run_dir(options, options.runs)
-    if len(run.candidates()) > 1 and run.config.chooses:  # attacks take long: refuse before the first
-        for seed, candidate in itertools.product(run.config.seeds, run.candidates()):
-            model = run.model(seed, str(candidate)) / "config.json"
-            if not model.is_file():
-                raise Missing(model)
     receipt = Receipt(run, "choose")
     choose.run(run)
     receipt.write()

@@ -9,10 +9,12 @@ sentences that are reported.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections import Counter
 from functools import partial
 
+from configs.contract.errors import Missing
 from configs.contract.files import locked, write_json
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
@@ -38,12 +40,16 @@ def run(run_dir: RunDir) -> None:
         write_choice(run_dir, rule, [], candidates[0])
         return
     task, dev = read_split(run_dir, config.choice_split)
+    trained = list(itertools.product(candidates, config.seeds))
+    for candidate, seed in trained:  # attacks take long: refuse before the first
+        model = run_dir.model(seed, str(candidate)) / "config.json"
+        if not model.is_file():
+            raise Missing(model)
     rows = []
     with locked(run_dir.root / ".choice.lock"), Workers(config.attack.workers) as workers:
-        for candidate in candidates:
-            for seed in config.seeds:
-                work = partial(score, workers, run_dir, seed, str(candidate), task, dev)
-                rows.append({**candidate.record(), "seed": seed, **redo_changed(config, work)})
+        for candidate, seed in trained:
+            work = partial(score, workers, run_dir, seed, str(candidate), task, dev)
+            rows.append({**candidate.record(), "seed": seed, **redo_changed(config, work)})
     split = SPLITS[config.choice.split]
     rule = RULE.format(recipe=config.choice.recipe, examples=min(config.choice.examples, len(dev)), split=split)
     majority = max(Counter(example["label"] for example in dev).values()) / len(dev)
