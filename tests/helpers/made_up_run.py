@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from unittest import mock
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -46,10 +47,10 @@ class MadeUpStage(Stage):
 
 
 def finish(directory, results, settings=None, inputs=None, seconds=60.0):
-    """Finish a stage after so many seconds; `inputs` are hashes by name."""
+    """Finish a stage after so many seconds, however slow the machine is; `inputs` are hashes by name."""
     stage = MadeUpStage(directory, directory.name, settings or {}, inputs or {})
-    stage.started -= seconds
-    stage.finish(results)
+    with mock.patch("time.time", return_value=stage.started + seconds):
+        stage.finish(results)
 
 
 def record(index, outcome, queries=None):
