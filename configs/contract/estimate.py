@@ -96,8 +96,7 @@ class Estimator:
         if not isinstance(job, TrainingJob):
             return 0.0
         steps = job.steps(-(-self.sentences // job.settings.batch_size))
-        passes = getattr(job.settings, "ascent_steps", 1) * job.gradients
-        return 6.0 * self.weights * self.tokens * steps * job.settings.batch_size * passes * job.rounds
+        return 6.0 * self.weights * self.tokens * steps * job.settings.batch_size * job.passes
 
     def seconds(self, job: Job) -> float:
         """Return the time of a job from its beginning."""

@@ -96,6 +96,11 @@ class TrainingJob(Job, Generic[S]):
     rounds: int = 1
     snapshots: int = 0
 
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes over a sentence each time that the training meets it."""
+        return getattr(self.settings, "ascent_steps", 1) * self.gradients * self.rounds
+
     def steps(self, batches: int) -> int:
         """Return the updates of one training (a round of pruning is one) with so many batches an epoch."""
         steps = self.settings.epochs * batches
@@ -170,11 +175,9 @@ def jobs(run: RunDir) -> list[Job]:
     """Return all jobs of an experiment but attacks and report, in the order of `HALVES`."""
     methods = run.config.methods
     result: list[Job] = [Job("prepare", "data", run.data)]
-    origins, dense = sources(methods), run.at_all_lengths([ModelId(method) for method in of_kind(methods, "dense")])
-    if run.config.given_method == "robust":
-        origins = [origin for origin in origins if origin != "search"]
-    if ModelId("finetune") not in dense and any(SOURCES[origin].stage == "search" for origin in origins):
-        dense.insert(0, ModelId("finetune"))  # its masks are searched
+    origins, starts = _before_tickets(run, methods)
+    dense = run.at_all_lengths([ModelId(method) for method in of_kind(methods, "dense")])
+    dense = [model for model in starts if model not in dense] + dense
     drawn = tickets(run)
     controls = [ModelId(method, run.likely_choice().sparsity) for method in of_kind(methods, "control")]
     for seed in run.config.seeds:
@@ -183,6 +186,20 @@ def jobs(run: RunDir) -> list[Job]:
         result += [_training(run, model, seed) for model in dense + run.at_all_lengths(drawn + controls)]
     order = list(HALVES)
     return sorted(result, key=lambda job: order.index(job.stage))
+
+
+def trainings(run: RunDir, model: ModelId, seed: int) -> list[TrainingJob]:
+    """Return all trainings that a model rests on, its own last: those of its ticket's scores come before."""
+    origins, starts = _before_tickets(run, [model.method])
+    before = [_making_scores(run, origin, seed) for origin in origins]
+    return [*(_training(run, start, seed) for start in starts), *before, _training(run, model, seed)]
+
+
+def _before_tickets(run: RunDir, methods: list[str]) -> tuple[list[str], list[ModelId]]:
+    """Return the sources of the methods' tickets, and the models whose masks those search."""
+    origins = [name for name in sources(methods) if (name, run.config.given_method) != ("search", "robust")]
+    searches = any(SOURCES[origin].stage == "search" for origin in origins)
+    return origins, [ModelId("finetune")] if searches else []
 
 
 def _drawing(run: RunDir, ticket: ModelId, seed: int) -> DrawingJob:

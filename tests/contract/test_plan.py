@@ -8,6 +8,7 @@ import pytest
 from configs.contract import estimate, jobs, plan, schema
 from configs.contract.files import append_line, write_json
 from configs.contract.methods import METHODS, of_kind, sources
+from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 from tests.helpers import made_up_run
 
@@ -104,6 +105,26 @@ def test_every_method_is_trained_for_every_length(tmp_path):
     }
     assert [job.stage for job in jobs.jobs(run)].count("draw") == 1
     assert run.ticket(1, "robust-0.30-epochs-10") == run.ticket(1, "robust-0.30")
+
+
+@pytest.mark.parametrize(
+    "model, trained",
+    [
+        ("freelb", ["freelb"]),
+        ("lth-0.30", ["lth", "lth-0.30"]),
+        ("robust-0.30-epochs-10", ["finetune", "search", "robust-0.30-epochs-10"]),
+        ("robust_no_adversary-0.30", ["finetune", "search_no_adversary", "robust_no_adversary-0.30"]),
+        ("random-0.30", ["finetune", "search", "random-0.30"]),
+    ],
+)
+def test_a_model_rests_on_the_trainings_before_its_ticket(tmp_path, model, trained):
+    run = run_of(tmp_path)
+    assert [job.model for job in jobs.trainings(run, ModelId.parse(model), 1)] == trained
+
+
+def test_a_given_ticket_costs_no_search(tmp_path):
+    run = run_of(tmp_path, "methods=[robust]", f"tickets_from={tmp_path}")
+    assert [job.model for job in jobs.trainings(run, ModelId.parse("robust-0.30"), 1)] == ["robust-0.30"]
 
 
 def test_controls_follow_the_choice(tmp_path):

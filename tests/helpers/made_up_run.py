@@ -120,7 +120,12 @@ def job_of(paths, seed, model):
 def clean(paths, seed, model, accuracy, **changes):
     """Accuracy on a whole test set of 100 sentences."""
     about, folder = attack_settings.clean(paths.config, paths.summary()), paths.attack(seed, model) / "clean"
-    finish(folder, {"accuracy": accuracy, "n": 100}, {**about, **changes}, inputs_of(paths, seed, model))
+    finish(
+        folder,
+        {"accuracy": accuracy, "n": 100, "median_margin": 1.5},
+        {**about, **changes},
+        inputs_of(paths, seed, model),
+    )
 
 
 def inputs_of(paths, seed, model):

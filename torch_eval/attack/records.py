@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,20 +61,25 @@ class CleanResults(msgspec.Struct):
     """Accuracy on the `n` sentences of the whole test set, and what the model predicts on them.
 
     `predicted_classes` counts the classes that it predicts, `majority_share` is the share of the most frequent one.
+    `median_margin` is the median over the sentences of the right class's logit minus the largest other logit.
     """
 
     accuracy: Share
     n: Positive
     predicted_classes: Positive | None = None
     majority_share: Share | None = None
+    median_margin: float | None = None
 
     @classmethod
-    def count(cls, logits: Sequence[Sequence[float]], labels: Sequence[int]) -> CleanResults:
+    def count(cls, logits: Sequence[list[float]], labels: Sequence[int]) -> CleanResults:
         """Count what a model predicts on texts with these labels."""
         predictions = [row.index(max(row)) for row in logits]
         right = sum(a == b for a, b in zip(predictions, labels))
         majority = max(Counter(labels).values())
-        return cls(right / len(labels), len(labels), len(set(predictions)), majority / len(labels))
+        margins = [row[label] - max(row[:label] + row[label + 1 :]) for row, label in zip(logits, labels)]
+        return cls(
+            right / len(labels), len(labels), len(set(predictions)), majority / len(labels), statistics.median(margins)
+        )
 
     @property
     def unlearned(self) -> str:

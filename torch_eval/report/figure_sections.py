@@ -118,13 +118,19 @@ def sparsities(run: Run, folder: Path) -> list[Block]:
 
 
 def lengths(run: Run, folder: Path) -> list[Block]:
-    """Accuracies against the epochs of the training, and against its loss at the end (two pictures)."""
+    """Accuracies against what the length of the training changes, a picture for each."""
     if len(run.config.lengths or []) < 2:
         return []
     blocks: list[Block] = []
     for what, place, note in (
         ("epochs", run.epochs, "each length has its own schedule"),
+        (
+            "passes over the training set",
+            run.passes,
+            "forward and back, with those of the search and of what it starts from",
+        ),
         ("training loss", run.training_loss, "mean of the last epoch; methods with an adversarial loss are left out"),
+        ("median margin", run.median_margin, "logit of the right class minus the largest other, over the test set"),
     ):
         points = [(method, place(model), model) for method in run.config.methods for model in run.picks(method)]
         panels = _panels(run, points, "Clean (test set)", run.clean)

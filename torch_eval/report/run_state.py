@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from configs.contract import run_dir, schema
 from configs.contract.errors import UserError
 from configs.contract.files import read_json
-from configs.contract.jobs import CLEAN, HALVES, attack_jobs, jobs
+from configs.contract.jobs import CLEAN, HALVES, attack_jobs, jobs, trainings
 from configs.contract.methods import METHODS, needs_robust_ticket
 from configs.contract.model_id import ModelId
 from configs.contract.run_files import ChoiceOnDev, Finished, Results, TrainingLine, TrainingManifest
@@ -270,6 +270,22 @@ class Run:
             logged = [(r.epoch or 0.0, r.loss) for r in self.records(seed, model) if r.loss is not None]
             losses += [loss for epoch, loss in logged if epoch > logged[-1][0] - 1]
         return statistics.fmean(losses) if losses else None
+
+    def passes(self, model: str) -> float | None:
+        """Forward and backward passes over the training set, of all trainings that a model rests on."""
+        if not self.data:
+            return None
+        total, count = 0.0, self.data.splits["train"].count
+        for job in trainings(self.paths, ModelId.parse(model), self.config.seeds[0]):
+            batches = -(-count // job.settings.batch_size)
+            total += job.steps(batches) / batches * job.passes
+        return total
+
+    def median_margin(self, model: str) -> float | None:
+        """Mean over seeds of the median margin on the test set; None where it was not measured."""
+        results = [score.manifest.results for _, score in self.scores_of(model, CLEAN, 0)]
+        margins = [result.median_margin for result in results if result.median_margin is not None]
+        return statistics.fmean(margins) if margins else None
 
     # --- names -----------------------------------------------------------------------------------------------
 

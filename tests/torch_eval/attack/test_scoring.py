@@ -461,6 +461,7 @@ def test_a_model_that_predicts_one_class_is_a_warning_and_stands_in_the_manifest
     warning = "warning: seed 1, finetune: predicts one class; its accuracy under attack means nothing"
     assert warning in capsys.readouterr().out
     found = read_json(run_dir.attack(1, "finetune") / "clean" / "manifest.json")["results"]
+    assert abs(found.pop("median_margin")) < 100 + 1  # half of the sentences are right by about 100, half wrong
     assert found == {"accuracy": 0.5, "n": 6, "predicted_classes": 1, "majority_share": 0.5}
     scoring.run(run_dir)
     assert warning in capsys.readouterr().out
@@ -477,6 +478,13 @@ def test_a_model_that_predicts_one_class_is_a_warning_and_stands_in_the_manifest
 )
 def test_what_has_learned_nothing(more, reason):
     assert records.CleanResults(accuracy=0.6, n=6, **more).unlearned == reason
+
+
+def test_the_margin_is_to_the_best_of_the_other_classes():
+    logits, labels = [[2.0, 1.0, 0.5], [0.0, 3.0, 1.0], [9.0, 2.0, 9.5], [0.0, -1.0, 4.0]], [0, 0, 2, 2]
+    assert records.CleanResults.count(logits, labels).median_margin == pytest.approx(
+        (0.5 + 1.0) / 2
+    )  # of 1, -3, 0.5, 4
 
 
 def test_a_poor_masked_model_leaves_bertattack_out(experiment, monkeypatch, capsys):

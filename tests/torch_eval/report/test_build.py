@@ -96,7 +96,9 @@ def test_everything_is_drawn_and_nothing_is_missing(whole):
         "training-sst2-2",
         "transfer-sst2-textbugger",
         "lengths-epochs-other",
+        "lengths-passes_over_the_training_set-other",
         "lengths-training_loss-other",
+        "lengths-median_margin-other",
     ):
         assert start in names
     markdown = (folder / "report.md").read_text()
@@ -190,6 +192,29 @@ def test_lengths_are_rows_and_are_compared_with_their_own(whole):
     assert pairs == [f"**{shown[2]}** against **{shown[0]}**", f"**{shown[3]}** against **{shown[1]}**"]
     last = [0.7 * math.exp(-step / 60) + 0.1 for step in range(140, 201, 10)]
     assert run.training_loss("finetune-epochs-10") == pytest.approx(statistics.fmean(last))
+    assert run.median_margin("finetune-epochs-10") == pytest.approx(1.5)
+
+
+def test_compute_counts_everything_that_a_model_rests_on(whole):
+    """A robust ticket rests on the search (K passes an epoch) and on the model whose masks that learned."""
+    _, _, second = whole
+    config = dataclasses.replace(
+        second.config,
+        finetune=dataclasses.replace(second.config.finetune, epochs=3, max_steps=None),
+        freelb=dataclasses.replace(second.config.freelb, epochs=3, ascent_steps=5, max_steps=None),
+        search=dataclasses.replace(second.config.search, epochs=6, ascent_steps=2, max_steps=None),
+        retrain=dataclasses.replace(second.config.retrain, epochs=3, max_steps=None),
+    )
+    run = run_state.Run(config, ["x"], second.root.parent)
+    passes = {"finetune-epochs-10": 10, "freelb": 15, "freelb-epochs-10": 50, "robust-0.30": 18, "lth-0.30": 3}
+    passes |= {"robust-0.30-epochs-10": 25, "random-0.30": 18}
+    for model, count in passes.items():
+        rounds = config.lth.epochs * 3 if model == "lth-0.30" else 0
+        assert run.passes(model) == count + rounds, model
+    half = dataclasses.replace(config.finetune, max_steps=2)
+    run = run_state.Run(dataclasses.replace(config, finetune=half), ["x"], second.root.parent)
+    batches = -(-run.data.splits["train"].count // half.batch_size)
+    assert run.passes("finetune") == pytest.approx(2 / batches)
 
 
 def test_control_rows_of_table_4(whole):
