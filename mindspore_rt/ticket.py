@@ -158,6 +158,11 @@ class Ticket:
         either = self.pruned + other.pruned - both
         return both / either if either else 1.0
 
+    @property
+    def chance_overlap(self) -> float:
+        """Overlap that two random tickets of this sparsity s have: each prunes s, both s², either 2s - s²."""
+        return self.sparsity / (2 - self.sparsity)
+
     def distance(self, other: Ticket) -> float:
         """Return the Hamming distance: the share of weights that one ticket keeps and the other prunes, 0 to 1."""
         if {n: m.shape for n, m in self.masks.items()} != {n: m.shape for n, m in other.masks.items()}:

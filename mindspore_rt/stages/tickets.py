@@ -46,8 +46,7 @@ def draw(run: RunDir, job: DrawingJob, stage: Stage) -> None:
         "weights": ticket.weights,
         "layers": ticket.pruned_share(),
         "magnitude_overlap": ticket.overlap(by_magnitude),
-        # The overlap of two random sets that prune the same share s each.
-        "chance_overlap": ticket.sparsity / (2 - ticket.sparsity),
+        "chance_overlap": ticket.chance_overlap,
     }
     write_json(stage.directory / "report.json", report)
     print(f"  {ticket.pruned} of {ticket.weights} weights pruned, sparsity {ticket.sparsity:.6f}")

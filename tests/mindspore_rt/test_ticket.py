@@ -100,6 +100,13 @@ def test_overlap():
     assert a.overlap(b) == pytest.approx(1 / 3) and a.overlap(a) == 1
 
 
+def test_two_random_tickets_overlap_by_chance():
+    """100,000 weights, of which each ticket prunes every one with probability 0.3."""
+    rng = np.random.default_rng(0)
+    a, b = (Ticket({"x": rng.random(100_000) >= 0.3}) for _ in range(2))
+    assert a.overlap(b) == pytest.approx(a.chance_overlap, abs=0.005)
+
+
 def test_a_random_ticket_has_the_sparsity_of_every_matrix():
     ticket = Ticket.from_scores(scores(), 0.3)
     random = Ticket.from_random_like(ticket, np.random.default_rng(5), method="random")

@@ -166,7 +166,7 @@ def overlaps(runs: list[Run], folder: Path) -> list[Block]:
         return []
     path = folder / file_name("overlap")
     figures.square(grid, names, path, "Overlap of robust tickets in %")
-    chance = sorted((s := ticket.sparsity) / (2 - s) for ticket in loaded.values())
+    chance = sorted(ticket.chance_overlap for ticket in loaded.values())
     by_chance = " to ".join(dict.fromkeys(percent(c) for c in (chance[0], chance[-1])))
     caption = (
         "Overlap of the chosen robust tickets of different seeds and data sets: weights that both prune over weights "
@@ -223,7 +223,7 @@ def _own_and_transferred(run: Run) -> list[Cell]:
         paths = [run.paths.ticket(seed, model) for model in models]
         if len(paths) == 2 and all(path.is_file() for path in paths):
             other, own = map(Ticket.load, paths)
-            overlaps.append((other.overlap(own), other.sparsity / (2 - other.sparsity)))
+            overlaps.append((other.overlap(own), other.chance_overlap))
     return [Cell(percent(statistics.fmean(shares))) for shares in zip(*overlaps)] or [Cell(NONE), Cell(NONE)]
 
 
