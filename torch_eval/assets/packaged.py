@@ -37,7 +37,7 @@ def mlm_facts() -> dict:
 
 
 def describe(name: str) -> dict:
-    """Return the identity of one resource, for manifests; `name` is one of those in `recipes.RESOURCES`."""
+    """Return the identity of one resource, for manifests; `name` is one of those in `recipes.OWN`."""
     return {
         "synonyms": lambda: {"file": SYNONYMS.name, "sha256": file_hash(SYNONYMS)},
         "stop words": lambda: {"file": STOP_WORDS.name, "sha256": file_hash(STOP_WORDS)},

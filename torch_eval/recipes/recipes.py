@@ -83,72 +83,27 @@ class Spec:
 
     @property
     def key(self) -> str:
-        """Name of the recipe's parts: the BERT-Attack of the official code is another attack than BERT-Attack."""
+        """Key in `OWN`: the BERT-Attack of the official code is another attack than BERT-Attack."""
         return "official bertattack" if (self.protocol, self.recipe) == ("official", "bertattack") else self.recipe
+
+
+@dataclass(frozen=True)
+class OwnRecipe:
+    """A recipe that is put together here.
+
+    Attributes:
+        parts: Makes the transformation and the recipe's own constraints from `parameters` and the resources.
+        resources: Names of the resources that it works with.
+        parameters: Settings of each part, by its name. Every recipe has a `search` and a `sentence similarity`.
+    """
+
+    parts: Callable[[dict, Resources], Parts]
+    resources: tuple[str, ...]
+    parameters: dict[str, dict[str, Any]]
 
 
 NEEDED_TOP1 = 0.25  # below it the masked model is too poor for the attack to be called BERT-Attack
 
-CHARACTERS = {"random_one": True, "skip_first_char": True, "skip_last_char": True}
-PARAMETERS: dict[str, dict[str, dict[str, Any]]] = {
-    "textfooler": {
-        "search": {"wir_method": "delete"},
-        "synonyms": {"max_candidates": 50},
-        "word distance": {"min_cos_sim": 0.5},
-        "part of speech": {"allow_verb_noun_swap": True},
-        "sentence similarity": {
-            "threshold": 0.840845057,
-            "metric": "angular",
-            "compare_against_original": False,
-            "window_size": 15,
-            "skip_text_shorter_than_window": True,
-        },
-    },
-    "textbugger": {
-        "search": {"wir_method": "delete"},
-        "insertion": {**CHARACTERS, "letters_to_insert": " "},
-        "deletion": CHARACTERS,
-        "swap": CHARACTERS,
-        "synonyms": {"max_candidates": 5},
-        "sentence similarity": {
-            "threshold": 0.8,
-            "metric": "angular",
-            "compare_against_original": True,
-            "window_size": None,
-            "skip_text_shorter_than_window": False,
-        },
-    },
-    "bertattack": {
-        "search": {"wir_method": "unk"},
-        "masked words": {"max_length": 512},
-        "words perturbed": {"max_percent": 0.4},
-        "sentence similarity": {
-            "threshold": 0.2,
-            "metric": "cosine",
-            "compare_against_original": True,
-            "window_size": None,
-            "skip_text_shorter_than_window": False,
-        },
-    },
-    "official bertattack": {
-        "search": {"wir_method": "delete"},
-        "synonyms": {"max_candidates": 50},
-        "part of speech": {"allow_verb_noun_swap": True},
-        "sentence similarity": {
-            "threshold": 0.2,
-            "metric": "cosine",
-            "compare_against_original": True,
-            "window_size": 15,
-            "skip_text_shorter_than_window": False,
-        },
-    },
-}
-RESOURCES = {
-    "textfooler": ("synonyms", "stop words", "sentence encoder", "tagger"),
-    "textbugger": ("synonyms", "stop words", "sentence encoder"),
-    "bertattack": ("masked language model", "stop words", "sentence encoder"),
-    "official bertattack": ("synonyms", "stop words", "sentence encoder", "tagger"),
-}
 # TextAttack's other recipes that attack classifiers of English text, under the names of its command line.
 OTHERS = {
     "a2t": "A2TYoo2021",
@@ -208,7 +163,7 @@ def describe_parameters(spec: Spec) -> dict:
 
 
 def _parameters(spec: Spec) -> dict:
-    parameters = {name: dict(values) for name, values in PARAMETERS[spec.key].items()}
+    parameters = {name: dict(values) for name, values in OWN[spec.key].parameters.items()}
     if spec.resources == "packaged" and "word distance" in parameters:
         parameters["word distance"]["min_cos_sim"] = 0.4
     if spec.key == "bertattack":
@@ -224,7 +179,7 @@ def describe_resources(spec: Spec) -> dict:
     """
     if spec.recipe in OTHERS:
         return {"of this recipe": "what TextAttack itself brings or downloads"}
-    names = RESOURCES[spec.key]
+    names = OWN[spec.key].resources
     if spec.resources == "original":
         resources = {name: original.describe(name, spec.resources_dir, spec.recipe) for name in names}
     else:
@@ -267,7 +222,7 @@ def build(spec: Spec, victim: Victim, source: Resources | None = None) -> Attack
         return _build_other(spec, victim, columns, budget)
     if source is None:
         source = Original(spec.resources_dir) if spec.resources == "original" else Packaged()
-    transformation, constraints = PARTS[spec.key](parameters, source)
+    transformation, constraints = OWN[spec.key].parts(parameters, source)
     similarity = source.sentence_similarity(**parameters["sentence similarity"])
     return Attack(
         source.goal(victim, similarity, query_budget=budget),
@@ -343,9 +298,73 @@ def _bertattack(parameters: dict, source: Resources) -> Parts:
     return source.masked_words(**parameters["masked words"]), [MaxWordsPerturbed(**parameters["words perturbed"])]
 
 
-PARTS = {
-    "textfooler": _synonym_swaps,
-    "textbugger": _textbugger,
-    "bertattack": _bertattack,
-    "official bertattack": _synonym_swaps,
+CHARACTERS = {"random_one": True, "skip_first_char": True, "skip_last_char": True}
+OWN = {
+    "textfooler": OwnRecipe(
+        parts=_synonym_swaps,
+        resources=("synonyms", "stop words", "sentence encoder", "tagger"),
+        parameters={
+            "search": {"wir_method": "delete"},
+            "synonyms": {"max_candidates": 50},
+            "word distance": {"min_cos_sim": 0.5},
+            "part of speech": {"allow_verb_noun_swap": True},
+            "sentence similarity": {
+                "threshold": 0.840845057,
+                "metric": "angular",
+                "compare_against_original": False,
+                "window_size": 15,
+                "skip_text_shorter_than_window": True,
+            },
+        },
+    ),
+    "textbugger": OwnRecipe(
+        parts=_textbugger,
+        resources=("synonyms", "stop words", "sentence encoder"),
+        parameters={
+            "search": {"wir_method": "delete"},
+            "insertion": {**CHARACTERS, "letters_to_insert": " "},
+            "deletion": CHARACTERS,
+            "swap": CHARACTERS,
+            "synonyms": {"max_candidates": 5},
+            "sentence similarity": {
+                "threshold": 0.8,
+                "metric": "angular",
+                "compare_against_original": True,
+                "window_size": None,
+                "skip_text_shorter_than_window": False,
+            },
+        },
+    ),
+    "bertattack": OwnRecipe(
+        parts=_bertattack,
+        resources=("masked language model", "stop words", "sentence encoder"),
+        parameters={
+            "search": {"wir_method": "unk"},
+            "masked words": {"max_length": 512},
+            "words perturbed": {"max_percent": 0.4},
+            "sentence similarity": {
+                "threshold": 0.2,
+                "metric": "cosine",
+                "compare_against_original": True,
+                "window_size": None,
+                "skip_text_shorter_than_window": False,
+            },
+        },
+    ),
+    "official bertattack": OwnRecipe(
+        parts=_synonym_swaps,
+        resources=("synonyms", "stop words", "sentence encoder", "tagger"),
+        parameters={
+            "search": {"wir_method": "delete"},
+            "synonyms": {"max_candidates": 50},
+            "part of speech": {"allow_verb_noun_swap": True},
+            "sentence similarity": {
+                "threshold": 0.2,
+                "metric": "cosine",
+                "compare_against_original": True,
+                "window_size": 15,
+                "skip_text_shorter_than_window": False,
+            },
+        },
+    ),
 }
