@@ -156,22 +156,53 @@ def _relation(p: float) -> str:
 
 
 def paired_table(run: Run) -> Table | None:
-    """Compare models of one length under every attack.
+    """Compare models under every attack.
 
     The robust ticket (or else the first method) is compared with all others, a transferred one with the baselines too.
     """
-    first = run.picks("robust") or run.picks(run.config.methods[0])
+    first = "robust" if run.picks("robust") else run.config.methods[0]
+    pairs = [(first, method) for method in run.config.methods if method != first]
+    pairs += [("transferred", rival) for rival in ("finetune", "random") if first != "transferred"]
     rows: list[Row] = []
     scores: list[Score] = []
-    pairs = [pair for method in run.config.methods for pair in zip(first, run.picks(method))]
-    pairs += [pair for rival in ("finetune", "random") for pair in zip(run.picks("transferred"), run.picks(rival))]
-    for ours, rival in dict.fromkeys(pairs):
-        made = [c for recipe in run.recipes for c in comparisons(run, ours, rival, recipe)]
-        if made and rival != ours:
-            rows += [f"**{run.marked_title(ours)}** against **{run.marked_title(rival)}**", *map(_row, made)]
-            scores += [score for comparison in made for score in comparison.scores]
+    for method, other in dict.fromkeys(pairs):
+        for ours, rival, why in matches(run, method, other):
+            made = [c for recipe in run.recipes for c in comparisons(run, ours, rival, recipe)]
+            if made:
+                rows += [f"**{run.marked_title(ours)}** against **{run.marked_title(rival)}**{why}", *map(_row, made)]
+                scores += [score for comparison in made for score in comparison.scores]
     header = ["Attack", "Pairs", "Only the first right", "Only the second right", "p", "Gain in points"]
     return Table(header, [facts(run, scores), *rows]) if rows else None
+
+
+def matches(run: Run, method: str, other: str) -> list[tuple[str, str, str]]:
+    """Pair the models of two methods.
+
+    Returns:
+        A model of `method`, one of `other`, and why they are compared; empty where there is one length only. Models of
+        several lengths are compared at equal length, with the shortest training that took at least as much compute,
+        and with the shortest that fits the training set at least as well.
+    """
+    pairs = list(zip(run.picks(method), run.picks(other)))
+    if len(pairs) < 2:
+        return [(ours, rival, "") for ours, rival in pairs]
+    rivals, result = sorted(run.picks(other), key=run.epochs), []
+    for ours, rival in pairs:
+        reasons = {rival: ["as many epochs"]}
+        for why, measure, sign in (
+            ("as much compute", run.passes, 1),
+            ("as low a training loss", run.training_loss, -1),
+        ):
+            needed = measure(ours)
+            reached = [
+                model
+                for model in rivals
+                if needed is not None and (value := measure(model)) is not None and sign * value >= sign * needed
+            ]
+            if reached:
+                reasons.setdefault(reached[0], []).append(why)
+        result += [(ours, model, f" ({', '.join(why)})") for model, why in reasons.items()]
+    return result
 
 
 def _row(comparison: Comparison) -> list[Cell]:

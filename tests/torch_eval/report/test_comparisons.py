@@ -1,5 +1,7 @@
 """The answer and the paired tests; expected p-values are worked out by hand here."""
 
+from types import SimpleNamespace
+
 from configs.contract import schema
 from tests.helpers import made_up_run as made_up
 from tests.helpers.made_up_run import OUTCOMES, SMALL, small
@@ -84,3 +86,28 @@ def test_models_that_were_attacked_differently_are_not_compared(tmp_path):
     run = run_state.Run(paths.config, ["demo"], tmp_path)
     (comparison,) = comparisons.comparisons(run, "robust-0.30", "finetune", "textfooler")
     assert list(comparison.pairs) == [1] and comparison.test.tested == 10
+
+
+def test_lengths_are_compared_at_equal_epochs_compute_and_training_loss():
+    """A ticket of 3 epochs took 18 passes with its search; each rival is the shortest that has reached its value."""
+    models = {"robust": ["r-10", "r-3"], "freelb": ["f-10", "f-3"], "finetune": ["d-10", "d-3"]}
+    passes = {"r-3": 18, "r-10": 25, "f-3": 6, "f-10": 20, "d-3": 3, "d-10": 10}
+    loss = {"r-3": 0.0, "r-10": 0.0, "d-3": 0.2, "d-10": 0.0}
+    run = SimpleNamespace(
+        picks=models.get,
+        epochs=lambda model: int(model[2:]),
+        passes=passes.get,
+        training_loss=loss.get,  # FreeLB has none
+    )
+    assert comparisons.matches(run, "robust", "freelb") == [
+        ("r-10", "f-10", " (as many epochs)"),
+        ("r-3", "f-3", " (as many epochs)"),
+        ("r-3", "f-10", " (as much compute)"),
+    ]
+    assert comparisons.matches(run, "finetune", "robust") == [
+        ("d-10", "r-10", " (as many epochs)"),
+        ("d-10", "r-3", " (as much compute, as low a training loss)"),
+        ("d-3", "r-3", " (as many epochs, as much compute, as low a training loss)"),
+    ]
+    models |= {"robust": ["r-3"], "finetune": ["d-3"]}
+    assert comparisons.matches(run, "robust", "finetune") == [("r-3", "d-3", "")]
