@@ -8,6 +8,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from scipy import stats
 from transformers import AutoConfig
 
 import torch_eval
@@ -86,7 +87,12 @@ def test_several_models_are_compared_on_the_same_texts_by_the_names_of_their_lab
         assert part in said
     assert [row["model"] for row in results["scores"]] == ["a", "b"]
     (test,) = results["paired"]
-    assert (test["first"], test["second"]) == ("a", "b") and 0 <= test["p"] <= 1
+    files = [path for path in sorted(folder.rglob("results.jsonl")) if "textbugger" in path.parts]
+    withstood = [[record["outcome"] == "failure" for record in read_lines(path)] for path in files]
+    assert len(files) == 2
+    only_a, only_b = (sum(x > y for x, y in zip(one, other)) for one, other in (withstood, withstood[::-1]))
+    assert (test["first"], test["second"]) == ("a", "b")
+    assert test["p"] == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0)
     swapped = classifier(tmp_path / "c" / "model", "distilbert", names[::-1])
     again = run.run([str(swapped)], str(file), options, out=tmp_path / "again")
     sums = [read_json(f / "results.json")["models"] for f in (folder, again)]

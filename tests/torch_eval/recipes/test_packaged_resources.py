@@ -1,6 +1,7 @@
 """The packaged resources: what they say, and that they ask no network."""
 
 import copy
+import hashlib
 import os
 import random
 import re
@@ -180,6 +181,11 @@ def test_texts_shorter_than_the_window_are_never_compared_again():
     assert [text.attack_attrs["similarity_score"] for text in texts] == [1, 1]
 
 
-@pytest.mark.parametrize("name", ["synonyms", "stop words", "sentence encoder", "tagger", "masked language model"])
+@pytest.mark.parametrize("name, file", [("synonyms", packaged.SYNONYMS), ("stop words", packaged.STOP_WORDS)])
+def test_a_packaged_file_states_its_hash(name, file):
+    assert packaged.describe(name)["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["sentence encoder", "tagger", "masked language model"])
 def test_every_packaged_resource_states_its_hash(name):
     assert any(re.fullmatch("[0-9a-f]{64}", str(value)) for value in packaged.describe(name).values())
