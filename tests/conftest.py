@@ -11,8 +11,23 @@ os.environ.update(GLOG_v="3", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKE
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes of one thread each: more would only get in each other's way
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
-# A shell starts what it puts in the background deaf to Ctrl-C, and so would be the commands that tests interrupt.
+# A shell starts background jobs with SIGINT ignored, and the commands that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Nobody cuts the power during a test: files need not reach the disk. Child processes still wait for it.
+os.fsync = lambda descriptor: None
+
+# Files whose tests take longest, by measured time.
+LONGEST = (
+    "test_platforms.py",
+    "test_demo.py",
+    "test_workers.py",
+    "test_interruptions.py",
+    "test_parallel.py",
+    "test_parity.py",
+)
+FOLDERS = ("end_to_end", "mindspore_rt", "torch_eval", "faults")
 
 
 @functools.cache
@@ -25,8 +40,13 @@ def use_cpu():
 
 def pytest_collection_modifyitems(items):
     """Put the longest files first: two processes take them in this order, and should end at the same time."""
-    folders = ("end_to_end", "mindspore_rt", "torch_eval", "faults")
-    items.sort(key=lambda item: next((i for i, name in enumerate(folders) if name in item.path.parts), len(folders)))
+
+    def place(item):
+        file = LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
+        folder = next((i for i, name in enumerate(FOLDERS) if name in item.path.parts), len(FOLDERS))
+        return file, folder
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(tryfirst=True)

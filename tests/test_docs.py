@@ -103,6 +103,12 @@ def parse(half, arguments: list[str]):
     if options.command == "report":
         names, overrides = cli.names_and_keys(options.arguments)
         assert [schema.load(name, overrides) for name in names]
+    if options.command == "score":
+        from torch_eval.library import run
+
+        keys = [run.whole_key(word) for word in cli.names_and_keys(options.arguments)[1]]
+        config = schema.load("base", [*run.DEFAULTS, *keys], complete=False)
+        run.refuse_keys_of_experiments([key.partition("=")[0] for key in keys], config)
     if hasattr(options, "config"):
         config = schema.load(options.config, options.overrides)
         if getattr(options, "only", None):
@@ -141,7 +147,7 @@ def check(arguments: list[str]) -> None:
         elif first in ("watch", "score"):
             parse(scoring, [first, *rest])
         elif first in run_sh_commands():
-            assert first in ("test", "plan") or not rest
+            assert first == "test" or not rest
         else:
             parse(training, ["search", first, *(word for word in rest if word != "--plan")])
         return
@@ -178,6 +184,7 @@ def test_settings_are_keys_of_a_configuration(setting):
         "./run.sh sst2 seed=1",
         "python -m torch_eval attak demo",
         "python -m mindspore_rt search sst2 --all",
+        "./run.sh score ./my-model reviews.csv exampels=5",
     ],
 )
 def test_wrong_commands_would_be_seen(command):

@@ -1,17 +1,14 @@
 """The command lines: what is parsed, what is refused in one line, and help texts."""
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import mindspore_rt.__main__ as training
 import torch_eval.__main__ as scoring
-from configs.contract import cli
+from configs.contract import cli, plan
 from configs.contract.errors import UserError
-from configs.contract.files import ROOT
 from configs.contract.jobs import HALVES
 from mindspore_rt.compare import device_check
 
@@ -95,11 +92,19 @@ def test_the_help_of_a_stage_names_the_keys_that_decide_it(capsys):
     assert "--only JOB" in text and "retrain.epochs=3" in text and "search.epochs" not in text
 
 
-def test_the_plan_names_the_commands_of_both_halves():
-    command = [sys.executable, "-m", "configs.contract.plan", "pending", "tiny", "name=test-never-begun"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[:2] == ["mindspore_rt prepare", "mindspore_rt finetune"]
-    assert result.stdout.splitlines()[-1] == "torch_eval report"
+def test_the_plan_names_the_commands_of_both_halves(capsys):
+    assert plan.main(["pending", "tiny", "name=test-never-begun"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["mindspore_rt prepare", "mindspore_rt finetune"] and lines[-1] == "torch_eval report"
+
+
+@pytest.mark.parametrize("main, command", [(training.main, "search"), (scoring.main, "report"), (plan.main, "show")])
+def test_every_command_line_refuses_in_one_line(main, command, capsys):
+    """Status 2, one line on stderr, nothing on stdout, no traceback."""
+    assert main([command, "demo", "serch.epochs=3"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and len(printed.err.splitlines()) == 1
+    assert "serch.epochs" in printed.err and "search.epochs" in printed.err
 
 
 def test_a_delegating_parser_refuses_in_one_line(capsys):

@@ -107,13 +107,13 @@ def test_a_stop_request_made_before_a_loop_begins_is_kept_for_it():
         assert outer.made and signal.getsignal(signal.SIGTERM) == outer._remember
 
 
-@pytest.mark.parametrize("named, end", [(f"{STARTER}=$$", "stopped"), ("", "finished")])
-def test_a_process_stops_with_its_starter_if_that_named_itself(tmp_path, named, end):
+@pytest.mark.parametrize("named, seconds, end", [(f"{STARTER}=$$", 60, "stopped"), ("", 2, "finished")])
+def test_a_process_stops_with_its_starter_if_that_named_itself(tmp_path, named, seconds, end):
     """A command that a user gave goes on when its shell has ended, as under nohup."""
     (tmp_path / "waits.py").write_text(
         "import sys, time\nfrom configs.contract.errors import command, stop_with_starter\n"
-        "@command\ndef main():\n    stop_with_starter()\n    print('waits', flush=True)\n    time.sleep(2)\n"
-        "    print('finished')\n    return 0\nsys.exit(main())"
+        "@command\ndef main():\n    stop_with_starter()\n    print('waits', flush=True)\n"
+        f"    time.sleep({seconds})\n    print('finished')\n    return 0\nsys.exit(main())"
     )
     script = f"{named} {sys.executable} {tmp_path / 'waits.py'} & wait"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

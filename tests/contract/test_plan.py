@@ -196,11 +196,11 @@ def test_until_a_job_has_finished_the_cores_set_the_speed(tmp_path, monkeypatch)
 
 
 def test_finished_jobs_set_the_speed(tmp_path):
-    run = run_of(tmp_path)
-    job = next(job for job in jobs.jobs(run) if job.model == "finetune")
-    made_up_run.finish(job.directory, {}, seconds=estimate.START + 30)
+    run = run_of(tmp_path, "methods=[finetune,freelb]")
+    trained = {job.model: job for job in jobs.jobs(run) if job.stage == "finetune"}
+    made_up_run.finish(trained["finetune"].directory, {}, seconds=estimate.START + 30)
     guess = estimate.Estimator(run)
-    assert guess.seconds(job) == pytest.approx(estimate.START + 30)
+    assert guess.seconds(trained["freelb"]) == pytest.approx(estimate.START + 2 * 30)  # two passes a step
     assert "1 finished" in guess.basis and "taken to have" not in guess.basis
     assert "taken to have 60,000 sentences" in estimate.Estimator(run_of(tmp_path, "data.train_size=null")).basis
     shown = plan.overview(run)

@@ -1,8 +1,6 @@
 """Experiments: the paper's defaults, and one clear line for every wrong input."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -265,21 +263,8 @@ def test_unknown_configuration_lists_the_known():
 
 def test_help_names_every_key():
     text = cli.help_text()
-    for key in ("search.l0_weight=0.5", "retrain.learning_rate=2e-05", "attack.recipes", "data.max_length=128"):
-        assert key in text
-
-
-@pytest.mark.parametrize(
-    "module", [["mindspore_rt", "search"], ["torch_eval", "report"], ["configs.contract.plan", "show"]]
-)
-def test_command_line_refuses_in_one_line(module):
-    """Both halves: status 2, one line on stderr, nothing on stdout, no traceback."""
-    command = [sys.executable, "-m", *module, "demo", "serch.epochs=3"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert len(result.stderr.splitlines()) == 1
-    assert "serch.epochs" in result.stderr and "search.epochs" in result.stderr
+    assert not [key for key in schema.keys() if f"{key}=" not in text]
+    assert "search.l0_weight=0.5" in text and "data.max_length=128" in text
 
 
 def test_all_methods():

@@ -1,5 +1,6 @@
 """Runs of two CPU workers that are stopped: start, stop, look for processes that are left, compare what is there."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -85,8 +86,9 @@ class TwoWorkers:
     def signal_workers(self, number: int) -> None:
         """Send a signal to the processes that train."""
         for process in self.processes():
-            if "--only" in Path(f"/proc/{process}/cmdline").read_text():
-                os.kill(process, number)
+            with contextlib.suppress(OSError):  # it has ended
+                if "--only" in Path(f"/proc/{process}/cmdline").read_text():
+                    os.kill(process, number)
 
     def steps(self) -> int:
         """Steps that the log tells of."""

@@ -43,7 +43,7 @@ def results(tmp_path_factory):
         two_workers.__file__,
         folder / "two",
     ]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

@@ -23,9 +23,12 @@ BLOCKS = "RobustSearch(model(masked=True, block=(2, 4)), schema.MaskSearch(**two
 BUILD = {  # the device, the number of layers, and what makes a step
     "search": ("GPU", 2, BLOCKS),
     "two workers": ("GPU", 1, "RobustSearch(model(masked=True), schema.MaskSearch(**two), 10, 1)"),
-    "FreeLB": ("GPU", 1, "FreeLB(model(), schema.AdversarialTraining(**two), 10, 1, masks)"),
     "InfoBERT": ("GPU", 1, "InfoBert(model(), schema.InfoBertTraining(**two), 10, 1)"),
-    "two workers, mixed precision": ("GPU", 1, "FineTuning(model(amp='float16'), schema.Training(), 10, 1, masks)"),
+    "two workers, mixed precision": (
+        "GPU",
+        1,
+        "FreeLB(model(amp='float16'), schema.AdversarialTraining(**two), 10, 1, masks)",
+    ),
     "Ascend": ("Ascend", 1, "RobustSearch(model(masked=True, amp='bfloat16'), schema.MaskSearch(**two), 10, 1)"),
     "evaluation": ("GPU", 2, "Evaluation(model(masked=True))"),
 }
@@ -41,7 +44,7 @@ from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training.infobert import InfoBert
-from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
+from mindspore_rt.training.objectives import FreeLB, RobustSearch
 from mindspore_rt.training.trainer import compile_logits
 
 ms.set_device("CPU")

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -47,8 +46,13 @@ WORKER = """#!{python}
 import os, pathlib, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-pathlib.Path({folder!r}, os.environ["MS_ROLE"] + os.environ["RANK_ID"]).touch()
-time.sleep(60 if os.environ["MS_ROLE"] == "MS_WORKER" else 0)
+folder, name = pathlib.Path({folder!r}), os.environ["MS_ROLE"] + os.environ["RANK_ID"]
+(folder / name).touch()
+if name == "MS_WORKER1":
+    while not (folder / "MS_WORKER0").exists():
+        time.sleep(0.05)
+    os.kill(os.getppid(), signal.SIGTERM)  # both workers can hear it now
+time.sleep(60 if "WORKER" in name else 0)
 """
 
 
@@ -84,17 +88,10 @@ def test_a_crash_at_exit_is_no_failure_of_a_finished_job(monkeypatch, tmp_path, 
 
 
 def test_a_stop_request_is_handed_on_to_all_workers(monkeypatch, tmp_path):
+    """Workers that it does not reach end well, after a minute, and without a manifest: that is an error."""
     run, job = job_of(WORKER, monkeypatch, tmp_path, folder=str(tmp_path))
-
-    def stop_when_both_are_there():
-        while len(list(tmp_path.glob("MS_WORKER*"))) < 2:
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop_when_both_are_there).start()
-    began = time.monotonic()
     assert launch.launch(run, [job], ["tiny"], None) == 128 + signal.SIGTERM
-    assert time.monotonic() - began < 30 and (tmp_path / "MS_SCHED0").exists()
+    assert (tmp_path / "MS_SCHED0").exists()
 
 
 @pytest.mark.parametrize("workers, status", [("1", -signal.SIGABRT), ("2", 0)])

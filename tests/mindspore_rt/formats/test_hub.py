@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -157,7 +158,13 @@ def test_who_cannot_be_reached_is_found_out_before_the_libraries_try(monkeypatch
     with Hub() as server:
         assert contract_hub.unreachable(server.url) is None
     assert "Connection refused" in contract_hub.unreachable("http://127.0.0.1:9")
-    assert "cannot be reached" in contract_hub.unreachable("https://nobody.invalid")
+
+    def unknown(*_arguments, **_options):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "create_connection", unknown)
+        assert "cannot be reached: Name or service" in contract_hub.unreachable("https://nobody.invalid")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")  # only the proxy knows the way
     assert contract_hub.unreachable("https://nobody.invalid") is None
 

@@ -269,8 +269,12 @@ def test_only_freelb_keeps_its_dropout_over_the_passes(torch_model, monkeypatch,
     monkeypatch.setattr(objective, "ascent", ascent)
     for index in range(2):
         objective.step(batch(0), index)
-    assert len(set(losses[:3])) == len(set(losses[3:])) == (1 if keeps else 3)
-    assert not set(losses[:3]) & set(losses[3:])
+    for passes in (losses[:3], losses[3:]):
+        if keeps:
+            assert np.ptp(passes) < 1e-6  # products may round differently at another address
+        else:
+            assert np.diff(np.sort(passes)).min() > 1e-5
+    assert abs(losses[0] - losses[3]) > 1e-5
 
 
 # --- fine-tuning and retraining ------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def batches():
     return Batches(texts, random.integers(0, 2, 26), 2, tokenizer, 16, 4, seed=3)
 
 
-def train(directory, masked, stop_at=None, settings=None):
+def train(directory, masked, stop_at=None):
     """Seven-step epochs, two of them; returns the final state as bytes."""
     random, source = np.random.default_rng(1), batches()
     model = EncoderClassifier(CONFIG, 2, dropout=0.1, masked=masked)
@@ -58,7 +58,7 @@ def train(directory, masked, stop_at=None, settings=None):
 
     objective.step = stopping
     config = schema.Experiment(checkpoint_steps=3, log_steps=1)
-    stage = Stage(directory, "test", settings or {}, {})
+    stage = Stage(directory, "test", {}, {})
     Trainer(stage, objective, source, 14, config, "test", lambda *_: {"dev_accuracy": evaluator.accuracy()}).run()
     state = {n: p.asnumpy().tobytes() for n, p in objective.state().items()}
     times = ("seconds", "sentences_per_second")
@@ -91,7 +91,7 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path, monkeypatch, masked):
 def test_a_log_that_lost_lines_is_refused(tmp_path):
     """A checkpoint knows how many belong to it: the run must not end with a log of less."""
     with pytest.raises(Stopped):
-        counted(tmp_path, lambda index: os.kill(os.getpid(), signal.SIGINT) if index == 3 else None)[0].run()
+        counted(tmp_path, stop_at(3))[0].run()
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="metrics.jsonl: 0 lines, but 4 belong to checkpoint.safetensors"):
         counted(tmp_path)[0].run()
@@ -132,10 +132,17 @@ class Counter:
 
 
 def counted(
-    directory, before=lambda index: None, on_epoch=lambda *_: {}, steps=14, settings=MappingProxyType({}), **callbacks
+    directory,
+    before=lambda index: None,
+    on_epoch=lambda *_: {},
+    steps=14,
+    settings=MappingProxyType({}),
+    stated=MappingProxyType({}),
+    **callbacks,
 ):
+    """A trainer of an objective that counts; `settings` are the experiment's, `stated` what its stage records."""
     objective, config = Counter(before), schema.Experiment(checkpoint_steps=100, log_steps=1, **settings)
-    stage = Stage(directory, "test", {}, {})
+    stage = Stage(directory, "test", dict(stated), {})
     return Trainer(stage, objective, batches(), steps, config, "test", on_epoch, **callbacks), objective
 
 
@@ -299,15 +306,22 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage, reason):
         counted(tmp_path)[0].run()
 
 
+def stop_at(step):
+    """Return what makes `counted` stop before a step, and leave a checkpoint."""
+    return lambda index: os.kill(os.getpid(), signal.SIGINT) if index == step else None
+
+
 def test_a_foreign_checkpoint_is_refused(tmp_path):
-    with pytest.raises(Killed):
-        train(tmp_path, True, stop_at=8)
-    with pytest.raises(UserError, match="checkpoint.safetensors"):
-        train(tmp_path, False)
+    with pytest.raises(Stopped):
+        counted(tmp_path, stop_at(3))[0].run()
+    trainer, objective = counted(tmp_path)
+    objective.state = lambda: {"another": objective.made}
+    with pytest.raises(UserError, match="checkpoint.safetensors: .*not a checkpoint of this stage"):
+        trainer.run()
 
 
 def test_a_checkpoint_begun_with_other_settings_is_refused(tmp_path):
-    with pytest.raises(Killed):
-        train(tmp_path, True, stop_at=8, settings={"rate": 1})
+    with pytest.raises(Stopped):
+        counted(tmp_path, stop_at(3), stated={"rate": 1})[0].run()
     with pytest.raises(UserError, match="rate: 1, now 2"):
-        train(tmp_path, True, settings={"rate": 2})
+        counted(tmp_path, stated={"rate": 2})[0].run()
