@@ -13,7 +13,7 @@ from configs.contract.errors import STARTER, Stopped, StopRequest, UserError, co
 from configs.contract.files import ROOT
 
 
-def told(capsys, error) -> str:
+def message_of(capsys, error) -> str:
     """The one line on stderr of a command that raises `error`."""
 
     def main():
@@ -40,17 +40,17 @@ def told(capsys, error) -> str:
     ],
 )
 def test_no_memory_is_said_alike_by_every_allocator(capsys, error):
-    assert told(capsys, error) == "error: out of memory; a smaller batch_size or data.max_length needs less\n"
+    assert message_of(capsys, error) == "error: out of memory; a smaller batch_size or data.max_length needs less\n"
 
 
 def test_what_nobody_foresaw_is_a_fault_of_the_program(capsys, monkeypatch, tmp_path):
     """Never taken for a message to the user, which begins with `error:`; the traceback is kept."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    line = told(capsys, KeyError("two\nlines, naïve \ud800"))
+    line = message_of(capsys, KeyError("two\nlines, naïve \ud800"))
     assert re.match(r"internal error: KeyError: .* \(.*test_errors.py:\d+\); this is a fault of the program", line)
     kept = line.strip().rpartition(" in ")[2]
     assert "Traceback" in open(kept).read() and os.listdir(tmp_path) == [os.path.basename(kept)]
-    assert told(capsys, UserError("x: wrong")) == "error: x: wrong\n"
+    assert message_of(capsys, UserError("x: wrong")) == "error: x: wrong\n"
 
 
 def test_without_room_for_a_traceback_it_is_shown(capsys, monkeypatch):

@@ -69,12 +69,15 @@ def test_the_summary_states_what_is_needed(prepared):
     assert prepared.verified_split("test") == prepared.split("test")
 
 
-WRONG = [None, [], "sentence", [1], {"sentence": 1}, ["sentence", "sentence"]]
+WRONG = {
+    "columns": [None, [], "sentence", [1], {"sentence": 1}, ["sentence", "sentence"]],
+    "attacked": [None, [], ["other"]],
+    "labels": [None, [0, 1]],
+    "splits": [None, [], {}],
+}
 
 
-@pytest.mark.parametrize(
-    "key, value", [("columns", value) for value in WRONG] + [("attacked", ["other"]), ("splits", {})]
-)
+@pytest.mark.parametrize("key, value", [(key, value) for key, values in WRONG.items() for value in values])
 def test_a_broken_summary_is_refused(prepared, key, value):
     file = prepared.data / "summary.json"
     write_json(file, {**read_json(file), key: value})

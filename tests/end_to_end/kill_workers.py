@@ -57,9 +57,10 @@ def main() -> int:
             while kills < options.kills:
                 way, process = ways[kills % len(ways)], stopped.start_all()
                 kind = wait(stopped, process, moment, duration, steps, sentences)
-                if process.poll():
+                status = process.poll()
+                if status:
                     raise SystemExit(stopped.messages())
-                if process.poll() is not None:
+                if status is not None:
                     break
                 seconds, kills = stopped.stop(process, way), kills + 1
                 logged, saved, done = stopped.steps(), stopped.saved(), stopped.attacked()

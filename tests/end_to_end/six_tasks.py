@@ -42,16 +42,19 @@ SMALL = [
 ]
 
 
+DRAW = random.Random()
+
+
 def sentence(label: int) -> str:
     """A dozen English words, some of which tell the label."""
     telling = ("dull slow poor", "fine warm funny", "odd loud bold", "new fast small")[label].split()
-    words = random.choices(["film", "story", "actor", "question", "answer", "city", "game", "market"], k=9)
-    return " ".join(random.sample(words + telling, 12)) + " ."
+    words = DRAW.choices(["film", "story", "actor", "question", "answer", "city", "game", "market"], k=9)
+    return " ".join(DRAW.sample(words + telling, 12)) + " ."
 
 
 def write_files(task: str, folder: Path) -> list[str]:
     """Write train and test files of a task as its authors hand them out; the keys that name them."""
-    random.seed(task)
+    DRAW.seed(task)
     names = {"imdb": ("train", "test"), "agnews": ("train.csv", "test.csv"), "mnli": ("train.tsv", "dev_matched.tsv")}
     train, test = (folder / name for name in names.get(task, ("train.tsv", "dev.tsv")))
     for path, count, ids in ((train, TRAIN, 0), (test, TEST, 1000)):

@@ -40,6 +40,7 @@ def test_files_become_batches(task, tmp_path, packaged_model):
 
 def test_files_become_a_report(tmp_path, capfd):
     """MNLI: pairs, three labels; the hypothesis is attacked. RoBERTa with whole heads pruned: test_demo.py has BERT."""
+    six_tasks.DRAW.seed("model")
     model = random_classifier(tmp_path / "model", "roberta", [six_tasks.sentence(label) for label in range(4)] * 9)
     asked = [f"model={model}", "methods=[finetune, robust]", "structured=true"]
     with six_tasks.run("mnli", tmp_path, *asked, runner=run_here) as run:

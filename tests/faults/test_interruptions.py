@@ -45,8 +45,17 @@ def trained(run):
     return directory
 
 
+def output_of(process):
+    """What a process in a group of its own prints until it ends. After ten minutes its group is killed."""
+    try:
+        return process.communicate(timeout=600)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
 def ended(process, status):
-    output, errors = process.communicate(timeout=100)
+    output, errors = output_of(process)
     assert process.returncode == status, errors[-2000:]
     assert "Traceback" not in errors
     return output, errors
@@ -149,23 +158,27 @@ def test_a_run_whose_starter_was_killed_stops_its_job_and_goes_on_later(undistur
     process = subprocess.Popen(["bash", "-c", script], env=environment, start_new_session=True, **PIPES)
     wait_for_step(trained, 3, process)
     process.kill()
-    process.communicate(timeout=100)  # until the stage and its job have closed the pipes
+    output_of(process)  # until the stage and its job have closed the pipes
     assert (trained / "checkpoint.safetensors").exists() and not (trained / "manifest.json").exists()
     here(capsys, 0)
     assert artefacts(trained) == undisturbed
 
 
 def test_the_scoring_half_stops_with_its_starter_too():
-    """This process did not start it by the number that it is told, as if that one were gone."""
+    """The variable names a process that is not the parent: the command stops, as if its starter were gone."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), STARTER: str(os.getpid() + 1)}
     watching = [sys.executable, "-m", "torch_eval", "watch", "tiny", SMALL[0]]
     ended(subprocess.Popen(watching, env=environment, start_new_session=True, **PIPES), 130)
 
 
 STAGES = """#!/bin/bash
+reach() {  # goes on, at the moment of the test, when the request was sent
+    touch $1
+    [ $1 != $MOMENT ] || for i in {1..3000}; do [ -e requested ] && break; sleep 0.02; done
+}
 case $3 in
-    pending) touch planned; sleep 0.5; echo half first; echo half second ;;
-    first) [ "$ROBUST_TICKETS_STARTER" = "$PPID" ] || exit 1; trap "" TERM; touch first; sleep 0.5 ;;
+    pending) reach planned; echo half first; echo half second ;;
+    first) [ "$ROBUST_TICKETS_STARTER" = "$PPID" ] || exit 1; trap "" TERM; reach first ;;
     second) touch second ;;
 esac
 """
@@ -177,11 +190,13 @@ def test_run_sh_starts_no_stage_after_a_stop_request(tmp_path, number, status, m
     """The request comes while the plan is made, or too late for the stage at work. Only run.sh gets it."""
     (tmp_path / "python").write_text(STAGES)
     (tmp_path / "python").chmod(0o755)
-    environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(tmp_path / "python")}
-    process = subprocess.Popen(["bash", ROOT / "run.sh", "tiny"], cwd=tmp_path, env=environment, **PIPES)
+    environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(tmp_path / "python"), "MOMENT": moment}
+    command = ["bash", ROOT / "run.sh", "tiny"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **PIPES)
     while process.poll() is None and not (tmp_path / moment).exists():
         time.sleep(0.01)
     process.send_signal(number)
+    (tmp_path / "requested").touch()
     ended(process, status)
     assert not (tmp_path / not_started).exists()
 

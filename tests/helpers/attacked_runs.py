@@ -10,24 +10,9 @@ SENTENCES = [
     "the cast is superb",
     "a dull script ruins a good idea",
 ]
-BROKEN_SUMMARIES = [
-    {"columns": None},
-    {"columns": []},
-    {"columns": "sentence"},
-    {"columns": [1]},
-    {"columns": {"sentence": 1}},
-    {"columns": ["sentence", "sentence"]},
-    {"attacked": None},
-    {"attacked": []},
-    {"attacked": ["other"]},
-    {"labels": None},
-    {"labels": [0, 1]},
-    {"splits": None},
-    {"splits": []},
-]
 
 
-class Here:
+class WorkersInThisProcess:
     """Workers without processes. They too run on one thread: several threads add in another order."""
 
     def __init__(self, count, threads=1):

@@ -19,18 +19,34 @@ from configs.contract.files import ROOT
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in receipts.VARIABLES}
 ENVIRONMENT |= {**receipts.ENVIRONMENT, "PYTHONPATH": str(ROOT)}
 CODE = """
-import json, sys
+import json, os, signal, sys
 from importlib import import_module
-for module, *arguments in json.loads(sys.argv[1]):
+from pathlib import Path
+from configs.contract import files
+commands, (file, lines) = map(json.loads, sys.argv[1:])
+
+def append_and_die(path, record, append=files.append_line):
+    append(path, record)
+    if str(path) == file and path.read_bytes().count(b"\\n") == lines:
+        os.killpg(0, signal.SIGKILL)
+
+if file:
+    files.append_line = append_and_die  # before a module imports the name
+for module, *arguments in commands:
     if import_module(module).main(arguments):
         sys.exit(f"{module} {arguments[0]} failed")
 """
 
 
-def start_commands(commands: list[list[str]], folder: Path, **environment: str) -> subprocess.Popen:
-    """Start commands, each a module with a function `main` and its arguments, in a process group of their own."""
+def start_commands(
+    commands: list[list[str]], folder: Path, dies_at: tuple[str, int] = ("", 0), **environment: str
+) -> subprocess.Popen:
+    """Start commands, each a module with a function `main` and its arguments, in a process group of their own.
+
+    `dies_at`: a file of JSON Lines, and the number of its lines with which the whole group is killed.
+    """
     return subprocess.Popen(
-        [sys.executable, "-c", CODE, json.dumps(commands)],
+        [sys.executable, "-c", CODE, json.dumps(commands), json.dumps(dies_at)],
         cwd=folder,
         env={**ENVIRONMENT, **environment},
         start_new_session=True,
@@ -50,13 +66,13 @@ def run_commands(commands: list[list[str]], folder: Path, **environment: str) ->
 
 def run_here(commands: list[list[str]], folder: Path) -> str:
     """Run commands in this process, and attack in it too; return what they print."""
-    from tests.helpers.attacked_runs import Here
+    from tests.helpers.attacked_runs import WorkersInThisProcess
     from torch_eval.attack import choose, scoring
 
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
         patch.chdir(folder)
         for leader in (choose, scoring):
-            patch.setattr(leader, "Workers", Here)
+            patch.setattr(leader, "Workers", WorkersInThisProcess)
         for module, *arguments in commands:
             assert import_module(module).main(arguments) == 0, arguments[0]
     return output.getvalue()

@@ -53,13 +53,13 @@ def finish(directory, results, settings=None, inputs=None, seconds=60.0):
         stage.finish(results)
 
 
-def record(index, outcome, queries=None):
+def record(index, outcome):
     fooled = outcome == "success"
     return {
         "index": index,
         "label": 1,
         "outcome": outcome,
-        "queries": queries or 10 * (index + 1),
+        "queries": 10 * (index + 1),
         "original": {"sentence": EVIL},
         "perturbed": {"sentence": EVIL.replace("fine", "bonny") if fooled else EVIL},
         "original_prediction": 0 if outcome == "skipped" else 1,

@@ -16,25 +16,22 @@ TINY = {"layers": 2, "hidden": 24, "batch": 4, "length": 8, "vocabulary": 60, "d
 
 
 @pytest.mark.parametrize("task", ["finetune", "retrain"])
-def test_same_losses_as_the_torch_worker(task):
-    """Three steps without dropout; the learning rate is 0 at first, and clipping does not bite."""
+def test_same_losses_as_the_torch_worker(task, monkeypatch):
+    """Three steps without dropout, the first with rate 0 and the second with the whole rate. Clipping does not bite."""
+    for module in (step_worker, reference):
+        monkeypatch.setattr(module, "TOTAL_STEPS", 10)
     case = StepCase(task, **TINY)
     step, about = step_worker.ours(case)
     other = reference.transformers_step(case) if task == "finetune" else reference.official_step(case, False)
     ours, theirs = [step() for _ in range(3)], [other() for _ in range(3)]
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert abs(ours[2] - ours[0]) > 2e-5  # the update shows
     assert about["kernels"] in ("fused", "plain") and about["versions"]["mindspore"]
 
 
 def test_same_evaluation_as_the_torch_worker():
     case = StepCase("evaluate", **TINY)
     assert step_worker.ours(case)[0]() == pytest.approx(reference.transformers_step(case)(), abs=1e-5)
-
-
-def test_search_starts_near_the_torch_worker():
-    """Noise differs, so only to what masks of random weights leave: at log 2, far from 0."""
-    case = StepCase("search", **TINY, passes=2)
-    assert step_worker.ours(case)[0]() == pytest.approx(reference.official_step(case, True)(), abs=0.05)
 
 
 def test_the_worker_process_says_which_kernels_it_uses():

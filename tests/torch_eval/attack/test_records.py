@@ -96,9 +96,9 @@ def test_a_wrong_value_is_named(tmp_path, name, value):
     write_lines(tmp_path / "results.jsonl", [line(0), {**line(1), name: value}])
     with pytest.raises(UserError) as refused:
         records.read(tmp_path / "results.jsonl")
-    told = str(refused.value)
-    assert told.startswith(f"{tmp_path / 'results.jsonl'}, line 2: ") and name in told and "\n" not in told
-    assert told.endswith(f"; delete {tmp_path} to redo the attack") and len(told) < 300 + 2 * len(str(tmp_path))
+    message = str(refused.value)
+    assert message.startswith(f"{tmp_path / 'results.jsonl'}, line 2: ") and name in message and "\n" not in message
+    assert message.endswith(f"; delete {tmp_path} to redo the attack") and len(message) < 300 + 2 * len(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", NEEDED)
@@ -128,7 +128,7 @@ def test_an_outcome_that_contradicts_the_predictions_is_refused(tmp_path, outcom
 
 
 @pytest.mark.parametrize(
-    "lines, number, told",
+    "lines, number, reason",
     [
         ([line(3), line(3), line(5)], 2, "example 3 stands in line 1 already"),
         ([line(5), line(3)], 1, "holds example 5, not 3"),
@@ -138,9 +138,9 @@ def test_an_outcome_that_contradicts_the_predictions_is_refused(tmp_path, outcom
         ([line(3), line(5, label=0, outcome="timeout")], 2, "label of example 5 is another than in the data"),
     ],
 )
-def test_lines_of_other_examples_are_refused(tmp_path, lines, number, told):
+def test_lines_of_other_examples_are_refused(tmp_path, lines, number, reason):
     write_lines(tmp_path / "results.jsonl", lines)
-    with pytest.raises(UserError, match=f"results.jsonl, line {number}: .*{told}"):
+    with pytest.raises(UserError, match=f"results.jsonl, line {number}: .*{reason}"):
         records.read(tmp_path / "results.jsonl", known(3, 5))
 
 

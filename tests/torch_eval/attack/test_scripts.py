@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from configs.contract.errors import UserError
-from tests.helpers.victims import tiny_bert
+from tests.helpers.victims import write_bert
 from torch_eval.attack import example, workers
 from torch_eval.attack.workers import Target
 from torch_eval.bench.attacks import attack_stock
@@ -56,7 +56,7 @@ def target(tmp_path_factory):
     """A random victim, on one thread, so that ties break as in the run."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield Target(tiny_bert(tmp_path_factory.mktemp("victim"), seed=3), 48)
+    yield Target(write_bert(tmp_path_factory.mktemp("victim"), seed=3), 48)
     torch.set_num_threads(threads)
 
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig
 import torch_eval
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, locked, read_json, read_lines, write_json
-from tests.helpers.attacked_runs import SENTENCES, Here
+from tests.helpers.attacked_runs import SENTENCES, WorkersInThisProcess
 from torch_eval.__main__ import main
 from torch_eval.attack import scoring, workers
 from torch_eval.attack.workers import Target
@@ -26,7 +26,7 @@ from torch_eval.recipes.recipes import Spec
 
 @pytest.fixture
 def in_process(monkeypatch):
-    monkeypatch.setattr(scoring, "Workers", Here)
+    monkeypatch.setattr(scoring, "Workers", WorkersInThisProcess)
     workers.load_victim.cache_clear()
     workers.load_attack.cache_clear()
     threads = torch.get_num_threads()

@@ -11,7 +11,7 @@ import torch
 from textattack.shared import AttackedText
 
 from configs.contract.errors import UserError
-from tests.helpers.victims import tiny_bert
+from tests.helpers.victims import write_bert
 from torch_eval.assets import original, packaged
 from torch_eval.recipes import recipes
 from torch_eval.recipes.original_resources import Original, tagger
@@ -48,7 +48,7 @@ def folder(tmp_path):
     from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
     mlm = tmp_path / "bert-base-uncased"
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert(tmp_path / "victim"))
+    tokenizer = AutoTokenizer.from_pretrained(write_bert(tmp_path / "victim"))
     torch.manual_seed(0)
     config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     BertForMaskedLM(config).save_pretrained(mlm)

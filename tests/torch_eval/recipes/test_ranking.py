@@ -6,7 +6,7 @@ import pytest
 import torch
 from textattack.shared import AttackedText
 
-from tests.helpers.victims import tiny_bert
+from tests.helpers.victims import write_bert
 from torch_eval.bench import stock_textattack
 from torch_eval.recipes import recipes, ties
 from torch_eval.recipes.attacked_text import Text
@@ -27,7 +27,7 @@ def order(attack, make, text):
 @pytest.mark.parametrize("recipe", ["textfooler", "bertattack"])  # they delete words, or put the unknown one
 @pytest.mark.parametrize("spread", [1.0, 3e-5, 0.0], ids=["clear", "nearly tied", "tied"])
 def test_words_stand_in_the_stock_order_as_far_as_it_is_asked_for(spread, recipe, tmp_path, monkeypatch):
-    victim = Victim(tiny_bert(tmp_path), LENGTH)
+    victim = Victim(write_bert(tmp_path), LENGTH)
     with torch.no_grad():
         victim.model.bert.pooler.dense.weight.mul_(spread)
     victim.model.save_pretrained(tmp_path)

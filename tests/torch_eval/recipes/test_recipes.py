@@ -9,7 +9,7 @@ from textattack.shared import AttackedText
 from textattack.shared.utils import set_seed
 from textattack.transformations import WordSwapMaskedLM
 
-from tests.helpers.victims import tiny_bert
+from tests.helpers.victims import write_bert
 from torch_eval.bench import stock_textattack
 from torch_eval.recipes import fast_classes, packaged_resources, recipes, textattack_offline
 from torch_eval.recipes.recipes import Spec
@@ -36,7 +36,7 @@ def outcome(result):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return tiny_bert(tmp_path_factory.mktemp("victim"))
+    return write_bert(tmp_path_factory.mktemp("victim"))
 
 
 # The three recipes on single texts: test_exactness.py.

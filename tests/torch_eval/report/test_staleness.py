@@ -75,7 +75,7 @@ def chosen_among_two(tmp_path, seeds=(1,), **settings):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, reason",
     [
         (lambda paths: None, None),
         (lambda paths: paths.config.seeds.append(2), "candidates of all seeds: 2, now 4"),
@@ -88,11 +88,11 @@ def chosen_among_two(tmp_path, seeds=(1,), **settings):
         ),
     ],
 )
-def test_a_choice_that_rests_on_something_else_is_stale(tmp_path, change, told):
+def test_a_choice_that_rests_on_something_else_is_stale(tmp_path, change, reason):
     paths = chosen_among_two(tmp_path)
     change(paths)
     [step] = [step for step in run_state.Run(paths.config, ["demo"], tmp_path).steps if step.stage == "choose"]
-    assert told in " ".join(step.stale) if told else not step.stale
+    assert reason in " ".join(step.stale) if reason else not step.stale
 
 
 def test_transfer_to_a_model_trained_again_is_left_out(tmp_path):
@@ -162,8 +162,8 @@ def test_another_k_or_calibration_is_stale(tmp_path):
         return {key[1:]: score.stale for key, score in scores if score.stale}
 
     assert stale("attack.recipes=[bertattack,pwws]") == {}
-    told = ("parameters.masked words.max_candidates: 48, now 8",)
-    assert stale("attack.candidates=8") == {(model, "bertattack"): told for model in OUTCOMES}
+    difference = ("parameters.masked words.max_candidates: 48, now 8",)
+    assert stale("attack.candidates=8") == {(model, "bertattack"): difference for model in OUTCOMES}
     shutil.copytree(paths.attacks(1), paths.attacks(1, calibrated=True))
     made_up.finish(paths.attacks(1, calibrated=True) / "finetune/calibration", {"temperature": 1.5})
     found = stale("attack.recipes=[textfooler]", "attack.calibrate=true")

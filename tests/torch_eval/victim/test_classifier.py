@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from configs.contract.errors import UserError
-from tests.helpers.victims import tiny_bert
+from tests.helpers.victims import write_bert
 from torch_eval.attack.workers import Target, inspect
 from torch_eval.victim.classifier import Victim
 
@@ -36,14 +36,14 @@ def give_inputs(folder, names):
 
 
 def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
-    folder = tiny_bert(tmp_path)
+    folder = write_bert(tmp_path)
     expected = Victim(folder, LENGTH)(TEXTS)
     give_inputs(folder, ["input_ids", "attention_mask"])
     assert torch.equal(Victim(folder, LENGTH)(TEXTS), expected)
 
 
 def test_a_tokenizer_without_masks_leaves_the_padding_to_be_read_as_in_the_stock_wrapper(tmp_path):
-    folder = tiny_bert(tmp_path)
+    folder = write_bert(tmp_path)
     masked = Victim(folder, LENGTH)(TEXTS)
     give_inputs(folder, ["input_ids", "token_type_ids"])
     victim, expected = Victim(folder, LENGTH), stock_wrapper(folder, LENGTH)(TEXTS)
@@ -54,7 +54,7 @@ def test_a_tokenizer_without_masks_leaves_the_padding_to_be_read_as_in_the_stock
 def test_a_decoder_that_states_no_padding_reads_the_end_of_a_text(tmp_path):
     """It would read its last padding, where the stock wrapper stops with an error."""
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert(tmp_path))
+    tokenizer = AutoTokenizer.from_pretrained(write_bert(tmp_path))
     sizes = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": LENGTH}
     config = GPT2Config(**sizes, initializer_range=0.3, return_dict=False)
     GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
@@ -69,7 +69,7 @@ def test_a_decoder_that_states_no_padding_reads_the_end_of_a_text(tmp_path):
 
 @pytest.mark.parametrize("labels, layers", [(2, 2), (3, 1), (2, 3)])
 def test_same_logits_as_the_stock_wrapper(tmp_path, labels, layers):
-    folder = tiny_bert(tmp_path, labels, layers=layers)
+    folder = write_bert(tmp_path, labels, layers=layers)
     ours, expected = Victim(folder, LENGTH)(TEXTS), stock_wrapper(folder, LENGTH)(TEXTS)
     assert ours.shape == (len(TEXTS), labels) and ours.dtype == torch.float32
     assert expected.std(0).min() > 0.1  # rows differ, so a wrong order shows
@@ -77,7 +77,7 @@ def test_same_logits_as_the_stock_wrapper(tmp_path, labels, layers):
 
 
 def test_pairs_are_read_as_two_segments(tmp_path):
-    folder = tiny_bert(tmp_path, 3)
+    folder = write_bert(tmp_path, 3)
     pairs = [("who came ?", text) for text in TEXTS[:7]]
     expected = stock_wrapper(folder, LENGTH)(pairs)
     torch.testing.assert_close(Victim(folder, LENGTH)(pairs), expected, atol=1e-5, rtol=0)
@@ -86,12 +86,12 @@ def test_pairs_are_read_as_two_segments(tmp_path):
 
 
 def test_one_column_in_a_tuple_is_a_single_text(tmp_path):
-    victim = Victim(tiny_bert(tmp_path), LENGTH)
+    victim = Victim(write_bert(tmp_path), LENGTH)
     torch.testing.assert_close(victim([(text,) for text in TEXTS]), victim(TEXTS))
 
 
 def test_texts_that_read_alike_are_classified_once_and_tie_exactly(tmp_path):
-    victim = Victim(tiny_bert(tmp_path), LENGTH)
+    victim = Victim(write_bert(tmp_path), LENGTH)
     texts = [text for code in range(0x1F600, 0x1F614) for text in (f"a {chr(code)} film", f"film {code}")]
     rows, forward = [], victim.forward
     victim.forward = lambda batch: rows.append(len(batch)) or forward(batch)
@@ -103,7 +103,7 @@ def test_texts_that_read_alike_are_classified_once_and_tie_exactly(tmp_path):
 
 def test_a_text_that_reads_like_an_earlier_one_has_its_logits_to_the_bit(tmp_path):
     """Also in a batch of another shape, where the last bits of a sum differ."""
-    victim = Victim(tiny_bert(tmp_path), LENGTH)
+    victim = Victim(write_bert(tmp_path), LENGTH)
     (alone,) = victim(["Hong kong"])
     assert torch.equal(victim([*TEXTS, "hong Kong"])[-1], alone)
     victim.forget()
@@ -114,7 +114,7 @@ def test_a_text_that_reads_like_an_earlier_one_has_its_logits_to_the_bit(tmp_pat
     "text", ["so good " * 90, "很好看" * 200, "good" * 150 + " film" * 90, " " * 600 + "dull", "é" * 400 + " ok"]
 )
 def test_only_the_beginning_of_a_very_long_text_is_tokenized(tmp_path, text):
-    victim, read = Victim(tiny_bert(tmp_path), LENGTH), []
+    victim, read = Victim(write_bert(tmp_path), LENGTH), []
     [expected] = victim._encode([text])
     encode = victim._encode
     victim._encode = lambda texts: read.extend(map(len, texts)) or encode(texts)
@@ -124,7 +124,7 @@ def test_only_the_beginning_of_a_very_long_text_is_tokenized(tmp_path, text):
 
 @pytest.mark.parametrize("positions", [1, 40, 4096])
 def test_batches_of_any_size_give_the_same_logits(tmp_path, positions):
-    victim = Victim(tiny_bert(tmp_path), LENGTH)
+    victim = Victim(write_bert(tmp_path), LENGTH)
     expected = victim(TEXTS)
     victim.positions = positions
     victim.forget()
@@ -133,7 +133,7 @@ def test_batches_of_any_size_give_the_same_logits(tmp_path, positions):
 
 def test_pruned_heads_and_neurons(tmp_path):
     """Heads are pruned by transformers itself; layers may then differ in size."""
-    folder = tiny_bert(tmp_path)
+    folder = write_bert(tmp_path)
     model = BertForSequenceClassification.from_pretrained(folder)
     model.prune_heads({0: [1]})
     model.save_pretrained(folder)
@@ -141,7 +141,7 @@ def test_pruned_heads_and_neurons(tmp_path):
 
 
 def test_temperature_divides_and_dtype_rounds(tmp_path):
-    folder = tiny_bert(tmp_path)
+    folder = write_bert(tmp_path)
     exact = Victim(folder, LENGTH)(TEXTS)
     torch.testing.assert_close(Victim(folder, LENGTH, temperature=4.0)(TEXTS), exact / 4)
     rounded = Victim(folder, LENGTH, dtype="bfloat16")(TEXTS)
@@ -150,13 +150,13 @@ def test_temperature_divides_and_dtype_rounds(tmp_path):
 
 
 def test_labels_in_another_order_are_those_of_the_data(tmp_path):
-    folder = tiny_bert(tmp_path, labels=3)
+    folder = write_bert(tmp_path, labels=3)
     theirs = Victim(folder, LENGTH)(TEXTS)
     assert torch.equal(Victim(folder, LENGTH, label_order=(2, 0, 1))(TEXTS), theirs[:, [2, 0, 1]])
 
 
 def test_a_bert_without_a_classifier_is_refused_without_advice_to_delete_it(tmp_path):
-    folder = tiny_bert(tmp_path)
+    folder = write_bert(tmp_path)
     BertForSequenceClassification.from_pretrained(folder).bert.save_pretrained(folder)
     with pytest.raises(UserError, match="a bert model without a trained classifier .*fine-tune it first$"):
         Victim(folder, LENGTH)
@@ -164,7 +164,7 @@ def test_a_bert_without_a_classifier_is_refused_without_advice_to_delete_it(tmp_
 
 def test_a_tokenizer_of_more_pieces_than_the_model_is_refused(tmp_path):
     """Only texts that hold one of them would have failed, hours later."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert(tmp_path))
+    tokenizer = AutoTokenizer.from_pretrained(write_bert(tmp_path))
     tokenizer.add_tokens(["unheardofword"])
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="its tokenizer has 30523 pieces, the model 30522; .*resize_token_embeddings"):
@@ -174,13 +174,13 @@ def test_a_tokenizer_of_more_pieces_than_the_model_is_refused(tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
 def test_an_absent_device_is_one_clear_error(tmp_path):
     with pytest.raises(UserError, match="no CUDA device"):
-        Victim(tiny_bert(tmp_path), LENGTH, device="cuda")
+        Victim(write_bert(tmp_path), LENGTH, device="cuda")
 
 
 def test_broken_directories_are_one_clear_error(tmp_path):
     with pytest.raises(UserError, match="missing"):
         Victim(tmp_path / "absent", LENGTH)
-    folder = tiny_bert(tmp_path / "model")
+    folder = write_bert(tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match="no classifier can be loaded from config.json and model.safetensors .*header"):
         Victim(folder, LENGTH)
@@ -194,7 +194,7 @@ def test_broken_directories_are_one_clear_error(tmp_path):
 
 
 def test_code_of_a_tokenizer_is_not_run_and_nobody_is_asked_for_it(tmp_path, monkeypatch):
-    folder = tiny_bert(tmp_path)
+    folder = write_bert(tmp_path)
     own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(own))
     (folder / "own.py").write_text("raise SystemExit('code was run')")
@@ -205,7 +205,7 @@ def test_code_of_a_tokenizer_is_not_run_and_nobody_is_asked_for_it(tmp_path, mon
 
 def test_logits_that_overflow_are_refused(tmp_path):
     """They would count as an answer, and the first attack would blame its text."""
-    folder = changed(tiny_bert(tmp_path), lambda weights: weights["classifier.weight"].fill_(3e38))
+    folder = changed(write_bert(tmp_path), lambda weights: weights["classifier.weight"].fill_(3e38))
     with pytest.raises(UserError, match=f"{folder}: its logits are not finite in torch.float32; take float32"):
         Victim(folder, LENGTH)(TEXTS)
 
@@ -219,7 +219,7 @@ def test_logits_that_overflow_are_refused(tmp_path):
     ],
 )
 def test_a_broken_tokenizer_is_named_with_what_is_wrong(tmp_path, file, content, reason):
-    folder = tiny_bert(tmp_path)
+    folder = write_bert(tmp_path)
     for name in ("tokenizer.json", "vocab.txt"):
         (folder / name).unlink()
     (folder / file).write_text(content)
@@ -248,13 +248,13 @@ DAMAGES = {
 
 @pytest.mark.parametrize("message", DAMAGES)
 def test_damaged_weights_are_refused(tmp_path, message):
-    folder = changed(tiny_bert(tmp_path), DAMAGES[message])
+    folder = changed(write_bert(tmp_path), DAMAGES[message])
     with pytest.raises(UserError, match=message):
         Victim(folder, LENGTH)
 
 
 def test_weights_that_a_classifier_does_not_use_do_no_harm(tmp_path):
-    folder = tiny_bert(tmp_path)
+    folder = write_bert(tmp_path)
     expected = Victim(folder, LENGTH)(TEXTS)
     more = {"bert.embeddings.position_ids": torch.arange(512)[None], "cls.predictions.bias": torch.zeros(9)}
     changed(folder, lambda weights: weights.update(more))

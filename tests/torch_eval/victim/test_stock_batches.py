@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from tests.helpers.victims import tiny_bert
+from tests.helpers.victims import write_bert
 from torch_eval.bench import stock_textattack
 from torch_eval.bench.random_models import random_classifier
 from torch_eval.victim.classifier import Victim
@@ -20,7 +20,7 @@ LONG = "an utterly charming , funny and warm piece of work " * 4
 @pytest.fixture(scope="module", params=["bert", "electra", "distilbert", "mpnet"])
 def folder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    return tiny_bert(folder) if request.param == "bert" else random_classifier(folder, request.param, TEXTS, seed=3)
+    return write_bert(folder) if request.param == "bert" else random_classifier(folder, request.param, TEXTS, seed=3)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_every_row_of_a_batch_has_the_bits_of_the_stock_wrapper(folder, batch):
 
 
 def test_a_small_batch_goes_through_the_body_if_it_rounds_alike_and_the_head_has_all_rows(tmp_path):
-    victim, sizes, rows = Victim(tiny_bert(tmp_path), LENGTH), [], []
+    victim, sizes, rows = Victim(write_bert(tmp_path), LENGTH), [], []
     head, forward = victim.model.bert.pooler.dense, victim.stock.forward
     victim.stock._look = lambda size, full: Looks(
         [b"like the others"] * size, [b"like the others" if size > 3 else b"in small ones"] * size, head
@@ -62,13 +62,13 @@ def test_one_row_stands_for_a_batch_whose_rows_are_alike_after_the_first_layer(f
 
 
 def test_labels_and_temperature_are_those_of_the_victim(tmp_path):
-    victim = Victim(tiny_bert(tmp_path, labels=3), LENGTH, temperature=2.0, label_order=(2, 0, 1))
+    victim = Victim(write_bert(tmp_path, labels=3), LENGTH, temperature=2.0, label_order=(2, 0, 1))
     rounded = victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0])
     torch.testing.assert_close(rounded, victim(TEXTS), atol=1e-5, rtol=0)
 
 
 def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
-    folder = tiny_bert(tmp_path)
+    folder = write_bert(tmp_path)
     victim = Victim(folder, LENGTH)
     expected = victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0])
     settings = json.loads((folder / "tokenizer_config.json").read_text())
@@ -79,4 +79,4 @@ def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
 
 
 def test_coarser_types_have_no_stock_batches(tmp_path):
-    assert Victim(tiny_bert(tmp_path), LENGTH, dtype="bfloat16").stock is None
+    assert Victim(write_bert(tmp_path), LENGTH, dtype="bfloat16").stock is None
