@@ -149,7 +149,7 @@ class Estimator:
         if done:
             return sum(w for w, _ in done) / sum(s for _, s in done), f"measured on {len(done)} finished jobs"
         cores = len(os.sched_getaffinity(0))
-        note = "" if self.config.device == "CPU" else f"; {self.config.device} is faster, but was not measured"
+        note = "" if self.config.device == "CPU" else f" of the CPU; {self.config.device} was not measured"
         return cores * CORE_RATE, f"guessed from its number of cores, {cores}{note}"
 
 

@@ -176,12 +176,16 @@ def paired_table(run: Run) -> Table | None:
 
 
 def matches(run: Run, method: str, other: str) -> list[tuple[str, str, str]]:
-    """Pair the models of two methods.
+    """Pair the models of two methods, as `wording.PAIRED` says.
+
+    Args:
+        run: The run.
+        method: Method whose every model is compared.
+        other: Method that it is compared with.
 
     Returns:
-        A model of `method`, one of `other`, and why they are compared; empty where there is one length only. Models of
-        several lengths are compared at equal length, with the shortest training that took at least as much compute,
-        and with the shortest that fits the training set at least as well.
+        For each pair: the model of `method`, the model of `other`, and the reasons in brackets. There are none where
+        each method has one model.
     """
     pairs = list(zip(run.picks(method), run.picks(other)))
     if len(pairs) < 2:

@@ -51,7 +51,9 @@ PAIRED = (
     "the second, with a 95% interval from resampling the sentences. p-values are not corrected for the number of "
     "tests. The sentences at the top of the report call a difference clear if p is below 0.05; they do not test the "
     "price in accuracy. The test is about the models that were trained: with one seed it cannot say how much another "
-    "training seed would change."
+    "training seed would change. Models that were trained for several lengths are compared at equal length, with the "
+    "shortest training that took at least as much compute, and with the shortest that fits the training set at least "
+    "as well."
 )
 NO_GAIN = (
     " What longer searches and more seeds show stands in `docs/results/README.md`; tickets to take away are in "
