@@ -16,7 +16,7 @@ from mindspore import Tensor, mutable
 from safetensors.numpy import save_file
 
 from configs.contract import schema
-from mindspore_rt import parallel
+from mindspore_rt import launch, parallel
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.cells.encoder_config import EncoderConfig
@@ -116,3 +116,4 @@ if __name__ == "__main__":
     for kind in KINDS:
         train(sys.argv[1], kind)
     read_what_rank_0_wrote(sys.argv[1])
+    launch.end(0)  # as the program's own workers end
