@@ -159,20 +159,34 @@ def paired_table(run: Run) -> Table | None:
     """Compare models under every attack.
 
     The robust ticket (or else the first method) is compared with all others, a transferred one with the baselines too.
+    Holm's families of tests are those of `wording.PAIRED`.
     """
     first = "robust" if run.picks("robust") else run.config.methods[0]
     pairs = [(first, method) for method in run.config.methods if method != first]
     pairs += [("transferred", rival) for rival in ("finetune", "random") if first != "transferred"]
-    rows: list[Row] = []
-    scores: list[Score] = []
+    tests: list[tuple[str, tuple[str, bool], Comparison]] = []  # title, family and comparison of each
     for method, other in dict.fromkeys(pairs):
         for ours, rival, why in matches(run, method, other):
-            made = [c for recipe in run.recipes for c in comparisons(run, ours, rival, recipe)]
-            if made:
-                rows += [f"**{run.marked_title(ours)}** against **{run.marked_title(rival)}**{why}", *map(_row, made)]
-                scores += [score for comparison in made for score in comparison.scores]
-    header = ["Attack", "Pairs", "Only the first right", "Only the second right", "p", "Gain in points"]
+            title = f"**{run.marked_title(ours)}** against **{run.marked_title(rival)}**{why}"
+            family = ours, not why or "as many epochs" in why
+            tests += [(title, family, c) for recipe in run.recipes for c in comparisons(run, ours, rival, recipe)]
+    rows: list[Row] = []
+    corrected = _corrected([(family, comparison.test.p) for _, family, comparison in tests])
+    for (title, _, comparison), p in zip(tests, corrected):
+        rows += [*([title] if title not in rows else []), _row(comparison, p)]
+    header = ["Attack", "Pairs", "Only the first right", "Only the second right", "p", "p (Holm)", "Gain in points"]
+    scores = [score for _, _, comparison in tests for score in comparison.scores]
     return Table(header, [facts(run, scores), *rows]) if rows else None
+
+
+def _corrected(tests: list[tuple[tuple[str, bool], float]]) -> list[float]:
+    """Correct the p-values of tests, each given with its family, by Holm's method."""
+    result = [0.0] * len(tests)
+    for family in {family for family, _ in tests}:
+        places = [place for place, (other, _) in enumerate(tests) if other == family]
+        for place, p in zip(places, metrics.holm([tests[place][1] for place in places])):
+            result[place] = p
+    return result
 
 
 def matches(run: Run, method: str, other: str) -> list[tuple[str, str, str]]:
@@ -209,7 +223,7 @@ def matches(run: Run, method: str, other: str) -> list[tuple[str, str, str]]:
     return result
 
 
-def _row(comparison: Comparison) -> list[Cell]:
+def _row(comparison: Comparison, corrected: float) -> list[Cell]:
     test = comparison.test
     each = [
         f"seed {seed}: {p_text(metrics.paired([records]).p)}"
@@ -218,7 +232,7 @@ def _row(comparison: Comparison) -> list[Cell]:
     name = Cell(titles(comparison.scores), "stale" if comparison.stale else "")
     counts = [Cell(str(count)) for count in (test.tested, test.only_first, test.only_second)]
     p = Cell(p_text(test.p), "\n".join(each) if len(each) > 1 else "")
-    return [name, *counts, p, Cell(comparison.gain.text(sign="+", nothing="–"))]
+    return [name, *counts, p, Cell(p_text(corrected)), Cell(comparison.gain.text(sign="+", nothing="–"))]
 
 
 def p_text(p: float) -> str:

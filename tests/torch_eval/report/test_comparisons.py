@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from configs.contract import schema
 from tests.helpers import made_up_run as made_up
 from tests.helpers.made_up_run import OUTCOMES, SMALL, small
@@ -41,6 +43,33 @@ def test_the_gain_stands_in_points_beside_its_test(tmp_path):
     gain, _, interval = row[-1].text.partition(" ")
     low, high = map(float, interval.strip("[]").split(", "))
     assert gain == "+40.0" and 0 <= low < 40 < high <= 100
+
+
+def test_p_is_corrected_for_the_tests_of_a_model(tmp_path):
+    """The ticket alone withstands 8, 7 and 6 attacks, Fine-tune alone none: p is 2 / 2^8, 2 / 2^7 and 2 / 2^6."""
+    paths = small(tmp_path)
+    for recipe, only in (("bertattack", 8), ("textfooler", 7), ("textbugger", 6)):
+        made_up.attack(paths, 1, "robust-0.30", recipe, (0, only, 10 - only))
+        made_up.attack(paths, 1, "finetune", recipe, (only, 0, 10 - only))
+    rows = comparisons.paired_table(run_state.Run(paths.config, ["demo"], tmp_path)).rows[2:]
+    assert [(row[0].text, row[4].text, row[5].text) for row in rows] == [
+        ("BERT-Attack", "0.008", "0.023"),
+        ("TextFooler", "0.016", "0.031"),
+        ("TextBugger", "0.031", "0.031"),
+    ]
+
+
+def test_equal_epochs_are_a_family_of_tests():
+    """At equal epochs three tests count; the other comparisons of the same model are a family of two."""
+    tests = [
+        (("r-3", True), 0.02),
+        (("r-3", False), 0.03),
+        (("r-3", True), 0.01),
+        (("r-10", True), 0.04),
+        (("r-3", False), 0.01),
+        (("r-3", True), 0.5),
+    ]
+    assert comparisons._corrected(tests) == pytest.approx([0.04, 0.03, 0.03, 0.04, 0.02, 0.5])
 
 
 def test_without_both_results_there_is_no_answer(tmp_path):
