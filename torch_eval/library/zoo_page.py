@@ -15,7 +15,7 @@ from configs.contract.read_values import ENTRY, ZOO
 from torch_eval.attack import metrics
 from torch_eval.library.zoo import LETTERS, Entry, Figure, MeasuredModel, Outcomes
 from torch_eval.report import figures
-from torch_eval.report.figure_sections import band
+from torch_eval.report.figure_sections import error_bar
 from torch_eval.report.scores import RECIPES, Value
 
 Pair = tuple[Outcomes, Outcomes]  # of the ticket and of another model, under one attack and one seed
@@ -111,12 +111,12 @@ def draw(folder: Path, zoo: Path = ZOO) -> None:
     entries = list(_entries(zoo).values())
     for experiment in dict.fromkeys(entry.experiment for entry in entries):
         seeds = [entry for entry in entries if entry.experiment == experiment]
-        rows: list[tuple[str, figures.Band | None, dict[str, figures.Band]]] = []
+        rows: list[tuple[str, figures.ErrorBar | None, dict[str, figures.ErrorBar]]] = []
         for name, model in seeds[0].models.items():
             made = {entry.seed: entry.models[name] for entry in seeds if name in entry.models}
-            clean = _band({seed: one.clean for seed, one in made.items()})
+            clean = _error_bar({seed: one.clean for seed, one in made.items()})
             auas = {
-                RECIPES[recipe]: _band(
+                RECIPES[recipe]: _error_bar(
                     {seed: one.attacks[recipe].aua for seed, one in made.items() if recipe in one.attacks}
                 )
                 for recipe in model.attacks
@@ -128,9 +128,9 @@ def draw(folder: Path, zoo: Path = ZOO) -> None:
             shutil.copyfile(picture, folder / picture.name)
 
 
-def _band(values: dict[int, Figure]) -> figures.Band:
+def _error_bar(values: dict[int, Figure]) -> figures.ErrorBar:
     """Return mean and standard deviation over the seeds, in per cent; for one seed its 95% interval."""
-    return band(Value(values.items(), scale=100))
+    return error_bar(Value(values.items(), scale=100))
 
 
 def with_tables(text: str, zoo: Path = ZOO) -> str:

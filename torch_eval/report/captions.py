@@ -48,7 +48,7 @@ def _victims(attacks: list[Score]) -> list[str]:
 
 
 def bars(run: Run) -> str:
-    """What the bars and bands of a figure show."""
+    """What the error bars of a figure show."""
     interval = "the 95% interval"
     several = len(run.config.seeds) > 1
     return f"one standard deviation over seeds, or {interval} where there is one seed" if several else interval

@@ -33,9 +33,9 @@ def file_name(*parts: object) -> str:
     return "-".join(re.sub(r"[^\w.+-]+", "_", str(part)) for part in parts) + ".png"
 
 
-def band(value: Value) -> figures.Band:
+def error_bar(value: Value) -> figures.ErrorBar:
     """A value as a figure shows it."""
-    return figures.Band(value.mean, *value.span)
+    return figures.ErrorBar(value.mean, *value.span)
 
 
 # --- the trade-off, Figures 2 and 4 --------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def trade_off(run: Run, folder: Path) -> list[Block]:
         for method in run.config.methods:
             model = run.pick(method)
             if model and (clean := run.clean(model)) and (aua := run.value(model, recipe, "aua")):
-                points[run.marked_title(model)] = (method, band(clean), band(aua))
+                points[run.marked_title(model)] = (method, error_bar(clean), error_bar(aua))
         if len(points) > 1:
             path, attack = folder / file_name("trade-off", run.name, recipe), run.attack_facts(recipe)
             figures.trade_off(points, path, f"{run.task}\n{attack}")
@@ -88,7 +88,7 @@ def _panels(
     for title, measure in measures.items():
         for method, place, model in points:
             if place is not None and (value := measure(model)):
-                panels.setdefault(title, {}).setdefault(method, []).append((place, band(value)))
+                panels.setdefault(title, {}).setdefault(method, []).append((place, error_bar(value)))
     return {title: {method: sorted(curve) for method, curve in curves.items()} for title, curves in panels.items()}
 
 
@@ -111,8 +111,8 @@ def sparsities(run: Run, folder: Path) -> list[Block]:
     path = folder / file_name("sparsity", run.name)
     figures.accuracy_curves(panels, path, "share of weights pruned", dense)
     caption = (
-        f"{run.task}: accuracies against sparsity (Figure 2 of the paper; {run.attack_facts()}). Bands: {bars(run)}. "
-        f"The level line is the fine-tuned model, which has all its weights.{_unlearned(run, run.models)}"
+        f"{run.task}: accuracies against sparsity (Figure 2 of the paper; {run.attack_facts()}). Error bars: "
+        f"{bars(run)}. The level line is the fine-tuned model, which has all its weights.{_unlearned(run, run.models)}"
     )
     return [Picture(path, caption)]
 
@@ -137,7 +137,7 @@ def lengths(run: Run, folder: Path) -> list[Block]:
         if panels:
             path = folder / file_name("lengths", what, run.name)
             figures.accuracy_curves(panels, path, what, shares=False)
-            caption = f"{run.task}: accuracies against {what} ({note}; {run.attack_facts()}). Bands: {bars(run)}."
+            caption = f"{run.task}: accuracies against {what} ({note}; {run.attack_facts()}). Error bars: {bars(run)}."
             blocks.append(Picture(path, caption))
     return blocks
 
@@ -156,7 +156,7 @@ def progress(run: Run, folder: Path) -> list[Block]:
     figures.accuracy_curves(panels, path, "share of the training done")
     caption = (
         f"{run.task}: accuracies over training (Figure 4 of the paper; {run.attack_facts()}), from snapshots of the "
-        f"training. Bands: {bars(run)}.{_unlearned(run, run.models)}"
+        f"training. Error bars: {bars(run)}.{_unlearned(run, run.models)}"
     )
     return [Picture(path, caption)]
 

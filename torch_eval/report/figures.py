@@ -22,8 +22,8 @@ from configs.contract.run_files import TrainingLine
 from torch_eval.report import figure_style as style
 
 
-class Band(NamedTuple):
-    """A value and the two ends of the bar or band drawn around it."""
+class ErrorBar(NamedTuple):
+    """A value and the two ends of its error bar."""
 
     mean: float
     low: float
@@ -35,7 +35,7 @@ class Band(NamedTuple):
         return [[max(0.0, self.mean - self.low)], [max(0.0, self.high - self.mean)]]
 
 
-Panels = dict[str, dict[str, list[tuple[float, Band]]]]  # title of a panel to method to points (place, accuracy)
+Panels = dict[str, dict[str, list[tuple[float, ErrorBar]]]]  # title of a panel to method to points (place, accuracy)
 
 
 def _mark(axes: Axes, x: float, y: float, label: str, colour: str, marker: str, **look: Any) -> None:
@@ -46,7 +46,7 @@ def _mark(axes: Axes, x: float, y: float, label: str, colour: str, marker: str, 
 # --- accuracies: the overview, the trade-off, Figures 2 and 4 ------------------------------------------------
 
 
-def overview(rows: list[tuple[str, Band | None, dict[str, Band]]], path: Path, title: str) -> None:
+def overview(rows: list[tuple[str, ErrorBar | None, dict[str, ErrorBar]]], path: Path, title: str) -> None:
     """Draw Aua of all methods, one row for each, and Clean beside it.
 
     Each has a scale of its own: one scale for both would hide the differences between methods.
@@ -79,7 +79,7 @@ def overview(rows: list[tuple[str, Band | None, dict[str, Band]]], path: Path, t
     style.save(figure, path)
 
 
-def trade_off(points: dict[str, tuple[str, Band, Band]], path: Path, title: str) -> None:
+def trade_off(points: dict[str, tuple[str, ErrorBar, ErrorBar]], path: Path, title: str) -> None:
     """Draw Clean accuracy (across) against accuracy under attack (up).
 
     Args:
@@ -120,13 +120,17 @@ def accuracy_curves(
     rows = -(-len(panels) // 2)
     figure = Figure(figsize=(style.WIDTH, 0.6 + 2.0 * rows), layout="constrained")
     axes = figure.subplots(rows, 2, sharex=True, squeeze=False).ravel()
-    ticks = sorted({x for curves in panels.values() for points in curves.values() for x, _ in points})
+    methods = list(dict.fromkeys(method for curves in panels.values() for method in curves))
+    places = [{x for x, _ in points} for curves in panels.values() for method, points in curves.items()]
+    ticks = sorted(set().union(*places))
+    # Error bars of methods that share their places would hide each other: these stand side by side.
+    apart = 0.012 * (ticks[-1] - ticks[0]) if len(set(map(frozenset, places))) == 1 else 0.0
     for panel, (title, curves) in zip(axes, panels.items()):
         for method, points in curves.items():
-            _curve(panel, method, points)
-        for method, [(_, band)] in (level or {}).get(title, {}).items():
+            _curve(panel, method, points, apart * (methods.index(method) - (len(methods) - 1) / 2))
+        for method, [(_, error_bar)] in (level or {}).get(title, {}).items():
             colour, line, _ = style.of(method)
-            panel.axhline(band.mean, color=colour, linestyle=line, linewidth=1, label=METHODS[method].title)
+            panel.axhline(error_bar.mean, color=colour, linestyle=line, linewidth=1, label=METHODS[method].title)
         panel.set_title(title)
         panel.yaxis.set_major_formatter(style.OF_HUNDRED)
         if shares:
@@ -143,12 +147,13 @@ def accuracy_curves(
     style.save(figure, path)
 
 
-def _curve(axes: Axes, method: str, points: list[tuple[float, Band]]) -> None:
-    """Draw the means of one method as a line, and its bands as a shade."""
+def _curve(axes: Axes, method: str, points: list[tuple[float, ErrorBar]], shift: float) -> None:
+    """Draw the means of one method as a line with error bars, `shift` to the right of their places."""
     colour, line, marker = style.of(method)
-    places, bands = [x for x, _ in points], np.array([band for _, band in points])
-    axes.plot(places, bands[:, 0], label=METHODS[method].title, color=colour, linestyle=line, marker=marker)
-    axes.fill_between(places, bands[:, 1], bands[:, 2], color=colour, alpha=0.15, linewidth=0)
+    places, means = [x + shift for x, _ in points], [error_bar.mean for _, error_bar in points]
+    arms = np.hstack([error_bar.arms for _, error_bar in points])
+    look = {"color": colour, "linestyle": line, "marker": marker, "elinewidth": 0.9}
+    axes.errorbar(places, means, yerr=arms, label=METHODS[method].title, **look)
 
 
 def _legend(figure: Figure, panels: Iterable[Axes], columns: int, title: str | None = None) -> None:

@@ -81,15 +81,15 @@ def test_colours_can_be_seen_on_light_and_on_dark_paper():
 
 
 def test_the_overview_has_a_row_for_each_model(tmp_path):
-    band, clean = figures.Band(11.0, 9.0, 13.0), figures.Band(82.0, 79.9, 83.1)
-    rows = [("Fine-tune", clean, {"TextFooler": band, "TextBugger": band}), ("Robust ticket 30%", None, {})]
+    error_bar, clean = figures.ErrorBar(11.0, 9.0, 13.0), figures.ErrorBar(82.0, 79.9, 83.1)
+    rows = [("Fine-tune", clean, {"TextFooler": error_bar, "TextBugger": error_bar}), ("Robust ticket 30%", None, {})]
     figures.overview(rows, tmp_path / "overview.png", "title")
     assert is_white_card(tmp_path / "overview.png")
 
 
 def test_figures_have_no_background_on_the_page(tmp_path):
-    band = figures.Band(60.0, 50.0, 70.0)
-    points = {"Robust ticket 30%": ("robust", band, band), "LTH 30%": ("lth", band, band)}
+    error_bar = figures.ErrorBar(60.0, 50.0, 70.0)
+    points = {"Robust ticket 30%": ("robust", error_bar, error_bar), "LTH 30%": ("lth", error_bar, error_bar)}
     figures.trade_off(points, tmp_path / "trade-off.png", "title")
     root = ElementTree.parse(tmp_path / "trade-off.svg").getroot()
     [background] = [node for node in root.iter() if node.get("id") == "patch_1"]
@@ -114,6 +114,21 @@ def test_sparsity_pattern_is_drawn_and_the_same_twice(tmp_path):
 def test_nothing_pruned_is_drawn(tmp_path):
     figures.sparsity_pattern(dict.fromkeys(LAYERS, 0.0), tmp_path / "a.png", "title", darkest=0.0)
     assert is_white_card(tmp_path / "a.png")
+
+
+def test_error_bars_at_the_same_places_stand_side_by_side(tmp_path, monkeypatch):
+    """Methods with places of their own, as with training losses, stand at them."""
+    saved = []
+    monkeypatch.setattr(figures.style, "save", lambda figure, path: saved.append(figure))
+    bar = figures.ErrorBar(80.0, 78.0, 82.0)
+    shared = {"finetune": [(3, bar), (10, bar)], "freelb": [(3, bar), (10, bar)], "robust": [(3, bar), (10, bar)]}
+    own = {"finetune": [(0.1, bar), (0.2, bar)], "robust": [(0.3, bar), (0.4, bar)]}
+    for curves in (shared, own):
+        figures.accuracy_curves({"Clean": curves}, tmp_path / "a.png", "place", shares=False)
+    first, second = ([list(bar.lines[0].get_xdata()) for bar in figure.axes[0].containers] for figure in saved)
+    np.testing.assert_allclose(first[1], [3, 10])  # the middle one
+    assert 2.8 < first[0][0] < first[1][0] < first[2][0] < 3.2
+    np.testing.assert_allclose(second, [[0.1, 0.2], [0.3, 0.4]])
 
 
 def test_curves_of_one_record_are_drawn(tmp_path):
