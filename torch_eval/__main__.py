@@ -78,8 +78,9 @@ def score(options: argparse.Namespace) -> None:
     """Attack any classifiers on any data: MODEL [MODEL ...] DATA [key=value ...].
 
     MODEL is a Hugging Face directory or a name on the hub, DATA a CSV, TSV or JSON Lines file, a folder of texts for
-    each label, or the name of a task. The keys are those of the sections attack and data, such as recipes=[textfooler],
-    examples=100, label_column=stars, labels=[bad,good], text_columns=[review], max_length=128, name=FOLDER.
+    each label, or the name of a task. The keys are those of the sections attack and data, which
+    `python -m torch_eval --help` lists, such as recipes=[textfooler], examples=100, label_column=stars,
+    labels=[bad,good], text_columns=[review], max_length=128, name=FOLDER.
     """
     from torch_eval.library import run
 
@@ -177,8 +178,13 @@ def bench(options: argparse.Namespace) -> int:
     bench families [families=[bert,...]] [examples=50] ...               the same on random models of all families
     bench gpu [examples=30] [seconds=300]                                attacks on a GPU, in five minutes
     bench device [layers=12]                                             what steps ask of a GPU, estimated
+
+    `bench attacks --help` and so on list all keys.
     """
     kind, rest = next(iter(options.arguments), ""), options.arguments[1:]
+    if kind in ("-h", "--help"):
+        options.parser.print_help()
+        return 0
     if kind == "attacks":
         from torch_eval.bench import attacks
 
@@ -239,8 +245,8 @@ def parser() -> cli.Parser:
         "--every", type=seconds, default=5.0, metavar="SECONDS", help="between two looks (default: 5)"
     )
     cli.add_command(commands, parity, config=False, delegates=True)
-    benching = cli.add_command(commands, bench, config=False)
-    benching.add_argument("arguments", nargs="*", metavar="key=value", help="what to measure, as above")
+    benching = cli.add_command(commands, bench, config=False, delegates=True)
+    benching.usage = "%(prog)s [attacks|families|gpu|device] [key=value ...]"
     return top
 
 

@@ -1,5 +1,6 @@
 """The command lines: what is parsed, what is refused in one line, and help texts."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -120,3 +121,13 @@ def test_a_command_of_options_alone_has_help(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     for field in dataclasses.fields(device_check.Options):
         assert f"  {field.name}=" in printed and field.metadata["help"] in printed
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [(["--help"], "bench families"), (["attacks", "--help"], "long_examples=20"), (["gpu", "--help"], "seconds=300.0")],
+)
+def test_every_kind_of_bench_has_help(arguments, text, capsys):
+    with contextlib.suppress(SystemExit):
+        scoring.main(["bench", *arguments])
+    assert text in capsys.readouterr().out

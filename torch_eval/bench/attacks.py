@@ -86,7 +86,8 @@ COLUMNS += ["examples a minute", "stock", "faster", f"faster than stock padded t
 
 def main(arguments: list[str], runs: Path = RUNS) -> int:
     """Run the command line `bench attacks [CONFIG] [key=value ...]`."""
-    configuration = arguments.pop(0) if arguments and "=" not in arguments[0] else "demo"
+    named = arguments and "=" not in arguments[0] and not arguments[0].startswith("-")
+    configuration = arguments.pop(0) if named else "demo"
     options = read_options(Options, arguments, "bench attacks")
     run_dir = RunDir(schema.load(configuration), runs)
     task = run_dir.summary() if options.data is None else None
