@@ -152,7 +152,7 @@ def _curve(axes: Axes, method: str, points: list[tuple[float, ErrorBar]], shift:
     colour, line, marker = style.of(method)
     places, means = [x + shift for x, _ in points], [error_bar.mean for _, error_bar in points]
     arms = np.hstack([error_bar.arms for _, error_bar in points])
-    look = {"color": colour, "linestyle": line, "marker": marker, "elinewidth": 0.9}
+    look: dict[str, Any] = {"color": colour, "linestyle": line, "marker": marker, "elinewidth": 0.9}
     axes.errorbar(places, means, yerr=arms, label=METHODS[method].title, **look)
 
 
