@@ -10,6 +10,7 @@ import pytest
 
 from configs.contract import VERSION, cli, schema
 from configs.contract.errors import UserError
+from configs.contract.files import ROOT
 from configs.contract.jobs import jobs
 from configs.contract.options import read_options
 from configs.contract.run_dir import RunDir
@@ -18,7 +19,6 @@ from mindspore_rt import __main__ as training
 from mindspore_rt.ticket import Ticket
 from torch_eval import __main__ as scoring
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # What a page writes where readers put their own.
 PLACEHOLDERS = {"CONFIG": "demo", "NAME": "demo", "zoo/NAME": "demo", "STAGE": "search", "mine.yaml": "demo"}

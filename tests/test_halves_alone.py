@@ -12,8 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from configs.contract import environment
+from configs.contract.files import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 # Runs in a fresh process: hides packages from Python's search for modules, then imports every module of a package.
 IMPORT_ALL = """
 import importlib, json, os, pathlib, sys

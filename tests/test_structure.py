@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from configs.contract.files import ROOT
+
 # What each folder may import, beside its own modules. This table is the architecture: arrows point down the list.
 ARROWS = {
     "configs.contract": (),

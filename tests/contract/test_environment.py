@@ -6,14 +6,12 @@ import subprocess
 import sys
 import venv
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 
 from configs.contract import environment
 from configs.contract.errors import UserError
-
-ROOT = Path(environment.__file__).resolve().parents[2]
+from configs.contract.files import ROOT
 
 
 def test_this_environment_has_what_the_requirements_name():

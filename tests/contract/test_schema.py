@@ -1,7 +1,6 @@
 """Experiments: the paper's defaults, and one clear line for every wrong input."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -10,8 +9,6 @@ from configs.contract.check_config import named_folders, refuse_missing
 from configs.contract.errors import UserError
 from configs.contract.methods import METHODS
 from configs.contract.read_values import CONFIG_DIR
-
-ROOT = Path(schema.__file__).parents[2]
 
 
 def written(tmp_path, text, name="mine.yaml"):

@@ -23,11 +23,11 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs.contract import jobs, schema  # noqa: E402  needs the path above
-from configs.contract.run_dir import RunDir  # noqa: E402  needs the path above
+from configs.contract import jobs, schema
+from configs.contract.files import ROOT
+from configs.contract.run_dir import RunDir
 
 SMALL = [
     "methods=[finetune,infobert,lth,random,robust]",

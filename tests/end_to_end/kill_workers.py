@@ -17,11 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers"), str(ROOT / "tests" / "end_to_end")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from kill_at_random import differences  # noqa: E402  needs the path above
-from worker_runs import WAYS, TwoWorkers  # noqa: E402  needs the path above
+from tests.end_to_end.kill_at_random import differences
+from tests.helpers.worker_runs import WAYS, TwoWorkers
 
 
 def wait(run: TwoWorkers, process, moment: random.Random, seconds: float, steps: int, sentences: int) -> str:

@@ -15,12 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs.contract import jobs, schema  # noqa: E402  needs the path above
-from configs.contract.run_dir import RunDir  # noqa: E402  needs the path above
-from tests.helpers.commands import run_commands  # noqa: E402  needs the path above
+from configs.contract import jobs, schema
+from configs.contract.run_dir import RunDir
+from tests.helpers.commands import run_commands
 
 TASKS = ("sst2", "imdb", "agnews", "qnli", "mnli", "qqp")
 TRAIN, TEST = 40, 6

@@ -16,12 +16,11 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs.contract import schema  # noqa: E402  needs the path above
-from configs.contract.files import read_lines  # noqa: E402  needs the path above
-from configs.contract.run_dir import RunDir  # noqa: E402  needs the path above
+from configs.contract import schema
+from configs.contract.files import ROOT, read_lines
+from configs.contract.run_dir import RunDir
 
 LONG = ["data.train_size=2000", "search.epochs=100", "search.keep_epochs=2", "checkpoint_steps=200", "log_steps=20"]
 

@@ -12,13 +12,13 @@ import pkgutil
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import mindspore
 import mindspore.mint
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from configs.contract.files import ROOT
+
 BLOCKS = "RobustSearch(model(masked=True, block=(2, 4)), schema.MaskSearch(**two, max_norm=1.0), 10, 1, 'official')"
 BUILD = {  # the device, the number of layers, and what makes a step
     "search": ("GPU", 2, BLOCKS),

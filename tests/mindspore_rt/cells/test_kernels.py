@@ -14,10 +14,10 @@ import torch
 from mindspore import Tensor
 
 from configs.contract import assets
+from configs.contract.files import ROOT
 from mindspore_rt.cells import backend, encoder, kernel_cells, kernels, noise
 from mindspore_rt.cells.backend import Backend
 
-ROOT = Path(__file__).resolve().parents[3]
 KEY = {"seed": 3, "rank": 1, "step": 20, "ascent": 2}
 PLACE, RATE = 5, 0.3
 RANDOM = np.random.default_rng(0)

@@ -9,7 +9,6 @@ import statistics
 import subprocess
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +16,7 @@ import pytest
 
 from configs.contract import run_dir, schema
 from configs.contract.errors import UserError
-from configs.contract.files import read_lines, write_json, write_lines
+from configs.contract.files import ROOT, read_lines, write_json, write_lines
 from configs.contract.methods import METHODS
 from mindspore_rt.ticket import Ticket
 from tests.helpers import made_up_run as made_up
@@ -25,8 +24,6 @@ from tests.helpers.made_up_run import OUTCOMES, small
 from tests.helpers.written_report import row, written
 from torch_eval.__main__ import main
 from torch_eval.report import build, comparisons, figure_style, run_state, tables, ticket_sections
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_a_damaged_line_of_an_attack_is_named(tmp_path):
