@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from configs.contract import jobs, schema
 from configs.contract.files import ROOT
 from configs.contract.run_dir import RunDir
+from tests.helpers.timeless import without_clock
 
 SMALL = [
     "methods=[finetune,infobert,lth,random,robust]",
@@ -38,7 +39,6 @@ SMALL = [
     "attack.examples=3",
     "attack.workers=1",
 ]
-CLOCK = {"seconds", "processor_seconds", "sentences_per_second", "finished", "started"}
 ENDED = "whole"
 
 
@@ -109,18 +109,12 @@ def contents(root: Path) -> dict[str, bytes]:
 def _timeless(path: Path) -> bytes:
     raw = path.read_bytes()
     if path.suffix == ".json":
-        return json.dumps(_without_clock(json.loads(raw))).encode()
+        return json.dumps(without_clock(json.loads(raw))).encode()
     if path.suffix == ".jsonl":
-        return json.dumps([_without_clock(json.loads(line)) for line in raw.splitlines()]).encode()
+        return json.dumps([without_clock(json.loads(line)) for line in raw.splitlines()]).encode()
     if path.parent.name == "report":  # its table of stages shows how long each took
         return re.sub(rb"\d+ min( \d\d s)?|\d+(\.\d)? s\b|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", b"-", raw)
     return raw
-
-
-def _without_clock(value):
-    if isinstance(value, dict):
-        return {key: _without_clock(item) for key, item in value.items() if key not in CLOCK}
-    return [_without_clock(item) for item in value] if isinstance(value, list) else value
 
 
 def differences(reference: Path, other: Path) -> list[str]:

@@ -18,6 +18,7 @@ from configs.contract.files import ROOT, read_json, read_lines
 from configs.contract.run_dir import RunDir
 from mindspore_rt.ticket import Ticket
 from tests.helpers.commands import ENVIRONMENT, run_here, start_commands
+from tests.helpers.timeless import timeless_lines
 
 RECIPES = ("textfooler", "textbugger", "bertattack")
 # Every kind of method: dense, magnitude pruning (two rounds), random control, robust ticket. FreeLB: faults/.
@@ -232,9 +233,6 @@ def test_the_same_seed_gives_the_same_bytes(whole, resumed):
 
 def test_the_log_of_a_resumed_search_is_that_of_a_whole_one(whole, resumed):
     """Every step once, with the same figures; only the clock differs."""
-    logs = []
-    for run in (whole, resumed):
-        records = read_lines(run.dir.stage(1, "search") / "metrics.jsonl")
-        logs.append([{k: v for k, v in r.items() if k not in ("seconds", "sentences_per_second")} for r in records])
+    logs = [timeless_lines(run.dir.stage(1, "search") / "metrics.jsonl") for run in (whole, resumed)]
     assert logs[0] == logs[1]
     assert [r["step"] for r in logs[0] if "adversarial_loss" in r] == list(range(1, 11))

@@ -20,6 +20,7 @@ from configs.contract.run_dir import RunDir
 from mindspore_rt import launch
 from mindspore_rt.__main__ import main
 from mindspore_rt.stages import runner
+from tests.helpers.timeless import timeless_lines
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "stdin": subprocess.DEVNULL}
 SMALL = [f"name=test-faults-{os.getpid()}", "methods=[freelb]", "freelb.epochs=3", "checkpoint_steps=2"]
@@ -78,8 +79,7 @@ def wait_for_step(directory, step, process):
 
 
 def artefacts(directory):
-    log = [{k: v for k, v in r.items() if "second" not in k} for r in read_lines(directory / "metrics.jsonl")]
-    return log, (directory / "model" / "model.safetensors").read_bytes()
+    return timeless_lines(directory / "metrics.jsonl"), (directory / "model" / "model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")

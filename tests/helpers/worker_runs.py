@@ -17,6 +17,7 @@ from configs.contract.files import ROOT, read_lines
 from configs.contract.jobs import jobs
 from configs.contract.run_dir import RunDir
 from mindspore_rt.stages import runner
+from tests.helpers.timeless import timeless_lines
 
 SMALL = ["methods=[finetune]", "finetune.epochs=3", "checkpoint_steps=1000", "workers=2"]
 SMALL += ["attack.recipes=[textfooler]", "attack.examples=4", "attack.workers=2"]
@@ -128,6 +129,6 @@ class TwoWorkers:
 
     def results(self) -> tuple[list[dict], bytes]:
         """The log without its clock, and the model."""
-        clock = ("seconds", "sentences_per_second")
-        log = [{k: v for k, v in r.items() if k not in clock} for r in read_lines(self.directory / "metrics.jsonl")]
-        return log, (self.directory / "model" / "model.safetensors").read_bytes()
+        return timeless_lines(self.directory / "metrics.jsonl"), (
+            self.directory / "model" / "model.safetensors"
+        ).read_bytes()

@@ -24,6 +24,7 @@ from configs.contract.stage import Stage, verified
 from configs.contract.tokenizer import TOKEN_IDS
 from tests.helpers.attacked_runs import SENTENCES, WorkersInThisProcess
 from tests.helpers.prepared import write_summary
+from tests.helpers.timeless import timeless_lines
 from tests.helpers.victims import write_bert
 from torch_eval.assets import packaged
 from torch_eval.attack import example, merge, records, scoring, transfer, workers
@@ -80,8 +81,7 @@ def finished(experiment, attacked, tmp_path):
 
 
 def results(run_dir, recipe):
-    records = read_lines(run_dir.attack(1, "finetune") / recipe / "results.jsonl")
-    return [{key: value for key, value in record.items() if "seconds" not in key} for record in records]
+    return timeless_lines(run_dir.attack(1, "finetune") / recipe / "results.jsonl")
 
 
 def test_processes_give_the_same_file_as_one_process(experiment, monkeypatch):
