@@ -8,10 +8,9 @@ import pytest
 from configs.contract import methods, schema
 from configs.contract.assets import CACHE
 from configs.contract.files import ROOT, read_json, read_lines
-from tests.helpers.attacked_runs import WorkersInThisProcess
+from tests.helpers.attacked_runs import attacks_here
 from tests.helpers.commands import run_commands
 from torch_eval.__main__ import main
-from torch_eval.attack import scoring
 
 ENTRY = """    "cautious": Method(
         "Cautious",
@@ -71,8 +70,8 @@ def test_a_method_takes_two_files(project, tiny_bert, known, monkeypatch):
         ("mindspore_rt.__main__", "finetune"),
     ]
     printed = run_commands([[*stage, *settings] for stage in stages], project, **places)
-    monkeypatch.setattr(scoring, "Workers", WorkersInThisProcess)
-    assert main(["attack", *settings], project / "runs") == 0
+    with attacks_here(monkeypatch):
+        assert main(["attack", *settings], project / "runs") == 0
     run_commands([["torch_eval.__main__", "report", *settings]], project, **places)
     assert "finetune  seed-1/cautious" in printed
     seed = project / "runs" / "tiny" / "seed-1"

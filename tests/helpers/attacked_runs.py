@@ -1,6 +1,13 @@
-"""What tests of attacks share: sentences, workers without processes, the summary of a prepared data set."""
+"""What tests of attacks share: sentences, attacks without further processes, the labels that a victim gives."""
 
+import contextlib
+from collections.abc import Iterator
+
+import pytest
 import torch
+
+from torch_eval.attack import choose, scoring, transfer, workers
+from torch_eval.attack.workers import Target
 
 SENTENCES = [
     "a gripping and thoughtful drama",
@@ -13,11 +20,10 @@ SENTENCES = [
 
 
 class WorkersInThisProcess:
-    """Workers without processes. They too run on one thread: several threads add in another order."""
+    """Workers without processes."""
 
     def __init__(self, count, threads=1):
         self.count = count
-        torch.set_num_threads(1)
 
     def map(self, function, *arguments):
         return map(function, *arguments)
@@ -27,3 +33,30 @@ class WorkersInThisProcess:
 
     def __exit__(self, *_):
         pass
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """As in a worker: several threads add in another order, and on busy cores they are ten times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def attacks_here(patch: pytest.MonkeyPatch, *leaders) -> Iterator[None]:
+    """Attack in this process, on one thread, with models that are read anew. `leaders` are further modules that do."""
+    workers.load_victim.cache_clear()
+    workers.load_attack.cache_clear()
+    for leader in (choose, scoring, transfer, *leaders):
+        patch.setattr(leader, "Workers", WorkersInThisProcess)
+    with one_thread():
+        yield
+
+
+def labels_by_victim(target: Target, texts: list[tuple[str, ...]]) -> list[int]:
+    """The label that a victim gives to each text."""
+    return [row.index(max(row)) for row in workers.logits_of(target, texts)]

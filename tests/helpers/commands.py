@@ -66,13 +66,14 @@ def run_commands(commands: list[list[str]], folder: Path, **environment: str) ->
 
 def run_here(commands: list[list[str]], folder: Path) -> str:
     """Run commands in this process, and attack in it too; return what they print."""
-    from tests.helpers.attacked_runs import WorkersInThisProcess
-    from torch_eval.attack import choose, scoring
+    from tests.helpers.attacked_runs import attacks_here
 
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        attacks_here(patch),
+        contextlib.redirect_stdout(io.StringIO()) as output,
+    ):
         patch.chdir(folder)
-        for leader in (choose, scoring):
-            patch.setattr(leader, "Workers", WorkersInThisProcess)
         for module, *arguments in commands:
             assert import_module(module).main(arguments) == 0, arguments[0]
     return output.getvalue()

@@ -129,6 +129,5 @@ class TwoWorkers:
 
     def results(self) -> tuple[list[dict], bytes]:
         """The log without its clock, and the model."""
-        return timeless_lines(self.directory / "metrics.jsonl"), (
-            self.directory / "model" / "model.safetensors"
-        ).read_bytes()
+        model = self.directory / "model" / "model.safetensors"
+        return timeless_lines(self.directory / "metrics.jsonl"), model.read_bytes()

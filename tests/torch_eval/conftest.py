@@ -1,8 +1,8 @@
 """What tests of the scoring half share. They may import TextAttack at their top: this makes that possible offline."""
 
 import pytest
-import torch
 
+from tests.helpers import attacked_runs
 from torch_eval.recipes import textattack_offline
 
 textattack_offline.set_environment()
@@ -10,8 +10,13 @@ textattack_offline.set_environment()
 
 @pytest.fixture
 def one_thread():
-    """As in a worker; many threads on busy cores make these small models ten times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    """Compute on one thread, as a worker does."""
+    with attacked_runs.one_thread():
+        yield
+
+
+@pytest.fixture
+def attacks_here(monkeypatch):
+    """Attack in this process."""
+    with attacked_runs.attacks_here(monkeypatch):
+        yield

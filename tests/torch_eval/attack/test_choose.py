@@ -3,22 +3,21 @@
 import shutil
 
 import pytest
-import torch
 
 from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_json, write_json, write_lines
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
-from tests.helpers.attacked_runs import SENTENCES, WorkersInThisProcess
+from tests.helpers.attacked_runs import SENTENCES
 from tests.helpers.prepared import write_summary
 from tests.helpers.victims import write_bert
 from torch_eval.__main__ import main
-from torch_eval.attack import choose, workers
+from torch_eval.attack import choose
 
 
 @pytest.fixture
-def experiment(tmp_path, monkeypatch):
+def experiment(tmp_path, attacks_here):
     def make(*overrides):
         run_dir = RunDir(schema.load("tiny", ["choice.examples=4", "choice.recipe=textbugger", *overrides]), tmp_path)
         for split in ("dev", "test", *([run_dir.config.choice_split] if run_dir.config.choice_split != "dev" else [])):
@@ -30,12 +29,7 @@ def experiment(tmp_path, monkeypatch):
                     write_bert(run_dir.model(seed, str(candidate)), seed=10 * number + seed)
         return run_dir
 
-    monkeypatch.setattr(choose, "Workers", WorkersInThisProcess)
-    workers.load_victim.cache_clear()
-    workers.load_attack.cache_clear()
-    threads = torch.get_num_threads()
-    yield make
-    torch.set_num_threads(threads)
+    return make
 
 
 def test_the_most_robust_on_dev_is_chosen(experiment, capsys):

@@ -1,10 +1,8 @@
 """A handful of examples, attacked as the run does it and by TextAttack as it comes: the same in all that counts."""
 
-from pathlib import Path
-
 import pytest
-import torch
 
+from tests.helpers.attacked_runs import labels_by_victim, one_thread
 from torch_eval.attack import workers
 from torch_eval.attack.workers import Target
 from torch_eval.bench.attacks import attack_stock
@@ -25,21 +23,19 @@ SENTENCES = [
 @pytest.fixture(scope="module", params=NAMED)
 def model(request, tmp_path_factory):
     """Random weights, the label decided by them; tie-breaking matters more here than with a trained model."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield random_classifier(tmp_path_factory.mktemp(request.param), request.param, SENTENCES, seed=3)
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield random_classifier(tmp_path_factory.mktemp(request.param), request.param, SENTENCES, seed=3)
 
 
 @pytest.mark.parametrize("recipe", ["textfooler", "textbugger", "bertattack"])
 def test_the_same_as_textattack(recipe, model):
     sentences = SENTENCES if model.name.startswith("bert") else SENTENCES[1:4]
     spec = Spec(recipe, ("sentence",), ("sentence",), candidates=5)
-    labels = [row.index(max(row)) for row in workers.logits_of(Target(Path(model), LENGTH), [(s,) for s in sentences])]
+    labels = labels_by_victim(Target(model, LENGTH), [(sentence,) for sentence in sentences])
     found = {}
     for attack in (workers.attack_example, attack_stock):
         found[attack] = [
-            attack(Target(Path(model), LENGTH), spec, 1, i, {"sentence": sentence, "label": label})
+            attack(Target(model, LENGTH), spec, 1, i, {"sentence": sentence, "label": label})
             for i, (sentence, label) in enumerate(zip(sentences, labels))
         ]
     assert sum(record["queries"] for record in found[attack_stock]) > 5 * len(sentences)

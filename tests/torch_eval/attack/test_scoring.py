@@ -22,7 +22,7 @@ from configs.contract.files import ROOT, file_hash, read_json, read_lines, write
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage, verified
 from configs.contract.tokenizer import TOKEN_IDS
-from tests.helpers.attacked_runs import SENTENCES, WorkersInThisProcess
+from tests.helpers.attacked_runs import SENTENCES, attacks_here, labels_by_victim
 from tests.helpers.prepared import write_summary
 from tests.helpers.timeless import timeless_lines
 from tests.helpers.victims import write_bert
@@ -54,21 +54,15 @@ def prepared(folder, *overrides, name="one", examples=EXAMPLES):
 @pytest.fixture
 def experiment(tmp_path, monkeypatch):
     """`prepared` in the test's folder, and attacked in this process."""
-    for module in (scoring, transfer):
-        monkeypatch.setattr(module, "Workers", WorkersInThisProcess)
-    workers.load_victim.cache_clear()
-    workers.load_attack.cache_clear()
-    threads = torch.get_num_threads()
-    yield partial(prepared, tmp_path)
-    torch.set_num_threads(threads)
+    with attacks_here(monkeypatch):
+        yield partial(prepared, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory):
     """A folder with a run that TextBugger has attacked, for all tests."""
     folder = tmp_path_factory.mktemp("attacked")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "Workers", WorkersInThisProcess)
+    with pytest.MonkeyPatch.context() as patch, attacks_here(patch):
         scoring.run(prepared(folder, "attack.recipes=[textbugger]"))
     return folder
 
@@ -629,9 +623,9 @@ def test_a_time_budget_before_the_first_answer_skips_what_is_misclassified(exper
 def attack_one(run_dir, recipe="textbugger", **more):
     """Attack the first sentence, with the label that the victim gives it."""
     target = workers.Target(run_dir.model(1, "finetune"), 128)
-    label = workers.logits_of(target, [(SENTENCES[0],)])[0]
+    [label] = labels_by_victim(target, [(SENTENCES[0],)])
     spec = recipes.Spec(recipe, ("sentence",), ("sentence",), **more)
-    text = {"sentence": SENTENCES[0], "label": label.index(max(label))}
+    text = {"sentence": SENTENCES[0], "label": label}
     return workers.attack_example(target, spec, 1, 0, text, 100)
 
 
@@ -722,8 +716,8 @@ def test_transfer_replays_every_text_on_every_model(experiment):
 
     def right(model, text, records):
         victim = workers.Target(run_dir.model(1, model), run_dir.config.attack_length)
-        logits = workers.logits_of(victim, [(record[text]["sentence"],) for record in records])
-        return [values.index(max(values)) == record["label"] for values, record in zip(logits, records)]
+        labels = labels_by_victim(victim, [(record[text]["sentence"],) for record in records])
+        return [label == record["label"] for label, record in zip(labels, records)]
 
     for (source, target), row in rows.items():
         fooling = [record for record in read_lines(files[source]) if record["outcome"] == "success"]

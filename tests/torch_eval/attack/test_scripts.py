@@ -5,9 +5,9 @@ import time
 from collections import OrderedDict
 
 import pytest
-import torch
 
 from configs.contract.errors import UserError
+from tests.helpers.attacked_runs import labels_by_victim, one_thread
 from tests.helpers.victims import write_bert
 from torch_eval.attack import example, workers
 from torch_eval.attack.workers import Target
@@ -54,10 +54,8 @@ PLAIN = WORDS[:9] + ["naïve", "e\u0301te\u0301", "don’t", "'quoted'", "--", "
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
     """A random victim, on one thread, so that ties break as in the run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield Target(write_bert(tmp_path_factory.mktemp("victim"), seed=3), 48)
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield Target(write_bert(tmp_path_factory.mktemp("victim"), seed=3), 48)
 
 
 def single(recipe, candidates=3, **more):
@@ -66,8 +64,8 @@ def single(recipe, candidates=3, **more):
 
 def labelled(target, spec, text):
     """An example with the label that the victim gives it."""
-    [logits] = workers.logits_of(target, [text])
-    return {**dict(zip(spec.columns, text)), "label": logits.index(max(logits))}
+    [label] = labels_by_victim(target, [text])
+    return {**dict(zip(spec.columns, text)), "label": label}
 
 
 def attack(target, spec, text, max_seconds=None, function=workers.attack_example):

@@ -3,11 +3,10 @@
 import os
 
 import pytest
-import torch
 
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines, write_lines
-from tests.helpers.attacked_runs import SENTENCES, WorkersInThisProcess
+from tests.helpers.attacked_runs import SENTENCES, WorkersInThisProcess, attacks_here
 from tests.helpers.victims import write_bert
 from torch_eval.attack import workers
 from torch_eval.bench import attacks, families
@@ -16,8 +15,6 @@ from torch_eval.bench import attacks, families
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     """Call with further arguments; returns the run directory."""
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(attacks, "Workers", WorkersInThisProcess)
     write_bert(tmp_path / "model")
     write_lines(tmp_path / "texts.jsonl", [{"sentence": s, "label": i % 2} for i, s in enumerate(SENTENCES)])
 
@@ -29,8 +26,8 @@ def bench(tmp_path, monkeypatch):
         attacks.main([*fixed, *arguments], tmp_path)
         return tmp_path
 
-    yield run
-    torch.set_num_threads(threads)
+    with attacks_here(monkeypatch, attacks):
+        yield run
 
 
 def test_it_counts_writes_and_goes_on(bench, monkeypatch):

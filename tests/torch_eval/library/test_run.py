@@ -14,24 +14,13 @@ from transformers import AutoConfig
 import torch_eval
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, locked, read_json, read_lines, write_json
-from tests.helpers.attacked_runs import SENTENCES, WorkersInThisProcess
+from tests.helpers.attacked_runs import SENTENCES
 from torch_eval.__main__ import main
-from torch_eval.attack import scoring, workers
 from torch_eval.attack.workers import Target
 from torch_eval.bench.attacks import attack_stock
 from torch_eval.bench.random_models import random_classifier
 from torch_eval.library import api, run
 from torch_eval.recipes.recipes import Spec
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    monkeypatch.setattr(scoring, "Workers", WorkersInThisProcess)
-    workers.load_victim.cache_clear()
-    workers.load_attack.cache_clear()
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def classifier(folder, family, names=("negative", "positive"), seed=0):
@@ -50,7 +39,7 @@ def table(path, labels=("pos", "neg")):
     return path
 
 
-def test_figures_are_those_of_stock_textattack(tmp_path, in_process, capsys):
+def test_figures_are_those_of_stock_textattack(tmp_path, attacks_here, capsys):
     model, file = classifier(tmp_path / "mine", "roberta"), table(tmp_path / "reviews.csv")
     folder = run.run(
         [str(model)], str(file), ["recipes=[textfooler]", "examples=4", "max_length=48"], tmp_path / "runs"
@@ -71,7 +60,7 @@ def test_figures_are_those_of_stock_textattack(tmp_path, in_process, capsys):
     assert "textfooler" in page and "<script" not in page
 
 
-def test_several_models_are_compared_on_the_same_texts_by_the_names_of_their_labels(tmp_path, in_process, capsys):
+def test_several_models_are_compared_on_the_same_texts_by_the_names_of_their_labels(tmp_path, attacks_here, capsys):
     first = classifier(tmp_path / "a" / "model", "bert")
     names = ("POSITIVE", "NEGATIVE")
     second = classifier(tmp_path / "b" / "model", "distilbert", names)
@@ -99,7 +88,7 @@ def test_several_models_are_compared_on_the_same_texts_by_the_names_of_their_lab
     assert sums[0]["b"]["clean_of_all"] == pytest.approx(1 - sums[1]["c"]["clean_of_all"])
 
 
-def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, in_process):
+def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, attacks_here):
     file = table(tmp_path / "r.csv")
     for name in (str(tmp_path / "gone"), r"C:\models\mine", "./gone", "a/b/c"):
         with pytest.raises(UserError, match="no such directory"):
@@ -149,7 +138,7 @@ def test_records_hold_what_numpy_and_pandas_make(monkeypatch):
         api.score("model", frame)
 
 
-def test_the_examples_of_the_documentation_run(tmp_path, in_process, monkeypatch, capsys):
+def test_the_examples_of_the_documentation_run(tmp_path, attacks_here, monkeypatch, capsys):
     """In this process; `test_records_in_place_of_a_file` starts those that `score` starts."""
 
     monkeypatch.setattr(api, "run_module", lambda _module, words, **_: main(words))
