@@ -4,15 +4,10 @@ import random
 from collections import OrderedDict
 
 import pytest
+import textattack.shared.utils
+from textattack.shared import AttackedText
 
-from torch_eval.recipes import textattack_offline
-
-textattack_offline.prepare()
-
-import textattack.shared.utils  # noqa: E402  TextAttack is made ready first
-from textattack.shared import AttackedText  # noqa: E402  TextAttack is made ready first
-
-from torch_eval.recipes.attacked_text import Text  # noqa: E402  the same
+from torch_eval.recipes.attacked_text import Text
 
 WORDS = [
     "film",

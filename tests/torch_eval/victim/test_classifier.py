@@ -15,18 +15,11 @@ from transformers import (
 from configs.contract.errors import UserError
 from tests.helpers.victims import write_bert
 from torch_eval.attack.workers import Target, inspect
+from torch_eval.bench import stock_textattack
 from torch_eval.victim.classifier import Victim
 
 LENGTH = 24
 TEXTS = ["a fine film .", "dull", "", "an utterly charming , funny and warm piece of work " * 4] * 11
-
-
-def stock_wrapper(folder, length):
-    from textattack.models.wrappers import HuggingFaceModelWrapper
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.model_max_length = length
-    return HuggingFaceModelWrapper(BertForSequenceClassification.from_pretrained(folder).eval(), tokenizer)
 
 
 def give_inputs(folder, names):
@@ -46,7 +39,7 @@ def test_a_tokenizer_without_masks_leaves_the_padding_to_be_read_as_in_the_stock
     folder = write_bert(tmp_path)
     masked = Victim(folder, LENGTH)(TEXTS)
     give_inputs(folder, ["input_ids", "token_type_ids"])
-    victim, expected = Victim(folder, LENGTH), stock_wrapper(folder, LENGTH)(TEXTS)
+    victim, expected = Victim(folder, LENGTH), stock_textattack.victim(folder, LENGTH)(TEXTS)
     torch.testing.assert_close(victim(TEXTS), expected, atol=1e-5, rtol=0)
     assert victim.use_fastest(TEXTS) > 1 and victim.batching == "padded" and not torch.allclose(masked, expected)
 
@@ -70,7 +63,7 @@ def test_a_decoder_that_states_no_padding_reads_the_end_of_a_text(tmp_path):
 @pytest.mark.parametrize("labels, layers", [(2, 2), (3, 1), (2, 3)])
 def test_same_logits_as_the_stock_wrapper(tmp_path, labels, layers):
     folder = write_bert(tmp_path, labels, layers=layers)
-    ours, expected = Victim(folder, LENGTH)(TEXTS), stock_wrapper(folder, LENGTH)(TEXTS)
+    ours, expected = Victim(folder, LENGTH)(TEXTS), stock_textattack.victim(folder, LENGTH)(TEXTS)
     assert ours.shape == (len(TEXTS), labels) and ours.dtype == torch.float32
     assert expected.std(0).min() > 0.1  # rows differ, so a wrong order shows
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
@@ -79,7 +72,7 @@ def test_same_logits_as_the_stock_wrapper(tmp_path, labels, layers):
 def test_pairs_are_read_as_two_segments(tmp_path):
     folder = write_bert(tmp_path, 3)
     pairs = [("who came ?", text) for text in TEXTS[:7]]
-    expected = stock_wrapper(folder, LENGTH)(pairs)
+    expected = stock_textattack.victim(folder, LENGTH)(pairs)
     torch.testing.assert_close(Victim(folder, LENGTH)(pairs), expected, atol=1e-5, rtol=0)
     joined = Victim(folder, LENGTH)([" ".join(pair) for pair in pairs])
     assert not torch.allclose(joined, expected, atol=1e-3)
@@ -137,7 +130,8 @@ def test_pruned_heads_and_neurons(tmp_path):
     model = BertForSequenceClassification.from_pretrained(folder)
     model.prune_heads({0: [1]})
     model.save_pretrained(folder)
-    torch.testing.assert_close(Victim(folder, LENGTH)(TEXTS), stock_wrapper(folder, LENGTH)(TEXTS), atol=1e-5, rtol=0)
+    expected = stock_textattack.victim(folder, LENGTH)(TEXTS)
+    torch.testing.assert_close(Victim(folder, LENGTH)(TEXTS), expected, atol=1e-5, rtol=0)
 
 
 def test_temperature_divides_and_dtype_rounds(tmp_path):

@@ -1,11 +1,10 @@
 """Every family against transformers' own model, padded to the full length by TextAttack's wrapper."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from configs.contract.families import FAMILIES
+from torch_eval.bench import stock_textattack
 from torch_eval.bench.random_models import NAMED, random_classifier
 from torch_eval.victim.classifier import Victim
 
@@ -26,21 +25,12 @@ def family(request, tmp_path_factory):
     return name, random_classifier(tmp_path_factory.mktemp(name), name, TEXTS, labels=3)
 
 
-def stock_logits(folder: Path, texts: list) -> torch.Tensor:
-    from textattack.models.wrappers import HuggingFaceModelWrapper
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.model_max_length = LENGTH
-    return HuggingFaceModelWrapper(AutoModelForSequenceClassification.from_pretrained(folder).eval(), tokenizer)(texts)
-
-
 def test_same_logits_as_the_stock_wrapper(family):
     name, folder = family
-    victim = Victim(folder, LENGTH)
+    victim, stock = Victim(folder, LENGTH), stock_textattack.victim(folder, LENGTH)
     assert victim.batching == ("unpadded" if name in FAMILIES else "sorted")
     for texts in (TEXTS, [("who came ?", text) for text in TEXTS[:12]]):
-        expected = stock_logits(folder, texts)
+        expected = stock(texts)
         assert expected.std(0).min() > 0.05  # rows differ, so a wrong order shows
         for batching in victim.batchings():
             victim.use(batching)
@@ -57,10 +47,10 @@ def test_the_fastest_batching_that_computes_the_same_is_used(family):
 def test_a_model_that_padding_changes_is_padded(tmp_path):
     """ConvBERT's convolutions see the padding beside a text."""
     folder = random_classifier(tmp_path, "convbert", TEXTS)
-    victim = Victim(folder, LENGTH)
+    victim, expected = Victim(folder, LENGTH), stock_textattack.victim(folder, LENGTH)(TEXTS)
     assert victim.batching == "padded"
     victim.use("sorted")
     victim.positions = 1
-    assert (victim(TEXTS) - stock_logits(folder, TEXTS)).abs().max() > 1e-2
+    assert (victim(TEXTS) - expected).abs().max() > 1e-2
     assert victim.use_fastest(TEXTS) > 1 and victim.batching == "padded"
-    torch.testing.assert_close(victim(TEXTS), stock_logits(folder, TEXTS), atol=2e-5, rtol=0)
+    torch.testing.assert_close(victim(TEXTS), expected, atol=2e-5, rtol=0)
