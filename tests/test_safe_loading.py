@@ -11,6 +11,7 @@ from configs.contract import check_config, schema
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, write_json
 from configs.contract.run_dir import RunDir
+from tests.helpers.files import Malicious
 
 FILES = sorted(p for folder in ("configs", "mindspore_rt", "torch_eval") for p in (ROOT / folder).rglob("*.py"))
 FORBIDDEN_IMPORTS = {"marshal", "shelve", "dill", "joblib", "cloudpickle"}
@@ -85,12 +86,8 @@ def test_the_check_finds_each_of_them(tmp_path, line):
 def test_a_weight_file_with_code_in_it_is_refused_unrun(tmp_path):
     from torch_eval.victim.pytorch_weights import unpickle
 
-    class Harmful:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "ran",))
-
     for name, save in (("torch.bin", torch.save), ("plain.bin", lambda o, p: Path(p).write_bytes(pickle.dumps(o)))):
-        save({"weight": Harmful()}, tmp_path / name)
+        save({"weight": Malicious(tmp_path / "ran")}, tmp_path / name)
         with pytest.raises(UserError, match=name):
             unpickle(str(tmp_path / name))
     assert not (tmp_path / "ran").exists()

@@ -12,6 +12,7 @@ import pytest
 from configs.contract import environment
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT
+from tests.helpers.files import write_program
 
 
 def test_this_environment_has_what_the_requirements_name():
@@ -93,10 +94,19 @@ def test_run_sh_refuses_what_is_not_a_program(clone):
 
 
 def test_run_sh_uses_the_named_environment(clone):
-    (clone / "python").write_text('#!/bin/sh\nif [ "$2" = mindspore_rt ]; then echo "$@"; fi\n')
-    (clone / "python").chmod(0o755)
+    write_program(clone / "python", '#!/bin/sh\nif [ "$2" = mindspore_rt ]; then echo "$@"; fi\n')
     assert run(clone, "./python", "help").stdout.splitlines()[-1] == "-m mindspore_rt --help"
     assert not (clone / ".venv").exists()
+
+
+@pytest.fixture
+def programs(clone):
+    """A folder for the only programs in reach: what run.sh needs before it has found a Python."""
+    folder = clone / "bin"
+    folder.mkdir()
+    for name in ("bash", "cat", "cksum", "dirname"):
+        (folder / name).symlink_to(shutil.which(name))
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -107,15 +117,10 @@ def test_run_sh_uses_the_named_environment(clone):
         ("uv", "uv python install 3.11"),
     ],
 )
-def test_without_a_python_that_fits_run_sh_says_how_to_install_one(clone, installer, remedy):
+def test_without_a_python_that_fits_run_sh_says_how_to_install_one(clone, programs, installer, remedy):
     """The only Python in reach is of another version; the remedy is that of the distribution."""
-    programs = clone / "bin"
-    programs.mkdir()
-    for name in ("bash", "cat", "cksum", "dirname"):
-        (programs / name).symlink_to(shutil.which(name))
     for name in ("python3", installer):
-        (programs / name).write_text("#!/bin/bash\nexit 1\n")
-        (programs / name).chmod(0o755)
+        write_program(programs / name, "#!/bin/bash\nexit 1\n")
     result = subprocess.run(
         ["bash", "run.sh", "setup"], cwd=clone, capture_output=True, text=True, env={"PATH": str(programs)}, timeout=60
     )
@@ -124,16 +129,10 @@ def test_without_a_python_that_fits_run_sh_says_how_to_install_one(clone, instal
     assert "ROBUST_TICKETS_PYTHON=" in result.stderr
 
 
-def test_run_sh_takes_the_python_of_uv(clone):
+def test_run_sh_takes_the_python_of_uv(clone, programs):
     """Where uv has a Python 3.11, .venv is made with it."""
-    programs = clone / "bin"
-    programs.mkdir()
-    for name in ("bash", "cat", "cksum", "dirname"):
-        (programs / name).symlink_to(shutil.which(name))
-    (programs / "uv").write_text(f'#!/bin/bash\n[ "$*" = "python find 3.11" ] && echo {programs}/theirs\n')
-    (programs / "theirs").write_text('#!/bin/bash\necho "$@" >> calls\n')
-    for name in ("uv", "theirs"):
-        (programs / name).chmod(0o755)
+    write_program(programs / "uv", f'#!/bin/bash\n[ "$*" = "python find 3.11" ] && echo {programs}/theirs\n')
+    write_program(programs / "theirs", '#!/bin/bash\necho "$@" >> calls\n')
     command, environment = ["bash", "run.sh", "setup"], {"PATH": str(programs)}
     subprocess.run(command, cwd=clone, capture_output=True, text=True, env=environment, timeout=60)
     assert f"-m venv --clear {clone}/.venv" in (clone / "calls").read_text()

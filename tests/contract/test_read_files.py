@@ -16,24 +16,9 @@ from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.read_files import read_file
 from configs.contract.tasks import TASKS, task_of
+from tests.helpers.files import HARD_TEXTS, write_file
 
 SINGLE, PAIR = TASKS["sst2"], TASKS["qnli"]
-HARD = [
-    "plain words",
-    'a "quoted", and\na second line',
-    'three """ quotes',
-    "tab\tinside",
-    "line\u2028separator, next\u0085line",
-    "naïve café 北京 😀",
-    "it's 'single'",
-    "Rated 8, 1\nor 9, 0 of 10,\n1 as ever",
-]
-
-
-def file(tmp_path, name, content):
-    path = tmp_path / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 def records(path, task=SINGLE, **options):
@@ -60,37 +45,38 @@ def test_csv_is_rfc_4180(tmp_path, newline, order):
     stream = io.StringIO()
     writer = csv.DictWriter(stream, order, lineterminator=newline, extrasaction="ignore")
     writer.writeheader()
-    writer.writerows({"id": i, "sentence": text, "label": i % 2} for i, text in enumerate(HARD))
-    examples = records(file(tmp_path, "a.csv", stream.getvalue()))
-    assert examples == [{"sentence": text, "label": i % 2} for i, text in enumerate(HARD)]
+    writer.writerows({"id": i, "sentence": text, "label": i % 2} for i, text in enumerate(HARD_TEXTS))
+    examples = records(write_file(tmp_path, "a.csv", stream.getvalue()))
+    assert examples == [{"sentence": text, "label": i % 2} for i, text in enumerate(HARD_TEXTS)]
 
 
 def test_tsv_knows_no_quotes(tmp_path):
     """GLUE's files: a quote is a character like any other, and only a newline ends a row."""
-    texts = ['"opened and never closed', 'closed only"', '""', 'in "the" middle', *HARD[4:7]]
+    texts = ['"opened and never closed', 'closed only"', '""', 'in "the" middle', *HARD_TEXTS[4:7]]
     text = "sentence\tlabel\n" + "".join(f"{t}\t{i % 2}\r\n" for i, t in enumerate(texts))
-    assert records(file(tmp_path, "a.tsv", text)) == [{"sentence": t, "label": i % 2} for i, t in enumerate(texts)]
+    examples = records(write_file(tmp_path, "a.tsv", text))
+    assert examples == [{"sentence": t, "label": i % 2} for i, t in enumerate(texts)]
 
 
 @pytest.mark.parametrize("ascii", [True, False])
 def test_json_lines(tmp_path, ascii):
     """Also with separators inside a sentence that Unicode counts as line ends."""
-    rows = [{"label": i % 2, "sentence": text, "more": [1]} for i, text in enumerate(HARD)]
+    rows = [{"label": i % 2, "sentence": text, "more": [1]} for i, text in enumerate(HARD_TEXTS)]
     text = "\n".join(json.dumps(row, ensure_ascii=ascii) for row in rows)
     for ending in ("", "\n", "\n\n"):
-        examples = records(file(tmp_path, "a.jsonl", text + ending))
-        assert examples == [{"sentence": t, "label": i % 2} for i, t in enumerate(HARD)]
+        examples = records(write_file(tmp_path, "a.jsonl", text + ending))
+        assert examples == [{"sentence": t, "label": i % 2} for i, t in enumerate(HARD_TEXTS)]
 
 
 def test_labels_are_names_or_numbers(tmp_path):
     text = "sentence,question,label\na,b,entailment\na,b,1\n\na,b, 0 \na,b,not_entailment\n"
-    examples = records(file(tmp_path, "a.csv", text), PAIR)
+    examples = records(write_file(tmp_path, "a.csv", text), PAIR)
     assert [r["label"] for r in examples] == [0, 1, 0, 1]
     assert list(examples[0]) == ["question", "sentence", "label"]  # reading order of the task
 
 
 def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
-    assert records(file(tmp_path, "a.csv", b"\xef\xbb\xbfsentence,label\nfine,1\n"))
+    assert records(write_file(tmp_path, "a.csv", b"\xef\xbb\xbfsentence,label\nfine,1\n"))
 
 
 # --- the six data sets as they are handed out ----------------------------------------------------------------
@@ -166,13 +152,13 @@ FORMATS = [
 
 @pytest.mark.parametrize("task, name, content, columns, expected", FORMATS, ids=[f"{f[0]} {f[1]}" for f in FORMATS])
 def test_every_data_set_in_its_own_format(tmp_path, task, name, content, columns, expected):
-    examples = records(file(tmp_path, name, content), TASKS[task], columns=columns)
+    examples = records(write_file(tmp_path, name, content), TASKS[task], columns=columns)
     assert examples == [dict(zip((*TASKS[task].columns, "label"), row)) for row in expected]
 
 
 def test_agnews_counts_labels_from_1_where_it_has_titles(tmp_path):
     """So a 0 there is an error, not World."""
-    path = file(tmp_path, "a.csv", "0,Vote,A poll.\n")
+    path = write_file(tmp_path, "a.csv", "0,Vote,A poll.\n")
     message = refusal(path, TASKS["agnews"], columns=["label", "title", "description"])
     assert "line 1: unknown label '0'; allowed: 1 or World" in message
 
@@ -181,19 +167,19 @@ def test_the_folders_of_imdb(tmp_path):
     for label, texts in {"neg": ["dull", "naïve"], "pos": ["fine"], "unsup": ["unknown"]}.items():
         (tmp_path / "train" / label).mkdir(parents=True)
         for i, text in enumerate(texts):
-            file(tmp_path, f"train/{label}/{i}_7.txt", text)
+            write_file(tmp_path, f"train/{label}/{i}_7.txt", text)
     expected = [{"text": "dull", "label": 0}, {"text": "naïve", "label": 0}, {"text": "fine", "label": 1}]
     assert records(tmp_path / "train", TASKS["imdb"]) == expected
     assert "pairs" in refusal(tmp_path / "train", TASKS["qqp"])
-    broken = file(tmp_path, "train/pos/1_7.txt", "a <SPLIT> b")
+    broken = write_file(tmp_path, "train/pos/1_7.txt", "a <SPLIT> b")
     assert "holds <SPLIT>" in refusal(tmp_path / "train", TASKS["imdb"])
-    broken = file(tmp_path, "train/pos/1_7.txt", b"caf\xe9")
+    broken = write_file(tmp_path, "train/pos/1_7.txt", b"caf\xe9")
     with pytest.raises(UserError, match=f"{broken}, line 1: not UTF-8"):
         read_file(tmp_path / "train", TASKS["imdb"])
     broken.write_bytes(b" \n")
     with pytest.raises(UserError, match=f"{broken}: empty"):
         read_file(tmp_path / "train", TASKS["imdb"])
-    file(tmp_path, "train/pos/._1_7.txt", b"\0what macOS leaves in archives")
+    write_file(tmp_path, "train/pos/._1_7.txt", b"\0what macOS leaves in archives")
     broken.unlink()
     assert records(tmp_path / "train", TASKS["imdb"]) == expected
     assert "no neg/*.txt in it; it holds train, and needs" in refusal(tmp_path, TASKS["imdb"])
@@ -216,7 +202,7 @@ def test_folders_of_tables_are_refused_with_the_file_to_give(tmp_path, task, nam
     """As `save_to_disk` writes data sets, beside descriptions in JSON, and as the hub keeps them."""
     (tmp_path / "dataset_dict.json").touch()
     (tmp_path / name).parent.mkdir(exist_ok=True)
-    file(tmp_path, name, content)
+    write_file(tmp_path, name, content)
     assert expected in refusal(tmp_path, task)
 
 
@@ -230,7 +216,7 @@ def own(*overrides):
 def test_own_columns_and_labels(tmp_path):
     names = ("data.text_columns=[head+body, claim]", "data.label_column=verdict", "data.labels=[x, y, z]")
     task = own("task=custom", *names)
-    path = file(tmp_path, "a.csv", "verdict,claim,head,body,more\nz,c,h,b,0\n1,c,,b,0\n")
+    path = write_file(tmp_path, "a.csv", "verdict,claim,head,body,more\nz,c,h,b,0\n1,c,,b,0\n")
     assert records(path, task) == [
         {"head+body": "h b", "claim": "c", "label": 2},
         {"head+body": "b", "claim": "c", "label": 1},
@@ -239,17 +225,17 @@ def test_own_columns_and_labels(tmp_path):
 
 def test_values_of_labels(tmp_path):
     """`value=name` gives what stands in the file; plain numbers are values too, and then nothing else is."""
-    path = file(tmp_path, "a.csv", "text,label\na,1\nb,2\nc,1\n")
+    path = write_file(tmp_path, "a.csv", "text,label\na,1\nb,2\nc,1\n")
     for labels, names in (("[1=up, 2=down]", ("up", "down")), ("['1', '2']", ("1", "2"))):
         task = own("task=custom", "data.text_columns=[text]", f"data.labels={labels}")
         assert task.labels == names
         assert [r["label"] for r in records(path, task)] == [0, 1, 0]
-        assert "unknown label '0'" in refusal(file(tmp_path, "b.csv", "text,label\na,0\n"), task)
+        assert "unknown label '0'" in refusal(write_file(tmp_path, "b.csv", "text,label\na,0\n"), task)
 
 
 def test_a_task_of_the_table_with_own_spellings(tmp_path):
     task = own("task=sst2", "data.text_columns=[quote]", "data.label_column=tone", "data.labels=[sad, glad]")
-    path = file(tmp_path, "a.tsv", "tone\tquote\nglad\tfine\nsad\tdull\n")
+    path = write_file(tmp_path, "a.tsv", "tone\tquote\nglad\tfine\nsad\tdull\n")
     assert records(path, task) == [{"sentence": "fine", "label": 1}, {"sentence": "dull", "label": 0}]
     assert task.labels == ("negative", "positive")
 
@@ -334,7 +320,7 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
     ],
 )
 def test_wrong_files_name_line_and_remedy(tmp_path, name, content, expected):
-    message = refusal(file(tmp_path, name, content))
+    message = refusal(write_file(tmp_path, name, content))
     for part in expected:
         assert part in message
 
@@ -344,14 +330,14 @@ def test_a_missing_file(tmp_path):
 
 
 def test_a_header_that_is_named_again(tmp_path):
-    message = refusal(file(tmp_path, "a.csv", "sentence,label\nfine,1\n"), columns=["sentence", "label"])
+    message = refusal(write_file(tmp_path, "a.csv", "sentence,label\nfine,1\n"), columns=["sentence", "label"])
     assert "line 1: this file has a header" in message
-    assert "empty" in refusal(file(tmp_path, "b.csv", ""), columns=["sentence", "label"])
+    assert "empty" in refusal(write_file(tmp_path, "b.csv", ""), columns=["sentence", "label"])
 
 
 def test_broken_rows_are_skipped_as_far_as_allowed(tmp_path):
     """As in QQP's own file: torn lines, a question without text."""
-    path = file(tmp_path, "a.tsv", "sentence\tlabel\nfine\t1\ntorn\n\t0\ndull\t0\n")
+    path = write_file(tmp_path, "a.tsv", "sentence\tlabel\nfine\t1\ntorn\n\t0\ndull\t0\n")
     examples, skipped = read_file(path, SINGLE, bad_rows=2)
     assert [r["sentence"] for r in examples] == ["fine", "dull"]
     assert [text.partition(": ")[0] for text in skipped] == [f"{path}, line 3", f"{path}, line 4"]
@@ -363,7 +349,7 @@ def test_broken_rows_are_skipped_as_far_as_allowed(tmp_path):
 
 @pytest.mark.parametrize("name, mark", [("a.csv", ","), ("a.tsv", "\t")])
 def test_line_ends_of_old_spreadsheets(tmp_path, name, mark):
-    path = file(tmp_path, name, f"sentence{mark}label\rfine{mark}1\rdull{mark}2\r")
+    path = write_file(tmp_path, name, f"sentence{mark}label\rfine{mark}1\rdull{mark}2\r")
     examples, (skipped,) = read_file(path, SINGLE, bad_rows=1)
     assert examples == [{"sentence": "fine", "label": 1}] and "line 3: unknown label '2'" in skipped
 
@@ -371,7 +357,7 @@ def test_line_ends_of_old_spreadsheets(tmp_path, name, mark):
 def test_quoted_fields_of_several_lines(tmp_path):
     """A line of a text may look like a row: RFC 4180 is what decides."""
     text = 'label,text\n1,"Sales rose to\n1,500 units"\n0,"What a waste,\nreally"\n1,"I give it 4,5\nGreat"\n0,dull\n'
-    examples = records(file(tmp_path, "a.csv", text), TASKS["imdb"])
+    examples = records(write_file(tmp_path, "a.csv", text), TASKS["imdb"])
     assert [r["text"] for r in examples] == [
         "Sales rose to\n1,500 units",
         "What a waste,\nreally",
@@ -386,7 +372,7 @@ def test_byte_order_marks_and_delimiters_of_spreadsheets(tmp_path, encoding, nam
     """A spreadsheet's "Unicode text" is UTF-16 with tabs, whatever its name; some countries use semicolons."""
     text = f"sentence{mark}label\r\nnaïve film{mark}1\r\nbad 電影{mark}0\r\n"
     before = "\ufeff" if encoding[-2:] in ("le", "be") else ""
-    examples = records(file(tmp_path, name, (before + text).encode(encoding)))
+    examples = records(write_file(tmp_path, name, (before + text).encode(encoding)))
     assert examples == [{"sentence": "naïve film", "label": 1}, {"sentence": "bad 電影", "label": 0}]
 
 
@@ -400,7 +386,7 @@ def test_byte_order_marks_and_delimiters_of_spreadsheets(tmp_path, encoding, nam
 )
 def test_other_delimiters_and_the_first_line_that_names_one_to_excel(tmp_path, text):
     """Lines keep their numbers."""
-    path = file(tmp_path, "a.csv", text)
+    path = write_file(tmp_path, "a.csv", text)
     assert "line 4: unknown label '2'" in refusal(path)
     assert read_file(path, SINGLE, bad_rows=1)[0] == [{"sentence": "well, fine", "label": 1}]
 
@@ -417,11 +403,11 @@ def test_keys_may_differ_from_row_to_row(tmp_path):
         {"overall": 5, "reviewText": "more", "summary": float("nan")},
     ]
     expected = ["fine", "poor not for me", "buy", "more"]
-    path = file(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    path = write_file(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
     assert [r["summary+reviewText"] for r in records(path, task)] == expected
-    array = file(tmp_path, "a.json", json.dumps(rows, indent=1))
+    array = write_file(tmp_path, "a.json", json.dumps(rows, indent=1))
     assert [r["summary+reviewText"] for r in records(array, task)] == expected
-    path = file(tmp_path, "b.jsonl", "\n".join(map(json.dumps, [*rows, {"overall": 5}])))
+    path = write_file(tmp_path, "b.jsonl", "\n".join(map(json.dumps, [*rows, {"overall": 5}])))
     assert "line 5: column 'summary+reviewText' holds no text" in refusal(path, task)
     assert len(read_file(path, task, bad_rows=1)[0]) == 4
 
@@ -439,7 +425,7 @@ def test_keys_may_differ_from_row_to_row(tmp_path):
 )
 def test_columns_that_nobody_asked_for_do_not_matter(tmp_path, content):
     task = own("task=custom", "data.text_columns=[v2]", "data.label_column=v1", "data.labels=[ham, spam]")
-    assert records(file(tmp_path, "a.csv", content), task) == [
+    assert records(write_file(tmp_path, "a.csv", content), task) == [
         {"v2": "Go, now", "label": 0},
         {"v2": "Free entry", "label": 1},
     ]
@@ -447,7 +433,7 @@ def test_columns_that_nobody_asked_for_do_not_matter(tmp_path, content):
 
 def test_unused_keys_of_any_shape(tmp_path):
     rows = '{"sentence": "a", "label": 1, "x": [1], "x": {"y": 1, "y": 2}, "z": NaN}\n{"sentence": "b", "label": 0}\n'
-    assert [r["label"] for r in records(file(tmp_path, "a.jsonl", rows))] == [1, 0]
+    assert [r["label"] for r in records(write_file(tmp_path, "a.jsonl", rows))] == [1, 0]
 
 
 STARS = ("[1=bad, 3=fair, 5=good]", "[1.0=bad, 3.0=fair, 5.0=good]")
@@ -457,8 +443,8 @@ STARS = ("[1=bad, 3=fair, 5=good]", "[1.0=bad, 3.0=fair, 5.0=good]")
 @pytest.mark.parametrize("value, expected", [("5.0", 2), ('"5"', 2), ("1", 0), ('" 3.00 "', 1), ("5", 2), ("5e0", 2)])
 def test_numbers_are_labels_however_they_are_written(tmp_path, labels, value, expected):
     task = own("task=custom", "data.text_columns=[text]", "data.label_column=stars", f"data.labels={labels}")
-    assert records(file(tmp_path, "a.jsonl", f'{{"text": "x", "stars": {value}}}'), task)[0]["label"] == expected
-    assert "unknown label '5.5'" in refusal(file(tmp_path, "b.jsonl", '{"text": "x", "stars": 5.5}'), task)
+    assert records(write_file(tmp_path, "a.jsonl", f'{{"text": "x", "stars": {value}}}'), task)[0]["label"] == expected
+    assert "unknown label '5.5'" in refusal(write_file(tmp_path, "b.jsonl", '{"text": "x", "stars": 5.5}'), task)
 
 
 @pytest.mark.parametrize(
@@ -467,65 +453,65 @@ def test_numbers_are_labels_however_they_are_written(tmp_path, labels, value, ex
 def test_true_and_false_are_labels(tmp_path, labels):
     task = own("task=custom", "data.text_columns=[text]", f"data.labels={labels}")
     rows = '{"text": "x", "label": true}\n{"text": "y", "label": false}\n{"text": "z", "label": "TRUE"}'
-    assert [r["label"] for r in records(file(tmp_path, "a.jsonl", rows), task)] == [1, 0, 1]
-    assert [r["label"] for r in records(file(tmp_path, "a.csv", "text,label\nx,True\ny,false\n"), task)] == [1, 0]
+    assert [r["label"] for r in records(write_file(tmp_path, "a.jsonl", rows), task)] == [1, 0, 1]
+    assert [r["label"] for r in records(write_file(tmp_path, "a.csv", "text,label\nx,True\ny,false\n"), task)] == [1, 0]
 
 
 def test_labels_in_another_case_are_the_same_unless_two_labels_differ_by_it(tmp_path):
     text = "text,label\nx,schön\ny,SCHO\u0308N\nz,hässlich\n"  # accents as one character, or as two
     german = own("task=custom", "data.text_columns=[text]", "data.labels=[hässlich, schön]")
-    assert [r["label"] for r in records(file(tmp_path, "a.csv", text), german)] == [1, 1, 0]
+    assert [r["label"] for r in records(write_file(tmp_path, "a.csv", text), german)] == [1, 1, 0]
     text = "text,label\nx,Good\ny,BAD\nz,good\n"
     task = own("task=custom", "data.text_columns=[text]", "data.labels=[bad, good]")
-    assert [r["label"] for r in records(file(tmp_path, "a.csv", text), task)] == [1, 0, 1]
+    assert [r["label"] for r in records(write_file(tmp_path, "a.csv", text), task)] == [1, 0, 1]
     task = own("task=custom", "data.text_columns=[text]", "data.labels=[bad, good, Bad]")
-    assert "unknown label 'BAD'" in refusal(file(tmp_path, "a.csv", text), task)
+    assert "unknown label 'BAD'" in refusal(write_file(tmp_path, "a.csv", text), task)
 
 
 def test_labels_may_be_given_as_numbers_with_a_point(tmp_path):
     task = own("task=custom", "data.text_columns=[text]", "data.labels=[1.0, 2.0]")
     assert task.labels == ("1.0", "2.0")
-    assert [r["label"] for r in records(file(tmp_path, "a.csv", "text,label\nx,1\ny,2.0\n"), task)] == [0, 1]
+    assert [r["label"] for r in records(write_file(tmp_path, "a.csv", "text,label\nx,1\ny,2.0\n"), task)] == [0, 1]
 
 
 def test_fields_of_any_length(tmp_path):
     """The csv module's own limit is 128 KiB."""
     text = "long " * 60_000
-    assert records(file(tmp_path, "a.csv", f'sentence,label\n"{text}",1\n'))[0]["sentence"] == text.strip()
-    assert records(file(tmp_path, "a.tsv", f'sentence\tlabel\n"{text}"""\t1\n'))[0]["sentence"] == text + '"'
+    assert records(write_file(tmp_path, "a.csv", f'sentence,label\n"{text}",1\n'))[0]["sentence"] == text.strip()
+    assert records(write_file(tmp_path, "a.tsv", f'sentence\tlabel\n"{text}"""\t1\n'))[0]["sentence"] == text + '"'
 
 
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
 def test_tsv_from_pandas_has_quotes(tmp_path, quoting):
     """A TSV has quotes only if a CSV writer would have written all of it so."""
-    frame = pandas.DataFrame({"sentence": HARD, "label": [i % 2 for i in range(len(HARD))]})
+    frame = pandas.DataFrame({"sentence": HARD_TEXTS, "label": [i % 2 for i in range(len(HARD_TEXTS))]})
     frame.to_csv(tmp_path / "a.tsv", sep="\t", index=False, quoting=quoting)
-    assert [r["sentence"] for r in records(tmp_path / "a.tsv")] == HARD
+    assert [r["sentence"] for r in records(tmp_path / "a.tsv")] == HARD_TEXTS
 
 
 def test_tsv_from_a_spreadsheet_has_quotes_around_commas_too(tmp_path):
     text = 'sentence\tlabel\r\n"Go, now"\t1\r\nfree\t0\r\n"say ""yes"""\t1\r\n'
-    assert [r["sentence"] for r in records(file(tmp_path, "a.tsv", text))] == ["Go, now", "free", 'say "yes"']
+    assert [r["sentence"] for r in records(write_file(tmp_path, "a.tsv", text))] == ["Go, now", "free", 'say "yes"']
 
 
 @pytest.mark.parametrize(
     "line", ['"whole"\t1', 'some "word"\t1', '"a" b\t1', 'a ""b""\t1', '""\t1', '"a, b"\t1\nc, d\t1']
 )
 def test_tsv_that_a_csv_writer_would_not_have_written_keeps_its_quotes(tmp_path, line):
-    examples = records(file(tmp_path, "a.tsv", f"sentence\tlabel\nfine\t0\n{line}\n"))
+    examples = records(write_file(tmp_path, "a.tsv", f"sentence\tlabel\nfine\t0\n{line}\n"))
     assert examples[1]["sentence"] == line.partition("\t")[0]
 
 
 def test_broken_rows_are_skipped_up_to_a_share(tmp_path):
     rows = ["fine,1"] * 198 + ["torn", ",0"]
-    path = file(tmp_path, "a.csv", "\n".join(["sentence,label", *rows]))
+    path = write_file(tmp_path, "a.csv", "\n".join(["sentence,label", *rows]))
     assert len(read_file(path, SINGLE, bad_rows="1%")[0]) == 198
     message = refusal(path, bad_rows="0.9%")
     assert "line 201" in message and "(broken rows skipped before it: 1)" in message
 
 
 def test_a_row_with_a_wrong_quote_is_broken_alone(tmp_path):
-    path = file(tmp_path, "a.csv", 'sentence,label\nfine,1\n"a" b,1\ndull,0\n')
+    path = write_file(tmp_path, "a.csv", 'sentence,label\nfine,1\n"a" b,1\ndull,0\n')
     assert [r["sentence"] for r in read_file(path, SINGLE, bad_rows=1)[0]] == ["fine", "dull"]
 
 

@@ -11,6 +11,7 @@ from configs.contract import jobs, receipts, schema
 from configs.contract.files import ROOT, write_json
 from configs.contract.receipts import Receipt, pending
 from configs.contract.run_dir import RunDir
+from tests.helpers.files import write_program
 
 STAGES = ["prepare", "finetune", "attack", "report"]
 FILES = {
@@ -136,17 +137,15 @@ PYTHON = """#!/bin/bash
 
 def test_run_sh_gives_its_plan_and_its_stages_the_same_environment(tmp_path):
     """Otherwise a stage's receipt never holds, and a finished experiment starts all its processes again."""
-    (tmp_path / "python").write_text(PYTHON.format(python=sys.executable))
-    (tmp_path / "python").chmod(0o755)
-    environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(tmp_path / "python")}
+    program = write_program(tmp_path / "python", PYTHON.format(python=sys.executable))
+    environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(program)}
     subprocess.run(["bash", ROOT / "run.sh", "tiny"], cwd=tmp_path, env=environment, check=True)
     assert len(set((tmp_path / "environments").read_text().splitlines())) == 1
 
 
 def test_plan_and_help_may_stand_anywhere_on_the_command_line(tmp_path):
-    (tmp_path / "python").write_text('#!/bin/bash\necho "$*" >>commands\n')
-    (tmp_path / "python").chmod(0o755)
-    environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(tmp_path / "python")}
+    program = write_program(tmp_path / "python", '#!/bin/bash\necho "$*" >>commands\n')
+    environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(program)}
 
     def last_command(*arguments):
         (tmp_path / "commands").unlink(missing_ok=True)

@@ -9,8 +9,9 @@ import pytest
 
 from configs.contract import schema
 from configs.contract.errors import STARTER, UserError
-from configs.contract.files import ROOT, append_line, read_json, write_json, write_lines
+from configs.contract.files import ROOT, append_line, write_json, write_lines
 from configs.contract.run_dir import RunDir, only_one
+from tests.helpers.files import edit_json
 from tests.helpers.prepared import write_summary
 
 
@@ -79,8 +80,7 @@ WRONG = {
 
 @pytest.mark.parametrize("key, value", [(key, value) for key, values in WRONG.items() for value in values])
 def test_a_broken_summary_is_refused(prepared, key, value):
-    file = prepared.data / "summary.json"
-    write_json(file, {**read_json(file), key: value})
+    edit_json(prepared.data / "summary.json", **{key: value})
     with pytest.raises(UserError, match=f"summary.json: .*{key}.*; delete .*data and run prepare again"):
         prepared.summary()
 

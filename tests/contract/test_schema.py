@@ -9,12 +9,11 @@ from configs.contract.check_config import named_folders, refuse_missing
 from configs.contract.errors import UserError
 from configs.contract.methods import METHODS
 from configs.contract.read_values import CONFIG_DIR
+from tests.helpers.files import write_file
 
 
 def written(tmp_path, text, name="mine.yaml"):
-    path = tmp_path / name
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return str(path)
+    return str(write_file(tmp_path, name, text))
 
 
 def refusal(source, *overrides):

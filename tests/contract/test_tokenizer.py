@@ -12,18 +12,10 @@ from transformers import AutoTokenizer, BertTokenizer
 
 from configs.contract.errors import UserError
 from configs.contract.tokenizer import compare_ids, load_tokenizer, sample_ids, save_tokenizer
+from tests.helpers.files import HARD_TEXTS, edit_json
 from torch_eval.bench.random_models import random_classifier
 
-HARD = [
-    "plain words",
-    'a "quoted", and\na second line',
-    'three """ quotes',
-    "tab\tinside",
-    "line\u2028separator, next\u0085line",
-    "naïve café 北京 😀",
-    "it's 'single'",
-]
-TEXTS = [*HARD, "an utterly charming , funny and warm piece of work " * 9, "x" * 150, "[MASK] [SEP] antidotes"]
+TEXTS = [*HARD_TEXTS, "an utterly charming , funny and warm piece of work " * 9, "x" * 150, "[MASK] [SEP] antidotes"]
 
 
 @pytest.mark.parametrize("length", [8, 48, 128])
@@ -371,7 +363,7 @@ def test_the_sample_of_a_training_is_compared(small_model):
 
 
 # Text that spells special pieces, and a first word without a space before it.
-SPELLED = ["a <mask> fine </s> film <pad>.", " two  spaces", *HARD]
+SPELLED = ["a <mask> fine </s> film <pad>.", " two  spaces", *HARD_TEXTS]
 
 
 @pytest.mark.parametrize("family", ["roberta", "xlm-roberta"])
@@ -396,8 +388,7 @@ def test_tokens_of_roberta_equal_transformers(family, tmp_path):
 
 def test_a_byte_level_tokenizer_puts_a_space_first_where_its_settings_say_so(tmp_path):
     random_classifier(tmp_path, "roberta", TEXTS)
-    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "add_prefix_space": True}))
+    edit_json(tmp_path / "tokenizer_config.json", add_prefix_space=True)
     expected = AutoTokenizer.from_pretrained(tmp_path)("fine film")["input_ids"]
     assert load_tokenizer(tmp_path, 24).encode("fine film").ids == expected
     save_tokenizer(load_tokenizer(tmp_path, 24), tmp_path / "written")
@@ -406,7 +397,6 @@ def test_a_byte_level_tokenizer_puts_a_space_first_where_its_settings_say_so(tmp
 
 def test_the_tokenizer_of_another_family_is_refused(tmp_path):
     random_classifier(tmp_path, "roberta", TEXTS)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+    edit_json(tmp_path / "config.json", model_type="bert")
     with pytest.raises(UserError, match="a RobertaTokenizer; the model needs a BertTokenizer"):
         load_tokenizer(tmp_path, 24)

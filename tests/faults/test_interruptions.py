@@ -20,6 +20,7 @@ from configs.contract.run_dir import RunDir
 from mindspore_rt import launch
 from mindspore_rt.__main__ import main
 from mindspore_rt.stages import runner
+from tests.helpers.files import write_program
 from tests.helpers.timeless import timeless_lines
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "stdin": subprocess.DEVNULL}
@@ -188,9 +189,8 @@ esac
 @pytest.mark.parametrize("moment, not_started", [("planned", "first"), ("first", "second")])
 def test_run_sh_starts_no_stage_after_a_stop_request(tmp_path, number, status, moment, not_started):
     """The request comes while the plan is made, or too late for the stage at work. Only run.sh gets it."""
-    (tmp_path / "python").write_text(STAGES)
-    (tmp_path / "python").chmod(0o755)
-    environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(tmp_path / "python"), "MOMENT": moment}
+    program = write_program(tmp_path / "python", STAGES)
+    environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(program), "MOMENT": moment}
     command = ["bash", ROOT / "run.sh", "tiny"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **PIPES)
     while process.poll() is None and not (tmp_path / moment).exists():

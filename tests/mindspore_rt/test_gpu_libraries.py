@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs.contract.files import ROOT
+from tests.helpers.files import write_program
 
 DRIVER = {"libcuda.so.1", "libnvidia-ml.so.1"}  # come with NVIDIA's kernel module
 SYSTEM = re.compile(r"lib(c|m|dl|rt|pthread|gcc_s|stdc\+\+|gomp|z|util)\.so|ld-linux")
@@ -45,8 +46,7 @@ def test_run_sh_lets_mindspore_find_the_wheels(tmp_path):
         (libraries / name).touch()
     program = tmp_path / "bin" / "python"
     program.parent.mkdir()
-    program.write_text('#!/bin/bash\necho "$LD_LIBRARY_PATH"\n')
-    program.chmod(0o755)
+    write_program(program, '#!/bin/bash\necho "$LD_LIBRARY_PATH"\n')
     environment = {"PATH": "/usr/bin:/bin", "ROBUST_TICKETS_PYTHON": str(program), "LD_LIBRARY_PATH": "/before"}
     result = subprocess.run(["bash", ROOT / "run.sh", "help"], env=environment, capture_output=True, text=True)
     path = result.stdout.splitlines()[-1].split(":")

@@ -14,6 +14,7 @@ from configs.contract.files import ROOT
 from configs.contract.jobs import jobs
 from configs.contract.run_dir import RunDir
 from mindspore_rt import launch
+from tests.helpers.files import write_program
 from tests.helpers.worker_runs import TwoWorkers
 
 
@@ -69,10 +70,8 @@ def job_of(program: str, monkeypatch, tmp_path, **values):
     """Return a run and one job of it, whose processes run `program` in place of Python."""
     run = RunDir(schema.load("tiny", ["workers=2", "methods=[finetune]"]), tmp_path / "runs")
     job = next(job for job in jobs(run) if job.stage == "finetune")
-    file = tmp_path / "program"
-    file.write_text(program.format(python=sys.executable, **{"folder": str(job.directory), **values}))
-    file.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(file))
+    text = program.format(python=sys.executable, **{"folder": str(job.directory), **values})
+    monkeypatch.setattr(sys, "executable", str(write_program(tmp_path / "program", text)))
     return run, job
 
 

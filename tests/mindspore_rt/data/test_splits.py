@@ -11,13 +11,7 @@ from configs.contract.files import read_json, read_lines
 from configs.contract.run_dir import RunDir
 from mindspore_rt.cells import noise
 from mindspore_rt.data import splits
-
-
-def file(tmp_path, name, content):
-    path = tmp_path / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
+from tests.helpers.files import write_file
 
 # --- prepare -------------------------------------------------------------------------------------------------
 
@@ -110,8 +104,8 @@ def test_a_changed_split_is_refused(tmp_path):
 def test_own_files(tmp_path):
     """Test sentences are split off when there is no file of them; duplicates over splits are counted."""
     rows = [f"sentence {i},{i % 2}" for i in range(20)]
-    train = file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows]))
-    dev = file(tmp_path, "dev.csv", "sentence,label\nsentence 3,1\nunique,0\n")
+    train = write_file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows]))
+    dev = write_file(tmp_path, "dev.csv", "sentence,label\nsentence 3,1\nunique,0\n")
     files = [f"data.train={train}", f"data.dev={dev}", "data.test_size=5", "data.train_size=null"]
     run = prepared(tmp_path, "task=sst2", *files)
     texts = {name: splits.read(run, name)[0] for name in ("train", "dev", "test")}
@@ -135,7 +129,8 @@ def test_impossible_splits(tmp_path, overrides, expected):
 
 def test_a_pair_with_own_columns_and_labels(tmp_path):
     """What the summary says is what the attack and the models go by."""
-    train = file(tmp_path, "a.csv", "rule,case,verdict\n" + "".join(f"r{i},c{i},{'xyz'[i % 3]}\n" for i in range(30)))
+    rows = "".join(f"r{i},c{i},{'xyz'[i % 3]}\n" for i in range(30))
+    train = write_file(tmp_path, "a.csv", f"rule,case,verdict\n{rows}")
     keys = ["data.text_columns=[rule, case]", "data.label_column=verdict", "data.labels=[x, y, z]"]
     sizes = ["data.dev_size=6", "data.test_size=6", "data.train_size=null"]
     run = prepared(tmp_path, "task=custom", f"data.train={train}", *keys, *sizes)
@@ -146,8 +141,8 @@ def test_a_pair_with_own_columns_and_labels(tmp_path):
 
 def test_test_sentences_are_kept_at_random(tmp_path):
     """Test sets that are sorted by label, as IMDB's, keep both."""
-    train = file(tmp_path, "train.csv", "text,label\n" + "".join(f"train {i},{i % 2}\n" for i in range(20)))
-    test = file(tmp_path, "test.csv", "text,label\n" + "".join(f"test {i:03d},{i // 500}\n" for i in range(1000)))
+    train = write_file(tmp_path, "train.csv", "text,label\n" + "".join(f"train {i},{i % 2}\n" for i in range(20)))
+    test = write_file(tmp_path, "test.csv", "text,label\n" + "".join(f"test {i:03d},{i // 500}\n" for i in range(1000)))
     sizes = ["data.dev_size=5", "data.test_size=100", "data.train_size=null"]
     run = prepared(tmp_path, "task=imdb", f"data.train={train}", f"data.test={test}", *sizes)
     texts, labels, _ = splits.read(run, "test")
@@ -156,8 +151,8 @@ def test_test_sentences_are_kept_at_random(tmp_path):
 
 def test_broken_rows_and_absent_labels_are_reported(tmp_path):
     rows = "".join(f"a{i}\tb{i}\t{i % 2}\n" for i in range(10))
-    train = file(tmp_path, "train.tsv", f"question1\tquestion2\tis_duplicate\n{rows}torn\nc\t\t0\n")
-    test = file(tmp_path, "test.tsv", "question1\tquestion2\tlabel\na1\tb1\t1\n")
+    train = write_file(tmp_path, "train.tsv", f"question1\tquestion2\tis_duplicate\n{rows}torn\nc\t\t0\n")
+    test = write_file(tmp_path, "test.tsv", "question1\tquestion2\tlabel\na1\tb1\t1\n")
     sizes = ["data.dev_size=2", "data.test_size=null", "data.train_size=null"]
     run = prepared(tmp_path, "task=qqp", f"data.train={train}", f"data.test={test}", "data.bad_rows=2", *sizes)
     skipped, *others = read_json(run.data / "summary.json")["warnings"]
@@ -170,7 +165,7 @@ def test_broken_rows_and_absent_labels_are_reported(tmp_path):
 
 
 def test_one_label_alone_is_refused_before_anything_is_written(tmp_path):
-    train = file(tmp_path, "train.csv", "sentence,label\n" + "".join(f"s{i},1\n" for i in range(9)))
+    train = write_file(tmp_path, "train.csv", "sentence,label\n" + "".join(f"s{i},1\n" for i in range(9)))
     sizes = ["data.dev_size=2", "data.test_size=2", "data.train_size=null"]
     with pytest.raises(UserError, match=f"{train}: all 5 training sentences have the label 'positive'"):
         prepared(tmp_path / "runs", "task=sst2", f"data.train={train}", *sizes)
@@ -179,7 +174,7 @@ def test_one_label_alone_is_refused_before_anything_is_written(tmp_path):
 
 def test_conflicting_labels_and_invisible_texts_are_reported(tmp_path):
     rows = ["twice,1", "twice,0", "\u200b\ufeff,1", *(f"text {i},{i % 2}" for i in range(20))]
-    train = file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows]))
+    train = write_file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows]))
     sizes = ["data.dev_size=5", "data.test_size=5", "data.train_size=null"]
     run = prepared(tmp_path, "task=sst2", f"data.train={train}", *sizes)
     warnings = read_json(run.data / "summary.json")["warnings"]
@@ -191,7 +186,7 @@ def test_quotes_that_are_read_as_text_are_reported(tmp_path):
     """As in the TSV files of Kaggle's film reviews, and in CSV files with a space after each comma."""
     rows = ['"a \\"fine\\" film {0}"\t{1}', '{1}, "a film {0}"']
     for name, header, row in zip(("a.tsv", "a.csv"), ("sentence\tlabel", "label, sentence"), rows):
-        path = file(tmp_path, name, "\n".join([header, *(row.format(i, i % 2) for i in range(20))]))
+        path = write_file(tmp_path, name, "\n".join([header, *(row.format(i, i % 2) for i in range(20))]))
         sizes = ["data.dev_size=5", "data.test_size=5", "data.train_size=null"]
         run = prepared(tmp_path / name.replace(".", "-"), "task=sst2", f"data.train={path}", *sizes)
         (warning,) = read_json(run.data / "summary.json")["warnings"]
@@ -200,7 +195,7 @@ def test_quotes_that_are_read_as_text_are_reported(tmp_path):
 
 def test_bad_rows_as_a_share_reaches_the_files(tmp_path):
     rows = [f"text {i},{i % 2}" for i in range(199)] + ["torn"]
-    train = file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows]))
+    train = write_file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows]))
     keys = [f"data.train={train}", "data.bad_rows=0.5%", "data.dev_size=5", "data.test_size=5"]
     run = prepared(tmp_path, "task=sst2", *keys, "data.train_size=null")
     assert "broken rows skipped: 1," in read_json(run.data / "summary.json")["warnings"][0]
@@ -212,7 +207,7 @@ def test_bad_rows_as_a_share_reaches_the_files(tmp_path):
 def phrases(tmp_path):
     """A training file of 40 sentences, each with a phrase of it, and one phrase of all."""
     rows = [row for i in range(40) for row in (f"the film number {i} is fine,{i % 2}", f"number {i},{i % 2}")]
-    return file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows, "the film number,1"]))
+    return write_file(tmp_path, "train.csv", "\n".join(["sentence,label", *rows, "the film number,1"]))
 
 
 def test_dev_shares_no_text_with_train(tmp_path):
@@ -237,7 +232,7 @@ def test_compat_official_keeps_the_random_cut(tmp_path):
 
 def test_too_few_separate_texts_for_dev(tmp_path):
     rows = "\n".join(f"{'very ' * i}good,{i % 2}" for i in range(30))
-    train = file(tmp_path, "train.csv", f"sentence,label\n{rows}")
+    train = write_file(tmp_path, "train.csv", f"sentence,label\n{rows}")
     with pytest.raises(UserError, match="data.dev_size: 5 asked, but too few texts of .*train.csv"):
         prepared(tmp_path, "task=sst2", f"data.train={train}", "data.dev_size=5", "data.test_size=5")
 

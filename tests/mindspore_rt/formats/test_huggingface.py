@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import shutil
 import time
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import torch as torch_safetensors
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from torch.nn.utils import prune
 from transformers import (
     AutoModelForSequenceClassification,
@@ -31,6 +30,7 @@ from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket
+from tests.helpers.files import Malicious, edit_json, edit_weights
 from torch_eval.bench.random_models import random_classifier
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
@@ -40,18 +40,6 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
 def model(tiny_bert, tmp_path):
     """A copy of the tiny model that a test may spoil."""
     return shutil.copytree(tiny_bert, tmp_path / "model")
-
-
-def change(folder, function):
-    """Rewrite the weights: `function` gets the dictionary and changes it."""
-    weights = load_file(folder / "model.safetensors")
-    weights = function(weights) or weights
-    save_file(weights, folder / "model.safetensors")
-
-
-def change_config(folder, **values):
-    config = read_json(folder / "config.json")
-    (folder / "config.json").write_text(json.dumps({**config, **values}))
 
 
 def refusal(folder, layers=None):
@@ -88,7 +76,7 @@ def test_weights_come_back(tiny_bert):
 def test_names_without_the_prefix(model):
     """As in the packaged model, which is a bare encoder: there is then no classifier."""
     expected = load_file(model / "model.safetensors")
-    change(model, lambda w: {n.removeprefix("bert."): v for n, v in w.items() if not n.startswith("classifier")})
+    edit_weights(model, lambda w: {n.removeprefix("bert."): v for n, v in w.items() if not n.startswith("classifier")})
     loaded = huggingface.load(model).weights
     same(loaded, {n: v for n, v in expected.items() if n.startswith("bert.")})
 
@@ -102,17 +90,17 @@ def test_names_of_the_published_bert(model):
         renamed = {next((n.replace(a, b) for a, b in names.items() if a in n), n): w for n, w in weights.items()}
         return {**renamed, "cls.predictions.transform.LayerNorm.gamma": np.ones(32, np.float32)}
 
-    change(model, published)
+    edit_weights(model, published)
     same(huggingface.load(model).weights, expected)
 
 
 def test_one_weight_under_two_names_is_refused(model):
-    change(model, lambda weights: weights.update({QUERY.removeprefix("bert."): weights[QUERY] + 1}))
+    edit_weights(model, lambda weights: weights.update({QUERY.removeprefix("bert."): weights[QUERY] + 1}))
     assert f"holds {QUERY} twice" in refusal(model)
 
 
 def test_half_precision_becomes_float32(model):
-    change(model, lambda w: {n: v.astype(np.float16) for n, v in w.items()})
+    edit_weights(model, lambda w: {n: v.astype(np.float16) for n, v in w.items()})
     same(huggingface.load(model).weights, load_file(model / "model.safetensors"))
 
 
@@ -134,16 +122,6 @@ def test_pickled_weights(model):
     torch.save(renamed, model / "pytorch_model.bin")
     (model / "model.safetensors").unlink()
     same(huggingface.load(model).weights, expected)
-
-
-class Malicious:
-    """Unpickled carelessly, makes a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 def test_a_pickle_runs_nothing(model, tmp_path):
@@ -196,7 +174,7 @@ def test_weights_pruned_by_torch(model):
     loaded = huggingface.load(model).weights
     np.testing.assert_array_equal(loaded[QUERY], expected)
     assert (loaded[QUERY] == 0).mean() > 0.39
-    change(model, lambda weights: {n: w for n, w in weights.items() if n != f"{QUERY}_mask"})
+    edit_weights(model, lambda weights: {n: w for n, w in weights.items() if n != f"{QUERY}_mask"})
     assert f"{QUERY}_orig and {QUERY}_mask do not make a pair" in refusal(model)
 
 
@@ -239,7 +217,7 @@ def test_a_model_of_masked_words_gets_a_fresh_pooler(model, capsys):
 
 
 def test_a_classifier_without_a_pooler_is_damaged(model):
-    change(model, lambda weights: {n: w for n, w in weights.items() if "pooler" not in n})
+    edit_weights(model, lambda weights: {n: w for n, w in weights.items() if "pooler" not in n})
     assert "weight bert.pooler.dense.weight is missing" in refusal(model)
 
 
@@ -271,35 +249,35 @@ def test_no_weights_at_all(model):
 
 @pytest.mark.parametrize("name", [QUERY, "bert.embeddings.LayerNorm.bias", "bert.pooler.dense.weight"])
 def test_a_missing_weight_is_named(model, name):
-    change(model, lambda w: {n: v for n, v in w.items() if n != name})
+    edit_weights(model, lambda w: {n: v for n, v in w.items() if n != name})
     assert f"weight {name} is missing" in refusal(model)
 
 
 def test_a_misshapen_weight_is_named(model):
-    change(model, lambda w: w.update({QUERY: w[QUERY][:, :30].copy()}))
+    edit_weights(model, lambda w: w.update({QUERY: w[QUERY][:, :30].copy()}))
     assert f"{QUERY} is [32, 30], config.json says [32, 32]" in refusal(model)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_weight_that_is_not_finite_is_named(model, value):
-    change(model, lambda w: w[QUERY].__setitem__((3, 4), value))
+    edit_weights(model, lambda w: w[QUERY].__setitem__((3, 4), value))
     assert QUERY in refusal(model) and "not finite" in refusal(model)
 
 
 def test_a_double_too_large_for_a_float_is_not_finite(model):
-    change(model, lambda w: w.update({QUERY: np.full((32, 32), 1e300)}))
+    edit_weights(model, lambda w: w.update({QUERY: np.full((32, 32), 1e300)}))
     assert QUERY in refusal(model) and "not finite" in refusal(model)
 
 
 @pytest.mark.parametrize("shape, value, message", [((2, 32), np.nan, "not finite"), ((7, 3), 0, "is \\[7, 3")])
 def test_a_classifier_is_checked_too(model, shape, value, message):
-    change(model, lambda w: w.update({"classifier.weight": np.full(shape, value, np.float32)}))
+    edit_weights(model, lambda w: w.update({"classifier.weight": np.full(shape, value, np.float32)}))
     assert re.search(f"classifier.weight .*{message}", refusal(model))
 
 
 def test_more_layers_than_any_file_has(model):
     """Told before the names of three million layers are made up."""
-    change_config(model, num_hidden_layers=3_000_000)
+    edit_json(model / "config.json", num_hidden_layers=3_000_000)
     started = time.process_time()
     assert "num_hidden_layers is 3000000" in refusal(model)
     assert time.process_time() - started < 5
@@ -322,7 +300,7 @@ def test_truncated_safetensors(model, size):
 )
 def test_configurations_of_other_models(model, values, expected):
     """All that is refused: test_encoder.py."""
-    change_config(model, **values)
+    edit_json(model / "config.json", **values)
     message = refusal(model)
     for part in ["config.json", *expected]:
         assert part in message
@@ -337,7 +315,7 @@ def test_no_or_broken_configuration(model):
 
 @pytest.mark.parametrize("layers", [None, "6"])
 def test_a_layer_count_that_is_no_number(model, layers):
-    change_config(model, num_hidden_layers=layers)
+    edit_json(model / "config.json", num_hidden_layers=layers)
     assert "num_hidden_layers" in refusal(model, layers=1)
 
 
@@ -507,8 +485,8 @@ def test_a_roberta_is_written_shrunk_and_given_a_new_head(tmp_path):
     assert source.config.positions == 512 and len(shapes) == 12
     scores = {n: random.normal(0, 1, s).astype(np.float32) for n, s in shapes.items()}
     both_sizes(folder, Ticket.structured(scores, 2, 0.5), tmp_path / "small")
-    change(folder, lambda w: {n: v for n, v in w.items() if not n.startswith("classifier")})
-    change(folder, lambda w: w.update({"lm_head.bias": np.zeros(3, np.float32)}))
+    edit_weights(folder, lambda w: {n: v for n, v in w.items() if not n.startswith("classifier")})
+    edit_weights(folder, lambda w: w.update({"lm_head.bias": np.zeros(3, np.float32)}))
     source = huggingface.load(folder)
     weights = huggingface.with_classifier(source, 3, 1)
     assert {n: w.shape for n, w in weights.items()} == source.config.parameters(3)

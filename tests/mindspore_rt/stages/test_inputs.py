@@ -1,6 +1,5 @@
 """What a training reads: the splits under both readings of the paper, and the inputs that a stage states."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from configs.contract.run_dir import RunDir
 from configs.contract.stage import Changed
 from mindspore_rt.stages import inputs, prepare
 from mindspore_rt.stages.models import train_model
+from tests.helpers.files import edit_json
 from tests.helpers.prepared import write_summary
 from tests.helpers.stages import jobs_of
 
@@ -120,9 +120,8 @@ def test_a_victim_that_cannot_be_attacked_is_refused_before_any_training(
 ):
     folder = tmp_path / "theirs"
     shutil.copytree(run.config.model, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"max_position_embeddings": positions, "architectures": ["BertForSequenceClassification"]}
-    (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "bad", "1": "good"}}))
+    changes = {"max_position_embeddings": positions, "architectures": ["BertForSequenceClassification"]}
+    edit_json(folder / "config.json", **changes, id2label={"0": "bad", "1": "good"})
     monkeypatch.setattr(inputs, "already_done", lambda stage: True)
     run.config.attack.victims, run.config.data.max_length = [f"theirs={folder}"], 16
     with pytest.raises(UserError, match=message) as refused:

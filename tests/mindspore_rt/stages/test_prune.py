@@ -7,11 +7,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from configs.contract.errors import UserError
-from configs.contract.files import read_json, write_json
+from configs.contract.files import read_json
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, runner
 from mindspore_rt.stages.prune import prune
 from mindspore_rt.ticket import Ticket
+from tests.helpers.files import edit_json
 from tests.helpers.stages import jobs_of
 
 
@@ -49,8 +50,7 @@ def test_a_killed_pruning_goes_on_with_its_next_round(run, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             prune(run, jobs_of(run, "prune")[0])
     for number in (1, 2):  # pretend that each took 100 seconds
-        manifest = run.stage(1, "lth") / f"round-{number}" / "manifest.json"
-        write_json(manifest, {**read_json(manifest), "seconds": 100.0})
+        edit_json(run.stage(1, "lth") / f"round-{number}" / "manifest.json", seconds=100.0)
     monkeypatch.setattr("time.time", lambda: 1e9)
     prune(run, jobs_of(run, "prune")[0])
     assert [c["model"] for c in run.recorder.calls] == ["lth/round-1", "lth/round-2", "lth/round-3"]

@@ -6,10 +6,11 @@ import pytest
 
 from configs.contract import schema
 from configs.contract.errors import UserError
-from configs.contract.files import file_hash, read_json, write_json, write_lines
+from configs.contract.files import file_hash, read_json, write_lines
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 from tests.helpers.attacked_runs import SENTENCES
+from tests.helpers.files import edit_json
 from tests.helpers.prepared import write_summary
 from tests.helpers.victims import write_bert
 from torch_eval.__main__ import main
@@ -75,7 +76,7 @@ def test_a_missing_candidate_is_said_before_others_are_attacked(experiment, tmp_
 
 def test_a_broken_summary_is_one_clear_error(experiment):
     run_dir = experiment("sparsities=[0.3,0.5]")
-    write_json(run_dir.data / "summary.json", {**read_json(run_dir.data / "summary.json"), "columns": None})
+    edit_json(run_dir.data / "summary.json", columns=None)
     with pytest.raises(UserError, match=r"summary\.json: .*; delete .*/data and run prepare again"):
         choose.run(run_dir)
 

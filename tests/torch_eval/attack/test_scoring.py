@@ -12,8 +12,6 @@ from functools import partial
 from multiprocessing import active_children, get_context
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 from transformers import BertForSequenceClassification
 
 from configs.contract import schema
@@ -23,6 +21,7 @@ from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage, verified
 from configs.contract.tokenizer import TOKEN_IDS
 from tests.helpers.attacked_runs import SENTENCES, attacks_here, labels_by_victim
+from tests.helpers.files import edit_json, edit_weights
 from tests.helpers.prepared import write_summary
 from tests.helpers.timeless import timeless_lines
 from tests.helpers.victims import write_bert
@@ -282,7 +281,7 @@ def test_a_model_made_again_during_an_attack_ends_in_no_results(experiment, monk
 def test_a_broken_summary_is_one_clear_error(experiment):
     """tests/contract/test_run_dir.py has the ways in which it can be broken."""
     run_dir = experiment()
-    write_json(run_dir.data / "summary.json", {**read_json(run_dir.data / "summary.json"), "columns": None})
+    edit_json(run_dir.data / "summary.json", columns=None)
     for command in (scoring.run, merge.merge, transfer.run):
         with pytest.raises(UserError, match=r"summary\.json: .*; delete .*/data and run prepare again"):
             command(run_dir)
@@ -299,7 +298,7 @@ def test_a_test_set_that_prepare_did_not_leave_is_refused(experiment, damage):
 @pytest.mark.parametrize("results", [{}, {"accuracy": None}, {"accuracy": "0.5"}, {"accuracy": float("nan")}])
 def test_a_manifest_without_its_figure_is_one_clear_error(finished, results):
     manifest = finished.attack(1, "finetune") / "clean" / "manifest.json"
-    write_json(manifest, {**read_json(manifest), "results": results})
+    edit_json(manifest, results=results)
     with pytest.raises(UserError, match="clean/manifest.json.*accuracy.*; delete .*/clean to redo"):
         scoring.run(finished)
 
@@ -374,8 +373,7 @@ def test_a_folder_without_a_model_is_refused(experiment, tmp_path):
 
 def with_labels(folder, names):
     """The classifier of a folder, whose labels are called so."""
-    config = read_json(folder / "config.json")
-    write_json(folder / "config.json", {**config, "id2label": {str(i): name for i, name in enumerate(names)}})
+    edit_json(folder / "config.json", id2label={str(i): name for i, name in enumerate(names)})
     return folder
 
 
@@ -384,9 +382,9 @@ def test_labels_in_another_order_score_as_the_same_model(experiment, tmp_path):
     run_dir = experiment("attack.recipes=[textbugger]")
     model = run_dir.model(1, "finetune")
     shutil.copytree(with_labels(model, ["bad", "good"]), tmp_path / "turned")
-    weights = load_file(tmp_path / "turned" / "model.safetensors")
-    weights.update({name: weights[name].flip(0) for name in ("classifier.weight", "classifier.bias")})
-    save_file(weights, tmp_path / "turned" / "model.safetensors", metadata={"format": "pt"})
+    edit_weights(
+        tmp_path / "turned", lambda weights: {n: w[::-1].copy() if "classifier" in n else w for n, w in weights.items()}
+    )
     with_labels(tmp_path / "turned", ["GOOD", "BAD"])
     scoring.run(experiment("attack.recipes=[textbugger]", f"attack.victims=[turned={tmp_path / 'turned'}]"))
     files = [run_dir.attack(1, name) / "textbugger" / "results.jsonl" for name in ("finetune", "turned")]
@@ -447,10 +445,7 @@ def test_a_victim_of_fewer_positions_than_the_inputs_is_refused(experiment, tmp_
 
 def test_a_model_that_predicts_one_class_is_a_warning_and_stands_in_the_manifest(experiment, capsys):
     run_dir = experiment("attack.recipes=[textbugger]")
-    file = run_dir.model(1, "finetune") / "model.safetensors"
-    weights = load_file(file)
-    weights["classifier.bias"] += torch.tensor([100.0, 0.0])
-    save_file(weights, file, metadata={"format": "pt"})
+    edit_weights(run_dir.model(1, "finetune"), lambda weights: weights["classifier.bias"].__setitem__(0, 100))
     scoring.run(run_dir)
     warning = "warning: seed 1, finetune: predicts one class; its accuracy under attack means nothing"
     assert warning in capsys.readouterr().out

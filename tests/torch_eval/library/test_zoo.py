@@ -12,6 +12,7 @@ from configs.contract import read_values, run_dir, schema
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_json, write_json
 from tests.helpers import made_up_run as made_up
+from tests.helpers.files import edit_json
 from torch_eval.library import zoo, zoo_page
 from torch_eval.report.run_state import Run
 
@@ -90,10 +91,9 @@ def test_unfinished_runs_and_several_seeds_make_no_entry(entry):
 def test_seeds_of_an_experiment_are_tested_together(entry):
     """The same outcomes at two seeds: four sentences, each withstood twice by the ticket alone, so p is 2 / 2**4."""
     _, folder = entry
-    results = read_json(folder / "results.json")
     again = folder.parent / "second"
     shutil.copytree(folder, again)
-    write_json(again / "results.json", {**results, "seed": 2})
+    edit_json(again / "results.json", seed=2)
     row, fitted = [line for line in zoo_page.together(folder.parent).splitlines() if "TextFooler" in line]
     assert "fitted | 50.0 | Fine-tune 50.0 | 0 : 0 | +0.0 [0.0, 0.0] | 1 | 1 |" in fitted
     assert [cell.strip() for cell in row.split("|")][2:8] == [

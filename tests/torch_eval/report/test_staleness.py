@@ -8,6 +8,7 @@ from configs.contract import schema
 from configs.contract.files import file_hash, read_json, write_json
 from configs.contract.jobs import CLEAN
 from tests.helpers import made_up_run as made_up
+from tests.helpers.files import edit_json
 from tests.helpers.made_up_run import OUTCOMES, SMALL, small
 from tests.helpers.written_report import row, written
 from torch_eval.attack import settings as attack_settings
@@ -32,8 +33,7 @@ def test_a_model_trained_again_makes_its_attacks_stale(tmp_path):
     made_up.clean(paths, 1, "finetune", 0.8)
     made_up.attack(paths, 1, "finetune", "textbugger", (6, 2, 2))
     folder = paths.attack(1, "finetune") / "textfooler"
-    manifest = read_json(folder / "manifest.json")
-    write_json(folder / "manifest.json", {**manifest, "inputs": {"model": "old", "test": "test" * 8}})
+    edit_json(folder / "manifest.json", inputs={"model": "old", "test": "test" * 8})
     run = run_state.Run(paths.config, ["demo"], tmp_path)
     assert not tables.is_stale(run, "finetune", CLEAN, 0)
     made_up.finish(paths.attack(1, "finetune") / "clean", {"accuracy": 0.8, "n": 100}, {}, {"model": "old"})
@@ -55,7 +55,7 @@ def test_attacks_on_a_model_that_no_manifest_knows_become_stale_too(tmp_path):
             made_up.attack(paths, 1, name, recipe, (6, 2, 2))
             file = paths.attack(1, name) / recipe / "manifest.json"
             made = file_hash(model) if recipe == "textfooler" else "old"
-            write_json(file, {**read_json(file), "inputs": {"model": made, "test": "test" * 8}})
+            edit_json(file, inputs={"model": made, "test": "test" * 8})
         scores = run_state.Run(paths.config, ["demo"], tmp_path).scores
         assert scores[1, name, "textfooler"].stale == ()
         assert "model: was made again since" in scores[1, name, "textbugger"].stale[0]

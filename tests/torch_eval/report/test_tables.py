@@ -7,6 +7,7 @@ import pytest
 
 from configs.contract.files import read_json, write_json
 from tests.helpers import made_up_run as made_up
+from tests.helpers.files import edit_json
 from tests.helpers.made_up_run import OUTCOMES, small
 from tests.helpers.written_report import row, wilson, written
 from torch_eval.attack import metrics
@@ -122,8 +123,7 @@ def test_a_value_that_may_be_beaten_is_not_the_best():
 def test_a_model_that_has_learned_nothing_is_marked_and_never_best(quick, tmp_path, results, reason):
     paths = small(tmp_path, "attack.recipes=[textfooler]")
     file = paths.attack(1, "robust-0.30") / "clean" / "manifest.json"
-    manifest = read_json(file)
-    write_json(file, {**manifest, "results": {"accuracy": 0.8, "n": 100, **results}})
+    edit_json(file, results={"accuracy": 0.8, "n": 100, **results})
     _, _, markdown = written(tmp_path, "attack.recipes=[textfooler]")
     assert f"| Robust ticket 30%{f' ({reason})' * bool(reason)} | 80.0" in markdown
     assert ("**60.0**" in markdown) == (not reason)
@@ -157,7 +157,7 @@ def test_a_choice_with_timeouts_shows_both_ends(quick, tmp_path):
     settings = ("sparsities=[0.3,0.5]", "methods=[finetune,robust]")
     paths = small(tmp_path, *settings)
     rows = read_json(paths.choice)["candidates"]
-    write_json(paths.choice, {**read_json(paths.choice), "candidates": [{**r, "aua": 0.4} for r in rows]})
+    edit_json(paths.choice, candidates=[{**r, "aua": 0.4} for r in rows])
     for candidate, timeouts in (("robust-0.30", 2), ("robust-0.50", 0)):
         made_up.attack(paths, 1, candidate, "textfooler", (6 - timeouts, 4, 0, timeouts), max_seconds=9.0)
         folder = paths.seed(1) / "choice" / candidate

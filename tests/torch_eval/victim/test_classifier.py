@@ -2,9 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import (
     AutoTokenizer,
     BertForSequenceClassification,
@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from configs.contract.errors import UserError
+from tests.helpers.files import edit_json, edit_weights
 from tests.helpers.victims import write_bert
 from torch_eval.attack.workers import Target, inspect
 from torch_eval.bench import stock_textattack
@@ -22,23 +23,17 @@ LENGTH = 24
 TEXTS = ["a fine film .", "dull", "", "an utterly charming , funny and warm piece of work " * 4] * 11
 
 
-def give_inputs(folder, names):
-    """Let the tokenizer of a model give only these inputs."""
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_input_names": names}))
-
-
 def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
     folder = write_bert(tmp_path)
     expected = Victim(folder, LENGTH)(TEXTS)
-    give_inputs(folder, ["input_ids", "attention_mask"])
+    edit_json(folder / "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
     assert torch.equal(Victim(folder, LENGTH)(TEXTS), expected)
 
 
 def test_a_tokenizer_without_masks_leaves_the_padding_to_be_read_as_in_the_stock_wrapper(tmp_path):
     folder = write_bert(tmp_path)
     masked = Victim(folder, LENGTH)(TEXTS)
-    give_inputs(folder, ["input_ids", "token_type_ids"])
+    edit_json(folder / "tokenizer_config.json", model_input_names=["input_ids", "token_type_ids"])
     victim, expected = Victim(folder, LENGTH), stock_textattack.victim(folder, LENGTH)(TEXTS)
     torch.testing.assert_close(victim(TEXTS), expected, atol=1e-5, rtol=0)
     assert victim.use_fastest(TEXTS) > 1 and victim.batching == "padded" and not torch.allclose(masked, expected)
@@ -178,11 +173,12 @@ def test_broken_directories_are_one_clear_error(tmp_path):
     (folder / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match="no classifier can be loaded from config.json and model.safetensors .*header"):
         Victim(folder, LENGTH)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
+    config = (folder / "config.json").read_text()
+    edit_json(folder / "config.json", quantization_config={"quant_method": "gptq"})
     with pytest.raises(UserError, match="config.json: weights quantised by gptq cannot be loaded here .*in float16"):
         Victim(folder, LENGTH)
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "ours", "auto_map": {"AutoConfig": "m.C"}}))
+    (folder / "config.json").write_text(config)
+    edit_json(folder / "config.json", model_type="ours", auto_map={"AutoConfig": "m.C"})
     with pytest.raises(UserError, match="config.json: model_type 'ours' is no classifier of transformers 4.*never run"):
         Victim(folder, LENGTH)
 
@@ -199,7 +195,8 @@ def test_code_of_a_tokenizer_is_not_run_and_nobody_is_asked_for_it(tmp_path, mon
 
 def test_logits_that_overflow_are_refused(tmp_path):
     """They would count as an answer, and the first attack would blame its text."""
-    folder = changed(write_bert(tmp_path), lambda weights: weights["classifier.weight"].fill_(3e38))
+    folder = write_bert(tmp_path)
+    edit_weights(folder, lambda weights: weights["classifier.weight"].fill(3e38))
     with pytest.raises(UserError, match=f"{folder}: its logits are not finite in torch.float32; take float32"):
         Victim(folder, LENGTH)(TEXTS)
 
@@ -221,28 +218,21 @@ def test_a_broken_tokenizer_is_named_with_what_is_wrong(tmp_path, file, content,
         Victim(folder, LENGTH)
 
 
-def changed(folder, change):
-    """The folder with another file of weights."""
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-QUERY = "bert.encoder.layer.0.attention.self.query.weight"
+QUERY, POOLER = "bert.encoder.layer.0.attention.self.query.weight", "bert.pooler.dense.weight"
 DAMAGES = {
-    "has no weights .*query.weight": lambda weights: weights.pop(QUERY),
-    "has no weights bert.pooler.dense.weight": lambda weights: weights.pop("bert.pooler.dense.weight"),
+    "has no weights .*query.weight": lambda weights: {n: w for n, w in weights.items() if n != QUERY},
+    "has no weights bert.pooler.dense.weight": lambda weights: {n: w for n, w in weights.items() if n != POOLER},
     "also has weights bert.encoder.layer.7.x: weights and config.json do not belong together": lambda weights: (
-        weights.update({"bert.encoder.layer.7.x": torch.zeros(2)})
+        weights.update({"bert.encoder.layer.7.x": np.zeros(2, np.float32)})
     ),
-    "weights of classifier.weight are not finite": lambda weights: weights["classifier.weight"].fill_(torch.nan),
+    "weights of classifier.weight are not finite": lambda weights: weights["classifier.weight"].fill(np.nan),
 }
 
 
 @pytest.mark.parametrize("message", DAMAGES)
 def test_damaged_weights_are_refused(tmp_path, message):
-    folder = changed(write_bert(tmp_path), DAMAGES[message])
+    folder = write_bert(tmp_path)
+    edit_weights(folder, DAMAGES[message])
     with pytest.raises(UserError, match=message):
         Victim(folder, LENGTH)
 
@@ -250,6 +240,6 @@ def test_damaged_weights_are_refused(tmp_path, message):
 def test_weights_that_a_classifier_does_not_use_do_no_harm(tmp_path):
     folder = write_bert(tmp_path)
     expected = Victim(folder, LENGTH)(TEXTS)
-    more = {"bert.embeddings.position_ids": torch.arange(512)[None], "cls.predictions.bias": torch.zeros(9)}
-    changed(folder, lambda weights: weights.update(more))
+    more = {"bert.embeddings.position_ids": np.arange(512)[None], "cls.predictions.bias": np.zeros(9, np.float32)}
+    edit_weights(folder, lambda weights: weights.update(more))
     torch.testing.assert_close(Victim(folder, LENGTH)(TEXTS), expected)

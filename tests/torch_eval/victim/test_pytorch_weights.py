@@ -1,11 +1,10 @@
 """PyTorch weight files to safetensors and back, bit for bit, and nothing of a file is run."""
 
-import os
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.helpers.files import Malicious
 from torch_eval.victim import pytorch_weights
 
 
@@ -50,14 +49,6 @@ def test_a_whole_model_is_refused_with_the_remedy(tmp_path, capsys):
     message = capsys.readouterr().err
     assert "Unsupported global: GLOBAL torch.nn.modules.linear.Linear" in message and message.isascii()
     assert "torch.save(model.state_dict(), FILE)" in message and "\033" not in message
-
-
-class Malicious:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 def test_nothing_is_run(tmp_path, capsys):

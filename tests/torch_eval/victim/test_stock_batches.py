@@ -1,10 +1,9 @@
 """Logits to the bit, against TextAttack's wrapper."""
 
-import json
-
 import pytest
 import torch
 
+from tests.helpers.files import edit_json
 from tests.helpers.victims import write_bert
 from torch_eval.bench import stock_textattack
 from torch_eval.bench.random_models import random_classifier
@@ -71,9 +70,7 @@ def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
     folder = write_bert(tmp_path)
     victim = Victim(folder, LENGTH)
     expected = victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0])
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    settings["model_input_names"] = ["input_ids", "attention_mask"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    edit_json(folder / "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
     victim = Victim(folder, LENGTH)
     assert torch.equal(victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0]), expected)
 

@@ -1,6 +1,5 @@
 """A victim that reads texts otherwise than its training did is refused before it is attacked."""
 
-import json
 import shutil
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from configs.contract.errors import UserError
 from configs.contract.files import write_json
 from configs.contract.tokenizer import TOKEN_IDS, load_tokenizer, sample_ids, save_tokenizer
+from tests.helpers.files import edit_json
 from torch_eval.victim.token_ids import check_token_ids
 
 TEXTS = [
@@ -28,14 +28,10 @@ def model(packaged_model, tmp_path):
     return tmp_path / "model"
 
 
-def change(path, key, value):
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
-
-
 def test_the_same_ids_pass_and_a_model_from_elsewhere_has_none(model):
     check_token_ids(model)
     (model.parent / TOKEN_IDS).unlink()
-    change(model / "tokenizer_config.json", "do_lower_case", False)
+    edit_json(model / "tokenizer_config.json", do_lower_case=False)
     check_token_ids(model)
 
 
@@ -43,7 +39,7 @@ def test_the_same_ids_pass_and_a_model_from_elsewhere_has_none(model):
     "key, value", [("do_lower_case", False), ("strip_accents", False), ("truncation_side", "left")]
 )
 def test_other_ids_are_refused_with_both_lists(model, key, value):
-    change(model / "tokenizer_config.json", key, value)
+    edit_json(model / "tokenizer_config.json", **{key: value})
     with pytest.raises(
         UserError, match=r"does not read texts as the training did: .* was \[101, .* there, and is \[101, "
     ):
