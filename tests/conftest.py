@@ -2,7 +2,6 @@
 
 import functools
 import os
-import shutil
 import signal
 
 import pytest
@@ -72,6 +71,8 @@ def tiny_bert(tmp_path_factory, packaged_model):
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
+    from tests.helpers.models import copy_tokenizer
+
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     model = BertForSequenceClassification(BertConfig(vocab_size=30522, initializer_range=0.1, **shape))
@@ -80,6 +81,5 @@ def tiny_bert(tmp_path_factory, packaged_model):
             torch.nn.init.normal_(parameter, std=0.1)
     folder = tmp_path_factory.mktemp("tiny_bert")
     model.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-        shutil.copyfile(packaged_model / name, folder / name)
+    copy_tokenizer(packaged_model, folder)
     return folder

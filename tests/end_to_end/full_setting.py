@@ -20,6 +20,7 @@ from configs.contract import assets, schema
 from configs.contract.files import ROOT, read_lines
 from configs.contract.run_dir import RunDir
 from tests.end_to_end import six_tasks
+from tests.helpers.models import copy_tokenizer
 
 
 def write_model(folder: Path) -> None:
@@ -28,8 +29,7 @@ def write_model(folder: Path) -> None:
 
     torch.manual_seed(0)
     BertModel(BertConfig()).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-        shutil.copyfile(assets.path("minilm") / name, folder / name)
+    copy_tokenizer(assets.path("minilm"), folder)
 
 
 def timed(command: list[str]) -> tuple[float, float]:

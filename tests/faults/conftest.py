@@ -1,9 +1,7 @@
 """A small finished run to damage, made once: its files are as the stages write them."""
 
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
@@ -11,66 +9,35 @@ from configs.contract import schema
 from configs.contract.files import append_line, file_hash, write_json, write_lines
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.ticket import Ticket
+from tests.helpers.models import ONE_LAYER, copy_tokenizer, normal_arrays, write_encoder
+from tests.helpers.prepared import write_summary
 
-SHAPE = {
-    "model_type": "bert",
-    "vocab_size": 30522,
-    "hidden_size": 4,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 8,
-    "max_position_embeddings": 16,
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
-}
+CONFIG = {**ONE_LAYER, "vocab_size": 30522, "hidden_size": 4, "intermediate_size": 8}
 
 
-def write_model(folder, packaged, labels=2):
+def write_model(folder, packaged):
     """A one-layer BERT classifier of random weights with the packaged tokenizer; its weights."""
-    from mindspore_rt.cells.encoder_config import EncoderConfig
-
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    write_json(folder / "config.json", SHAPE)
-    shapes = EncoderConfig.from_dict(SHAPE, "test").parameters(labels)
-    weights = {name: random.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
-        shutil.copyfile(packaged / name, folder / name)
+    weights = write_encoder(folder, CONFIG)
+    copy_tokenizer(packaged, folder)
     return weights
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, packaged_model):
     """RunDir of `robust` with seed 1 up to an attack, every file with its true hash in the manifests."""
-    from mindspore_rt.cells.encoder_config import EncoderConfig
-
     config = schema.load("tiny", ["methods=[robust]", "attack.recipes=[textfooler]", "layers=null"])
     run = RunDir(config, tmp_path_factory.mktemp("runs"))
     config.model = str(tmp_path_factory.mktemp("model") / "bert")
-    random = np.random.default_rng(1)
     write_model(Path(config.model), packaged_model)
-    splits = {}
     for name in ("train", "dev", "test"):
         write_lines(run.split(name), [{"sentence": f"a {name} film {i}", "label": i % 2} for i in range(8)])
-        splits[name] = {"count": 8, "sha256": file_hash(run.split(name))}
-    write_json(
-        run.data / "summary.json",
-        {
-            "task": "snippets",
-            "columns": ["sentence"],
-            "labels": ["negative", "positive"],
-            "attacked": ["sentence"],
-            "splits": splits,
-            "warnings": [],
-        },
-    )
+    write_summary(run, labels=("negative", "positive"))
     model = run.model(1, "finetune")
     weights = write_model(model, packaged_model)
-    prunable = EncoderConfig.from_dict(SHAPE, "test").prunable()
     Stage(model.parent, "finetune", {}, {}).finish({"model_sha256": file_hash(model)})
-    scores = {name: random.normal(0, 1, shape).astype(np.float32) for name, shape in prunable.items()}
+    scores = normal_arrays(EncoderConfig.from_dict(CONFIG, "test").prunable(), random=1)
     run.log_alpha(1, 1).parent.mkdir(parents=True)
     save_file(scores, run.log_alpha(1, 1))
     hashes = {"epoch-01.safetensors": file_hash(run.log_alpha(1, 1))}

@@ -18,8 +18,10 @@ from configs.contract.errors import UserError
 from configs.contract.files import append_line, read_lines, write_json, write_lines
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import contents, convert
 from mindspore_rt.ticket import Ticket
+from tests.helpers.models import ONE_LAYER, assert_same_arrays, normal_arrays
 from tests.helpers.prepared import write_summary
 
 few = settings(max_examples=30, derandomize=True, deadline=None)
@@ -125,12 +127,9 @@ def test_lines_before_a_torn_write_come_back(folder, records, last, share):
 @settings(max_examples=10, derandomize=True, deadline=None)
 @given(shares, st.integers(0, 2**32 - 1), st.sampled_from(["compact", "mindspore", "huggingface"]))
 def test_a_pruned_model_survives_conversion_bit_for_bit(folder, packaged_model, sparsity, seed, form):
-    from mindspore_rt.cells.encoder_config import EncoderConfig
-    from tests.faults.conftest import SHAPE
-
-    random, raw = np.random.default_rng(seed), {**SHAPE, "vocab_size": 5}
+    raw = {**ONE_LAYER, "vocab_size": 5}
     config = EncoderConfig.from_dict(raw, "test")
-    weights = {n: random.normal(0, 1, s).astype(np.float32) for n, s in config.parameters(2).items()}
+    weights = normal_arrays(config.parameters(2), random=seed)
     prunable = {name: weights[name] for name in config.prunable()}
     ticket = Ticket.from_magnitudes(prunable, sparsity)
     pruned = ticket.apply(weights)
@@ -144,9 +143,8 @@ def test_a_pruned_model_survives_conversion_bit_for_bit(folder, packaged_model, 
     else:
         convert.write(found, folder / name, form, options)
     back = contents.read(folder / name)
-    assert back.weights.keys() == pruned.keys() and back.encoder == config
-    for key, value in pruned.items():
-        assert back.weights[key].tobytes() == value.tobytes(), key
+    assert back.encoder == config
+    assert_same_arrays(back.weights, pruned)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from configs.contract.jobs import TrainingJob, jobs
 from configs.contract.stage import Stage
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs, search
+from tests.helpers.models import normal_arrays
 
 
 def jobs_of(run, stage):
@@ -75,5 +76,4 @@ def run_search(run, monkeypatch, epochs, name="search"):
 
 def random_scores(run, seed, block=(1, 1)):
     shapes = huggingface.load(huggingface.resolve(run.config.model)).config.prunable()
-    random = np.random.default_rng(seed)
-    return {n: random.normal(size=(s[0] // block[0], s[1] // block[1])).astype(np.float32) for n, s in shapes.items()}
+    return normal_arrays({n: (s[0] // block[0], s[1] // block[1]) for n, s in shapes.items()}, random=seed)

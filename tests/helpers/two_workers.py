@@ -5,11 +5,9 @@ The cells are those of a GPU, on the CPU.
 python two_workers.py TARGET
 """
 
-import contextlib
 import sys
 import time
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 from mindspore import Tensor, mutable
@@ -23,6 +21,8 @@ from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.device import use_device
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
+from tests.helpers.models import normal_arrays
+from tests.helpers.objectives import fetches
 
 CONFIG, ROWS = EncoderConfig(40, 16, 1, 2, 32, 32, 2), 6
 KINDS = ("finetune", "search")
@@ -65,9 +65,8 @@ class GivenNoise:
 
 def train(target, kind):
     rank, ranks = parallel.rank(), parallel.ranks()
-    random = np.random.default_rng(1)
     model = EncoderClassifier(CONFIG, 2, dropout=0.1, masked=kind == "search")
-    model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
+    model.load(normal_arrays(CONFIG.parameters(2), 0.2, random=1))
     if kind == "search":
         # A clip that every update meets: its factor must be that of all ranks.
         settings = schema.MaskSearch(ascent_steps=2, initial_norm=0.0, warmup=0.0, clip_norm=0.01, l0_start=0.0)
@@ -79,25 +78,12 @@ def train(target, kind):
     source = batches()
     for index, indices in enumerate(source.epoch(0)):  # the second one has a sentence less
         own = source.batch(indices, rank, ranks)
-        with fetches() as made:
+        with fetches() as copied:
             figures = objective.step(own, index, asked=index == 1 and rank == 1)
-        assert index == 0 or len(made) == 1, made  # the first update compiles the graphs, and looks at their constants
+        # The first update compiles the graphs, and looks at their constants.
+        assert index == 0 or len(copied) == 1, copied
         assert figures.get("stop_requests") == (None if ranks == 1 else index)  # on both ranks
     save_file({n: p.asnumpy() for n, p in objective.state().items()}, f"{target}-{kind}-{rank}.safetensors")
-
-
-@contextlib.contextmanager
-def fetches():
-    """The tensors that are copied from the device meanwhile."""
-    made = []
-    with contextlib.ExitStack() as stack:
-        for method in ("asnumpy", "item", "tolist"):
-            stack.enter_context(patch.object(Tensor, method, recorded(getattr(Tensor, method), made)))
-        yield made
-
-
-def recorded(method, made):
-    return lambda self, *rest: made.append(self) or method(self, *rest)
 
 
 def read_what_rank_0_wrote(target):

@@ -13,6 +13,7 @@ from torch.nn.utils import prune
 from configs.contract.errors import UserError
 from configs.contract.matrices import matrix_name, prunable_shapes
 from mindspore_rt.ticket import Ticket, most_structured, spread
+from tests.helpers.models import normal_arrays
 
 
 def scores(seed=0, spread=3.0):
@@ -148,9 +149,7 @@ LAYERS, HIDDEN, INTERMEDIATE, HEADS = 3, 24, 40, 4
 
 
 def model_scores(seed=0):
-    random = np.random.default_rng(seed)
-    shapes = prunable_shapes(LAYERS, HIDDEN, INTERMEDIATE)
-    return {n: random.normal(0, 1, s).astype(np.float32) for n, s in shapes.items()}
+    return normal_arrays(prunable_shapes(LAYERS, HIDDEN, INTERMEDIATE), random=seed)
 
 
 def units(masks, layer):

@@ -16,6 +16,7 @@ from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import huggingface
 from mindspore_rt.training.objectives import cross_entropy
 from tests.helpers import forms
+from tests.helpers.models import normal_arrays
 
 
 @pytest.fixture(params=[Backend.KERNELS, Backend.PRIMITIVES, Backend.GPU], ids=lambda form: form.value)
@@ -104,7 +105,7 @@ def test_masked_pass_equals_the_pass_of_masked_weights(implementation):
     """Eq. 5 without noise, with one score for 2 x 4 weights, shared with a stride."""
     config = EncoderConfig(50, 16, 2, 2, 32, 16, 2)
     random = np.random.default_rng(3)
-    weights = {n: random.normal(0, 0.3, s).astype(np.float32) for n, s in config.parameters(2).items()}
+    weights = normal_arrays(config.parameters(2), 0.3, random)
     masked = EncoderClassifier(config, 2, masked=True, block=(2, 4))
     masked.load(weights)
     expected = dict(weights)
@@ -179,7 +180,7 @@ def torch_pass(config, weights, scores, block, numbers, rate, case, delta):
 def test_noisy_pass_and_all_its_gradients_agree_with_the_restatement(implementation, block):
     """Of embeddings, scores and weights, with dropout and gate noise drawn as in training."""
     config, random = EncoderConfig(50, 32, 2, 4, 64, 16, 2), np.random.default_rng(3)
-    weights = {n: random.normal(0, 0.3, s).astype(np.float32) for n, s in config.parameters(2).items()}
+    weights = normal_arrays(config.parameters(2), 0.3, random)
     model, case = EncoderClassifier(config, 2, dropout=0.2, masked=True, block=block), inputs(50)
     model.load(weights)
     source, shapes = noise.source(4), model.noise_shapes(3, 12)
@@ -231,7 +232,7 @@ def logits_and_score_gradients(amp):
     """Of a noisy pass of one small model, flat, float32."""
     config, random = EncoderConfig(50, 32, 1, 4, 64, 16, 2), np.random.default_rng(3)
     model, source = EncoderClassifier(config, 2, masked=True, amp=amp), noise.source(4)
-    model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in config.parameters(2).items()})
+    model.load(normal_arrays(config.parameters(2), 0.2, random))
 
     def loss(ids, mask, types, targets, draws):
         logits = model(model.embed(ids), mask, types, draws)

@@ -13,6 +13,7 @@ from configs.contract.files import read_json
 from mindspore_rt.cells import backend, noise
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.cells.encoder_config import EncoderConfig
+from tests.helpers.models import normal_arrays
 from tests.mindspore_rt.cells.test_encoder import compare
 from torch_eval.bench.random_models import random_classifier
 
@@ -56,7 +57,7 @@ def test_the_head_drops_its_input_unless_a_pooler_made_it():
         config = dataclasses.replace(SMALL, model_type=kind)
         cells = EncoderClassifier(config, 2, dropout=0.5, masked=True)
         random = np.random.default_rng(0)
-        weights = {n: random.normal(0, 0.3, s).astype(np.float32) for n, s in config.parameters(2).items()}
+        weights = normal_arrays(config.parameters(2), 0.3, random)
         cells.load(weights)
         for scores in cells.log_alpha():
             backend.put(scores, np.full(scores.shape, 20, np.float32))

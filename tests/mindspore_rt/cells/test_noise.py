@@ -13,6 +13,7 @@ from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder import EncoderClassifier, MaskedLinear, cells
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from tests.helpers import forms
+from tests.helpers.models import normal_arrays
 
 SHAPES = [(40, 50), (40, 50), (7,)]
 ONE_LAYER, TWO_LAYERS = (EncoderConfig(30, 16, layers, 2, 16, 16, 2) for layers in (1, 2))
@@ -146,8 +147,7 @@ def test_dropout_masks_of_the_model_are_independent(source):
 def test_a_pass_repeats_itself_and_another_does_not(source):
     """FreeLB keeps its dropout mask: the same ascent number draws the same, on the whole model."""
     model = EncoderClassifier(ONE_LAYER, 2, dropout=0.3)
-    random = np.random.default_rng(0)
-    model.load({n: random.normal(0, 0.5, s).astype(np.float32) for n, s in ONE_LAYER.parameters(2).items()})
+    model.load(normal_arrays(ONE_LAYER.parameters(2), 0.5))
     ids, mask, types = np.full((4, 8), 7, np.int32), np.ones((4, 8), np.float32), np.zeros((4, 8), np.int32)
 
     @ms.jit

@@ -16,6 +16,7 @@ from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.formats import contents, convert, huggingface
 from mindspore_rt.ticket import Ticket, spread
+from tests.helpers.models import assert_same_arrays, normal_arrays
 from torch_eval.bench.random_models import random_classifier
 
 QUERY = matrix_name(1, "query")
@@ -34,9 +35,8 @@ def shapes(tiny_bert):
     return huggingface.load(tiny_bert).config.prunable()
 
 
-def random_scores(shapes, share=(1, 1), seed=0):
-    random = np.random.default_rng(seed)
-    return {n: random.normal(1, 4, (r // share[0], c // share[1])).astype(np.float32) for n, (r, c) in shapes.items()}
+def random_scores(shapes, share=(1, 1)):
+    return normal_arrays({n: (r // share[0], c // share[1]) for n, (r, c) in shapes.items()}, 4, mean=1)
 
 
 def official_directory(folder, tiny_bert, weights, scores):
@@ -68,12 +68,6 @@ def pickled(path):
     return {n: t.numpy() for n, t in torch.load(path / "pytorch_model.bin", weights_only=True).items()}
 
 
-def same(actual, expected):
-    assert set(actual) == set(expected)
-    for name, value in expected.items():
-        assert actual[name].tobytes() == value.tobytes() and actual[name].dtype == value.dtype, name
-
-
 # --- round trips -----------------------------------------------------------------------------------------------
 
 
@@ -81,7 +75,7 @@ def same(actual, expected):
 def test_hugging_face_to_mindspore_and_back(tiny_bert, weights, tmp_path, file):
     run(tiny_bert, tmp_path / file, "--to", "mindspore")
     run(tmp_path / file, tmp_path / "back", "--like", tiny_bert)
-    same(load_file(tmp_path / "back" / "model.safetensors"), weights)
+    assert_same_arrays(load_file(tmp_path / "back" / "model.safetensors"), weights)
     assert (tmp_path / "back" / "tokenizer.json").read_bytes() == (tiny_bert / "tokenizer.json").read_bytes()
     loaded, info = BertForSequenceClassification.from_pretrained(tmp_path / "back", output_loading_info=True)
     assert not any(info.values())
@@ -93,7 +87,7 @@ def test_the_checkpoint_loads_into_the_cells(tiny_bert, tmp_path):
     net = EncoderClassifier(huggingface.load(tiny_bert).config, 2)
     missing, unknown = ms.load_param_into_net(net, ms.load_checkpoint(str(tmp_path / "m.ckpt")), strict_load=True)
     assert not missing and unknown == ["config"]
-    same({n: p.asnumpy() for n, p in net.weights().items()}, load_file(tiny_bert / "model.safetensors"))
+    assert_same_arrays({n: p.asnumpy() for n, p in net.weights().items()}, load_file(tiny_bert / "model.safetensors"))
 
 
 @pytest.mark.parametrize("share, way", [((1, 1), "m.ckpt"), ((32, 1), "m.safetensors"), ((16, 32), "directory")])
@@ -103,7 +97,7 @@ def test_a_search_checkpoint_of_the_official_code_and_back(tiny_bert, weights, s
     run(tmp_path / way, tmp_path / "back", "--to", "official")
     expected = pickled(source)
     del expected["bert.embeddings.position_ids"]  # a buffer, not a weight
-    same(pickled(tmp_path / "back"), expected)
+    assert_same_arrays(pickled(tmp_path / "back"), expected)
 
 
 def test_scores_of_our_search_for_the_official_code(tiny_bert, weights, shapes, tmp_path):
@@ -121,11 +115,11 @@ def test_a_retrained_checkpoint_becomes_what_it_computes(tiny_bert, weights, sha
     settled = {n: np.where(m, 20, -20).astype(np.float32) for n, m in ticket.masks.items()}
     source = official_directory(tmp_path / "theirs", tiny_bert, weights, settled)
     run(source, tmp_path / "model")
-    same(load_file(tmp_path / "model" / "model.safetensors"), ticket.apply(weights))
+    assert_same_arrays(load_file(tmp_path / "model" / "model.safetensors"), ticket.apply(weights))
     run(source, tmp_path / "a", "--to", "ticket")
     run(tmp_path / "model", tmp_path / "b", "--to", "ticket")
     for path in (tmp_path / "a", tmp_path / "b"):
-        same(Ticket.load(path).masks, ticket.masks)
+        assert_same_arrays(Ticket.load(path).masks, ticket.masks)
 
 
 @pytest.mark.parametrize("to", ["huggingface", "official"])
@@ -137,7 +131,7 @@ def test_a_ticket_with_the_weights_of_a_model(tiny_bert, weights, shapes, tmp_pa
         scores = pickled(tmp_path / "out")[QUERY.replace(".weight", ".mask.mask_scores")][0, :, 0]
         np.testing.assert_array_equal(scores, np.where(ticket.masks[QUERY], 20, -20))
     run(tmp_path / "out", tmp_path / "again", "--to", "ticket")
-    same(Ticket.load(tmp_path / "again").masks, ticket.masks)
+    assert_same_arrays(Ticket.load(tmp_path / "again").masks, ticket.masks)
 
 
 def test_compact_file(tiny_bert, weights, shapes, tmp_path, capsys):
@@ -145,13 +139,13 @@ def test_compact_file(tiny_bert, weights, shapes, tmp_path, capsys):
     ticket.save(tmp_path / "t.safetensors")
     arguments = (tmp_path / "t.safetensors", tmp_path / "c.safetensors", "--to", "compact", "--like", tiny_bert)
     out = run(*arguments, capsys=capsys)
-    same(contents.read(tmp_path / "c.safetensors").weights, ticket.apply(weights))
+    assert_same_arrays(contents.read(tmp_path / "c.safetensors").weights, ticket.apply(weights))
     size, dense = (tmp_path / "c.safetensors").stat().st_size, sum(w.nbytes for w in weights.values())
     prunable = sum(r * c for r, c in shapes.values())
     assert size < dense - prunable * (4 * 0.75 - 1 / 8) + 20_000
     assert f"{size:,} bytes against {dense:,}" in out
     run(tmp_path / "c.safetensors", tmp_path / "model", "--like", tiny_bert)
-    same(load_file(tmp_path / "model" / "model.safetensors"), ticket.apply(weights))
+    assert_same_arrays(load_file(tmp_path / "model" / "model.safetensors"), ticket.apply(weights))
 
 
 def test_a_kept_weight_may_be_zero(tiny_bert, weights, shapes, tmp_path):
@@ -163,7 +157,7 @@ def test_a_kept_weight_may_be_zero(tiny_bert, weights, shapes, tmp_path):
     settled = {n: np.where(m, 20, -20).astype(np.float32) for n, m in masks.items()}
     source = official_directory(tmp_path / "o", tiny_bert, spoiled, settled)
     run(source, tmp_path / "c", "--to", "compact")
-    same(contents.read(tmp_path / "c").weights, Ticket(masks).apply(spoiled))
+    assert_same_arrays(contents.read(tmp_path / "c").weights, Ticket(masks).apply(spoiled))
 
 
 # --- the draw --------------------------------------------------------------------------------------------------
@@ -202,7 +196,7 @@ def test_raw_scores_by_default(tiny_bert, weights, shapes, tmp_path):
     scores = random_scores(shapes)
     source = official_directory(tmp_path / "theirs", tiny_bert, weights, scores)
     run(source, tmp_path / "t", "--to", "ticket", "--sparsity", "0.3")
-    same(Ticket.load(tmp_path / "t").masks, Ticket.from_scores(scores, 0.3).masks)
+    assert_same_arrays(Ticket.load(tmp_path / "t").masks, Ticket.from_scores(scores, 0.3).masks)
 
 
 # --- names -----------------------------------------------------------------------------------------------------
@@ -224,21 +218,23 @@ def test_older_names_are_understood(tiny_bert, weights, tmp_path):
 
     source = rewritten(tmp_path / "old", tiny_bert, {old(n): w for n, w in weights.items()})
     run(source, tmp_path / "new")
-    same(load_file(tmp_path / "new" / "model.safetensors"), weights)
+    assert_same_arrays(load_file(tmp_path / "new" / "model.safetensors"), weights)
 
 
 def test_a_bare_torch_file(tiny_bert, weights, tmp_path):
     torch.save({n: torch.tensor(w) for n, w in weights.items()}, tmp_path / "some.file")
     run(tmp_path / "some.file", tmp_path / "m.ckpt", "--like", tiny_bert)
     run(tmp_path / "m.ckpt", tmp_path / "back")
-    same(load_file(tmp_path / "back" / "model.safetensors"), weights)
+    assert_same_arrays(load_file(tmp_path / "back" / "model.safetensors"), weights)
 
 
 def test_half_precision_is_widened(tiny_bert, weights, tmp_path):
     half = {n: w.astype(np.float16) for n, w in weights.items()}
     run(rewritten(tmp_path / "half", tiny_bert, half), tmp_path / "m.ckpt")
     run(tmp_path / "m.ckpt", tmp_path / "back")
-    same(load_file(tmp_path / "back" / "model.safetensors"), {n: w.astype(np.float32) for n, w in half.items()})
+    assert_same_arrays(
+        load_file(tmp_path / "back" / "model.safetensors"), {n: w.astype(np.float32) for n, w in half.items()}
+    )
 
 
 def test_missing_and_unknown_only_by_word(tiny_bert, weights, tmp_path, capsys):
@@ -388,7 +384,7 @@ def test_a_roberta_keeps_its_names_in_every_format_but_the_official_one(tmp_path
     expected, shapes = load_file(source / "model.safetensors"), huggingface.load(source).config.prunable()
     run(source, tmp_path / "model.ckpt")
     run(tmp_path / "model.ckpt", tmp_path / "back", "--like", source)
-    same(load_file(tmp_path / "back" / "model.safetensors"), expected)
+    assert_same_arrays(load_file(tmp_path / "back" / "model.safetensors"), expected)
     assert read_json(tmp_path / "back" / "config.json")["architectures"] == ["RobertaForSequenceClassification"]
     run(source / "model.safetensors", tmp_path / "bare.ckpt", "--like", source)
     save_file(random_scores(shapes), tmp_path / "scores.safetensors")

@@ -31,6 +31,7 @@ from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket
 from tests.helpers.files import Malicious, edit_json, edit_weights
+from tests.helpers.models import assert_same_arrays, normal_arrays
 from torch_eval.bench.random_models import random_classifier
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
@@ -49,13 +50,6 @@ def refusal(folder, layers=None):
     return str(caught.value)
 
 
-def same(actual, expected):
-    assert set(actual) == set(expected)
-    for name, value in expected.items():
-        assert actual[name].dtype == np.float32
-        np.testing.assert_array_equal(actual[name], value)
-
-
 # --- reading -------------------------------------------------------------------------------------------------
 
 
@@ -69,7 +63,7 @@ def test_parameters_are_those_of_transformers(shape):
 
 def test_weights_come_back(tiny_bert):
     loaded = huggingface.load(tiny_bert)
-    same(loaded.weights, load_file(tiny_bert / "model.safetensors"))
+    assert_same_arrays(loaded.weights, load_file(tiny_bert / "model.safetensors"))
     assert loaded.config == EncoderConfig(30522, 32, 2, 4, 64, 512, 2)
 
 
@@ -78,7 +72,7 @@ def test_names_without_the_prefix(model):
     expected = load_file(model / "model.safetensors")
     edit_weights(model, lambda w: {n.removeprefix("bert."): v for n, v in w.items() if not n.startswith("classifier")})
     loaded = huggingface.load(model).weights
-    same(loaded, {n: v for n, v in expected.items() if n.startswith("bert.")})
+    assert_same_arrays(loaded, {n: v for n, v in expected.items() if n.startswith("bert.")})
 
 
 def test_names_of_the_published_bert(model):
@@ -91,7 +85,7 @@ def test_names_of_the_published_bert(model):
         return {**renamed, "cls.predictions.transform.LayerNorm.gamma": np.ones(32, np.float32)}
 
     edit_weights(model, published)
-    same(huggingface.load(model).weights, expected)
+    assert_same_arrays(huggingface.load(model).weights, expected)
 
 
 def test_one_weight_under_two_names_is_refused(model):
@@ -101,14 +95,17 @@ def test_one_weight_under_two_names_is_refused(model):
 
 def test_half_precision_becomes_float32(model):
     edit_weights(model, lambda w: {n: v.astype(np.float16) for n, v in w.items()})
-    same(huggingface.load(model).weights, load_file(model / "model.safetensors"))
+    rounded = load_file(model / "model.safetensors")
+    assert_same_arrays(
+        huggingface.load(model).weights, {name: value.astype(np.float32) for name, value in rounded.items()}
+    )
 
 
 def test_the_first_layers_are_kept(tiny_bert):
     loaded = huggingface.load(tiny_bert, layers=1)
     assert loaded.config.num_hidden_layers == loaded.raw["num_hidden_layers"] == 1
     expected = load_file(tiny_bert / "model.safetensors")
-    same(loaded.weights, {n: v for n, v in expected.items() if "layer.1." not in n})
+    assert_same_arrays(loaded.weights, {n: v for n, v in expected.items() if "layer.1." not in n})
 
 
 def test_more_layers_than_there_are(tiny_bert):
@@ -121,7 +118,7 @@ def test_pickled_weights(model):
     renamed = {n.removeprefix("bert."): torch.tensor(v) for n, v in expected.items()}
     torch.save(renamed, model / "pytorch_model.bin")
     (model / "model.safetensors").unlink()
-    same(huggingface.load(model).weights, expected)
+    assert_same_arrays(huggingface.load(model).weights, expected)
 
 
 def test_a_pickle_runs_nothing(model, tmp_path):
@@ -140,7 +137,7 @@ def test_weights_of_any_precision(model, file, kind):
     rounded = {n: torch.tensor(w).to(getattr(torch, kind)) for n, w in load_file(model / "model.safetensors").items()}
     (model / "model.safetensors").unlink()
     (torch_safetensors.save_file if file.endswith("safetensors") else torch.save)(rounded, model / file)
-    same(huggingface.load(model).weights, {n: w.float().numpy() for n, w in rounded.items()})
+    assert_same_arrays(huggingface.load(model).weights, {n: w.float().numpy() for n, w in rounded.items()})
 
 
 @pytest.mark.usefixtures("torch_half_here")
@@ -160,7 +157,7 @@ def test_checkpoints_of_training_code(model, prefix, nested, torch_half_here):
     more = {"epoch": 3, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}, "loss": torch.tensor(0.5)}
     torch.save({**more, nested: weights} if nested else weights, model / "pytorch_model.bin")
     (model / "model.safetensors").unlink()
-    same(huggingface.load(model).weights, expected)
+    assert_same_arrays(huggingface.load(model).weights, expected)
 
 
 def test_weights_pruned_by_torch(model):
@@ -188,7 +185,7 @@ def test_weights_in_several_files(model, safe):
     whole.save_pretrained(model, max_shard_size="1MB", safe_serialization=safe)
     parts = sorted(model.glob("*-of-*"))
     assert len(parts) > 1
-    same(huggingface.load(model).weights, expected)
+    assert_same_arrays(huggingface.load(model).weights, expected)
     parts[0].unlink()
     assert f"the part {parts[0].name} is missing" in refusal(model)
 
@@ -205,7 +202,9 @@ def test_a_model_of_masked_words_gets_a_fresh_pooler(model, capsys):
     other = BertForMaskedLM.from_pretrained(model)
     other.save_pretrained(model)
     source = huggingface.load(model)
-    same(source.weights, {n: w for n, w in expected.items() if not n.startswith(("classifier", "bert.pooler"))})
+    assert_same_arrays(
+        source.weights, {n: w for n, w in expected.items() if not n.startswith(("classifier", "bert.pooler"))}
+    )
     weights = huggingface.with_classifier(source, 2, seed=1)
     assert weights.keys() == expected.keys() and "has no pooler: a fresh one is drawn" in capsys.readouterr().out
     pooler = weights["bert.pooler.dense.weight"]
@@ -374,9 +373,9 @@ def test_written_weights_are_the_ones_given(saved):
     """Bit for bit, in transformers and read again here."""
     target, _, weights = saved
     model = AutoModelForSequenceClassification.from_pretrained(target)
-    same({n: p.detach().numpy() for n, p in model.named_parameters()}, weights)
+    assert_same_arrays({n: p.detach().numpy() for n, p in model.named_parameters()}, weights)
     read = huggingface.load(target).weights
-    same(read, weights)
+    assert_same_arrays(read, weights)
 
 
 @pytest.mark.parametrize("second", [None, TEXTS[::-1]], ids=["single", "pair"])
@@ -465,10 +464,8 @@ def both_sizes(tiny_bert, ticket, folder):
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.2, 0.5, 0.7])
 def test_a_shrunk_model_computes_what_the_masked_one_does(tiny_bert, tmp_path, sparsity):
-    random = np.random.default_rng(1)
     shapes = huggingface.load(tiny_bert).config.prunable()
-    scores = {n: random.normal(0, 1, s).astype(np.float32) for n, s in shapes.items()}
-    ticket = Ticket.structured(scores, 4, sparsity)
+    ticket = Ticket.structured(normal_arrays(shapes, random=1), 4, sparsity)
     large, small = both_sizes(tiny_bert, ticket, tmp_path)
     biases = sum(int((~m.any(1)).sum()) for n, m in ticket.masks.items() if not n.endswith("output.dense.weight"))
     assert large.num_parameters() - small.num_parameters() == ticket.pruned + biases
@@ -481,10 +478,9 @@ def test_a_roberta_is_written_shrunk_and_given_a_new_head(tmp_path):
     """What a pre-trained one has in place of a head is left out, and its whole head starts at random."""
     folder = random_classifier(tmp_path / "roberta", "roberta", ["a fine film ."])
     source = huggingface.load(folder)
-    random, shapes = np.random.default_rng(1), source.config.prunable()
+    shapes = source.config.prunable()
     assert source.config.positions == 512 and len(shapes) == 12
-    scores = {n: random.normal(0, 1, s).astype(np.float32) for n, s in shapes.items()}
-    both_sizes(folder, Ticket.structured(scores, 2, 0.5), tmp_path / "small")
+    both_sizes(folder, Ticket.structured(normal_arrays(shapes, random=1), 2, 0.5), tmp_path / "small")
     edit_weights(folder, lambda w: {n: v for n, v in w.items() if not n.startswith("classifier")})
     edit_weights(folder, lambda w: w.update({"lm_head.bias": np.zeros(3, np.float32)}))
     source = huggingface.load(folder)

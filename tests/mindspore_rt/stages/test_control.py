@@ -7,13 +7,11 @@ from configs.contract.files import write_json
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages.models import train_model
 from mindspore_rt.ticket import Ticket
-from tests.helpers.stages import jobs_of
+from tests.helpers.stages import jobs_of, random_scores
 
 
 def controls(run):
-    shapes = huggingface.load(huggingface.resolve(run.config.model)).config.prunable()
-    random = np.random.default_rng(3)
-    ticket = Ticket.from_scores({n: random.normal(size=s) for n, s in shapes.items()}, 0.25)
+    ticket = Ticket.from_scores(random_scores(run, 3), 0.25)
     ticket.save(run.ticket(1, "robust-0.25"))
     write_json(run.choice, {"chosen": {"model": "robust-0.25", "sparsity": 0.25, "epochs_back": 0}})
     for one in jobs_of(run, "control"):

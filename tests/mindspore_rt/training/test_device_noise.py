@@ -10,6 +10,8 @@ from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.training.objectives import FreeLB
+from tests.helpers.models import normal_arrays
+from tests.helpers.objectives import watch
 from tests.helpers.restatement import batch
 
 CONFIG = EncoderConfig(60, 16, 1, 2, 32, 16, 2)
@@ -25,25 +27,17 @@ def longer(b):
 def test_the_passes_of_an_update_share_the_dropout_of_its_key(monkeypatch):
     """Nothing moves the perturbation or the weights, so the dropout alone tells the losses of one batch apart."""
     monkeypatch.setattr(backend, "current", lambda: Backend.GPU)
-    random = np.random.default_rng(0)
     model = EncoderClassifier(CONFIG, 2, dropout=0.5)
-    model.load({n: random.normal(0, 0.5, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
+    model.load(normal_arrays(CONFIG.parameters(2), 0.5))
     updates = [batch(0), longer(batch(0)), batch(0)]
 
     def losses(objective, first=0):
         """Of every pass, (updates from `first` on, passes)."""
-        passes, graph = [], objective.ascent
-
-        def ascent(*arguments):
-            results = graph(*arguments)
-            passes.append(float(results[0].asnumpy()))
-            return results
-
-        objective.ascent = ascent
-        for index in range(first, len(updates)):
-            objective.step(updates[index], index)
-        objective.ascent = graph
-        return np.reshape(passes, (-1, 2))
+        with monkeypatch.context() as patch:
+            passes = watch(patch, objective, "ascent")
+            for index in range(first, len(updates)):
+                objective.step(updates[index], index)
+        return np.reshape([float(results[0].asnumpy()) for _, results in passes], (-1, 2))
 
     objective = FreeLB(model, STILL, 10, seed=1)
     drawn = losses(objective)

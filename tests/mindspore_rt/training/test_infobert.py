@@ -15,6 +15,7 @@ from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import infobert
 from mindspore_rt.training.infobert import Critic, InfoBert
+from tests.helpers.objectives import restore, snapshot, watch
 from tests.helpers.restatement import (
     CONFIG,
     adamw,
@@ -168,27 +169,6 @@ def objective():
     model = EncoderClassifier(CONFIG, 2, dropout=0.0)
     model.load(weights_of(small_bert()))
     return InfoBert(model, SETTINGS, STEPS, SEED)
-
-
-def snapshot(objective):
-    return {name: p.asnumpy().copy() for name, p in objective.state().items()}
-
-
-def restore(objective, arrays):
-    for name, parameter in objective.state().items():
-        backend.put(parameter, arrays[name])
-
-
-def watch(monkeypatch, objective, name):
-    """The arguments of every call of one graph, and its results."""
-    calls, graph = [], getattr(objective, name)
-
-    def call(*arguments):
-        calls.append((arguments, graph(*arguments)))
-        return calls[-1][1]
-
-    monkeypatch.setattr(objective, name, call)
-    return calls
 
 
 def torch_step(model, critic, b, partners, chunks):

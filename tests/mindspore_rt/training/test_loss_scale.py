@@ -8,7 +8,6 @@ import functools
 
 import numpy as np
 import pytest
-from mindspore import Tensor
 
 from configs.contract import schema
 from mindspore_rt.cells import backend
@@ -16,6 +15,8 @@ from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.training.infobert import InfoBert
 from mindspore_rt.training.loss_scale import FIRST, PATIENCE
 from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
+from tests.helpers.models import normal_arrays
+from tests.helpers.objectives import fetches, restore, snapshot
 from tests.helpers.restatement import CONFIG, batch
 
 ONE_LAYER = dataclasses.replace(CONFIG, num_hidden_layers=1)
@@ -35,9 +36,8 @@ FIGURES = {"fine-tuning": 4, "FreeLB on GPU": 6, "InfoBERT": 9, "search": 5, "se
 @functools.cache
 def build(name, amp, products):
     """Build an objective once; `fresh` puts it back to where it began."""
-    random = np.random.default_rng(3)
     model = EncoderClassifier(ONE_LAYER, 2, masked="search" in name, amp=products)
-    model.load({n: random.normal(0, 0.3, s).astype(np.float32) for n, s in ONE_LAYER.parameters(2).items()})
+    model.load(normal_arrays(ONE_LAYER.parameters(2), 0.3, random=3))
     model.amp = amp  # after the products were built
     objective = BUILD[name](model)
     return objective, snapshot(objective)
@@ -45,7 +45,7 @@ def build(name, amp, products):
 
 def fresh(name, amp="float16", products=None):
     objective, before = build(name, amp, products)
-    put(objective, before)
+    restore(objective, before)
     return objective
 
 
@@ -55,29 +55,8 @@ def too_large():
     return b
 
 
-def snapshot(objective):
-    return {name: p.asnumpy().copy() for name, p in objective.state().items()}
-
-
-def put(objective, arrays):
-    for name, parameter in objective.state().items():
-        backend.put(parameter, np.float32(arrays[name]))
-
-
-@pytest.fixture
-def fetches(monkeypatch):
-    """The tensors that were copied from the device."""
-    made = []
-    for method in ("asnumpy", "item", "tolist"):
-        original = getattr(Tensor, method)
-        monkeypatch.setattr(
-            Tensor, method, lambda self, *rest, original=original: made.append(self) or original(self, *rest)
-        )
-    return made
-
-
 @pytest.mark.parametrize("name", BUILD)
-def test_an_overflow_skips_one_update_and_halves_the_scale(name, fetches, monkeypatch):
+def test_an_overflow_skips_one_update_and_halves_the_scale(name, monkeypatch):
     """In every update the host fetches one tensor, and none between the passes."""
     if "GPU" in name:
         monkeypatch.setattr(backend, "current", lambda: backend.Backend.GPU)
@@ -89,12 +68,12 @@ def test_an_overflow_skips_one_update_and_halves_the_scale(name, fetches, monkey
     after = snapshot(objective)
     assert {n for n in before if (before[n] != after[n]).any()} == {"loss_scale", "loss_scale.skipped"}
 
-    fetches.clear()
-    figures = objective.step(batch(0), 0)
+    with fetches() as copied:
+        figures = objective.step(batch(0), 0)
     assert (figures["loss_scale"], figures["skipped_updates"]) == (FIRST / 2, 1)
-    assert [tensor.size for tensor in fetches] == [FIGURES[name]]
+    assert [tensor.size for tensor in copied] == [FIGURES[name]]
     scaled = snapshot(objective)
-    put(objective, {**before, "loss_scale": 1.0})
+    restore(objective, {**before, "loss_scale": 1.0})
     assert objective.step(batch(0), 0)["gradient_norm"] == figures["gradient_norm"]
     for n, value in snapshot(objective).items():
         if n not in SCALE:
@@ -103,7 +82,7 @@ def test_an_overflow_skips_one_update_and_halves_the_scale(name, fetches, monkey
     assert any((value != before[n]).any() for n, value in scaled.items() if n not in SCALE)
 
     # The smallest scale cannot fall: then the figures show what is not finite, and the trainer ends the run.
-    put(objective, {**before, "loss_scale": 1.0})
+    restore(objective, {**before, "loss_scale": 1.0})
     assert not np.isfinite(objective.step(batch_of_infinity(), 0)["gradient_norm"])
 
 
@@ -123,7 +102,7 @@ def test_a_scaled_update_is_the_unscaled_one_and_float32_has_no_state():
     assert all((value == states[1][n]).all() for n, value in states[0].items())
 
     scale = {"loss_scale.streak": PATIENCE - 1, "loss_scale": 8.0}
-    put(objective, {**states[1], **scale})
+    restore(objective, {**states[1], **scale})
     assert [objective.step(batch(i), i)["loss_scale"] for i in (1, 2)] == [16, 16]
     assert snapshot(objective)["loss_scale.streak"] == 1
 
@@ -133,7 +112,7 @@ def test_float16_trains_once_the_scale_has_fallen():
     losses = []
     for products in ("float16", None):
         objective = fresh("fine-tuning", "float16", products)
-        put(objective, {**snapshot(objective), "loss_scale": 2.0**22 if products else 1.0})
+        restore(objective, {**snapshot(objective), "loss_scale": 2.0**22 if products else 1.0})
         for _ in range(30):  # the scale halves each time
             figures = objective.step(batch(0), 0)
             if figures.get("gradient_norm") is not None:

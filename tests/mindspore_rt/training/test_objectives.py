@@ -10,6 +10,7 @@ from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training.objectives import FineTuning, FreeLB, RobustSearch
 from mindspore_rt.training.optimizer import linear_schedule
+from tests.helpers.objectives import watch
 from tests.helpers.restatement import (
     CONFIG,
     adamw,
@@ -250,7 +251,7 @@ def test_freelb_agrees_with_the_restatement(torch_model, pruned):
 def test_only_freelb_keeps_its_dropout_over_the_passes(torch_model, monkeypatch, kind, keeps):
     """On the graph that trains: without a perturbation, nothing but dropout tells the passes of one step apart.
     All masks of the search are settled at 1."""
-    search, losses = kind is RobustSearch, []
+    search = kind is RobustSearch
     settings = (schema.MaskSearch if search else schema.AdversarialTraining)(
         ascent_steps=3, ascent_rate=0.0, initial_norm=0.0
     )
@@ -259,16 +260,10 @@ def test_only_freelb_keeps_its_dropout_over_the_passes(torch_model, monkeypatch,
     for score in model.log_alpha():
         backend.put(score, score.asnumpy() + 100)
     objective = kind(model, settings, STEPS, seed=1)
-    graph = objective.ascent
-
-    def ascent(*arguments):
-        loss, delta = graph(*arguments)
-        losses.append(float(loss.asnumpy()))
-        return loss, delta
-
-    monkeypatch.setattr(objective, "ascent", ascent)
+    calls = watch(monkeypatch, objective, "ascent")
     for index in range(2):
         objective.step(batch(0), index)
+    losses = [float(loss.asnumpy()) for _, (loss, _) in calls]
     for passes in (losses[:3], losses[3:]):
         if keeps:
             assert np.ptp(passes) < 1e-6  # products may round differently at another address

@@ -21,6 +21,7 @@ from mindspore_rt.data.batches import Batches
 from mindspore_rt.training import loss_scale
 from mindspore_rt.training.objectives import FineTuning, RobustSearch
 from mindspore_rt.training.trainer import Evaluator, Trainer
+from tests.helpers.models import normal_arrays
 from tests.helpers.timeless import timeless_lines
 
 CONFIG = EncoderConfig(40, 16, 1, 2, 16, 32, 2)
@@ -41,9 +42,9 @@ def batches():
 
 def train(directory, masked, stop_at=None):
     """Seven-step epochs, two of them; returns the final state as bytes."""
-    random, source = np.random.default_rng(1), batches()
+    source = batches()
     model = EncoderClassifier(CONFIG, 2, dropout=0.1, masked=masked)
-    model.load({n: random.normal(0, 0.2, s).astype(np.float32) for n, s in CONFIG.parameters(2).items()})
+    model.load(normal_arrays(CONFIG.parameters(2), 0.2, random=1))
     model.amp = None if masked else "float16"  # the loss scale is part of the state
     if masked:
         objective = RobustSearch(model, schema.MaskSearch(ascent_steps=2), 14, seed=5)
