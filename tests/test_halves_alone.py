@@ -1,9 +1,6 @@
 """Each half runs with the packages of its own requirements file: all others are hidden, as if not installed."""
 
 import json
-import os
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +10,7 @@ from packaging.utils import canonicalize_name
 
 from configs.contract import environment
 from configs.contract.files import ROOT
+from tests.helpers.commands import run_python
 
 # Runs in a fresh process: hides packages from Python's search for modules, then imports every module of a package.
 IMPORT_ALL = """
@@ -61,8 +59,4 @@ def test_imports_with_its_own_packages_alone(package, file, tmp_path):
     stopwords.parent.mkdir(parents=True)
     stopwords.write_text("the")
     tmp_path.chmod(0o700)  # NLTK refuses data that a group may write
-    command = [sys.executable, "-c", IMPORT_ALL, json.dumps([package, sorted(hidden)])]
-    result = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "NLTK_DATA": str(tmp_path)}, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
+    run_python(IMPORT_ALL, json.dumps([package, sorted(hidden)]), NLTK_DATA=str(tmp_path))

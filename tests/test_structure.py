@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from configs.contract.files import ROOT
+from tests.helpers.commands import run_python
 
 # What each folder may import, beside its own modules. This table is the architecture: arrows point down the list.
 ARROWS = {
@@ -170,23 +171,20 @@ def test_every_folder_says_what_belongs_there():
 def test_the_ticket_is_light():
     """It is read by the scoring half: neither framework may come with it."""
     code = "import sys, mindspore_rt.ticket; print(*sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not {"mindspore", "mindnlp", "torch", "transformers"} & set(result.stdout.split())
+    assert not {"mindspore", "mindnlp", "torch", "transformers"} & set(run_python(code).stdout.split())
 
 
 def test_the_contract_is_light():
     """Reading a configuration loads no framework."""
     code = "import sys; from configs.contract import assets, run_dir, schema, tasks; print(*sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     heavy = {"mindspore", "mindnlp", "torch", "transformers", "numpy", "pandas", "safetensors"}
-    assert not heavy & set(result.stdout.split())
+    assert not heavy & set(run_python(code).stdout.split())
 
 
 def test_what_leads_the_attacks_is_light():
     """The processes that attack load PyTorch and transformers. The one that waits for them would take ten seconds."""
     code = "import sys, torch_eval.attack.choose, torch_eval.report.build; print(*sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not {"torch", "transformers", "textattack", "sklearn"} & set(result.stdout.split())
+    assert not {"torch", "transformers", "textattack", "sklearn"} & set(run_python(code).stdout.split())
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 
 from configs.contract.errors import STARTER, Stopped, StopRequest, UserError, command
 from configs.contract.files import ROOT
+from tests.helpers.commands import run_python
 
 
 def message_of(capsys, error) -> str:
@@ -63,25 +64,14 @@ def test_a_name_that_the_locale_cannot_write(tmp_path):
     """A plan is shown with escapes; a folder of that name cannot be made, and that is said."""
     path = tmp_path / "mine.yaml"
     path.write_text('name: "naïve ☃"', encoding="utf-8")
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
-
-    def run(code):
-        return subprocess.run(
-            [sys.executable, "-c", code, "show", path],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    shown = run("import sys; from configs.contract import plan; sys.exit(plan.main(sys.argv[1:]))")
-    assert shown.returncode == 0 and r"na\xefve \u2603: 2 methods" in shown.stdout
-    made = run("import sys, os; from configs.contract.errors import command; sys.exit(command(os.mkdir)('na\\xefve'))")
-    assert (made.returncode, made.stderr) == (
-        1,
-        r"error: 'na\xefve' cannot be written as ascii; set LC_ALL=C.UTF-8, or use other names" + "\n",
-    )
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+    code = "import sys; from configs.contract import plan; sys.exit(plan.main(sys.argv[1:]))"
+    shown = run_python(code, "show", path, **environment)
+    assert r"na\xefve \u2603: 2 methods" in shown.stdout
+    code = "import sys, os; from configs.contract.errors import command; sys.exit(command(os.mkdir)('na\\xefve'))"
+    failed = run_python(code, status=1, **environment)
+    message = r"error: 'na\xefve' cannot be written as ascii; set LC_ALL=C.UTF-8, or use other names"
+    assert failed.stderr == message + "\n"
 
 
 @pytest.mark.parametrize("signals, status", [(["INT", "TERM", "TERM"], 130), (["TERM", "INT", "TERM"], 143)])

@@ -11,6 +11,7 @@ from configs.contract.methods import METHODS, of_kind, sources
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 from tests.helpers import made_up_run
+from tests.helpers.prepared import write_choice
 
 
 def run_of(tmp_path, *overrides):
@@ -129,7 +130,7 @@ def test_a_given_ticket_costs_no_search(tmp_path):
 
 def test_controls_follow_the_choice(tmp_path):
     run = run_of(tmp_path, "methods=[robust,random]", "sparsities=[0.3,0.5]")
-    write_json(run.choice, {"chosen": {"model": "robust-0.50", "sparsity": 0.5, "epochs_back": 0}})
+    write_choice(run, "robust-0.50")
     assert names(run)[-1] == "control seed-1/random-0.50"
 
 
@@ -243,7 +244,7 @@ def test_the_plan_counts_models_kept_on_the_way_and_the_users_own(tmp_path):
 
 def test_a_wider_choice_shows_its_cost_whatever_was_chosen_before(tmp_path):
     run = run_of(tmp_path, "methods=[robust]", "sparsities=[0.3,0.5]", "choice.epochs=2", "choice.examples=10")
-    write_json(run.choice, {"chosen": {"model": "robust-0.30", "sparsity": 0.3, "epochs_back": 0}})
+    write_choice(run, "robust-0.30")
     guess = estimate.Estimator(run)
     (stage, count, seconds), _ = guess.attacks()
     assert (stage, count) == ("choose", "40 dev sentences") and seconds > 0
@@ -255,7 +256,7 @@ def test_a_wider_choice_shows_its_cost_whatever_was_chosen_before(tmp_path):
 
 def test_a_plan_survives_the_choice_of_a_ticket_that_is_no_longer_asked_for(tmp_path):
     run = run_of(tmp_path, "methods=[robust,random]", "sparsities=[0.5]")
-    write_json(run.choice, {"chosen": {"model": "robust-0.30", "sparsity": 0.3, "epochs_back": 0}})
+    write_choice(run, "robust-0.30")
     assert names(run)[-1] == "control seed-1/random-0.50"
     assert "random-0.50" in plan.overview(run)
 

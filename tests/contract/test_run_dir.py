@@ -9,10 +9,10 @@ import pytest
 
 from configs.contract import schema
 from configs.contract.errors import STARTER, UserError
-from configs.contract.files import ROOT, append_line, write_json, write_lines
+from configs.contract.files import ROOT, append_line, write_lines
 from configs.contract.run_dir import RunDir, only_one
 from tests.helpers.files import edit_json
-from tests.helpers.prepared import write_summary
+from tests.helpers.prepared import write_choice, write_summary
 
 
 def test_a_run_may_be_a_link_and_links_in_it_are_swept(tmp_path):
@@ -53,7 +53,7 @@ def test_the_chosen_ticket_stands_for_its_sparsity_and_gives_it_to_the_controls(
     assert list(run.models()) == ["robust-0.30", "robust-0.50", "random-0.30", "lth-0.30", "lth-0.50"]
     with pytest.raises(UserError, match="choice.json is missing"):
         run.chosen()
-    write_json(run.choice, {"chosen": {"model": "robust-0.50-back-1", "sparsity": 0.5, "epochs_back": 1}})
+    write_choice(run, "robust-0.50-back-1")
     assert list(run.victims(1)) == ["robust-0.30", "robust-0.50-back-1", "random-0.50", "lth-0.30", "lth-0.50"]
 
 

@@ -6,13 +6,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from configs.contract import schema
-from configs.contract.files import append_line, file_hash, write_json, write_lines
+from configs.contract.files import append_line, file_hash, write_lines
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.ticket import Ticket
 from tests.helpers.models import ONE_LAYER, copy_tokenizer, normal_arrays, write_encoder
-from tests.helpers.prepared import write_summary
+from tests.helpers.prepared import write_choice, write_summary
 
 CONFIG = {**ONE_LAYER, "vocab_size": 30522, "hidden_size": 4, "intermediate_size": 8}
 
@@ -50,7 +50,7 @@ def finished(tmp_path_factory, packaged_model):
     first.directory.mkdir()
     save_file(head, first.directory / "classifier.safetensors")
     first.finish({"classifier_sha256": file_hash(first.directory / "classifier.safetensors")})
-    write_json(run.choice, {"rule": "", "candidates": [], "chosen": run.candidates()[0].record()})
+    write_choice(run, "robust-0.30")
     attack = Stage(run.attack(1, "robust-0.30") / "textfooler", "attack", {"seed": 1}, {"test": run.split("test")})
     attack.begin(attack.directory / "results.jsonl")
     for index in range(6):

@@ -15,14 +15,14 @@ from hypothesis.extra import numpy as arrays
 
 from configs.contract import jobs, schema
 from configs.contract.errors import UserError
-from configs.contract.files import append_line, read_lines, write_json, write_lines
+from configs.contract.files import append_line, read_lines, write_lines
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import contents, convert
 from mindspore_rt.ticket import Ticket
 from tests.helpers.models import ONE_LAYER, assert_same_arrays, normal_arrays
-from tests.helpers.prepared import write_summary
+from tests.helpers.prepared import write_choice, write_summary
 
 few = settings(max_examples=30, derandomize=True, deadline=None)
 matrices = st.dictionaries(
@@ -157,7 +157,7 @@ def small_run(folder):
     stage_of(run, "finetune").finish({"dev_accuracy": 0.5})
     append_line(run.stage(1, "search") / "metrics.jsonl", {"step": 1, "loss": 0.5})
     stage_of(run, "search").begin()
-    write_json(run.choice, {"chosen": run.candidates()[0].record()})
+    write_choice(run, str(run.candidates()[0]))
     run.save_config()
     return run
 

@@ -64,6 +64,22 @@ def run_commands(commands: list[list[str]], folder: Path, **environment: str) ->
     return output
 
 
+def run_python(
+    code: str, *arguments: object, status: int = 0, folder: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess:
+    """Run code in a process of its own, which must end with this status."""
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == status, result.stderr[-3000:]
+    return result
+
+
 def run_here(commands: list[list[str]], folder: Path) -> str:
     """Run commands in this process, and attack in it too; return what they print."""
     from tests.helpers.attacked_runs import attacks_here

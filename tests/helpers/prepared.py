@@ -1,8 +1,9 @@
-"""The summary of a data set, as `prepare` leaves it."""
+"""The summary of a data set and the choice of a ticket, as `prepare` and `choose` leave them."""
 
 from pathlib import Path
 
 from configs.contract.files import file_hash, write_json
+from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 
 
@@ -18,3 +19,8 @@ def write_summary(
     summary = {"columns": [*columns], "labels": [*labels], "attacked": [columns[-1]], "splits": splits}
     write_json(run.data / "summary.json", summary)
     return run.data / "summary.json"
+
+
+def write_choice(run: RunDir, model: str) -> None:
+    """Write `choice.json` with this ticket chosen, such as `robust-0.50-back-1`."""
+    write_json(run.choice, {"chosen": ModelId.parse(model).record()})

@@ -7,17 +7,14 @@ in MindSpore's own documentation: its 'Supported Platforms', and what it warns o
 import functools
 import importlib
 import json
-import os
 import pkgutil
 import re
-import subprocess
-import sys
 
 import mindspore
 import mindspore.mint
 import pytest
 
-from configs.contract.files import ROOT
+from tests.helpers.commands import run_python
 
 BLOCKS = "RobustSearch(model(masked=True, block=(2, 4)), schema.MaskSearch(**two, max_norm=1.0), 10, 1, 'official')"
 BUILD = {  # the device, the number of layers, and what makes a step
@@ -119,11 +116,8 @@ def graphs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("graphs")
     # Dumped after every pass of the compiler they would take longest. Nothing is launched: the other worker is made up,
     # and MindSpore 2.10 ends by SIGSEGV where it sums without one.
-    environment = {**os.environ, "MS_DEV_DUMP_IR_PASSES": "validate", "MS_SIMULATION_LEVEL": "1"}
-    environment |= {"PYTHONPATH": str(ROOT), "GLOG_v": "3"}
-    command = [sys.executable, "-c", CODE, json.dumps(BUILD)]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
+    environment = {"MS_DEV_DUMP_IR_PASSES": "validate", "MS_SIMULATION_LEVEL": "1", "GLOG_v": "3"}
+    run_python(CODE, json.dumps(BUILD), folder=folder, **environment)
     return {name: [file.read_text() for file in (folder / name).rglob("*_validate_*.ir")] for name in BUILD}
 
 

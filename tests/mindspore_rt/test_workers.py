@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -10,10 +9,10 @@ import pytest
 
 from configs.contract import schema
 from configs.contract.errors import UserError
-from configs.contract.files import ROOT
 from configs.contract.jobs import jobs
 from configs.contract.run_dir import RunDir
 from mindspore_rt import launch
+from tests.helpers.commands import run_python
 from tests.helpers.files import write_program
 from tests.helpers.worker_runs import TwoWorkers
 
@@ -100,9 +99,8 @@ def test_a_worker_ends_without_the_destructors_of_libraries(workers, status):
         "import atexit, ctypes\nfrom mindspore_rt import launch\natexit.register(print, 'left')\n"
         "library = ctypes.CDLL(None)\nlibrary.__cxa_atexit(library.abort, None, None)\nlaunch.end(0)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": workers}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
-    assert (result.returncode, result.stdout) == (status, "left\n")
+    result = run_python(code, status=status, MS_ROLE="MS_WORKER", MS_WORKER_NUM=workers)
+    assert result.stdout == "left\n"
 
 
 def experiment(**values):

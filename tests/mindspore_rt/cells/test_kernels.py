@@ -2,8 +2,6 @@
 
 import functools
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,9 +12,9 @@ import torch
 from mindspore import Tensor
 
 from configs.contract import assets
-from configs.contract.files import ROOT
 from mindspore_rt.cells import backend, encoder, kernel_cells, kernels, noise
 from mindspore_rt.cells.backend import Backend
+from tests.helpers.commands import run_python
 
 KEY = {"seed": 3, "rank": 1, "step": 20, "ascent": 2}
 PLACE, RATE = 5, 0.3
@@ -238,10 +236,7 @@ def test_steps_repeat_byte_for_byte_in_another_process_with_other_threads():
     """Those of a search and of a fine-tuning with kernels, and those of a search with primitives."""
     results = []
     for threads in "14":
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "3", "OMP_NUM_THREADS": threads}
-        command = [sys.executable, "-c", BYTES]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-        assert result.returncode == 0, result.stderr[-2000:]
+        result = run_python(BYTES, GLOG_v="3", OMP_NUM_THREADS=threads)
         first, *digests = result.stdout.strip().splitlines()
         assert first.startswith("kernels: fused")
         results.append([line.split() for line in digests])

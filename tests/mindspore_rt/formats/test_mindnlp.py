@@ -3,10 +3,6 @@
 It replaces the `torch` module of its process, so it runs in one of its own: one for all, as importing it takes long.
 """
 
-import os
-import subprocess
-import sys
-
 import mindspore as ms
 import numpy as np
 import pytest
@@ -14,11 +10,11 @@ from mindspore import Tensor
 
 from configs.contract.bench_case import StepCase
 from configs.contract.errors import reason_of
-from configs.contract.files import ROOT
 from configs.contract.tokenizer import load_tokenizer
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
+from tests.helpers.commands import run_python
 from tests.helpers.needs import needs_mindnlp
 from torch_eval.bench import torch_step_worker
 
@@ -64,12 +60,10 @@ def computed(tmp_path_factory, packaged_model):
     batch = Batches(texts, np.zeros(8, int), 2, tokenizer, 24, 8, seed=0).batch(np.arange(8))
     arrays = {"input_ids": batch.ids, "attention_mask": batch.attention_mask, "token_type_ids": batch.token_types}
     np.savez(folder / "in.npz", **arrays)
-    command = [sys.executable, "-c", REFERENCE, packaged_model, folder / "in.npz", folder / "out.npz", CASE.to_json()]
-    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(folder / "hf")}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    losses = [float(loss) for loss in done.stdout.split()[-3:]]
-    return batch, np.load(folder / "out.npz"), losses, reason_of(done.stderr)
+    arguments = (packaged_model, folder / "in.npz", folder / "out.npz", CASE.to_json())
+    result = run_python(REFERENCE, *arguments, HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(folder / "hf"))
+    losses = [float(loss) for loss in result.stdout.split()[-3:]]
+    return batch, np.load(folder / "out.npz"), losses, reason_of(result.stderr)
 
 
 def test_mindnlp_trains_with_the_losses_of_transformers(computed):

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from configs.contract.files import write_json
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages.models import train_model
 from mindspore_rt.ticket import Ticket
+from tests.helpers.prepared import write_choice
 from tests.helpers.stages import jobs_of, random_scores
 
 
 def controls(run):
     ticket = Ticket.from_scores(random_scores(run, 3), 0.25)
     ticket.save(run.ticket(1, "robust-0.25"))
-    write_json(run.choice, {"chosen": {"model": "robust-0.25", "sparsity": 0.25, "epochs_back": 0}})
+    write_choice(run, "robust-0.25")
     for one in jobs_of(run, "control"):
         train_model(run, one)
     return ticket, {c["model"].rpartition("-")[0]: c for c in run.recorder.calls}

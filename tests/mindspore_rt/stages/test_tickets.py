@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from configs.contract.errors import UserError
-from configs.contract.files import write_json
 from configs.contract.jobs import jobs
 from configs.contract.run_dir import RunDir
 from mindspore_rt.stages import runner
@@ -16,6 +15,7 @@ from mindspore_rt.stages.prepare import check_given_tickets
 from mindspore_rt.stages.prune import prune
 from mindspore_rt.stages.tickets import draw
 from mindspore_rt.ticket import Ticket
+from tests.helpers.prepared import write_choice
 from tests.helpers.stages import jobs_of, random_scores, run_search
 
 
@@ -61,7 +61,7 @@ def test_a_ticket_of_a_file_or_of_another_experiment_is_transferred(run, monkeyp
         itself = RunDir(dataclasses.replace(run.config, tickets_from=str(own)), run.root.parent)
         with pytest.raises(UserError, match="tickets_from: .*ticket.safetensors is a ticket of this run itself"):
             check_given_tickets(itself)
-    write_json(run.choice, {"chosen": {"model": "robust-0.25-back-1", "sparsity": 0.25, "epochs_back": 1}})
+    write_choice(run, "robust-0.25-back-1")
     run.config.choice.epochs, run.config.search.epochs = 2, 2
     run.save_config()
     with pytest.raises(UserError, match="robust-0.25-back-1/ticket.safetensors is missing; run tiny with seed 1"):
@@ -88,7 +88,7 @@ def test_structured_tickets_of_every_origin_prune_whole_units(run, monkeypatch):
     prune(run, jobs_of(run, "prune")[0])
     for one in jobs_of(run, "draw"):
         draw(run, one)
-    write_json(run.choice, {"chosen": {"model": "robust-0.25", "sparsity": 0.25, "epochs_back": 0}})
+    write_choice(run, "robust-0.25")
     train_model(run, jobs_of(run, "control")[0])
     neurons = {}
     for model in ("robust-0.25", "lth-0.25", "random-0.25"):
@@ -113,7 +113,7 @@ def test_a_structured_sparsity_out_of_reach_is_refused_before_the_training(run, 
 @pytest.mark.parametrize("stage, model", [("retrain", "robust-0.25"), ("control", "robust-0.25")])
 def test_a_ticket_of_another_model_is_refused_before_training(run, stage, model):
     Ticket({"bert.pooler.dense.weight": np.eye(4) > 0}).save(run.ticket(1, model))
-    write_json(run.choice, {"chosen": {"model": model, "sparsity": 0.25, "epochs_back": 0}})
+    write_choice(run, model)
     one = next(one for one in jobs_of(run, stage) if one.model in (model, "random-0.25"))
     with pytest.raises(UserError, match="ticket.safetensors: a ticket of another model"):
         runner.run_job(run, one)

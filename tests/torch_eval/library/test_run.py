@@ -15,6 +15,7 @@ import torch_eval
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, locked, read_json, read_lines, write_json
 from tests.helpers.attacked_runs import SENTENCES
+from tests.helpers.commands import run_python
 from torch_eval.__main__ import main
 from torch_eval.attack.workers import Target
 from torch_eval.bench.attacks import attack_stock
@@ -184,11 +185,8 @@ def test_the_wrapper_gives_textattack_the_answers_of_its_own(tmp_path):
 
 
 def test_importing_the_package_loads_nothing():
-    import subprocess
-    import sys
-
     code = "import sys, torch_eval, json; print(json.dumps(sorted(sys.modules)))"
-    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
+    loaded = json.loads(run_python(code).stdout)
     assert not {"torch", "transformers", "textattack", "numpy"} & set(loaded)
     with pytest.raises(AttributeError):
         torch_eval.nothing  # noqa: B018  the attribute is what is asked for

@@ -6,8 +6,6 @@ import json
 import math
 import re
 import statistics
-import subprocess
-import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -16,10 +14,11 @@ import pytest
 
 from configs.contract import run_dir, schema
 from configs.contract.errors import UserError
-from configs.contract.files import ROOT, read_lines, write_json, write_lines
+from configs.contract.files import read_lines, write_json, write_lines
 from configs.contract.methods import METHODS
 from mindspore_rt.ticket import Ticket
 from tests.helpers import made_up_run as made_up
+from tests.helpers.commands import run_python
 from tests.helpers.made_up_run import OUTCOMES, small
 from tests.helpers.written_report import row, written
 from torch_eval.__main__ import main
@@ -334,4 +333,4 @@ def test_loads_neither_torch_nor_textattack():
     heavy = {"torch", "textattack", "mindspore", "mindnlp"}
     modules = "torch_eval.report.build, torch_eval.report.watch, mindspore_rt.ticket"
     code = f"import sys, {modules}; sys.exit(bool({heavy} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    run_python(code)
