@@ -33,16 +33,16 @@ for path in sorted(pathlib.Path(package).rglob("*.py")):
 
 def installed_with(path: Path) -> set[str]:
     """The distributions that `pip install -r path` brings: those it names, and all that they need."""
-    done, todo = set(), [(name, "") for name, _ in environment.requirements(path)]
-    while todo:
-        name, extra = todo.pop()
-        if (canonicalize_name(name), extra) in done:
+    distributions, queue = set(), [(name, "") for name, _ in environment.requirements(path)]
+    while queue:
+        name, extra = queue.pop()
+        if (canonicalize_name(name), extra) in distributions:
             continue
-        done.add((canonicalize_name(name), extra))
+        distributions.add((canonicalize_name(name), extra))
         for need in map(Requirement, metadata.requires(name) or []):
             if not need.marker or need.marker.evaluate({"extra": extra}):
-                todo += [(need.name, wanted) for wanted in ("", *need.extras)]
-    return {name for name, _ in done}
+                queue += [(need.name, wanted) for wanted in ("", *need.extras)]
+    return {name for name, _ in distributions}
 
 
 @pytest.mark.parametrize("package, file", [("mindspore_rt", "training"), ("torch_eval", "scoring")])

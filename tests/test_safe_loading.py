@@ -30,30 +30,30 @@ def keywords(call) -> dict:
 
 
 def offences(path) -> list[str]:
-    found = []
+    problems = []
     for name, call in calls(path):
         given, place = keywords(call), f"{path.name}:{call.lineno}: {name}"
         if name == "torch.load" and given.get("weights_only") is not True:
-            found.append(f"{place} without weights_only")
+            problems.append(f"{place} without weights_only")
         if name in UNPICKLERS or name in ("eval", "exec"):
-            found.append(place)
+            problems.append(place)
         if name in ("np.load", "numpy.load") and given.get("allow_pickle"):
-            found.append(f"{place} with allow_pickle")
+            problems.append(f"{place} with allow_pickle")
         if name.startswith("yaml.") and name not in ("yaml.safe_load", "yaml.safe_dump"):
-            found.append(place)
+            problems.append(place)
         # Without a word on it, transformers asks at the terminal whether it shall run the code of a folder.
         may_ask = name.startswith("Auto") and name.endswith(".from_pretrained")
         if given.get("trust_remote_code", may_ask) is not False:
-            found.append(f"{place} without trust_remote_code=False")
+            problems.append(f"{place} without trust_remote_code=False")
         if name.endswith(".extractall") and given.get("filter") != "data":
-            found.append(f"{place} without filter='data'")
+            problems.append(f"{place} without filter='data'")
         if given.get("shell"):
-            found.append(f"{place} through a shell")
+            problems.append(f"{place} through a shell")
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
-            found += [f"{path.name}:{node.lineno}: imports {name}" for name in names & FORBIDDEN_IMPORTS]
-    return found
+            problems += [f"{path.name}:{node.lineno}: imports {name}" for name in names & FORBIDDEN_IMPORTS]
+    return problems
 
 
 def test_nothing_read_is_ever_run():

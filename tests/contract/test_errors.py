@@ -49,8 +49,8 @@ def test_what_nobody_foresaw_is_a_fault_of_the_program(capsys, monkeypatch, tmp_
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     line = message_of(capsys, KeyError("two\nlines, naïve \ud800"))
     assert re.match(r"internal error: KeyError: .* \(.*test_errors.py:\d+\); this is a fault of the program", line)
-    kept = line.strip().rpartition(" in ")[2]
-    assert "Traceback" in open(kept).read() and os.listdir(tmp_path) == [os.path.basename(kept)]
+    file = line.strip().rpartition(" in ")[2]
+    assert "Traceback" in open(file).read() and os.listdir(tmp_path) == [os.path.basename(file)]
     assert message_of(capsys, UserError("x: wrong")) == "error: x: wrong\n"
 
 

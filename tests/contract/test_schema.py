@@ -321,8 +321,8 @@ FREELB = {"ascent_steps": 5, "ascent_rate": 0.03, "initial_norm": 0.05, "max_nor
     ],
 )
 def test_defaults_are_the_published_ones(section, published):
-    found = schema.to_dict(schema.load("base"))[section]
-    assert {key: found[key] for key in published} == published
+    defaults = schema.to_dict(schema.load("base"))[section]
+    assert {key: defaults[key] for key in published} == published
 
 
 def test_the_number_type_of_matrix_products_is_the_devices_unless_set():

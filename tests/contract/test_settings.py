@@ -133,9 +133,9 @@ def stages_of(run: RunDir) -> dict[Path, Stage]:
         for name, model in run.victims(seed).items():
             if (model / "config.json").is_file():
                 scoring = Scoring(None, run, seed, name, model, data)
-                found = [scoring.clean_stage()]
-                found += [scoring.recipe_stage(recipe, test, Shard())[0] for recipe in run.config.attack.recipes]
-                stages |= {stage.directory: stage for stage in found}
+                of_model = [scoring.clean_stage()]
+                of_model += [scoring.recipe_stage(recipe, test, Shard())[0] for recipe in run.config.attack.recipes]
+                stages |= {stage.directory: stage for stage in of_model}
         for candidate in run.candidates():
             model = run.model(seed, str(candidate))
             if (model / "config.json").is_file():
@@ -190,26 +190,26 @@ def finished(patched, tmp_path_factory):
 
 def refused(run: RunDir) -> set[Path]:
     """Directories of finished stages that are another one's by now, as the stages see it."""
-    found = set()
+    directories = set()
     for directory, stage in stages_of(run).items():
         try:
             stage.is_done()
         except Changed:
-            found.add(directory)
-    return found
+            directories.add(directory)
+    return directories
 
 
 def stale(run: RunDir) -> set[Path]:
     """The same, as the report sees it."""
     report = Run(run.config, ["base"], run.root.parent)
-    found = {step.file.parent for step in report.steps if step.stale and step.stage != "choose"}
+    directories = {step.file.parent for step in report.steps if step.stale and step.stage != "choose"}
     for seed in run.config.seeds:
         for candidate in map(str, run.candidates()):
             directory = run.choice_attack(seed, candidate)
             score = Score.read(directory, Results)
             if score and report.staleness.of_candidate(seed, candidate, score):
-                found.add(directory)
-    return found
+                directories.add(directory)
+    return directories
 
 
 def test_nothing_is_stale_before_a_change(finished):

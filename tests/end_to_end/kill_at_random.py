@@ -82,14 +82,14 @@ def killed(stage: str, overrides: list[str], seconds: float) -> bool:
 
 def disturbed(overrides: list[str], seconds: dict[str, float], kills: int, moment: random.Random) -> int:
     """Run all stages; kill each in proportion to the time it took undisturbed, as long as it does not end before."""
-    done = dict.fromkeys(seconds, 0)
+    counts = dict.fromkeys(seconds, 0)
     for stage, duration in seconds.items():
         quota = math.ceil(kills * duration / sum(seconds.values()))
-        while done[stage] < quota and killed(stage, overrides, moment.uniform(0.0, duration)):
-            done[stage] += 1
+        while counts[stage] < quota and killed(stage, overrides, moment.uniform(0.0, duration)):
+            counts[stage] += 1
         run(stage, overrides)
-    print("killed: " + ", ".join(f"{stage} {count} times" for stage, count in done.items()), flush=True)
-    return sum(done.values())
+    print("killed: " + ", ".join(f"{stage} {count} times" for stage, count in counts.items()), flush=True)
+    return sum(counts.values())
 
 
 # --- comparing -----------------------------------------------------------------------------------------------

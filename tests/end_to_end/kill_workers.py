@@ -62,10 +62,10 @@ def main() -> int:
                 if status is not None:
                     break
                 seconds, kills = stopped.stop(process, way), kills + 1
-                logged, saved, done = stopped.steps(), stopped.saved(), stopped.attacked()
+                logged, saved, attacked = stopped.steps(), stopped.saved(), stopped.attacked()
                 finished = (stopped.directory / "manifest.json").is_file()
                 about = f"{kills}: {way} ({kind}), {logged} of {steps} steps, {'all' if finished else saved} saved"
-                about += f", {done} of {sentences} sentences, status {process.returncode}"
+                about += f", {attacked} of {sentences} sentences, status {process.returncode}"
                 print(f"{about}, {'processes left' if seconds is None else f'{seconds:.1f} s to the end'}", flush=True)
                 if seconds is None or not (finished or saved == logged or way == "kill -9 of all"):
                     faults.append(about)

@@ -122,8 +122,8 @@ def test_the_ticket_has_the_asked_sparsity(whole):
     assert ticket.pruned == round(0.3 * ticket.weights)
     scores = load_file(whole.dir.log_alpha(1, 2))  # of the last epoch
     pruned = np.concatenate([scores[name][~mask] for name, mask in ticket.masks.items()])
-    kept = np.concatenate([scores[name][mask] for name, mask in ticket.masks.items()])
-    assert pruned.max() <= kept.min() and pruned.min() < pruned.max()
+    remaining = np.concatenate([scores[name][mask] for name, mask in ticket.masks.items()])
+    assert pruned.max() <= remaining.min() and pruned.min() < pruned.max()
 
 
 def test_the_random_ticket_prunes_as_much_of_every_matrix_elsewhere(whole):
@@ -162,7 +162,7 @@ def test_exported_models_compute_the_same_in_transformers(whole, victim):
     cells = EncoderClassifier(source.config, 2)
     cells.load(source.weights)
     batches = Batches(texts, labels, 2, load_tokenizer(directory, 16), 16, 32, seed=0)
-    found = Evaluator(cells, batches).logits()
+    logits = Evaluator(cells, batches).logits()
 
     model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
     tokenizer = AutoTokenizer.from_pretrained(directory)
@@ -172,7 +172,7 @@ def test_exported_models_compute_the_same_in_transformers(whole, victim):
         with torch.no_grad():  # the length it is cut to comes from the directory
             return model(**tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")).logits.numpy()
 
-    np.testing.assert_allclose(found, by_transformers("test"), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(logits, by_transformers("test"), atol=1e-5, rtol=0)
     dev = np.array([record["label"] for record in read_lines(whole.dir.split("dev"))])
     stated = read_json(directory.parent / "manifest.json")["results"]["dev_accuracy"]
     assert (by_transformers("dev").argmax(1) == dev).mean() == pytest.approx(stated)

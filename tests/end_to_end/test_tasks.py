@@ -46,13 +46,13 @@ def test_files_become_a_report(tmp_path, capfd):
     with six_tasks.run("mnli", tmp_path, *asked, runner=run_here) as run:
         output = capfd.readouterr().out
         assert "missing" not in output and (run.report / "report.md").is_file()
-        found, (tuned, robust) = 0, run.victims(1)
+        count, (tuned, robust) = 0, run.victims(1)
         for victim in (tuned, robust):
             config = read_json(run.model(1, victim) / "config.json")
             assert list(config["label2id"]) == ["entailment", "neutral", "contradiction"]
             assert config["architectures"] == ["RobertaForSequenceClassification"]
             for record in read_lines(run.attack(1, victim) / "textfooler" / "results.jsonl"):
                 assert record["original"]["premise"] == record["perturbed"]["premise"]
-                found += 1
-        assert found == 4
+                count += 1
+        assert count == 4
         assert read_json(run.model(1, robust) / "config.json")["intermediate_size"] < 64

@@ -24,8 +24,8 @@ def test_textattack_attacks_an_exported_directory(tiny_bert, tmp_path):
     command = [sys.executable, "-m", "textattack", "attack", "--recipe", "deepwordbug", "--num-examples", "6"]
     command += ["--model-from-huggingface", str(tmp_path / "model"), "--dataset-from-file", str(tmp_path / "data.py")]
     command += ["--log-to-csv", str(tmp_path / "log.csv"), "--disable-stdout"]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    result = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
     with open(tmp_path / "log.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 6

@@ -134,14 +134,14 @@ def test_a_pruned_model_survives_conversion_bit_for_bit(folder, packaged_model, 
     ticket = Ticket.from_magnitudes(prunable, sparsity)
     pruned = ticket.apply(weights)
     name = f"{form}-{seed}-{sparsity}" + ("" if form == "huggingface" else ".safetensors")
-    found = contents.Contents(Path("made up"), "huggingface", copy.copy(pruned), {}, raw)
+    source = contents.Contents(Path("made up"), "huggingface", copy.copy(pruned), {}, raw)
     options = argparse.Namespace(sparsity=None, compat="paper")
     if form == "compact":
         if ticket.pruned == 0:  # nothing states a ticket then
             return
-        convert._write_compact(found, found.ticket(), folder / name)
+        convert._write_compact(source, source.ticket(), folder / name)
     else:
-        convert.write(found, folder / name, form, options)
+        convert.write(source, folder / name, form, options)
     back = contents.read(folder / name)
     assert back.encoder == config
     assert_same_arrays(back.weights, pruned)

@@ -190,18 +190,18 @@ def search(paths, seed, name="search"):
     random = np.random.default_rng(seed)
     records, peak = [], paths.config.search.l0_weight
     for step in range(20, 401, 20):
-        done = step / 400
-        weight = peak * min(1, max(0, (done - 0.1) / 0.3))
-        settled = 0.6 * done * (0.4 + peak)
+        progress = step / 400
+        weight = peak * min(1, max(0, (progress - 0.1) / 0.3))
+        settled = 0.6 * progress * (0.4 + peak)
         records.append(
             {
                 "step": step,
-                "epoch": done * 4,
+                "epoch": progress * 4,
                 "l0_weight": weight,
-                "l0_term": 0.96 - 0.4 * done * (0.3 + peak),
-                "adversarial_loss": 0.7 * math.exp(-2 * done) + 0.2 + 0.05 * random.random(),
+                "l0_term": 0.96 - 0.4 * progress * (0.3 + peak),
+                "adversarial_loss": 0.7 * math.exp(-2 * progress) + 0.2 + 0.05 * random.random(),
                 "settled_zero": settled,
-                "settled_one": 0.2 * done,
+                "settled_one": 0.2 * progress,
                 "sparsity_at_threshold": 0.8 * settled,
                 "learning_rate": 0.1,
                 "sentences_per_second": 100.0,
@@ -210,7 +210,7 @@ def search(paths, seed, name="search"):
         )
         if step % 100 == 0:
             changed = {"ticket_distance": 0.32 / 4 ** (step // 100)} if step > 100 else {}
-            records.append({"step": step, "epoch": done * 4, "dev_accuracy": 0.8 + 0.02 * done, **changed})
+            records.append({"step": step, "epoch": progress * 4, "dev_accuracy": 0.8 + 0.02 * progress, **changed})
     write_lines(paths.stage(seed, name) / "metrics.jsonl", records)
     scores = {
         n: random.normal(1.6 - 2.0 * (i % 3 == 0), 1.5, shape).astype(np.float32)

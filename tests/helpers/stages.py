@@ -28,9 +28,9 @@ class Recorder:
         self.calls.append({"model": job.model, "weights": start, "ticket": ticket, "section": job.section})
         step = np.float32(1 + len(self.calls))
         end = {n: w + step if n.startswith("classifier") else w * 2 for n, w in start.items()}
-        done = SimpleNamespace(stage=stage, source=source, dev_accuracy=lambda: 0.5, weights=lambda: end)
-        done.run, done.export = lambda: done, lambda **results: stage.finish(results)
-        return done
+        training = SimpleNamespace(stage=stage, source=source, dev_accuracy=lambda: 0.5, weights=lambda: end)
+        training.run, training.export = lambda: training, lambda **results: stage.finish(results)
+        return training
 
 
 def run_search(run, monkeypatch, epochs, name="search"):

@@ -135,8 +135,8 @@ def _alike(names: Sequence[str], columns: Sequence[str]) -> str | None:
 def _published(values: set[str], columns: Sequence[str], names: Sequence[str]) -> list[str] | None:
     """Return `data.labels` for a file in a layout that a task was published in; None for any other file."""
     for task in TASKS.values():
-        found = [classifiers.find_label(label, names) for label in task.labels]
-        if len(names) == len(found) and (classifiers.says_nothing(names) or None not in found):
+        indices = [classifiers.find_label(label, names) for label in task.labels]
+        if len(names) == len(indices) and (classifiers.says_nothing(names) or None not in indices):
             for layout in task.layouts:
                 if values and values <= set(layout.values) and all(_alike([name], columns) for name in layout.needed):
                     return list(map(label_entry, layout.values, task.labels))

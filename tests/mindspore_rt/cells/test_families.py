@@ -67,5 +67,5 @@ def test_the_head_drops_its_input_unless_a_pooler_made_it():
         dense, bias, output, last = (torch.tensor(weights[name]) for name in family.head)
         expected = torch.tensor(x if family.pooled else x * drops[1]) @ dense.T + bias
         expected = {"tanh": torch.tanh, "gelu": torch.nn.functional.gelu}[family.activation](expected) * drops[0]
-        found = cells.classify(Tensor(x), source.draw(shapes, 0)).asnumpy()
-        np.testing.assert_allclose(found, (expected @ output.T + last).numpy(), atol=1e-5, err_msg=kind)
+        logits = cells.classify(Tensor(x), source.draw(shapes, 0)).asnumpy()
+        np.testing.assert_allclose(logits, (expected @ output.T + last).numpy(), atol=1e-5, err_msg=kind)

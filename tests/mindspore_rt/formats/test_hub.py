@@ -203,11 +203,11 @@ def test_offline_says_what_would_help(cache, monkeypatch, without_mindnlp):
 
     # The command is one that the module takes, and fills the folder that it is to be copied to.
     command, folder = of_dataset.split("`")[1], of_dataset.split("copy FOLDER to ")[1]
-    done = []
+    calls = []
     monkeypatch.setattr(contract_hub, "unreachable", lambda _: None)
     monkeypatch.setattr(hub, "find_spec", lambda name: True)
-    monkeypatch.setattr(hub, "_save_dataset", lambda *arguments: done.append(arguments))
+    monkeypatch.setattr(hub, "_save_dataset", lambda *arguments: calls.append(arguments))
     monkeypatch.setattr(hub.sys, "argv", shlex.split(command)[2:])
-    assert hub.main() == 0 and done == [("someone/glue", "", "abc", "FOLDER", "train", "test")]
+    assert hub.main() == 0 and calls == [("someone/glue", "", "abc", "FOLDER", "train", "test")]
     shutil.copytree(cache / "hub" / "model", folder)
     assert str(hub.dataset_dir("someone/glue", None, "abc", ["train", "test"])) == folder

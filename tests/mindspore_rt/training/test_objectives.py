@@ -86,8 +86,8 @@ def torch_search(model, settings, seed, steps, departures=()):
         norms.append(norm_of(everything))
         everything = clipped(everything, settings.clip_norm)
         stale = {n: everything.get(n, g) for n, g in stale.items()}
-        done = 3 * (step + 1) if "threefold" in departures else step
-        share = min(1.0, max(0.0, (done - settings.l0_start * STEPS) / (settings.l0_ramp * STEPS)))
+        elapsed = 3 * (step + 1) if "threefold" in departures else step
+        share = min(1.0, max(0.0, (elapsed - settings.l0_start * STEPS) / (settings.l0_ramp * STEPS)))
         for name, s in scores.items():
             p = torch.sigmoid(s - (2 / 3) * np.log(0.1 / 1.1))
             count = len(names) * s.numel() if "mean of means" in departures else masks

@@ -237,11 +237,11 @@ def test_a_stop_request_at_the_very_end_is_obeyed_too(tmp_path, monkeypatch, whe
     would train from the start, and wait for the others for ever.
     """
 
-    def ask(done):
-        if done == 13:
+    def ask(index):
+        if index == 13:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    at = {"before": ask} if where == "step" else {"on_epoch": lambda epoch, done: ask(done - 1) or {}}
+    at = {"before": ask} if where == "step" else {"on_epoch": lambda epoch, steps: ask(steps - 1) or {}}
     with pytest.raises(Stopped, match="stopped after step 14 of 14"):
         counted(tmp_path, **at)[0].run()
     made, read = [], []

@@ -32,14 +32,14 @@ def test_the_same_as_textattack(recipe, model):
     sentences = SENTENCES if model.name.startswith("bert") else SENTENCES[1:4]
     spec = Spec(recipe, ("sentence",), ("sentence",), candidates=5)
     labels = labels_by_victim(Target(model, LENGTH), [(sentence,) for sentence in sentences])
-    found = {}
+    records = {}
     for attack in (workers.attack_example, attack_stock):
-        found[attack] = [
+        records[attack] = [
             attack(Target(model, LENGTH), spec, 1, i, {"sentence": sentence, "label": label})
             for i, (sentence, label) in enumerate(zip(sentences, labels))
         ]
-    assert sum(record["queries"] for record in found[attack_stock]) > 5 * len(sentences)
-    for ours, theirs in zip(*found.values()):
+    assert sum(record["queries"] for record in records[attack_stock]) > 5 * len(sentences)
+    for ours, theirs in zip(*records.values()):
         for key in ("index", "outcome", "queries", "original", "perturbed_prediction", "words_changed"):
             assert ours[key] == theirs[key], key
         assert ours["perturbed"] == theirs["perturbed"]  # both on one thread, or ties may break: see bench_attacks.py

@@ -16,25 +16,25 @@ def record(outcome, queries=1):
 
 
 def test_definitions_put_the_skipped_in_the_right_denominators():
-    found = metrics.summarise([record("success", 10)] * 3 + [record("failure", 40)] * 2 + [record("skipped", 1)] * 5)
-    assert (found.examples, found.attacked) == (10, 5)
-    assert found.clean.value == 0.5
-    assert found.aua.value == 0.2
-    assert found.suc.value == 0.6
-    assert found.queries.value == (3 * 10 + 2 * 40) / 5
+    summary = metrics.summarise([record("success", 10)] * 3 + [record("failure", 40)] * 2 + [record("skipped", 1)] * 5)
+    assert (summary.examples, summary.attacked) == (10, 5)
+    assert summary.clean.value == 0.5
+    assert summary.aua.value == 0.2
+    assert summary.suc.value == 0.6
+    assert summary.queries.value == (3 * 10 + 2 * 40) / 5
 
 
 @pytest.mark.parametrize("successes, trials", [(0, 10), (10, 10), (7, 20), (499, 1000)])
 def test_wilson_is_scipys(successes, trials):
     expected = binomtest(successes, trials).proportion_ci(method="wilson")
-    found = metrics.wilson(successes, trials)
-    assert (found.low, found.high) == (pytest.approx(expected.low, abs=1e-12), pytest.approx(expected.high, abs=1e-12))
-    assert found.low <= found.value <= found.high
+    interval = metrics.wilson(successes, trials)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert interval.low <= interval.value <= interval.high
 
 
 def test_wilson_agrees_with_a_published_example():
-    found = metrics.wilson(81, 263)  # Newcombe 1998, table I, method 3: 0.2553 to 0.3662
-    assert (round(found.low, 4), round(found.high, 4)) == (0.2553, 0.3662)
+    interval = metrics.wilson(81, 263)  # Newcombe 1998, table I, method 3: 0.2553 to 0.3662
+    assert (round(interval.low, 4), round(interval.high, 4)) == (0.2553, 0.3662)
 
 
 def test_bootstrap_draws_the_numbers_of_earlier_versions():
@@ -46,33 +46,33 @@ def test_bootstrap_draws_the_numbers_of_earlier_versions():
 
 def test_bootstrap_repeats_and_covers_the_normal_interval():
     values = [float(i % 17) for i in range(400)]
-    found = metrics.bootstrap_mean(values)
-    assert found == metrics.bootstrap_mean(values)
+    estimate = metrics.bootstrap_mean(values)
+    assert estimate == metrics.bootstrap_mean(values)
     mean = sum(values) / len(values)
     error = math.sqrt(sum((v - mean) ** 2 for v in values) / len(values) / len(values))
-    assert found.value == mean
-    assert found.low == pytest.approx(mean - 1.96 * error, abs=0.3 * error)
-    assert found.high == pytest.approx(mean + 1.96 * error, abs=0.3 * error)
+    assert estimate.value == mean
+    assert estimate.low == pytest.approx(mean - 1.96 * error, abs=0.3 * error)
+    assert estimate.high == pytest.approx(mean + 1.96 * error, abs=0.3 * error)
 
 
 def test_timeouts_are_broken_in_the_value_and_either_in_the_interval():
     certain = [record("success")] * 30 + [record("failure")] * 50 + [record("skipped")] * 10
-    found = metrics.summarise(certain + [record("timeout")] * 10)
+    summary = metrics.summarise(certain + [record("timeout")] * 10)
     broken = metrics.summarise(certain + [record("success")] * 10)
     survived = metrics.summarise(certain + [record("failure")] * 10)
-    assert (found.examples, found.attacked, found.timeouts, broken.timeouts) == (100, 90, 10, 0)
-    assert found.clean == broken.clean == survived.clean
-    assert found.aua.value == broken.aua.value == 0.5
-    assert (found.aua.low, found.aua.high) == (broken.aua.low, survived.aua.high)
-    assert found.suc.value == broken.suc.value == 40 / 90
-    assert (found.suc.low, found.suc.high) == (survived.suc.low, broken.suc.high)
+    assert (summary.examples, summary.attacked, summary.timeouts, broken.timeouts) == (100, 90, 10, 0)
+    assert summary.clean == broken.clean == survived.clean
+    assert summary.aua.value == broken.aua.value == 0.5
+    assert (summary.aua.low, summary.aua.high) == (broken.aua.low, survived.aua.high)
+    assert summary.suc.value == broken.suc.value == 40 / 90
+    assert (summary.suc.low, summary.suc.high) == (survived.suc.low, broken.suc.high)
 
 
 @pytest.mark.parametrize("b, c", [(0, 0), (5, 0), (3, 9), (21, 9), (7, 7), (120, 160)])
 def test_the_test_of_one_seed_is_the_exact_binomial_one(b, c):
     expected = binomtest(b, b + c).pvalue if b + c else 1.0
-    found = metrics.sign_flip([1] * b + [-1] * c), metrics.sign_flip([-1] * b + [1] * c + [0] * 50)
-    assert found == (pytest.approx(expected, rel=1e-9), pytest.approx(expected, rel=1e-9))
+    p_values = metrics.sign_flip([1] * b + [-1] * c), metrics.sign_flip([-1] * b + [1] * c + [0] * 50)
+    assert p_values == (pytest.approx(expected, rel=1e-9), pytest.approx(expected, rel=1e-9))
 
 
 @pytest.mark.parametrize("differences", [[3, -1, 2, 0, 1], [2, 2, -1, -1, 3, 1], [3, 3, 3]])
@@ -123,7 +123,7 @@ def test_the_gain_is_the_difference_of_both_accuracies_and_its_interval_that_of_
 def test_seeds_on_the_same_sentences_do_not_make_a_difference_of_chance():
     """Two equal methods, each with sentences that it happens to be good at, under every seed: 5% of tests at most find
     a difference at the level of 5%; pooling seeds as if they were sentences found one in far more."""
-    random, found, naive = np.random.default_rng(0), 0, 0
+    random, significant, naive = np.random.default_rng(0), 0, 0
     for _ in range(300):
         chance = random.beta(0.3, 2.0, size=(2, 100))  # of withstanding: by method and sentence
         right = random.random((3, 2, 100)) < chance
@@ -135,9 +135,9 @@ def test_seeds_on_the_same_sentences_do_not_make_a_difference_of_chance():
             for seed in right
         ]
         result = metrics.paired(seeds)
-        found += result.p < 0.05
+        significant += result.p < 0.05
         naive += metrics.sign_flip([1] * result.only_first + [-1] * result.only_second) < 0.05
-    assert found / 300 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300) < naive / 300
+    assert significant / 300 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300) < naive / 300
 
 
 def test_holm_corrects_as_r_does():
@@ -146,9 +146,9 @@ def test_holm_corrects_as_r_does():
 
 
 def test_nothing_attacked_gives_no_figure():
-    found = metrics.summarise([record("skipped")])
-    assert found.clean.value == found.aua.value == 0.0
-    assert found.suc.value is found.queries.value is None
+    summary = metrics.summarise([record("skipped")])
+    assert summary.clean.value == summary.aua.value == 0.0
+    assert summary.suc.value is summary.queries.value is None
 
 
 def test_nothing_attacked_has_no_percentage():

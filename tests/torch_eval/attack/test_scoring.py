@@ -449,9 +449,9 @@ def test_a_model_that_predicts_one_class_is_a_warning_and_stands_in_the_manifest
     scoring.run(run_dir)
     warning = "warning: seed 1, finetune: predicts one class; its accuracy under attack means nothing"
     assert warning in capsys.readouterr().out
-    found = read_json(run_dir.attack(1, "finetune") / "clean" / "manifest.json")["results"]
-    assert abs(found.pop("median_margin")) < 100 + 1  # half of the sentences are right by about 100, half wrong
-    assert found == {"accuracy": 0.5, "n": 6, "predicted_classes": 1, "majority_share": 0.5}
+    clean = read_json(run_dir.attack(1, "finetune") / "clean" / "manifest.json")["results"]
+    assert abs(clean.pop("median_margin")) < 100 + 1  # half of the sentences are right by about 100, half wrong
+    assert clean == {"accuracy": 0.5, "n": 6, "predicted_classes": 1, "majority_share": 0.5}
     scoring.run(run_dir)
     assert warning in capsys.readouterr().out
 
@@ -595,8 +595,8 @@ def test_budgets_end_attacks_as_timeouts(experiment):
             assert b["queries"] <= 3 and b["outcome"] == (a["outcome"] if a["queries"] < 3 else "timeout")
             assert c["outcome"] == "timeout" and c["perturbed"] == c["original"] and c["queries"] >= 1
             assert c["original_score"] == a["original_score"]
-    found = read_json(few.attack(1, "finetune") / "bertattack" / "manifest.json")["results"]
-    assert found["timeouts"] == found["attacked"] > 0 and found["aua"]["value"] == 0.0 < found["aua"]["high"]
+    figures = read_json(few.attack(1, "finetune") / "bertattack" / "manifest.json")["results"]
+    assert figures["timeouts"] == figures["attacked"] > 0 and figures["aua"]["value"] == 0.0 < figures["aua"]["high"]
 
 
 def test_a_time_budget_before_the_first_answer_skips_what_is_misclassified(experiment, monkeypatch):

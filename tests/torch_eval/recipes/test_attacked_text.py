@@ -62,15 +62,15 @@ def test_candidates_are_those_of_the_stock_class(columns):
             for i in generator.sample(range(len(words)), min(len(words), generator.choice([1, 1, 2, 3]))):
                 words[i] = generator.choice(NEW)
             expected = outcome(AttackedText.generate_new_attacked_text, text, words)
-            found = outcome(text.generate_new_attacked_text, words)
+            ours = outcome(text.generate_new_attacked_text, words)
             if isinstance(expected, type):
-                assert found == expected
+                assert ours == expected
                 break
-            assert found[:2] == expected[:2], (text, words)
-            split = [textattack.shared.utils.words_from_text(column) for column in found[0].values()]
-            assert found[2].words_per_input == split, (text, words)
+            assert ours[:2] == expected[:2], (text, words)
+            split = [textattack.shared.utils.words_from_text(column) for column in ours[0].values()]
+            assert ours[2].words_per_input == split, (text, words)
             compared += 1
-            text = found[2]
+            text = ours[2]
     assert compared > 200
 
 

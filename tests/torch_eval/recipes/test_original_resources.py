@@ -106,12 +106,12 @@ def test_manifests_hold_the_hash_of_every_file_and_textattacks_parameters(folder
 
 
 def test_synonyms_are_textattacks_embedding(folder):
-    found = Original(str(folder)).synonyms()
+    embedding = Original(str(folder)).synonyms()
     vectors = np.load(folder / "paragramcf/paragram.npy")
     near = np.argsort(((vectors - vectors[7]) ** 2).sum(1))[1:6]
-    assert list(found.nearest_neighbours(found.word2index("word7"), 5)) == near.tolist()
+    assert list(embedding.nearest_neighbours(embedding.word2index("word7"), 5)) == near.tolist()
     expected = vectors[7] @ vectors[3] / np.linalg.norm(vectors[7]) / np.linalg.norm(vectors[3])
-    assert found.get_cos_sim("word7", "word3") == pytest.approx(expected, abs=1e-6)
+    assert embedding.get_cos_sim("word7", "word3") == pytest.approx(expected, abs=1e-6)
 
 
 def test_vectors_that_do_not_fit_or_run_code_are_refused(folder):

@@ -97,16 +97,16 @@ def test_the_tag_of_a_word_is_that_of_the_librarys_list():
     known += ["Paris", "it's", "1984", "b4", "ﬁlm", "X", "qwzxv"]
     for length in [1, 2, 3, *[8] * 150]:
         words = tuple(generator.choice(known) for _ in range(length))
-        found = [packaged_resources.word_tagger()(words, i) for i in range(length)]
-        assert found == library.tag(words), words
+        tags = [packaged_resources.word_tagger()(words, i) for i in range(length)]
+        assert tags == library.tag(words), words
 
 
 def test_equal_scores_give_the_librarys_tag():
     """Without weights all tags score 0."""
     library = copy.copy(packaged_resources.tagger())
     library.weights, library.tagdict = {}, {}
-    found = WordTagger(library, packaged_resources.perceptron().features)(("a", "film"), 1)
-    assert found == library.tag(("a", "film"))[1]
+    tag = WordTagger(library, packaged_resources.perceptron().features)(("a", "film"), 1)
+    assert tag == library.tag(("a", "film"))[1]
 
 
 def test_word_splits_are_textattacks(monkeypatch):

@@ -36,10 +36,10 @@ def test_words_stand_in_the_stock_order_as_far_as_it_is_asked_for(spread, recipe
     ours = recipes.build(spec, Victim(tmp_path, LENGTH))
     stock = stock_textattack.build(spec, stock_textattack.victim(tmp_path, LENGTH))
     for text in TEXTS:
-        expected, found = order(stock, AttackedText, text).tolist(), order(ours, Text, text)
+        stock_order, our_order = order(stock, AttackedText, text).tolist(), order(ours, Text, text)
         settled.clear()
-        assert found[0] == expected[0]
+        assert our_order[0] == stock_order[0]
         at_first = len(settled)
-        assert list(found) == expected and len(expected) > 10
+        assert list(our_order) == stock_order and len(stock_order) > 10
         if (spread, text) == (3e-5, WORDS):
             assert at_first < len(settled)

@@ -53,15 +53,15 @@ def test_same_outcomes_queries_and_texts_as_stock(spec, model):
     labels = victim(texts).argmax(1).tolist()
     results, queries = [], 0
     for build in (lambda: recipes.build(spec, victim), lambda: stock_textattack.build(spec, wrapper)):
-        attack, found = build(), []
+        attack, outcomes = build(), []
         for i, (text, label) in enumerate(zip(texts, labels)):
             set_seed(i)
             result = attack.attack(OrderedDict(zip(spec.columns, text)), label)
-            found.append(outcome(result))
+            outcomes.append(outcome(result))
             queries += result.num_queries
             if len(spec.columns) == 2:
                 assert result.perturbed_result.attacked_text.tokenizer_input[0] == text[0]
-        results.append(found)
+        results.append(outcomes)
     assert results[0] == results[1]
     assert queries > 40  # the attacks did something
 
@@ -73,7 +73,7 @@ def test_masked_words_are_the_stock_candidates(candidates):
     parameters = {"masked_language_model": model, "tokenizer": tokenizer, **sizes}
     theirs = WordSwapMaskedLM(method="bert-attack", **parameters)
     ours = fast_classes.MaskedWords(**parameters)
-    several_pieces = found = 0
+    several_pieces = count = 0
     for sentence in SENTENCES:
         text = AttackedText(sentence)
         for i, word in enumerate(text.words):
@@ -83,8 +83,8 @@ def test_masked_words_are_the_stock_candidates(candidates):
             several_pieces += pieces > 1
             expected = [t.text for t in theirs._get_transformations(text, {i})]
             assert [t.text for t in ours._get_transformations(text, {i})] == expected
-            found += len(expected)
-    assert several_pieces >= 2 and found > 20
+            count += len(expected)
+    assert several_pieces >= 2 and count > 20
 
 
 def test_words_cut_off_have_no_candidates():
@@ -144,10 +144,10 @@ def test_parameters_are_textattacks_but_for_the_smallest_cosine(recipe, name, mo
     assert values(ours.search_method) == values(theirs.search_method)
     assert values(ours.transformation) == values(theirs.transformation)
     for kind in KINDS:
-        found, expected = of_kind(ours, kind), of_kind(theirs, kind)
-        if kind == "WordEmbeddingDistance" and found:
-            assert (found[0].pop("min_cos_sim"), expected[0].pop("min_cos_sim")) == (0.4, 0.5)
-        assert found == expected, kind
+        settings, expected = of_kind(ours, kind), of_kind(theirs, kind)
+        if kind == "WordEmbeddingDistance" and settings:
+            assert (settings[0].pop("min_cos_sim"), expected[0].pop("min_cos_sim")) == (0.4, 0.5)
+        assert settings == expected, kind
 
 
 def test_the_official_bertattack_is_bae_with_synonyms_and_a_looser_encoder(monkeypatch, model):

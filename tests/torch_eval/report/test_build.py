@@ -228,8 +228,8 @@ def test_control_rows_of_table_4(whole):
 
 def test_json_and_csv_hold_all_runs(whole):
     folder, first, second = whole
-    found = json.loads((folder / "results.json").read_text())["experiments"]
-    assert [run["experiment"] for run in found] == ["sst2", "other"] and not any(run["missing"] for run in found)
+    runs = json.loads((folder / "results.json").read_text())["experiments"]
+    assert [run["experiment"] for run in runs] == ["sst2", "other"] and not any(run["missing"] for run in runs)
     lines = list(csv.DictReader((folder / "results.csv").open()))
     aua = [
         float(line["value"])
@@ -250,8 +250,8 @@ class Loads(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        found = dict(attributes)
-        self.names.append(found.get("id"))
+        values = dict(attributes)
+        self.names.append(values.get("id"))
         (self.links if tag == "a" else self.loads).extend(
             value for key, value in attributes if key in ("src", "href", "xlink:href", "srcset", "data", "poster")
         )
@@ -292,8 +292,8 @@ def test_unfinished_run_shows_commands_and_no_zero(quick, tmp_path, capsys):
     ):
         assert f"`python -m {stage} demo attack.examples=10 attack.candidates=48 'name=half run'`" in markdown
     assert "mindspore_rt prepare" not in markdown
-    found = json.loads((folder / "results.json").read_text())["experiments"][0]
-    assert found["models"][0]["attacks"]["textfooler"] is None
+    experiment = json.loads((folder / "results.json").read_text())["experiments"][0]
+    assert experiment["models"][0]["attacks"]["textfooler"] is None
 
 
 def test_attack_left_out_says_why(quick, tmp_path):

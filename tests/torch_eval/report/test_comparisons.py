@@ -99,8 +99,8 @@ def test_pairs_of_two_comparison_groups_are_two_tests(tmp_path):
         made_up.attack(paths, 2, model, "textfooler", OUTCOMES[model], protocol="official")
     run = run_state.Run(paths.config, ["demo"], tmp_path)
     rows = comparisons.paired_table(run).rows[2:]
-    found = [(row[0].text, row[0].small, row[1].text) for row in rows]
-    assert sorted(found) == [
+    tests = [(row[0].text, row[0].small, row[1].text) for row in rows]
+    assert sorted(tests) == [
         ("BERT-Attack", "", "20"),
         ("TextBugger", "", "20"),
         ("TextFooler", "", "10"),

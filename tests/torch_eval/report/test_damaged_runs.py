@@ -65,7 +65,7 @@ def reported(paths) -> list:
         [
             row["seed"],
             row["model"],
-            *({k: v for k, v in found.items() if k not in leave} for found in (row["clean"], *row["attacks"].values())),
+            *({k: v for k, v in score.items() if k not in leave} for score in (row["clean"], *row["attacks"].values())),
         ]
         for row in data_files.numbers(run)["models"]
     ]
@@ -122,8 +122,8 @@ def test_damaged_json_is_an_error_that_names_it_or_changes_no_figure(paths, dama
         damaged(path, raw)
         tells(what, path, lambda: plan.overview(paths))
         tells(what, path, lambda: watch.look(paths, time.time()))
-        found = tells(what, path, lambda: reported(paths))
-        assert found in (None, expected), f"{path}, {what}: other figures"
+        outcome = tells(what, path, lambda: reported(paths))
+        assert outcome in (None, expected), f"{path}, {what}: other figures"
         path.write_bytes(before)
         count += 1
     assert count > 100

@@ -26,13 +26,13 @@ def test_published_figures_belong_to_their_data_set_and_setting(tmp_path):
 
 def test_the_papers_figures_fit_together():
     """Suc = (Clean - Aua) / Clean in every row of Table 1, but for the four that the paper itself has otherwise."""
-    found = [
+    figures = [
         (r, row[r], row["clean"])
         for row in published.PUBLISHED["results"]
         for r in scores.RECIPES
         if row["table"] == 1 and row["source"] == "paper" and r in row
     ]
-    assert len(found) == 54
-    off = [abs(100 * (clean - values["aua"]) / clean - values["suc"]) > 0.25 for _, values, clean in found]
+    assert len(figures) == 54
+    off = [abs(100 * (clean - values["aua"]) / clean - values["suc"]) > 0.25 for _, values, clean in figures]
     assert sum(off) <= 4
     assert {row["task"] for row in published.PUBLISHED["results"]} == set(published.PUBLISHED["table6"])

@@ -166,6 +166,6 @@ def test_another_k_or_calibration_is_stale(tmp_path):
     assert stale("attack.candidates=8") == {(model, "bertattack"): difference for model in OUTCOMES}
     shutil.copytree(paths.attacks(1), paths.attacks(1, calibrated=True))
     made_up.finish(paths.attacks(1, calibrated=True) / "finetune/calibration", {"temperature": 1.5})
-    found = stale("attack.recipes=[textfooler]", "attack.calibrate=true")
-    assert found["finetune", "textfooler"] == ("temperature: 1.0, now 1.5",)
-    assert found["robust-0.30", "textfooler"] == ("temperature: 1.0, now fitted on dev",)
+    reasons = stale("attack.recipes=[textfooler]", "attack.calibrate=true")
+    assert reasons["finetune", "textfooler"] == ("temperature: 1.0, now 1.5",)
+    assert reasons["robust-0.30", "textfooler"] == ("temperature: 1.0, now fitted on dev",)

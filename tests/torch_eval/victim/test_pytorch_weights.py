@@ -24,10 +24,10 @@ def test_there_and_back(tmp_path):
     torch.save(tensors(), tmp_path / "a.bin")
     assert convert(tmp_path / "a.bin", tmp_path / "b.safetensors") == 0
     assert convert(tmp_path / "b.safetensors", tmp_path / "c.bin") == 0
-    for found in (load_file(tmp_path / "b.safetensors"), torch.load(tmp_path / "c.bin", weights_only=True)):
-        assert set(found) == set(tensors())
+    for weights in (load_file(tmp_path / "b.safetensors"), torch.load(tmp_path / "c.bin", weights_only=True)):
+        assert set(weights) == set(tensors())
         for name, value in tensors().items():
-            assert found[name].dtype == value.dtype and torch.equal(found[name], value)
+            assert weights[name].dtype == value.dtype and torch.equal(weights[name], value)
 
 
 def test_the_format_before_zip_files(tmp_path):
