@@ -112,8 +112,8 @@ def folder_of(module: str) -> str | None:
 
 def arrows() -> set[tuple[str, str]]:
     """(module, module that it imports), within the three packages."""
-    known = modules()
-    return {(name, target) for name, path in known.items() for target in imports(path) & set(known) if target != name}
+    paths = modules()
+    return {(name, target) for name, path in paths.items() for target in imports(path) & set(paths) if target != name}
 
 
 def test_every_module_stands_in_the_table():

@@ -75,9 +75,9 @@ def test_fewer_positions_than_the_inputs_are_refused_with_both_numbers(folder, p
 def test_missing_files_are_named_and_nothing_is_to_be_deleted(folder, file, message):
     model = folder()
     (model / file).unlink()
-    with pytest.raises(UserError, match=message) as refused:
+    with pytest.raises(UserError, match=message) as error:
         classifiers.check(model, ["a", "b"], 128)
-    assert "delete" not in str(refused.value)
+    assert "delete" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ NO_WHOLE_MODELS = {
 def test_folders_that_hold_no_whole_model_are_refused_with_the_remedy(folder, name):
     model, (content, message) = folder(), NO_WHOLE_MODELS[name]
     (model / name).write_bytes(content)
-    with pytest.raises(UserError, match=message) as refused:
+    with pytest.raises(UserError, match=message) as error:
         classifiers.check(model, ["a", "b"], 128)
-    assert "delete" not in str(refused.value)
+    assert "delete" not in str(error.value)
 
 
 def test_a_model_that_does_not_say_its_family_is_refused_with_the_line_to_add(folder):

@@ -115,9 +115,9 @@ def test_a_delegating_parser_refuses_in_one_line(capsys):
 
 def test_a_command_of_options_alone_has_help(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit) as error:
         device_check.main(["--help"])
-    assert not stopped.value.code and not list(tmp_path.iterdir())
+    assert not error.value.code and not list(tmp_path.iterdir())
     printed = capsys.readouterr().out
     for field in dataclasses.fields(device_check.Options):
         assert f"  {field.name}=" in printed and field.metadata["help"] in printed

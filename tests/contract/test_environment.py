@@ -54,13 +54,13 @@ def test_included_files_and_lines_for_other_pythons(tmp_path):
 
 def test_one_message_lists_everything_and_the_remedy(tmp_path):
     (tmp_path / "r.txt").write_text(f"pytest=={metadata.version('pytest')}\nno-such-package==1.5\nPyYAML==1.0\n")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         environment.check([tmp_path / "r.txt"])
-    assert str(caught.value).splitlines()[1:3] == [
+    assert str(error.value).splitlines()[1:3] == [
         "  no-such-package==1.5: missing",
         f"  PyYAML==1.0: is {metadata.version('PyYAML')}",
     ]
-    assert str(caught.value).endswith(f"{sys.executable} -m pip install no-such-package==1.5 PyYAML==1.0")
+    assert str(error.value).endswith(f"{sys.executable} -m pip install no-such-package==1.5 PyYAML==1.0")
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def test_run_sh_says_what_an_environment_lacks_and_makes_none(clone):
     venv.create(clone / "theirs", with_pip=False)
     result = run(clone, "theirs/bin/python", "setup")
     assert result.returncode == 2
-    wanted = dict(environment.requirements(ROOT / "requirements-training.txt"))["mindspore"]  # by the Python
-    assert f"mindspore=={wanted}: missing" in result.stderr and "theirs/bin/python -m pip install" in result.stderr
+    version = dict(environment.requirements(ROOT / "requirements-training.txt"))["mindspore"]  # by the Python
+    assert f"mindspore=={version}: missing" in result.stderr and "theirs/bin/python -m pip install" in result.stderr
     assert not (clone / ".venv").exists()
 
 

@@ -66,12 +66,12 @@ def test_a_name_that_the_locale_cannot_write(tmp_path):
     path.write_text('name: "naïve ☃"', encoding="utf-8")
     environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
     code = "import sys; from configs.contract import plan; sys.exit(plan.main(sys.argv[1:]))"
-    shown = run_python(code, "show", path, **environment)
-    assert r"na\xefve \u2603: 2 methods" in shown.stdout
+    result = run_python(code, "show", path, **environment)
+    assert r"na\xefve \u2603: 2 methods" in result.stdout
     code = "import sys, os; from configs.contract.errors import command; sys.exit(command(os.mkdir)('na\\xefve'))"
-    failed = run_python(code, status=1, **environment)
+    result = run_python(code, status=1, **environment)
     message = r"error: 'na\xefve' cannot be written as ascii; set LC_ALL=C.UTF-8, or use other names"
-    assert failed.stderr == message + "\n"
+    assert result.stderr == message + "\n"
 
 
 @pytest.mark.parametrize("signals, status", [(["INT", "TERM", "TERM"], 130), (["TERM", "INT", "TERM"], 143)])
@@ -83,9 +83,9 @@ def test_a_stop_request_that_is_handed_on_is_one(signals, status):
         assert request.made
         with pytest.raises(KeyboardInterrupt):  # a second Ctrl-C
             signal.raise_signal(signal.SIGINT)
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(Stopped) as error:
         request.obey("x")
-    assert stopped.value.status == status
+    assert error.value.status == status
 
 
 def test_a_stop_request_made_before_a_loop_begins_is_kept_for_it():

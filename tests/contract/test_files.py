@@ -50,15 +50,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, broken):
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
     path = tmp_path / "file.txt"
     atomic_write(path, "old")
-    replace, seen = files.os.replace, []
+    replace, contents = files.os.replace, []
 
     def watched(source, target):
-        seen.append((path.read_text(), open(source).read()))
+        contents.append((path.read_text(), open(source).read()))
         replace(source, target)
 
     monkeypatch.setattr(files.os, "replace", watched)
     atomic_write(path, "new")
-    assert seen == [("old", "new")]
+    assert contents == [("old", "new")]
 
 
 def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):

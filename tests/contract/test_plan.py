@@ -204,8 +204,8 @@ def test_finished_jobs_set_the_speed(tmp_path):
     assert guess.seconds(trained["freelb"]) == pytest.approx(estimate.START + 2 * 30)  # two passes a step
     assert "1 finished" in guess.basis and "taken to have" not in guess.basis
     assert "taken to have 60,000 sentences" in estimate.Estimator(run_of(tmp_path, "data.train_size=null")).basis
-    shown = plan.overview(run)
-    assert "finetune  seed-1/finetune" in shown and "done" in shown and "about" in shown
+    overview = plan.overview(run)
+    assert "finetune  seed-1/finetune" in overview and "done" in overview and "about" in overview
 
 
 def test_an_attack_takes_its_queries(tmp_path):

@@ -154,8 +154,8 @@ def test_numbers_are_read_as_people_write_them():
 def test_paths_and_names_stand_as_they_are(path):
     """YAML would take some for other paths or for none, without a word."""
     assert schema.load("base", [f"data.train={path}"]).data.train == path
-    for written in (json.dumps(path, ensure_ascii=False), f"  {path} "):
-        assert schema.load("base", [f"data.train={written}"]).data.train == path
+    for spelling in (json.dumps(path, ensure_ascii=False), f"  {path} "):
+        assert schema.load("base", [f"data.train={spelling}"]).data.train == path
     assert schema.load("base", ["data.train=x", "data.train=null"]).data.train is None
 
 

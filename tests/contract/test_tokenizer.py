@@ -219,16 +219,16 @@ def test_random_texts_have_the_same_ids_in_both_halves(small_model, case, texts)
     if kind == "PreTrainedTokenizerFast" and normalizer is None:
         return  # transformers cannot read this one
     with tempfile.TemporaryDirectory() as name:
-        folder, written = Path(name) / "a", Path(name) / "b"
+        folder, copy = Path(name) / "a", Path(name) / "b"
         folder.mkdir()
-        written.mkdir()
+        copy.mkdir()
         directory(folder, small_model, config, normalizer)
         encoded = list(both(folder, texts))
         for ours, theirs in encoded:
             assert ours == theirs
-        save_tokenizer(load_tokenizer(folder, 24), written)
-        (written / "config.json").write_text('{"model_type": "bert"}')
-        for (ours, theirs), (before, _) in zip(both(written, texts), encoded):
+        save_tokenizer(load_tokenizer(folder, 24), copy)
+        (copy / "config.json").write_text('{"model_type": "bert"}')
+        for (ours, theirs), (before, _) in zip(both(copy, texts), encoded):
             assert ours == theirs == before
 
 
@@ -302,16 +302,16 @@ CHANGES_JSON = [name for name, case in TOKENS.items() if "change" in case]  # th
 )
 def test_special_tokens_and_truncation(small_model, tmp_path, name, has_json):
     case = {"config": {}, **TOKENS[name]}
-    folder, written = tmp_path / "a", tmp_path / "b"
+    folder, copy = tmp_path / "a", tmp_path / "b"
     folder.mkdir()
-    written.mkdir()
+    copy.mkdir()
     directory(folder, small_model, normalizer={} if has_json else None, **case)
     encoded = list(both(folder, SPECIAL_TEXTS))
     for ours, theirs in encoded:
         assert ours == theirs
-    save_tokenizer(load_tokenizer(folder, 24), written)
-    (written / "config.json").write_text('{"model_type": "bert"}')
-    for (ours, theirs), (before, _) in zip(both(written, SPECIAL_TEXTS), encoded):
+    save_tokenizer(load_tokenizer(folder, 24), copy)
+    (copy / "config.json").write_text('{"model_type": "bert"}')
+    for (ours, theirs), (before, _) in zip(both(copy, SPECIAL_TEXTS), encoded):
         assert ours == theirs == before
 
 
@@ -319,13 +319,13 @@ def test_written_files_are_complete_and_read_without_tokenizer_json(small_model,
     """The Python tokenizer of transformers knows vocab.txt and the settings alone."""
     folder = directory(tmp_path, small_model, {"do_lower_case": False}, {**CASED, **ACCENTS})
     tokenizer = load_tokenizer(folder, 24)
-    written = tmp_path / "written"
-    save_tokenizer(tokenizer, written)
+    copy = tmp_path / "written"
+    save_tokenizer(tokenizer, copy)
     names = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"}
-    assert {path.name for path in written.iterdir()} == names
-    assert (written / "vocab.txt").read_bytes() == (small_model / "vocab.txt").read_bytes()
-    (written / "tokenizer.json").unlink()
-    slow = BertTokenizer.from_pretrained(written)
+    assert {path.name for path in copy.iterdir()} == names
+    assert (copy / "vocab.txt").read_bytes() == (small_model / "vocab.txt").read_bytes()
+    (copy / "tokenizer.json").unlink()
+    slow = BertTokenizer.from_pretrained(copy)
     texts = ["A Fine Film", "café O'Neil", "[SEP] end", "北京 x"]
     assert slow(texts)["input_ids"] == [tokenizer.encode(text).ids for text in texts]
     assert slow.model_max_length == 24
@@ -372,12 +372,12 @@ def test_tokens_of_roberta_equal_transformers(family, tmp_path):
     random_classifier(tmp_path / "model", family, TEXTS)
     ours, theirs = load_tokenizer(tmp_path / "model", 24), AutoTokenizer.from_pretrained(tmp_path / "model")
     save_tokenizer(ours, tmp_path / "written")
-    written = AutoTokenizer.from_pretrained(tmp_path / "written")
+    copy = AutoTokenizer.from_pretrained(tmp_path / "written")
     single = [*SPELLED, *TEXTS]
     for texts in ([(text,) for text in single], list(zip(single, reversed(single), strict=True))):
         encodings = ours.encode_batch([text if len(text) > 1 else text[0] for text in texts])
         assert not any(any(encoding.type_ids) for encoding in encodings)
-        for reader in (theirs, written):
+        for reader in (theirs, copy):
             expected = reader(*map(list, zip(*texts, strict=True)), truncation="longest_first", max_length=24)
             assert [encoding.ids for encoding in encodings] == expected["input_ids"]
     sample_ids(ours, [(text,) for text in TEXTS])

@@ -42,8 +42,8 @@ def test_files_become_a_report(tmp_path, capfd):
     """MNLI: pairs, three labels; the hypothesis is attacked. RoBERTa with whole heads pruned: test_demo.py has BERT."""
     six_tasks.DRAW.seed("model")
     model = random_classifier(tmp_path / "model", "roberta", [six_tasks.sentence(label) for label in range(4)] * 9)
-    asked = [f"model={model}", "methods=[finetune, robust]", "structured=true"]
-    with six_tasks.run("mnli", tmp_path, *asked, runner=run_here) as run:
+    keys = [f"model={model}", "methods=[finetune, robust]", "structured=true"]
+    with six_tasks.run("mnli", tmp_path, *keys, runner=run_here) as run:
         output = capfd.readouterr().out
         assert "missing" not in output and (run.report / "report.md").is_file()
         count, (tuned, robust) = 0, run.victims(1)

@@ -140,9 +140,9 @@ def test_a_request_that_comes_too_late_for_a_job_keeps_the_next_one_from_startin
     monkeypatch.setattr(launch.subprocess, "Popen", Child)
     monkeypatch.setattr(Child, "started", [])
     monkeypatch.setattr(jobs.Job, "done", True)
-    with open(os.devnull) as lock, pytest.raises(Stopped, match="seed-1/finetune: finished") as stopped:
+    with open(os.devnull) as lock, pytest.raises(Stopped, match="seed-1/finetune: finished") as error:
         launch.launch(RunDir(schema.load("tiny", SMALL)), two_jobs(tmp_path), ["tiny", *SMALL], lock)
-    assert Child.started == ["seed-1/finetune"] and stopped.value.status == 143
+    assert Child.started == ["seed-1/finetune"] and error.value.status == 143
 
 
 def test_a_process_that_ends_well_without_a_manifest_has_not_finished(monkeypatch, tmp_path):

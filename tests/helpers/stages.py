@@ -39,11 +39,11 @@ def run_search(run, monkeypatch, epochs, name="search"):
     tuned = run.model(1, "finetune")
     huggingface.save_classifier(tuned, source, huggingface.with_classifier(source, 2, 1), ["a", "b"], 16)
     Stage(tuned.parent, "finetune", {}, {}).finish({"model_sha256": file_hash(tuned)})
-    used = {}
+    record = {}
 
     class Search:
         def __init__(self, model, settings, *_):
-            used["settings"], self.scores = settings, []
+            record["settings"], self.scores = settings, []
 
         def metrics(self):
             return {}
@@ -60,8 +60,8 @@ def run_search(run, monkeypatch, epochs, name="search"):
                 self.objective.scores = [
                     SimpleNamespace(name=f"{n}.log_alpha", asnumpy=lambda v=v: v) for n, v in scores.items()
                 ]
-                used["figures"] = self.on_epoch(epoch, epoch)
-                if self.should_stop(used["figures"]):
+                record["figures"] = self.on_epoch(epoch, epoch)
+                if self.should_stop(record["figures"]):
                     break
             return epoch
 
@@ -71,7 +71,7 @@ def run_search(run, monkeypatch, epochs, name="search"):
     monkeypatch.setattr(inputs, "batches", lambda *_: ([None], SimpleNamespace(labels=["a", "b"])))
     monkeypatch.setattr(TrainingJob, "steps", lambda *_: len(epochs))
     search.search(run, next(one for one in jobs_of(run, "search") if one.model == name))
-    return used
+    return record
 
 
 def random_scores(run, seed, block=(1, 1)):

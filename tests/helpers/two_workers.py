@@ -88,12 +88,12 @@ def train(target, kind):
 
 def read_what_rank_0_wrote(target):
     """Rank 0 writes late and the others wait for it; a rank that sees no file fails the run."""
-    written = Path(f"{target}-late")
+    file = Path(f"{target}-late")
     if parallel.rank() == 0:
         time.sleep(1)
-        written.write_text("here")
+        file.write_text("here")
     parallel.wait()
-    assert written.is_file()
+    assert file.is_file()
 
 
 if __name__ == "__main__":

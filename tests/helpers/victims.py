@@ -15,8 +15,8 @@ from configs.contract import assets
 def write_bert(folder, labels=2, seed=0, layers=2, positions=512):
     """Write a random BERT classifier, with logits that differ clearly between texts; returns its folder."""
     # Not with the times of the files: hashes are remembered by them, and one model may take the place of another.
-    made = _made(labels, seed, layers, positions)
-    shutil.copytree(made, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    source = _made(labels, seed, layers, positions)
+    shutil.copytree(source, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
     return folder
 
 

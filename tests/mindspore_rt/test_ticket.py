@@ -26,14 +26,14 @@ def scores(seed=0, spread=3.0):
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.3, 0.333, 0.5, 0.9, 1.0])
 def test_draw_equals_global_unstructured_on_float64_sigmoids(sparsity):
-    drawn = Ticket.from_scores(scores(), sparsity)
+    ticket = Ticket.from_scores(scores(), sparsity)
     modules = []
     for values in scores().values():
         module = torch.nn.Linear(values.shape[1], values.shape[0], bias=False).double()
         module.weight.data = torch.sigmoid(torch.tensor(values, dtype=torch.float64))
         modules.append((module, "weight"))
     prune.global_unstructured(modules, prune.L1Unstructured, amount=sparsity)
-    for (module, _), mask in zip(modules, drawn.masks.values(), strict=True):
+    for (module, _), mask in zip(modules, ticket.masks.values(), strict=True):
         np.testing.assert_array_equal(mask, module.weight_mask.bool().numpy())
 
 

@@ -182,8 +182,8 @@ def test_masked_weight_without_noise():
 
 def test_uniform_numbers_are_those_of_the_restatement():
     cell = noise.KernelUniform(PLACE)
-    drawn = cell(draws(), Tensor(np.zeros((123, 45), np.float32))).asnumpy()
-    assert drawn.tobytes() == kernels.uniform(**KEY, place=PLACE, shape=(123, 45)).tobytes()
+    numbers = cell(draws(), Tensor(np.zeros((123, 45), np.float32))).asnumpy()
+    assert numbers.tobytes() == kernels.uniform(**KEY, place=PLACE, shape=(123, 45)).tobytes()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -30,18 +30,18 @@ def test_graphs_draw_the_numbers_of_the_kernels_bit_for_bit():
     shapes = [(40, 50), (7,), (2, 3, 4), (40, 50), (90001,), (1,), *[(5,)] * 40]
     keys = [(1, 2, 3, 4), (1, 2, 3, 5), (1, 2, 4, 4), (1, 3, 3, 4), (0, 0, 0, 0), (2**32 - 1,) * 4]
     for seed, rank, step, ascent in keys:
-        drawn = noise.IntegerNoise(seed, rank).numbers(shapes, step, ascent)
+        numbers = noise.IntegerNoise(seed, rank).numbers(shapes, step, ascent)
         expected = noise.KernelNoise(seed, rank).numbers(shapes, step, ascent)
-        assert [a.shape for a in drawn] == shapes
-        assert [a.tobytes() for a in drawn] == [a.tobytes() for a in expected]
+        assert [a.shape for a in numbers] == shapes
+        assert [a.tobytes() for a in numbers] == [a.tobytes() for a in expected]
 
 
 def test_lines_of_the_grid_are_independent():
     """Ascend's numbers stand in a grid. No two rows or columns are alike, reversed, or moved by a constant; and the
     numbers of a row and the next ones fill all cells of their plane."""
     for ascent in range(2):
-        (drawn,) = noise.FloatNoise(5).numbers([(200 * 4096,)], 1, ascent)
-        grid = drawn.reshape(200, 4096)
+        (numbers,) = noise.FloatNoise(5).numbers([(200 * 4096,)], 1, ascent)
+        grid = numbers.reshape(200, 4096)
         wave = np.exp(2j * np.pi * grid).astype(np.complex64)
         for lines in (wave, wave[:, :1000].T):
             # |mean of n unit vectors| exceeds x / sqrt(n) with probability exp(-x^2): 4.9^2 = 24, for a million pairs.
@@ -53,7 +53,7 @@ def test_lines_of_the_grid_are_independent():
             cells = (np.floor(first * 64) * 64 + np.floor(second * 64)).astype(int)
             assert stats.chisquare(np.bincount(cells.ravel(), minlength=4096)).pvalue > 1e-3
         for shift in (0, 8, 16):  # all bits, the lowest too
-            values = ((drawn * 2**24).astype(np.int64) >> shift) & 255
+            values = ((numbers * 2**24).astype(np.int64) >> shift) & 255
             assert stats.chisquare(np.bincount(values, minlength=256)).pvalue > 1e-3
 
 

@@ -23,9 +23,9 @@ def test_the_cpu_computes_what_the_form_of_a_device_computes(tmp_path, monkeypat
     monkeypatch.setattr(device_check, "overflowing_run", lambda case: {"loss_scale": 1024.0})
     out = tmp_path / "check.json"
     assert device_check.main(["device=CPU", "case=small", f"out={out}"]) == 0
-    shown = capsys.readouterr().out
-    assert computed == ["device", "cpu"] and "all agrees" in shown and out.is_file()
-    assert shown.count('"noise ') == 12 and '"update search"' in shown
+    output = capsys.readouterr().out
+    assert computed == ["device", "cpu"] and "all agrees" in output and out.is_file()
+    assert output.count('"noise ') == 12 and '"update search"' in output
 
 
 def test_what_is_no_rounding_is_told():

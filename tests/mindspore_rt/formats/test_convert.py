@@ -178,8 +178,8 @@ def test_the_official_draw(tiny_bert, weights, shapes, tmp_path, capsys, share, 
         scores = {n: s + 9 for n, s in scores.items()}  # float32 sigmoids tie in great number
     source = official_directory(tmp_path / "theirs", tiny_bert, weights, scores)
     out = run(source, tmp_path / "t", "--to", "ticket", "--sparsity", sparsity, "--compat", "official", capsys=capsys)
-    drawn, expected = Ticket.load(tmp_path / "t"), torch_draw(scores, sparsity)
-    tied = int(drawn.about["tied"])
+    ticket, expected = Ticket.load(tmp_path / "t"), torch_draw(scores, sparsity)
+    tied = int(ticket.about["tied"])
     assert f"{tied} scores tie" in out
     flat = torch.sigmoid(torch.tensor(np.concatenate([s.ravel() for s in scores.values()]))).numpy()
     threshold = np.sort(flat)[round(sparsity * flat.size) - 1]
@@ -188,8 +188,8 @@ def test_the_official_draw(tiny_bert, weights, shapes, tmp_path, capsys, share, 
     for name, mask in expected.items():
         s = torch.sigmoid(torch.tensor(scores[name])).numpy()
         clear = spread(np.abs(s - threshold) > 2.4e-7 * threshold, shapes[name])
-        np.testing.assert_array_equal(drawn.masks[name][clear], spread(mask, shapes[name])[clear])
-    assert drawn.pruned == sum(int((~m).sum()) for m in expected.values()) * share[0] * share[1]
+        np.testing.assert_array_equal(ticket.masks[name][clear], spread(mask, shapes[name])[clear])
+    assert ticket.pruned == sum(int((~m).sum()) for m in expected.values()) * share[0] * share[1]
 
 
 def test_raw_scores_by_default(tiny_bert, weights, shapes, tmp_path):

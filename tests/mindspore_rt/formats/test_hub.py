@@ -118,11 +118,11 @@ def test_the_hub_gives_data_sets_and_models(stand_in, cache, tiny_bert, tmp_path
     assert [e.ids for e in ours] == [e.ids for e in theirs]
 
     # What is there is not asked for again.
-    asked = len(stand_in.asked)
+    count = len(stand_in.asked)
     assert all(token == "secret" for path, token in stand_in.asked if path.startswith("someone"))
     assert hub.model_dir("someone/bert") == newest
     splits.write(run)
-    assert len(stand_in.asked) == asked
+    assert len(stand_in.asked) == count
 
 
 def test_a_model_at_a_revision_has_a_folder_of_its_own(stand_in, cache, tiny_bert, without_mindnlp):
@@ -135,17 +135,17 @@ def test_a_model_at_a_revision_has_a_folder_of_its_own(stand_in, cache, tiny_ber
 
 def test_without_an_endpoint_the_hub_itself_is_asked(cache, monkeypatch):
     """Also by a command that the user gives: mindnlp's own default is a mirror, which would get the user's token."""
-    asked = []
-    monkeypatch.setattr(contract_hub, "run_module", lambda _, words, environment: asked.append(list(words)[:3]))
+    requests = []
+    monkeypatch.setattr(contract_hub, "run_module", lambda _, words, environment: requests.append(list(words)[:3]))
     hub.model_dir("bert-base-uncased")
     hub.model_dir("someone/bert")
-    assert asked == [["model", "bert-base-uncased", contract_hub.BERT], ["model", "someone/bert", "main"]]
+    assert requests == [["model", "bert-base-uncased", contract_hub.BERT], ["model", "someone/bert", "main"]]
 
     monkeypatch.setenv("HF_ENDPOINT", "")
     monkeypatch.setattr(contract_hub, "unreachable", lambda _: None)
     monkeypatch.setattr(hub.sys, "argv", ["hub", "model", "someone/bert", "main", "FOLDER"])
-    assert contract_hub.main(lambda *_: asked.append(os.environ["HF_ENDPOINT"])) == 0
-    assert asked[2] == "https://huggingface.co"
+    assert contract_hub.main(lambda *_: requests.append(os.environ["HF_ENDPOINT"])) == 0
+    assert requests[2] == "https://huggingface.co"
 
 
 def test_who_cannot_be_reached_is_found_out_before_the_libraries_try(monkeypatch):
@@ -168,16 +168,16 @@ def test_who_cannot_be_reached_is_found_out_before_the_libraries_try(monkeypatch
 
 def test_every_data_set_is_pinned(cache, monkeypatch):
     """And asked for by the splits that the paper uses."""
-    asked = []
+    requests = []
     monkeypatch.setattr(
-        contract_hub, "download", lambda _, kind, key, splits, **more: asked.append((kind, *key, *splits)) or cache
+        contract_hub, "download", lambda _, kind, key, splits, **more: requests.append((kind, *key, *splits)) or cache
     )
     for name in ("sst2", "imdb", "agnews", "qnli", "mnli", "qqp"):
         with pytest.raises(UserError, match="train.jsonl: no such file"):
             splits.write(RunDir(schema.load(name), cache))
         source = TASKS[name].hub
         test = {"imdb": "test", "agnews": "test", "mnli": "validation_matched"}.get(name, "validation")
-        assert asked.pop() == ("dataset", source.id, source.config or "", source.revision, "train", test)
+        assert requests.pop() == ("dataset", source.id, source.config or "", source.revision, "train", test)
 
 
 def test_offline_says_what_would_help(cache, monkeypatch, without_mindnlp):

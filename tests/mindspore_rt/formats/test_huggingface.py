@@ -62,17 +62,17 @@ def test_parameters_are_those_of_transformers(shape):
 
 
 def test_weights_come_back(tiny_bert):
-    loaded = huggingface.load(tiny_bert)
-    assert_same_arrays(loaded.weights, load_file(tiny_bert / "model.safetensors"))
-    assert loaded.config == EncoderConfig(30522, 32, 2, 4, 64, 512, 2)
+    source = huggingface.load(tiny_bert)
+    assert_same_arrays(source.weights, load_file(tiny_bert / "model.safetensors"))
+    assert source.config == EncoderConfig(30522, 32, 2, 4, 64, 512, 2)
 
 
 def test_names_without_the_prefix(model):
     """As in the packaged model, which is a bare encoder: there is then no classifier."""
     expected = load_file(model / "model.safetensors")
     edit_weights(model, lambda w: {n.removeprefix("bert."): v for n, v in w.items() if not n.startswith("classifier")})
-    loaded = huggingface.load(model).weights
-    assert_same_arrays(loaded, {n: v for n, v in expected.items() if n.startswith("bert.")})
+    weights = huggingface.load(model).weights
+    assert_same_arrays(weights, {n: v for n, v in expected.items() if n.startswith("bert.")})
 
 
 def test_names_of_the_published_bert(model):
@@ -102,10 +102,10 @@ def test_half_precision_becomes_float32(model):
 
 
 def test_the_first_layers_are_kept(tiny_bert):
-    loaded = huggingface.load(tiny_bert, layers=1)
-    assert loaded.config.num_hidden_layers == loaded.raw["num_hidden_layers"] == 1
+    source = huggingface.load(tiny_bert, layers=1)
+    assert source.config.num_hidden_layers == source.raw["num_hidden_layers"] == 1
     expected = load_file(tiny_bert / "model.safetensors")
-    assert_same_arrays(loaded.weights, {n: v for n, v in expected.items() if "layer.1." not in n})
+    assert_same_arrays(source.weights, {n: v for n, v in expected.items() if "layer.1." not in n})
 
 
 def test_more_layers_than_there_are(tiny_bert):
@@ -168,9 +168,9 @@ def test_weights_pruned_by_torch(model):
         prune.random_unstructured(layer.output.dense, "bias", 0.5)
     expected = whole.bert.encoder.layer[1].attention.self.query.weight.detach().numpy()
     torch_safetensors.save_file(whole.state_dict(), model / "model.safetensors")
-    loaded = huggingface.load(model).weights
-    np.testing.assert_array_equal(loaded[QUERY], expected)
-    assert (loaded[QUERY] == 0).mean() > 0.39
+    weights = huggingface.load(model).weights
+    np.testing.assert_array_equal(weights[QUERY], expected)
+    assert (weights[QUERY] == 0).mean() > 0.39
     edit_weights(model, lambda weights: {n: w for n, w in weights.items() if n != f"{QUERY}_mask"})
     assert f"{QUERY}_orig and {QUERY}_mask do not make a pair" in refusal(model)
 
@@ -359,12 +359,12 @@ def saved(tiny_bert, tmp_path_factory):
 
 def test_the_written_configuration(saved):
     target = saved[0]
-    loaded = AutoModelForSequenceClassification.from_pretrained(target)
-    assert type(loaded) is BertForSequenceClassification
-    assert loaded.config.id2label == dict(enumerate(NAMES))
-    assert loaded.config.label2id == {name: i for i, name in enumerate(NAMES)}
-    assert loaded.dtype == torch.float32
-    assert loaded.config.problem_type is None and loaded.config.use_return_dict
+    model = AutoModelForSequenceClassification.from_pretrained(target)
+    assert type(model) is BertForSequenceClassification
+    assert model.config.id2label == dict(enumerate(NAMES))
+    assert model.config.label2id == {name: i for i, name in enumerate(NAMES)}
+    assert model.dtype == torch.float32
+    assert model.config.problem_type is None and model.config.use_return_dict
     assert "auto_map" not in read_json(target / "config.json")
     assert AutoTokenizer.from_pretrained(target).model_max_length == 20
 

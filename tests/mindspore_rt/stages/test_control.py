@@ -21,11 +21,11 @@ def controls(run):
 
 def test_random_keeps_the_sparsity_of_every_matrix_and_shuffles_the_rest(run):
     ticket, calls = controls(run)
-    drawn = calls["random"]["ticket"]
+    control = calls["random"]["ticket"]
     for name, mask in ticket.masks.items():
-        assert drawn.masks[name].sum() == mask.sum()
+        assert control.masks[name].sum() == mask.sum()
     # Two independent masks of density 3/4 agree on 5/8 of all weights.
-    agree = 1 - drawn.distance(ticket)
+    agree = 1 - control.distance(ticket)
     assert agree == pytest.approx(0.625, abs=0.06)
 
 
@@ -34,13 +34,13 @@ def test_no_initialization_keeps_the_structure_and_no_structure_keeps_the_initia
     pretrained = huggingface.load(huggingface.resolve(run.config.model)).weights
     structure, full = calls["robust_no_initialization"], calls["robust_no_structure"]
     assert full["ticket"] is None and structure["ticket"].distance(ticket) == 0
-    drawn = []
+    values = []
     for name, mask in ticket.masks.items():
         assert not structure["weights"][name][~mask].any()
         assert not np.isclose(structure["weights"][name][mask], pretrained[name][mask]).any()
         np.testing.assert_array_equal(full["weights"][name][mask], pretrained[name][mask])
-        drawn += [structure["weights"][name][mask], full["weights"][name][~mask]]
-    flat = np.concatenate(drawn)
+        values += [structure["weights"][name][mask], full["weights"][name][~mask]]
+    flat = np.concatenate(values)
     assert flat.std() == pytest.approx(0.02, rel=0.1) and abs(flat.mean()) < 0.003
     for name, value in structure["weights"].items():
         if name not in ticket.masks and "classifier" not in name:

@@ -70,13 +70,13 @@ def test_snapshots_asked_for_later_are_not_passed_over(run):
     for one in jobs_of(run, "finetune"):
         train_model(run, one)
     run.config.snapshots = 4
-    refused = []
+    refusals = []
     for one in jobs_of(run, "finetune"):
         try:
             train_model(run, one)
         except Changed as change:
-            refused.append((one.model, "snapshots: absent, now 4" in str(change)))
-    assert refused == [(model, True) for model in ("finetune", "infobert") if model in with_snapshots()]
+            refusals.append((one.model, "snapshots: absent, now 4" in str(change)))
+    assert refusals == [(model, True) for model in ("finetune", "infobert") if model in with_snapshots()]
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,6 @@ def test_a_victim_that_cannot_be_attacked_is_refused_before_any_training(
     edit_json(folder / "config.json", **changes, id2label={"0": "bad", "1": "good"})
     monkeypatch.setattr(inputs, "already_done", lambda stage: True)
     run.config.attack.victims, run.config.data.max_length = [f"theirs={folder}"], 16
-    with pytest.raises(UserError, match=message) as refused:
+    with pytest.raises(UserError, match=message) as error:
         prepare.prepare(run, Job("prepare", "prepare", run.data))
-    assert "delete" not in str(refused.value)
+    assert "delete" not in str(error.value)

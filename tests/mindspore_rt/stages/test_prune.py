@@ -111,8 +111,8 @@ def test_a_changed_pruning_is_redone_as_a_fresh_one_when_asked(run, finished):
 
 def test_the_classifier_of_a_round_is_saved_beside_its_ticket(run):
     prune(run, jobs_of(run, "prune")[0])
-    saved = load_file(run.stage(1, "lth") / "round-2" / "classifier.safetensors")
-    assert set(saved) == {"classifier.weight", "classifier.bias"}
+    classifier = load_file(run.stage(1, "lth") / "round-2" / "classifier.safetensors")
+    assert set(classifier) == {"classifier.weight", "classifier.bias"}
 
 
 def test_a_classifier_of_a_round_that_changed_is_refused(run):

@@ -33,8 +33,8 @@ def test_a_search_stops_once_its_ticket_has_settled(run, monkeypatch, structured
     three = {n: v + np.float32(1) for n, v in two.items()}
     if structured:
         three["bert.pooler.dense.weight"] = -three["bert.pooler.dense.weight"]
-    used = run_search(run, monkeypatch, [random_scores(run, 1), two, three, random_scores(run, 4)])
-    assert used["figures"]["ticket_distance"] == 0
+    record = run_search(run, monkeypatch, [random_scores(run, 1), two, three, random_scores(run, 4)])
+    assert record["figures"]["ticket_distance"] == 0
     assert read_json(run.stage(1, "search") / "manifest.json")["results"]["epochs"] == 3
     assert sorted(path.stem for path in run.log_alpha(1, 1).parent.iterdir()) == ["epoch-01", "epoch-02", "epoch-03"]
 

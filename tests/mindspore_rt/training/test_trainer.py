@@ -165,17 +165,17 @@ def test_the_speed_is_that_of_all_workers_together(tmp_path, monkeypatch, ranks)
 @pytest.mark.parametrize("minutes, expected", [(None, [7, 14]), (0.1, [3, 6, 7, 10, 13, 14])])
 def test_checkpoints_by_minutes(tmp_path, monkeypatch, minutes, expected):
     """Two seconds a step, an epoch of seven steps; the clock decides about no meeting of the ranks."""
-    now, saved, met = [0.0], [], []
+    now, saves, meetings = [0.0], [], []
 
     def later(index):
         now[0] += 2
 
     monkeypatch.setattr("mindspore_rt.training.trainer.time.time", lambda: now[0])
-    monkeypatch.setattr(parallel, "any_rank", lambda flag: met.append(flag) or flag)
+    monkeypatch.setattr(parallel, "any_rank", lambda flag: meetings.append(flag) or flag)
     trainer, _ = counted(tmp_path, later, settings={"checkpoint_minutes": minutes})
-    monkeypatch.setattr("mindspore_rt.training.trainer.atomic_write", lambda *_: saved.append(int(now[0] / 2)))
+    monkeypatch.setattr("mindspore_rt.training.trainer.atomic_write", lambda *_: saves.append(int(now[0] / 2)))
     trainer.run()
-    assert saved == expected and len(met) == 1 + 2 * 2  # at the start, and at the ends of epochs
+    assert saves == expected and len(meetings) == 1 + 2 * 2  # at the start, and at the ends of epochs
 
 
 def test_the_time_of_a_resumed_stage_is_that_of_all_its_processes(tmp_path, monkeypatch):
@@ -202,30 +202,30 @@ def test_a_stop_request_saves_and_says_how_to_go_on(tmp_path, number, status):
     """Ctrl-C, and what clusters send, in the middle of step 4: that step is finished and saved, none is lost."""
     trainer, _ = counted(tmp_path, lambda index: os.kill(os.getpid(), number) if index == 3 else None)
     before = signal.getsignal(number)
-    with pytest.raises(Stopped, match="stopped after step 4 of 14") as stopped:
+    with pytest.raises(Stopped, match="stopped after step 4 of 14") as error:
         trainer.run()
-    assert stopped.value.status == status
+    assert error.value.status == status
     assert signal.getsignal(number) == before
-    made = []
-    trainer, objective = counted(tmp_path, made.append)
+    indices = []
+    trainer, objective = counted(tmp_path, indices.append)
     assert trainer.run() == 14
-    assert made == list(range(4, 14)) and objective.made.asnumpy() == 14
+    assert indices == list(range(4, 14)) and objective.made.asnumpy() == 14
 
 
 def test_a_stop_request_of_another_rank_is_obeyed_at_the_same_step(tmp_path):
     """This rank has heard nothing; all save and stop after step 4, as the figures of that step say."""
     trainer, objective = counted(tmp_path)
     objective.votes = {3: 1.0}
-    with pytest.raises(Stopped, match="stopped after step 4 of 14") as stopped:
+    with pytest.raises(Stopped, match="stopped after step 4 of 14") as error:
         trainer.run()
-    assert stopped.value.status == 143 and (tmp_path / "checkpoint.safetensors").is_file()
+    assert error.value.status == 143 and (tmp_path / "checkpoint.safetensors").is_file()
     assert not any("stop_requests" in record for record in read_lines(tmp_path / "metrics.jsonl"))
 
 
 def test_an_early_end_that_another_rank_decides_ends_this_one_too(tmp_path, monkeypatch):
     """This rank would go on after the first epoch, of 7 steps; the ranks agree on its end after the last of them."""
-    asked = iter([False, True, False])  # the first time, all wait for each other
-    monkeypatch.setattr(parallel, "any_rank", lambda flag: next(asked))
+    answers = iter([False, True, False])  # the first time, all wait for each other
+    monkeypatch.setattr(parallel, "any_rank", lambda flag: next(answers))
     assert counted(tmp_path)[0].run() == 7
 
 
@@ -244,10 +244,10 @@ def test_a_stop_request_at_the_very_end_is_obeyed_too(tmp_path, monkeypatch, whe
     at = {"before": ask} if where == "step" else {"on_epoch": lambda epoch, steps: ask(steps - 1) or {}}
     with pytest.raises(Stopped, match="stopped after step 14 of 14"):
         counted(tmp_path, **at)[0].run()
-    made, read = [], []
-    trainer, objective = counted(tmp_path, made.append)
+    indices, read = [], []
+    trainer, objective = counted(tmp_path, indices.append)
     monkeypatch.setattr(parallel, "wait", lambda: read.append(float(objective.made.asnumpy()[0])))
-    assert trainer.run() == 14 and made == [] and read == [14]
+    assert trainer.run() == 14 and indices == [] and read == [14]
 
 
 def test_a_training_can_end_early_also_when_it_is_killed_right_then(tmp_path):
@@ -264,22 +264,22 @@ def test_a_training_can_end_early_also_when_it_is_killed_right_then(tmp_path):
     trainer._save = save_and_die
     with pytest.raises(Killed):
         trainer.run()
-    made = []
-    trainer, _ = counted(tmp_path, made.append)
-    assert trainer.run() == 7 and made == []
+    indices = []
+    trainer, _ = counted(tmp_path, indices.append)
+    assert trainer.run() == 7 and indices == []
     trainer.stage.finish({})
     assert not trainer.checkpoint.exists()
 
 
 def test_snapshots_are_taken_where_asked(tmp_path):
-    taken = []
+    snapshots = []
     trainer, objective = counted(
         tmp_path,
         snapshot_steps={3, 9},
-        on_snapshot=lambda step: taken.append((step, float(objective.made.asnumpy()[0]))),
+        on_snapshot=lambda step: snapshots.append((step, float(objective.made.asnumpy()[0]))),
     )
     trainer.run()
-    assert taken == [(3, 3.0), (9, 9.0)]
+    assert snapshots == [(3, 3.0), (9, 9.0)]
 
 
 def test_a_fresh_start_leaves_no_snapshot_of_another_training(tmp_path):

@@ -41,12 +41,12 @@ def known(*indices):
 
 def test_whole_lines_come_back(tmp_path):
     path = tmp_path / "results.jsonl"
-    written = [line(3, "failure"), line(5, "skipped"), line(4, "timeout", original_prediction=0), line(9)]
-    del written[0]["processor_seconds"]
-    write_lines(path, written)
-    assert records.read(path) == records.read(path, known(3, 5, 4, 9, 11)) == written
+    lines = [line(3, "failure"), line(5, "skipped"), line(4, "timeout", original_prediction=0), line(9)]
+    del lines[0]["processor_seconds"]
+    write_lines(path, lines)
+    assert records.read(path) == records.read(path, known(3, 5, 4, 9, 11)) == lines
     path.write_text(path.read_text() + json.dumps(line(11))[:-5])  # torn
-    assert records.read(path) == written
+    assert records.read(path) == lines
 
 
 @pytest.mark.parametrize("name", NEEDED)
@@ -94,9 +94,9 @@ WRONG = {
 @pytest.mark.parametrize("name, value", [(name, value) for name, values in WRONG.items() for value in values])
 def test_a_wrong_value_is_named(tmp_path, name, value):
     write_lines(tmp_path / "results.jsonl", [line(0), {**line(1), name: value}])
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as error:
         records.read(tmp_path / "results.jsonl")
-    message = str(refused.value)
+    message = str(error.value)
     assert message.startswith(f"{tmp_path / 'results.jsonl'}, line 2: ") and name in message and "\n" not in message
     assert message.endswith(f"; delete {tmp_path} to redo the attack") and len(message) < 300 + 2 * len(str(tmp_path))
 

@@ -170,15 +170,15 @@ def test_results_of_other_settings_are_never_mixed(experiment):
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_an_attack_of_other_settings_is_made_again_when_asked(experiment, finished):
-    asked = ("attack.recipes=[textbugger]", "attack.examples=2", "attack.max_queries=40")
+    keys = ("attack.recipes=[textbugger]", "attack.examples=2", "attack.max_queries=40")
     scoring.run(experiment("attack.recipes=[textbugger]", "attack.examples=2", "attack.max_queries=1"))
-    run_dir = experiment(*asked, "on_change=redo")
+    run_dir = experiment(*keys, "on_change=redo")
     if not finished:
         (run_dir.attack(1, "finetune") / "textbugger" / "manifest.json").unlink()
     scoring.run(run_dir)
     redone = results(run_dir, "textbugger")
     shutil.rmtree(run_dir.attack(1, "finetune"))
-    scoring.run(experiment(*asked))
+    scoring.run(experiment(*keys))
     assert redone == results(run_dir, "textbugger")
 
 
@@ -319,9 +319,9 @@ def test_a_second_process_is_refused_with_the_owner_and_a_dead_owner_stands_in_n
     command = [sys.executable, "-c", HOLDER, str(lock)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout.readline() == "held\n"
-        for refused in (scoring.run, merge.merge):
+        for function in (scoring.run, merge.merge):
             with pytest.raises(UserError, match=rf"in use by process {owner.pid} of .*, started \d{{4}}-\d\d-\d\d"):
-                refused(run_dir)
+                function(run_dir)
         owner.kill()
     assert f"process {owner.pid} of" in lock.read_text()
     scoring.run(run_dir)
@@ -354,13 +354,13 @@ def test_a_model_of_other_labels_than_the_data_is_refused(experiment):
 
 def test_a_classifier_from_elsewhere_is_attacked_once(experiment, tmp_path):
     write_bert(tmp_path / "elsewhere", seed=3)
-    asked = ["attack.recipes=[textbugger]", f"attack.victims=[mine={tmp_path / 'elsewhere'}]"]
-    run_dir = experiment(*asked)
+    keys = ["attack.recipes=[textbugger]", f"attack.victims=[mine={tmp_path / 'elsewhere'}]"]
+    run_dir = experiment(*keys)
     scoring.run(run_dir)
     for recipe in ("clean", "textbugger"):
         manifest = read_json(run_dir.attack(1, "mine") / recipe / "manifest.json")
         assert manifest["inputs"]["model"] == file_hash(tmp_path / "elsewhere")
-    two = experiment(*asked, "seeds=[1,2]")
+    two = experiment(*keys, "seeds=[1,2]")
     assert "mine" in two.victims(1) and "mine" not in two.victims(2)
 
 
@@ -403,8 +403,10 @@ def test_below_chance_is_a_warning_where_labels_have_no_names(experiment, capsys
     write_lines(run_dir.split("test"), rows)
     write_summary(run_dir)
     scoring.run(run_dir)
-    said = capsys.readouterr().out
-    assert ("accuracy 0.0% is below chance, and its labels are called LABEL_0, LABEL_1" in said) == (names[0] != "bad")
+    output = capsys.readouterr().out
+    assert ("accuracy 0.0% is below chance, and its labels are called LABEL_0, LABEL_1" in output) == (
+        names[0] != "bad"
+    )
 
 
 def test_every_victim_is_checked_before_the_first_attack(experiment, tmp_path):
@@ -413,10 +415,10 @@ def test_every_victim_is_checked_before_the_first_attack(experiment, tmp_path):
     raw = write_bert(tmp_path / "raw")
     BertForSequenceClassification.from_pretrained(raw).bert.save_pretrained(raw)
     run_dir = experiment(f"attack.victims=[raw={raw}]")
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as error:
         scoring.run(run_dir)
-    assert "raw: a bert model without a trained classifier" in str(refused.value)
-    assert "delete" not in str(refused.value)
+    assert "raw: a bert model without a trained classifier" in str(error.value)
+    assert "delete" not in str(error.value)
     for file in ("tokenizer.json", "vocab.txt"):
         (raw / file).unlink()
     with pytest.raises(UserError, match="attack.victims: raw: .*raw: no tokenizer"):
@@ -539,10 +541,10 @@ def test_sample_is_seeded_and_never_larger_than_the_data():
 @pytest.mark.parametrize("size", [1, 10, 99, 100])
 def test_a_stratified_sample_keeps_the_shares_of_labels(size):
     labels = [2] * 10 + [0] * 60 + [1] * 30
-    drawn = sample(labels, size, 0, stratified=True)
-    assert len(drawn) == len(set(drawn)) == size and drawn == sorted(drawn)
+    indices = sample(labels, size, 0, stratified=True)
+    assert len(indices) == len(set(indices)) == size and indices == sorted(indices)
     for label, count in ((0, 60), (1, 30), (2, 10)):
-        assert abs(sum(labels[i] == label for i in drawn) - size * count / 100) < 1
+        assert abs(sum(labels[i] == label for i in indices) - size * count / 100) < 1
 
 
 def test_shards_share_the_examples_out():
@@ -625,17 +627,17 @@ def attack_one(run_dir, recipe="textbugger", **more):
 
 
 def test_queries_that_the_time_budget_cut_off_are_not_counted(experiment, monkeypatch):
-    run_dir, asked, answer = experiment(), [], Victim.__call__
+    run_dir, sizes, answer = experiment(), [], Victim.__call__
 
     def two_answers(victim, texts):
-        asked.append(len(texts))
-        if len(asked) == 4:  # the first one asks for the label
+        sizes.append(len(texts))
+        if len(sizes) == 4:  # the first one asks for the label
             raise OutOfBudget
         return answer(victim, texts)
 
     monkeypatch.setattr(Victim, "__call__", two_answers)
     record = attack_one(run_dir)
-    assert (record["outcome"], record["queries"]) == ("timeout", sum(asked[1:3])) and asked[3] > 0
+    assert (record["outcome"], record["queries"]) == ("timeout", sum(sizes[1:3])) and sizes[3] > 0
 
 
 @pytest.mark.parametrize("recipe", ["textbugger", "bertattack", "deepwordbug", "pruthi"])

@@ -191,17 +191,17 @@ def tokenizer():
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_texts_of_many_scripts(target, recipe, columns):
     """Every attack ends, and where TextAttack reads the text alike, it ends as TextAttack's does."""
-    spec, generator, compared = Spec(recipe, columns, columns[-1:], candidates=3), random.Random(recipe), 0
+    spec, generator, comparisons = Spec(recipe, columns, columns[-1:], candidates=3), random.Random(recipe), 0
     for _ in range(14):
         text = tuple(random_text(generator) for _ in columns)
         ours = attack(target, spec, text)
         assert [ours["perturbed"][column] for column in columns[:-1]] == list(text[:-1])
         if compares(target, spec, text):
             stock = attack(target, spec, text, function=attack_stock)
-            compared += 1
+            comparisons += 1
             for key in ("outcome", "queries", "perturbed"):
                 assert ours[key] == stock[key], (key, text)
-    assert compared >= 3
+    assert comparisons >= 3
 
 
 WRONG = {

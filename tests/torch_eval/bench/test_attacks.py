@@ -67,8 +67,8 @@ def test_a_family_is_compared_and_the_last_result_is_shown(bench, tmp_path, caps
         assert families.main(words, tmp_path) == 0
     first, last = read_lines(tmp_path / "bench" / "families" / "results.jsonl")
     assert (first["of"], last["of"], last["differ"]) == (1, 2, []) and last["queries"] > first["queries"]
-    shown = capsys.readouterr().out.splitlines()
-    assert shown[-1].startswith("| distilbert | attack textfooler | 2/2 | 2/2 |") and shown[-2].startswith("| --- |")
+    output = capsys.readouterr().out.splitlines()
+    assert output[-1].startswith("| distilbert | attack textfooler | 2/2 | 2/2 |") and output[-2].startswith("| --- |")
 
 
 def test_a_witness_of_another_length_is_not_called(bench, tmp_path):
@@ -128,9 +128,9 @@ WRONG = [
 
 @pytest.mark.parametrize("argument", WRONG)
 def test_wrong_values_are_one_clear_error(argument):
-    with pytest.raises(UserError, match=argument.partition("=")[0]) as caught:
+    with pytest.raises(UserError, match=argument.partition("=")[0]) as error:
         attacks.main([argument])
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_an_empty_file_of_texts_is_one_clear_error(bench, tmp_path):

@@ -52,8 +52,8 @@ def test_the_table_has_every_step_of_both_sides(monkeypatch, capsys):
 
     monkeypatch.setattr(device_bound, "_worker", counted)
     assert device_bound.main([]) == 0
-    shown = capsys.readouterr().out
-    titles = [line.split("|")[1].strip() for line in shown.splitlines() if line.startswith("| ")][2:]
+    output = capsys.readouterr().out
+    titles = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("| ")][2:]
     assert titles == [
         "fine-tuning",
         "fine-tuning, PyTorch (transformers)",
@@ -65,4 +65,4 @@ def test_the_table_has_every_step_of_both_sides(monkeypatch, capsys):
         "retraining",
         "retraining, PyTorch (official)",
     ]
-    assert "| search, pass | 24,000,000,000 | 24.0 | 100% |" in shown and "off by at most 0.0e+00" in shown
+    assert "| search, pass | 24,000,000,000 | 24.0 | 100% |" in output and "off by at most 0.0e+00" in output

@@ -99,9 +99,9 @@ def test_options():
     ],
 )
 def test_wrong_options_are_refused_in_one_line(argument, message):
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as error:
         training_steps.main([argument])
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_every_contender_of_every_group_exists_and_the_whole_fits_in_ten_minutes():
@@ -115,10 +115,10 @@ def test_every_contender_of_every_group_exists_and_the_whole_fits_in_ten_minutes
 
 def test_serve_runs_once_unasked_then_once_a_line(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
-    written, turns = io.StringIO(), 0
-    for _ in contract.serve(written, {"kernels": "fused"}):
+    stream, turns = io.StringIO(), 0
+    for _ in contract.serve(stream, {"kernels": "fused"}):
         turns += 1
-    result = [json.loads(line) for line in written.getvalue().splitlines()]
+    result = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert turns == 3 and len(result) == 3
     assert result[0]["kernels"] == "fused" and "kernels" not in result[1]
     assert all(f["wall"] > 0 and f["memory"] > 1e7 for f in result)
@@ -216,10 +216,10 @@ def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
     assert again["reference"] == "official PyTorch" and again["reference_seconds"] > 0
     assert len(alive[0].answers["wall"]) == 4  # the reference was there in both turns
     assert {"cpu", "cores", "memory_gb"} <= set(again["machine"]) and "torch" in again["versions"] and again["date"]
-    shown = capsys.readouterr()
-    assert "a tiny step" in shown.out and "left" in shown.out
-    assert "[tiny] left out: a later step; it needs numpy 99.5" in shown.out
-    assert shown.err.count("\n") == 1 and "a lost step: stopped with status 1" in shown.err
+    streams = capsys.readouterr()
+    assert "a tiny step" in streams.out and "left" in streams.out
+    assert "[tiny] left out: a later step; it needs numpy 99.5" in streams.out
+    assert streams.err.count("\n") == 1 and "a lost step: stopped with status 1" in streams.err
     assert (tmp_path / "bench.md").read_text().count("| a tiny step |") == 2
 
 
@@ -230,8 +230,8 @@ def test_a_group_that_fails_does_not_stop_the_others(monkeypatch, tmp_path, caps
     monkeypatch.setitem(GROUPS, "broken", broken)
     monkeypatch.setitem(GROUPS, "huge", Group("", broken.case, "", {}, 3, 1e6))
     assert training_steps.main(["only=[broken,huge]"], tmp_path) == 1
-    shown = capsys.readouterr()
-    assert "transformers has no retrain step" in shown.err and "huge: needs 2000000 GB" in shown.err
+    streams = capsys.readouterr()
+    assert "transformers has no retrain step" in streams.err and "huge: needs 2000000 GB" in streams.err
     assert not (tmp_path / "bench.jsonl").exists()
 
 

@@ -123,8 +123,8 @@ def test_numbers_are_refused_where_two_models_number_their_labels_differently(tm
 
 def test_what_is_read_is_said(tmp_path):
     task, _, _ = read(tmp_path / "a.csv", "Text,other,Label\nfine,x,pos\ndull,y,neg\n", ["POSITIVE", "NEGATIVE"])
-    said = data.reading(task, "Label", ["POSITIVE", "NEGATIVE"], tmp_path)
-    assert said == "texts in Text, labels in Label; pos is POSITIVE, neg is NEGATIVE"
+    sentence = data.reading(task, "Label", ["POSITIVE", "NEGATIVE"], tmp_path)
+    assert sentence == "texts in Text, labels in Label; pos is POSITIVE, neg is NEGATIVE"
     task, _, _ = read(tmp_path / "a.csv", "text,label\nfine,1\ndull,0\n")
     assert data.reading(task, "label", NAMES, tmp_path).endswith("; 0 is negative, 1 is positive")
 

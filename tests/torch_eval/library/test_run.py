@@ -55,8 +55,8 @@ def test_figures_are_those_of_stock_textattack(tmp_path, attacks_here, capsys):
         assert all(line[key] == stock[key] for key in ("outcome", "queries", "perturbed"))
     (row,) = read_json(folder / "results.json")["scores"]
     assert row["metrics"]["aua"]["value"] == sum(line["outcome"] == "failure" for line in lines) / 4
-    shown = capsys.readouterr().out
-    assert re.search(r"mine +textfooler +[\d.]+ \[[\d.]+, [\d.]+\]", shown)
+    output = capsys.readouterr().out
+    assert re.search(r"mine +textfooler +[\d.]+ \[[\d.]+, [\d.]+\]", output)
     page = (folder / "score.html").read_text()
     assert "textfooler" in page and "<script" not in page
 
@@ -72,9 +72,9 @@ def test_several_models_are_compared_on_the_same_texts_by_the_names_of_their_lab
         more.write(f'\n"{SENTENCES[0]}",neg')
     folder = run.run([str(first), str(second)], str(file), options, out=tmp_path / "out")
     results = read_json(folder / "results.json")
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for part in ("McNemar", "warning: texts that stand with different labels: 1,", "b/model: made for several labels"):
-        assert part in said
+        assert part in output
     assert [row["model"] for row in results["scores"]] == ["a", "b"]
     (test,) = results["paired"]
     files = [path for path in sorted(folder.rglob("results.jsonl")) if "textbugger" in path.parts]
@@ -186,7 +186,7 @@ def test_the_wrapper_gives_textattack_the_answers_of_its_own(tmp_path):
 
 def test_importing_the_package_loads_nothing():
     code = "import sys, torch_eval, json; print(json.dumps(sorted(sys.modules)))"
-    loaded = json.loads(run_python(code).stdout)
-    assert not {"torch", "transformers", "textattack", "numpy"} & set(loaded)
+    modules = json.loads(run_python(code).stdout)
+    assert not {"torch", "transformers", "textattack", "numpy"} & set(modules)
     with pytest.raises(AttributeError):
         torch_eval.nothing  # noqa: B018  the attribute is what is asked for

@@ -70,8 +70,8 @@ def test_a_new_run_is_compared_with_the_stated_intervals(entry, capsys):
     made_up.attack(again, 1, "robust-0.30", "textbugger", (8, 1, 1))
     made_up.attack(again, 1, "robust-0.30", "bertattack", (3, 6, 1), max_queries=7)
     assert not zoo.check(state(again, source), source)
-    shown = capsys.readouterr().out
-    assert "2 of 4 stated figures are met" in shown and "NOT met" in shown and "max_queries" in shown
+    output = capsys.readouterr().out
+    assert "2 of 4 stated figures are met" in output and "NOT met" in output and "max_queries" in output
 
 
 def test_only_an_entry_states_figures_to_compare_with(entry):

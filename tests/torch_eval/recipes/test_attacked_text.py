@@ -52,7 +52,7 @@ def outcome(function, *arguments):
 
 @pytest.mark.parametrize("columns", [1, 2])
 def test_candidates_are_those_of_the_stock_class(columns):
-    generator, compared = random.Random(columns), 0
+    generator, comparisons = random.Random(columns), 0
     for _ in range(150):
         text = Text(random_text(generator, columns))
         for _ in range(3):  # changes of changed texts too
@@ -69,9 +69,9 @@ def test_candidates_are_those_of_the_stock_class(columns):
             assert ours[:2] == expected[:2], (text, words)
             split = [textattack.shared.utils.words_from_text(column) for column in ours[0].values()]
             assert ours[2].words_per_input == split, (text, words)
-            compared += 1
+            comparisons += 1
             text = ours[2]
-    assert compared > 200
+    assert comparisons > 200
 
 
 def test_single_texts_are_those_of_the_stock_class():

@@ -93,10 +93,10 @@ def test_tags_are_of_the_universal_set():
 
 def test_the_tag_of_a_word_is_that_of_the_librarys_list():
     generator, library = random.Random(0), packaged_resources.tagger()
-    known = [*sorted(library.tagdict), *generator.sample(packaged_resources.synonyms().words, 2000)]
-    known += ["Paris", "it's", "1984", "b4", "ﬁlm", "X", "qwzxv"]
+    vocabulary = [*sorted(library.tagdict), *generator.sample(packaged_resources.synonyms().words, 2000)]
+    vocabulary += ["Paris", "it's", "1984", "b4", "ﬁlm", "X", "qwzxv"]
     for length in [1, 2, 3, *[8] * 150]:
-        words = tuple(generator.choice(known) for _ in range(length))
+        words = tuple(generator.choice(vocabulary) for _ in range(length))
         tags = [packaged_resources.word_tagger()(words, i) for i in range(length)]
         assert tags == library.tag(words), words
 

@@ -198,15 +198,15 @@ def test_other_recipes_by_name_run_or_say_what_they_miss(model):
 
 
 def test_recipes_that_would_download_never_reach_the_network(model, monkeypatch):
-    reached = []
-    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: reached.append(1))
-    for recipe, wanted in [("iga", "word_embeddings/paragramcf"), ("pso", "hownet/word_candidates_sense.pkl")]:
-        with pytest.raises(recipes.CannotRun, match=f"put https://textattack.s3.amazonaws.com/.*{wanted}, unpacked"):
+    look_ups = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: look_ups.append(1))
+    for recipe, file in [("iga", "word_embeddings/paragramcf"), ("pso", "hownet/word_candidates_sense.pkl")]:
+        with pytest.raises(recipes.CannotRun, match=f"put https://textattack.s3.amazonaws.com/.*{file}, unpacked"):
             recipes.build(single(recipe), Victim(model, LENGTH))
         assert "from" not in recipes.describe(single(recipe))["resources"]
     with pytest.raises(recipes.CannotRun, match="wordnet"):
         recipes.build(single("pwws"), Victim(model, LENGTH))
-    assert not reached
+    assert not look_ups
 
 
 def test_the_users_own_folders_stand_in_front(monkeypatch, tmp_path):

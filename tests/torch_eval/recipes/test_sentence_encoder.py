@@ -41,8 +41,8 @@ def test_exact_vectors_are_the_librarys_to_the_bit(length, encode, library, monk
     expected, encoded = library.encode(texts), []
     encode_part = encode._library.encode
     monkeypatch.setattr(encode._library, "encode", lambda some: encoded.extend(some) or encode_part(some))
-    for asked in ([3], [0, 5], range(6)):
-        np.testing.assert_array_equal(encode.exact(texts, asked)[list(asked)], expected[list(asked)])
+    for places in ([3], [0, 5], range(6)):
+        np.testing.assert_array_equal(encode.exact(texts, places)[list(places)], expected[list(places)])
     if length == 400:
         assert encoded == [texts[i] for i in (3, 0, 5, *range(6))]
 

@@ -156,8 +156,8 @@ def test_start_has_its_size_on_tokens_only():
     result = restatement.start_perturbation(embeddings, mask, 0.05, torch.ones(2, 5, 4))
     assert result.flatten(1).norm(dim=1).tolist() == pytest.approx([0.05, 0.05])
     assert not result[1, 2:].any()
-    drawn = restatement.start_perturbation(embeddings, mask, 0.05, None)
-    assert drawn.abs().max() <= 0.05 / math.sqrt(8) and drawn[0].unique().numel() > 10 and not drawn[1, 2:].any()
+    delta = restatement.start_perturbation(embeddings, mask, 0.05, None)
+    assert delta.abs().max() <= 0.05 / math.sqrt(8) and delta[0].unique().numel() > 10 and not delta[1, 2:].any()
 
 
 def test_ascent_goes_its_rate_and_is_projected():

@@ -182,11 +182,11 @@ def test_lengths_are_rows_and_are_compared_with_their_own(whole):
     """The loss of a training is its mean over the last epoch, which here begins after step 130 of 200."""
     _, _, second = whole
     run = run_state.Run(second.config, ["x"], second.root.parent)
-    shown = ["Fine-tune", "Fine-tune, 10 epochs", "Robust ticket 30%", "Robust ticket 30%, 10 epochs"]
-    assert [run.title(model) for model in run.shown()] == shown
+    titles = ["Fine-tune", "Fine-tune, 10 epochs", "Robust ticket 30%", "Robust ticket 30%, 10 epochs"]
+    assert [run.title(model) for model in run.shown()] == titles
     pairs = [row for row in comparisons.paired_table(run).rows[1:] if isinstance(row, str)]
-    assert pairs[0].startswith(f"**{shown[2]}** against **{shown[0]}** (as many epochs")
-    assert f"**{shown[3]}** against **{shown[1]}** (as many epochs)" in pairs
+    assert pairs[0].startswith(f"**{titles[2]}** against **{titles[0]}** (as many epochs")
+    assert f"**{titles[3]}** against **{titles[1]}** (as many epochs)" in pairs
     last = [0.7 * math.exp(-step / 60) + 0.1 for step in range(140, 201, 10)]
     assert run.training_loss("finetune-epochs-10") == pytest.approx(statistics.fmean(last))
     assert run.median_margin("finetune-epochs-10") == pytest.approx(1.5)

@@ -54,8 +54,8 @@ def test_attacks_on_a_model_that_no_manifest_knows_become_stale_too(tmp_path):
         for recipe in ("textfooler", "textbugger"):
             made_up.attack(paths, 1, name, recipe, (6, 2, 2))
             file = paths.attack(1, name) / recipe / "manifest.json"
-            made = file_hash(model) if recipe == "textfooler" else "old"
-            edit_json(file, inputs={"model": made, "test": "test" * 8})
+            sha256 = file_hash(model) if recipe == "textfooler" else "old"
+            edit_json(file, inputs={"model": sha256, "test": "test" * 8})
         scores = run_state.Run(paths.config, ["demo"], tmp_path).scores
         assert scores[1, name, "textfooler"].stale == ()
         assert "model: was made again since" in scores[1, name, "textbugger"].stale[0]

@@ -97,12 +97,12 @@ def test_timeouts_are_told(quick, tmp_path):
 
 
 def test_the_ends_of_several_seeds_are_means():
-    made = [
+    summaries = [
         metrics.summarise(made_up.attacked(2, 6, 2)),
         metrics.summarise([made_up.record(i, "timeout") for i in (0, 1)]),
     ]
     # Aua from 60% and 0% to 60% and 100%.
-    assert tables.with_timeouts(render.Cell("30.0"), "aua", 30.0, made).text == "30.0–80.0"
+    assert tables.with_timeouts(render.Cell("30.0"), "aua", 30.0, summaries).text == "30.0–80.0"
 
 
 def test_a_value_that_may_be_beaten_is_not_the_best():
@@ -145,9 +145,9 @@ def test_every_table_says_how_its_attacks_were_made(quick, tmp_path):
     made_up.attack(paths, 1, "robust_no_adversary-0.30", "textfooler", (5, 4, 1))
     settings = ("sparsities=[0.3,0.5]", "methods=[finetune,robust,robust_no_adversary]")
     _, _, markdown = written(tmp_path, *settings, "attack.resources=original", "attack.candidates=8")
-    made = "(demo) · packaged resources, paper protocol, 10 attacked, K=48, seed 1 | "
+    heading = "(demo) · packaged resources, paper protocol, 10 attacked, K=48, seed 1 | "
     # The main table, every sparsity, Table 3, each again for its intervals, the paired tests, and the changes.
-    assert markdown.count(made) == 8
+    assert markdown.count(heading) == 8
     assert markdown.count("packaged resources, paper protocol, 7 attacked, seed 1") == 1  # the choice
     assert "original resources" not in markdown and "Not comparable with the paper" in markdown
 

@@ -83,9 +83,9 @@ def test_an_attack_at_work_and_its_shards(paths):
 
 
 def test_what_the_official_code_calls_bert_attack_is_named(tmp_path):
-    asked = ["attack.recipes=[bertattack]", "methods=[finetune]"]
+    keys = ["attack.recipes=[bertattack]", "methods=[finetune]"]
     for protocol, title in (("paper", "BERT-Attack"), ("official", "BERT-Attack (official code's)")):
-        run = run_dir.RunDir(schema.load("demo", [*asked, f"attack.protocol={protocol}"]), tmp_path)
+        run = run_dir.RunDir(schema.load("demo", [*keys, f"attack.protocol={protocol}"]), tmp_path)
         assert [watch.title(job, protocol) for job in watch.attacks(run)] == [f"attack seed-1/finetune {title}"]
 
 
