@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from configs.contract import receipts
+from configs.contract.errors import UserError, reason_of
 from configs.contract.files import ROOT
 
 # Importing MindSpore changes LD_LIBRARY_PATH. All stages of a run must record the same variables in their receipts,
@@ -20,6 +22,7 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in receipts.VARIABLE
 ENVIRONMENT |= {**receipts.ENVIRONMENT, "PYTHONPATH": str(ROOT)}
 CODE = """
 import json, os, signal, sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from configs.contract import files
@@ -78,6 +81,18 @@ def run_python(
     )
     assert result.returncode == status, result.stderr[-3000:]
     return result
+
+
+def modules_here(mains: dict[str, Callable[[list[str]], int]]) -> Callable[..., None]:
+    """Make what takes the place of `run_module`: it calls `main` of a module, and raises the error that this prints."""
+
+    def run_module(module, arguments, **_):
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            status = mains[module](list(arguments))
+        if status:
+            raise UserError(reason_of(errors.getvalue()))
+
+    return run_module
 
 
 def run_here(commands: list[list[str]], folder: Path) -> str:

@@ -15,7 +15,7 @@ import torch_eval
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, locked, read_json, read_lines, write_json
 from tests.helpers.attacked_runs import SENTENCES
-from tests.helpers.commands import run_python
+from tests.helpers.commands import modules_here, run_python
 from torch_eval.__main__ import main
 from torch_eval.attack.workers import Target
 from torch_eval.bench.attacks import attack_stock
@@ -112,8 +112,9 @@ def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, attacks_here)
         run.run([str(two)], str(file), ["seeds=[1,2]"])
 
 
-def test_records_in_place_of_a_file(tmp_path):
-    """In processes of their own."""
+def test_records_in_place_of_a_file(tmp_path, attacks_here, monkeypatch):
+    """What `score` starts in a process of its own, in this one. test_huggingface.py starts such a process."""
+    monkeypatch.setattr(api, "run_module", modules_here({"torch_eval": main}))
     model = classifier(tmp_path / "model", "electra", ("no", "yes"))  # as YAML reads them, no names but truth values
     records = [{"text": text, "label": ("no", "yes")[number % 2]} for number, text in enumerate(SENTENCES)]
     scored = torch_eval.score(model, records, recipes=["textfooler"], examples=3, workers=1, labels=["no", "yes"])
@@ -140,9 +141,7 @@ def test_records_hold_what_numpy_and_pandas_make(monkeypatch):
 
 
 def test_the_examples_of_the_documentation_run(tmp_path, attacks_here, monkeypatch, capsys):
-    """In this process; `test_records_in_place_of_a_file` starts those that `score` starts."""
-
-    monkeypatch.setattr(api, "run_module", lambda _module, words, **_: main(words))
+    monkeypatch.setattr(api, "run_module", modules_here({"torch_eval": main}))
     classifier(tmp_path / "my-model", "bert")
     table(tmp_path / "reviews.csv")
     monkeypatch.chdir(tmp_path)
