@@ -21,6 +21,7 @@ from mindspore_rt import launch
 from mindspore_rt.__main__ import main
 from mindspore_rt.stages import runner
 from tests.helpers.files import write_program
+from tests.helpers.processes import in_group, wait_until_stopped
 from tests.helpers.timeless import timeless_lines
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "stdin": subprocess.DEVNULL}
@@ -98,6 +99,7 @@ def test_ctrl_c_stops_at_a_safe_point_and_a_second_run_is_refused(undisturbed, r
     process = subprocess.Popen(command, start_new_session=True, **PIPES)
     wait_for_step(trained, 3, process)
     os.killpg(process.pid, signal.SIGSTOP)  # so that it does not end before the second one has looked
+    wait_until_stopped(in_group(process.pid))
     _, errors = here(capsys, 2)
     assert f"{run.root} is in use by process " in errors and "started 20" in errors
     os.killpg(process.pid, signal.SIGCONT)

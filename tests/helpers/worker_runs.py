@@ -84,12 +84,9 @@ class TwoWorkers:
                 continue
         return alive
 
-    def signal_workers(self, number: int) -> None:
-        """Send a signal to the processes that train."""
-        for process in self.processes():
-            with contextlib.suppress(OSError):  # it has ended
-                if "--only" in Path(f"/proc/{process}/cmdline").read_text():
-                    os.kill(process, number)
+    def workers(self) -> list[int]:
+        """Those of them that train."""
+        return [process for process in self.processes() if "--only" in _command_line(process)]
 
     def steps(self) -> int:
         """Steps that the log tells of."""
@@ -131,3 +128,9 @@ class TwoWorkers:
         """The log without its clock, and the model."""
         model = self.directory / "model" / "model.safetensors"
         return timeless_lines(self.directory / "metrics.jsonl"), model.read_bytes()
+
+
+def _command_line(process: int) -> str:
+    with contextlib.suppress(OSError):  # it has ended
+        return Path(f"/proc/{process}/cmdline").read_text()
+    return ""

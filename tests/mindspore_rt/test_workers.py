@@ -14,6 +14,7 @@ from configs.contract.run_dir import RunDir
 from mindspore_rt import launch
 from tests.helpers.commands import run_python
 from tests.helpers.files import write_program
+from tests.helpers.processes import signal_all, wait_until_stopped
 from tests.helpers.worker_runs import TwoWorkers
 
 
@@ -29,11 +30,13 @@ def test_two_workers_stop_with_their_starter_and_a_resumed_run_ends_with_the_sam
         undisturbed = [whole.start("nodes=2", f"node_rank={number}", f"master_port={port}") for number in range(2)]
         process = stopped.start()
         stopped.wait_for(stopped.steps, 2, process)
-        stopped.signal_workers(signal.SIGSTOP)  # they train faster than they look for their starter, every second
+        workers = stopped.workers()
+        signal_all(workers, signal.SIGSTOP)  # they train faster than they look for their starter, every second
+        wait_until_stopped(workers)
         assert process.poll() is None, stopped.messages()
         process.kill()
         time.sleep(1)
-        stopped.signal_workers(signal.SIGCONT)
+        signal_all(workers, signal.SIGCONT)
         assert stopped.stop(process, "kill -9") is not None, "processes are left"
         assert stopped.saved() == stopped.steps() >= 2
         assert stopped.start().wait() == 0, stopped.messages()
