@@ -1,9 +1,10 @@
-"""Processes as Linux shows them under /proc."""
+"""Processes as Linux shows them under /proc, and a port for those that meet."""
 
 import contextlib
 import os
+import socket
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 
@@ -39,3 +40,13 @@ def wait_until_stopped(processes: Collection[int], seconds: float = 60) -> None:
     while running := [process for process in processes if _runs(process)]:
         assert time.monotonic() < deadline, f"not stopped: {running}"
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that no other process is given meanwhile. It stays bound here, with the option that lets MindSpore's
+    scheduler, which sets it too, listen on it."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]

@@ -1,7 +1,6 @@
 """Data parallel training: two processes on halves of a batch make the update of one process on the whole."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,15 +14,10 @@ from mindspore_rt import parallel
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.backend import Backend
 from tests.helpers import two_workers
+from tests.helpers.processes import reserved_port
 
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # msrun starts plain "python"
 ENVIRONMENT = {**os.environ, "PATH": PATH, "PYTHONPATH": str(ROOT), "ROBUST_TICKETS_KERNELS": "plain", "GLOG_v": "3"}
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +27,11 @@ def results(tmp_path_factory):
         patch.setattr(backend, "current", lambda: Backend.GPU)
         for kind in two_workers.KINDS:
             two_workers.train(folder / "one", kind)
-    command = [
-        Path(sys.executable).with_name("msrun"),
-        "--worker_num=2",
-        "--local_worker_num=2",
-        "--join=True",
-        f"--master_port={free_port()}",
-        f"--log_dir={folder / 'logs'}",
-        two_workers.__file__,
-        folder / "two",
-    ]
-    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=600)
+    command = [Path(sys.executable).with_name("msrun"), "--worker_num=2", "--local_worker_num=2", "--join=True"]
+    command += [f"--log_dir={folder / 'logs'}"]
+    with reserved_port() as port:
+        command += [f"--master_port={port}", two_workers.__file__, folder / "two"]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
 

@@ -14,7 +14,7 @@ from configs.contract.run_dir import RunDir
 from mindspore_rt import launch
 from tests.helpers.commands import run_python
 from tests.helpers.files import write_program
-from tests.helpers.processes import signal_all, wait_until_stopped
+from tests.helpers.processes import reserved_port, signal_all, wait_until_stopped
 from tests.helpers.worker_runs import TwoWorkers
 
 
@@ -25,8 +25,7 @@ def test_two_workers_stop_with_their_starter_and_a_resumed_run_ends_with_the_sam
     """
     small = [f"model={tiny_bert}", "finetune.epochs=10"]
     whole, stopped = (TwoWorkers(f"test-{name}-{os.getpid()}", *small) for name in ("whole", "stopped"))
-    with whole, stopped:
-        port = launch._free_port()
+    with whole, stopped, reserved_port() as port:
         undisturbed = [whole.start("nodes=2", f"node_rank={number}", f"master_port={port}") for number in range(2)]
         process = stopped.start()
         stopped.wait_for(stopped.steps, 2, process)
