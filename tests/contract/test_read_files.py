@@ -16,6 +16,7 @@ from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.read_files import read_file
 from configs.contract.tasks import TASKS, task_of
+from tests.helpers import refusals
 from tests.helpers.files import HARD_TEXTS, write_file
 
 SINGLE, PAIR = TASKS["sst2"], TASKS["qnli"]
@@ -28,11 +29,10 @@ def records(path, task=SINGLE, **options):
 
 
 def refusal(path, task=SINGLE, **options):
-    """The message of the `UserError`; always one line, always naming the file."""
-    with pytest.raises(UserError) as caught:
-        read_file(path, task, **options)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    return str(caught.value)
+    """The message of the `UserError`; always naming the file."""
+    message = refusals.refusal(read_file, path, task, **options)
+    assert str(path) in message
+    return message
 
 
 # --- kinds of files ------------------------------------------------------------------------------------------

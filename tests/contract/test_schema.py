@@ -9,6 +9,7 @@ from configs.contract.check_config import named_folders, refuse_missing
 from configs.contract.errors import UserError
 from configs.contract.methods import METHODS
 from configs.contract.read_values import CONFIG_DIR
+from tests.helpers import refusals
 from tests.helpers.files import write_file
 
 
@@ -17,11 +18,7 @@ def written(tmp_path, text, name="mine.yaml"):
 
 
 def refusal(source, *overrides):
-    """The message of the `UserError`; always one line."""
-    with pytest.raises(UserError) as caught:
-        schema.load(source, overrides)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusals.refusal(schema.load, source, overrides)
 
 
 def test_fine_tuning_defaults_are_table_5():

@@ -209,27 +209,32 @@ def both(folder, texts, length=24):
         yield [e.type_ids for e in encodings], expected["token_type_ids"]
 
 
+def assert_read_alike(folder, copy, texts):
+    """Both halves read the same ids, and once more from the files that an exported model has."""
+    encoded = list(both(folder, texts))
+    for ours, theirs in encoded:
+        assert ours == theirs
+    copy.mkdir()
+    save_tokenizer(load_tokenizer(folder, 24), copy)
+    (copy / "config.json").write_text('{"model_type": "bert"}')
+    for (ours, theirs), (before, _) in zip(both(copy, texts), encoded):
+        assert ours == theirs == before
+
+
 @settings(max_examples=40, derandomize=True, deadline=None)  # loading the tokenizers takes the time, not the texts
 @given(DIRECTORIES, RANDOM_TEXTS)
 def test_random_texts_have_the_same_ids_in_both_halves(small_model, case, texts):
-    """Whatever a directory says or leaves out; and once more from the files that an exported model has."""
+    """Whatever a directory says or leaves out."""
     config, kind, normalizer = case
     if kind:
         config = {**(config or {}), "tokenizer_class": kind}
     if kind == "PreTrainedTokenizerFast" and normalizer is None:
         return  # transformers cannot read this one
     with tempfile.TemporaryDirectory() as name:
-        folder, copy = Path(name) / "a", Path(name) / "b"
+        folder = Path(name) / "a"
         folder.mkdir()
-        copy.mkdir()
         directory(folder, small_model, config, normalizer)
-        encoded = list(both(folder, texts))
-        for ours, theirs in encoded:
-            assert ours == theirs
-        save_tokenizer(load_tokenizer(folder, 24), copy)
-        (copy / "config.json").write_text('{"model_type": "bert"}')
-        for (ours, theirs), (before, _) in zip(both(copy, texts), encoded):
-            assert ours == theirs == before
+        assert_read_alike(folder, Path(name) / "b", texts)
 
 
 def test_a_cased_tokenizer_whose_settings_say_nothing(small_model, tmp_path, capsys):
@@ -302,17 +307,10 @@ CHANGES_JSON = [name for name, case in TOKENS.items() if "change" in case]  # th
 )
 def test_special_tokens_and_truncation(small_model, tmp_path, name, has_json):
     case = {"config": {}, **TOKENS[name]}
-    folder, copy = tmp_path / "a", tmp_path / "b"
+    folder = tmp_path / "a"
     folder.mkdir()
-    copy.mkdir()
     directory(folder, small_model, normalizer={} if has_json else None, **case)
-    encoded = list(both(folder, SPECIAL_TEXTS))
-    for ours, theirs in encoded:
-        assert ours == theirs
-    save_tokenizer(load_tokenizer(folder, 24), copy)
-    (copy / "config.json").write_text('{"model_type": "bert"}')
-    for (ours, theirs), (before, _) in zip(both(copy, SPECIAL_TEXTS), encoded):
-        assert ours == theirs == before
+    assert_read_alike(folder, tmp_path / "b", SPECIAL_TEXTS)
 
 
 def test_written_files_are_complete_and_read_without_tokenizer_json(small_model, tmp_path):

@@ -30,6 +30,7 @@ from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket
+from tests.helpers import refusals
 from tests.helpers.files import Malicious, edit_json, edit_weights
 from tests.helpers.models import assert_same_arrays, normal_arrays
 from torch_eval.bench.random_models import random_classifier
@@ -44,10 +45,9 @@ def model(tiny_bert, tmp_path):
 
 
 def refusal(folder, layers=None):
-    with pytest.raises(UserError) as caught:
-        huggingface.load(folder, layers)
-    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
-    return str(caught.value)
+    message = refusals.refusal(huggingface.load, folder, layers)
+    assert str(folder) in message
+    return message
 
 
 # --- reading -------------------------------------------------------------------------------------------------

@@ -1,0 +1,13 @@
+"""What a refusal says."""
+
+import pytest
+
+from configs.contract.errors import UserError
+
+
+def refusal(call, *arguments, **options) -> str:
+    """The message of the `UserError` of a call; always one line."""
+    with pytest.raises(UserError) as error:
+        call(*arguments, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
