@@ -1,4 +1,4 @@
-"""Several commands of ours in one process: each process would load a framework, which takes seconds."""
+"""Commands, modules and code in processes of their own, or in few: each loads a framework, which takes seconds."""
 
 import contextlib
 import io
@@ -22,7 +22,6 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in receipts.VARIABLE
 ENVIRONMENT |= {**receipts.ENVIRONMENT, "PYTHONPATH": str(ROOT)}
 CODE = """
 import json, os, signal, sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from configs.contract import files
