@@ -10,7 +10,7 @@ import tempfile
 import pytest
 
 from configs.contract.errors import STARTER, Stopped, StopRequest, UserError, command
-from configs.contract.files import ROOT
+from configs.contract.processes import with_project
 from tests.helpers.commands import run_python
 
 
@@ -106,8 +106,8 @@ def test_a_process_stops_with_its_starter_if_that_named_itself(tmp_path, named, 
         f"    time.sleep({seconds})\n    print('finished')\n    return 0\nsys.exit(main())"
     )
     script = f"{named} {sys.executable} {tmp_path / 'waits.py'} & wait"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    shell = subprocess.Popen(["bash", "-c", script], env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True)
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    shell = subprocess.Popen(["bash", "-c", script], env=with_project(os.environ), **output)
     assert shell.stdout.readline() == "waits\n"
     shell.kill()
     assert end in shell.communicate()[0]

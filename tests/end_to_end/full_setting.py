@@ -17,7 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs.contract import assets, schema
-from configs.contract.files import ROOT, read_lines
+from configs.contract.files import read_lines
+from configs.contract.processes import with_project
 from configs.contract.run_dir import RunDir
 from tests.end_to_end import six_tasks
 from tests.helpers.models import copy_tokenizer
@@ -35,7 +36,7 @@ def write_model(folder: Path) -> None:
 def timed(command: list[str]) -> tuple[float, float]:
     """Seconds and peak memory (GB) of a command that succeeds."""
     started = time.time()
-    child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    child = subprocess.Popen(command, env=with_project(os.environ))
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:

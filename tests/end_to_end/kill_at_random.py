@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs.contract import jobs, schema
-from configs.contract.files import ROOT
+from configs.contract.processes import with_project
 from configs.contract.run_dir import RunDir
 from tests.helpers.timeless import without_clock
 
@@ -45,7 +45,7 @@ ENDED = "whole"
 def start(stage: str, overrides: list[str]) -> subprocess.Popen:
     """A stage of `tiny` in a process group of its own."""
     command = [sys.executable, "-m", jobs.HALVES[stage], stage, "tiny", *overrides]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "3"}
+    environment = with_project({**os.environ, "GLOG_v": "3"})
     return subprocess.Popen(
         command,
         env=environment,

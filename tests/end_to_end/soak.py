@@ -19,7 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from configs.contract import schema
-from configs.contract.files import ROOT, read_lines
+from configs.contract.files import read_lines
+from configs.contract.processes import with_project
 from configs.contract.run_dir import RunDir
 
 LONG = ["data.train_size=2000", "search.epochs=100", "search.keep_epochs=2", "checkpoint_steps=200", "log_steps=20"]
@@ -27,8 +28,8 @@ LONG = ["data.train_size=2000", "search.epochs=100", "search.keep_epochs=2", "ch
 
 def start(stage: str, overrides: list[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", "mindspore_rt", stage, "tiny", *overrides]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, env=with_project(os.environ), **quiet)
 
 
 def resident(pid: int) -> float:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from configs.contract import jobs, schema
 from configs.contract.errors import STARTER, Stopped
 from configs.contract.files import ROOT, read_lines
+from configs.contract.processes import with_project
 from configs.contract.run_dir import RunDir
 from mindspore_rt import launch
 from mindspore_rt.__main__ import main
@@ -157,8 +158,7 @@ def test_a_run_whose_starter_was_killed_stops_its_job_and_goes_on_later(undistur
     """kill -9 of the process that started the stage, as run.sh does: the stage hands it on to its job, which saves."""
     stage = ["-m", "mindspore_rt", "finetune", "tiny", *SMALL, "methods=[freelb,infobert]"]
     script = f"{STARTER}=$$ {shlex.join([sys.executable, *stage])} & wait"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(["bash", "-c", script], env=environment, start_new_session=True, **PIPES)
+    process = subprocess.Popen(["bash", "-c", script], env=with_project(os.environ), start_new_session=True, **PIPES)
     wait_for_step(trained, 3, process)
     process.kill()
     output_of(process)  # until the stage and its job have closed the pipes
@@ -169,7 +169,7 @@ def test_a_run_whose_starter_was_killed_stops_its_job_and_goes_on_later(undistur
 
 def test_the_scoring_half_stops_with_its_starter_too():
     """The variable names a process that is not the parent: the command stops, as if its starter were gone."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), STARTER: str(os.getpid() + 1)}
+    environment = with_project({**os.environ, STARTER: str(os.getpid() + 1)})
     watching = [sys.executable, "-m", "torch_eval", "watch", "tiny", SMALL[0]]
     ended(subprocess.Popen(watching, env=environment, start_new_session=True, **PIPES), 130)
 

@@ -15,6 +15,7 @@ import pytest
 from configs.contract import receipts
 from configs.contract.errors import UserError, reason_of
 from configs.contract.files import ROOT
+from configs.contract.processes import with_project
 
 # Importing MindSpore changes LD_LIBRARY_PATH. All stages of a run must record the same variables in their receipts,
 # whichever process runs them: they get those that this process began with.
@@ -73,7 +74,7 @@ def run_python(
     result = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env=with_project({**os.environ, **environment}),
         capture_output=True,
         text=True,
         check=False,

@@ -15,6 +15,7 @@ import safetensors
 from configs.contract import schema
 from configs.contract.files import ROOT, read_lines
 from configs.contract.jobs import jobs
+from configs.contract.processes import with_project
 from configs.contract.run_dir import RunDir
 from mindspore_rt.stages import runner
 from tests.helpers.timeless import timeless_lines
@@ -62,8 +63,8 @@ class TwoWorkers:
 
     def _start(self, *command: str) -> subprocess.Popen:
         """A command in a process group of its own, as a terminal starts it. Its messages go to a file."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "ROBUST_TICKETS_PYTHON": sys.executable}
-        environment |= {MARK: self.name, "RANK_ID": "3"}  # a stray one
+        environment = with_project({**os.environ, "ROBUST_TICKETS_PYTHON": sys.executable, MARK: self.name})
+        environment["RANK_ID"] = "3"  # a stray one
         self.run.root.mkdir(parents=True, exist_ok=True)
         with open(self.run.root / "messages.log", "ab") as log:
             return subprocess.Popen(

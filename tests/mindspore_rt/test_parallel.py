@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from configs.contract.files import ROOT
+from configs.contract.processes import with_project
 from mindspore_rt import parallel
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.backend import Backend
@@ -17,7 +17,7 @@ from tests.helpers import two_workers
 from tests.helpers.processes import reserved_port
 
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # msrun starts plain "python"
-ENVIRONMENT = {**os.environ, "PATH": PATH, "PYTHONPATH": str(ROOT), "ROBUST_TICKETS_KERNELS": "plain", "GLOG_v": "3"}
+ENVIRONMENT = with_project({**os.environ, "PATH": PATH, "ROBUST_TICKETS_KERNELS": "plain", "GLOG_v": "3"})
 
 
 @pytest.fixture(scope="module")

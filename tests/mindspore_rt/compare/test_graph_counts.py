@@ -1,12 +1,9 @@
 """What the device form of a step asks for, against closed forms."""
 
 import json
-import os
-import subprocess
-import sys
 
 from configs.contract.bench_case import StepCase
-from configs.contract.files import ROOT
+from configs.contract.processes import run_module
 from mindspore_rt.compare import graph_counts
 
 # A head of a graph as MindSpore dumps it, with a constant of several lines, a view, and a tuple.
@@ -52,11 +49,7 @@ def products(batch, length, hidden):
 
 def test_a_search_step_asks_for_what_the_closed_forms_say():
     case = StepCase("search", layers=2, hidden=24, heads=2, batch=5, length=7, vocabulary=60)
-    command = [sys.executable, "-m", "mindspore_rt.compare.graph_worker", case.to_json(), "GPU"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
-    counted = json.loads(result.stdout)
+    counted = json.loads(run_module("mindspore_rt.compare.graph_worker", [case.to_json(), "GPU"]))
     one_pass = next(graph for graph in counted["graphs"] if graph["name"].endswith("one_pass"))
     # Backward as many for the inputs, and again for the weights, but those of the classifier, which has no scores.
     expected = 3 * products(5, 7, 24) - 5 * 2 * 24

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs.contract.bench_case import StepCase
-from configs.contract.files import ROOT
+from configs.contract.processes import with_project
 from mindspore_rt.compare import step_worker
 from torch_eval.bench import torch_step_worker as reference
 from torch_eval.bench.step_groups import CONTENDERS
@@ -36,9 +36,9 @@ def test_same_evaluation_as_the_torch_worker():
 
 def test_the_worker_process_says_which_kernels_it_uses():
     """As the bench starts it where the environment switches kernels off."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ROBUST_TICKETS_KERNELS": "plain"}
+    environment = with_project({**os.environ, "ROBUST_TICKETS_KERNELS": "plain"})
     command = CONTENDERS["plain"].command(StepCase("evaluate", **TINY), None)
-    process = subprocess.run(command, env=environment, input="\n", capture_output=True, text=True, cwd=ROOT, check=True)
+    process = subprocess.run(command, env=environment, input="\n", capture_output=True, text=True, check=True)
     first, second = process.stdout.splitlines()
     assert '"kernels": "plain"' in first and '"wall"' in second
 
