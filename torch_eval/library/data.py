@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +115,7 @@ def _guess(path: Path, config: Experiment, names: Sequence[str], others: Sequenc
     if not data.labels:
         values = {spelled(row.get(data.label_column)) for row in rows} - {""}
         published = _published(values, [*columns, data.label_column], names)
-        data.labels = published or labels_of(path, data.label_column, values, names, others)
+        data.labels = published or labels_of(path, data.label_column, values, names, others, _published_orders(columns))
 
 
 def _alike(names: Sequence[str], columns: Sequence[str]) -> str | None:
@@ -143,6 +143,16 @@ def _published(values: set[str], columns: Sequence[str], names: Sequence[str]) -
     return None
 
 
+def _published_orders(columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return, by title, the labels of the tasks whose published files have such columns and number labels from 0 on."""
+    return {
+        task.title: task.labels
+        for task in TASKS.values()
+        for layout in task.layouts
+        if not layout.values and all(_alike([name], columns) for name in layout.needed)
+    }
+
+
 def spelled(value: object) -> str:
     """Return a label as a file spells it, whole numbers and truth values as digits; empty if there is none."""
     text = "" if not isinstance(value, str | float | int) or value != value else str(value).strip()
@@ -168,9 +178,22 @@ def text_columns(path: Path, columns: list[str]) -> list[str]:
 
 
 def labels_of(
-    path: Path, column: str, values: set[str], names: Sequence[str], others: Sequence[Sequence[str]]
+    path: Path,
+    column: str,
+    values: set[str],
+    names: Sequence[str],
+    others: Sequence[Sequence[str]],
+    published: Mapping[str, Sequence[str]],
 ) -> list[str]:
     """Return `data.labels` for the values of a label column, in the order of the model's labels.
+
+    Args:
+        path: For messages.
+        column: Name of the column.
+        values: What it holds.
+        names: Labels of the model.
+        others: Labels of further models.
+        published: Labels of the tasks whose files have such columns, by the task's title.
 
     Raises:
         UserError: The values of the file do not say which of the model's labels they mean.
@@ -182,7 +205,7 @@ def labels_of(
         return list(map(label_entry, counted, counted.values()))
     numbers = [str(number) for number in range(len(names))]
     if values <= set(numbers):
-        _refuse_other_order(path, [names, *others])
+        _refuse_other_order(path, [names, *others], published)
         return numbers if classifiers.says_nothing(names) else list(map(label_entry, numbers, names))
     if len(values) > MOST_LABELS:
         raise UserError(f"{path}: column {column!r} holds {len(values)} different values; name another: label_column=")
@@ -191,16 +214,21 @@ def labels_of(
     return in_order(path, sorted(values), names)
 
 
-def _refuse_other_order(path: Path, models: Sequence[Sequence[str]]) -> None:
-    """Refuse labels that are numbers where models number theirs differently: each would be scored on other labels."""
+def _refuse_other_order(path: Path, models: Sequence[Sequence[str]], published: Mapping[str, Sequence[str]]) -> None:
+    """Refuse labels that are numbers where models, or the task's files, number theirs differently.
+
+    Each text would be scored on another label than its own, without a word.
+    """
     first, *others = [names for names in models if not classifiers.says_nothing(names)] or [()]
-    for other in others:
+    differently = [("the models number theirs differently", other) for other in others]
+    differently += [(f"{title} numbers them differently from the model", labels) for title, labels in published.items()]
+    for reason, other in differently:
         order = [classifiers.find_label(name, other) for name in first]
         if None not in order and order != list(range(len(first))):
             pairs = ", ".join(label_entry(str(number), name) for number, name in enumerate(first))
             raise UserError(
-                f"{path}: its labels are numbers, and the models number theirs differently: {listed(first)}, and "
-                f"{listed(other)}; say what the numbers of the data mean, such as 'labels=[{pairs}]'"
+                f"{path}: its labels are numbers, and {reason}: {listed(first)}, and {listed(other)}; say what the "
+                f"numbers of the data mean, such as 'labels=[{pairs}]'"
             )
 
 
