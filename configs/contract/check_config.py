@@ -121,6 +121,13 @@ def refuse_missing(config: Any) -> None:
     files = {f"data.{key}": getattr(config.data, key) for key in ("train", "dev", "test")}
     if is_path(config.model):
         files["model"] = config.model
+    if config.attack.resources == "original":
+        files["attack.resources_dir"] = config.attack.resources_dir
+        if not config.attack.resources_dir:
+            raise UserError(
+                "attack.resources_dir: unset, and attack.resources=original needs it; name the folder, or set "
+                "attack.resources=packaged"
+            )
     for key, file in files.items():
         if file and not Path(file).exists():
             remedy = (

@@ -214,6 +214,17 @@ def test_what_can_only_be_a_path_is_missed_before_anything_runs(override, remedy
         refuse_missing(schema.load("base", [override]))
 
 
+def test_original_resources_are_missed_before_anything_runs(tmp_path):
+    """An attack would say so, but only after all trainings."""
+    given = "attack.resources=original"
+    with pytest.raises(UserError, match="attack.resources_dir: unset, .*; name the folder, or set attack.resources"):
+        refuse_missing(schema.load("base", [given]))
+    with pytest.raises(UserError, match=f"attack.resources_dir: no file or folder {tmp_path}/a; relative paths begin"):
+        refuse_missing(schema.load("base", [given, f"attack.resources_dir={tmp_path}/a"]))
+    refuse_missing(schema.load("base", [given, f"attack.resources_dir={tmp_path}"]))
+    refuse_missing(schema.load("base", [f"attack.resources_dir={tmp_path}/a"]))  # which nobody reads
+
+
 def test_a_relative_extends_begins_at_the_folder_of_its_file(tmp_path, monkeypatch):
     """Not at the current one: an experiment means the same wherever it is started."""
     for name in ("own", "elsewhere"):
