@@ -12,7 +12,10 @@ from configs.contract.errors import UserError, listed
 from configs.contract.families import FAMILIES
 from configs.contract.files import read_json
 
-TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
+TOKENIZERS = (
+    *("tokenizer.json", "vocab.txt", "vocab.json"),
+    *("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.model", "sentencepiece.bpe.model"),
+)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 READ_AS_JSON = ("tokenizer.json", "tokenizer_config.json", "vocab.json", *(name for name in WEIGHTS if "index" in name))
 LARGE = ("*.safetensors", "*.bin", "*.model", "tokenizer.json")  # files in whose place git may have left a `POINTER`

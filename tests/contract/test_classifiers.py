@@ -80,6 +80,16 @@ def test_missing_files_are_named_and_nothing_is_to_be_deleted(folder, file, mess
     assert "delete" not in str(error.value)
 
 
+@pytest.mark.parametrize("file", ["tokenizer.model", "sentencepiece.model", "spiece.model", "vocab.json"])
+def test_the_only_file_of_a_tokenizer_may_be_any_that_transformers_reads(folder, file):
+    """LLaMA, Mistral and Gemma call it tokenizer.model."""
+    model = folder()
+    (model / "vocab.txt").rename(model / file)
+    if file.endswith(".json"):
+        (model / file).write_text("{}")
+    assert classifiers.check(model, ["a", "b"], 128) is None
+
+
 @pytest.mark.parametrize(
     "config, message",
     [
