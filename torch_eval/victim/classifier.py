@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -85,12 +86,12 @@ class Victim:
         self.tokenizer.model_max_length = max_length
         self.temperature = temperature
         self.label_order = None if label_order is None else list(label_order)
-        # BERT reads its two segments from them, even where a tokenizer's own files leave them out.
-        family = FAMILIES.get(self.model.config.model_type)
-        self.token_types = True if family and family.reading.segments else None
+        # As transformers' Trainer does: BERT's tokenizer has token types, which a DistilBERT does not take.
+        taken = inspect.signature(self.model.forward).parameters
+        self.tokenizer.model_input_names = [name for name in self.tokenizer.model_input_names if name in taken]
         # In a coarser type nearly all scores nearly tie, and nobody compares them with TextAttack's.
         exact = dtype == "float32"
-        self.stock = StockBatches(self.model, self.tokenizer, max_length, self.token_types) if exact else None
+        self.stock = StockBatches(self.model, self.tokenizer, max_length) if exact else None
         known = self.model.config.model_type in INDIFFERENT and "attention_mask" in self.tokenizer.model_input_names
         self.use(batching or (self.batchings()[0] if known else "padded"))
 
@@ -206,13 +207,7 @@ class Victim:
         if not texts:
             return []
         columns = [list(texts)] if isinstance(texts[0], str) else [list(column) for column in zip(*texts)]
-        encoded = self.tokenizer(
-            *columns,
-            truncation=True,
-            max_length=self.max_length,
-            return_token_type_ids=self.token_types,
-            return_attention_mask=False,
-        )
+        encoded = self.tokenizer(*columns, truncation=True, max_length=self.max_length, return_attention_mask=False)
         return [dict(zip(encoded, values)) for values in zip(*encoded.values())]
 
     def _batches(self, order: list[int], rows: list[Row]) -> Iterator[list[int]]:

@@ -67,16 +67,9 @@ class StockBatches:
         model: A classifier in evaluation mode.
         tokenizer: Its tokenizer.
         length: The length that TextAttack pads to.
-        token_types: Whether rows have token types; None where the tokenizer decides.
     """
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        length: int,
-        token_types: bool | None = None,
-    ) -> None:
+    def __init__(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, length: int) -> None:
         self.model, self.length = model, length
         self.forward = PaddedClassifier(model, tokenizer, length)
         self._looks: dict[tuple[int, bool], Looks] = {}
@@ -84,14 +77,7 @@ class StockBatches:
         self._names = {layer: name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
 
         def probe(text: str) -> Row:
-            encoded = tokenizer(
-                text,
-                truncation=True,
-                max_length=length,
-                return_token_type_ids=token_types,
-                return_attention_mask=False,
-            )
-            return dict(encoded)
+            return dict(tokenizer(text, truncation=True, max_length=length, return_attention_mask=False))
 
         self._probes = {False: probe(PROBE.split()[0]), True: probe(PROBE * length)}
 

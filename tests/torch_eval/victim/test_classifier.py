@@ -17,17 +17,32 @@ from tests.helpers.files import edit_json, edit_weights
 from tests.helpers.victims import write_bert
 from torch_eval.attack.workers import Target, inspect
 from torch_eval.bench import stock_textattack
+from torch_eval.bench.random_models import random_classifier
 from torch_eval.victim.classifier import Victim
 
 LENGTH = 24
 TEXTS = ["a fine film .", "dull", "", "an utterly charming , funny and warm piece of work " * 4] * 11
 
 
-def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
-    folder = write_bert(tmp_path)
-    expected = Victim(folder, LENGTH)(TEXTS)
+def test_pairs_of_a_tokenizer_that_leaves_token_types_out_are_read_as_in_the_stock_wrapper(tmp_path):
+    """The model was trained on such inputs: segments that it never saw would change its answers."""
+    folder, pairs = write_bert(tmp_path), [("who came ?", text) for text in TEXTS[:7]]
+    segments = Victim(folder, LENGTH)(pairs)
     edit_json(folder / "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
-    assert torch.equal(Victim(folder, LENGTH)(TEXTS), expected)
+    victim, expected = Victim(folder, LENGTH), stock_textattack.victim(folder, LENGTH)(pairs)
+    torch.testing.assert_close(victim(pairs), expected, atol=1e-5, rtol=0)
+    rounded = victim.rounded_logits(pairs, victim.roundings(pairs)[0])
+    torch.testing.assert_close(rounded, expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(segments, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("names", [["input_ids", "token_type_ids", "attention_mask"], ["input_ids", "attention_mask"]])
+def test_inputs_that_a_model_does_not_take_are_left_out(tmp_path, names):
+    """As by the Trainer of transformers: many a DistilBERT was trained with the tokenizer of BERT."""
+    folder = random_classifier(tmp_path, "distilbert", TEXTS)
+    edit_json(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", model_input_names=names)
+    inspection = inspect(Target(folder, LENGTH), [(text,) for text in TEXTS])
+    assert inspection.refusal is None and inspection.batching == "sorted"
 
 
 def test_a_tokenizer_without_masks_leaves_the_padding_to_be_read_as_in_the_stock_wrapper(tmp_path):

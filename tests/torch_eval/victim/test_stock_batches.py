@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from tests.helpers.files import edit_json
 from tests.helpers.victims import write_bert
 from torch_eval.bench import stock_textattack
 from torch_eval.bench.random_models import random_classifier
@@ -64,15 +63,6 @@ def test_labels_and_temperature_are_those_of_the_victim(tmp_path):
     victim = Victim(write_bert(tmp_path, labels=3), LENGTH, temperature=2.0, label_order=(2, 0, 1))
     rounded = victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0])
     torch.testing.assert_close(rounded, victim(TEXTS), atol=1e-5, rtol=0)
-
-
-def test_a_tokenizer_that_leaves_token_types_out_is_asked_for_them(tmp_path):
-    folder = write_bert(tmp_path)
-    victim = Victim(folder, LENGTH)
-    expected = victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0])
-    edit_json(folder / "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
-    victim = Victim(folder, LENGTH)
-    assert torch.equal(victim.rounded_logits(TEXTS, victim.roundings(TEXTS)[0]), expected)
 
 
 def test_coarser_types_have_no_stock_batches(tmp_path):
