@@ -252,7 +252,8 @@ def _load_model(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
-        for file in folder.glob("*.model"):  # transformers would say that something else is missing
+        # Transformers would say that something else is missing. Beside tokenizer.json such a file is not read.
+        for file in () if (folder / "tokenizer.json").is_file() else folder.glob("*.model"):
             SentencePieceProcessor(model_file=str(file))
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer(RARE)

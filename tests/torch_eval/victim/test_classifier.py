@@ -233,6 +233,14 @@ def test_a_broken_tokenizer_is_named_with_what_is_wrong(tmp_path, file, content,
         Victim(folder, LENGTH)
 
 
+def test_a_file_that_the_tokenizer_does_not_need_may_be_of_any_format(tmp_path):
+    """LLaMA 3 has a tokenizer.model of another format than SentencePiece's beside its tokenizer.json."""
+    folder = write_bert(tmp_path)
+    expected = Victim(folder, LENGTH)(TEXTS[:4])
+    (folder / "tokenizer.model").write_text("IQ== 0\nIg== 1\n")
+    assert torch.equal(Victim(folder, LENGTH)(TEXTS[:4]), expected)
+
+
 QUERY, POOLER = "bert.encoder.layer.0.attention.self.query.weight", "bert.pooler.dense.weight"
 DAMAGES = {
     "has no weights .*query.weight": lambda weights: {n: w for n, w in weights.items() if n != QUERY},
