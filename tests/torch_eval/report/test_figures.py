@@ -121,7 +121,7 @@ def test_error_bars_at_the_same_places_stand_side_by_side(tmp_path, monkeypatch)
     saved = []
     monkeypatch.setattr(figures.style, "save", lambda figure, path: saved.append(figure))
     bar = figures.ErrorBar(80.0, 78.0, 82.0)
-    shared = {"finetune": [(3, bar), (10, bar)], "freelb": [(3, bar), (10, bar)], "robust": [(3, bar), (10, bar)]}
+    shared = {"finetune": [(3, bar), (10, bar)], "freelb": [(3, bar), (10, bar)], "robust": [(3, bar)]}
     own = {"finetune": [(0.1, bar), (0.2, bar)], "robust": [(0.3, bar), (0.4, bar)]}
     for curves in (shared, own):
         figures.accuracy_curves({"Clean": curves}, tmp_path / "a.png", "place", shares=False)
