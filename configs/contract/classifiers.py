@@ -13,8 +13,14 @@ from configs.contract.families import FAMILIES
 from configs.contract.files import read_json
 
 TOKENIZERS = (
-    *("tokenizer.json", "vocab.txt", "vocab.json"),
-    *("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.model", "sentencepiece.bpe.model"),
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.model",
+    "sentencepiece.bpe.model",
 )
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 READ_AS_JSON = ("tokenizer.json", "tokenizer_config.json", "vocab.json", *(name for name in WEIGHTS if "index" in name))

@@ -180,7 +180,14 @@ def paired_table(run: Run) -> Table | None:
 
 
 def _corrected(tests: list[tuple[tuple[str, bool], float]]) -> list[float]:
-    """Correct the p-values of tests, each given with its family, by Holm's method."""
+    """Correct p-values by Holm's method, each family for itself.
+
+    Args:
+        tests: Family and p of each test. A family is a model, and whether its rivals were trained for as many epochs.
+
+    Returns:
+        The corrected p of each test, in the same order.
+    """
     result = [0.0] * len(tests)
     for family in {family for family, _ in tests}:
         places = [place for place, (other, _) in enumerate(tests) if other == family]

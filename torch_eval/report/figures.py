@@ -121,9 +121,10 @@ def accuracy_curves(
     figure = Figure(figsize=(style.WIDTH, 0.6 + 2.0 * rows), layout="constrained")
     axes = figure.subplots(rows, 2, sharex=True, squeeze=False).ravel()
     methods = list(dict.fromkeys(method for curves in panels.values() for method in curves))
-    ticks = sorted({x for curves in panels.values() for points in curves.values() for x, _ in points})
+    places = [[x for points in curves.values() for x, _ in points] for curves in panels.values()]  # of each panel
+    ticks = sorted(set().union(*places))
     # Error bars of methods that share a place would hide each other: these stand side by side.
-    shared = any(len({x for p in c.values() for x, _ in p}) < sum(map(len, c.values())) for c in panels.values())
+    shared = any(len(set(panel)) < len(panel) for panel in places)
     apart = 0.012 * (ticks[-1] - ticks[0]) if shared else 0.0
     for panel, (title, curves) in zip(axes, panels.items()):
         for method, points in curves.items():

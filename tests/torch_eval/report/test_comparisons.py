@@ -2,8 +2,6 @@
 
 from types import SimpleNamespace
 
-import pytest
-
 from configs.contract import schema
 from tests.helpers import made_up_run as made_up
 from tests.helpers.made_up_run import OUTCOMES, SMALL, small
@@ -59,17 +57,27 @@ def test_p_is_corrected_for_the_tests_of_a_model(tmp_path):
     ]
 
 
-def test_equal_epochs_are_a_family_of_tests():
-    """At equal epochs three tests count; the other comparisons of the same model are a family of two."""
-    tests = [
-        (("r-3", True), 0.02),
-        (("r-3", False), 0.03),
-        (("r-3", True), 0.01),
-        (("r-10", True), 0.04),
-        (("r-3", False), 0.01),
-        (("r-3", True), 0.5),
+def test_equal_epochs_are_a_family_of_tests(tmp_path, monkeypatch):
+    """The ticket alone withstands 8 and 6 attacks at equal epochs, and 7 and 7 otherwise: two families of two tests."""
+    paths = small(tmp_path, "lengths=[3,10]", "attack.recipes=[textfooler,textbugger]")
+    for model, only in (("finetune", (8, 6)), ("finetune-epochs-10", (7, 7))):
+        for recipe, count in zip(("textfooler", "textbugger"), only):
+            made_up.attack(paths, 1, model, recipe, (count, 10 - count, 0))
+            made_up.attack(paths, 1, "robust-0.30", recipe, (0, 10, 0))
+            made_up.attack(paths, 1, "robust-0.30-epochs-10", recipe, (0, 10, 0))
+    pairs = [
+        ("robust-0.30", "finetune", " (as many epochs, as low a training loss)"),
+        ("robust-0.30", "finetune-epochs-10", " (as much compute)"),
+        ("robust-0.30-epochs-10", "finetune-epochs-10", " (as many epochs)"),
     ]
-    assert comparisons._corrected(tests) == pytest.approx([0.04, 0.03, 0.03, 0.04, 0.02, 0.5])
+    monkeypatch.setattr(comparisons, "matches", lambda run, method, _: pairs if method == "robust" else [])
+    table = comparisons.paired_table(run_state.Run(paths.config, ["demo"], tmp_path))
+    rows = [(row[4].text, row[5].text) for row in table.rows if not isinstance(row, str)]
+    assert rows == [
+        *(("0.008", "0.016"), ("0.031", "0.031")),
+        *(("0.016", "0.031"), ("0.016", "0.031")),
+        *(("0.016", "0.031"), ("0.016", "0.031")),
+    ]
 
 
 def test_without_both_results_there_is_no_answer(tmp_path):
