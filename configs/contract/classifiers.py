@@ -22,8 +22,10 @@ TOKENIZERS = (
     "sentencepiece.model",
     "sentencepiece.bpe.model",
 )
+WITHOUT_VOCABULARY = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")  # these read bytes or characters
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
-READ_AS_JSON = ("tokenizer.json", "tokenizer_config.json", "vocab.json", *(name for name in WEIGHTS if "index" in name))
+TOKENIZER_CONFIG = "tokenizer_config.json"
+READ_AS_JSON = ("tokenizer.json", TOKENIZER_CONFIG, "vocab.json", *(name for name in WEIGHTS if "index" in name))
 LARGE = ("*.safetensors", "*.bin", "*.model", "tokenizer.json")  # files in whose place git may have left a `POINTER`
 # Transformers leaves values out of config.json that are its defaults.
 DEFAULT_POSITIONS = {"xlnet": None, "modernbert": 8192}  # of other families 512; None for no limit
@@ -67,11 +69,15 @@ def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] |
         UserError: The model cannot be attacked, or its labels are others.
     """
     names, config = label_names(folder), read_config(folder)
-    for what, files in (("tokenizer", TOKENIZERS), ("weights", WEIGHTS)):
+    contents = {
+        file: read_json(folder / file, remedy="copy it again from where the model is from")
+        for file in present(folder, READ_AS_JSON)
+    }
+    needs_vocabulary = contents.get(TOKENIZER_CONFIG, {}).get("tokenizer_class") not in WITHOUT_VOCABULARY
+    required = {"tokenizer": TOKENIZERS if needs_vocabulary else (TOKENIZER_CONFIG,), "weights": WEIGHTS}
+    for what, files in required.items():
         if not present(folder, files):
             raise UserError(f"{folder}: no {what} ({' or '.join(files[:2])}); save the model's {what} there too")
-    for file in present(folder, READ_AS_JSON):
-        read_json(folder / file, remedy="copy it again from where the model is from")
     if not config.get("model_type"):
         raise UserError(f'{folder / "config.json"}: no model_type; add the model\'s family: "model_type": "bert"')
     check_length(folder, length)
@@ -118,7 +124,7 @@ def longest_common_input(folders: Iterable[Path]) -> int:
     """
     lengths = [LONGEST]
     for folder in folders:
-        tokenizer = folder / "tokenizer_config.json"
+        tokenizer = folder / TOKENIZER_CONFIG
         stated = read_json(tokenizer, remedy="copy the tokenizer again") if tokenizer.is_file() else {}
         limits = (stated.get("model_max_length"), longest_input(read_config(folder)))
         lengths += [int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0]

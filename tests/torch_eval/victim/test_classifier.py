@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import (
     AutoTokenizer,
     BertForSequenceClassification,
@@ -12,6 +13,7 @@ from transformers import (
     GPT2ForSequenceClassification,
 )
 
+from configs.contract import classifiers
 from configs.contract.errors import UserError
 from tests.helpers.files import edit_json, edit_weights
 from tests.helpers.victims import write_bert
@@ -68,6 +70,29 @@ def test_a_decoder_that_states_no_padding_reads_the_end_of_a_text(tmp_path):
     torch.testing.assert_close(Victim(tmp_path, LENGTH)(TEXTS[:4]), expected, atol=1e-5, rtol=0)
     refusal = inspect(Target(tmp_path, LENGTH + 1), [(text,) for text in TEXTS]).refusal
     assert "cannot classify a text of up to 25 pieces (IndexError: index out of range" in refusal
+
+
+SIZES = {"num_attention_heads": 2, "initializer_range": 0.3}
+READERS_OF_CHARACTERS = {
+    "Canine": {**SIZES, "hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64},
+    "Perceiver": {**SIZES, "d_latents": 32, "d_model": 32, "num_latents": 4, "num_self_attends_per_block": 1},
+}
+
+
+@pytest.mark.parametrize("family", READERS_OF_CHARACTERS)
+def test_a_tokenizer_of_bytes_or_characters_has_no_vocabulary_file(tmp_path, family):
+    tokenizer = getattr(transformers, f"{family}Tokenizer")()
+    config = getattr(transformers, f"{family}Config")(**READERS_OF_CHARACTERS[family])
+    torch.manual_seed(0)
+    getattr(transformers, f"{family}ForSequenceClassification")(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert classifiers.check(tmp_path, ["a", "b"], LENGTH) is None
+    victim, expected = Victim(tmp_path, LENGTH), stock_textattack.victim(tmp_path, LENGTH)(TEXTS)
+    victim.use_fastest(TEXTS)
+    torch.testing.assert_close(victim(TEXTS), expected, atol=1e-5, rtol=0)
+    (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(UserError, match="no tokenizer"):
+        classifiers.check(tmp_path, ["a", "b"], LENGTH)
 
 
 @pytest.mark.parametrize("labels, layers", [(2, 2), (3, 1), (2, 3)])
