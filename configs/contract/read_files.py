@@ -146,7 +146,7 @@ def _layout(path: Path, table: FileTable, task: Task) -> FileLayout:
         return layout
     present = listed(name for name in names if name)
     remedy = "name yours with data.text_columns and data.label_column, or data.columns if the file has no header"
-    if missing == [layout.label] and task.hub and task.hub.id == GLUE[0]:
+    if missing == [layout.label] and path.stem.startswith("test") and task.hub and task.hub.id == GLUE[0]:
         remedy = f"GLUE's test.tsv has no labels, its dev.tsv serves as the test set; otherwise {remedy}"
     raise UserError(f"{path}, line 1: no column {', '.join(map(repr, missing))}, only {present}; {remedy}")
 
