@@ -1,4 +1,4 @@
-"""A ticket says which weights of an encoder are kept. This module needs NumPy alone, neither MindSpore nor PyTorch.
+"""A ticket says which weights of an encoder are kept. This module needs neither MindSpore nor PyTorch.
 
 >>> from mindspore_rt.ticket import Ticket
 >>> ticket = Ticket.load("robust-0.30.safetensors")
