@@ -13,9 +13,8 @@ from configs.contract.files import ROOT, atomic_write, read_json
 from configs.contract.model_id import ModelId
 from configs.contract.read_values import ENTRY, ZOO
 from torch_eval.attack import metrics
-from torch_eval.library.zoo import LETTERS, Entry, Figure, MeasuredModel, Outcomes
+from torch_eval.library.zoo import LETTERS, Entry, MeasuredModel, Outcomes
 from torch_eval.report import figures
-from torch_eval.report.figure_sections import error_bar
 from torch_eval.report.scores import RECIPES, Value
 
 Pair = tuple[Outcomes, Outcomes]  # of the ticket and of another model, under one attack and one seed
@@ -111,13 +110,13 @@ def draw(folder: Path, zoo: Path = ZOO) -> None:
     entries = list(_entries(zoo).values())
     for experiment in dict.fromkeys(entry.experiment for entry in entries):
         seeds = [entry for entry in entries if entry.experiment == experiment]
-        rows: list[tuple[str, figures.ErrorBar | None, dict[str, figures.ErrorBar]]] = []
+        rows: list[tuple[str, Value, dict[str, Value]]] = []
         for name, model in seeds[0].models.items():
             made = {entry.seed: entry.models[name] for entry in seeds if name in entry.models}
-            clean = _error_bar({seed: one.clean for seed, one in made.items()})
+            clean = Value(((seed, one.clean) for seed, one in made.items()), scale=100)
             auas = {
-                RECIPES[recipe]: _error_bar(
-                    {seed: one.attacks[recipe].aua for seed, one in made.items() if recipe in one.attacks}
+                RECIPES[recipe]: Value(
+                    ((seed, one.attacks[recipe].aua) for seed, one in made.items() if recipe in one.attacks), scale=100
                 )
                 for recipe in model.attacks
             }
@@ -126,11 +125,6 @@ def draw(folder: Path, zoo: Path = ZOO) -> None:
         with tempfile.TemporaryDirectory() as temporary:  # for the other formats that a report has
             figures.overview(rows, picture := Path(temporary) / f"{experiment}.png", title)
             shutil.copyfile(picture, folder / picture.name)
-
-
-def _error_bar(values: dict[int, Figure]) -> figures.ErrorBar:
-    """Return mean and standard deviation over the seeds, in per cent; for one seed its 95% interval."""
-    return error_bar(Value(values.items(), scale=100))
 
 
 def with_tables(text: str, zoo: Path = ZOO) -> str:

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,6 @@ def file_name(*parts: object) -> str:
     return "-".join(re.sub(r"[^\w.+-]+", "_", str(part)) for part in parts) + ".png"
 
 
-def error_bar(value: Value) -> figures.ErrorBar:
-    """A value as a figure shows it."""
-    return figures.ErrorBar(value.mean, *value.span)
-
-
 # --- the trade-off, Figures 2 and 4 --------------------------------------------------------------------------
 
 
@@ -57,7 +53,7 @@ def trade_off(run: Run, folder: Path) -> list[Block]:
         for method in run.config.methods:
             model = run.pick(method)
             if model and (clean := run.clean(model)) and (aua := run.value(model, recipe, "aua")):
-                points[run.marked_title(model)] = (method, error_bar(clean), error_bar(aua))
+                points[run.marked_title(model)] = (method, clean, aua)
         if len(points) > 1:
             path, attack = folder / file_name("trade-off", run.name, recipe), run.attack_facts(recipe)
             figures.trade_off(points, path, f"{run.task}\n{attack}")
@@ -88,8 +84,11 @@ def _panels(
     for title, measure in measures.items():
         for method, place, model in points:
             if place is not None and (value := measure(model)):
-                panels.setdefault(title, {}).setdefault(method, []).append((place, error_bar(value)))
-    return {title: {method: sorted(curve) for method, curve in curves.items()} for title, curves in panels.items()}
+                panels.setdefault(title, {}).setdefault(method, []).append((place, value))
+    return {
+        title: {method: sorted(curve, key=itemgetter(0)) for method, curve in curves.items()}
+        for title, curves in panels.items()
+    }
 
 
 def _unlearned(run: Run, models: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,22 +20,9 @@ from configs.contract.matrices import LAYER_MATRICES
 from configs.contract.methods import METHODS
 from configs.contract.run_files import TrainingLine
 from torch_eval.report import figure_style as style
+from torch_eval.report.scores import Value
 
-
-class ErrorBar(NamedTuple):
-    """A value and the two ends of its error bar."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def arms(self) -> list[list[float]]:
-        """Lengths of both halves of an error bar, as matplotlib takes them."""
-        return [[max(0.0, self.mean - self.low)], [max(0.0, self.high - self.mean)]]
-
-
-Panels = dict[str, dict[str, list[tuple[float, ErrorBar]]]]  # title of a panel to method to points (place, accuracy)
+Panels = dict[str, dict[str, list[tuple[float, Value]]]]  # title of a panel to method to points (place, accuracy)
 
 
 def _mark(axes: Axes, x: float, y: float, label: str, colour: str, marker: str, **look: Any) -> None:
@@ -46,7 +33,7 @@ def _mark(axes: Axes, x: float, y: float, label: str, colour: str, marker: str, 
 # --- accuracies: the overview, the trade-off, Figures 2 and 4 ------------------------------------------------
 
 
-def overview(rows: list[tuple[str, ErrorBar | None, dict[str, ErrorBar]]], path: Path, title: str) -> None:
+def overview(rows: list[tuple[str, Value, dict[str, Value]]], path: Path, title: str) -> None:
     """Draw Aua of all methods, one row for each, and Clean beside it.
 
     Each has a scale of its own: one scale for both would hide the differences between methods.
@@ -79,7 +66,7 @@ def overview(rows: list[tuple[str, ErrorBar | None, dict[str, ErrorBar]]], path:
     style.save(figure, path)
 
 
-def trade_off(points: dict[str, tuple[str, ErrorBar, ErrorBar]], path: Path, title: str) -> None:
+def trade_off(points: dict[str, tuple[str, Value, Value]], path: Path, title: str) -> None:
     """Draw Clean accuracy (across) against accuracy under attack (up).
 
     Args:
@@ -129,9 +116,9 @@ def accuracy_curves(
     for panel, (title, curves) in zip(axes, panels.items()):
         for method, points in curves.items():
             _curve(panel, method, points, apart * (methods.index(method) - (len(methods) - 1) / 2))
-        for method, [(_, error_bar)] in (level or {}).get(title, {}).items():
+        for method, [(_, value)] in (level or {}).get(title, {}).items():
             colour, line, _ = style.of(method)
-            panel.axhline(error_bar.mean, color=colour, linestyle=line, linewidth=1, label=METHODS[method].title)
+            panel.axhline(value.mean, color=colour, linestyle=line, linewidth=1, label=METHODS[method].title)
         panel.set_title(title)
         panel.yaxis.set_major_formatter(style.OF_HUNDRED)
         if shares:
@@ -148,11 +135,11 @@ def accuracy_curves(
     style.save(figure, path)
 
 
-def _curve(axes: Axes, method: str, points: list[tuple[float, ErrorBar]], shift: float) -> None:
+def _curve(axes: Axes, method: str, points: list[tuple[float, Value]], shift: float) -> None:
     """Draw the means of one method as a line with error bars, `shift` to the right of their places."""
     colour, line, marker = style.of(method)
-    places, means = [x + shift for x, _ in points], [error_bar.mean for _, error_bar in points]
-    arms = np.hstack([error_bar.arms for _, error_bar in points])
+    places, means = [x + shift for x, _ in points], [value.mean for _, value in points]
+    arms = np.hstack([value.arms for _, value in points])
     look: dict[str, Any] = {"color": colour, "linestyle": line, "marker": marker, "elinewidth": 0.9}
     axes.errorbar(places, means, yerr=arms, label=METHODS[method].title, **look)
 

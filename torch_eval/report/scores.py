@@ -168,11 +168,12 @@ class Value:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     @property
-    def span(self) -> tuple[float, float]:
-        """Mean minus and plus one standard deviation; for one seed its 95% interval."""
-        if self.deviation is None:
-            return self.seeds[0][2:]
-        return self.mean - self.deviation, self.mean + self.deviation
+    def arms(self) -> list[list[float]]:
+        """Both halves of an error bar, as matplotlib takes them: a standard deviation; for one seed its interval."""
+        if self.deviation is not None:
+            return [[self.deviation], [self.deviation]]
+        _, value, low, high = self.seeds[0]
+        return [[value - low], [high - value]]
 
 
 def recipe_title(recipe: str, protocol: str | None) -> str:

@@ -14,7 +14,7 @@ from configs.contract.run_files import Finished
 from torch_eval.report import figures, saturation, tables, wording
 from torch_eval.report.captions import bars, made_with, shortened
 from torch_eval.report.comparisons import answer, paired_table
-from torch_eval.report.figure_sections import error_bar, file_name
+from torch_eval.report.figure_sections import file_name
 from torch_eval.report.published import reference_notes
 from torch_eval.report.render import Block, Bullets, Cell, Details, Heading, Paragraph, Picture, Table, section
 from torch_eval.report.run_state import Run, Step
@@ -52,12 +52,12 @@ def _overview(run: Run, folder: Path) -> list[Block]:
     rows = []
     for model in run.shown():
         values = {run.attack_title(recipe): run.value(model, recipe, "aua") for recipe in run.recipes}
-        auas = {title: error_bar(value) for title, value in values.items() if value}
+        auas = {title: value for title, value in values.items() if value}
         clean = run.clean(model)
         if clean or auas:
             reason = run.unlearned(model)
             name = run.title(model) + (f"\n{reason}" if reason else "")
-            rows.append((name, error_bar(clean) if clean else None, auas))
+            rows.append((name, clean, auas))
     if not rows:
         return []
     path = folder / file_name("overview", run.name)

@@ -12,8 +12,10 @@ from matplotlib.text import Text
 
 from configs.contract.methods import METHODS
 from configs.contract.run_files import TrainingLine
+from torch_eval.attack.metrics import Estimate
 from torch_eval.report import figure_style, figures, ticket_sections
 from torch_eval.report.render import TEMPLATES
+from torch_eval.report.scores import Value
 
 LAYERS = {
     "bert.encoder.layer.0.attention.self.query.weight": 0.1,
@@ -23,6 +25,11 @@ LAYERS = {
     "bert.pooler.dense.weight": 0.5,
 }
 SETTLED = {"l0_term": 0.9, "settled_zero": 0.1, "settled_one": 0.2, "sparsity_at_threshold": 0.05}
+
+
+def value(mean, low, high):
+    """A value of one seed."""
+    return Value([(1, Estimate(mean, low, high))])
 
 
 def is_white_card(path):
@@ -81,15 +88,15 @@ def test_colours_can_be_seen_on_light_and_on_dark_paper():
 
 
 def test_the_overview_has_a_row_for_each_model(tmp_path):
-    error_bar, clean = figures.ErrorBar(11.0, 9.0, 13.0), figures.ErrorBar(82.0, 79.9, 83.1)
-    rows = [("Fine-tune", clean, {"TextFooler": error_bar, "TextBugger": error_bar}), ("Robust ticket 30%", None, {})]
+    aua, clean = value(11.0, 9.0, 13.0), value(82.0, 79.9, 83.1)
+    rows = [("Fine-tune", clean, {"TextFooler": aua, "TextBugger": aua}), ("Robust ticket 30%", Value([]), {})]
     figures.overview(rows, tmp_path / "overview.png", "title")
     assert is_white_card(tmp_path / "overview.png")
 
 
 def test_figures_have_no_background_on_the_page(tmp_path):
-    error_bar = figures.ErrorBar(60.0, 50.0, 70.0)
-    points = {"Robust ticket 30%": ("robust", error_bar, error_bar), "LTH 30%": ("lth", error_bar, error_bar)}
+    accuracy = value(60.0, 50.0, 70.0)
+    points = {"Robust ticket 30%": ("robust", accuracy, accuracy), "LTH 30%": ("lth", accuracy, accuracy)}
     figures.trade_off(points, tmp_path / "trade-off.png", "title")
     root = ElementTree.parse(tmp_path / "trade-off.svg").getroot()
     [background] = [node for node in root.iter() if node.get("id") == "patch_1"]
@@ -120,7 +127,7 @@ def test_error_bars_at_the_same_places_stand_side_by_side(tmp_path, monkeypatch)
     """Methods with places of their own, as with training losses, stand at them."""
     saved = []
     monkeypatch.setattr(figures.style, "save", lambda figure, path: saved.append(figure))
-    bar = figures.ErrorBar(80.0, 78.0, 82.0)
+    bar = value(80.0, 78.0, 82.0)
     shared = {"finetune": [(3, bar), (10, bar)], "freelb": [(3, bar), (10, bar)], "robust": [(3, bar)]}
     own = {"finetune": [(0.1, bar), (0.2, bar)], "robust": [(0.3, bar), (0.4, bar)]}
     for curves in (shared, own):
