@@ -192,7 +192,7 @@ def _unreliable(run: Run, model: str, recipe: str, score: Score) -> list[str]:
     if score.settings.examples < FEW:
         reasons.append(f"{score.settings.examples} sentences only")
     if (check := saturation.check(run, model, recipe)) and check.differs:
-        reasons.append(f"Aua {check.mean_aua(1):.1f}% {check.other}")
+        reasons.append(f"Aua {check.mean_aua(1):.1f}% {saturation.other_way(run)}")
     return reasons
 
 

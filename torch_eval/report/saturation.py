@@ -7,8 +7,6 @@ takes the rounding away; with two classes it changes nothing else. Both attacks 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch_eval.attack.metrics import Metrics
 from torch_eval.report.comparisons import Comparison
 from torch_eval.report.run_state import Run
@@ -20,25 +18,19 @@ REASON = (
 )
 
 
-@dataclass(frozen=True)
-class Check(Comparison):
-    """One attack on one model, as the report shows it (first) and as it was made the other way (second).
-
-    Attributes:
-        other: How the other attack was made.
-    """
-
-    other: str
+def other_way(run: Run) -> str:
+    """How attacks were made in the way that the report does not show."""
+    return f"with{'out' if run.config.attack.calibrate else ''} a fitted temperature"
 
 
-def check(run: Run, model: str, recipe: str) -> Check | None:
-    """Compare an attack with fitted temperatures and the same attack without; None if one of them was not made."""
-    calibrated, pairs = run.config.attack.calibrate, {}
+def check(run: Run, model: str, recipe: str) -> Comparison | None:
+    """Compare an attack as the report shows it with the same attack made the other way; None if that was not made."""
+    pairs = {}
     for seed, shown in run.scores_of(model, recipe, 0):
-        other = Score.read(run.paths.attacks(seed, not calibrated) / model / recipe, Metrics)
+        other = Score.read(run.paths.attacks(seed, not run.config.attack.calibrate) / model / recipe, Metrics)
         if other and _apart_from_temperature(other) == _apart_from_temperature(shown):
             pairs[seed] = shown, other
-    return Check(pairs, f"with{'out' if calibrated else ''} a fitted temperature") if pairs else None
+    return Comparison(pairs) if pairs else None
 
 
 def _apart_from_temperature(score: Score) -> dict:
@@ -50,9 +42,10 @@ def _apart_from_temperature(score: Score) -> dict:
 def lines(run: Run) -> list[str]:
     """Sentences of the report: figures that another temperature changes, or how to find them where scores saturate."""
     checks = {(m, recipe): c for m in run.shown() for recipe in run.recipes if (c := check(run, m, recipe))}
+    other = other_way(run)
     cases = [
         f"{run.title(model)}, {run.attack_title(recipe)}: Aua {c.mean_aua(0):.1f}% as shown, "
-        f"{c.mean_aua(1):.1f}% {c.other} ({c.test.only_first} : {c.test.only_second} sentences, p {c.test.p:.2g})"
+        f"{c.mean_aua(1):.1f}% {other} ({c.test.only_first} : {c.test.only_second} sentences, p {c.test.p:.2g})"
         for (model, recipe), c in checks.items()
         if c.differs
     ]
@@ -60,7 +53,6 @@ def lines(run: Run) -> list[str]:
         return [f"**Saturated scores (†), {run.name}:** {'; '.join(cases)}. {REASON} Trust the lower of both figures."]
     if checks:
         count = f"{len(checks)} attack{'s' * (len(checks) > 1)}"
-        other = next(iter(checks.values())).other
         return [f"{run.name}: no figure of {count} depends on saturated scores: made again {other}, none differs."]
     certain, survived = _certain(run)
     if not certain:

@@ -80,7 +80,7 @@ def attack_cell(run: Run, model: str, recipe: str, measure: str, group: int, tab
     summaries = [score.summary for _, score in run.scores_of(model, recipe, group)]
     known = [summary for summary in summaries if getattr(summary, measure).value is not None]
     if measure == "aua" and not group and (check := saturation.check(run, model, recipe)) and check.differs:
-        result = with_small(result, f"† {check.mean_aua(1):.1f} {check.other}")
+        result = with_small(result, f"† {check.mean_aua(1):.1f} {saturation.other_way(run)}")
     return with_timeouts(result, measure, value.mean, known)
 
 
