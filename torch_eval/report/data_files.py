@@ -22,7 +22,7 @@ def numbers(run: Run) -> dict:
         "experiment": run.name,
         "config": schema.to_dict(run.config),
         "data": read_json(run.paths.data / "summary.json") if run.data else {},
-        "chosen": run.chosen.record() if run.has_choice else None,
+        "chosen": run.chosen.record() if run.choice else None,
         "models": [_model(run, seed, model) for seed, model, _ in run.paths.all_victims()],
         "comparison_groups": {group: run.difference(group) for group in range(1, run.groups())},
         "missing": [{"seed": s.seed, "title": s.title, "command": s.command} for s in run.missing()],

@@ -10,7 +10,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from configs.contract.run_files import ChoiceOnDev, Manifest, Searched
+from configs.contract.run_files import Manifest, Searched
 from torch_eval.report.captions import heading, percent
 from torch_eval.report.manifests import read_optional
 from torch_eval.report.render import Block, Cell, Heading, Paragraph, Row, Table
@@ -41,14 +41,14 @@ class FinishedSearch:
 
 def searches(run: Run) -> list[FinishedSearch]:
     """Return the searches whose epochs were candidates of the choice, at the first asked sparsity."""
-    choice, result = read_optional(run.paths.choice, ChoiceOnDev), []
-    if choice is None:
+    if not run.choice:
         return []
+    result = []
     back = {str(c): c.epochs_back for c in run.paths.candidates() if c.sparsity == run.config.sparsities[0]}
     for seed in run.config.seeds:
         manifest = read_optional(run.paths.stage(seed, "search") / "manifest.json", Manifest[Searched])
         if manifest:
-            epochs, rows = manifest.results.epochs, [row for row in choice.candidates if row.seed == seed]
+            epochs, rows = manifest.results.epochs, [row for row in run.choice.candidates if row.seed == seed]
             auas = {epochs - back[row.model]: row.aua for row in rows if row.model in back}
             changed = [(r.epoch, r.ticket_distance) for r in run.records(seed, "search")]
             # max_steps may cut the last epoch

@@ -77,6 +77,7 @@ class Run:
 
     Attributes:
         paths: Its directory.
+        choice: What `choose` stated; None before it has run.
         chosen: The robust ticket that was chosen on dev, or the first candidate.
         models: Directory name to method of every model that the tables know.
         recipes: Attacks, the paper's first.
@@ -90,8 +91,8 @@ class Run:
         self.config, self.paths, self.arguments = config, run_dir.RunDir(config, runs), shlex.join(arguments)
         if not self.paths.root.is_dir():
             raise UserError(f"{self.paths.root} is missing: `{self.command('prepare')}` starts it")
-        self.has_choice = self.paths.choice.is_file()
-        self.chosen = self.paths.chosen() if self.has_choice else ModelId("robust", config.sparsities[0])
+        self.choice = read_optional(self.paths.choice, ChoiceOnDev)
+        self.chosen = self.paths.chosen() if self.choice else ModelId("robust", config.sparsities[0])
         self.models = self.paths.models(self.chosen)
         self.recipes = [recipe for recipe in RECIPES if recipe in config.attack.recipes]
         self.staleness = Staleness(self.paths)
@@ -150,9 +151,8 @@ class Run:
     def _choosing(self) -> list[Step]:
         if not needs_robust_ticket(self.config.methods):
             return []
-        choice = read_optional(self.paths.choice, ChoiceOnDev)
-        stale = self.staleness.of_choice(choice) if choice else ()
-        return [Step("choose", None, None, self.command("choose"), self.paths.choice, choice, stale=stale)]
+        stale = self.staleness.of_choice(self.choice) if self.choice else ()
+        return [Step("choose", None, None, self.command("choose"), self.paths.choice, self.choice, stale=stale)]
 
     def _attacking(self) -> list[Step]:
         steps = []

@@ -15,13 +15,12 @@ from configs.contract.errors import UserError
 from configs.contract.files import read_json, read_lines
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId
-from configs.contract.run_files import ChoiceOnDev, TicketReport
+from configs.contract.run_files import TicketReport
 from mindspore_rt.ticket import Ticket
 from torch_eval.attack import metrics
 from torch_eval.report import figures
 from torch_eval.report.captions import facts, percent, remedies
 from torch_eval.report.figure_sections import file_name
-from torch_eval.report.manifests import read_optional
 from torch_eval.report.render import Block, Cell, Details, Heading, Paragraph, Picture, Row, Table, section
 from torch_eval.report.run_state import Run
 from torch_eval.report.tables import NONE, attack_cell, with_timeouts
@@ -46,8 +45,7 @@ def choices(runs: list[Run]) -> list[Block]:
 
 def choice(run: Run) -> list[Block]:
     """The candidates on dev, means over seeds, and the rule that chose one of them."""
-    stated = read_optional(run.paths.choice, ChoiceOnDev)
-    if stated is None:
+    if not run.choice:
         return [
             Paragraph(
                 f"{run.task}: no choice yet; `{run.command('choose')}` makes it. Until then the tables show the "
@@ -55,10 +53,12 @@ def choice(run: Run) -> list[Block]:
                 note=True,
             )
         ]
-    blocks: list[Block] = [Paragraph(f"{run.task}: **{run.title(str(run.chosen))}** was chosen. Rule: {stated.rule}.")]
+    blocks: list[Block] = [
+        Paragraph(f"{run.task}: **{run.title(str(run.chosen))}** was chosen. Rule: {run.choice.rule}.")
+    ]
     rows, attacks = [], []
     for candidate in run.paths.candidates():
-        results = [row for row in stated.candidates if row.model == str(candidate)]
+        results = [row for row in run.choice.candidates if row.model == str(candidate)]
         if results:
             own = run.dev_attacks(str(candidate))
             attacks += own
