@@ -23,7 +23,6 @@ SEARCH = {
     "ascent_steps": 3,
     "ascent_rate": 0.03,
     "initial_norm": 0.05,
-    "max_norm": 0.0,
     "l0_weight": 0.5,
     "l0_start": 0.1,
     "l0_ramp": 0.3,

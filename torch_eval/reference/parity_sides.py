@@ -26,7 +26,7 @@ from torch_eval.reference.official_checkout import Checkout, TorchBatch
 
 SCORES = ("scores", "grown", "shared")
 Rows = Iterator[tuple[str, dict[str, Tensor]]]
-FLAGS = {  # setting to the official name; there is none for max_norm, which is 0
+FLAGS = {  # setting to the official name
     "learning_rate": "lr",
     "weight_decay": "weight_decay",
     "warmup": "warmup_ratio",
@@ -234,23 +234,21 @@ class Restated:
 
     def search(self, model: nn.Module) -> None:
         """Run the short search."""
-        search = restatement.RestatedSearch(
-            model, restatement.SearchSettings(self.case.settings["total_steps"], **self.options())
-        )
+        search = restatement.RestatedSearch(model, self.search_settings())
         for step, (inputs, labels) in enumerate(self.case.batches):
             gates = [self.case.gates(step, k) for k in range(search.settings.ascent_steps)]
             start = self.case.start(step).to(self.dtype)
             gates = [{name: u.to(self.dtype) for name, u in g.items()} for g in gates]
             search.step(inputs, labels, step, restatement.SearchNoise(start, gates))
 
-    def options(self) -> dict:
+    def search_settings(self) -> restatement.SearchSettings:
         """Return the settings of the search."""
-        return self.case.settings["search"]
+        return restatement.SearchSettings(self.case.settings["total_steps"], **self.case.settings["search"])
 
     def schedule(self) -> dict[str, list[float]]:
         """Return lambda and the learning rate of every step of a whole run."""
-        total = self.case.settings["total_steps"]
-        settings = restatement.SearchSettings(total, **self.options())
+        settings = self.search_settings()
+        total = settings.total_steps
         rates = [settings.learning_rate * restatement.linear_schedule(i, total, settings.warmup) for i in range(total)]
         return {"lambda": [settings.l0_weight_at(i) for i in range(total)], "rate": rates}
 
@@ -334,7 +332,7 @@ class Official(Restated):
 
     def flags(self, training: str) -> dict:
         """Return the settings of the search or of the retraining under the names of its command line."""
-        return {FLAGS[name]: value for name, value in self.case.settings[training].items() if name in FLAGS}
+        return {FLAGS[name]: value for name, value in self.case.settings[training].items()}
 
     def schedule(self) -> dict[str, list[float]]:
         """Run its whole loop on a model of one layer. Lambda is the gradient that reaches its L0 term."""

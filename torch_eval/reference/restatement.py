@@ -1,8 +1,8 @@
 """What the official code computes, restated in PyTorch: masked BERT, search, draw, retraining.
 
 Without a checkout of the official repository (`official_checkout.py` runs one), the MindSpore half is timed and
-compared with this module. Where that code departs from the paper, the defaults here follow the code, and
-`SearchSettings.paper()` follows the paper. Equation numbers are the paper's.
+compared with this module. Where that code departs from the paper, this module follows the code. Equation numbers are
+the paper's.
 
 Noise is drawn by torch unless it is given, so that both frameworks can compute with the same numbers.
 """
@@ -127,11 +127,9 @@ class MaskedBert(BertForSequenceClassification):
             parameter.data = KEPT * mask + PRUNED * (1 - mask)
 
 
-def l0_term(log_alpha: Iterable[Tensor], global_mean: bool = False) -> Tensor:
-    """Return Eq. 4 as one mean over all scores, or, as the official code does, the mean of the matrices' means."""
+def l0_term(log_alpha: Iterable[Tensor]) -> Tensor:
+    """Return Eq. 4 as the mean of the matrices' means, where the paper has one mean over all scores."""
     probabilities = [torch.sigmoid(a - L0_SHIFT) for a in log_alpha]
-    if global_mean:
-        return sum(p.sum() for p in probabilities) / sum(p.numel() for p in probabilities)
     return sum(p.sum() / p.numel() for p in probabilities) / len(probabilities)
 
 
@@ -189,7 +187,7 @@ def linear_schedule(index: int, total: int, warmup: float) -> float:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Settings of a search. In the last four, official code and paper differ; the defaults are the official ones."""
+    """Settings of a search."""
 
     total_steps: int
     learning_rate: float = 0.1
@@ -199,25 +197,17 @@ class SearchSettings:
     ascent_steps: int = 5
     ascent_rate: float = 0.03
     initial_norm: float = 0.05
-    max_norm: float = 0.0
     l0_weight: float = 0.5
     l0_start: float = 0.1
     l0_ramp: float = 0.3
     freeze: bool = False  # off: weights get gradients that nothing uses or zeroes, and that the clip counts in
-    token_types: bool = False  # off: the adversarial pass drops them
-    global_l0: bool = False  # off: mean of the matrices' means
-    fast_ramp: bool = True  # on: the schedule of lambda counts the three inputs of a batch where it means batches
-
-    @classmethod
-    def paper(cls, total_steps: int, **changes: Any) -> SearchSettings:
-        """Return the paper's settings: frozen weights, token types, one mean in Eq. 4, lambda's ramp in steps."""
-        paper = {"freeze": True, "token_types": True, "global_l0": True, "fast_ramp": False}
-        return cls(total_steps, **{**paper, **changes})
 
     def l0_weight_at(self, index: int) -> float:
-        """Return lambda at update `index` (from 0): 0, then linear, then constant."""
-        done = 3 * (index + 1) if self.fast_ramp else index
-        since = done - self.l0_start * self.total_steps
+        """Return lambda at update `index` (from 0): 0, then linear, then constant.
+
+        The schedule counts the three inputs of a batch where it means batches.
+        """
+        since = 3 * (index + 1) - self.l0_start * self.total_steps
         return self.l0_weight * max(0.0, min(1.0, since / (self.l0_ramp * self.total_steps)))
 
 
@@ -242,26 +232,20 @@ def start_perturbation(embeddings: Tensor, attention_mask: Tensor, initial_norm:
     return draw * tokens[:, :, None] * size[:, None, None]
 
 
-def ascend(delta: Tensor, gradient: Tensor, rate: float, max_norm: float = 0.0) -> Tensor:
-    """Return Eq. 7 with the l2 norm of each sentence, at least 1e-8. It projects only if `max_norm` is not 0."""
-    delta = delta + rate * gradient / _sentence_norm(gradient).clamp(min=1e-8)
-    if max_norm > 0:
-        delta = delta * (max_norm / _sentence_norm(delta)).clamp(max=1.0)
-    return delta
-
-
-def _sentence_norm(x: Tensor) -> Tensor:
-    return torch.norm(x.flatten(1), dim=1)[:, None, None]
+def ascend(delta: Tensor, gradient: Tensor, rate: float) -> Tensor:
+    """Return Eq. 7 with the l2 norm of each sentence, at least 1e-8, and without a projection."""
+    norm = torch.norm(gradient.flatten(1), dim=1)[:, None, None]
+    return delta + rate * gradient / norm.clamp(min=1e-8)
 
 
 class RestatedSearch:
     """Mask search (Eq. 6-8, section 4.4): K passes of gradient ascent, clip, L0 gradient, one AdamW update.
 
-    `inputs` of a step are `input_ids`, `attention_mask` and `token_type_ids` (batch, length), `labels` (batch,).
+    `inputs` of a step are `input_ids` and `attention_mask` (batch, length), `labels` (batch,). Token types are dropped.
 
     Args:
         model: Masked classifier.
-        settings: Hyper-parameters, and what differs between paper and code.
+        settings: Hyper-parameters.
     """
 
     def __init__(self, model: MaskedBert, settings: SearchSettings) -> None:
@@ -283,22 +267,18 @@ class RestatedSearch:
         """Run the K passes, sum their gradients in every parameter's `grad`, and return each pass's loss / K."""
         model, settings, losses = self.model, self.settings, []
         self.optimizer.zero_grad()
-        passed = ("attention_mask", "token_type_ids") if settings.token_types else ("attention_mask",)
-        others = {name: inputs[name] for name in passed}
-        embed = model.get_input_embeddings()
+        embed, mask = model.get_input_embeddings(), inputs["attention_mask"]
         embeddings = embed(inputs["input_ids"])
-        delta = start_perturbation(
-            embeddings, inputs["attention_mask"], settings.initial_norm, noise and noise.start
-        ).detach()
+        delta = start_perturbation(embeddings, mask, settings.initial_norm, noise and noise.start).detach()
         for ascent in range(settings.ascent_steps):
             model.use_gates(noise and noise.gates[ascent])
             delta.requires_grad_()
-            logits = model(inputs_embeds=delta + embeddings, **others).logits
+            logits = model(inputs_embeds=delta + embeddings, attention_mask=mask).logits
             loss = F.cross_entropy(logits, labels) / settings.ascent_steps
             losses.append(loss.item())
             loss.backward()
             if ascent < settings.ascent_steps - 1:
-                delta = ascend(delta.detach(), delta.grad, settings.ascent_rate, settings.max_norm)
+                delta = ascend(delta.detach(), delta.grad, settings.ascent_rate)
                 embeddings = embed(inputs["input_ids"])
         return losses
 
@@ -307,7 +287,7 @@ class RestatedSearch:
         settings = self.settings
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         l0_weight = settings.l0_weight_at(index)
-        (l0_weight * l0_term(self.scores, settings.global_l0)).backward()
+        (l0_weight * l0_term(self.scores)).backward()
         rate = settings.learning_rate * linear_schedule(index, settings.total_steps, settings.warmup)
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
