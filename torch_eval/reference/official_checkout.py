@@ -60,10 +60,10 @@ class Checkout:
             module.logger.setLevel(logging.ERROR)
             vars(module)["tqdm"] = functools.partial(vars(module)["tqdm"], disable=True)
 
-    def model(self, config: BertConfig, mask_p: float = 0.9, block: tuple[int, int] = (1, 1)) -> nn.Module:
+    def model(self, config: BertConfig, block: tuple[int, int] = (1, 1)) -> nn.Module:
         """Return its masked BERT with random weights."""
         config._attn_implementation = "eager"
-        return self.masked_bert.MaskedBertForSequenceClassification(config, *block, mask_p)
+        return self.masked_bert.MaskedBertForSequenceClassification(config, *block, restatement.MASK_P)
 
     @staticmethod
     def log_alpha(model: nn.Module) -> dict[str, nn.Parameter]:

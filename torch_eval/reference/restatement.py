@@ -22,6 +22,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 GAMMA, ZETA, BETA = -0.1, 1.1, 2 / 3
 U_MIN = 1e-4
+MASK_P = 0.9  # deterministic mask at the start
+START = math.log((MASK_P - GAMMA) / (ZETA - MASK_P))  # the score that gives it
 L0_SHIFT = BETA * math.log(-GAMMA / ZETA)
 KEPT, PRUNED = 20.0, -20.0  # scores of a drawn ticket: far outside of what noise can move
 MASKED_LAYERS = ("query", "key", "value", "dense")  # of the encoder and the pooler, by the last part of their name
@@ -42,12 +44,6 @@ def deterministic_mask(log_alpha: Tensor) -> Tensor:
     return (torch.sigmoid(log_alpha) * (ZETA - GAMMA) + GAMMA).clamp(0.0, 1.0)
 
 
-def initial_log_alpha(mask_p: float) -> float:
-    """Return the score whose deterministic mask is `mask_p`."""
-    s = (mask_p - GAMMA) / (ZETA - GAMMA)
-    return math.log(s / (1 - s))
-
-
 class MaskedLinear(nn.Module):
     """A linear layer whose weight (out, in) is multiplied by a mask with one score for each `block` of weights.
 
@@ -56,18 +52,15 @@ class MaskedLinear(nn.Module):
 
     Args:
         linear: Layer whose weight and bias are taken.
-        mask_p: Deterministic mask at the start.
         block: Rows and columns of weights that share one score.
     """
 
-    def __init__(self, linear: nn.Linear, mask_p: float = 0.9, block: tuple[int, int] = (1, 1)) -> None:
+    def __init__(self, linear: nn.Linear, block: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
         rows, columns = linear.weight.shape
-        if rows % block[0] or columns % block[1]:
-            raise ValueError(f"block {block} does not divide a {rows} x {columns} matrix")
         self.weight, self.bias, self.block = linear.weight, linear.bias, block
         grid = (rows // block[0], columns // block[1])
-        self.log_alpha = nn.Parameter(torch.full(grid, initial_log_alpha(mask_p), dtype=linear.weight.dtype))
+        self.log_alpha = nn.Parameter(torch.full(grid, START, dtype=linear.weight.dtype))
         self.u: Tensor | None = None
 
     def mask(self) -> Tensor:
@@ -91,17 +84,16 @@ class MaskedBert(BertForSequenceClassification):
 
     Args:
         config: Shape of the model.
-        mask_p: Deterministic mask at the start.
         block: Rows and columns of weights that share one score.
     """
 
-    def __init__(self, config: BertConfig, mask_p: float = 0.9, block: tuple[int, int] = (1, 1)) -> None:
+    def __init__(self, config: BertConfig, block: tuple[int, int] = (1, 1)) -> None:
         config._attn_implementation = "eager"
         super().__init__(config)
         for name, layer in list(self.bert.named_modules()):
             parent, _, last = name.rpartition(".")
             if last in MASKED_LAYERS and isinstance(layer, nn.Linear):
-                setattr(self.bert.get_submodule(parent), last, MaskedLinear(layer, mask_p, block))
+                setattr(self.bert.get_submodule(parent), last, MaskedLinear(layer, block))
 
     def masked_layers(self) -> dict[str, MaskedLinear]:
         """Return the masked layers by the name of the weight, in the order of the forward pass."""
