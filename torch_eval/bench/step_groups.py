@@ -82,8 +82,6 @@ class Group:
             reference's. None is no target.
         seconds: How long the group is measured; enough on two cores of a server.
         memory: Memory of its largest worker, in GB.
-        throughput: Whether speeds are reported: the wall ratio is reference / ours, and its target is the least it may
-            be.
         first_step: Target for compiling and the first step, in seconds.
     """
 
@@ -93,7 +91,6 @@ class Group:
     others: dict[str, tuple[float | None, float | None]]
     seconds: float
     memory: float
-    throughput: bool = False
     first_step: float | None = None
 
 
@@ -139,6 +136,5 @@ GROUPS = {
         {"fused": (1.0, None)},
         40,
         1.5,
-        throughput=True,
     ),
 }

@@ -35,21 +35,17 @@ def figure(name: str, group: Group, key: str, ours: dict, reference: dict, round
     """
     walls = [worker["wall"][-rounds:] for worker in (ours, reference)]
     ratio = median_ratio(*walls)
-    if group.throughput:
-        ratio = median_ratio(*reversed(walls))
     memory = ours["memory"] / reference["memory"]
     wall_target, memory_target = group.others[key]
     target = {k: v for k, v in (("ratio", wall_target), ("memory_ratio", memory_target)) if v is not None}
     met = None
     if wall_target is not None:
-        met = ratio >= wall_target if group.throughput else ratio <= wall_target
-        met = met and (memory_target is None or memory <= memory_target)
+        met = ratio <= wall_target and (memory_target is None or memory <= memory_target)
     return {
         "name": f"{name}/{key}",
         "figure": group.title,
         "ours": CONTENDERS[key].title,
         "reference": reference["title"],
-        "unit": "sentences per second" if group.throughput else "seconds per step",
         "ratio": round(ratio, 3),
         "cpu_ratio": round(median_ratio(ours["cpu"][-rounds:], reference["cpu"][-rounds:]), 3),
         "memory_ratio": round(memory, 3),
@@ -107,11 +103,8 @@ def available_memory() -> float:
 
 def shown_target(record: dict) -> str:
     """Return the targets of one line of the results in words."""
-    names = {"ratio": "speed" if record.get("unit") == "sentences per second" else "time"}
-    names |= {"memory_ratio": "memory", "seconds": "time"}
-    sign = ">=" if names.get("ratio") == "speed" else "<="
-    unit = {"seconds": " s"}
-    return ", ".join(f"{names[k]} {sign} {v:.4g}{unit.get(k, '')}" for k, v in record["target"].items()) or "none"
+    forms = {"ratio": "time <= {:.4g}", "memory_ratio": "memory <= {:.4g}", "seconds": "time <= {:.4g} s"}
+    return ", ".join(forms[key].format(value) for key, value in record["target"].items()) or "none"
 
 
 def row(record: dict) -> list[str]:
@@ -123,7 +116,7 @@ def row(record: dict) -> list[str]:
         record["ours"],
         record["reference"],
         f"{record['seconds']:.3g} / {record['reference_seconds']:.3g} s",
-        f"{record['ratio']:.2f}" + ("x speed" if record["unit"] == "sentences per second" else ""),
+        f"{record['ratio']:.2f}",
         f"{record['cpu_ratio']:.2f}",
         f"{record['memory_ratio']:.2f}",
         shown_target(record),
@@ -133,9 +126,9 @@ def row(record: dict) -> list[str]:
 
 COLUMNS = ["ours", "reference", "ours / reference", "time", "processor", "memory", "target", ""]
 LEGEND = (
-    "Time, processor seconds and peak memory are ratios, ours / reference: below 1 is faster, or smaller. Only a speed "
-    "(x) is better above 1. Float32 where a row does not name bfloat16, processors of each: "
-    f"{bench_case.THREADS}, median over rounds in which all take turns."
+    "Time, processor seconds and peak memory are ratios, ours / reference: below 1 is faster, or smaller. "
+    f"Float32 where a row does not name bfloat16, processors of each: {bench_case.THREADS}, "
+    "median over rounds in which all take turns."
 )
 
 
