@@ -51,7 +51,7 @@ def group(**targets):
 def test_a_figure_is_met_when_time_and_memory_are(wall, memory, met):
     result = step_results.figure(
         "g",
-        group(fused=(0.7, 0.9)),
+        group(fused={"ratio": 0.7, "memory_ratio": 0.9}),
         "fused",
         answers([9.0, wall, wall], [9.0, 0.6, 0.6], memory, kernels="fused"),
         answers([1.0, 1.0], [2.0, 2.0]),
@@ -64,14 +64,14 @@ def test_a_figure_is_met_when_time_and_memory_are(wall, memory, met):
 
 
 def test_without_target_nothing_is_met_or_missed():
-    result = step_results.figure("g", group(frozen=(None, None)), "frozen", answers([0.9]), answers([1.0]), 1)
+    result = step_results.figure("g", group(frozen={}), "frozen", answers([0.9]), answers([1.0]), 1)
     assert result["target"] == {} and result["met"] is None
     assert "met" not in step_results.table([result]).replace("transformers", "").splitlines()[3].lower()
 
 
 def test_first_step_has_a_limit_in_seconds():
     for first, met in ((3.9, True), (4.1, False)):
-        result = step_results.first_step("g", group(fused=(None, None)), "fused", answers([1.0], first=first))
+        result = step_results.first_step("g", group(fused={}), "fused", answers([1.0], first=first))
         assert (result["seconds"], result["met"], result["target"]) == (first, met, {"seconds": 4})
 
 
@@ -188,7 +188,7 @@ def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
         "a tiny step",
         StepCase("search", **TINY, passes=2),
         "official",
-        {"frozen": (None, None), "gone": (None, None), "fused": (1e3, 1e3), "absent": (None, None)},
+        {"frozen": {}, "gone": {}, "fused": {"ratio": 1e3, "memory_ratio": 1e3}, "absent": {}},
         3,
         1.0,
         first_step=1e3,
@@ -220,7 +220,7 @@ def test_a_group_from_start_to_results(monkeypatch, tmp_path, capsys):
 def test_a_group_that_fails_does_not_stop_the_others(monkeypatch, tmp_path, capsys):
     """Nor does a package that is not installed, as mindnlp on Python 3.12."""
     monkeypatch.setattr(training_steps, "PACKAGES", ("torch", "no-such-package"))
-    broken = Group("a step", StepCase("retrain", **TINY), "transformers", {"frozen": (None, None)}, 3, 0.1)
+    broken = Group("a step", StepCase("retrain", **TINY), "transformers", {"frozen": {}}, 3, 0.1)
     monkeypatch.setitem(GROUPS, "broken", broken)
     monkeypatch.setitem(GROUPS, "huge", Group("", broken.case, "", {}, 3, 1e6))
     assert training_steps.main(["only=[broken,huge]"], tmp_path) == 1
