@@ -72,14 +72,11 @@ def first_step(name: str, group: Group, key: str, ours: dict) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Return the processor, the cores that may be used, and the memory in GB."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (FileNotFoundError, StopIteration):
-        processor = platform.processor() or platform.machine()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]  # none on ARM
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": processor, "cores": cores, "memory_gb": round(memory / 1e9, 1)}
+    cores = len(os.sched_getaffinity(0))
+    return {"cpu": (names or [platform.machine()])[0], "cores": cores, "memory_gb": round(memory / 1e9, 1)}
 
 
 def in_words(machine: dict[str, Any]) -> str:
@@ -88,12 +85,9 @@ def in_words(machine: dict[str, Any]) -> str:
 
 
 def available_memory() -> float:
-    """Return the GB that new processes can take without swapping; without /proc, all there is."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024 / 1e9
-    except FileNotFoundError:
-        return machine()["memory_gb"]
+    """Return the GB that new processes can take without swapping."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024 / 1e9
 
 
 def shown_target(record: dict) -> str:
