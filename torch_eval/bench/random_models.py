@@ -29,21 +29,8 @@ FAMILIES = {
     "convbert": ("ConvBert", "ConvBert", "pieces"),
 }
 NAMED = tuple(name for name in FAMILIES if name != "convbert")  # those whose exactness is promised
-# Names of the sizes where a family does not call them as BERT does.
-NAMES = {
-    "distilbert": {
-        "hidden_size": "dim",
-        "num_hidden_layers": "n_layers",
-        "num_attention_heads": "n_heads",
-        "intermediate_size": "hidden_dim",
-    },
-    "xlnet": {
-        "hidden_size": "d_model",
-        "num_hidden_layers": "n_layer",
-        "num_attention_heads": "n_head",
-        "intermediate_size": "d_inner",
-    },
-}
+# What families call `intermediate_size`; transformers knows their names of the other sizes.
+INTERMEDIATE = {"distilbert": "hidden_dim", "xlnet": "d_inner"}
 OWN: dict[str, dict[str, object]] = {  # what else makes a small model of a family what it is in practice
     "electra": {"embedding_size": 16},
     "albert": {"embedding_size": 16, "num_hidden_groups": 1},
@@ -58,6 +45,15 @@ OWN: dict[str, dict[str, object]] = {  # what else makes a small model of a fami
     "modernbert": {"local_attention": 16, "global_attn_every_n_layers": 2, "initializer_cutoff_factor": 2.0},
     # These count positions from the id of the padding on.
     **dict.fromkeys(("roberta", "xlm-roberta", "camembert", "mpnet"), {"max_position_embeddings": 514}),
+}
+SPECIAL = {  # tokens of RoBERTa and of those that took them over
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "cls_token": "<s>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
 }
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
@@ -94,20 +90,23 @@ def random_classifier(
         The folder.
     """
     tokenizer, kind = build_tokenizer(family, list(texts)), FAMILIES[family][0]
-    named = ("pad", "bos", "eos", "cls", "sep")
-    tokens = named if family in ("roberta", "xlm-roberta", "camembert", "modernbert") else ("pad",)
+    config_class = getattr(transformers, f"{kind}Config")
+    names = {**config_class.attribute_map, "intermediate_size": INTERMEDIATE.get(family, "intermediate_size")}
+    tokens = (
+        ("pad", "bos", "eos", "cls", "sep")
+        if family in ("roberta", "xlm-roberta", "camembert", "modernbert")
+        else ("pad",)
+    )
     settings: dict[str, object] = {
         "vocab_size": len(tokenizer),
         "num_labels": labels,
         "initializer_range": 0.3,
         **{f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in tokens},
         **OWN.get(family, {}),
-        **{NAMES.get(family, {}).get(name, name): value for name, value in {**TINY, **config}.items()},
+        **{names.get(name, name): value for name, value in {**TINY, **config}.items()},
     }
     torch.manual_seed(seed)
-    model = getattr(transformers, f"{kind}ForSequenceClassification")(
-        getattr(transformers, f"{kind}Config")(**settings)
-    )
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(config_class(**settings))
     _spread(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -143,8 +142,7 @@ def _mpnet(files: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    tokens = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>"}
-    tokens |= {"pad_token": "<pad>", "mask_token": "<mask>", "unk_token": "[UNK]"}
+    tokens = {**SPECIAL, "unk_token": "[UNK]"}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **tokens
     )
@@ -161,25 +159,21 @@ def _bytes(texts: list[str]) -> tuple[Tokenizer, dict]:
         texts, trainers.BpeTrainer(vocab_size=4000, special_tokens=special, initial_alphabet=alphabet)
     )
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    names = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>"}
-    names |= {"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
-    return tokenizer, {**names, "model_input_names": ["input_ids", "attention_mask"]}
+    return tokenizer, {**SPECIAL, "model_input_names": ["input_ids", "attention_mask"]}
 
 
 def _unigram(texts: list[str], family: str) -> tuple[Tokenizer, dict]:
     """SentencePiece's Unigram, with the special tokens and the order of the family."""
     roberta = family in ("xlm-roberta", "camembert")
-    cls, sep, pad, unk, mask = (
-        ("<s>", "</s>", "<pad>", "<unk>", "<mask>") if roberta else ("[CLS]", "[SEP]", "<pad>", "<unk>", "[MASK]")
-    )
+    cls, sep, mask = ("<s>", "</s>", "<mask>") if roberta else ("[CLS]", "[SEP]", "[MASK]")
     if family == "xlnet":
         cls, sep, mask = "<cls>", "<sep>", "<mask>"
-    special = [cls, pad, sep, unk, mask]
+    special = [cls, "<pad>", sep, "<unk>", mask]
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=3000, special_tokens=special, unk_token=unk)
+    trainer = trainers.UnigramTrainer(vocab_size=3000, special_tokens=special, unk_token="<unk>")
     tokenizer.train_from_iterator(texts, trainer)
     ids = [(cls, tokenizer.token_to_id(cls)), (sep, tokenizer.token_to_id(sep))]
     single, pair = f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1"
@@ -188,6 +182,5 @@ def _unigram(texts: list[str], family: str) -> tuple[Tokenizer, dict]:
     if family == "xlnet":
         single, pair = f"$A {sep} {cls}:2", f"$A {sep} $B:1 {sep}:1 {cls}:2"
     tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
-    names = {"cls_token": cls, "sep_token": sep, "pad_token": pad, "unk_token": unk, "mask_token": mask}
-    names |= {"bos_token": cls, "eos_token": sep}
-    return tokenizer, names
+    own = {"bos_token": cls, "eos_token": sep, "cls_token": cls, "sep_token": sep, "mask_token": mask}
+    return tokenizer, {**SPECIAL, **own}
