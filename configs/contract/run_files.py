@@ -146,8 +146,8 @@ class TrainingLine(msgspec.Struct):
     """A line of `metrics.jsonl`: figures of a step, or of an evaluation."""
 
     step: Count
+    epoch: float
     seconds: Seconds | None = None
-    epoch: float | None = None
     loss: float | None = None
     adversarial_loss: float | None = None
     l0_term: float | None = None

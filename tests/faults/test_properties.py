@@ -155,7 +155,7 @@ def small_run(folder):
         write_lines(run.split(name), [{"sentence": f"a {name} film", "label": 1}])
     write_summary(run)
     stage_of(run, "finetune").finish({"dev_accuracy": 0.5})
-    append_line(run.stage(1, "search") / "metrics.jsonl", {"step": 1, "loss": 0.5})
+    append_line(run.stage(1, "search") / "metrics.jsonl", {"step": 1, "epoch": 0.5, "loss": 0.5})
     stage_of(run, "search").begin()
     write_choice(run, str(run.candidates()[0]))
     run.save_config()

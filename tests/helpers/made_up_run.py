@@ -242,7 +242,7 @@ def draw(paths, seed, job, scores):
 
 def train(paths, seed, model, method, snapshots=0):
     curve = [{"step": s, "epoch": s / 70, "loss": 0.7 * math.exp(-s / 60) + 0.1} for s in range(10, 201, 10)]
-    curve += [{"step": 200, "dev_accuracy": LEVELS[method][0] / 100}]
+    curve += [{"step": 200, "epoch": 200 / 70, "dev_accuracy": LEVELS[method][0] / 100}]
     write_lines(paths.stage(seed, model) / "metrics.jsonl", curve)
     finish_job(paths, job_of(paths, seed, model), {"steps": 200, "dev_accuracy": 0.9})
     for number in range(1, snapshots + 1):

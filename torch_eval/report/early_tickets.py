@@ -52,7 +52,7 @@ def searches(run: Run) -> list[FinishedSearch]:
             auas = {epochs - back[row.model]: row.aua for row in rows if row.model in back}
             changed = [(r.epoch, r.ticket_distance) for r in run.records(seed, "search")]
             # max_steps may cut the last epoch
-            distances = {math.ceil(epoch): share for epoch, share in changed if epoch is not None and share is not None}
+            distances = {math.ceil(epoch): share for epoch, share in changed if share is not None}
             if len(auas) > 1 and distances:
                 result.append(FinishedSearch(epochs, distances, auas))
     return result

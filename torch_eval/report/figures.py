@@ -246,20 +246,23 @@ def _cells(axes: Axes, grid: np.ndarray, names: list[str], darkest: float, digit
 
 
 def mask_learning(searches: dict[str, list[TrainingLine]], path: Path) -> None:
-    """Draw L0 term, settled masks, sparsity and adversarial loss over the search; one curve for each name."""
-    searches = {name: [r for r in records if r.l0_weight is not None] for name, records in searches.items()}
-    key = "epoch" if all(r.epoch is not None for records in searches.values() for r in records) else "step"
+    """Draw L0 term, settled masks, sparsity and adversarial loss over the search; one curve for each name.
+
+    Args:
+        searches: Name to training records, without evaluations.
+        path: The PNG.
+    """
     figure = Figure(figsize=(style.WIDTH, 7.4), layout="constrained")
     axes = figure.subplots(4, 1, sharex=True)
     for number, (name, records) in enumerate(searches.items()):
         colour, line, _ = style.CYCLE[number % len(style.CYCLE)]
         look = {"color": colour, "linestyle": line}
         zero, one = ("near 0: to be pruned", "near 1: to be kept") if number == 0 else (None, None)
-        _series(axes[0], records, "l0_term", key, label=name, **look)
-        _series(axes[1], records, "settled_zero", key, label=zero, color=colour, linestyle="-")
-        _series(axes[1], records, "settled_one", key, label=one, color=colour, linestyle=":")
-        _series(axes[2], records, "sparsity_at_threshold", key, **look)
-        _smoothed(axes[3], records, "adversarial_loss", key, **look)
+        _series(axes[0], records, "l0_term", "epoch", label=name, **look)
+        _series(axes[1], records, "settled_zero", "epoch", label=zero, color=colour, linestyle="-")
+        _series(axes[1], records, "settled_one", "epoch", label=one, color=colour, linestyle=":")
+        _series(axes[2], records, "sparsity_at_threshold", "epoch", **look)
+        _smoothed(axes[3], records, "adversarial_loss", "epoch", **look)
     for panel, label in zip(axes, ("L0 term R(m)", "masks settled", "masks at exactly 0", "adversarial loss")):
         panel.set_ylabel(label)
     for panel in axes[1:3]:
@@ -270,22 +273,22 @@ def mask_learning(searches: dict[str, list[TrainingLine]], path: Path) -> None:
     if len(searches) == 1:
         records = next(iter(searches.values()))
         for panel in axes:
-            _schedule(panel, records, key)
-        peak = max((r.l0_weight or 0.0 for r in records), default=0.0)
+            _schedule(panel, records)
+        peak = max(record.l0_weight or 0.0 for record in records)
         title = f"shaded: schedule of the penalty's weight λ, up to {peak:g}"
         axes[0].set_title(title, fontsize=9, color=style.SOFT)
     else:
         axes[0].legend(loc="best")
-    axes[-1].set_xlabel(f"search {key}")
+    axes[-1].set_xlabel("search epoch")
     style.save(figure, path)
 
 
-def _schedule(axes: Axes, records: list[TrainingLine], key: str) -> None:
+def _schedule(axes: Axes, records: list[TrainingLine]) -> None:
     """Shade the penalty's weight behind the curves, on a scale of its own."""
     weights = [record.l0_weight or 0.0 for record in records]
     behind = axes.twinx()
-    behind.fill_between([getattr(record, key) for record in records], weights, color=style.SHADE, linewidth=0, zorder=0)
-    behind.set_ylim(0, 1.08 * max(weights, default=0.0) or 1.0)
+    behind.fill_between([record.epoch for record in records], weights, color=style.SHADE, linewidth=0, zorder=0)
+    behind.set_ylim(0, 1.08 * max(weights) or 1.0)
     behind.axis("off")
     axes.set_zorder(behind.get_zorder() + 1)
     axes.patch.set_visible(False)

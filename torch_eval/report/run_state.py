@@ -267,7 +267,7 @@ class Run:
         """Mean of the clean loss over the last epoch of all seeds; None where training logs no such loss."""
         losses = []
         for seed in self.config.seeds:
-            logged = [(r.epoch or 0.0, r.loss) for r in self.records(seed, model) if r.loss is not None]
+            logged = [(r.epoch, r.loss) for r in self.records(seed, model) if r.loss is not None]
             losses += [loss for epoch, loss in logged if epoch > logged[-1][0] - 1]
         return statistics.fmean(losses) if losses else None
 

@@ -139,19 +139,11 @@ def test_error_bars_at_the_same_places_stand_side_by_side(tmp_path, monkeypatch)
 
 
 def test_curves_of_one_record_are_drawn(tmp_path):
-    record = TrainingLine(1, l0_weight=0.0, adversarial_loss=1, **SETTLED)
+    record = TrainingLine(1, 0.1, l0_weight=0.0, adversarial_loss=1, **SETTLED)
     figures.mask_learning({"": [record]}, tmp_path / "mask.png")
-    models = {"a": ("robust", [TrainingLine(1, loss=0.7)]), "b": ("lth", [TrainingLine(1, dev_accuracy=0.5)])}
+    models = {"a": ("robust", [TrainingLine(1, 0.1, loss=0.7)]), "b": ("lth", [TrainingLine(1, 0.1, dev_accuracy=0.5)])}
     figures.training_curves(models, tmp_path / "t.png")
     assert is_white_card(tmp_path / "mask.png") and is_white_card(tmp_path / "t.png")
-
-
-def test_evaluations_between_the_training_records_leave_no_gap_in_the_schedule(tmp_path):
-    steps = [TrainingLine(s, l0_weight=0.5, adversarial_loss=0.4, **SETTLED) for s in (1, 2, 4)]
-    figures.mask_learning({"": steps}, tmp_path / "a.png")
-    evaluation = TrainingLine(3, dev_accuracy=0.8, **SETTLED)
-    figures.mask_learning({"": [*steps[:2], evaluation, steps[2]]}, tmp_path / "b.png")
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_every_method_has_a_look_of_its_own():

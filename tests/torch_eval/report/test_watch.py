@@ -33,7 +33,9 @@ def searching(paths):
         }
         for s in range(20, 101, 20)
     ]
-    write_lines(paths.stage(1, "search") / "metrics.jsonl", [*records, {"step": 100, "dev_accuracy": 0.8}])
+    write_lines(
+        paths.stage(1, "search") / "metrics.jsonl", [*records, {"step": 100, "epoch": 0.5, "dev_accuracy": 0.8}]
+    )
 
 
 def test_a_search_at_work(paths):
@@ -51,11 +53,11 @@ def test_total_steps_knows_max_steps_and_the_first_record():
     assert watch.total_steps(job, TrainingLine(50, epoch=0.25)) == 500
     assert watch.total_steps(job, TrainingLine(50, epoch=0.5)) == 300
     unlimited = TrainingJob(*about, seed=1, section="finetune", settings=schema.Training())
-    assert watch.total_steps(unlimited, TrainingLine(50)) is None
+    assert watch.total_steps(unlimited, TrainingLine(50, 0.0)) is None
 
 
 def test_an_interruption_does_not_count_as_pace():
-    records = [TrainingLine(s, 10.0 * s + (5000 if s > 3 else 0)) for s in range(1, 8)]
+    records = [TrainingLine(s, 1.0, 10.0 * s + (5000 if s > 3 else 0)) for s in range(1, 8)]
     assert watch.seconds_left(records, 17) == 100
     assert watch.seconds_left(records[:1], 17) is None
 
