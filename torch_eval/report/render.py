@@ -70,6 +70,7 @@ class Cell:
         missing: True if it stands for a result that does not exist yet.
         published: The same figure from papers, a line each.
         interval: 95% intervals, a line each, shown on demand.
+        ends: Its number as it is shown, twice, or both ends of its range; None if it has no number.
     """
 
     text: str
@@ -78,6 +79,7 @@ class Cell:
     missing: bool = False
     published: str = ""
     interval: str = ""
+    ends: tuple[float, float] | None = None
 
 
 Row = list[Cell] | str

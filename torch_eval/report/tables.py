@@ -31,8 +31,8 @@ def cell(value: Value, reference: str = "") -> Cell:
     count = f"{len(value.values)} of {value.asked} seeds" if len(value.values) < value.asked else ""
     several = len(value.seeds) > 1
     intervals = [(f"seed {seed}: " if several else "") + f"{low:.1f}–{high:.1f}" for seed, _, low, high in value.seeds]
-    small = "\n".join(filter(None, (spread, count)))
-    return Cell(f"{value.mean:.1f}", small, published=reference, interval="\n".join(intervals))
+    small, shown = "\n".join(filter(None, (spread, count))), round(value.mean, 1)
+    return Cell(f"{shown:.1f}", small, published=reference, interval="\n".join(intervals), ends=(shown, shown))
 
 
 def name_cell(run: Run, model: str) -> Cell:
@@ -99,7 +99,7 @@ def with_timeouts(result: Cell, measure: str, mean: float, summaries: list[metri
     of = [summary.examples if measure == "aua" else summary.attacked for summary in summaries]
     undecided = 100 * statistics.mean(map(operator.truediv, timeouts, of))
     low, high = (mean, mean + undecided) if measure == "aua" else (mean - undecided, mean)
-    result = dataclasses.replace(result, text=f"{low:.1f}–{high:.1f}")
+    result = dataclasses.replace(result, text=f"{low:.1f}–{high:.1f}", ends=(round(low, 1), round(high, 1)))
     return with_small(result, f"{sum(timeouts)} of {sum(of)} timed out")
 
 
@@ -125,20 +125,11 @@ def mark_best(column: list[Cell], lowest: bool = False) -> None:
 
     Values that look the same are equally good. A value that is alone, or equals all others, is not marked.
     """
-    numbers = [(c, ends) for c in column if (ends := _ends(c))]
+    numbers = [(c, c.ends) for c in column if c.ends]
     if len({ends for _, ends in numbers}) > 1:
         for c, (low, high) in numbers:
             others = [ends for other, ends in numbers if other is not c]
             c.best = all(high <= least if lowest else low >= most for least, most in others)
-
-
-def _ends(c: Cell) -> tuple[float, float] | None:
-    """The number of a cell, or both ends of its range."""
-    try:
-        numbers = [] if c.missing else [float(number) for number in c.text.split("–")]
-    except ValueError:
-        return None
-    return (numbers[0], numbers[-1]) if numbers else None
 
 
 # --- tables --------------------------------------------------------------------------------------------------

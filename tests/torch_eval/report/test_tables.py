@@ -106,7 +106,7 @@ def test_the_ends_of_several_seeds_are_means():
 
 
 def test_a_value_that_may_be_beaten_is_not_the_best():
-    column = [render.Cell("50.0"), render.Cell("40.0–60.0"), render.Cell("–")]
+    column = [render.Cell("", ends=(50.0, 50.0)), render.Cell("", ends=(40.0, 60.0)), render.Cell("–")]
     tables.mark_best(column)
     assert not any(cell.best for cell in column)
 
