@@ -59,11 +59,6 @@ def remedies(runs: list[Run], stage: str) -> list[str]:
     return [f"`{run.command(stage)}` makes it ({run.task})." for run in runs if run.has(stage)]
 
 
-def percent(share: float) -> str:
-    """A share with one decimal."""
-    return f"{100 * share:.1f}%"
-
-
 def shortened(items: list[str]) -> list[str]:
     """The first eleven items of a list of more than twelve, and how many more there are."""
     return items if len(items) <= 12 else [*items[:11], f"{len(items) - 11} more"]

@@ -11,7 +11,7 @@ import statistics
 from dataclasses import dataclass
 
 from configs.contract.run_files import Manifest, Searched
-from torch_eval.report.captions import heading, percent
+from torch_eval.report.captions import heading
 from torch_eval.report.manifests import read_optional
 from torch_eval.report.render import Block, Cell, Heading, Paragraph, Row, Table
 from torch_eval.report.run_state import Run
@@ -72,7 +72,7 @@ def early(runs: list[Run]) -> list[Block]:
                     Cell(f"{statistics.fmean(stop for _, stop in stops):.1f} of {made[0].epochs}"),
                     _aua([one.auas.get(stop) for one, stop in stops]),
                     _aua([one.auas.get(one.epochs) for one in made]),
-                    Cell(percent(statistics.fmean(1 - stop / one.epochs for one, stop in stops))),
+                    Cell(f"{statistics.fmean(1 - stop / one.epochs for one, stop in stops):.1%}"),
                 ]
             )
     if not rows:

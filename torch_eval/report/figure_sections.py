@@ -18,7 +18,7 @@ from configs.contract.model_id import ModelId
 from configs.contract.run_files import TrainingLine, TrainingManifest
 from torch_eval.attack.records import Transfer, TransferRow
 from torch_eval.report import figures
-from torch_eval.report.captions import bars, percent, remedies
+from torch_eval.report.captions import bars, remedies
 from torch_eval.report.manifests import read_optional
 from torch_eval.report.render import Block, Details, Paragraph, Picture, section
 from torch_eval.report.run_state import Run
@@ -282,10 +282,10 @@ def dev_accuracies(records: list[TrainingLine]) -> list[float]:
 
 def _search_facts(name: str, records: list[TrainingLine], accuracy: float | None) -> str:
     first, last = records[0], records[-1]
-    zero, one = (percent(share or 0.0) for share in (last.settled_zero, last.settled_one))
+    zero, one = (f"{share or 0.0:.1%}" for share in (last.settled_zero, last.settled_one))
     facts = f"R(m) from {first.l0_term:.3f} to {last.l0_term:.3f} in {last.step} steps, "
     facts += f"{zero} of the masks settled near 0 and {one} near 1"
-    facts += f", dev accuracy {percent(accuracy)}." if accuracy is not None else "."
+    facts += f", dev accuracy {accuracy:.1%}." if accuracy is not None else "."
     return f"{name}: {facts}" if name else facts
 
 
@@ -301,7 +301,7 @@ def training(runs: list[Run], folder: Path) -> list[Block]:
             some, path = dict(curves[start : start + MOST_CURVES]), folder / file_name("training", run.name, number)
             figures.training_curves(some, path)
             ends = {name: dev_accuracies(lines) for name, (_, lines) in some.items()}
-            accuracies = ", ".join(f"{name} {percent(values[-1])}" for name, values in ends.items() if values)
+            accuracies = ", ".join(f"{name} {values[-1]:.1%}" for name, values in ends.items() if values)
             caption = f"{run.task}, seed {seed}. Dev accuracy at the end: {accuracies or 'not measured yet'}."
             blocks.append(Picture(path, caption))
     return section("Fine-tuning and retraining", blocks, remedies(runs, "finetune"))

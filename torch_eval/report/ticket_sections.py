@@ -19,7 +19,7 @@ from configs.contract.run_files import TicketReport
 from mindspore_rt.ticket import Ticket
 from torch_eval.attack import metrics
 from torch_eval.report import figures
-from torch_eval.report.captions import facts, percent, remedies
+from torch_eval.report.captions import facts, remedies
 from torch_eval.report.figure_sections import file_name
 from torch_eval.report.render import Block, Cell, Details, Heading, Paragraph, Picture, Row, Table, section
 from torch_eval.report.run_state import Run
@@ -134,7 +134,7 @@ def _facts(run: Run, reports: Reports) -> list[Block]:
             f"{pruned:,}",
             f"{weights:,}",
             f"{round(pruned - (model_id.sparsity or 0.0) * weights, 2):+g}",
-            *("–" if share is None else percent(share) for share in (report.magnitude_overlap, report.chance_overlap)),
+            *("–" if share is None else f"{share:.1%}" for share in (report.magnitude_overlap, report.chance_overlap)),
         )
         rows.append([Cell(text) for text in texts])
     if not rows:
@@ -167,7 +167,7 @@ def overlaps(runs: list[Run], folder: Path) -> list[Block]:
     path = folder / file_name("overlap")
     figures.square(grid, names, path, "Overlap of robust tickets in %")
     chance = sorted(ticket.chance_overlap for ticket in loaded.values())
-    by_chance = " to ".join(dict.fromkeys(percent(c) for c in (chance[0], chance[-1])))
+    by_chance = " to ".join(dict.fromkeys(f"{c:.1%}" for c in (chance[0], chance[-1])))
     caption = (
         "Overlap of the chosen robust tickets of different seeds and data sets: weights that both prune over weights "
         f"that either prunes. Two random tickets would have about {by_chance}."
@@ -224,7 +224,7 @@ def _own_and_transferred(run: Run) -> list[Cell]:
         if len(paths) == 2 and all(path.is_file() for path in paths):
             other, own = map(Ticket.load, paths)
             overlaps.append((other.overlap(own), other.chance_overlap))
-    return [Cell(percent(statistics.fmean(shares))) for shares in zip(*overlaps)] or [Cell(NONE), Cell(NONE)]
+    return [Cell(f"{statistics.fmean(shares):.1%}") for shares in zip(*overlaps)] or [Cell(NONE), Cell(NONE)]
 
 
 # --- mask scores ---------------------------------------------------------------------------------------------
