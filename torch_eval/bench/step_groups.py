@@ -27,14 +27,14 @@ class Contender:
         title: Its name in the results.
         module: The module that its worker process runs.
         variant: Which step of that module.
-        environment: Environment variables of the worker.
+        kernels: Value of ROBUST_TICKETS_KERNELS for its worker: `plain` for MindSpore's primitives.
         needs: A package and the first of its versions that can do this step; None for those of the requirements files.
     """
 
     title: str
     module: str
     variant: str
-    environment: tuple[tuple[str, str], ...] = ()
+    kernels: str = ""
     needs: tuple[str, str] | None = None
 
     def is_possible(self) -> bool:
@@ -54,14 +54,13 @@ class Contender:
         return [sys.executable, "-m", self.module, case.to_json(), self.variant, *checkout]
 
 
-PLAIN = (("ROBUST_TICKETS_KERNELS", "plain"),)
 CONTENDERS = {
     "official": Contender("official PyTorch", "torch_eval.bench.torch_step_worker", "official"),
     "frozen": Contender("official PyTorch, weights frozen", "torch_eval.bench.torch_step_worker", "frozen"),
     "transformers": Contender("transformers", "torch_eval.bench.torch_step_worker", "transformers"),
     "mindnlp": Contender("mindnlp", "mindspore_rt.compare.step_worker", "mindnlp", needs=("mindnlp", "0.5")),
     "fused": Contender("MindSpore, fused kernels", "mindspore_rt.compare.step_worker", "ours"),
-    "plain": Contender("MindSpore, plain primitives", "mindspore_rt.compare.step_worker", "ours", PLAIN),
+    "plain": Contender("MindSpore, plain primitives", "mindspore_rt.compare.step_worker", "ours", "plain"),
     "bfloat16": Contender(
         "MindSpore, bfloat16 products", "mindspore_rt.compare.step_worker", "bfloat16", needs=("mindspore", "2.10")
     ),

@@ -83,12 +83,9 @@ class Worker:
 
 def _environment(contender: Contender) -> dict[str, str]:
     """Return the environment variables of a worker: its own, and the same number of threads for all."""
-    environment = with_project(os.environ) | {
-        **dict(contender.environment),
+    return with_project(os.environ) | {
+        "ROBUST_TICKETS_KERNELS": contender.kernels,  # whatever the user has chosen
         "GLOG_v": "3",
         "OMP_WAIT_POLICY": "passive",
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(bench_case.THREADS)),
     }
-    if contender.variant == "ours" and not contender.environment:
-        environment.pop("ROBUST_TICKETS_KERNELS", None)  # ours with kernels, whatever the user has chosen
-    return environment

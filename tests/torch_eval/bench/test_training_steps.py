@@ -124,7 +124,8 @@ from configs.contract import bench_case
 case, others, answers = bench_case.start()
 print("libraries chatter")
 os.write(1, b"so do kernels\\n")
-for turn, _ in enumerate(bench_case.serve(answers, {"who": case.task, "kernels": os.environ.get("KIND")})):
+about = {"who": case.task, "kernels": os.environ["ROBUST_TICKETS_KERNELS"]}
+for turn, _ in enumerate(bench_case.serve(answers, about)):
     if turn == 0:
         block = bytearray(200 << 20)
         block[:: 1 << 12] = b"x" * len(block[:: 1 << 12])
@@ -146,7 +147,7 @@ def script(tmp_path):
 
 
 def test_worker_process_answers_steps_and_reports_its_end(script):
-    worker = Worker(Contender("someone", "", "", (("KIND", "odd"),)), script)
+    worker = Worker(Contender("someone", "", "", "odd"), script)
     try:
         assert worker.answers["who"] == "search" and worker.answers["kernels"] == "odd"
         worker.step()
