@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from configs.contract import markdown, schema
+from configs.contract.code import source_hashes
 from configs.contract.files import append_line, atomic_write, file_hash, read_lines
 from configs.contract.options import read_options
 from configs.contract.run_dir import RUNS, RunDir
@@ -276,9 +277,8 @@ def load_stock(target: Target, spec: Spec) -> Attack:
 
 @functools.cache
 def code_hash() -> str:
-    """Return a hash of this half's source."""
-    files = sorted(Path(__file__).parents[1].rglob("*.py"))
-    return hashlib.sha256("".join(map(file_hash, files)).encode()).hexdigest()[:12]
+    """Return a hash of the code that decides what an attack computes."""
+    return hashlib.sha256(json.dumps(source_hashes("attack")).encode()).hexdigest()[:12]
 
 
 @functools.cache
