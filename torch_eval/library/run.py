@@ -8,7 +8,6 @@ runs/score/<models>-<data>/
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from torch_eval.attack import scoring
 from torch_eval.library import data as user_data
 from torch_eval.library import hub, results
 
-SECTIONS = (schema.Attack, schema.Data)  # whose keys may be written without the section
+SECTIONS = ("attack", "data")  # whose keys may be written without the section
 OTHERS = ("name", "task", "seeds", "on_change")  # further keys that score knows
 # Keys of these sections that mean something in experiments only.
 NOT_HERE = {
@@ -97,7 +96,7 @@ def refuse_keys_of_experiments(keys: Sequence[str], config: schema.Experiment) -
     """
     for key in keys:
         section = key.rpartition(".")[0]
-        if key in NOT_HERE or section not in ("attack", "data") and key not in OTHERS:
+        if key in NOT_HERE or section not in SECTIONS and key not in OTHERS:
             raise UserError(
                 f"score: {key} is a key of experiments, and changes nothing here; examples=N limits the texts"
             )
@@ -109,11 +108,8 @@ def refuse_keys_of_experiments(keys: Sequence[str], config: schema.Experiment) -
 
 def whole_key(override: str) -> str:
     """Put the section before a key of `attack` or `data` that stands without it."""
-    key = override.partition("=")[0]
-    for section in SECTIONS:
-        if any(key == field.name for field in dataclasses.fields(section)):
-            return f"{section.__name__.lower()}.{override}"
-    return override
+    key, known = override.partition("=")[0], schema.keys()
+    return next((f"{section}.{override}" for section in SECTIONS if f"{section}.{key}" in known), override)
 
 
 def named(folders: dict[str, Path]) -> dict[str, Path]:
