@@ -35,19 +35,14 @@ def cell(value: Value, reference: str = "") -> Cell:
     return Cell(f"{shown:.1f}", small, published=reference, interval="\n".join(intervals), ends=(shown, shown))
 
 
-def name_cell(run: Run, model: str) -> Cell:
-    """Title of a row, and whether its model has learned nothing."""
-    return Cell(run.title(model), run.unlearned(model))
-
-
-def clean_cell(run: Run, model: str, tables: tuple[int, ...], group: int = 0) -> Cell:
+def clean_cell(run: Run, model: str, group: int, tables: tuple[int, ...]) -> Cell:
     """Accuracy on the whole test set.
 
     Args:
         run: The run.
         model: Name of the model.
-        tables: Numbers of the paper's tables whose figures stand beside it.
         group: Comparison group.
+        tables: Numbers of the paper's tables whose figures stand beside it.
     """
     value = run.clean(model, group)
     if group and not value:
@@ -157,14 +152,15 @@ def rows_of(
     run: Run, models: list[str], columns: Columns, group: int = 0, tables: tuple[int, ...] = (1, 2)
 ) -> list[list[Cell]]:
     """Rows of models: title, accuracy on the test set and on the sample, measures of attacks."""
-    cells = [[clean_cell(run, model, tables, group) for model in models]]
+    cells = [[clean_cell(run, model, group, tables) for model in models]]
     samples = [sample_clean(run, model, group) for model in models]
     cells.append([cell(value) if value or not group else Cell(NONE) for value in samples])
     for recipe, measure in columns:
         cells.append([attack_cell(run, model, recipe, measure, group, tables) for model in models])
     for (_, measure), column in zip([("", "clean"), ("", "clean"), *columns], cells):
         mark_best([c for c, model in zip(column, models) if not run.unlearned(model)], lowest=measure == "suc")
-    return [[name_cell(run, model), *row] for model, row in zip(models, zip(*cells))]
+    names = [Cell(run.title(model), run.unlearned(model)) for model in models]
+    return [[name, *row] for name, row in zip(names, zip(*cells))]
 
 
 def sample_clean(run: Run, model: str, group: int = 0) -> Value:
@@ -186,11 +182,8 @@ def ablation_table(runs: list[Run], number: int) -> Table | None:
     rows: list[Row] = []
     for run in asked:
         models = [model for method in in_table(number) for model in run.picks(method)]
-        cleans = [clean_cell(run, model, (number,)) for model in models]
-        auas = [attack_cell(run, model, "textfooler", "aua", 0, (number,)) for model in models]
-        for column in (cleans, auas):
-            mark_best([c for c, model in zip(column, models) if not run.unlearned(model)])
-        rows += [heading(run), *([name_cell(run, m), clean, aua] for m, clean, aua in zip(models, cleans, auas))]
+        whole = rows_of(run, models, [("textfooler", "aua")], 0, (number,))
+        rows += [heading(run), *([name, clean, aua] for name, clean, _, aua in whole)]
     return Table(["Method", "Clean% (test set)", "Aua% (TextFooler)"], rows) if rows else None
 
 
