@@ -57,13 +57,17 @@ def read_json(path: Path, text: str) -> FileTable:
         text: Content of the file.
 
     Raises:
-        UserError: The whole file is one object of something else.
+        UserError: The whole file is one object of something else, or a damaged array.
     """
     whole = _json(text)
     if isinstance(whole, dict) and whole and all(isinstance(value, dict | list) for value in whole.values()):
         whole = _transposed(path, whole)
     if isinstance(whole, list):
         rows = [(f"row {number}", _object(value)) for number, value in enumerate(whole, 1)]
+    elif isinstance(whole, dict):
+        rows = [(f"line {next(_lines(text))[0]}", whole)]
+    elif isinstance(whole, BrokenRow) and text.lstrip().startswith("["):
+        raise UserError(f"{path}: begins as an array, but is {whole}")
     else:
         rows = [(f"line {number}", _object(_json(line))) for number, line in _lines(text)]
     names = dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row)
@@ -87,7 +91,9 @@ def _json(text: str) -> object:
         return json.loads(text, object_pairs_hook=_marked)
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", "nested too deep, or a number of too many digits")
-        return BrokenRow(f"not valid JSON ({reason}); one object a line")
+        line = getattr(error, "lineno", 1)
+        place = f" in line {line}" if line > 1 else ""
+        return BrokenRow(f"not valid JSON ({reason}{place}); one object a line")
 
 
 def _marked(pairs: list[tuple[str, object]]) -> dict:

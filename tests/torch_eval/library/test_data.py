@@ -224,6 +224,14 @@ def test_broken_rows_are_named_before_columns_and_labels_are_asked_for(tmp_path,
         read(tmp_path / "a.jsonl", content)
 
 
+def test_a_damaged_array_is_named_where_it_is_damaged(tmp_path):
+    rows = json.dumps([{"text": "fine", "label": 1}, {"text": "dull", "label": 0}], indent=1)
+    for content, place in ((rows[:-1] + ",]", "line 10"), (rows[:50], "line 7"), ("[\n" + rows[2:-5], "line 8")):
+        with pytest.raises(UserError, match=rf"a.json: begins as an array, but is not valid JSON \(.* in {place}\)"):
+            read(tmp_path / "a.json", content)
+    assert len(read(tmp_path / "a.json", json.dumps({"text": "fine", "label": 1}, indent=1))[1]) == 1
+
+
 def test_a_folder_of_texts_and_a_task(tmp_path):
     for label, text in (("pos", "fine"), ("neg", "dull")):
         (tmp_path / "texts" / label).mkdir(parents=True)
