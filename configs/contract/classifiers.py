@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ GENERIC = re.compile(r"(label|class)?[ _-]?\d+", re.IGNORECASE)
 
 @functools.cache
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.casefold())
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", name).casefold())
 
 
 # Tests whether two names mean one label, the strictest first: C++ is not C, although both have the one letter c.

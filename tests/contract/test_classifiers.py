@@ -58,6 +58,13 @@ def test_other_labels_are_refused_with_both_lists(folder, names, labels):
         classifiers.check(folder(id2label=named(names)), labels, 128)
 
 
+def test_an_accent_may_be_a_character_of_its_own(folder):
+    """As files from macOS have it."""
+    names = ["n\u00e9gatif", "positif"]
+    model = folder(id2label=named(names))
+    assert classifiers.check(model, ["POSITIF", "ne\u0301gatif"], 128) == (1, 0)
+
+
 def test_another_number_of_labels_is_refused(folder):
     with pytest.raises(UserError, match="a classifier of 2 labels for data of 3: its labels are LABEL_0.*; give a"):
         classifiers.check(folder(), MNLI, 128)
