@@ -78,6 +78,10 @@ def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] |
     required = {"tokenizer": TOKENIZERS if needs_vocabulary else (TOKENIZER_CONFIG,), "weights": WEIGHTS}
     for what, files in required.items():
         if not present(folder, files):
+            parts = sorted(folder.glob("*-of-*")) if files is WEIGHTS else []
+            if parts:
+                index = f"{parts[0].name.partition('-')[0]}{parts[0].suffix}.index.json"
+                raise UserError(f"{folder}: holds parts of weights, such as {parts[0].name}; copy {index} too")
             raise UserError(f"{folder}: no {what} ({' or '.join(files[:2])}); save the model's {what} there too")
     if not config.get("model_type"):
         raise UserError(f'{folder / "config.json"}: no model_type; add the model\'s family: "model_type": "bert"')

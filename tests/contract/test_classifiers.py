@@ -87,6 +87,15 @@ def test_missing_files_are_named_and_nothing_is_to_be_deleted(folder, file, mess
     assert "delete" not in str(error.value)
 
 
+@pytest.mark.parametrize("part", ["model-00001-of-00002.safetensors", "pytorch_model-00002-of-00002.bin"])
+def test_parts_of_weights_without_their_index_are_named(folder, part):
+    model = folder()
+    (model / "model.safetensors").rename(model / part)
+    index = f"{part.partition('-')[0]}{part[part.index('.') :]}.index.json"
+    with pytest.raises(UserError, match=f"parts of weights, such as {part}; copy {index} too"):
+        classifiers.check(model, ["a", "b"], 128)
+
+
 @pytest.mark.parametrize("file", ["tokenizer.model", "sentencepiece.model", "spiece.model", "vocab.json"])
 def test_the_only_file_of_a_tokenizer_may_be_any_that_transformers_reads(folder, file):
     """LLaMA, Mistral and Gemma call it tokenizer.model."""
