@@ -204,7 +204,10 @@ def read_config(folder: Path) -> dict:
         with open(file, "rb") as content:
             if content.read(len(POINTER)) == POINTER:
                 raise UserError(f"{file} {PACKED[POINTER]}")
-    return read_json(folder / "config.json", remedy="copy the model again")
+    config = read_json(folder / "config.json", remedy="copy the model again")
+    if not isinstance(config.get("model_type"), str | None):
+        raise UserError(f'{folder / "config.json"}: model_type must be text, such as "bert"; copy the model again')
+    return config
 
 
 def label_names(folder: Path) -> list[str]:

@@ -162,6 +162,13 @@ def test_a_model_that_does_not_say_its_family_is_refused_with_the_line_to_add(fo
         classifiers.check(folder(model_type=""), ["a", "b"], 128)
 
 
+@pytest.mark.parametrize("kind", [["bert"], 3])
+def test_a_family_that_is_no_text_is_refused(folder, kind):
+    for read in (classifiers.label_names, lambda model: classifiers.longest_common_input([model])):
+        with pytest.raises(UserError, match="config.json: model_type must be text"):
+            read(folder(model_type=kind))
+
+
 def test_a_folder_of_checkpoints_is_told_from_one_of_them(folder, tmp_path):
     inner = tmp_path / "checkpoint-500"
     inner.mkdir()
