@@ -224,7 +224,7 @@ def _refuse_other_order(path: Path, models: Sequence[Sequence[str]], published: 
     differently += [(f"{title} numbers them differently from the model", labels) for title, labels in published.items()]
     for reason, other in differently:
         order = [classifiers.find_label(name, other) for name in first]
-        if None not in order and order != list(range(len(first))):
+        if None not in order and len(set(order)) == len(order) and order != list(range(len(first))):
             pairs = ", ".join(label_entry(str(number), name) for number, name in enumerate(first))
             raise UserError(
                 f"{path}: its labels are numbers, and {reason}: {listed(first)}, and {listed(other)}; say what the "

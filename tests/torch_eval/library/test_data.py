@@ -145,6 +145,13 @@ def test_numbers_are_refused_where_a_model_orders_the_labels_of_a_published_task
         assert [record["label"] for record in records] == [0]
 
 
+def test_numbers_are_the_models_own_where_a_published_task_has_other_labels(tmp_path):
+    """Both begin with IMDB's `pos`, but they are not IMDB's labels in another order."""
+    names = ["Positive with reserve", "Positive"]
+    _, records, _ = read(tmp_path / "a.csv", "text,label\na,0\nb,1\n", names)
+    assert [record["label"] for record in records] == [0, 1]
+
+
 def test_what_is_read_is_said(tmp_path):
     task, _, _ = read(tmp_path / "a.csv", "Text,other,Label\nfine,x,pos\ndull,y,neg\n", ["POSITIVE", "NEGATIVE"])
     sentence = data.reading(task, "Label", ["POSITIVE", "NEGATIVE"], tmp_path)
