@@ -48,6 +48,8 @@ def read(
     path = Path(data).expanduser()
     if not path.exists() and data in TASKS:
         return _of_task(data, config)
+    if (path / "config.json").is_file():
+        raise UserError(f"{data}: the folder of a model; give the data after the models")
     if path.is_dir() and config.task == "custom":
         if not config.data.labels:
             folders = sorted(folder.name for folder in path.iterdir() if folder.is_dir() and any(folder.glob("*.txt")))
@@ -57,6 +59,8 @@ def read(
     elif path.is_file() and config.task == "custom":
         _guess(path, config, names, others)
     elif not path.is_dir() and not path.is_file():
+        if path.exists():
+            raise UserError(f"{data}: neither a file nor a folder; write the data into a file, and give that")
         if "://" in data:
             raise UserError(f"{data}: an address; download the file, and give the path to it")
         known = ", ".join(name for name in TASKS if name != "custom")

@@ -26,6 +26,8 @@ def model_dir(name: str) -> Path:
         return folder.resolve()
     if folder.is_file():
         raise UserError(f"{name}: a file; give the folder that holds the model's files, and the data after the models")
+    if folder.is_symlink():
+        raise UserError(f"{name}: a link to what is not there; give the folder itself")
     if not hub.NAME.fullmatch(name):
         raise UserError(f"{name}: no such directory, and no name on the hub, which is OWNER/NAME")
     key = hub.model_key(name)

@@ -192,7 +192,9 @@ def test_columns_that_nobody_can_tell_are_asked_for(tmp_path):
         read(tmp_path / "a.csv", "one,two,label\na,b,1\n")
     with pytest.raises(UserError, match="no column .*only one, two; name it: label_column=.* no header: columns="):
         read(tmp_path / "a.csv", "one,two\na,b\n")
-    for name in (str(tmp_path / "gone.csv"), "/dev/null", "stanfordnlp/imdb"):
+    with pytest.raises(UserError, match="/dev/null: neither a file nor a folder; write the data into a file"):
+        data.read("/dev/null", config(), NAMES)
+    for name in (str(tmp_path / "gone.csv"), "stanfordnlp/imdb"):
         with pytest.raises(UserError, match="no such file or folder, and no task; the tasks are .*sst2.*load_dataset"):
             data.read(name, config(), NAMES)
     for address in ("https://example.org/a.csv", "file://host/a.csv", "hf://datasets/stanfordnlp/imdb"):
@@ -255,3 +257,12 @@ def test_a_folder_of_texts_and_a_task(tmp_path):
         data.read("custom", config(), NAMES)
     task, records, note = data.read("snippets", config(), NAMES)
     assert task.labels == ("negative", "positive") and len(records) > 500 and "ratings" in note
+
+
+def test_a_model_in_the_place_of_the_data_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="the folder of a model; give the data after the models"):
+        data.read(str(tmp_path), config(), NAMES)
+    (tmp_path / "link").symlink_to("nothing")
+    with pytest.raises(UserError, match="link: a link to what is not there"):
+        hub.model_dir(str(tmp_path / "link"))
