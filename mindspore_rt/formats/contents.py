@@ -235,7 +235,9 @@ def check(contents: Contents, missing: list[str], unknown: list[str]) -> None:
     problems = {
         "{} missing: {} (--allow-missing PREFIX lets them be)": absent,
         "{} unknown: {} (--allow-unknown PREFIX drops them)": strangers,
-        "{} misshapen: {} (is config.json, or --like, of this model?)": _misshapen(contents, expected, prunable),
+        "{} misshapen: {} (is config.json, or --like, of this model? id2label counts labels)": _misshapen(
+            contents, expected, prunable
+        ),
         "{} not of floats: {}": [f"{name} ({array.dtype})" for name, array in arrays if array.dtype.kind != "f"],
         "{} not finite: {}": [name for name, a in arrays if a.dtype.kind == "f" and not np.isfinite(a).all()],
     }
@@ -261,9 +263,6 @@ def _misshapen(
 
 
 def _labels(contents: Contents) -> int:
-    """Number of labels of the classifier; 2 where nothing says it, as in transformers."""
-    bias = contents.encoder.family.head[-1]
-    if bias in contents.weights:
-        return contents.weights[bias].size
-    names = contents.config.get("id2label")
-    return len(names) if isinstance(names, dict) and names else 2
+    """Number of labels that the config states; 2 where it states none, as in transformers."""
+    names, count = contents.config.get("id2label"), contents.config.get("num_labels", 2)
+    return len(names) if isinstance(names, dict) and names else count if type(count) is int else 2

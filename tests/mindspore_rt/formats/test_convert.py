@@ -271,6 +271,14 @@ def test_misshapen_and_not_finite_weights_are_named(tiny_bert, weights, tmp_path
     assert f"{QUERY} is [30, 32], not [32, 32]" in message and "not finite: classifier.bias" in message
 
 
+def test_a_head_of_other_labels_than_its_config_names_is_refused(tiny_bert, weights, tmp_path, capsys):
+    """Transformers could not load what would be written."""
+    head = {"classifier.weight": np.zeros((3, weights["classifier.weight"].shape[1]), np.float32)}
+    save_file({**weights, **head, "classifier.bias": np.zeros(3, np.float32)}, tmp_path / "three.safetensors")
+    message = refused(capsys, tmp_path / "three.safetensors", tmp_path / "out", "--like", tiny_bert)
+    assert "classifier.bias is [3], not [2]" in message and "id2label" in message
+
+
 def test_scores_that_do_not_fit_are_named(tiny_bert, weights, shapes, tmp_path, capsys):
     scores = random_scores(shapes)
     scores[QUERY] = scores[QUERY][:5]
