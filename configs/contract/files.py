@@ -233,9 +233,9 @@ def locked(path: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def sweep(root: Path) -> None:
-    """Remove the temporary files and directories that killed processes left."""
-    for path in list(root.rglob(".*.tmp")):
+def sweep(root: Path, pattern: str = "**/.*.tmp") -> None:
+    """Remove the temporary files and directories that killed processes left, of those names."""
+    for path in list(root.glob(pattern)):
         owner = path.name.split(".")[-2]
         if owner.isdigit() and not Path("/proc", owner).exists():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from safetensors.numpy import save
 from configs.contract.cli import Parser
 from configs.contract.errors import UserError, command
 from configs.contract.families import FAMILIES
-from configs.contract.files import atomic_write, file_hash, whole_directory
+from configs.contract.files import atomic_write, file_hash, sweep, whole_directory
 from mindspore_rt.formats import huggingface
 from mindspore_rt.formats.contents import (
     COMPACT,
@@ -144,15 +146,16 @@ def _write_mindir(contents: Contents, target: Path, batch: int, length: int) -> 
 
 @contextlib.contextmanager
 def _whole_file(target: Path) -> Iterator[Path]:
-    """Give a name of the same suffix to write; the file takes the place of `target` when the block ends well."""
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Give a file of the same name to write, in a folder of its own; it becomes `target` when the block ends well."""
+    folder = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    folder.mkdir(parents=True, exist_ok=True)
     try:
+        temporary = folder / target.name
         yield temporary
         temporary.chmod(0o644)  # MindSpore writes files that nobody may change
         os.replace(temporary, target)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_official(contents: Contents, target: Path) -> str:
@@ -298,6 +301,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"{options.source}: is in the format {format} already")
     complete(contents, options.like)
     check(contents, options.allow_missing, options.allow_unknown)
+    sweep(options.target.parent, f".{glob.escape(options.target.name)}.*.tmp")
     matrices = f"scores of {len(contents.scores)} matrices"
     print(f"{contents.path} ({contents.format}): {len(contents.weights)} weights, {matrices}")
     print(f"{options.target} ({format}): {write(contents, options.target, format, options)}")

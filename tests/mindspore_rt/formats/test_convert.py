@@ -1,6 +1,7 @@
 """Conversion between formats: bit-exact round trips, the official draw, and what is refused by name."""
 
 import json
+import os
 
 import mindspore as ms
 import numpy as np
@@ -16,6 +17,7 @@ from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.formats import contents, convert, huggingface
 from mindspore_rt.ticket import Ticket, spread
+from tests.helpers.commands import run_python
 from tests.helpers.models import assert_same_arrays, normal_arrays
 from torch_eval.bench.random_models import random_classifier
 
@@ -303,6 +305,21 @@ def test_an_existing_target_is_left_alone(tiny_bert, tmp_path, capsys):
 def test_a_target_of_a_format_that_is_not_written(tiny_bert, tmp_path, capsys, target):
     assert "NAME.ckpt a MindSpore checkpoint" in refused(capsys, tiny_bert, tmp_path / target)
     assert not (tmp_path / target).exists()
+
+
+@pytest.mark.parametrize("target", ["model", "model.ckpt", "model.safetensors"])
+def test_what_a_killed_conversion_left_is_gone_after_the_next(tiny_bert, tmp_path, target):
+    code = (
+        "import os, sys; from mindspore_rt.formats import convert;"
+        "convert.os.replace = os.replace = lambda *_: os.kill(os.getpid(), 9); convert.main(sys.argv[1:])"
+    )
+    words = [tiny_bert, tmp_path / target, *(["--to", "mindspore"] if target.endswith("safetensors") else [])]
+    run_python(code, *words, status=-9)
+    assert [path.name for path in tmp_path.iterdir()] and not (tmp_path / target).exists()
+    other = tmp_path / f".other.{target}.{os.getpid()}.tmp"
+    other.write_text("of a process that runs")
+    run(*words)
+    assert sorted(tmp_path.iterdir()) == [other, tmp_path / target]
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 broken", b"\x80\x02}.", b"\n3\n\x08a.weight\x12'"])
