@@ -73,6 +73,8 @@ def read(path: Path) -> Contents:
         return read_directory(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file or directory")
+    if path.suffix == ".mindir":
+        raise UserError(f"{path}: a graph, from which no weights are read; give the model that it was made from")
     with open(path, "rb") as file:
         start = file.read(9)
     if start[8:] == b"{":

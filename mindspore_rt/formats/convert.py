@@ -44,6 +44,7 @@ FORMATS = {
     "ids (int32), attention mask (float32) and token types (int32) of one shape, to logits",
     "compact": "a ticket and the values of the kept weights in one safetensors file",
 }
+SUFFIXES = {"mindspore": (".ckpt", ".safetensors"), "mindir": (".mindir",)}  # of targets that MindSpore knows by them
 NOT_WRITTEN = {".air", ".bin", ".gguf", ".h5", ".npz", ".om", ".onnx", ".pb", ".pt", ".pth", ".tflite"}
 DESCRIPTION = """\
 Convert a model, its scores or a ticket. The format of SOURCE is recognised from its content; that of TARGET follows
@@ -110,14 +111,12 @@ def _write_mindspore(contents: Contents, target: Path) -> str:
     arrays = {**contents.weights, **{name + OUR_SCORES: s for name, s in contents.scores.items()}}
     if target.suffix == ".safetensors":
         atomic_write(target, save(arrays, metadata={"format": "ms", "config": json.dumps(contents.config)}))
-    elif target.suffix == ".ckpt":
+    else:
         import mindspore as ms
 
         entries = [{"name": name, "data": ms.Parameter(array, name=name)} for name, array in arrays.items()]
         with _whole_file(target) as temporary:
             ms.save_checkpoint(entries, str(temporary), append_dict={"config": json.dumps(contents.config)})
-    else:
-        raise UserError(f"{target}: a MindSpore checkpoint is called .ckpt or .safetensors; rename TARGET")
     scores = f" and scores of {len(contents.scores)} matrices" if contents.scores else ""
     return f"{len(contents.weights)} weights{scores}"
 
@@ -130,12 +129,16 @@ def _write_mindir(contents: Contents, target: Path, batch: int, length: int) -> 
 
     config = contents.encoder
     labels = len(contents.weights.get(config.family.head[-1], ()))
-    if not labels or target.suffix != ".mindir" or batch < 1 or not 1 <= length <= config.positions:
+    if not labels or batch < 1 or not 1 <= length <= config.positions:
         raise UserError(
             f"{target}: a .mindir file holds a classifier, for one text or more of 1 to {config.positions} word "
             f"pieces (--shape); {contents.path} has {labels} labels"
         )
     ticket = contents.ticket() if contents.scores else None
+    if contents.scores and not ticket:
+        raise UserError(
+            f"{contents.path}: its scores state no ticket; draw one first, with --to ticket --sparsity SHARE"
+        )
     model = EncoderClassifier(config, labels)
     model.load(ticket.apply(contents.weights) if ticket else contents.weights)
     inputs = [ms.Tensor(np.ones((batch, length)), dtype) for dtype in (ms.int32, ms.float32, ms.int32)]
@@ -275,9 +278,12 @@ def target_format(target: Path, asked: str | None) -> str:
     """Return the format that was asked for, or the one that the name of the target implies.
 
     Raises:
-        UserError: The name implies none.
+        UserError: The name implies none, or is none of the format that was asked for.
     """
     if asked:
+        if target.suffix not in SUFFIXES.get(asked, (target.suffix,)):
+            suffixes = " or ".join(SUFFIXES[asked])
+            raise UserError(f"{target}: a target of the format {asked} is called {suffixes}; rename TARGET")
         return asked
     if target.suffix == ".safetensors":
         raise UserError(f"{target}: the name does not tell the format; give --to mindspore, ticket or compact")
@@ -294,8 +300,13 @@ def main(arguments: list[str]) -> int:
     """Run the command line; returns its exit status."""
     options = parser().parse_args(arguments)
     format = target_format(options.target, options.to)
-    if options.target.exists():
+    if os.path.lexists(options.target):
         raise UserError(f"{options.target} is there already: delete it or choose another TARGET")
+    if options.sparsity is not None and format not in ("ticket", "compact"):
+        raise UserError(
+            f"--sparsity draws a ticket, and {options.target} would be in the format {format}: convert with "
+            f"--to ticket --sparsity {options.sparsity:g}, then convert that ticket with --like"
+        )
     contents = read(options.source)
     if contents.format == format and format in ("ticket", "compact"):
         raise UserError(f"{options.source}: is in the format {format} already")

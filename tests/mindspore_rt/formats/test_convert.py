@@ -299,6 +299,8 @@ def test_an_existing_target_is_left_alone(tiny_bert, tmp_path, capsys):
     (tmp_path / "there").write_text("mine")
     assert "is there already" in refused(capsys, tiny_bert, tmp_path / "there")
     assert (tmp_path / "there").read_text() == "mine"
+    (tmp_path / "link").symlink_to("nothing")
+    assert "is there already" in refused(capsys, tiny_bert, tmp_path / "link")
 
 
 @pytest.mark.parametrize("target", ["model.onnx", "model.pt", "pytorch_model.bin"])
@@ -400,7 +402,14 @@ def test_what_cannot_be_made_says_why(tiny_bert, weights, shapes, tmp_path, caps
     source = official_directory(tmp_path / "theirs", tiny_bert, weights, random_scores(shapes))
     assert "--sparsity" in refused(capsys, source, tmp_path / "out", "--to", "ticket")
     assert "between 0 and 1" in refused(capsys, source, tmp_path / "out", "--to", "ticket", "--sparsity", "30")
-    assert not (tmp_path / "out").exists()
+    for target in ("out", "out.ckpt", "out.mindir"):
+        message = refused(capsys, source, tmp_path / target, "--sparsity", "0.3")
+        assert "--sparsity draws a ticket" in message and "--to ticket --sparsity 0.3, then" in message
+    assert "state no ticket; draw one first" in refused(capsys, source, tmp_path / "out.mindir")
+    assert "is called .mindir; rename TARGET" in refused(capsys, tiny_bert, tmp_path / "out", "--to", "mindir")
+    (tmp_path / "graph.mindir").write_bytes(b"\n\x051.0.0")
+    assert "give the model that it was made from" in refused(capsys, tmp_path / "graph.mindir", tmp_path / "out")
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_a_roberta_keeps_its_names_in_every_format_but_the_official_one(tmp_path, capsys):
