@@ -81,6 +81,9 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
         print(f"warning: {warning}")
     name = config.name if config.name != "base" else f"{'-'.join(folders)}-{plain_name(Path(data).stem)}"
     run_dir = ScoreDir(config, (out or runs / "score" / name).resolve())
+    for folder in folders.values():
+        if run_dir.root.is_relative_to(folder):
+            raise UserError(f"--out: {run_dir.root} is in the folder of a model, whose files must stay as they are")
     with locked(run_dir.root / ".score.lock"):  # before the data: another run there may be attacking others
         write_data(run_dir, task, examples, note)
         scoring.run(run_dir)

@@ -100,6 +100,8 @@ def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, attacks_here)
     with locked(tmp_path / "out" / ".score.lock"), pytest.raises(UserError, match="in use by process"):
         run.run([str(two)], str(file), [], out=tmp_path / "out")
     assert not (tmp_path / "out" / "data").exists()  # of the other run
+    with pytest.raises(UserError, match="two/out is in the folder of a model, whose files must stay as they are"):
+        run.run([str(two)], str(file), [], out=two / "out")
     three = classifier(tmp_path / "three", "bert", ("a", "b", "c"))
     with pytest.raises(UserError, match="its labels are neg, pos, the model's are a, b, c"):
         run.run([str(three)], str(file), [], out=tmp_path / "out")
