@@ -44,6 +44,19 @@ class AttackScore:
     metrics: metrics.Metrics | None
     missing: str | None = None
 
+    @property
+    def remark(self) -> str:
+        """What the figures do not show: why there are none, or how many attacks stopped at their limit."""
+        if self.metrics is None:
+            return f"{self.model}, {self.recipe}: left out; {self.missing}"
+        if not self.metrics.timeouts:
+            return ""
+        return (
+            f"{self.model}, {self.recipe}: {self.metrics.timeouts} of {self.metrics.attacked} attacks stopped at "
+            f"max_seconds or max_queries; Aua and Suc count their texts as broken, and the intervals reach to where "
+            f"all of them are withstood"
+        )
+
     def cells(self) -> list[str]:
         """Return the table's cells, without the model's name."""
         if self.metrics is None:
@@ -110,8 +123,8 @@ def write(run_dir: RunDir, note: str) -> None:
     atomic_write(run_dir.root / "score.html", render.to_html(f"Robustness of {', '.join(about)}", page))
     print(f"\n{table(scores)}")
     for score in scores:
-        if score.missing:
-            print(f"{score.model}, {score.recipe}: left out; {score.missing}")
+        if score.remark:
+            print(score.remark)
     for test in tests:
         print(sentence(test))
     print(f"results: {run_dir.root / 'results.json'}, page: {run_dir.root / 'score.html'}")
@@ -135,7 +148,7 @@ def _page(
     """Return the blocks of the page."""
     rows = [list(map(render.Cell, [score.model, *score.cells()])) for score in scores]
     notes = [f"{model}: {facts['warning']}" for model, facts in about.items() if facts["warning"]]
-    notes += [f"{score.model}, {score.recipe}: {score.missing}" for score in scores if score.missing]
+    notes += [score.remark for score in scores if score.remark]
     measured = [
         f"{model}: {fact['folder']}, SHA-256 {fact['sha256'][:12]}, inputs cut to {fact['max_length']} pieces; "
         f"accuracy on all texts {fact['clean_of_all']:.1%}"

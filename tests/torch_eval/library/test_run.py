@@ -114,6 +114,16 @@ def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, attacks_here)
         run.run([str(two)], str(file), ["seeds=[1,2]"])
 
 
+def test_attacks_that_stopped_at_their_limit_are_counted_in_words(tmp_path, attacks_here, capsys):
+    """Otherwise 0% Aua would read as that of a model that was broken."""
+    model, file = classifier(tmp_path / "mine", "bert"), table(tmp_path / "r.csv")
+    folder = run.run([str(model)], str(file), ["recipes=[textbugger]", "max_queries=1"], out=tmp_path / "out")
+    metrics = read_json(folder / "results.json")["scores"][0]["metrics"]
+    assert metrics["timeouts"] == metrics["attacked"] > 0
+    said = f"mine, textbugger: {metrics['timeouts']} of {metrics['attacked']} attacks stopped at max_seconds or max_"
+    assert said in capsys.readouterr().out and said in (folder / "score.html").read_text()
+
+
 def test_records_in_place_of_a_file(tmp_path, attacks_here, monkeypatch):
     """What `score` starts in a process of its own, in this one. test_huggingface.py starts such a process."""
     monkeypatch.setattr(api, "run_module", modules_here({"torch_eval": main}))
