@@ -8,6 +8,7 @@ runs/score/<models>-<data>/
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ NOT_HERE = {
     *("attack.victims", "attack.shard", "attack.calibrate"),
     *(f"data.{key}" for key in ("train", "dev", "test", "train_size", "dev_size", "test_size")),
 }
+LONGEST_NAME = 240  # bytes of a folder's name; most file systems take 255
 DEFAULTS = ("task=custom", "attack.examples=200", f"attack.workers={os.cpu_count() or 1}")
 
 
@@ -79,7 +81,7 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
     print(f"{note}: {user_data.reading(task, config.data.label_column, names, first)}")
     for warning in (*odd_texts(examples, task), *absent_labels(examples, task, "the data")):
         print(f"warning: {warning}")
-    name = config.name if config.name != "base" else f"{'-'.join(folders)}-{plain_name(Path(data).stem)}"
+    name = config.name if config.name != "base" else folder_name([*folders, plain_name(Path(data).stem)])
     run_dir = ScoreDir(config, (out or runs / "score" / name).resolve())
     for folder in folders.values():
         if run_dir.root.is_relative_to(folder):
@@ -128,6 +130,14 @@ def named(folders: dict[str, Path]) -> dict[str, Path]:
 def plain_name(text: str) -> str:
     """Return a name of letters, digits and underscores."""
     return re.sub(r"\W+", "_", text).strip("_") or "model"
+
+
+def folder_name(parts: Sequence[str]) -> str:
+    """Return the names of models and data as one; of many names the beginning, and a hash of all."""
+    name = "-".join(parts)
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME // 5]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def write_data(run_dir: RunDir, task: Task, examples: list[dict], note: str) -> None:

@@ -136,6 +136,13 @@ def test_records_in_place_of_a_file(tmp_path, attacks_here, monkeypatch):
         torch_eval.score(model, [{"text": "a"}])
 
 
+def test_many_models_have_a_folder_of_a_name_that_a_file_system_takes():
+    names = [f"a-model-with-a-name-as-on-the-hub-{number}" for number in range(9)]
+    made = {run.folder_name(parts) for parts in (names, names[:-1], [name.replace("a", "名") for name in names])}
+    assert len(made) == 3 and all(len(name.encode()) <= 255 for name in made)
+    assert run.folder_name(["mine", "reviews"]) == "mine-reviews"
+
+
 def test_records_hold_what_numpy_and_pandas_make(monkeypatch):
     def read(_module, words, **_):
         out.append([json.loads(line) for line in Path(words[2]).read_text().splitlines()])
