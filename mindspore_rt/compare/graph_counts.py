@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+
+from configs.contract.bench_case import COUNTS
 
 # Structure of the graph, and views: resolved by the compiler or the host, without a kernel.
 FREE = {
@@ -27,50 +31,20 @@ TENSOR = re.compile(
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """One primitive of a graph.
-
-    Attributes:
-        name: Primitive.
-        bytes: Bytes of its inputs and outputs.
-        multiplications: Those of a matrix product; 0 otherwise.
-        of_gates: Whether it is no product, and works on as many numbers as a matrix has scores, or on a stack of such.
-    """
-
-    name: str
-    bytes: int
-    multiplications: int
-    of_gates: bool
-
-
-@dataclass(frozen=True)
 class Graph:
     """What one run of a graph asks for.
 
     Attributes:
         name: Function that was compiled.
-        kernels: Its primitives in order.
         parameters: Bytes of each parameter by name.
-        inputs: Bytes of what it is called with.
-        peak: Largest sum of the bytes of results that are still needed, beside parameters and inputs.
+        counts: Sums over all its kernels, by the names of `configs.contract.bench_case.COUNTS`. `gate_bytes` are those
+            of primitives that are no product and work on as many numbers as a matrix has scores, or on a stack of such;
+            `working_memory` is the largest sum of the bytes of inputs and of results that are still needed.
     """
 
     name: str
-    kernels: list[Kernel]
     parameters: dict[str, int]
-    inputs: int
-    peak: int
-
-    def counts(self) -> dict[str, int]:
-        """Return the sums over all kernels, by the names of `configs.contract.bench_case.COUNTS`."""
-        return {
-            "primitives": len(self.kernels),
-            "bytes": sum(k.bytes for k in self.kernels),
-            "product_bytes": sum(k.bytes for k in self.kernels if k.multiplications),
-            "gate_bytes": sum(k.bytes for k in self.kernels if k.of_gates),
-            "multiplications": sum(k.multiplications for k in self.kernels),
-            "working_memory": self.inputs + self.peak,
-        }
+    counts: dict[str, int]
 
 
 def read_graphs(folder: Path, score_sizes: Collection[int]) -> list[Graph]:
@@ -87,14 +61,14 @@ def read_graphs(folder: Path, score_sizes: Collection[int]) -> list[Graph]:
 def read_graph(text: str, score_sizes: Collection[int]) -> Graph:
     """Read one graph; see `read_graphs`."""
     name = re.sub(r"^[\d_]*|_\d+$", "", text.splitlines()[0].rpartition("@")[2])
-    parameters, inputs_of_graph = {}, 0
+    parameters, counts = {}, dict.fromkeys(COUNTS, 0)
     for title, kind, rest in re.findall(r"^%para\d+_([^:\n]*): <(Ref\[)?(Tensor[^\n]*)", text, re.M):
         size = sum(_bytes(*tensor) for tensor in _tensors(f"<{kind}{rest}"))
         if kind:
             parameters[title] = size
         else:
-            inputs_of_graph += size
-    kernels, made, last_use = [], {}, {}
+            counts["working_memory"] += size
+    made, last_use = {}, {}
     for number, (node, primitive, arguments, before, after) in enumerate(NODE.findall(text)):
         inputs, outputs = _tensors(before), _tensors(after)
         of_inputs = re.findall(r"%\d+\b", arguments)
@@ -104,12 +78,17 @@ def read_graph(text: str, score_sizes: Collection[int]) -> Graph:
             continue
         size = sum(_bytes(*tensor) for tensor in outputs)
         made[node] = (number, size, [])
-        products = _multiplications(primitive, arguments, inputs, outputs)
-        shapes = [shape for _, shape in [*inputs, *outputs] if shape]
-        on_scores = any({math.prod(shape), math.prod(shape[1:])} & set(score_sizes) for shape in shapes)
         moved = sum(_bytes(*tensor) for tensor in inputs) + size
-        kernels.append(Kernel(primitive, moved, products, on_scores and not products))
-    return Graph(name, kernels, parameters, inputs_of_graph, _peak(made, last_use))
+        counts["primitives"] += 1
+        counts["bytes"] += moved
+        shapes = [shape for _, shape in [*inputs, *outputs] if shape]
+        if products := _multiplications(primitive, arguments, inputs, outputs):
+            counts["product_bytes"] += moved
+            counts["multiplications"] += products
+        elif any({math.prod(shape), math.prod(shape[1:])} & set(score_sizes) for shape in shapes):
+            counts["gate_bytes"] += moved
+    counts["working_memory"] += _peak(made, last_use)
+    return Graph(name, parameters, counts)
 
 
 def _peak(made: dict[str, tuple[int, int, list[str]]], last_use: dict[str, int]) -> int:
@@ -118,16 +97,11 @@ def _peak(made: dict[str, tuple[int, int, list[str]]], last_use: dict[str, int])
         if not size:
             for other in shown:
                 last_use[other] = max(last_use.get(other, 0), last_use.get(node, 0))
-    changes: dict[int, int] = {}
+    changes: Counter[int] = Counter()
     for node, (number, size, _) in made.items():
-        changes[number] = changes.get(number, 0) + size
-        end = last_use.get(node, number) + 1
-        changes[end] = changes.get(end, 0) - size
-    living = peak = 0
-    for number in sorted(changes):
-        living += changes[number]
-        peak = max(peak, living)
-    return peak
+        changes[number] += size
+        changes[last_use.get(node, number) + 1] -= size
+    return max(accumulate(changes[number] for number in sorted(changes)), default=0)
 
 
 def _multiplications(primitive: str, arguments: str, inputs: list, outputs: list) -> int:

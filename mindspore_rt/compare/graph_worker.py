@@ -38,7 +38,7 @@ def main() -> None:
         step_worker.ours(case)[0]()
         graphs = graph_counts.read_graphs(Path(folder), scores)
     parameters = {name: size for graph in graphs for name, size in graph.parameters.items()}
-    counts = [{"name": graph.name, **graph.counts()} for graph in graphs]
+    counts = [{"name": graph.name, **graph.counts} for graph in graphs]
     answers.write(json.dumps({"parameters": sum(parameters.values()), "graphs": counts}) + "\n")
 
 

@@ -27,8 +27,8 @@ subgraph @12_7_one_pass_81() {
 
 def test_bytes_multiplications_and_memory_of_a_graph():
     graph = graph_counts.read_graph(TEXT, {64})
-    assert graph.name == "one_pass" and graph.parameters == {"w": 512} and graph.inputs == 128
-    assert graph.counts() == {
+    assert graph.name == "one_pass" and graph.parameters == {"w": 512}
+    assert graph.counts == {
         "primitives": 3,
         "bytes": (128 + 512 + 256) + (256 + 4 + 256) + (256 + 256),
         "product_bytes": 128 + 512 + 256,
