@@ -13,7 +13,6 @@ from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_lines, write_json, write_lines
 from configs.contract.read_files import absent_labels, odd_texts, read_file
 from configs.contract.run_dir import RunDir
-from configs.contract.run_files import Summary
 from configs.contract.snippets import read_snippets, split_snippets
 from configs.contract.tasks import TASKS, Task, task_of
 from mindspore_rt.cells import noise
@@ -181,11 +180,11 @@ def _duplicates(splits: Splits, task: Task) -> dict[str, int]:
     return {f"{a} and {b}": len(texts[a] & texts[b]) for a, b in itertools.combinations(texts, 2)}
 
 
-def read(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarray, Summary]:
+def read(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarray]:
     """Read a prepared split.
 
     Returns:
-        Texts (one tuple of columns a sentence), labels (n,) int64, and the summary.
+        Texts (one tuple of columns a sentence), and labels (n,) int64.
 
     Raises:
         UserError: The split was changed after `prepare`, or does not fit its summary.
@@ -199,4 +198,4 @@ def read(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarray, Sum
     labels = np.array([r["label"] for r in records])
     if labels.max() >= len(summary.labels):
         raise UserError(f"{run.data / 'summary.json'}: {path.name} has more labels than it names; delete {run.data}")
-    return texts, labels, summary
+    return texts, labels

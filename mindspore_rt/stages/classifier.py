@@ -84,14 +84,15 @@ class ClassifierTraining:
         self.config, self.stage, self.source, self.ticket = run.config, stage, source, ticket
         self.job = job
         settings = job.settings
-        train_batches, self.summary = inputs.batches(run, job, "train", settings.batch_size, source)
+        self.labels = run.summary().labels
+        train_batches = inputs.batches(run, job, "train", settings.batch_size, source)
         self.token_ids = inputs.token_ids(run, job, source)
-        self.model = build(run.config, source, len(self.summary.labels), settings)
+        self.model = build(run.config, source, len(self.labels), settings)
         self.model.load(ticket.apply(weights) if ticket else weights)
         self.steps = job.steps(len(train_batches))
         masks = ticket.masks if ticket else None
         objective = objective_class(job.objective)(self.model, settings, self.steps, job.seed, masks)
-        self.evaluator = Evaluator(self.model, inputs.batches(run, job, "dev", EVALUATION_BATCH, source)[0])
+        self.evaluator = Evaluator(self.model, inputs.batches(run, job, "dev", EVALUATION_BATCH, source))
         self.accuracies: list[float] = []
         self.trainer = Trainer(
             stage,
@@ -129,9 +130,9 @@ class ClassifierTraining:
             weights, raw = huggingface.shrink(weights, source.raw, self.ticket)
             source = dataclasses.replace(source, raw=raw)
         model = dataclasses.replace(ModelId.parse(self.job.model), snapshot=snapshot)
-        card = model_card.card(self.config, model, self.job.seed, self.summary.labels)
+        card = model_card.card(self.config, model, self.job.seed, self.labels)
         length = self.config.data.max_length
-        huggingface.save_classifier(target, source, weights, self.summary.labels, length, card)
+        huggingface.save_classifier(target, source, weights, self.labels, length, card)
 
     def export(self, **results: float) -> None:
         """Write the model and the manifest, on rank 0.

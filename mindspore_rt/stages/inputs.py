@@ -14,7 +14,6 @@ from configs.contract import schema, settings
 from configs.contract.errors import UserError
 from configs.contract.jobs import Job, TrainingJob
 from configs.contract.run_dir import RunDir
-from configs.contract.run_files import Summary
 from configs.contract.stage import Stage
 from configs.contract.tokenizer import load_tokenizer, sample_ids
 from mindspore_rt.cells import backend, noise
@@ -80,9 +79,7 @@ def with_new_classifier(run: RunDir, job: TrainingJob, source: huggingface.Model
     return huggingface.with_classifier(source, len(run.summary().labels), job.seed)
 
 
-def batches(
-    run: RunDir, job: TrainingJob, split: str, batch_size: int, source: huggingface.Model
-) -> tuple[Batches, Summary]:
+def batches(run: RunDir, job: TrainingJob, split: str, batch_size: int, source: huggingface.Model) -> Batches:
     """Tokenise a split for a model.
 
     Args:
@@ -92,14 +89,11 @@ def batches(
         batch_size: Sentences in a batch, over all workers.
         source: Model whose tokenizer is taken.
 
-    Returns:
-        The batches, and the summary that `prepare` left of the data.
-
     Raises:
         UserError: The model has fewer positions or segments than the data need.
     """
-    texts, labels, summary = load_split(run, job, split)
-    length = run.config.data.max_length
+    texts, labels = load_split(run, job, split)
+    summary, length = run.summary(), run.config.data.max_length
     positions, needed = source.config.positions, max(length, run.config.attack_length)
     if needed > positions:
         key = "data.max_length" if length > positions else "attack.protocol=official cuts to"
@@ -108,7 +102,7 @@ def batches(
     if len(summary.columns) > 1 and reads_segments and source.config.type_vocab_size < 2:
         raise UserError(f"{source.directory}: its type_vocab_size is 1, but pairs of texts need two segments")
     tokenizer = load_tokenizer(source.directory, length, source.config.vocab_size)
-    return Batches(texts, labels, len(summary.labels), tokenizer, length, batch_size, job.seed), summary
+    return Batches(texts, labels, len(summary.labels), tokenizer, length, batch_size, job.seed)
 
 
 def token_ids(run: RunDir, job: Job, source: huggingface.Model) -> dict:
@@ -122,14 +116,14 @@ def token_ids(run: RunDir, job: Job, source: huggingface.Model) -> dict:
     return {"max_length": length, "texts": sample_ids(tokenizer, load_split(run, job, "dev")[0])}
 
 
-def load_split(run: RunDir, job: Job, split: str) -> tuple[list[tuple[str, ...]], np.ndarray, Summary]:
+def load_split(run: RunDir, job: Job, split: str) -> tuple[list[tuple[str, ...]], np.ndarray]:
     """Read the texts and labels of `train` or `dev`.
 
     Under `compat: official` the test set serves as dev set and all other sentences are trained on. For IMDB and
     AG News every stage instead cuts off a new dev set, a tenth of those sentences.
 
     Returns:
-        Texts (one tuple of columns for each sentence), labels (sentences,) int, and the summary of `prepare`.
+        Texts (one tuple of columns for each sentence), and labels (sentences,) int.
     """
     config = run.config
     if config.compat == "paper":
@@ -140,12 +134,12 @@ def load_split(run: RunDir, job: Job, split: str) -> tuple[list[tuple[str, ...]]
     train, dev = splits.read(run, "train"), splits.read(run, "dev")
     texts, labels = train[0] + dev[0], np.concatenate([train[1], dev[1]])
     if not cuts_dev:
-        return texts, labels, train[2]
+        return texts, labels
     stage_number = zlib.crc32(job.stage.encode())
     order = noise.generator(config.data.seed, noise.SHUFFLE, stage_number).permutation(len(texts))
     cut = round(0.9 * len(texts))
     order = order[:cut] if split == "train" else order[cut:]
-    return [texts[i] for i in order], labels[order], train[2]
+    return [texts[i] for i in order], labels[order]
 
 
 def read_scores(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:

@@ -26,13 +26,12 @@ def search(run: RunDir, job: TrainingJob[schema.MaskSearch], stage: Stage) -> No
     config, settings = run.config, job.settings
     source = huggingface.load(stage.verified_input("model"))
     tickets.highest_sparsity(config, source)
-    train_batches, summary = inputs.batches(run, job, "train", settings.batch_size, source)
-    model = classifier.build(config, source, len(summary.labels), settings)
+    train_batches = inputs.batches(run, job, "train", settings.batch_size, source)
+    model = classifier.build(config, source, len(run.summary().labels), settings)
     model.load(source.weights)
     steps = job.steps(len(train_batches))
     objective = RobustSearch(model, settings, steps, job.seed, config.compat)
-    dev_batches, _ = inputs.batches(run, job, "dev", classifier.EVALUATION_BATCH, source)
-    evaluator = Evaluator(model, dev_batches)
+    evaluator = Evaluator(model, inputs.batches(run, job, "dev", classifier.EVALUATION_BATCH, source))
     masks, state = (sum(p.size for p in arrays) for arrays in (objective.scores, objective.state().values()))
     print(f"  {estimate.search_space(masks, state, settings)}", flush=True)
 

@@ -157,7 +157,7 @@ def test_exported_models_compute_the_same_in_transformers(whole, victim):
 
     use_device()
     directory = whole.dir.victims(1)[victim]
-    texts, labels, _ = splits.read(whole.dir, "test")
+    texts, labels = splits.read(whole.dir, "test")
     source = huggingface.load(directory)
     cells = EncoderClassifier(source.config, 2)
     cells.load(source.weights)

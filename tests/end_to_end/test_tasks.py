@@ -27,7 +27,7 @@ def test_files_become_batches(task, tmp_path, packaged_model):
     assert all(summary["splits"]["train"]["labels"].values()) and not any(summary["duplicates"].values())
     assert len(summary["warnings"]) == (task == "qqp")  # its torn rows
 
-    texts, labels, _ = splits.read(run, "test")
+    texts, labels = splits.read(run, "test")
     assert list(labels) == [i % len(summary["labels"]) for i in range(6)] or task == "imdb"  # by folder there
     batches = Batches(texts, labels, len(summary["labels"]), load_tokenizer(packaged_model, 16), 16, 6, 0)
     batch = batches.batch(np.arange(6))

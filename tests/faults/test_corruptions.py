@@ -161,8 +161,7 @@ def read_by_drawing(run):
 
 
 def read_split(run):
-    texts, labels, summary = splits.read(run, "train")
-    return texts, labels, summary.labels
+    return *splits.read(run, "train"), run.summary().labels
 
 
 def read_classifier(run):

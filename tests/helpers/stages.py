@@ -68,7 +68,7 @@ def run_search(run, monkeypatch, epochs, name="search"):
     monkeypatch.setattr(search, "RobustSearch", Search)
     monkeypatch.setattr(search, "Trainer", Trained)
     monkeypatch.setattr(search, "Evaluator", lambda *_: SimpleNamespace(accuracy=lambda: 0.5))
-    monkeypatch.setattr(inputs, "batches", lambda *_: ([None], SimpleNamespace(labels=["a", "b"])))
+    monkeypatch.setattr(inputs, "batches", lambda *_: [None])
     monkeypatch.setattr(TrainingJob, "steps", lambda *_: len(epochs))
     search.search(run, next(one for one in jobs_of(run, "search") if one.model == name))
     return record

@@ -85,7 +85,7 @@ def test_the_split_is_fixed_by_its_seed(demo, tmp_path):
 def test_splits_are_balanced_and_described(demo):
     stated = read_json(demo.data / "summary.json")["splits"]
     for name in ("train", "dev", "test"):
-        texts, labels, _ = splits.read(demo, name)
+        texts, labels = splits.read(demo, name)
         counts = stated[name]["labels"]
         assert counts == {"negative": int((labels == 0).sum()), "positive": int((labels == 1).sum())}
         assert min(counts.values()) > 0.4 * len(texts)
@@ -134,7 +134,7 @@ def test_a_pair_with_own_columns_and_labels(tmp_path):
     keys = ["data.text_columns=[rule, case]", "data.label_column=verdict", "data.labels=[x, y, z]"]
     sizes = ["data.dev_size=6", "data.test_size=6", "data.train_size=null"]
     run = prepared(tmp_path, "task=custom", f"data.train={train}", *keys, *sizes)
-    texts, labels, summary = splits.read(run, "train")
+    (texts, labels), summary = splits.read(run, "train"), run.summary()
     assert len(texts) == 18 and all(r[1:] == c[1:] and int(r[1:]) % 3 == k for (r, c), k in zip(texts, labels))
     assert (summary.columns, summary.labels, summary.attacked) == (["rule", "case"], ["x", "y", "z"], ["case"])
 
@@ -145,7 +145,7 @@ def test_test_sentences_are_kept_at_random(tmp_path):
     test = write_file(tmp_path, "test.csv", "text,label\n" + "".join(f"test {i:03d},{i // 500}\n" for i in range(1000)))
     sizes = ["data.dev_size=5", "data.test_size=100", "data.train_size=null"]
     run = prepared(tmp_path, "task=imdb", f"data.train={train}", f"data.test={test}", *sizes)
-    texts, labels, _ = splits.read(run, "test")
+    texts, labels = splits.read(run, "test")
     assert len(set(texts)) == 100 and texts == sorted(texts) and 30 < labels.sum() < 70
 
 

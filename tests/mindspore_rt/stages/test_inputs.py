@@ -26,13 +26,13 @@ def test_official_splits(monkeypatch, task, dev, train):
 
     def load(_run, name):
         texts = [(f"{starts[name] + i}",) for i in range(sizes[name])]
-        return texts, np.array([starts[name] + i for i in range(sizes[name])]), {}
+        return texts, np.array([starts[name] + i for i in range(sizes[name])])
 
     monkeypatch.setattr(inputs.splits, "read", load)
     run = RunDir(schema.load(task, ["compat=official"]))
 
     def split(stage, name):
-        texts, labels, _ = inputs.load_split(run, Job(stage, "x", None), name)
+        texts, labels = inputs.load_split(run, Job(stage, "x", None), name)
         assert [int(t[0]) for t in texts] == labels.tolist()
         return labels.tolist()
 
@@ -90,18 +90,18 @@ def test_a_model_of_fewer_positions_than_its_inputs_is_refused_before_it_is_trai
     run, monkeypatch, length, protocol, message
 ):
     """The attack would have failed after all training, with an IndexError."""
-    monkeypatch.setattr(inputs.splits, "read", lambda run, name: ([("a",)], np.array([0]), run.summary()))
+    monkeypatch.setattr(inputs.splits, "read", lambda run, name: ([("a",)], np.array([0])))
     run.config.data.max_length, run.config.attack.protocol = length, protocol
     source = inputs.pretrained(run.config)
     with pytest.raises(UserError, match=message):
         inputs.batches(run, jobs_of(run, "finetune")[0], "train", 2, source)
     run.config.data.max_length, run.config.attack.protocol = 16, "paper"
-    assert inputs.batches(run, jobs_of(run, "finetune")[0], "train", 2, source)[1] == run.summary()
+    assert len(inputs.batches(run, jobs_of(run, "finetune")[0], "train", 2, source)) == 1
 
 
 def test_a_model_of_one_segment_is_refused_for_pairs(run, monkeypatch):
     write_summary(run, ("question", "sentence"))
-    monkeypatch.setattr(inputs.splits, "read", lambda run, name: ([("a", "b")], np.array([0]), run.summary()))
+    monkeypatch.setattr(inputs.splits, "read", lambda run, name: ([("a", "b")], np.array([0])))
     run.config.data.max_length, source = 16, inputs.pretrained(run.config)
     one_segment = replace(source, config=replace(source.config, type_vocab_size=1))
     with pytest.raises(UserError, match="type_vocab_size is 1, but pairs of texts need two segments"):
