@@ -33,7 +33,7 @@ from msgspec import to_builtins
 from configs.contract import schema
 from configs.contract.check_config import named_folders
 from configs.contract.errors import UserError
-from configs.contract.files import ROOT, atomic_write, file_hash, locked, read_json, sweep
+from configs.contract.files import ROOT, atomic_write, locked, read_json, sweep
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId, sparsity_name
 from configs.contract.run_files import StatedChoice, Summary
@@ -74,17 +74,6 @@ class RunDir:
             UserError: The summary is missing or damaged.
         """
         return read_json(self.data / "summary.json", Summary, f"delete {self.data} and run prepare again")
-
-    def verified_split(self, name: str) -> Path:
-        """Return `split(name)` after its hash was compared.
-
-        Raises:
-            UserError: It is not the file that `prepare` left.
-        """
-        path, stated = self.split(name), self.summary().splits.get(name)
-        if stated is None or not path.is_file() or file_hash(path) != stated.sha256:
-            raise UserError(f"{path} was changed after prepare; delete {self.data} and run prepare again")
-        return path
 
     def seed(self, seed: int) -> Path:
         """Directory of one seed."""

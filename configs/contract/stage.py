@@ -196,10 +196,6 @@ class Stage:
         """Return what `finish` was given. Raises `UserError` if the manifest does not state all that `kind` names."""
         return read_manifest(self.directory, kind).results
 
-    def verified_input(self, name: str) -> Path:
-        """Return the path of an input. Raises `UserError` if its bytes are not those that its own stage left."""
-        return verified(self.inputs[name])
-
 
 def read_manifest(directory: Path, kind: Any = Results) -> Manifest[Any]:
     """Return the manifest of a finished stage. Raises `UserError` if it lacks results that `kind` names."""
@@ -207,7 +203,7 @@ def read_manifest(directory: Path, kind: Any = Results) -> Manifest[Any]:
 
 
 def verified(path: Path) -> Path:
-    """Return the path of a model, scores or classifier after comparing it with the hash that its stage states.
+    """Return the path of a split, model, scores or classifier after comparing it with the hash that its stage states.
 
     A folder of the user's own has no stated hash, nor has a model that a training saved before its end.
 
@@ -218,7 +214,7 @@ def verified(path: Path) -> Path:
         raise UserError(f"{path} is missing: run the stage that writes it again, without its folder")
     stated = stated_hash(path)
     if stated and file_hash(path) != stated:
-        raise UserError(f"{path} is damaged or was changed after it was made; delete its stage's folder and run again")
+        raise UserError(f"{path} is damaged or was changed after it was made; delete {_folder(path)} and run again")
     return path
 
 
@@ -228,12 +224,17 @@ def stated_hash(path: Path) -> str | None:
     if path.suffix == ".jsonl" and summary.is_file():
         split = read_json(summary, Summary).splits.get(path.stem)
         return split.sha256 if split else None
-    directory = path.parents[1] if path.parent.name == "log_alpha" else path.parent
+    directory = _folder(path)
     if not (directory / "manifest.json").is_file():
         return None
     results = read_manifest(directory).results
     stated = {"model": results.model_sha256, "classifier.safetensors": results.classifier_sha256}
     return {**results.scores_sha256, **stated}.get(path.name)
+
+
+def _folder(path: Path) -> Path:
+    """Return the folder of the stage that left a split, model, scores or classifier."""
+    return path.parents[1] if path.parent.name == "log_alpha" else path.parent
 
 
 def changed_inputs(before: dict[str, str], paths: dict[str, Path]) -> list[str]:

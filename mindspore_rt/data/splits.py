@@ -14,6 +14,7 @@ from configs.contract.files import file_hash, read_lines, write_json, write_line
 from configs.contract.read_files import absent_labels, odd_texts, read_file
 from configs.contract.run_dir import RunDir
 from configs.contract.snippets import read_snippets, split_snippets
+from configs.contract.stage import verified
 from configs.contract.tasks import TASKS, Task, task_of
 from mindspore_rt.cells import noise
 from mindspore_rt.data import containment
@@ -189,7 +190,7 @@ def read(run: RunDir, name: str) -> tuple[list[tuple[str, ...]], np.ndarray]:
     Raises:
         UserError: The split was changed after `prepare`, or does not fit its summary.
     """
-    summary, path = run.summary(), run.verified_split(name)
+    summary, path = run.summary(), verified(run.split(name))
     records: list[dict] = read_lines(path)
     try:
         texts = [tuple(r[c] for c in summary.columns) for r in records]

@@ -8,7 +8,7 @@ from configs.contract import estimate, schema
 from configs.contract.files import atomic_write, file_hash
 from configs.contract.jobs import TrainingJob
 from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage
+from configs.contract.stage import Stage, verified
 from mindspore_rt import parallel
 from mindspore_rt.cells import gate
 from mindspore_rt.formats import huggingface
@@ -24,7 +24,7 @@ def search(run: RunDir, job: TrainingJob[schema.MaskSearch], stage: Stage) -> No
     Without an adversary (w/o Adv of Table 3) the loss is the clean one: one pass without a perturbation.
     """
     config, settings = run.config, job.settings
-    source = huggingface.load(stage.verified_input("model"))
+    source = huggingface.load(verified(stage.inputs["model"]))
     tickets.highest_sparsity(config, source)
     train_batches = inputs.batches(run, job, "train", settings.batch_size, source)
     model = classifier.build(config, source, len(run.summary().labels), settings)

@@ -12,7 +12,7 @@ from configs.contract.files import file_hash, write_json
 from configs.contract.jobs import DrawingJob
 from configs.contract.methods import METHODS, SOURCES
 from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage
+from configs.contract.stage import Stage, verified
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs
 from mindspore_rt.ticket import Ticket, most_structured, spread
@@ -30,8 +30,8 @@ def draw(run: RunDir, job: DrawingJob, stage: Stage) -> None:
     config, origin = run.config, METHODS[job.method].source
     given = job.method == config.given_method
     if not given and SOURCES[origin].stage == "search":
-        source = huggingface.load(stage.verified_input("model"))
-        scores = inputs.read_scores(stage.verified_input("scores"), source.config.prunable())
+        source = huggingface.load(verified(stage.inputs["model"]))
+        scores = inputs.read_scores(verified(stage.inputs["scores"]), source.config.prunable())
         about = {"method": job.method, "seed": str(job.seed), "source_sha256": file_hash(stage.inputs["scores"])}
         ticket = from_scores(config, source, scores, job.sparsity, config.compat == "official", **about)
     else:

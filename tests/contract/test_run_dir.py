@@ -11,6 +11,7 @@ from configs.contract import schema
 from configs.contract.errors import STARTER, UserError
 from configs.contract.files import ROOT, append_line, write_lines
 from configs.contract.run_dir import RunDir, only_one
+from configs.contract.stage import verified
 from tests.helpers.files import edit_json
 from tests.helpers.prepared import write_choice, write_summary
 
@@ -67,7 +68,6 @@ def prepared(tmp_path):
 
 def test_the_summary_states_what_is_needed(prepared):
     assert prepared.summary().labels == ["bad", "good"]
-    assert prepared.verified_split("test") == prepared.split("test")
 
 
 WRONG = {
@@ -86,14 +86,14 @@ def test_a_broken_summary_is_refused(prepared, key, value):
 
 
 def test_a_split_that_is_another_or_gone_is_refused(prepared):
-    with pytest.raises(UserError, match="dev.jsonl was changed after prepare"):
-        prepared.verified_split("dev")
-    write_lines(prepared.split("test"), [{"sentence": "fine", "label": 0}])
-    with pytest.raises(UserError, match="test.jsonl was changed after prepare; delete .*data and run prepare again"):
-        prepared.verified_split("test")
-    prepared.split("test").unlink()
-    with pytest.raises(UserError, match="test.jsonl was changed"):
-        prepared.verified_split("test")
+    path = prepared.split("test")
+    assert verified(path) == path
+    write_lines(path, [{"sentence": "fine", "label": 0}])
+    with pytest.raises(UserError, match="test.jsonl is damaged or was changed after it was made; delete .*data and"):
+        verified(path)
+    path.unlink()
+    with pytest.raises(UserError, match="test.jsonl is missing"):
+        verified(path)
 
 
 def test_snapshots_are_victims_too(tmp_path):

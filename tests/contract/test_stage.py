@@ -11,7 +11,7 @@ from configs.contract.code import source_hashes
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, file_hash, read_json, write_json
 from configs.contract.run_files import Share
-from configs.contract.stage import Stage, redo_changed
+from configs.contract.stage import Stage, redo_changed, verified
 
 
 @pytest.fixture
@@ -170,16 +170,17 @@ def test_an_input_is_verified_by_the_manifest_of_the_stage_that_left_it(tmp_path
         atomic_write(tmp_path / "search" / "log_alpha" / f"epoch-{epoch}", f"{epoch}")
     search.finish({"scores_sha256": {"epoch-1": file_hash(tmp_path / "search" / "log_alpha" / "epoch-1")}})
     inputs = {"model": train.directory / "model", "scores": tmp_path / "search" / "log_alpha" / "epoch-1"}
-    draw = Stage(tmp_path / "ticket", "draw", {}, {**inputs, "copy": train.directory / "snapshots" / "000010"})
-    assert [draw.verified_input(name) for name in draw.inputs] == list(draw.inputs.values())
+    for path in (*inputs.values(), train.directory / "snapshots" / "000010"):
+        assert verified(path) == path
     atomic_write(inputs["scores"], "other")
     write_json(inputs["model"] / "config.json", {"other": 1})
-    for name, path in inputs.items():
-        with pytest.raises(UserError, match=f"{path} is damaged or was changed after it was made; delete"):
-            draw.verified_input(name)
+    for path in inputs.values():
+        folder = tmp_path / path.relative_to(tmp_path).parts[0]
+        with pytest.raises(UserError, match=f"{path} is damaged or was changed after it was made; delete {folder} and"):
+            verified(path)
     inputs["scores"].unlink()
     with pytest.raises(UserError, match="epoch-1 is missing: run the stage that writes it again"):
-        draw.verified_input("scores")
+        verified(inputs["scores"])
 
 
 def test_a_stage_made_by_another_version_is_refused(stage, monkeypatch):

@@ -17,7 +17,7 @@ from configs.contract import jobs, schema
 from configs.contract.errors import UserError
 from configs.contract.files import append_line, read_lines, write_lines
 from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage
+from configs.contract.stage import Stage, verified
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import contents, convert
 from mindspore_rt.ticket import Ticket
@@ -171,7 +171,7 @@ def read_everything(run):
     search, metrics = stage_of(run, "search"), run.stage(1, "search") / "metrics.jsonl"
     for read in (
         run.summary,
-        lambda: [run.verified_split(name) for name in ("train", "dev", "test")],
+        lambda: [verified(run.split(name)) for name in ("train", "dev", "test")],
         run.chosen,
         lambda: run.victims(1),
         lambda: jobs.jobs(run),

@@ -24,7 +24,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import locked, read_lines, write_json, write_lines
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Summary
-from configs.contract.stage import Stage, redo_changed
+from configs.contract.stage import Stage, redo_changed, verified
 from torch_eval.attack import metrics, records, settings, victims
 from torch_eval.attack.sampling import WHOLE, Shard
 from torch_eval.attack.workers import Target, Workers, attack_example, logits_of
@@ -64,7 +64,7 @@ def read_split(run_dir: RunDir, name: str) -> tuple[Summary, list[dict]]:
     Raises:
         UserError: They do not fit each other.
     """
-    task, path = run_dir.summary(), run_dir.verified_split(name)
+    task, path = run_dir.summary(), verified(run_dir.split(name))
     examples = read_examples(path, task.columns)
     for number, example in enumerate(examples, 1):
         if not 0 <= example["label"] < len(task.labels):

@@ -97,7 +97,7 @@ def test_a_changed_split_is_refused(tmp_path):
     with open(run.split("dev"), "a") as stream:
         stream.write('{"sentence": "more", "label": 1}\n')
     assert len(splits.read(run, "train")[0]) == 20
-    with pytest.raises(UserError, match="dev.jsonl was changed after prepare"):
+    with pytest.raises(UserError, match="dev.jsonl is damaged or was changed after it was made; delete .*data and"):
         splits.read(run, "dev")
 
 

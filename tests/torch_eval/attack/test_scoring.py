@@ -291,7 +291,7 @@ def test_a_broken_summary_is_one_clear_error(experiment):
 def test_a_test_set_that_prepare_did_not_leave_is_refused(experiment, damage):
     run_dir = experiment()
     run_dir.split("test").write_text(damage(run_dir.split("test").read_text()))
-    with pytest.raises(UserError, match="test.jsonl was changed after prepare; delete"):
+    with pytest.raises(UserError, match="test.jsonl is damaged or was changed after it was made; delete .*data and"):
         scoring.run(run_dir)
 
 
