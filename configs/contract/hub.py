@@ -16,7 +16,7 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -67,7 +67,7 @@ def download(
         key: Name and revision of a model; name, configuration and revision of a data set.
         splits: Splits of a data set; each becomes a file `<split>.jsonl`.
         instead: What the user can give in place of it.
-        environment: As for `run`.
+        environment: Variables that the client gets, beside those of this process.
         client: Module that downloads.
 
     Raises:
@@ -78,7 +78,7 @@ def download(
     print(f"downloading {kind} {key[0]} from the hub", flush=True)
     try:
         with whole_directory(target, replace=False) as temporary:
-            run([kind, *key, str(temporary), *splits], environment, client)
+            run_module(client, [kind, *key, str(temporary), *splits], environment)
     except UserError as error:
         by_hand = shlex.join(["python", "-m", client, kind, *key, "FOLDER", *splits])
         raise UserError(
@@ -90,20 +90,6 @@ def download(
         commit = (target / COMMIT).read_text(encoding="utf-8")
         print(f"  its newest commit is {commit}; {key[0]}@{commit} asks for that one anywhere", flush=True)
     return target
-
-
-def run(words: Iterable[str], environment: Mapping[str, str] | None = None, client: str = CLIENT) -> None:
-    """Run a command of this module, or of another client, in a process of its own.
-
-    Args:
-        words: Its command line.
-        environment: Variables to set beside those of this process.
-        client: The module.
-
-    Raises:
-        UserError: It failed; the message is the reason.
-    """
-    run_module(client, words, environment)
 
 
 def save_model(name: str, revision: str, target: str) -> None:

@@ -14,6 +14,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, read_json, write_json
 from configs.contract.model_card import Result
 from configs.contract.model_id import ModelId
+from configs.contract.processes import run_module
 from configs.contract.run_dir import RunDir
 from torch_eval.attack.records import source_of
 from torch_eval.attack.victims import check_files
@@ -88,7 +89,7 @@ def upload(folder: Path, repository: str, public: bool) -> None:
         UserError: The hub refuses it, or cannot be reached.
     """
     try:
-        hub.run(["upload", str(folder), repository, str(public)], ONLINE)
+        run_module(hub.CLIENT, ["upload", str(folder), repository, str(public)], ONLINE)
     except UserError as error:
         raise UserError(
             f"{repository}: not uploaded ({str(error)[:300]}); log in with "
