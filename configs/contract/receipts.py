@@ -16,9 +16,10 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
-from configs.contract import assets, jobs, schema
+from configs.contract import assets, jobs
 from configs.contract.errors import STARTER
 from configs.contract.files import ROOT, write_json
 from configs.contract.run_dir import RunDir
@@ -117,7 +118,7 @@ def _surroundings(run: RunDir) -> str:
     roots += [assets.CACHE / name for name in ("assets", "mlm")]
     roots += [ROOT / package for package in ("configs", "mindspore_rt", "torch_eval")]
     everything = {
-        "configuration": schema.to_dict(config),
+        "configuration": asdict(config),
         "packages": _packages(),
         "machine": [platform.node(), platform.machine(), platform.python_version(), os.cpu_count()],
         "environment": ENVIRONMENT,

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO
 
@@ -233,7 +233,7 @@ class RunDir:
 
     def save_config(self) -> None:
         """Write the whole configuration to `config.yaml`."""
-        atomic_write(self.root / "config.yaml", yaml.safe_dump(schema.to_dict(self.config), sort_keys=False))
+        atomic_write(self.root / "config.yaml", yaml.safe_dump(asdict(self.config), sort_keys=False))
 
 
 @contextlib.contextmanager

@@ -345,11 +345,6 @@ class Experiment:
 OFFICIAL = {"retrain.epochs": 10, "finetune.clip_norm": 0.0, "retrain.clip_norm": 0.0}
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return a configuration (or a section of one) as plain nested dictionaries."""
-    return dataclasses.asdict(config)
-
-
 def load(source: str, overrides: Sequence[str] = (), *, complete: bool = True) -> Experiment:
     """Read an experiment.
 

@@ -6,6 +6,7 @@ them. What the attacks add is in `torch_eval.attack.settings`.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,10 @@ def of_job(run: RunDir, job: Job, noise: str | None) -> dict[str, Any]:
         ticket = {"seed": job.seed, "sparsity": job.sparsity}
         return {**ticket, "compat": config.compat, "structured": config.structured}
     if not isinstance(job, TrainingJob):  # prepare
-        data = schema.to_dict(config.data)
+        data = asdict(config.data)
         del data["max_length"]  # cuts pieces of words, which come later
         return {"task": config.task, **data, "shared_texts": config.compat == "official", "choice": config.choice.split}
-    values = schema.to_dict(job.settings if isinstance(job, ModelJob) else getattr(config, job.section))
+    values = asdict(job.settings if isinstance(job, ModelJob) else getattr(config, job.section))
     values.pop("keep_epochs", None)  # decides which files stay, not what is in them
     return {
         **_optional(config, job),

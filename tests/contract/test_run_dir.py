@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -134,4 +135,4 @@ def test_the_saved_configuration_loads_again(tmp_path):
     run = RunDir(config, tmp_path)
     run.save_config()
     assert schema.load(str(run.root / "config.yaml")) == config
-    assert json.dumps(schema.to_dict(config))
+    assert json.dumps(asdict(config))

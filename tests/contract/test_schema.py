@@ -1,6 +1,7 @@
 """Experiments: the paper's defaults, and one clear line for every wrong input."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -329,7 +330,7 @@ FREELB = {"ascent_steps": 5, "ascent_rate": 0.03, "initial_norm": 0.05, "max_nor
     ],
 )
 def test_defaults_are_the_published_ones(section, published):
-    defaults = schema.to_dict(schema.load("base"))[section]
+    defaults = asdict(schema.load("base"))[section]
     assert {key: defaults[key] for key in published} == published
 
 

@@ -4,6 +4,7 @@ import argparse
 import copy
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_a_configuration_is_an_experiment_or_refused_in_one_line(folder, values)
     except UserError as error:
         assert str(error).strip() and "\n" not in str(error)
     else:
-        path.write_text(yaml.safe_dump(schema.to_dict(config)), encoding="utf-8")
+        path.write_text(yaml.safe_dump(asdict(config)), encoding="utf-8")
         assert schema.load(str(path)) == config
 
 

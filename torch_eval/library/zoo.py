@@ -198,7 +198,7 @@ def _unreliable(run: Run, model: str, recipe: str, score: Score) -> list[str]:
 
 def _experiment(run: Run, name: str) -> str:
     """Write the configuration that trains and attacks the given ticket, without what belongs to this machine."""
-    config, default = schema.to_dict(run.config), schema.to_dict(schema.Experiment())
+    config, default = asdict(run.config), asdict(schema.Experiment())
     config |= {
         "name": f"zoo-{name}",
         "methods": ["robust"],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import asdict
 
-from configs.contract import schema
 from configs.contract.files import read_json
 from configs.contract.jobs import CLEAN
 from configs.contract.methods import METHODS
@@ -20,7 +20,7 @@ def numbers(run: Run) -> dict:
     """Everything in the tables of one run, with what is missing and stale."""
     return {
         "experiment": run.name,
-        "config": schema.to_dict(run.config),
+        "config": asdict(run.config),
         "data": read_json(run.paths.data / "summary.json") if run.data else {},
         "chosen": run.chosen.record() if run.choice else None,
         "models": [_model(run, seed, model) for seed, model, _ in run.paths.all_victims()],

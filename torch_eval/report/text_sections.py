@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from configs.contract import schema
 from configs.contract.estimate import duration
 from configs.contract.methods import METHODS
 from configs.contract.run_files import Finished
@@ -197,7 +197,7 @@ def provenance(runs: list[Run]) -> list[Block]:
 def _facts(run: Run, done: Done) -> list[str]:
     versions = {f"{name} {version}" for _, manifest in done for name, version in manifest.versions.items()}
     seconds = sum(manifest.seconds for _, manifest in done)
-    settings = json.dumps(schema.to_dict(run.config), sort_keys=True)
+    settings = json.dumps(asdict(run.config), sort_keys=True)
     items = [
         f"Versions: {', '.join(sorted(versions))}",
         f"Data split seed {run.config.data.seed}; device {run.config.device}; compat {run.config.compat}",
