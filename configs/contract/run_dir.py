@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import IO
 
 import yaml
-from msgspec import to_builtins
 
 from configs.contract import schema
 from configs.contract.check_config import named_folders
@@ -153,8 +152,8 @@ class RunDir:
         return (self.choice.is_file() and self._stated_choice()) or self.candidates()[0]
 
     def _stated_choice(self) -> ModelId | None:
-        stated = to_builtins(read_json(self.choice, StatedChoice).chosen)
-        return next((candidate for candidate in self.candidates() if candidate.record() == stated), None)
+        stated = read_json(self.choice, StatedChoice).chosen.model
+        return next((candidate for candidate in self.candidates() if str(candidate) == stated), None)
 
     def candidates(self) -> list[ModelId]:
         """Return the robust tickets to choose from: the last search epochs at every asked sparsity."""

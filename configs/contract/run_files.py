@@ -103,11 +103,9 @@ class Begun(msgspec.Struct):
 
 
 class Chosen(msgspec.Struct):
-    """The robust ticket that is reported: `epochs_back` counts search epochs from the last one, 0."""
+    """The robust ticket that is reported."""
 
     model: str
-    sparsity: Share
-    epochs_back: Count
 
 
 class CandidateRow(msgspec.Struct):
