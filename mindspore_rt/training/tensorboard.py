@@ -12,7 +12,6 @@ import os
 import struct
 import time
 from pathlib import Path
-from typing import BinaryIO
 
 from configs.contract.files import naming
 
@@ -25,24 +24,20 @@ class Writer:
 
     Args:
         directory: Directory of the stage.
-        rank: Number of the worker; only worker 0 writes.
     """
 
-    def __init__(self, directory: Path, rank: int = 0) -> None:
-        self.file: BinaryIO | None = None
+    def __init__(self, directory: Path) -> None:
         self.folder = directory / "tensorboard"
-        if not rank:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.file = (self.folder / f"events.out.tfevents.{time.time():.0f}.{os.getpid()}").open("ab")
-            self.file.write(_record(_event(0, _field(3, BYTES, b"brain.Event:2"))))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.file = (self.folder / f"events.out.tfevents.{time.time():.0f}.{os.getpid()}").open("ab")
+        self.file.write(_record(_event(0, _field(3, BYTES, b"brain.Event:2"))))
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.file:
-            with contextlib.suppress(OSError):  # the disk is full: the error that led here says so
-                self.file.close()
+        with contextlib.suppress(OSError):  # the disk is full: the error that led here says so
+            self.file.close()
 
     def add(self, record: dict) -> None:
         """Write one event for each number.
@@ -50,13 +45,12 @@ class Writer:
         Args:
             record: Names and values, with the `step`; `seconds`, the time of day, is left out.
         """
-        if self.file:
-            with naming(self.folder):
-                for name, value in record.items():
-                    if name not in ("step", "seconds") and isinstance(value, (int, float)):
-                        scalar = _field(1, BYTES, name.encode()) + _field(2, FLOAT, value)
-                        self.file.write(_record(_event(record["step"], _field(5, BYTES, _field(1, BYTES, scalar)))))
-                self.file.flush()
+        with naming(self.folder):
+            for name, value in record.items():
+                if name not in ("step", "seconds") and isinstance(value, (int, float)):
+                    scalar = _field(1, BYTES, name.encode()) + _field(2, FLOAT, value)
+                    self.file.write(_record(_event(record["step"], _field(5, BYTES, _field(1, BYTES, scalar)))))
+            self.file.flush()
 
 
 def _event(step: int, content: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
@@ -117,7 +118,7 @@ class Trainer:
         with (
             bar,
             StopRequest() as request,
-            tensorboard.Writer(self.stage.directory, self.rank) as self.board,
+            contextlib.nullcontext() if self.rank else tensorboard.Writer(self.stage.directory) as self.board,
             profiler(self.stage.directory, self.config.profile_steps) as self.after_step,
         ):
             while done < self.steps:
@@ -212,7 +213,7 @@ class Trainer:
         return figures
 
     def _write(self, record: dict) -> None:
-        if not self.rank:
+        if self.board:  # on rank 0
             append_line(self.metrics, record)
             self.board.add(record)
 
