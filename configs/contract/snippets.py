@@ -47,16 +47,13 @@ def read_snippets() -> tuple[list[dict], str]:
     return [{"sentence": sentence, "label": label} for sentence, label in labels.items()], note
 
 
-def split_snippets(records: list[dict], note: str) -> tuple[dict[str, list[dict]], str]:
+def split_snippets() -> tuple[dict[str, list[dict]], str]:
     """Set aside as test set the snippets that the masked language model of BERT-Attack was not trained or measured on.
 
-    Args:
-        records: All snippets.
-        note: Their note from `read_snippets`.
-
     Returns:
-        The splits train and test, and the note with a sentence on the test set.
+        The splits train and test, and the note of `read_snippets` with a sentence on the test set.
     """
+    records, note = read_snippets()
     hashes = [text_hash(record["sentence"]) for record in records]
     order = sorted(range(len(records)), key=hashes.__getitem__)
     test = [i for i in order if MLM_MEASURED <= hashes[i] < MLM_UNSEEN]

@@ -13,7 +13,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_lines, write_json, write_lines
 from configs.contract.read_files import absent_labels, odd_texts, read_file
 from configs.contract.run_dir import RunDir
-from configs.contract.snippets import read_snippets, split_snippets
+from configs.contract.snippets import split_snippets
 from configs.contract.stage import verified
 from configs.contract.tasks import TASKS, Task, task_of
 from mindspore_rt.cells import noise
@@ -78,7 +78,7 @@ def _load_splits(config: schema.Experiment, task: Task) -> tuple[Splits, str, li
         raise UserError("data.train: unset, but data.dev or data.test is given; give the training file too")
     source = task.hub
     if source is None:  # the packaged snippets: a task of the user's own has files
-        return *split_snippets(*read_snippets()), []
+        return *split_snippets(), []
     from mindspore_rt.formats import hub  # only here: its import takes time
 
     names = {split: name for split, name in zip(SPLITS, source.splits, strict=True) if name}

@@ -60,7 +60,7 @@ TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 
 def snippet_texts(count: int) -> list[str]:
     """Return packaged snippets that the masked language model of BERT-Attack has not seen."""
-    splits, _ = snippets.split_snippets(*snippets.read_snippets())
+    splits, _ = snippets.split_snippets()
     return [record[COLUMN] for record in splits["test"][:count]]
 
 

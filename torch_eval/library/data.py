@@ -82,7 +82,7 @@ def _of_task(name: str, config: Experiment) -> tuple[Task, list[dict], str]:
     config.task = name
     task = task_of(config)
     if name == "snippets":
-        splits, note = snippets.split_snippets(*snippets.read_snippets())
+        splits, note = snippets.split_snippets()
         return task, splits["test"], note
     assert task.hub
     file = hub.split_file(task.hub, task.hub.splits[2])
