@@ -21,7 +21,7 @@ from mindspore_rt.cells.encoder import Draws
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
 from mindspore_rt.training.objectives import FreeLB, fetch
-from mindspore_rt.training.optimizer import AdamW, Clear
+from mindspore_rt.training.optimizer import Clear, adamw
 
 WIDTH = 300  # hidden units of the critic
 
@@ -147,7 +147,7 @@ class InfoBert(FreeLB):
         """Compile the graphs of a pass, of its anchored tokens and of the update."""
         self.critic = Critic(self.model.config.hidden_size, self.seed)
         critic = list(self.critic.get_parameters())
-        self.critic_update = AdamW(critic, self.settings.weight_decay, [True] * len(critic))
+        self.critic_update = adamw(critic, self.settings.weight_decay, [True] * len(critic))
         self.prepare_passes([*self.model.weights().values(), *critic])
         self.anchor, self.apply = self._compile_anchor(), self._compile_update()
 

@@ -21,7 +21,7 @@ from mindspore_rt.cells.float64_ops import cross_entropy
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.training import adversary
 from mindspore_rt.training.loss_scale import LossScale
-from mindspore_rt.training.optimizer import AdamW, Clear, Masks, WeightUpdate, clip_factor, linear_schedule
+from mindspore_rt.training.optimizer import Clear, Masks, WeightUpdate, adamw, clip_factor, linear_schedule
 
 
 class Objective(ABC):
@@ -277,7 +277,7 @@ class RobustSearch(AdversarialObjective):
         super().__init__(model, settings, total_steps, seed)
         self.official, self.scores = compat == "official", model.log_alpha()
         self.prepare_passes(self.scores + (list(model.weights().values()) if self.official else []))
-        self.optimizer = AdamW(self.scores, settings.weight_decay, [True] * len(self.scores))
+        self.optimizer = adamw(self.scores, settings.weight_decay, [True] * len(self.scores))
         self.apply, self.mask_sums = self._compile_update(), self._compile_sums()
 
     def _compile_update(self) -> Callable:

@@ -42,8 +42,22 @@ def linear_schedule(step: int, total: int, warmup: float) -> float:
     return max(0.0, (total - step) / max(1, total - rise))
 
 
+def adamw(
+    parameters: Sequence[Parameter],
+    weight_decay: float,
+    decays: Sequence[bool],
+    keep: Sequence[np.ndarray | None] | None = None,
+) -> AdamW:
+    """Build the optimizer in the form of this process's backend; see `AdamW` for the arguments."""
+    form = KernelAdamW if backend.current() is Backend.KERNELS else PrimitiveAdamW
+    return form(parameters, weight_decay, decays, keep)
+
+
 class AdamW(nn.Cell):
     """Updates parameters in place.
+
+    A subclass makes its operators in `build`, which the constructor calls last, and computes with them in `update`,
+    `square_sum`, `rates` and `without_change`.
 
     Args:
         parameters: Float32, of any shape.
@@ -60,15 +74,15 @@ class AdamW(nn.Cell):
         keep: Sequence[np.ndarray | None] | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
-        self.weight_decay, self.parameters = weight_decay, tuple(parameters)
+        self.weight_decay, self.parameters, self.decays = weight_decay, tuple(parameters), tuple(decays)
         self.moment1 = tuple(_zeros_like(p, "moment1") for p in parameters)
         self.moment2 = tuple(_zeros_like(p, "moment2") for p in parameters)
         self.keep = tuple(
             mask if mask is None else Parameter(mask.astype(bool), name=f"{p.name}.keep", requires_grad=False)
             for p, mask in zip(parameters, keep or [None] * len(parameters), strict=True)
         )
-        implementation = KernelAdamW if backend.current() is Backend.KERNELS else PrimitiveAdamW
-        self.implementation = implementation(self.parameters, self.moment1, self.moment2, tuple(decays), self.keep)
+        self.count = len(self.parameters)
+        self.build()
 
     def construct(
         self,
@@ -94,48 +108,29 @@ class AdamW(nn.Cell):
         """
         if skip is not None:
             gradients = tuple(ops.masked_fill(gradient, skip, 0.0) for gradient in gradients)
-            factor, rates = ops.masked_fill(factor, skip, 0.0), self.implementation.without_change(rates, skip)
-        self.implementation.update(gradients, rates, factor, penalties)
+            factor, rates = ops.masked_fill(factor, skip, 0.0), self.without_change(rates, skip)
+        self.update(gradients, rates, factor, penalties)
         return rates[0]
 
     def norm(self, gradients: Tensors, others: Tensors = ()) -> Tensor:
         """Return the l2 norm of all gradients together, where `keep` is True, and of `others`, which count whole."""
-        return ops.sqrt(self.implementation.square_sum(gradients, others))
-
-    def rates(self, learning_rate: float, update: int) -> tuple[Tensor, ...]:
-        """Return what update number `update` (from 1) needs, float32."""
-        return self.implementation.rates(learning_rate, update, learning_rate * self.weight_decay)
+        return ops.sqrt(self.square_sum(gradients, others))
 
     def state(self) -> dict[str, Parameter]:
         """Return the moments by name, for checkpoints."""
         return {p.name: p for p in (*self.moment1, *self.moment2)}
 
 
-class KernelAdamW(nn.Cell):
-    """All updates in one CPU kernel: one pass over each parameter, its moments and its gradient.
+class KernelAdamW(AdamW):
+    """All updates in one CPU kernel: one pass over each parameter, its moments and its gradient."""
 
-    Args:
-        parameters: Parameters to update.
-        moment1: First moment of each.
-        moment2: Second moment of each.
-        decays: Whether each is decayed.
-        keep: Mask of each, or None.
-    """
-
-    def __init__(
-        self,
-        parameters: tuple[Parameter, ...],
-        moment1: tuple[Parameter, ...],
-        moment2: tuple[Parameter, ...],
-        decays: tuple[bool, ...],
-        keep: tuple[Parameter | None, ...],
-    ) -> None:
-        super().__init__(auto_prefix=False)
-        self.count = len(parameters)
-        self.state = (*parameters, *moment1, *moment2)
+    def build(self) -> None:
+        """Make the kernels and their constant inputs."""
+        self.changed = (*self.parameters, *self.moment1, *self.moment2)
         self.one, self.everything = Tensor(np.ones(1, np.float32)), Tensor(np.ones(1, bool))
         self.changing = Tensor([True, True, True, False, True])  # of the rates, all but epsilon
-        self.decays, self.keep = Tensor(np.float32(decays)), tuple(self.everything if k is None else k for k in keep)
+        self.decayed = Tensor(np.float32(self.decays))
+        self.masks = tuple(self.everything if mask is None else mask for mask in self.keep)
         self.adamw = kernel("adamw", like=(scalar,), writes=3 * self.count, reads=3 + 2 * self.count)
         self.adamw_scores = kernel("adamw_scores", like=(scalar,), writes=3 * self.count, reads=4 + self.count)
         self.sum = kernel("square_sum", like=(scalar,))
@@ -144,17 +139,18 @@ class KernelAdamW(nn.Cell):
         """Make one update; see `AdamW.construct`."""
         factor = self.one * factor
         if penalties is None:
-            self.adamw(*self.state, rates[0], self.decays, factor, *gradients, *self.keep)
+            self.adamw(*self.changed, rates[0], self.decayed, factor, *gradients, *self.masks)
         else:
-            self.adamw_scores(*self.state, rates[0], self.decays, factor, *gradients, penalties)
+            self.adamw_scores(*self.changed, rates[0], self.decayed, factor, *gradients, penalties)
 
     def square_sum(self, gradients: Tensors, others: Tensors) -> Tensor:
         """Return the sum of the squares that `AdamW.norm` takes the root of."""
-        return self.sum(*gradients, *others, *self.keep, *((self.everything,) * len(others))).reshape(())
+        return self.sum(*gradients, *others, *self.masks, *((self.everything,) * len(others))).reshape(())
 
-    def rates(self, learning_rate: float, update: int, shrink: float) -> tuple[Tensor, ...]:
-        """Return the numbers of one update as the kernel takes them; `shrink` is learning rate times decay."""
+    def rates(self, learning_rate: float, update: int) -> tuple[Tensor, ...]:
+        """Return what update number `update` (from 1) needs, float32, as the kernel takes it."""
         step = learning_rate * (1 - BETA2**update) ** 0.5 / (1 - BETA1**update)
+        shrink = learning_rate * self.weight_decay
         return mutable((Tensor(np.float32([step, 1 - BETA1, 1 - BETA2, EPSILON, shrink])),))
 
     def without_change(self, rates: Tensors, skip: Tensor) -> Tensors:
@@ -162,20 +158,11 @@ class KernelAdamW(nn.Cell):
         return (ops.masked_fill(rates[0], ops.logical_and(skip, self.changing), 0.0),)
 
 
-class PrimitiveAdamW(nn.Cell):
-    """The same by MindSpore's primitives, parameter by parameter; see `KernelAdamW` for the arguments."""
+class PrimitiveAdamW(AdamW):
+    """The same by MindSpore's primitives, parameter by parameter."""
 
-    def __init__(
-        self,
-        parameters: tuple[Parameter, ...],
-        moment1: tuple[Parameter, ...],
-        moment2: tuple[Parameter, ...],
-        decays: tuple[bool, ...],
-        keep: tuple[Parameter | None, ...],
-    ) -> None:
-        super().__init__(auto_prefix=False)
-        self.parameters, self.moment1, self.moment2 = parameters, moment1, moment2
-        self.decays, self.keep, self.count = decays, keep, len(parameters)
+    def build(self) -> None:
+        """Make the primitives."""
         self.adam, self.assign_sub = ops.Adam(), ops.AssignSub()
         # L2Loss is sum(x^2) / 2 in one pass: on CPU a product and a sum take four times as long. On GPU it adds all
         # elements to one number, one after the other and in no fixed order.
@@ -214,8 +201,9 @@ class PrimitiveAdamW(nn.Cell):
     def _masked(self, gradient: Tensor, keep: Parameter | None) -> Tensor:
         return gradient if keep is None else gradient * ops.cast(keep, gradient.dtype)
 
-    def rates(self, learning_rate: float, update: int, shrink: float) -> tuple[Tensor, ...]:
-        """Return the numbers of one update as the primitives take them; `shrink` is learning rate times decay."""
+    def rates(self, learning_rate: float, update: int) -> tuple[Tensor, ...]:
+        """Return what update number `update` (from 1) needs, float32, as the primitives take it."""
+        shrink = learning_rate * self.weight_decay
         values = (learning_rate, BETA1**update, BETA2**update, BETA1, BETA2, EPSILON, shrink)
         return mutable(tuple(Tensor(np.float32(v)) for v in values))
 
@@ -242,7 +230,7 @@ class WeightUpdate(nn.Cell):
         names, parameters = zip(*model.weights().items(), strict=True)
         self.parameters, self.clip_norm, self.scale = parameters, settings.clip_norm, scale
         decays, keep = [not no_decay(n) for n in names], [masks.get(n) for n in names]
-        self.optimizer = AdamW(parameters, settings.weight_decay, decays, keep)
+        self.optimizer = adamw(parameters, settings.weight_decay, decays, keep)
         self.average = parallel.average(parameters)
 
     def construct(
