@@ -10,10 +10,8 @@ downloads are processes of their own.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from configs.contract import hub
 from configs.contract.files import write_lines
@@ -56,14 +54,9 @@ def _save_dataset(id: str, config: str, revision: str, target: str, *splits: str
 
     for split in splits:
         rows = load_dataset(id, config or None, split=split, revision=revision)
-        write_lines(Path(target) / f"{split}.jsonl", _records(rows))
-
-
-def _records(rows: Any) -> Iterator[dict]:
-    """Yield the rows of a data set of mindnlp with values that JSON can hold."""
-    names = rows.column_names if hasattr(rows, "column_names") else rows.get_col_names()
-    for row in rows.create_dict_iterator(output_numpy=True, num_epochs=1):
-        yield {name: row[name].item() if hasattr(row[name], "item") else row[name] for name in names}
+        arrays = rows.create_dict_iterator(output_numpy=True, num_epochs=1)
+        records = ({name: value.item() for name, value in row.items()} for row in arrays)
+        write_lines(Path(target) / f"{split}.jsonl", records)
 
 
 def main() -> int:
