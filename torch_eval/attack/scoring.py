@@ -22,6 +22,7 @@ from tqdm import tqdm
 from configs.contract import classifiers
 from configs.contract.errors import UserError
 from configs.contract.files import locked, read_lines, write_json, write_lines
+from configs.contract.read_files import SPLIT_TOKEN
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Summary
 from configs.contract.stage import Stage, redo_changed, verified
@@ -33,8 +34,6 @@ from torch_eval.victim import calibration
 
 PACKAGES = ("torch", "textattack", "transformers", "tokenizers", "numpy")
 CHUNK = 128  # sentences handed to a worker at once for their logits
-SPLIT_TOKEN = "<SPLIT>"  # TextAttack's `AttackedText` joins columns with it and fails on a text that holds it
-
 DTYPE_SAMPLE = 50  # examples attacked again in float32 when the victims are of another dtype
 
 
