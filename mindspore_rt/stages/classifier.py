@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.contract import matrices, model_card, schema
+from configs.contract import model_card, schema
 from configs.contract.files import file_hash, write_json
 from configs.contract.jobs import TrainingJob
 from configs.contract.model_id import ModelId
@@ -31,6 +31,7 @@ def build(
     source: huggingface.Model,
     labels: int,
     settings: schema.Updates,
+    **masks: Any,
 ) -> EncoderClassifier:
     """Build a classifier with the dropout and precision of a training.
 
@@ -38,19 +39,16 @@ def build(
         config: Experiment, which states the precision.
         source: Model whose shape is taken; its weights are not loaded.
         labels: Number of labels.
-        settings: Of the training. Those of a search give the classifier masks.
+        settings: Of the training.
+        **masks: How the classifier is masked, if it is; see `EncoderClassifier`.
     """
-    mask_options: dict[str, Any] = {}
-    if isinstance(settings, schema.MaskSearch):
-        block = matrices.block(settings.granularity, source.config.hidden_size)
-        mask_options = {"masked": True, "mask_p": settings.mask_p, "block": block}
     return EncoderClassifier(
         source.config,
         labels,
         settings.dropout,
-        **mask_options,
         attention_dropout=getattr(settings, "attention_dropout", None),
         amp=None if device.rounds_products(config) else config.amp,
+        **masks,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from safetensors.numpy import save
 
-from configs.contract import estimate, schema
+from configs.contract import estimate, matrices, schema
 from configs.contract.files import atomic_write, file_hash
 from configs.contract.jobs import TrainingJob
 from configs.contract.run_dir import RunDir
@@ -27,13 +27,15 @@ def search(run: RunDir, job: TrainingJob[schema.MaskSearch], stage: Stage) -> No
     source = huggingface.load(verified(stage.inputs["model"]))
     tickets.highest_sparsity(config, source)
     train_batches = inputs.batches(run, job, "train", settings.batch_size, source)
-    model = classifier.build(config, source, len(run.summary().labels), settings)
+    block = matrices.block(settings.granularity, source.config.hidden_size)
+    masks = {"masked": True, "mask_p": settings.mask_p, "block": block}
+    model = classifier.build(config, source, len(run.summary().labels), settings, **masks)
     model.load(source.weights)
     steps = job.steps(len(train_batches))
     objective = RobustSearch(model, settings, steps, job.seed, config.compat)
     evaluator = Evaluator(model, inputs.batches(run, job, "dev", classifier.EVALUATION_BATCH, source))
-    masks, state = (sum(p.size for p in arrays) for arrays in (objective.scores, objective.state().values()))
-    print(f"  {estimate.search_space(masks, state, settings)}", flush=True)
+    scores, state = (sum(p.size for p in arrays) for arrays in (objective.scores, objective.state().values()))
+    print(f"  {estimate.search_space(scores, state, settings)}", flush=True)
 
     def on_epoch(epoch: int, step: int) -> dict[str, float]:
         figures = {"dev_accuracy": evaluator.accuracy(), **objective.metrics()}
