@@ -77,7 +77,9 @@ class Ticket:
             mask[ties[:missing]] = False
             if official:
                 about.update(tied=str(ties.size), tied_pruned=str(missing))
-        return cls(_split(mask, scores), dict(about))
+        parts = np.split(mask, np.cumsum([s.size for s in scores.values()])[:-1])
+        masks = {name: part.reshape(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
+        return cls(masks, dict(about))
 
     @classmethod
     def from_magnitudes(cls, weights: dict[str, np.ndarray], sparsity: float, **about: str) -> Ticket:
@@ -343,14 +345,6 @@ def _keep_heads(means: np.ndarray, count: int) -> np.ndarray:
     candidates[np.arange(len(means)), means.argmax(1)] = np.inf
     keep.flat[np.argsort(candidates, None, "stable")[:count]] = False
     return keep
-
-
-def _split(flat: np.ndarray, like: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    masks, start = {}, 0
-    for name, array in like.items():
-        masks[name] = flat[start : start + array.size].reshape(array.shape)
-        start += array.size
-    return masks
 
 
 def unpack_mask(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
