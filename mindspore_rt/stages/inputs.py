@@ -74,11 +74,6 @@ def pretrained(config: schema.Experiment) -> huggingface.Model:
     return huggingface.load(huggingface.resolve(config.model), config.layers)
 
 
-def with_new_classifier(run: RunDir, job: TrainingJob, source: huggingface.Model) -> dict[str, np.ndarray]:
-    """Return the pre-trained weights and a random classifier for the run's labels, drawn from the job's seed."""
-    return huggingface.with_classifier(source, len(run.summary().labels), job.seed)
-
-
 def batches(run: RunDir, job: TrainingJob, split: str, batch_size: int, source: huggingface.Model) -> Batches:
     """Tokenise a split for a model.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from configs.contract.jobs import ModelJob
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage
+from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, control, inputs
 from mindspore_rt.ticket import Ticket
 
@@ -13,7 +14,7 @@ from mindspore_rt.ticket import Ticket
 def train_model(run: RunDir, job: ModelJob, stage: Stage) -> None:
     """Train all weights, or those of a ticket, whose pruned weights stay exactly zero."""
     source = inputs.pretrained(run.config)
-    weights = inputs.with_new_classifier(run, job, source)
+    weights = huggingface.with_classifier(source, len(run.summary().labels), job.seed)
     ticket: Ticket | None = None
     results = {}
     if job.stage != "finetune":

@@ -37,7 +37,7 @@ def prune(run: RunDir, job: PruningJob, stage: Stage) -> None:
     pretrained, ticket, seconds = inputs.pretrained(config), None, 0.0
     sparsities: dict[str, float] = {}
     tickets.highest_sparsity(config, pretrained)
-    new = inputs.with_new_classifier(run, job, pretrained)
+    new = huggingface.with_classifier(pretrained, len(run.summary().labels), job.seed)
     head = {name: new[name] for name in pretrained.config.family.fresh}
     for number in range(1, job.rounds + 1):
         directory = stage.directory / f"round-{number}"
