@@ -26,6 +26,7 @@ QUOTED_WHEN: tuple[Callable[[str], object], ...] = (
 )
 DELIMITERS = ",;\t|"  # of CSV files, in the order in which they are tried
 NAMED_DELIMITER = re.compile(r'"?sep=(.)"?\r?\n')
+csv.field_size_limit(sys.maxsize)  # the default refuses fields above 128 KiB
 HasNeeded = Callable[[list[str]], bool]  # tells whether a header has the columns that are needed
 
 
@@ -182,7 +183,6 @@ def _quoted_rows(path: Path, text: str, delimiter: str) -> FileRows:
     Raises:
         UserError: Quotes are wrong in a row of several lines: nothing tells where that row ends.
     """
-    csv.field_size_limit(sys.maxsize)  # the default refuses fields above 128 KiB
     reader, start = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1
     while True:
         row: list[str] | BrokenRow | None
@@ -201,7 +201,6 @@ def _quoted_rows(path: Path, text: str, delimiter: str) -> FileRows:
 
 def _is_quoted(text: str) -> bool:
     """Tell whether a CSV writer with tabs for commas would have written this text."""
-    csv.field_size_limit(sys.maxsize)
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True))
     except csv.Error:
