@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import signal
 import threading
@@ -149,8 +150,9 @@ def inspect(target: Target, texts: list[tuple[str, ...]]) -> Inspection:
         )
     notes, fastest = [], victim.batchings()[0]
     if victim.batching != fastest:
+        effect = f"change its logits by {off:.0f} times what rounding may" if math.isfinite(off) else "stop the model"
         notes.append(
-            f"{target.model}: {fastest} batches change its logits by {off:.0f} times what rounding may; "
+            f"{target.model}: {fastest} batches {effect}; "
             f"{victim.batching} ones are used, which are slower and compute what TextAttack computes"
         )
     if victim.model.config.problem_type == "multi_label_classification":

@@ -119,9 +119,10 @@ class Victim:
 
         Returns:
             The largest difference of a logit under the fastest one, in units of what rounding may make; above 1 it is
-            not used.
+            not used. Infinite if the model cannot be run so.
         """
         self.use("padded")
+        texts = [*texts, *map(_first_words, texts)]  # padding changes short texts the most
         expected, differences, positions = self(texts), [], self.positions
         rounding = ROUNDING * torch.finfo(self.model.dtype).eps * max(1.0, expected.abs().max().item())
         self.positions = 1  # every text by itself: as far from the full length as any batch comes
@@ -268,6 +269,13 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             f"{folder}: no tokenizer can be loaded from {files} ({first_reason(error)}); save it there again with "
             f"save_pretrained, or copy these files again"
         ) from error
+
+
+def _first_words(text: str | Sequence[str]) -> str | tuple[str, ...]:
+    """Return the first three words of a text, or of each text of a pair."""
+    if isinstance(text, str):
+        return " ".join(text.split()[:3])
+    return tuple(" ".join(column.split()[:3]) for column in text)
 
 
 def _splits_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -88,7 +88,7 @@ def test_a_tokenizer_of_bytes_or_characters_has_no_vocabulary_file(tmp_path, fam
     tokenizer.save_pretrained(tmp_path)
     assert classifiers.check(tmp_path, ["a", "b"], LENGTH) is None
     victim, expected = Victim(tmp_path, LENGTH), stock_textattack.victim(tmp_path, LENGTH)(TEXTS)
-    victim.use_fastest(TEXTS)
+    victim.use_fastest(TEXTS[3:4])  # the sample may be of long texts alone
     torch.testing.assert_close(victim(TEXTS), expected, atol=1e-5, rtol=0)
     (tmp_path / "tokenizer_config.json").unlink()
     with pytest.raises(UserError, match="no tokenizer"):
