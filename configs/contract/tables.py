@@ -67,8 +67,8 @@ def read_json(path: Path, text: str) -> FileTable:
         rows = [(f"row {number}", _object(value)) for number, value in enumerate(whole, 1)]
     elif isinstance(whole, dict):
         rows = [(f"line {next(_lines(text))[0]}", whole)]
-    elif isinstance(whole, BrokenRow) and text.lstrip().startswith("["):
-        raise UserError(f"{path}: begins as an array, but is {whole}")
+    elif isinstance(whole, BrokenRow) and path.suffix == ".json" and text.lstrip().startswith("["):
+        raise UserError(f"{path}: begins as an array, but is {str(whole).partition(';')[0]}; mend the array there")
     else:
         rows = [(f"line {number}", _object(_json(line))) for number, line in _lines(text)]
     names = dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row)

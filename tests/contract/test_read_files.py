@@ -307,6 +307,7 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
         ("a.jsonl", '{"sentence": "a", "label": 1}\n{"sentence": \n', ["line 2", "not valid JSON"]),
         ("a.jsonl", '{"sentence": "a", "label": 1} {"sentence": "b", "label": 1}\n', ["line 1", "one object a line"]),
         ("a.jsonl", '{"sentence": "a", "label": 1}\n[1]\n', ["line 2", "JSON object"]),
+        ("a.jsonl", '[DONE]\n{"sentence": "a", "label": 1}\n', ["line 1", "not valid JSON", "data.bad_rows=1"]),
         ("a.jsonl", '{"sentence": 5, "label": 1}\n', ["line 1", "'sentence'", "no text"]),
         ("a.jsonl", '{"sentence": "a", "label": 1}\n{"text": "a", "label": 1}\n', ["line 2", "'sentence'"]),
         ("a.jsonl", '{"sentence": "a", "label": null}\n', ["line 1", "no label"]),
