@@ -93,8 +93,11 @@ def test_a_split_that_is_another_or_gone_is_refused(prepared):
     with pytest.raises(UserError, match="test.jsonl is damaged or was changed after it was made; delete .*data and"):
         verified(path)
     path.unlink()
-    with pytest.raises(UserError, match="test.jsonl is missing"):
+    with pytest.raises(UserError, match="test.jsonl is missing; delete .*data and run again"):
         verified(path)
+    write_lines(prepared.split("other"), [{"sentence": "fine", "label": 0}])  # which the summary does not state
+    with pytest.raises(UserError, match="other.jsonl is damaged or was changed after it was made"):
+        verified(prepared.split("other"))
 
 
 def test_snapshots_are_victims_too(tmp_path):
