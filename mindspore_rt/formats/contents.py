@@ -53,6 +53,18 @@ class Contents:
         """The model's shape."""
         return EncoderConfig.from_dict(self.config, f"config of {self.path}")
 
+    @property
+    def head_labels(self) -> int | None:
+        """Number of labels of the classifier; None if there is none."""
+        bias = self.weights.get(self.encoder.family.head[-1])
+        return None if bias is None else bias.size
+
+    @property
+    def stated_labels(self) -> int:
+        """Number of labels that config.json states; 2 where it states none, as in transformers."""
+        names, count = self.config.get("id2label"), self.config.get("num_labels", 2)
+        return len(names) if isinstance(names, dict) and names else count if type(count) is int else 2
+
     def ticket(self) -> Ticket | None:
         """Return the ticket that settled scores state or, without scores, exact zeros among the prunable weights."""
         shapes = self.encoder.prunable()
@@ -224,7 +236,7 @@ def check(contents: Contents, missing: list[str], unknown: list[str]) -> None:
     Raises:
         UserError: Entries are missing, unknown, misshapen, no floats or not finite; with their number and some names.
     """
-    expected = contents.encoder.parameters(_labels(contents))
+    expected = contents.encoder.parameters(contents.head_labels or contents.stated_labels)
     for name in [n for n in contents.weights if n not in expected and n.startswith(tuple(unknown))]:
         del contents.weights[name]
     prunable = contents.encoder.prunable()
@@ -237,9 +249,7 @@ def check(contents: Contents, missing: list[str], unknown: list[str]) -> None:
     problems = {
         "{} missing: {} (--allow-missing PREFIX lets them be)": absent,
         "{} unknown: {} (--allow-unknown PREFIX drops them)": strangers,
-        "{} misshapen: {} (is config.json, or --like, of this model? id2label counts labels)": _misshapen(
-            contents, expected, prunable
-        ),
+        "{} misshapen: {} (is config.json, or --like, of this model?)": _misshapen(contents, expected, prunable),
         "{} not of floats: {}": [f"{name} ({array.dtype})" for name, array in arrays if array.dtype.kind != "f"],
         "{} not finite: {}": [name for name, a in arrays if a.dtype.kind == "f" and not np.isfinite(a).all()],
     }
@@ -262,9 +272,3 @@ def _misshapen(
         except ValueError as error:
             wrong.append(f"scores of {name}: {error}")
     return wrong
-
-
-def _labels(contents: Contents) -> int:
-    """Number of labels that the config states; 2 where it states none, as in transformers."""
-    names, count = contents.config.get("id2label"), contents.config.get("num_labels", 2)
-    return len(names) if isinstance(names, dict) and names else count if type(count) is int else 2

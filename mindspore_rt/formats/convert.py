@@ -83,6 +83,12 @@ def write(contents: Contents, target: Path, format: str, options: argparse.Names
     Raises:
         UserError: The contents cannot be written in this format.
     """
+    labels, stated = contents.head_labels, contents.stated_labels
+    if format not in ("ticket", "mindir") and labels not in (None, stated):  # these two hold no config.json
+        raise UserError(
+            f"{contents.path}: a classifier of {labels} labels, but config.json states {stated}; name all of them in "
+            f"its id2label (of --like FOLDER, if that is given)"
+        )
     if format == "huggingface":
         return _write_huggingface(contents, target)
     if format == "mindspore":

@@ -278,7 +278,16 @@ def test_a_head_of_other_labels_than_its_config_names_is_refused(tiny_bert, weig
     head = {"classifier.weight": np.zeros((3, weights["classifier.weight"].shape[1]), np.float32)}
     save_file({**weights, **head, "classifier.bias": np.zeros(3, np.float32)}, tmp_path / "three.safetensors")
     message = refused(capsys, tmp_path / "three.safetensors", tmp_path / "out", "--like", tiny_bert)
-    assert "classifier.bias is [3], not [2]" in message and "id2label" in message
+    assert "a classifier of 3 labels, but config.json states 2; name all of them in its id2label" in message
+    pruned = {QUERY: np.zeros_like(weights[QUERY])}
+    save_file(
+        {**weights, **head, **pruned, "classifier.bias": np.zeros(3, np.float32)}, tmp_path / "pruned.safetensors"
+    )
+    ticket = tmp_path / "ticket.safetensors"  # holds no head
+    assert (
+        convert.main([str(tmp_path / "pruned.safetensors"), str(ticket), "--like", str(tiny_bert), "--to", "ticket"])
+        == 0
+    )
 
 
 def test_scores_that_do_not_fit_are_named(tiny_bert, weights, shapes, tmp_path, capsys):
