@@ -210,7 +210,9 @@ def search(paths, seed, name="search"):
         )
         if step % 100 == 0:
             changed = {"ticket_distance": 0.32 / 4 ** (step // 100)} if step > 100 else {}
-            records.append({"step": step, "epoch": progress * 4, "dev_accuracy": 0.8 + 0.02 * progress, **changed})
+            masks = {name: records[-1][name] for name in ("l0_term", "settled_zero", "settled_one")}
+            evaluation = {"step": step, "epoch": progress * 4, "dev_accuracy": 0.8 + 0.02 * progress}
+            records.append({**evaluation, **masks, **changed})
     write_lines(paths.stage(seed, name) / "metrics.jsonl", records)
     scores = {
         n: random.normal(1.6 - 2.0 * (i % 3 == 0), 1.5, shape).astype(np.float32)

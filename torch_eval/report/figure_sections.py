@@ -25,7 +25,8 @@ from torch_eval.report.run_state import Run
 from torch_eval.report.scores import Value
 from torch_eval.report.tables import sample_clean
 
-SEARCHED = ("l0_weight", "l0_term", "settled_zero", "settled_one")  # in every training record of a search
+# In every training record of a search. Its evaluations have all but the weight.
+SEARCHED = ("l0_weight", "l0_term", "settled_zero", "settled_one")
 MOST_CURVES = 6  # in one figure of trainings
 
 

@@ -146,6 +146,12 @@ def counted(
     return Trainer(stage, objective, batches(), steps, config, "test", on_epoch, **callbacks), objective
 
 
+def test_other_workers_than_the_first_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "rank", lambda: 1)
+    trainer, objective = counted(tmp_path)
+    assert trainer.run() == 14 and [file.name for file in tmp_path.iterdir()] == ["begun.json"]
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_speed_is_that_of_all_workers_together(tmp_path, monkeypatch, ranks):
     """The clock moves by two seconds a step, in which the workers together train on the four sentences of a batch."""

@@ -102,7 +102,8 @@ def test_the_ends_of_several_seeds_are_means():
         metrics.summarise([made_up.record(i, "timeout") for i in (0, 1)]),
     ]
     # Aua from 60% and 0% to 60% and 100%.
-    assert tables.with_timeouts(render.Cell("30.0"), "aua", 30.0, summaries).text == "30.0–80.0"
+    cell = tables.with_timeouts(render.Cell("30.0"), "aua", 30.0, summaries)
+    assert cell.text == "30.0–80.0" and cell.ends == (30.0, 80.0)
 
 
 def test_a_value_that_may_be_beaten_is_not_the_best():
