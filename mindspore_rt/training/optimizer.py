@@ -240,7 +240,7 @@ class WeightUpdate(nn.Cell):
 
         Args:
             gradients: One tensor for each weight, times the loss scale.
-            rates: `AdamW.rates` of this update.
+            rates: `rates` of the optimizer for this update.
             other_norms: Norms of other gradients of this update, for the look-out for an overflow.
 
         Returns:
