@@ -152,8 +152,8 @@ def inspect(target: Target, texts: list[tuple[str, ...]]) -> Inspection:
     if victim.batching != fastest:
         effect = f"change its logits by {off:.0f} times what rounding may" if math.isfinite(off) else "stop the model"
         notes.append(
-            f"{target.model}: {fastest} batches {effect}; "
-            f"{victim.batching} ones are used, which are slower and compute what TextAttack computes"
+            f"{target.model}: {fastest} batches {effect}; {victim.batching} ones are used, which are slower and "
+            f"compute what TextAttack computes"
         )
     if victim.model.config.problem_type == "multi_label_classification":
         notes.append(f"{target.model}: made for several labels of a text; the highest score counts, as in TextAttack")

@@ -1,8 +1,8 @@
-"""When a finished search of made-up figures would have stopped, worked out by hand."""
+"""Made-up records of searches: when a finished one would have stopped, worked out by hand, and what is drawn."""
 
 from configs.contract import run_dir, schema
 from tests.helpers import made_up_run as made_up
-from torch_eval.report import early_tickets, run_state, ticket_sections
+from torch_eval.report import early_tickets, figure_sections, figures, run_state, ticket_sections
 
 KEYS = ["seeds=[1,2]", "search.epochs=4"]
 
@@ -32,3 +32,17 @@ def test_without_candidates_of_several_epochs_there_is_nothing_to_say(tmp_path):
     made_up.choose(paths, paths.config.sparsities[0])
     made_up.search(paths, 1)
     assert early_tickets.early([run_state.Run(paths.config, ["demo"], tmp_path)]) == []
+
+
+def test_evaluations_are_no_points_of_the_curves_of_a_search(tmp_path, monkeypatch):
+    """They lack the penalty's weight alone, and would draw it as 0 after every epoch."""
+    paths = run_dir.RunDir(schema.load("demo", ["seeds=[1]"]), tmp_path)
+    made_up.prepare(paths)
+    made_up.search(paths, 1)
+    drawn = {}
+    monkeypatch.setattr(figures, "mask_learning", lambda searches, path: drawn.update(searches))
+    run = run_state.Run(paths.config, ["demo"], tmp_path)
+    figure_sections.learning([run], tmp_path)
+    evaluations = [record for record in run.records(1, "search") if record.dev_accuracy is not None]
+    assert evaluations and all(record.l0_term is not None for record in evaluations)
+    assert drawn == {"seed 1": [record for record in run.records(1, "search") if record.dev_accuracy is None]}

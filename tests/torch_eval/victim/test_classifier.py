@@ -90,6 +90,9 @@ def test_a_tokenizer_of_bytes_or_characters_has_no_vocabulary_file(tmp_path, fam
     victim, expected = Victim(tmp_path, LENGTH), stock_textattack.victim(tmp_path, LENGTH)(TEXTS)
     victim.use_fastest(TEXTS[3:4])  # the sample may be of long texts alone
     torch.testing.assert_close(victim(TEXTS), expected, atol=1e-5, rtol=0)
+    inspection = inspect(Target(tmp_path, LENGTH), [(text,) for text in TEXTS])
+    stopped = any("sorted batches stop the model; padded ones are used" in note for note in inspection.notes)
+    assert inspection.refusal is None and stopped == (family == "Canine")  # whose convolutions need four characters
     (tmp_path / "tokenizer_config.json").unlink()
     with pytest.raises(UserError, match="no tokenizer"):
         classifiers.check(tmp_path, ["a", "b"], LENGTH)
