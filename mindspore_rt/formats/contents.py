@@ -54,10 +54,9 @@ class Contents:
         return EncoderConfig.from_dict(self.config, f"config of {self.path}")
 
     @property
-    def head_labels(self) -> int | None:
-        """Number of labels of the classifier; None if there is none."""
-        bias = self.weights.get(self.encoder.family.head[-1])
-        return None if bias is None else bias.size
+    def head_labels(self) -> int:
+        """Number of labels of the classifier; 0 if there is none."""
+        return len(self.weights.get(self.encoder.family.head[-1], ()))
 
     @property
     def stated_labels(self) -> int:

@@ -84,7 +84,7 @@ def write(contents: Contents, target: Path, format: str, options: argparse.Names
         UserError: The contents cannot be written in this format.
     """
     labels, stated = contents.head_labels, contents.stated_labels
-    if format not in ("ticket", "mindir") and labels not in (None, stated):  # these two hold no config.json
+    if format not in ("ticket", "mindir") and labels not in (0, stated):  # these two hold no config.json
         raise UserError(
             f"{contents.path}: a classifier of {labels} labels, but config.json states {stated}; name all of them in "
             f"its id2label (of --like FOLDER, if that is given)"
@@ -133,8 +133,7 @@ def _write_mindir(contents: Contents, target: Path, batch: int, length: int) -> 
 
     from mindspore_rt.cells.encoder import Deployed, EncoderClassifier
 
-    config = contents.encoder
-    labels = len(contents.weights.get(config.family.head[-1], ()))
+    config, labels = contents.encoder, contents.head_labels
     if not labels or batch < 1 or not 1 <= length <= config.positions:
         raise UserError(
             f"{target}: a .mindir file holds a classifier, for one text or more of 1 to {config.positions} word "
