@@ -56,7 +56,8 @@ class Contents:
     @property
     def head_labels(self) -> int:
         """Number of labels of the classifier; 0 if there is none."""
-        return len(self.weights.get(self.encoder.family.head[-1], ()))
+        bias = self.weights.get(self.encoder.family.head[-1])
+        return 0 if bias is None else bias.size  # a damaged file may hold a scalar, which has no length
 
     @property
     def stated_labels(self) -> int:
