@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 # MindSpore's and OpenMP's threads share the cores; one that spins while it waits takes its core from one that works.
 # OpenMP reads this once, when it is loaded: it must stand before the first import that does.
@@ -16,6 +17,7 @@ from configs.contract import cli
 from configs.contract.errors import STARTER, UserError, command, stop_with_starter
 from configs.contract.jobs import Job, jobs
 from configs.contract.methods import METHODS, SOURCES, TRAINED_BY
+from configs.contract.processes import run_module
 from configs.contract.receipts import Receipt
 from configs.contract.run_dir import RunDir, only_one
 from mindspore_rt import launch
@@ -78,6 +80,8 @@ def train(options: argparse.Namespace) -> int:
         else:
             run_jobs(run, [job for job in of_stage if job not in unfinished])
             status = launch.launch(run, unfinished, [options.config, *options.overrides], lock)
+        if stage == "prepare" and find_spec("textattack"):  # where only training is installed, attacks run elsewhere
+            run_module("torch_eval.attack.ready", [options.config, *options.overrides])
         if leads and not status:  # settings that were refused are not those of the run
             run.save_config()
             if receipt:

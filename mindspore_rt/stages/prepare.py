@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from itertools import product
 
 from configs.contract import classifiers
 from configs.contract.check_config import refuse_missing
 from configs.contract.errors import UserError
 from configs.contract.jobs import Job
-from configs.contract.processes import run_module
 from configs.contract.run_dir import RunDir
 from mindspore_rt.data import splits
 from mindspore_rt.stages import inputs, tickets
@@ -43,22 +41,13 @@ def check_given_tickets(run: RunDir) -> None:
 
 
 def check_victims(run: RunDir) -> None:
-    """Refuse what cannot be attacked before anything is trained.
-
-    Where the scoring half is installed it loads each classifier: a model without a head is a model of whole files.
+    """Refuse a folder of `attack.victims` that is no classifier of this data, before anything is trained.
 
     Raises:
-        UserError: A folder of attack.victims is no classifier of this data.
+        UserError: With its name.
     """
-    victims, summary, length = run.own_victims(), run.summary(), run.config.attack_length
-    for name, folder in victims.items():
+    for name, folder in run.own_victims().items():
         try:
-            classifiers.check(folder, summary.labels, length)
+            classifiers.check(folder, run.summary().labels, run.config.attack_length)
         except UserError as error:
             raise UserError(f"attack.victims: {name}: {error}") from None
-    if victims and find_spec("transformers"):
-        folders = [str(folder.resolve()) for folder in victims.values()]
-        try:
-            run_module("torch_eval.attack.try_victims", [str(length), str(len(summary.columns)), *folders])
-        except UserError as error:
-            raise UserError(f"attack.victims: {error}") from None

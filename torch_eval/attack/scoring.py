@@ -43,7 +43,8 @@ def run(run_dir: RunDir) -> None:
     task, examples = read_split(run_dir, "test")
     shard = Shard.parse(config.attack.shard)
     with locked(run_dir.root / f".attack{shard.suffix}.lock"), Workers(config.attack.workers) as workers:
-        batchings = victims.check(run_dir, task, workers, victims.sample(examples, task.columns))
+        everything = run_dir.all_victims()
+        batchings = victims.check(run_dir, everything, task, workers, victims.sample(examples, task.columns))
 
         def score(seed: int, name: str, model: Path) -> None:
             """Measure the clean accuracy of one victim, which the first shard does, and run all attacks on it."""
@@ -53,7 +54,7 @@ def run(run_dir: RunDir) -> None:
             for recipe in config.attack.recipes:
                 scoring.recipe(recipe, examples)
 
-        for victim in run_dir.all_victims():
+        for victim in everything:
             redo_changed(config, partial(score, *victim))
 
 

@@ -1,4 +1,4 @@
-"""The checks of all victims of a run, before the first attack: a run of hours must not end with a broken folder."""
+"""The checks of victims, before anything else: a run of hours must not end with a broken folder."""
 
 from __future__ import annotations
 
@@ -23,11 +23,18 @@ def sample(examples: list[dict], columns: list[str]) -> list[tuple[str, ...]]:
     return [*random.Random(0).sample(texts, min(SAMPLE, len(texts))), max(texts, key=lambda text: sum(map(len, text)))]
 
 
-def check(run_dir: RunDir, task: Summary, workers: Workers, texts: list[tuple[str, ...]]) -> dict[Path, str]:
-    """Check the files of every victim, and load those that are not attacked yet.
+def check(
+    run_dir: RunDir,
+    victims: list[tuple[int, str, Path]],
+    task: Summary,
+    workers: Workers,
+    texts: list[tuple[str, ...]],
+) -> dict[Path, str]:
+    """Check the files of victims, and load those that are not attacked yet.
 
     Args:
-        run_dir: Run directory, whose configuration names the victims.
+        run_dir: Run directory.
+        victims: Seed, name and Hugging Face directory of each.
         task: What `prepare` states of the data.
         workers: Processes that load the models.
         texts: A sample of the data, which every victim must be able to classify.
@@ -40,7 +47,7 @@ def check(run_dir: RunDir, task: Summary, workers: Workers, texts: list[tuple[st
     """
     config, targets = run_dir.config, []
     stages = ("clean", *config.attack.recipes)
-    for seed, name, model in run_dir.all_victims():
+    for seed, name, model in victims:
         order = check_files(run_dir, name, model, task.labels)
         if not all((run_dir.attack(seed, name) / stage / "manifest.json").is_file() for stage in stages):
             targets.append((name, Target(model, label_order=order, **settings.victim(config))))

@@ -1,5 +1,6 @@
 """What a training reads: the splits under both readings of the paper, and the inputs that a stage states."""
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from configs.contract.jobs import Job
 from configs.contract.methods import with_snapshots
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Changed
+from mindspore_rt import __main__
 from mindspore_rt.stages import inputs, prepare
 from mindspore_rt.stages.models import train_model
 from tests.helpers.files import edit_json
@@ -108,22 +110,23 @@ def test_a_model_of_one_segment_is_refused_for_pairs(run, monkeypatch):
         inputs.batches(run, jobs_of(run, "finetune")[0], "train", 2, one_segment)
 
 
-@pytest.mark.parametrize(
-    "positions, message",
-    [
-        (8, "attack.victims: theirs: .*a model of 8 positions, but inputs have up to 16"),
-        (16, "attack.victims: .*theirs: a bert model without a trained classifier"),  # only loading shows it
-    ],
-)
-def test_a_victim_that_cannot_be_attacked_is_refused_before_any_training(
-    run, monkeypatch, tmp_path, positions, message
-):
+def test_resources_that_are_missing_are_refused_before_any_training(tmp_path, capsys):
+    keys = ["attack.resources=original", f"attack.resources_dir={tmp_path}", f"name=test-inputs-{os.getpid()}"]
+    try:
+        assert __main__.main(["prepare", "tiny", *keys]) == 2
+    finally:
+        shutil.rmtree(RunDir(schema.load("tiny", keys)).root, ignore_errors=True)
+    assert "put paragramcf/paragram.npy" in capsys.readouterr().err
+
+
+def test_a_victim_that_cannot_be_attacked_is_refused_before_any_training(run, monkeypatch, tmp_path):
+    """What only loading shows, tests/torch_eval/attack/test_ready.py tests."""
     folder = tmp_path / "theirs"
     shutil.copytree(run.config.model, folder)
-    changes = {"max_position_embeddings": positions, "architectures": ["BertForSequenceClassification"]}
+    changes = {"max_position_embeddings": 8, "architectures": ["BertForSequenceClassification"]}
     edit_json(folder / "config.json", **changes, id2label={"0": "bad", "1": "good"})
     monkeypatch.setattr(inputs, "already_done", lambda stage: True)
     run.config.attack.victims, run.config.data.max_length = [f"theirs={folder}"], 16
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(UserError, match="theirs: .*a model of 8 positions, but inputs have up to 16") as error:
         prepare.prepare(run, Job("prepare", "prepare", run.data))
     assert "delete" not in str(error.value)
