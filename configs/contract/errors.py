@@ -192,13 +192,13 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             print(f"{stopped}; the same command goes on from there", file=sys.stderr)
             return stopped.status
         except KeyboardInterrupt:
-            print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+            print("\nstopped; the same command goes on from what is saved", file=sys.stderr)
             return 130
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "; make room, then the same command goes on from the last checkpoint" if full else ""
+            remedy = "; make room, then the same command goes on from what is saved" if full else ""
             print(f"error: {where}{reason}{remedy}", file=sys.stderr)
             return 1
         except UnicodeEncodeError as error:

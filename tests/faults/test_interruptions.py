@@ -107,7 +107,7 @@ def test_ctrl_c_stops_at_a_safe_point_and_a_second_run_is_refused(undisturbed, r
     os.killpg(process.pid, signal.SIGINT)
     _, errors = ended(process, 130)
     assert "stopped after step" in errors and "the same command goes on from there" in errors
-    assert "from the last checkpoint" not in errors
+    assert "from what is saved" not in errors
     assert not (trained / "manifest.json").exists() and (trained / "checkpoint.safetensors").exists()
 
     _, errors = here(capsys, 2, "freelb.learning_rate=0.5")
