@@ -45,6 +45,7 @@ FORMATS = {
     "compact": "a ticket and the values of the kept weights in one safetensors file",
 }
 SUFFIXES = {"mindspore": (".ckpt", ".safetensors"), "mindir": (".mindir",)}  # of targets that MindSpore knows by them
+DEFAULT_SHAPE = (1, 128)
 NOT_WRITTEN = {".air", ".bin", ".gguf", ".h5", ".npz", ".om", ".onnx", ".pb", ".pt", ".pth", ".tflite"}
 DESCRIPTION = """\
 Convert a model, its scores or a ticket. The format of SOURCE is recognised from its content; that of TARGET follows
@@ -96,8 +97,8 @@ def write(contents: Contents, target: Path, format: str, options: argparse.Names
     if format == "official":
         return _write_official(contents, target)
     if format == "mindir":
-        return _write_mindir(contents, target, *options.shape)
-    ticket = _ticket(contents, options.sparsity, options.compat)
+        return _write_mindir(contents, target, *options.shape or DEFAULT_SHAPE)
+    ticket = _ticket(contents, options.sparsity, options.compat or "paper")
     return _write_compact(contents, ticket, target) if format == "compact" else _write_ticket(ticket, target)
 
 
@@ -250,15 +251,13 @@ def parser() -> Parser:
         "--shape",
         type=int,
         nargs=2,
-        default=(1, 128),
         metavar=("BATCH", "LENGTH"),
-        help="of a mindir's inputs (default: 1 128)",
+        help=f"of a mindir's inputs (default: {DEFAULT_SHAPE[0]} {DEFAULT_SHAPE[1]})",
     )
     add(
         "--compat",
         choices=("paper", "official"),
-        default="paper",
-        help="rank raw scores, or float32 sigmoids as the official code does (default: %(default)s)",
+        help="with --sparsity: rank raw scores, or float32 sigmoids as the official code does (default: paper)",
     )
     add(
         "--allow-missing",
@@ -312,6 +311,10 @@ def main(arguments: list[str]) -> int:
             f"--sparsity draws a ticket, and {options.target} would be in the format {format}: convert with "
             f"--to ticket --sparsity {options.sparsity:g}, then convert that ticket with --like"
         )
+    if options.compat and options.sparsity is None:
+        raise UserError("--compat says how --sparsity draws a ticket, and --sparsity is not given: give it too")
+    if options.shape and format != "mindir":
+        raise UserError(f"--shape is of a .mindir file, and {options.target} would be in the format {format}")
     contents = read(options.source)
     if contents.format == format and format in ("ticket", "compact"):
         raise UserError(f"{options.source}: is in the format {format} already")

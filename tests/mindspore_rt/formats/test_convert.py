@@ -414,6 +414,10 @@ def test_what_cannot_be_made_says_why(tiny_bert, weights, shapes, tmp_path, caps
     for target in ("out", "out.ckpt", "out.mindir"):
         message = refused(capsys, source, tmp_path / target, "--sparsity", "0.3")
         assert "--sparsity draws a ticket" in message and "--to ticket --sparsity 0.3, then" in message
+    assert "--sparsity is not given" in refused(
+        capsys, source, tmp_path / "out", "--to", "ticket", "--compat", "official"
+    )
+    assert "--shape is of a .mindir file" in refused(capsys, source, tmp_path / "out", "--shape", "1", "64")
     assert "state no ticket; draw one first" in refused(capsys, source, tmp_path / "out.mindir")
     assert "is called .mindir; rename TARGET" in refused(capsys, tiny_bert, tmp_path / "out", "--to", "mindir")
     (tmp_path / "graph.mindir").write_bytes(b"\n\x051.0.0")
