@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -137,7 +141,8 @@ def build_tokenizer(family: str, texts: list[str]) -> PreTrainedTokenizerBase:
 def _mpnet(files: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """MPNet: BERT's pieces between RoBERTa's tokens."""
     pieces = {"<s>": 0, "<pad>": 1, "</s>": 2, "<mask>": 3, "[UNK]": 4}
-    for piece in files.get_vocab():
+    vocabulary = files.get_vocab()  # in another order each time
+    for piece in sorted(vocabulary, key=vocabulary.__getitem__):
         pieces.setdefault(piece, len(pieces))
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
@@ -162,6 +167,21 @@ def _bytes(texts: list[str]) -> tuple[Tokenizer, dict]:
     return tokenizer, {**SPECIAL, "model_input_names": ["input_ids", "attention_mask"]}
 
 
+def _frequent_pieces(texts: list[str]) -> list[tuple[str, float]]:
+    """Return all characters and the most frequent parts of words, 3,000 in all, with their log-probabilities.
+
+    The library's own trainer of Unigram gives another vocabulary each time.
+    """
+    words = Counter(f"▁{word}" for text in texts for word in unicodedata.normalize("NFKC", text).split())
+    counts = Counter[str]()
+    for word, count in words.items():
+        for start, end in itertools.combinations(range(len(word) + 1), 2):
+            counts[word[start:end]] += count
+    pieces = sorted(counts.items(), key=lambda item: (len(item[0]) > 1, -item[1] * len(item[0]), item[0]))[:3000]
+    total = sum(count for _, count in pieces)
+    return [(piece, math.log(count / total)) for piece, count in pieces]
+
+
 def _unigram(texts: list[str], family: str) -> tuple[Tokenizer, dict]:
     """SentencePiece's Unigram, with the special tokens and the order of the family."""
     roberta = family in ("xlm-roberta", "camembert")
@@ -169,12 +189,12 @@ def _unigram(texts: list[str], family: str) -> tuple[Tokenizer, dict]:
     if family == "xlnet":
         cls, sep, mask = "<cls>", "<sep>", "<mask>"
     special = [cls, "<pad>", sep, "<unk>", mask]
-    tokenizer = Tokenizer(models.Unigram())
+    pieces = [(piece, score) for piece, score in _frequent_pieces(texts) if piece not in special]
+    tokenizer = Tokenizer(models.Unigram([*((token, 0.0) for token in special), *pieces], unk_id=3))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=3000, special_tokens=special, unk_token="<unk>")
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens(special)
     ids = [(cls, tokenizer.token_to_id(cls)), (sep, tokenizer.token_to_id(sep))]
     single, pair = f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1"
     if roberta:
