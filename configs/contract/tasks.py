@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from configs.contract import classifiers
 from configs.contract.errors import UserError
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)  # a label that is a number: 1, 1.0, +1
@@ -176,9 +177,30 @@ def _respelled(name: str, data: Any) -> Task:
             raise UserError(
                 f"data.{key}: {len(given)} given, {name} has {len(own)} ({', '.join(own)}); for others: task=custom"
             )
-    names, values = _spelled(data.labels or [])
     texts = tuple(data.text_columns or task.columns)
-    return dataclasses.replace(task, layouts=(_own_layout(texts, data.label_column, values or names),))
+    values = _in_order(task.labels, *_spelled(data.labels)) if data.labels else ()
+    return dataclasses.replace(task, layouts=(_own_layout(texts, data.label_column, values),))
+
+
+def _in_order(labels: tuple[str, ...], names: tuple[str, ...], values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what files write for each of a task's labels: the values of the names that mean these labels.
+
+    Names that mean none of the labels are in their order.
+
+    Raises:
+        UserError: Some of the names mean labels, in another order.
+    """
+    found = [classifiers.find_label(label, names) for label in labels]
+    order = [number for number in found if number is not None]
+    if len(set(order)) < len(labels):
+        moved = next((label for place, label in enumerate(labels) if found[place] not in (None, place)), None)
+        if moved:
+            raise UserError(
+                f"data.labels: which of {', '.join(names)} is {moved} can be told, but not which are the others; "
+                f"name all of {', '.join(labels)}"
+            )
+        order = list(range(len(labels)))
+    return tuple((values or names)[number] for number in order)
 
 
 def _own_layout(texts: tuple[str, ...], label: str | None, values: tuple[str, ...]) -> FileLayout:

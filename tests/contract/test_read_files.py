@@ -240,6 +240,28 @@ def test_a_task_of_the_table_with_own_spellings(tmp_path):
     assert task.labels == ("negative", "positive")
 
 
+@pytest.mark.parametrize(
+    "task, labels, values",
+    [
+        ("sst2", "[1=positive, 0=negative]", "0 1"),
+        ("sst2", "[up=pos, down=neg]", "down up"),
+        ("sst2", "[Positive, Negative]", "Negative Positive"),
+        ("mnli", "[2=contradiction, 0=entailment, 1=neutral]", "0 1 2"),
+        ("agnews", "[4=sci_tech, 1=world, 2=sport, 3=business]", "1 2 3 4"),
+        ("agnews", "[1=World, 2=Sport, 3=Money, 4=Gadgets]", "1 2 3 4"),
+        ("qqp", "[different, same]", "different same"),
+    ],
+)
+def test_names_of_a_tasks_labels_stand_for_these_in_any_order(task, labels, values):
+    assert own(f"task={task}", f"data.labels={labels}").layouts[0].values == tuple(values.split())
+
+
+def test_names_of_some_of_a_tasks_labels_in_another_order_are_refused():
+    message = refusals.refusal(own, "task=mnli", "data.labels=[2=contradiction, 0=yes, 1=maybe]")
+    assert "which of contradiction, yes, maybe is contradiction can be told" in message
+    assert "name all of entailment, neutral, contradiction" in message
+
+
 # --- what is refused -----------------------------------------------------------------------------------------
 
 
