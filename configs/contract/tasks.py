@@ -40,7 +40,8 @@ class FileLayout:
     Attributes:
         texts: Its text columns in the task's order; `a+b` joins two by a space.
         label: Its label column.
-        values: What the label column holds for each label, if neither the label's name nor its number from 0.
+        values: What the label column holds for each label, if it is not the label's name. Its number from 0 counts
+            too, unless one of these is a number.
     """
 
     texts: tuple[str, ...]
@@ -75,11 +76,10 @@ class Task:
 
     def numbers(self, layout: FileLayout) -> dict[str, int]:
         """Return the number of the label for each entry that a label column may hold."""
-        names = {name: i for i, name in enumerate(self.labels)}
-        values = layout.values
-        if not values and not any(NUMBER.fullmatch(name) for name in names):
-            values = tuple(map(str, range(len(names))))
-        return {**names, **{value: i for i, value in enumerate(values)}}
+        entries = {name: i for names in (self.labels, layout.values) for i, name in enumerate(names)}
+        if any(map(NUMBER.fullmatch, entries)):
+            return entries
+        return {**entries, **{str(i): i for i in range(len(self.labels))}}
 
 
 def _task(

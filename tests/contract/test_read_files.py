@@ -139,6 +139,7 @@ FORMATS = [
         None,
         [("It, <br />was", 1), ("no", 0)],
     ),
+    ("imdb", "labeledTrainData.tsv", 'id\tsentiment\treview\n"5_8"\t1\t"no"\n', None, [('"no"', 1)]),
     (
         "imdb",
         "a.jsonl",
