@@ -15,7 +15,7 @@ from configs.contract.processes import run_module
 def score(
     model: str | Path | Sequence[str | Path],
     data: str | Path | Iterable[dict],
-    recipes: Sequence[str] = ("textfooler", "textbugger", "bertattack"),
+    recipes: str | Sequence[str] = ("textfooler", "textbugger", "bertattack"),
     examples: int = 200,
     out: str | Path | None = None,
     **options: object,
@@ -28,7 +28,7 @@ def score(
     Args:
         model: A Hugging Face directory or a name on the hub, or several.
         data: A file, a folder, a task's name, or records such as {"text": ..., "label": ...}.
-        recipes: Attacks to run.
+        recipes: Attacks to run, or one.
         examples: Number of texts that are attacked.
         out: Folder of the results.
         options: Further keys of the command, such as `workers`, `max_length` or `label_column`.
@@ -47,7 +47,7 @@ def score(
             data = Path(temporary) / "records.jsonl"
             data.write_text("\n".join(lines), encoding="utf-8")
         folder = Path(out or Path(temporary) / "score").resolve()
-        keys = {"recipes": list(recipes), "examples": examples, **options}
+        keys = {"recipes": recipes if isinstance(recipes, str) else list(recipes), "examples": examples, **options}
         words = ["score", *map(_absolute, models), _absolute(data)]
         words += [
             f"{key}={json.dumps(value, default=str, ensure_ascii=False)}" for key, value in keys.items()

@@ -12,6 +12,7 @@ from scipy import stats
 from transformers import AutoConfig
 
 import torch_eval
+from configs.contract import schema
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, locked, read_json, read_lines, write_json
 from tests.helpers.attacked_runs import SENTENCES
@@ -157,6 +158,16 @@ def test_records_hold_what_numpy_and_pandas_make(monkeypatch):
     assert out[0][0]["text"] == "a\u2028b" and [row["label"] for rows in out for row in rows] == [1, 1, True]
     with pytest.raises(UserError, match=r"data: expected records such as .* found 'text'; .*to_dict\('records'\)"):
         api.score("model", frame)
+
+
+@pytest.mark.parametrize("recipes, key", [("pwws", '"pwws"'), (("pwws", "bae"), '["pwws", "bae"]')])
+def test_one_recipe_stands_for_a_list_of_one(tmp_path, monkeypatch, recipes, key):
+    monkeypatch.setattr(api, "run_module", lambda _module, words, **_: asked.extend(words))
+    asked: list = []
+    write_json(tmp_path / "results.json", {})
+    api.score("model", "data.csv", recipes, out=tmp_path)
+    assert f"recipes={key}" in asked
+    assert schema.load("base", [f"attack.recipes={key}"]).attack.recipes[0] == "pwws"
 
 
 def test_the_examples_of_the_documentation_run(tmp_path, attacks_here, monkeypatch, capsys):
