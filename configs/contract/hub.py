@@ -29,7 +29,7 @@ from configs.contract.processes import run_module
 HUB = "https://huggingface.co"
 CLIENT = "configs.contract.hub"
 COMMIT = "commit.txt"  # in the folder of a model: its commit, if the newest one was asked for
-MODEL_FILES = ("*.json", "*.txt", "*.model")  # and the weights
+MODEL_FILES = ("*.json", "*.txt", "*.model", "*.codes")  # and the weights; the last one is BERTweet's
 WAIT = 10.0  # seconds for the hub's first answer
 OFFLINE = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"), "1")
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?", re.ASCII)  # OWNER/NAME@REVISION
