@@ -32,7 +32,7 @@ def publish(run_dir: RunDir, prefix: str, public: bool = False) -> list[str]:
     Raises:
         UserError: No model is there, or the hub refuses one.
     """
-    if not hub.NAME.fullmatch(prefix) or "@" in prefix:
+    if not hub.NAME.fullmatch(prefix) or "/" not in prefix or "@" in prefix:
         raise UserError(f"--to {prefix}: write OWNER/NAME, of letters, digits, -, _ and .")
     done: list[str] = []
     for seed, name, model in run_dir.all_victims():

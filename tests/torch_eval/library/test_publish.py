@@ -68,9 +68,10 @@ def test_without_a_token_nothing_is_uploaded(server, run_dir, monkeypatch):
     assert not server.uploaded
 
 
-def test_a_name_that_no_repository_can_have_is_refused(server, run_dir):
-    with pytest.raises(UserError, match="--to me/my tickets: write OWNER/NAME"):
-        publish.publish(run_dir, "me/my tickets")
+@pytest.mark.parametrize("name", ["me/my tickets", "tickets", "me/tickets@main", "me/"])
+def test_a_name_that_no_repository_can_have_is_refused(server, run_dir, name):
+    with pytest.raises(UserError, match=f"--to {name}: write OWNER/NAME"):
+        publish.publish(run_dir, name)
 
 
 def test_a_run_without_models_is_refused(server, run_dir):
@@ -78,9 +79,13 @@ def test_a_run_without_models_is_refused(server, run_dir):
         publish.publish(RunDir(schema.load("tiny", ["name=other"]), run_dir.root.parent), "me/tickets")
 
 
-def test_a_model_of_the_hub_is_downloaded_once(server, tiny_bert):
-    server.add("someone/classifier", "f" * 40, tiny_bert)
+def test_a_model_of_the_hub_is_downloaded_once(server, tiny_bert, tmp_path):
+    source = shutil.copytree(tiny_bert, tmp_path / "classifier")
+    for name in ("merges.txt", "bpe.codes", "spm.model"):  # of tokenizers: GPT's and RoBERTa's, BERTweet's, DeBERTa's
+        (source / name).write_text(name)
+    server.add("someone/classifier", "f" * 40, source)
     folder = hub.model_dir("someone/classifier")
+    assert all((folder / name).is_file() for name in ("merges.txt", "bpe.codes", "spm.model"))
     assert (folder / "model.safetensors").read_bytes() == (tiny_bert / "model.safetensors").read_bytes()
     count = len(server.asked)
     assert hub.model_dir("someone/classifier") == folder and len(server.asked) == count
