@@ -113,7 +113,7 @@ def add(run: Run, name: str) -> Path:
     unfinished = [step.title for step in (*run.missing(), *run.stale())]
     if unfinished:
         raise UserError(f"zoo-add: {run.paths.root}: {unfinished[0]} is missing or stale; finish the run first")
-    if not name.isprintable() or set(name) & set("/\\:. "):
+    if not name or not name.isprintable() or set(name) & set("/\\:. "):
         raise UserError(f"zoo-add: {name!r:.80} cannot be a folder name")
     seed, folder = run.config.seeds[0], ZOO / name
     file = run.paths.ticket(seed, ticket)

@@ -81,6 +81,9 @@ def test_only_an_entry_states_figures_to_compare_with(entry):
 
 def test_unfinished_runs_and_several_seeds_make_no_entry(entry):
     paths, _ = entry
+    for name in ("", "a/b", "a b"):  # the first one would be written beside the entries
+        with pytest.raises(UserError, match=f"{name!r} cannot be a folder name"):
+            zoo.add(state(paths, "demo"), name)
     with pytest.raises(UserError, match="one seed"):
         zoo.add(state(run_dir.RunDir(schema.load("demo", ["seeds=[1,2]"]), paths.root.parent), "demo"), "two")
     (paths.attack(1, "finetune") / "textfooler" / "manifest.json").unlink()
