@@ -178,6 +178,8 @@ def _respelled(name: str, data: Any) -> Task:
                 f"data.{key}: {len(given)} given, {name} has {len(own)} ({', '.join(own)}); for others: task=custom"
             )
     texts = tuple(data.text_columns or task.columns)
+    if any(map(str.__eq__, texts[::-1], task.columns)):  # one of the task's own names, in the place of the other
+        texts = texts[::-1]
     values = _in_order(task.labels, *_spelled(data.labels)) if data.labels else ()
     return dataclasses.replace(task, layouts=(_own_layout(texts, data.label_column, values),))
 

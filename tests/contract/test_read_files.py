@@ -257,6 +257,13 @@ def test_names_of_a_tasks_labels_stand_for_these_in_any_order(task, labels, valu
     assert own(f"task={task}", f"data.labels={labels}").layouts[0].values == tuple(values.split())
 
 
+@pytest.mark.parametrize("columns", ["[sentence, question]", "[sentence, query]", "[text, question]"])
+def test_names_of_a_tasks_columns_are_these_in_any_order(tmp_path, columns):
+    path = write_file(tmp_path, "a.csv", f"{columns[1:-1]},label\nThey did.,Who won?,0\n")
+    expected = {"question": "Who won?", "sentence": "They did.", "label": 0}
+    assert records(path, own("task=qnli", f"data.text_columns={columns}")) == [expected]
+
+
 def test_names_of_some_of_a_tasks_labels_in_another_order_are_refused():
     message = refusals.refusal(own, "task=mnli", "data.labels=[2=contradiction, 0=yes, 1=maybe]")
     assert "which of contradiction, yes, maybe is contradiction can be told" in message
