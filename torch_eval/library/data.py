@@ -209,7 +209,7 @@ def labels_of(
         return list(map(label_entry, counted, counted.values()))
     numbers = [str(number) for number in range(len(names))]
     if values <= set(numbers):
-        _refuse_other_order(path, [names, *others], published)
+        _refuse_other_order(path, values, [names, *others], published)
         return numbers if classifiers.says_nothing(names) else list(map(label_entry, numbers, names))
     if len(values) > MOST_LABELS:
         raise UserError(f"{path}: column {column!r} holds {len(values)} different values; name another: label_column=")
@@ -218,7 +218,9 @@ def labels_of(
     return in_order(path, sorted(values), names)
 
 
-def _refuse_other_order(path: Path, models: Sequence[Sequence[str]], published: Mapping[str, Sequence[str]]) -> None:
+def _refuse_other_order(
+    path: Path, values: set[str], models: Sequence[Sequence[str]], published: Mapping[str, Sequence[str]]
+) -> None:
     """Refuse labels that are numbers where models, or the task's files, number theirs differently.
 
     Each text would be scored on another label than its own, without a word.
@@ -227,8 +229,9 @@ def _refuse_other_order(path: Path, models: Sequence[Sequence[str]], published: 
     differently = [("the models number theirs differently", other) for other in others]
     differently += [(f"{title} numbers them differently from the model", labels) for title, labels in published.items()]
     for reason, other in differently:
-        order = [classifiers.find_label(name, other) for name in first]
-        if None not in order and len(set(order)) == len(order) and order != list(range(len(first))):
+        numbers = range(len(other))
+        order = [classifiers.find_label(name, first) for name in other]
+        if values <= set(map(str, numbers)) and len({*order} - {None}) == len(other) and order != list(numbers):
             pairs = ", ".join(label_entry(str(number), name) for number, name in enumerate(first))
             raise UserError(
                 f"{path}: its labels are numbers, and {reason}: {listed(first)}, and {listed(other)}; say what the "

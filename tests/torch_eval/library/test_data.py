@@ -145,6 +145,19 @@ def test_numbers_are_refused_where_a_model_orders_the_labels_of_a_published_task
         assert [record["label"] for record in records] == [0]
 
 
+@pytest.mark.parametrize("header", ["sentence", "text"])
+def test_numbers_are_refused_where_a_model_has_a_label_between_those_of_a_published_task(tmp_path, header):
+    """SST-2's and IMDB's 1 is positive; for a model of three labels it would be neutral."""
+    names = ["negative", "neutral", "positive"]
+    with pytest.raises(UserError, match="numbers them differently from the model: negative, neutral, positive, and"):
+        read(tmp_path / "a.csv", f"{header},label\nfine,1\ndull,0\n", names)
+    remedy = "data.labels=[0=negative,1=positive,2=neutral]"
+    task, records, _ = read(tmp_path / "a.csv", f"{header},label\nfine,1\ndull,0\n", names, remedy)
+    assert [classifiers.match_labels(names, task.labels, tmp_path)[r["label"]] for r in records] == [2, 0]
+    for content, order in (("fine,2\ndull,0\n", names), ("fine,1\ndull,0\n", ["Negative", "Positive", "Neutral"])):
+        assert read(tmp_path / "a.csv", f"{header},label\n{content}", order)[0].labels == tuple(order)
+
+
 def test_numbers_are_the_models_own_where_a_published_task_has_other_labels(tmp_path):
     """Both begin with IMDB's `pos`, but they are not IMDB's labels in another order."""
     names = ["Positive with reserve", "Positive"]
