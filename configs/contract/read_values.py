@@ -141,7 +141,10 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?\d+$", re.ASCII), list("-+0123456789"))
+for reader_or_writer in (_Loader, yaml.SafeDumper):  # which would leave the text 0809 without quotes
+    reader_or_writer.add_implicit_resolver(
+        "tag:yaml.org,2002:int", re.compile(r"[-+]?\d+$", re.ASCII), list("-+0123456789")
+    )
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
 
 

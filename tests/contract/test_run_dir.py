@@ -133,8 +133,9 @@ def test_a_run_in_use_is_refused_with_its_owner(tmp_path):
         assert f"process {os.getpid()} of" in (run.root / ".lock").read_text()
 
 
-def test_the_saved_configuration_loads_again(tmp_path):
-    config = schema.load("demo", ["search.learning_rate=2e-5"])
+@pytest.mark.parametrize("name", ["mine", "0809", "010", "2026-08-09", "1e5", "no"])
+def test_the_saved_configuration_loads_again(tmp_path, name):
+    config = schema.load("demo", ["search.learning_rate=2e-5", f"name={name}"])
     run = RunDir(config, tmp_path)
     run.save_config()
     assert schema.load(str(run.root / "config.yaml")) == config
