@@ -59,7 +59,7 @@ def packaged_model():
     """Directory of the packaged BERT."""
     from configs.contract import assets
 
-    return assets.path("minilm")
+    return assets.fetched_folder("minilm")
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,7 @@ def folder(name: str) -> Path:
     return CACHE / "assets" / f"{name}-{ASSETS[name].sha256[:12]}"
 
 
-def path(name: str) -> Path:
+def fetched_folder(name: str) -> Path:
     """Folder of an asset. Raises `UserError` if set-up has not fetched it."""
     if not folder(name).is_dir():
         raise UserError(f"{folder(name)} is missing: run `python -m configs.contract.assets` once while online")

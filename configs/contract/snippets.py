@@ -24,7 +24,7 @@ def text_hash(text: str) -> float:
 
 def rated_texts(member: str) -> list[str]:
     """Return the lines of a file of the packaged archive: number, mean rating and text, separated by tabs."""
-    with tarfile.open(assets.path("snippets") / "hutto_ICWSM_2014.tar.gz") as archive:
+    with tarfile.open(assets.fetched_folder("snippets") / "hutto_ICWSM_2014.tar.gz") as archive:
         return cast(IO[bytes], archive.extractfile(member)).read().decode("utf-8").splitlines()
 
 

@@ -53,7 +53,7 @@ def resolve(model: str) -> Path:
         UserError: There is no such directory, or the hub cannot be reached.
     """
     if model == "packaged":
-        return assets.path("minilm")
+        return assets.fetched_folder("minilm")
     if Path(model).is_dir():
         return Path(model)
     if is_path(model):

@@ -68,7 +68,7 @@ def test_members_are_unpacked_once(index, name, make):
         "a.txt": b"words",
         "data/b": b"\x00\xff",
     }
-    assert assets.fetch("thing") == assets.path("thing") == folder
+    assert assets.fetch("thing") == assets.fetched_folder("thing") == folder
     assert len(calls) == 1 and "thing==1" in calls[0]
 
 
@@ -79,7 +79,7 @@ def test_a_wrong_hash_is_refused(index, tmp_path):
         assets.fetch("thing")
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
     with pytest.raises(UserError, match="missing"):
-        assets.path("thing")
+        assets.fetched_folder("thing")
 
 
 def test_a_failed_download_gives_pips_reason(index, tmp_path):
@@ -92,4 +92,4 @@ def test_a_failed_download_gives_pips_reason(index, tmp_path):
 def test_a_missing_asset_says_how_to_get_it(index):
     index("thing-1.tar.gz", None, b"")
     with pytest.raises(UserError, match="is missing: run `python -m configs.contract.assets` once while online"):
-        assets.path("thing")
+        assets.fetched_folder("thing")

@@ -30,7 +30,7 @@ def write_model(folder: Path) -> None:
 
     torch.manual_seed(0)
     BertModel(BertConfig()).save_pretrained(folder)
-    copy_tokenizer(assets.path("minilm"), folder)
+    copy_tokenizer(assets.fetched_folder("minilm"), folder)
 
 
 def timed(command: list[str]) -> tuple[float, float]:

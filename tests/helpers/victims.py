@@ -46,4 +46,4 @@ def _made(labels, seed, layers, positions):
 @functools.cache
 def tokenizer():
     """The packaged tokenizer, read once."""
-    return AutoTokenizer.from_pretrained(assets.path("minilm"))
+    return AutoTokenizer.from_pretrained(assets.fetched_folder("minilm"))

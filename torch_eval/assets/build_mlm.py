@@ -44,7 +44,7 @@ def build() -> Path:
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     torch.manual_seed(SEED)
-    source = assets.path("mlm")
+    source = assets.fetched_folder("mlm")
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     # Without dropout: two passes over the text are too few to overfit.
     model = BertForMaskedLM.from_pretrained(source, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)

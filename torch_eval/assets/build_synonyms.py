@@ -55,7 +55,7 @@ def start_vectors(vocabulary: list[str]) -> torch.Tensor:
     """Return unit vectors (words, 384): MiniLM's input embeddings, mean removed, averaged over word pieces."""
     from transformers import AutoTokenizer
 
-    folder = assets.path("minilm")
+    folder = assets.fetched_folder("minilm")
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     with safe_open(folder / "model.safetensors", "pt") as file:
         table = file.get_tensor("embeddings.word_embeddings.weight")

@@ -129,7 +129,7 @@ def build_tokenizer(family: str, texts: list[str]) -> PreTrainedTokenizerBase:
     """Build the tokenizer of a family as its own class, or a plain one of the library where it has none."""
     _, kind, vocabulary = FAMILIES[family]
     if vocabulary == "pieces":
-        files = AutoTokenizer.from_pretrained(assets.path("minilm"), trust_remote_code=False)
+        files = AutoTokenizer.from_pretrained(assets.fetched_folder("minilm"), trust_remote_code=False)
         if family == "mpnet":
             return _mpnet(files)
         return getattr(transformers, f"{kind}TokenizerFast")(tokenizer_object=files.backend_tokenizer)

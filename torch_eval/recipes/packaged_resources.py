@@ -113,7 +113,9 @@ UNIVERSAL = {"AUX": "VERB", "PROPN": "NOUN", "SCONJ": "ADP", "CCONJ": "CONJ", "P
 @functools.cache
 def perceptron() -> Any:
     """Return the packaged module of the averaged-perceptron tagger, which is loaded by its path."""
-    spec = importlib.util.spec_from_file_location("packaged_perceptron", assets.path("tagger") / "perceptron.py")
+    spec = importlib.util.spec_from_file_location(
+        "packaged_perceptron", assets.fetched_folder("tagger") / "perceptron.py"
+    )
     assert spec and spec.loader, "a Python file"
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -123,7 +125,7 @@ def perceptron() -> Any:
 @functools.cache
 def tagger() -> Any:  # a class of the packaged file
     """Return the packaged tagger. `tag(words)` returns `UPOS|VerbForm` for each word."""
-    with gzip.open(assets.path("tagger") / "data" / "tagger.json.gz", "rt", encoding="utf-8") as file:
+    with gzip.open(assets.fetched_folder("tagger") / "data" / "tagger.json.gz", "rt", encoding="utf-8") as file:
         model = json.load(file)
     return perceptron().Tagger(model["weights"], model["tagdict"], model["classes"], frozenset(model["vocabulary"]))
 

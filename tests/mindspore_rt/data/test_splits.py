@@ -34,7 +34,7 @@ def demo(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ratings():
     """Sentence to mean rating, read from the packaged file by other means."""
-    with tarfile.open(assets.path("snippets") / "hutto_ICWSM_2014.tar.gz") as archive:
+    with tarfile.open(assets.fetched_folder("snippets") / "hutto_ICWSM_2014.tar.gz") as archive:
         rows = archive.extractfile(snippets.MEMBER).read().split(b"\r\n")
     assert len(rows) == 10605
     fields = [row.split(b"\t") for row in rows]
