@@ -77,7 +77,7 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return draw.standard_normal(shape, np.float32) * np.float32(0.02)
 
 
-def ticket(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def mask(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The random mask of a prunable matrix, bool, True where kept."""
     return np.random.default_rng(zlib.crc32(f"{name}.mask".encode())).random(shape, np.float32) >= SPARSITY
 

@@ -71,7 +71,7 @@ def model_of(case: StepCase, amp: str | None = None) -> EncoderClassifier:
 def ticket_of(case: StepCase, model: EncoderClassifier) -> dict[str, np.ndarray]:
     """Return the masks of the ticket that is retrained; none for other tasks."""
     pruned = model.config.prunable() if case.task == "retrain" else {}
-    return {name: bench_case.ticket(name, size) for name, size in pruned.items()}
+    return {name: bench_case.mask(name, size) for name, size in pruned.items()}
 
 
 def batch_of(case: StepCase) -> Batch:

@@ -104,7 +104,7 @@ def official_step(case: StepCase, freeze: bool) -> Callable[[], float]:
 
 def torch_masks(log_alpha: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the random mask of each matrix that has scores."""
-    return {name: torch.from_numpy(bench_case.ticket(name, tuple(a.shape))) for name, a in log_alpha.items()}
+    return {name: torch.from_numpy(bench_case.mask(name, tuple(a.shape))) for name, a in log_alpha.items()}
 
 
 def run_checkout(path: Path, case: StepCase, freeze: bool, turns: Iterable) -> None:

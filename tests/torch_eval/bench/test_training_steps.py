@@ -251,11 +251,11 @@ def test_retraining_starts_as_fine_tuning_of_the_pruned_weights():
     weights = {}
     for name, p in model.named_parameters():
         value = contract.weight(name, tuple(p.shape))
-        weights[name] = torch.tensor(value * contract.ticket(name, value.shape) if name in masked else value)
+        weights[name] = torch.tensor(value * contract.mask(name, value.shape) if name in masked else value)
     model.load_state_dict(weights)
     expected = cross_entropy(model(input_ids=torch.tensor(ids)).logits, torch.tensor(labels)).item()
     assert torch_step_worker.official_step(case, freeze=False)() == pytest.approx(expected, abs=1e-6)
-    assert 0.25 < 1 - np.mean(contract.ticket("x", (100, 100))) < 0.35
+    assert 0.25 < 1 - np.mean(contract.mask("x", (100, 100))) < 0.35
 
 
 def test_checkout_takes_one_step_for_each_turn():
