@@ -70,7 +70,7 @@ def count(case: bench_case.StepCase, variant: str) -> dict[str, int]:
         sdpa_kernel(SDPBackend.MATH),
     ):
         official = variant == "official"
-        step = torch_step_worker.official_step(case, False) if official else torch_step_worker.transformers_step(case)
+        step = torch_step_worker.restated_step(case, False) if official else torch_step_worker.transformers_step(case)
         step()
         with Counter() as counter:
             step()

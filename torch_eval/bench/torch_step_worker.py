@@ -77,7 +77,7 @@ def transformers_step(case: StepCase) -> Callable[[], float]:
     return step
 
 
-def official_step(case: StepCase, freeze: bool) -> Callable[[], float]:
+def restated_step(case: StepCase, freeze: bool) -> Callable[[], float]:
     """Return a step of our restatement of the official code, which returns the loss.
 
     Args:
@@ -140,7 +140,7 @@ def main() -> None:
     if others:
         run_checkout(Path(others[0].removeprefix("official=")), case, freeze, turns)
         return
-    step = transformers_step(case) if variant == "transformers" else official_step(case, freeze)
+    step = transformers_step(case) if variant == "transformers" else restated_step(case, freeze)
     for _ in turns:
         if not math.isfinite(step()):
             sys.exit("the loss is not finite")

@@ -254,14 +254,14 @@ def test_retraining_starts_as_fine_tuning_of_the_pruned_weights():
         weights[name] = torch.tensor(value * contract.mask(name, value.shape) if name in masked else value)
     model.load_state_dict(weights)
     expected = cross_entropy(model(input_ids=torch.tensor(ids)).logits, torch.tensor(labels)).item()
-    assert torch_step_worker.official_step(case, freeze=False)() == pytest.approx(expected, abs=1e-6)
+    assert torch_step_worker.restated_step(case, freeze=False)() == pytest.approx(expected, abs=1e-6)
     assert 0.25 < 1 - np.mean(contract.mask("x", (100, 100))) < 0.35
 
 
 def test_checkout_takes_one_step_for_each_turn():
     """With OFFICIAL_REPO, its own loops as well as ours."""
     case = StepCase("search", **TINY, passes=2, dropout=0.0)
-    losses = [torch_step_worker.official_step(case, freeze)() for freeze in (False, True)]
+    losses = [torch_step_worker.restated_step(case, freeze)() for freeze in (False, True)]
     assert all(np.isfinite(losses)) and abs(losses[0] - np.log(2)) < 0.1
     if "OFFICIAL_REPO" in os.environ:
         for task in ("search", "retrain"):
@@ -276,4 +276,4 @@ def test_a_task_a_library_does_not_have_is_refused():
     with pytest.raises(ValueError, match="no search step"):
         torch_step_worker.transformers_step(StepCase("search", **TINY))
     with pytest.raises(ValueError, match="no finetune step"):
-        torch_step_worker.official_step(StepCase("finetune", **TINY), False)
+        torch_step_worker.restated_step(StepCase("finetune", **TINY), False)
