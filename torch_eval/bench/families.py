@@ -20,7 +20,7 @@ from configs.contract.run_dir import RUNS
 from configs.contract.schema import option
 from torch_eval.attack.workers import Target, logits_of
 from torch_eval.bench.attacks import ComparisonOptions, compare
-from torch_eval.bench.random_models import COLUMN, FAMILIES, NAMED, labelled, random_classifier, snippet_texts
+from torch_eval.bench.random_models import ARCHITECTURES, COLUMN, PROMISED, labelled, random_classifier, snippet_texts
 
 HEADER = ["family", "attack", "exact", "exact, stock on one thread", "queries"]
 HEADER += ["stock a minute", "ours a minute", "faster"]
@@ -35,7 +35,7 @@ class Options(ComparisonOptions):
     long_examples: int = option(0, "of the texts, how many stock attacks padded to 512 too", low=0)
     layers: int = option(2, "layers of the models", low=1)
     hidden: int = option(32, "size of their hidden states", low=1)
-    families: list[str] = option([*NAMED], "families of models", choices=FAMILIES)
+    families: list[str] = option([*PROMISED], "families of models", choices=ARCHITECTURES)
 
 
 def main(arguments: list[str], runs: Path = RUNS) -> int:

@@ -18,7 +18,7 @@ from configs.contract import assets, snippets
 
 COLUMN = "sentence"
 # Name: classes of model and tokenizer without their endings, and the kind of vocabulary.
-FAMILIES = {
+ARCHITECTURES = {
     "bert": ("Bert", "Bert", "pieces"),
     "electra": ("Electra", "Electra", "pieces"),
     "roberta": ("Roberta", "Roberta", "bytes"),
@@ -32,7 +32,7 @@ FAMILIES = {
     "modernbert": ("ModernBert", None, "bytes"),
     "convbert": ("ConvBert", "ConvBert", "pieces"),
 }
-NAMED = tuple(name for name in FAMILIES if name != "convbert")  # those whose exactness is promised
+PROMISED = tuple(name for name in ARCHITECTURES if name != "convbert")  # those whose exactness is promised
 # What families call `intermediate_size`; transformers knows their names of the other sizes.
 INTERMEDIATE = {"distilbert": "hidden_dim", "xlnet": "d_inner"}
 OWN: dict[str, dict[str, object]] = {  # what else makes a small model of a family what it is in practice
@@ -84,7 +84,7 @@ def random_classifier(
 
     Args:
         folder: Where it is written.
-        family: A name of `FAMILIES`.
+        family: A name of `ARCHITECTURES`.
         texts: What the vocabulary is made of, where it is not MiniLM's.
         labels: Number of labels.
         seed: Of the weights.
@@ -93,7 +93,7 @@ def random_classifier(
     Returns:
         The folder.
     """
-    tokenizer, kind = build_tokenizer(family, list(texts)), FAMILIES[family][0]
+    tokenizer, kind = build_tokenizer(family, list(texts)), ARCHITECTURES[family][0]
     config_class = getattr(transformers, f"{kind}Config")
     names = {**config_class.attribute_map, "intermediate_size": INTERMEDIATE.get(family, "intermediate_size")}
     tokens = (
@@ -127,21 +127,21 @@ def _spread(model: torch.nn.Module) -> None:
 
 def build_tokenizer(family: str, texts: list[str]) -> PreTrainedTokenizerBase:
     """Build the tokenizer of a family as its own class, or a plain one of the library where it has none."""
-    _, kind, vocabulary = FAMILIES[family]
+    _, kind, vocabulary = ARCHITECTURES[family]
     if vocabulary == "pieces":
-        files = AutoTokenizer.from_pretrained(assets.fetched_folder("minilm"), trust_remote_code=False)
+        minilm = AutoTokenizer.from_pretrained(assets.fetched_folder("minilm"), trust_remote_code=False)
         if family == "mpnet":
-            return _mpnet(files)
-        return getattr(transformers, f"{kind}TokenizerFast")(tokenizer_object=files.backend_tokenizer)
+            return _mpnet(minilm)
+        return getattr(transformers, f"{kind}TokenizerFast")(tokenizer_object=minilm.backend_tokenizer)
     tokenizer, special = _bytes(texts) if vocabulary == "bytes" else _unigram(texts, family)
     made = getattr(transformers, f"{kind}TokenizerFast") if kind else PreTrainedTokenizerFast
     return made(tokenizer_object=tokenizer, **special)
 
 
-def _mpnet(files: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+def _mpnet(minilm: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """MPNet: BERT's pieces between RoBERTa's tokens."""
     pieces = {"<s>": 0, "<pad>": 1, "</s>": 2, "<mask>": 3, "[UNK]": 4}
-    vocabulary = files.get_vocab()  # in another order each time
+    vocabulary = minilm.get_vocab()  # in another order each time
     for piece in sorted(vocabulary, key=vocabulary.__getitem__):
         pieces.setdefault(piece, len(pieces))
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))

@@ -7,7 +7,7 @@ from tests.helpers.attacked_runs import labels_by_victim, one_thread
 from torch_eval.attack import workers
 from torch_eval.attack.workers import Target
 from torch_eval.bench.attacks import attack_stock
-from torch_eval.bench.random_models import FAMILIES, NAMED, random_classifier
+from torch_eval.bench.random_models import ARCHITECTURES, PROMISED, random_classifier
 from torch_eval.recipes.recipes import Spec
 
 LENGTH = 48
@@ -24,9 +24,9 @@ SENTENCES = [
 # A recipe never sees the family of its victim, but the texts that it writes meet two things that differ: the kind of
 # vocabulary, and the batches of the victim. So all recipes attack one family of each kind. The others differ inside the
 # model alone; they are attacked with TextBugger, whose strange letters are read in the most ways.
-KINDS = {(name in UNPADDED, FAMILIES[name][2]): name for name in reversed(NAMED)}
+KINDS = {(name in UNPADDED, ARCHITECTURES[name][2]): name for name in reversed(PROMISED)}
 PAIRS = [(name, recipe) for name in KINDS.values() for recipe in ("textfooler", "bertattack")]
-PAIRS += [(name, "textbugger") for name in NAMED]
+PAIRS += [(name, "textbugger") for name in PROMISED]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 
 from configs.contract.families import FAMILIES
 from torch_eval.bench import stock_textattack
-from torch_eval.bench.random_models import NAMED, random_classifier
+from torch_eval.bench.random_models import PROMISED, random_classifier
 from torch_eval.victim.classifier import Victim
 
 LENGTH = 40
@@ -19,7 +19,7 @@ TEXTS = [
 ] * 5
 
 
-@pytest.fixture(scope="module", params=NAMED)
+@pytest.fixture(scope="module", params=PROMISED)
 def family(request, tmp_path_factory):
     name = request.param
     return name, random_classifier(tmp_path_factory.mktemp(name), name, TEXTS, labels=3)
