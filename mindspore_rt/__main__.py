@@ -43,7 +43,7 @@ def parser() -> cli.Parser:
         sections += [source.section for source in SOURCES.values() if source.stage == stage]
         one = cli.add_command(
             commands,
-            train,
+            run_stage,
             stage,
             f"{text}.\n\nFinished jobs are skipped; an interrupted one goes on.",
             sections=list(dict.fromkeys(sections)),
@@ -60,7 +60,7 @@ def convert(options: argparse.Namespace) -> int:
     return convert.main(options.arguments)
 
 
-def train(options: argparse.Namespace) -> int:
+def run_stage(options: argparse.Namespace) -> int:
     """Run the jobs of one stage, here or each in a process of its own; returns the exit status."""
     # `msrun` starts workers without naming itself, and leaves them behind when it is stopped.
     stop_with_starter(os.getppid() if launch.ranks() > 1 and STARTER not in os.environ else None)
