@@ -130,7 +130,7 @@ def _content(path: Path) -> bytes:
         raise Missing(path) from None
 
 
-def check(value: dict, kind: type[T], where: str, remedy: str) -> T:
+def as_struct(value: dict, kind: type[T], where: str, remedy: str) -> T:
     """Check a decoded object, and return it as a `msgspec.Struct`.
 
     The caller keeps the dictionary as well: it shows or rewrites keys that the Struct does not name.

@@ -79,7 +79,7 @@ def attacked(success, failure, skipped, timeout=0):
 
 def write_records(directory, records):
     """Write `results.jsonl`, each record with its check."""
-    checked = [{**one, attack_records.CHECK: attack_records.check(one)} for one in records]
+    checked = [{**one, attack_records.CHECK: attack_records.checksum(one)} for one in records]
     write_lines(directory / "results.jsonl", checked)
 
 

@@ -153,10 +153,10 @@ def source_of(resources: dict) -> str:
 
 def append(path: Path, record: dict) -> None:
     """Add one record and its check, on the disk before this returns."""
-    append_line(path, {**record, CHECK: check(record)})
+    append_line(path, {**record, CHECK: checksum(record)})
 
 
-def check(record: dict) -> str:
+def checksum(record: dict) -> str:
     """Return the first 64 bits of a SHA-256 of all values but the times, in which a repeated run differs."""
     decisive = {name: value for name, value in record.items() if name not in (*TIMES, CHECK)}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
@@ -177,13 +177,13 @@ def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
     records: list[dict] = read_lines(path, remedy=remedy)
     lines: dict[int, int] = {}  # by the index of the example
     for number, record in enumerate(records, 1):
-        files.check(record, Record, f"{path}, line {number}", remedy)
+        files.as_struct(record, Record, f"{path}, line {number}", remedy)
         wrong = None
         if record["index"] in lines:
             wrong = f"example {record['index']} stands in line {lines[record['index']]} already"
         if not wrong and expected is not None:
             wrong = misplaced(record, expected[number - 1] if number <= len(expected) else None)
-        if not wrong and CHECK in record and record[CHECK] != check(record):
+        if not wrong and CHECK in record and record[CHECK] != checksum(record):
             wrong = "is not what the attack wrote: its check does not fit"
         if wrong:
             raise UserError(f"{path}, line {number}: {wrong}; {remedy}")

@@ -70,7 +70,7 @@ def test_times_may_differ(tmp_path):
     path = tmp_path / "results.jsonl"
     for seconds in (0.1, 7.5):
         records.append(path, line(int(seconds), seconds=seconds))
-    assert records.check(line(0, seconds=0.1)) == records.check(line(0, seconds=7.5, processor_seconds=1.0))
+    assert records.checksum(line(0, seconds=0.1)) == records.checksum(line(0, seconds=7.5, processor_seconds=1.0))
     assert len(records.read(path)) == 2
 
 
