@@ -111,8 +111,8 @@ def present(folder: Path, files: Iterable[str]) -> list[str]:
 def longest_input(config: dict) -> int | None:
     """Return how many positions a model of this `config.json` has for its input; None if nothing limits them."""
     kind = config.get("model_type", "")
-    decoders = config.get("n_positions", DEFAULT_POSITIONS.get(kind, 512))  # as GPT-2 calls them
-    positions = config.get("max_position_embeddings", decoders)
+    default = config.get("n_positions", DEFAULT_POSITIONS.get(kind, 512))  # GPT-2's name of the key
+    positions = config.get("max_position_embeddings", default)
     if type(positions) is not int or positions < 1:
         return None
     return positions - config.get("pad_token_id", 1) - 1 if kind in COUNTED_FROM_PADDING else positions

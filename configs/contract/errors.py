@@ -128,7 +128,7 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-REASON = 300  # letters of another library's message that are shown
+REASON_LENGTH = 300  # letters of another library's message that are shown
 # A framework's own allocator raises RuntimeError: PyTorch on the CPU and CUDA, MindSpore's memory pool and kernels.
 NO_MEMORY = re.compile(r"(?i)not enough memory|out of memory|allocate .*memory failed|memory (isn't|not) enough")
 
@@ -137,10 +137,10 @@ def _is_no_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error))))
 
 
-def _internal(error: Exception) -> str:
+def _internal_error(error: Exception) -> str:
     """Return the message for an unexpected error, and write its traceback to a file."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH]
     whole = "".join(traceback.format_exception(error))
     try:
         with tempfile.NamedTemporaryFile(
@@ -160,7 +160,7 @@ def first_reason(error: BaseException) -> str:
     """Return what went wrong first, in its first sentence: what libraries make of it is often a guess."""
     while error.__context__:
         error = error.__context__
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".split(". ")[0][:REASON]
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".split(". ")[0][:REASON_LENGTH]
 
 
 def reason_of(stderr: str) -> str:
@@ -207,7 +207,7 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             return 1
         except Exception as error:
             no_memory = "error: out of memory; a smaller batch_size or data.max_length needs less"
-            print(no_memory if _is_no_memory(error) else _internal(error), file=sys.stderr)
+            print(no_memory if _is_no_memory(error) else _internal_error(error), file=sys.stderr)
             return 1
 
     return guarded

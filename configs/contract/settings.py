@@ -103,8 +103,8 @@ def splits_read(config: schema.Experiment) -> tuple[str, ...]:
 
     Under `compat: official` the test set serves as dev set of most tasks.
     """
-    tests_on_dev = config.compat == "official" and config.task not in CUTS_DEV
-    return ("train", "dev", "test") if tests_on_dev else ("train", "dev")
+    test_is_dev = config.compat == "official" and config.task not in CUTS_DEV
+    return ("train", "dev", "test") if test_is_dev else ("train", "dev")
 
 
 def local_model(model: str) -> Path | None:

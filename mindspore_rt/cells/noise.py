@@ -114,7 +114,7 @@ class FloatNoise(IntegerNoise):
 
 
 Noise = KernelNoise | IntegerNoise
-SOURCES: dict[Backend, type[Noise]] = {
+NOISE_SOURCES: dict[Backend, type[Noise]] = {
     Backend.KERNELS: KernelNoise,
     Backend.PRIMITIVES: HostNoise,
     Backend.GPU: IntegerNoise,
@@ -124,7 +124,7 @@ SOURCES: dict[Backend, type[Noise]] = {
 
 def source(seed: int, rank: int = 0) -> Noise:
     """Return the backend's source of noise."""
-    return SOURCES[backend.current()](seed, rank)
+    return NOISE_SOURCES[backend.current()](seed, rank)
 
 
 class KernelUniform(nn.Cell):

@@ -92,14 +92,14 @@ def read(path: Path) -> Contents:
     if start[8:] == b"{":
         return _read_safetensors(path)
     if start[:2] in (b"PK", b"\x80\x02"):
-        return _sorted(path, "PyTorch weights", huggingface.pruned_weights(huggingface.unpickle(path), path))
+        return _sort_entries(path, "PyTorch weights", huggingface.pruned_weights(huggingface.unpickle(path), path))
     return _read_ckpt(path)
 
 
 def read_directory(path: Path) -> Contents:
     """Read a Hugging Face directory, ours or the official code's."""
     config, arrays = huggingface.read_config(path), huggingface.read_weights(path)
-    contents = _sorted(path, "huggingface", arrays, config, path)
+    contents = _sort_entries(path, "huggingface", arrays, config, path)
     if contents.scores:
         contents.format = "official"
     elif (path / SCORES).is_file():
@@ -121,7 +121,7 @@ def _read_safetensors(path: Path) -> Contents:
         return Contents(path, "compact", _unpack_compact(path, arrays, config), {}, config)
     if not any("embeddings" in name for name in arrays) and all(array.ndim == 2 for array in arrays.values()):
         return Contents(path, "scores", {}, arrays)  # as a search leaves them
-    return _sorted(path, "mindspore" if about.get("format") != "pt" else "huggingface", arrays, config)
+    return _sort_entries(path, "mindspore" if about.get("format") != "pt" else "huggingface", arrays, config)
 
 
 def _read_ckpt(path: Path) -> Contents:
@@ -139,7 +139,7 @@ def _read_ckpt(path: Path) -> Contents:
             ) from None
     config = entries.pop("config", None)
     arrays = {name: value.asnumpy() for name, value in entries.items() if isinstance(value, ms.Tensor)}
-    return _sorted(path, "mindspore", arrays, _json(path, config) if config else None)
+    return _sort_entries(path, "mindspore", arrays, _json(path, config) if config else None)
 
 
 def _json(path: Path, text: str) -> dict:
@@ -152,7 +152,7 @@ def _json(path: Path, text: str) -> dict:
     return config
 
 
-def _sorted(
+def _sort_entries(
     path: Path,
     format: str,
     arrays: dict[str, np.ndarray],

@@ -17,7 +17,8 @@ from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs
 from mindspore_rt.ticket import Ticket, most_structured, spread
 
-ROUNDING = 5e-3  # a ticket of shared scores or whole units prunes as near to the asked sparsity as these allow
+# A ticket of shared scores, or of whole heads and neurons, comes only near to the sparsity that was asked for.
+SPARSITY_TOLERANCE = 5e-3
 
 
 @inputs.unless_done
@@ -110,6 +111,6 @@ def given_ticket(path: Path, sparsity: float, shapes: dict[str, tuple[int, int]]
         UserError: The file is no ticket, or it prunes another share.
     """
     ticket = Ticket.load(path, shapes)
-    if abs(ticket.sparsity - sparsity) > ROUNDING:
+    if abs(ticket.sparsity - sparsity) > SPARSITY_TOLERANCE:
         raise UserError(f"sparsities: {path} prunes {ticket.sparsity:.4f} of the weights; ask for that sparsity")
     return ticket
