@@ -38,8 +38,8 @@ if [ -t 2 ]; then bars=1; else bars=30; fi
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-$bars} TQDM_MAXINTERVAL=${TQDM_MAXINTERVAL:-30}
 
 # Bash would keep a signal from the command that it waits for: hand it on, wait until that has saved its work, and start
-# nothing more. Ctrl-C reaches all without us, but what bash starts in the background ignores it at first: SIGTERM it
-# does not. If we are killed, the command stops by itself: it knows who started it.
+# nothing more. Ctrl-C reaches all processes without us, but the command, which bash starts in the background, ignores
+# it at first: so we send SIGTERM. If we are killed, the command stops by itself: it knows who started it.
 child= stopped=
 stop() {
     stopped=${stopped:-$1}
