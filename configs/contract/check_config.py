@@ -77,7 +77,7 @@ def _apply_lengths(config: Any) -> None:
 
 
 def _check_names(config: Any, origins: Mapping[str, str]) -> None:
-    """Refuse values that would not give a folder each, or no folder at all."""
+    """Refuse values that cannot name a folder, or that would share one."""
     part, _, parts = (config.attack.shard or "1/1").partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         where = f"attack.shard in {origins.get('attack.shard')}"
@@ -116,7 +116,7 @@ def refuse_missing(config: Any) -> None:
     """Refuse an experiment that names files of the user's that are not there.
 
     Raises:
-        UserError: With the key.
+        UserError: One is missing, or a folder of `attack.victims` is no classifier; with the key.
     """
     files = {f"data.{key}": getattr(config.data, key) for key in ("train", "dev", "test")}
     if is_path(config.model):

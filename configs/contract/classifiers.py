@@ -64,7 +64,7 @@ def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] |
         length: Word pieces to which inputs are cut.
 
     Returns:
-        The model's label for each label of the data; None if they are the same.
+        As `match_labels`.
 
     Raises:
         UserError: The model cannot be attacked, or its labels are others.
@@ -144,11 +144,12 @@ def longest_common_input(folders: Iterable[Path]) -> int:
 def match_labels(names: Sequence[str], labels: Sequence[str], folder: Path) -> tuple[int, ...] | None:
     """Find the model's label for each label of the data, by name.
 
-    Names match if they are the same but for case, spaces and punctuation, or if one begins with the other, as `neg`
-    and `negative` do. Names that say nothing (`LABEL_0`, numbers) are taken in their order.
+    Names match if they are the same but for case, spaces and punctuation, or if both have three letters or more and
+    one begins with the other, as `neg` and `negative` do. Names that say nothing (`LABEL_0`, numbers) are taken in
+    their order.
 
     Returns:
-        The number of the model's label for each label of the data; None if the order is the same.
+        The number of the model's label for each label of the data; None if the order is the same, or is taken to be.
 
     Raises:
         UserError: The names differ, or their number does.
@@ -214,8 +215,8 @@ def label_names(folder: Path) -> list[str]:
     """Return the names of a classifier's labels in the order of their numbers, as transformers reads `config.json`.
 
     Raises:
-        UserError: They are not numbered from 0 on, or share a name, or there is only one: the output is a number. Or
-            `label2id` says something else.
+        UserError: They are not numbered from 0 on, or share a name; there is only one, as in a regression; or
+            `label2id` contradicts `id2label`.
     """
     config, file = read_config(folder), folder / "config.json"
     count = config.get("num_labels", 2)

@@ -102,7 +102,7 @@ class StopRequest:
             print("\nstopping after this step", file=sys.stderr)
 
     def obey(self, message: str) -> NoReturn:
-        """Stop, after everything is saved. Without a request of its own, a process obeys another worker's."""
+        """Stop, after everything is saved. A process that got no request itself obeys that of another worker."""
         raise Stopped(message, self.number or signal.SIGTERM)
 
 
@@ -157,7 +157,7 @@ def _internal_error(error: Exception) -> str:
 
 
 def first_reason(error: BaseException) -> str:
-    """Return what went wrong first, in its first sentence: what libraries make of it is often a guess."""
+    """Return the first sentence of the first error in a chain: what libraries make of that error is often a guess."""
     while error.__context__:
         error = error.__context__
     return f"{type(error).__name__}: {' '.join(str(error).split())}".split(". ")[0][:REASON_LENGTH]
@@ -172,8 +172,8 @@ def reason_of(stderr: str) -> str:
 def command(main: Callable[P, int]) -> Callable[P, int]:
     """Wrap the entry point of a command.
 
-    A `UserError` becomes one line on stderr and exit status 2. An unexpected error becomes a message that begins with
-    "internal error", and exit status 1.
+    A `UserError` becomes one line on stderr and exit status 2. After a request to stop the status is above 128, after
+    any other error 1. An unexpected error becomes a message that begins with "internal error".
     """
 
     @functools.wraps(main)

@@ -168,4 +168,5 @@ def _data(run: RunDir) -> tuple[int, float]:
         return config.train_size or 60_000, config.max_length / 2
     split = run.summary().splits["train"]
     words = sum((int(name.split("-")[0]) + 5) * count for name, count in split.length.items()) / split.count
+    # About 1.4 word pieces a word; the rest is special pieces and padding.
     return split.count, min(config.max_length, 1.4 * words + 10)

@@ -1,6 +1,6 @@
 """The families of encoders: the one place that says what tells BERT from its relatives, for both halves.
 
-All families share BERT's layers. A family is added as one entry of `FAMILIES`, with its tests.
+All families share BERT's layers.
 
 A weight is prunable if a ticket can be a part of the pre-trained model there: every matrix of the encoder, and the
 dense layer of the head where pre-training made it (BERT's pooler). The dense layer of the other heads starts at

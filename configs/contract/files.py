@@ -234,7 +234,12 @@ def locked(path: Path) -> Iterator[IO[str]]:
 
 
 def sweep(root: Path, pattern: str = "**/.*.tmp") -> None:
-    """Remove the temporary files and directories that killed processes left, of those names."""
+    """Remove the temporary files and directories that killed processes left.
+
+    Args:
+        root: Directory that is searched.
+        pattern: Their names, as `Path.glob` takes them; the part before `.tmp` is the number of the process.
+    """
     for path in list(root.glob(pattern)):
         owner = path.name.split(".")[-2]
         if owner.isdigit() and not Path("/proc", owner).exists():

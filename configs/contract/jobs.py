@@ -16,6 +16,7 @@ from configs.contract.run_dir import RunDir
 
 S = TypeVar("S", bound=schema.Updates, covariant=True)
 CLEAN = "clean"  # stands where an attack's name does: the accuracy on unchanged sentences of the whole test set
+# Stage to the half that runs it, in the order of an experiment.
 HALVES = {
     "prepare": "mindspore_rt",
     "finetune": "mindspore_rt",
@@ -84,7 +85,7 @@ class TrainingJob(Job, Generic[S]):
         settings: The values of that section, with what the job fixes.
         objective: What minimises the loss, as in `Method` and `Source`.
         gradients: Number of backward passes in each ascent step.
-        rounds: Number of trainings one after the other, which are rounds of pruning.
+        rounds: Number of rounds of pruning, each a training of its own.
         snapshots: Number of equal parts of the training, after each of which the model is saved; 0 for the end alone.
     """
 
@@ -135,7 +136,7 @@ class AttackJob(Job):
 
     @property
     def left_out(self) -> Path:
-        """File that says why it cannot run here."""
+        """File that says why the attack cannot run here."""
         return self.directory / "missing.json"
 
 
@@ -196,7 +197,7 @@ def trainings(run: RunDir, model: ModelId, seed: int) -> list[TrainingJob]:
 
 
 def _before_tickets(run: RunDir, methods: list[str]) -> tuple[list[str], list[ModelId]]:
-    """Return the sources of the methods' tickets, and the models whose masks those search."""
+    """Return the sources of the methods' tickets, and the models that their searches start from."""
     origins = [name for name in sources(methods) if (name, run.config.given_method) != ("search", "robust")]
     searches = any(SOURCES[origin].stage == "search" for origin in origins)
     return origins, [ModelId("finetune")] if searches else []

@@ -1,7 +1,6 @@
 """The methods that an experiment compares: the one place that says what each of them is.
 
-To add a method, add an entry to `METHODS` and write what the entry names: an objective in `mindspore_rt/training`
-(dense and ticket methods), or a change of the chosen ticket in `mindspore_rt/stages` (controls).
+CONTRIBUTING.md shows how to add one.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ FINE_TUNING, FREELB, INFOBERT = "objectives.FineTuning", "objectives.FreeLB", "i
 
 @dataclass(frozen=True)
 class Source:
-    """A stage that produces scores for tickets. It works in the directory of its name under a seed.
+    """A stage that produces scores for tickets. Its key in `SOURCES` names its directory under a seed.
 
     Attributes:
         stage: `search` learns masks; `prune` removes weights by magnitude, round by round.

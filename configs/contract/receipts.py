@@ -27,7 +27,7 @@ from configs.contract.run_dir import RunDir
 FOLDER = ".receipts"
 COMPILERS = ("c++", "g++", "clang++")  # where one is, kernels draw the random numbers of a training
 VARIABLES = ("PATH", "CXX", "LD_LIBRARY_PATH", "LD_PRELOAD")
-# As the process found them: a framework that is loaded later changes some. Who started it is another one every time.
+# As the process found them: a framework that is loaded later changes some. `STARTER` differs at every start.
 ENVIRONMENT = {
     k: v for k, v in os.environ.items() if k in VARIABLES or k.startswith("ROBUST_TICKETS_") and k != STARTER
 }

@@ -79,7 +79,7 @@ class RunDir:
         return self.root / f"seed-{seed}"
 
     def stage(self, seed: int, name: str) -> Path:
-        """Directory of one training stage: `finetune`, `search`, `lth`, `robust-0.30` ..."""
+        """Directory of one training: `finetune`, `search`, `lth`, `robust-0.30` ..."""
         return self.seed(seed) / name
 
     def model(self, seed: int, name: str) -> Path:

@@ -34,7 +34,7 @@ def of_job(run: RunDir, job: Job, noise: str | None) -> dict[str, Any]:
         return {**ticket, "compat": config.compat, "structured": config.structured}
     if not isinstance(job, TrainingJob):  # prepare
         data = asdict(config.data)
-        del data["max_length"]  # cuts pieces of words, which come later
+        del data["max_length"]  # prepared texts are whole: trainings and attacks cut them
         return {"task": config.task, **data, "shared_texts": config.compat == "official", "choice": config.choice.split}
     values = asdict(job.settings if isinstance(job, ModelJob) else getattr(config, job.section))
     values.pop("keep_epochs", None)  # decides which files stay, not what is in them

@@ -97,7 +97,7 @@ class Stage:
 
     Args:
         directory: Where it writes its results and its manifest.
-        name: Key of `configs.contract.code.DECIDES`.
+        name: Name of the stage, by which `configs.contract.code` finds the code that decides its results.
         settings: What decides the outcome; see `configs.contract.settings`.
         inputs: Files and directories that it reads.
         packages: Packages whose versions the manifest states.
