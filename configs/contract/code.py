@@ -10,6 +10,7 @@ from configs.contract.files import ROOT, file_hash
 
 # Other modules of the contract decide names, plans and messages. Settings are compared by their values.
 TRAINING = (
+    "configs/contract/families.py",
     "configs/contract/jobs.py",
     "configs/contract/matrices.py",
     "configs/contract/methods.py",
@@ -23,7 +24,14 @@ TRAINING = (
     "mindspore_rt/ticket.py",
     "mindspore_rt/training",
 )
-ATTACKING = ("torch_eval/assets", "torch_eval/attack", "torch_eval/recipes", "torch_eval/victim")
+ATTACKING = (
+    "configs/contract/classifiers.py",
+    "configs/contract/families.py",
+    "torch_eval/assets",
+    "torch_eval/attack",
+    "torch_eval/recipes",
+    "torch_eval/victim",
+)
 # Stage to files and folders. Stages that never go on from where they were interrupted are not listed.
 DECIDES = {
     **dict.fromkeys(("finetune", "search", "prune", "retrain", "control"), TRAINING),

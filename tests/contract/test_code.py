@@ -37,7 +37,9 @@ DECISIVE = {
         "torch_eval/assets/synonyms.npz",
         "torch_eval/victim/classifier.py",
         "torch_eval/attack/workers.py",
+        "configs/contract/classifiers.py",
     ),
+    (*TRAININGS, *ATTACKS): ("configs/contract/families.py",),
 }
 NAMED = {*HARMLESS, *itertools.chain(*DECISIVE.values())}
 CASES = [(stage, file) for stages, files in DECISIVE.items() for stage in stages for file in files]
