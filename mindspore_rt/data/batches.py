@@ -88,7 +88,7 @@ class Batches:
             batches += [np.array(part[i : i + self.batch_size]) for i in range(0, len(part), self.batch_size)]
         return [batches[i] for i in random.permutation(len(batches))]
 
-    def in_order(self) -> list[np.ndarray]:
+    def by_length(self) -> list[np.ndarray]:
         """Return batches of all sentences by length, which pads least: for evaluation."""
         order = np.argsort([len(ids) for ids in self.ids], kind="stable")
         return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]

@@ -52,7 +52,7 @@ class Evaluator:
     def logits(self) -> np.ndarray:
         """Compute the logits (sentences, labels) float32, in the order of the split."""
         result = np.zeros((len(self.batches.ids), self.batches.classes), np.float32)
-        for indices in self.batches.in_order():
+        for indices in self.batches.by_length():
             *inputs, _ = self.batches.batch(indices).tensors()
             result[indices] = self.graph(*inputs).asnumpy()[: len(indices)]
         return result
@@ -96,7 +96,7 @@ class Trainer:
         on_snapshot: Callable[[int], None] = lambda step: None,
     ) -> None:
         self.stage, self.objective, self.batches, self.steps = stage, objective, batches, steps
-        self.config, self.saved = config, time.time()
+        self.config, self.saved_at = config, time.time()
         self.title, self.on_epoch, self.should_stop = title, on_epoch, should_stop
         self.snapshot_steps, self.on_snapshot = snapshot_steps, on_snapshot
         self.rank, self.ranks = parallel.rank(), parallel.ranks()
@@ -160,7 +160,7 @@ class Trainer:
         """Tell whether a checkpoint is due. Ranks may differ in it: rank 0 alone saves, and nobody waits for that."""
         if self.config.checkpoint_minutes is None:
             return done % self.config.checkpoint_steps == 0
-        return time.time() - self.saved >= 60 * self.config.checkpoint_minutes
+        return time.time() - self.saved_at >= 60 * self.config.checkpoint_minutes
 
     def _step(self, indices: np.ndarray, index: int, asked: bool) -> dict[str, float]:
         """Make one update. Raises `UserError` for a loss or gradient that is not finite, before anything is saved."""
@@ -224,7 +224,7 @@ class Trainer:
         lines = len(read_lines(self.metrics)) if self.metrics.is_file() else 0
         about = f"{done} {lines} {self.steps} {time.time() - self.stage.started:.0f}"
         atomic_write(self.checkpoint, save(arrays, metadata={"done": f"{about} {_checksum(arrays, about)}"}))
-        self.saved = time.time()
+        self.saved_at = time.time()
 
     def _resume(self) -> int:
         """Restore the last checkpoint, drop the metrics written after it, and return its number of updates."""

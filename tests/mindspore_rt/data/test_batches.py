@@ -19,7 +19,7 @@ def batches(packaged_model):
 
 
 def test_every_sentence_once_an_epoch(batches):
-    for order in (batches.epoch(0), batches.epoch(1), batches.in_order()):
+    for order in (batches.epoch(0), batches.epoch(1), batches.by_length()):
         assert len(order) == len(batches) == 11
         assert sorted(np.concatenate(order)) == list(range(83))
 
@@ -48,7 +48,7 @@ def test_shapes_come_from_few_buckets(batches):
 
 
 def test_rows_hold_their_sentence_and_nothing_else(batches):
-    for indices in batches.in_order():
+    for indices in batches.by_length():
         batch = batches.batch(indices)
         for row, index in enumerate(indices):
             size = len(batches.ids[index])
