@@ -31,7 +31,7 @@ GRACE = 10.0  # seconds that other processes get to end by themselves after one 
 def ranks() -> int:
     """Return the number of processes that train together, as their environment states it.
 
-    `msrun` starts its scheduler with the command of the workers. It counts as one of them here, so that it joins them.
+    `msrun` starts its scheduler with the command of the workers. It counts as a worker here, so that it joins them.
     """
     return int(os.environ.get("MS_WORKER_NUM", 1)) if os.environ.get("MS_ROLE") in ("MS_WORKER", "MS_SCHED") else 1
 

@@ -1,1 +1,1 @@
-"""The model: BERT, the hard-concrete gate, random numbers, and the two implementations of their parts."""
+"""The model: encoders, the hard-concrete gate, random numbers; their parts as CPU kernels and as primitives."""

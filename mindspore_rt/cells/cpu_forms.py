@@ -28,7 +28,8 @@ class BiasAdd(nn.Cell):
 class LayerNorm(nn.Cell):
     """LayerNorm of rows. Means over rows are thin matrix products, several times as fast as the reduction kernels.
 
-    Returns the result, and for the gradient the normalised rows and the inverse deviation of each row.
+    Returns the result and, for the gradient, the normalised rows, both (rows, hidden), and the inverse deviation of
+    each row in 8 equal columns, (rows, 8).
 
     Args:
         hidden: Size of a row.

@@ -32,7 +32,7 @@ class NoisePlaces:
 
     Attributes:
         layers: Number of encoder layers.
-        head: Number of dropouts in the head: one before its last layer, in some families one before its dense layer.
+        head: Number of dropouts in the head: before its last layer, in some families also before its dense layer.
         embedding: Place of the dropout of the embeddings.
     """
 

@@ -103,7 +103,7 @@ def uniform(seed: int, rank: int, step: int, ascent: int, place: int, shape: Sha
 
 
 def place_states(seed: int, rank: int, step: int, ascent: int, places: np.ndarray) -> np.ndarray:
-    """Restate the constructor of `Noise` of `kernels.cc` for several places: one state, uint64, for each."""
+    """Restate the constructor of `Noise` of `kernels.cc` for several places (places,): one state for each, uint64."""
     state = np.zeros(places.shape, np.uint64)
     for word in (seed, rank, step, ascent, places):
         state = finalise((state + np.uint64(0x9E3779B97F4A7C15)) ^ np.asarray(word).astype(np.uint64))

@@ -1,4 +1,4 @@
-"""Ten minutes on a GPU or an NPU: does training there compute what it computes on the CPU, and how fast?
+"""Ten minutes on a GPU or an Ascend: does training there compute what it computes on the CPU, and how fast?
 
     python -m mindspore_rt.compare.device_check [device=GPU] [seconds=300] [case=base|small] [out=device_check.json]
 

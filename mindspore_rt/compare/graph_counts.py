@@ -92,7 +92,13 @@ def read_graph(text: str, score_sizes: Collection[int]) -> Graph:
 
 
 def _peak(made: dict[str, tuple[int, int, list[str]]], last_use: dict[str, int]) -> int:
-    """Return the largest sum of living results; what is only a view keeps alive what it shows."""
+    """Return the largest sum of the results that are still needed, in bytes.
+
+    Args:
+        made: For each node its place in the graph, the bytes of its result (0 for a view), and what a view shows: it
+            keeps that alive.
+        last_use: The place of each node's last use.
+    """
     for node, (_, size, shown) in reversed(made.items()):
         if not size:
             for other in shown:

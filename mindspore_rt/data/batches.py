@@ -21,7 +21,7 @@ class Batch:
 
     Attributes:
         ids: (rows, length) int32, word pieces.
-        attention_mask: (rows, length) float32, 1 for pieces and 0 for padding.
+        attention_mask: (rows, length) float32, 1 for pieces and for the first position of a filler row, 0 for padding.
         token_types: (rows, length) int32, 1 for the second text of a pair.
         targets: (rows, labels) float32, one-hot rows divided by the number of sentences; zero for filler rows.
         indices: (sentences,) which sentences of the split stand in the first rows.
@@ -89,7 +89,7 @@ class Batches:
         return [batches[i] for i in random.permutation(len(batches))]
 
     def by_length(self) -> list[np.ndarray]:
-        """Return batches of all sentences by length, which pads least: for evaluation."""
+        """Return batches of all sentences sorted by length, which pads least: for evaluation."""
         order = np.argsort([len(ids) for ids in self.ids], kind="stable")
         return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 

@@ -99,7 +99,9 @@ def _read_files(files: dict[str, Path], task: Task, data: schema.Data) -> tuple[
 
 
 def _cut(splits: Splits, config: schema.Experiment, task: Task) -> tuple[Splits, int, int]:
-    """Cut test and dev off train where they are missing, and keep `train_size` of the rest; seeded by `data.seed`.
+    """Cut test and dev off train where they are missing; keep `test_size` of a test set, and `train_size` of the rest.
+
+    All is drawn by `data.seed`.
 
     Dev shares no text with the rest (`containment.cut`), unless `compat: official` asks for a random cut.
 

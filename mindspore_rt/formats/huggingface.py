@@ -238,7 +238,7 @@ def read_safetensors(path: Path, source: Path | None = None) -> dict[str, np.nda
         source: The file that it was made from, for messages.
 
     Raises:
-        UserError: It is damaged, or holds a type that is no float.
+        UserError: It is damaged, or holds a type that NumPy lacks, such as float8.
     """
     try:
         with safetensors.safe_open(path, "numpy") as file:

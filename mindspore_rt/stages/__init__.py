@@ -1,1 +1,1 @@
-"""The stages of an experiment that train: what each reads, does and leaves in the run directory."""
+"""The stages of the training half: what each reads, does and leaves in the run directory."""

@@ -1,4 +1,4 @@
-"""Stage `draw`, and how tickets are drawn from scores: the one place for every origin of a ticket."""
+"""Stage `draw`, and how tickets are drawn from scores, wherever the scores come from."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The information bottleneck limits what the embeddings of the input tell of it. The anchored-feature regulariser raises
 the mutual information of the sentence with the tokens that are neither robust nor fragile. This follows version 6 of
-the public code, which has both.
+the public code, which has both regularisers.
 """
 
 from __future__ import annotations
