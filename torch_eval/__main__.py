@@ -17,7 +17,8 @@ from configs.contract.run_dir import RUNS, RunDir
 if TYPE_CHECKING:
     from torch_eval.report.run_state import Run
 
-# Nothing here or below may touch the network; only `python -m configs.contract.assets` does.
+# This process and those that attack stay offline. What may use the network (`configs.contract.hub`, `assets`) has
+# processes of its own.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 

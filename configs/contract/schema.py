@@ -218,7 +218,7 @@ class Attack:
     resources: str = option(
         "packaged", "word lists, encoders and taggers of the attacks", choices=["packaged", "original"]
     )
-    resources_dir: str | None = option(None, "folder with the original resources; see torch_eval/assets/original.py")
+    resources_dir: str | None = option(None, "folder with the original resources; see docs/attacks.md")
     candidates: int = option(48, "BERT-Attack: number of replacements tried for a word (K in its paper)", low=1)
     max_queries: int | None = option(
         None, "largest number of queries for one sentence; then its attack counts as a timeout", low=1

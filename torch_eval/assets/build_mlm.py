@@ -1,9 +1,9 @@
 """Make the masked language model of BERT-Attack, once, in set-up, from packaged text only.
 
-Training starts from the 2-layer BERT of the `mlm` asset. That is a masked language model fine-tuned for sparse
-retrieval, which finds 0.5% of hidden word pieces. Some minutes of masked-word training on the `snippets` asset (movie
-reviews, Amazon reviews, tweets, editorials) undo this. Movie snippets whose hash is below `snippets.MLM_UNSEEN` are
-never trained on: some measure the result, and the others may be attacked.
+Training starts from the 2-layer BERT of the `mlm` asset, a masked language model. It was fine-tuned for sparse
+retrieval, after which it finds 0.5% of hidden word pieces. Some minutes of masked-word training on the `snippets` asset
+(movie reviews, Amazon reviews, tweets, editorials) undo this. Movie snippets whose hash is below `snippets.MLM_UNSEEN`
+are never trained on: some measure the result, and the others may be attacked.
 
 The result is a Hugging Face directory with `mlm.json`: top-1, steps, seconds, sources, hash of the weights.
 """
@@ -46,7 +46,7 @@ def build() -> Path:
     torch.manual_seed(SEED)
     source = assets.fetched_folder("mlm")
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    # Without dropout: two passes over the text are too few to overfit.
+    # Without dropout: fewer than three passes over the text are too few to overfit.
     model = BertForMaskedLM.from_pretrained(source, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     seen, measured = (tokenizer(texts, truncation=True, max_length=LENGTH)["input_ids"] for texts in read_texts())
     train(model, tokenizer, seen)

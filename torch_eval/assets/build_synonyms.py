@@ -1,4 +1,4 @@
-"""Make `synonyms.npz`: neighbour lists of counter-fitted word vectors, no antonyms among them.
+"""Make `synonyms.npz`: neighbour lists of counter-fitted word vectors, without the antonyms that are listed.
 
     python -m torch_eval.assets.build_synonyms --lists FOLDER --frequency INDEX.parquet
 
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from configs.contract import assets
 
-WORDS = 30_000  # at most 65,535: identities are stored as uint16
+WORDS = 30_000  # at most 65,536: numbers of words are stored as uint16
 NEIGHBOURS = 50  # TextFooler asks for 50
 MINIMUM_COSINE = 0.4
 STEPS, RATE = 20, 0.1
@@ -59,7 +59,7 @@ def start_vectors(vocabulary: list[str]) -> torch.Tensor:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     with safe_open(folder / "model.safetensors", "pt") as file:
         table = file.get_tensor("embeddings.word_embeddings.weight")
-    table = table - table[1000:].mean(0)  # identities below 1000 are special, unused or single characters
+    table = table - table[1000:].mean(0)  # ids below 1000 are special, unused or single characters
     pieces = tokenizer(vocabulary, add_special_tokens=False)["input_ids"]
     return torch.nn.functional.normalize(torch.stack([table[ids].mean(0) for ids in pieces]), dim=1)
 
@@ -137,7 +137,7 @@ def measure(folder: Path, vocabulary: list[str], vectors: torch.Tensor, lists: l
         antonyms: Pairs of word numbers.
 
     Returns:
-        What is measured, by its name in README.md.
+        What is measured, by name; README.md states it in words.
     """
     from scipy.stats import spearmanr
 

@@ -1,17 +1,8 @@
-r"""The original resources: files that TextAttack's recipes download, in a folder that is filled by hand.
+"""The original resources: files that TextAttack's recipes download, in a folder that is filled by hand.
 
-The folder is named by `attack.resources_dir`.
-
-    paragramcf/                  counter-fitted vectors: https://textattack.s3.amazonaws.com/word_embeddings/paragramcf
-                                 (one archive of about 480 MB)
-    universal-sentence-encoder/  https://tfhub.dev/google/universal-sentence-encoder/3, unpacked (about 1 GB);
-                                 needs the packages tensorflow and tensorflow_hub, which no requirement here brings
-    nltk_data/                   python -m nltk.downloader -d nltk_data averaged_perceptron_tagger_eng \\
-                                 universal_tagset stopwords (about 3 MB)
-    bert-base-uncased/           https://huggingface.co/google-bert/bert-base-uncased (about 440 MB)
-
-Not all of their makers publish hashes. So files are checked by name, and by whether they fit together, and their
-SHA-256 goes into every manifest.
+`attack.resources_dir` names the folder, and docs/attacks.md says where the files come from. Not all of their makers
+publish hashes. So files are checked by name, and by whether they fit together, and their SHA-256 goes into every
+manifest.
 """
 
 from __future__ import annotations
@@ -60,7 +51,7 @@ def describe(name: str, folder: str, recipe: str) -> dict:
     if missing:
         raise UserError(
             f"attack.resources=original, {name}: put {', '.join(missing)} into {root} "
-            f"(torch_eval/assets/original.py says where they come from), or use attack.resources=packaged"
+            f"(docs/attacks.md says where they come from), or use attack.resources=packaged"
         )
     if name == "sentence encoder" and importlib.util.find_spec("tensorflow_hub") is None:
         raise UserError(

@@ -3,8 +3,8 @@
     seed-1/choice/<model>/   results.jsonl manifest.json: one attack on a sample of dev, or of the half of test for it
     choice.json              the rule, what every candidate reached, and the chosen one
 
-The candidates are robust tickets of several sparsities and search epochs. None of it touches the
-sentences that are reported.
+The candidates are robust tickets of several sparsities and search epochs. The choice reads none of the sentences that
+are reported.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SPLITS = {"dev": "dev", "test_half": "held-out test"}  # `choice.split` in words
 def run(run_dir: RunDir) -> None:
     """Write `choice.json`.
 
-    Nothing is attacked where there is one candidate, or under `compat: official`: its models are trained on dev
-    (`mindspore_rt.stages`), so that dev says nothing about them.
+    Nothing is attacked where there is one candidate, or where the models are trained on the sentences of the choice
+    (`Experiment.chooses`), which then say nothing about them.
     """
     config, candidates = run_dir.config, run_dir.candidates()
     if len(candidates) == 1 or not config.chooses:

@@ -19,7 +19,8 @@ from torch_eval.attack.scoring import Scoring, finished, read_split
 def merge(run_dir: RunDir) -> None:
     """Write `results.jsonl` and the manifest of every attack as one run without shards would have left them.
 
-    Raises `UserError` if a part is missing, unfinished, attacked with other settings, or there twice.
+    Raises:
+        UserError: As `merge_victim`, or `merge_recipe`.
     """
     task, examples = read_split(run_dir, "test")
     with locked(run_dir.root / ".attack.lock"):  # of an attack without shards, which writes the same files
@@ -31,7 +32,7 @@ def merge_victim(scoring: Scoring, examples: list[dict]) -> None:
     """Join the parts of all attacks on one victim.
 
     Raises:
-        UserError: The clean accuracy is missing, or `merge_recipe` raises it.
+        UserError: The clean accuracy is missing; or as `merge_recipe`.
     """
     if not scoring.clean_stage().is_done():
         raise UserError(f"{scoring.directory}/clean is missing: the first shard makes it")
@@ -48,7 +49,7 @@ def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
     """Join the parts of one attack on one victim.
 
     Raises:
-        UserError: A part is missing, unfinished, or of other settings.
+        UserError: A part is missing, unfinished, or of other settings, or there are parts of several divisions.
     """
     whole, indices = scoring.recipe_stage(recipe, examples, WHOLE)
     label = f"{scoring.who}: {recipe}"

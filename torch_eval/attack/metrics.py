@@ -179,7 +179,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
         p_values: p of each test of one family.
 
     Returns:
-        The corrected p of each test, in the same order: below 0.05 where the family's error rate is below 0.05.
+        The corrected p of each test, in the same order. Calling those below 0.05 differences keeps the chance of one
+        false call in the family at 5% or less.
     """
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, test in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):

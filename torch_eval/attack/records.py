@@ -1,7 +1,7 @@
 """The files that attacks leave, as types: `results.jsonl`, its manifests, and what rests on them.
 
-A line of `results.jsonl` is one example, as `workers.attack_example` returns it. Tables, pairs and pictures count on
-these values: one that an attack cannot have written is an error that names its line, never another result.
+A line of `results.jsonl` is one example, as `workers.attack_example` returns it, with a checksum. Tables, pairs and
+pictures count on these values: one that an attack cannot have written is an error that names its line.
 """
 
 from __future__ import annotations

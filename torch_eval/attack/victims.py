@@ -69,7 +69,7 @@ def check_files(run_dir: RunDir, name: str, model: Path, labels: list[str]) -> t
     """Check the files of one victim without loading it.
 
     Returns:
-        The model's label for each label of the data; None if they are the same.
+        As `classifiers.match_labels`.
 
     Raises:
         UserError: The victim cannot be attacked, or is not the model that its training left.

@@ -127,7 +127,7 @@ class Inspection(NamedTuple):
     Attributes:
         refusal: Error message, to which the caller adds the remedy; None if the victim classifies the texts.
         batching: The fastest one that computes what padded batches compute; see `classifier.BATCHINGS`.
-        notes: Lines for the user: a faster one exists that does not; what counts of several labels.
+        notes: Lines for the user: that faster batches change the logits, or which of several labels of a text counts.
     """
 
     refusal: str | None = None

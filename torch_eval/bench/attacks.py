@@ -1,12 +1,12 @@
-"""Exactness and speed of the attacks against TextAttack as it comes, on the same victim, texts, seeds and resources.
+"""Exactness and speed of the attacks against TextAttack as it comes ("stock"), on the same victim, texts and resources.
 
     ./run.sh bench attacks [CONFIG] [examples=200] [recipes=[...]] [candidates=[8,48]] [max_length=128]
                            [long_examples=20] [model=FOLDER] [data=FILE]
 
-"Stock" is TextAttack as it comes. Ours runs in as many processes as there are cores, each with one thread. Stock runs
-in one process with as many threads, but its sentence encoder has one, so that its vectors are the same. They take turns
-of a few examples: whatever else the machine does slows both. Stock pads the `examples` to `max_length`, and attacks the
-first `long_examples` once more padded to 512, as the official code does.
+Ours runs in as many processes as there are cores, each with one thread. Stock runs in one process with as many threads,
+but its sentence encoder has one, so that its vectors are the same. They take turns of a few examples: whatever else the
+machine does slows both. Stock pads the `examples` to `max_length`, and attacks the first `long_examples` once more
+padded to 512, as the official code does.
 
 An example is exact if outcome, number of queries and adversarial text are all the same. Texts tie if they differ only
 in characters that the victim's tokenizer reads alike: all unknown ones are one token. With several threads, stock gives

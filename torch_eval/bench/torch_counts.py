@@ -1,6 +1,6 @@
 """The PyTorch worker of `python -m torch_eval bench device`: what a step of a reference asks for.
 
-    python -m torch_eval.bench.torch_counts CASE official|transformers
+    python -m torch_eval.bench.torch_counts CASE official|transformers      (official: in our restatement)
 
 Every operation of PyTorch counts as one kernel that reads its inputs and writes its outputs; a view counts as none. The
 tensors are fake, of the right shapes and without values, so that nothing is computed. One JSON object goes to standard

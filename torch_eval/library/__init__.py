@@ -1,1 +1,1 @@
-"""Any classifier on any data: the command `score`, the function of the same name, and a wrapper for TextAttack."""
+"""For others: scores of any classifier on any data, a wrapper for TextAttack, models on the hub, the zoo of tickets."""

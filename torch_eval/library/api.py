@@ -23,14 +23,14 @@ def score(
     """Attack one classifier or several, and return what they withstand.
 
     The work is done by processes of their own: a script needs no `if __name__ == "__main__"`, and the libraries that it
-    has loaded keep their settings. What is finished is not done again.
+    has loaded keep their settings.
 
     Args:
         model: A Hugging Face directory or a name on the hub, or several.
         data: A file, a folder, a task's name, or records such as {"text": ..., "label": ...}.
         recipes: Attacks to run, or one.
         examples: Number of texts that are attacked.
-        out: Folder of the results.
+        out: Folder of the results, where what is finished is not done again; None to keep no files.
         options: Further keys of the command, such as `workers`, `max_length` or `label_column`.
 
     Returns:

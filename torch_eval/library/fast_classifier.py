@@ -17,7 +17,7 @@ class FastClassifier(HuggingFaceModelWrapper):
     """TextAttack's `HuggingFaceModelWrapper` without its padding.
 
     The answers are those of the stock wrapper up to the rounding of sums; distinct texts are classified once, in
-    batches of equal lengths. Everything else of the stock wrapper, such as gradients, is inherited.
+    batches of similar lengths. Everything else of the stock wrapper, such as gradients, is inherited.
 
     Args:
         model: A Hugging Face directory, or a name on the hub.

@@ -1,7 +1,4 @@
-"""Models and tickets of an experiment on the Hugging Face hub: one repository each, its card with what was measured.
-
-Nothing else in this project uploads anything.
-"""
+"""Models and tickets of an experiment on the Hugging Face hub: one repository each, its card with what was measured."""
 
 from __future__ import annotations
 

@@ -106,7 +106,8 @@ def add(run: Run, name: str) -> Path:
     """Make an entry from a finished run of one seed; returns its folder.
 
     Raises:
-        UserError: The run has several seeds, no robust ticket, or results that are missing or stale.
+        UserError: The run has several seeds, no robust ticket, or results that are missing or stale; or `name` cannot
+            be a folder's.
     """
     if len(run.config.seeds) != 1 or not (ticket := run.pick("robust")):
         raise UserError("zoo-add: an entry is one robust ticket of one seed; add seeds=[N], or methods with robust")

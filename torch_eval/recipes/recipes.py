@@ -1,4 +1,4 @@
-"""TextFooler, TextBugger and BERT-Attack: TextAttack 0.3.11's recipes, and any other of its recipes by name.
+"""TextFooler, TextBugger and BERT-Attack: TextAttack 0.3.11's recipes, and twelve others of its recipes by name.
 
 `protocol: paper` attacks exactly the columns that the task attacks. `protocol: official` is what the code of the
 paper's authors runs. Its `bertattack` is the recipe BAE, with synonyms in place of a masked model's words and a looser

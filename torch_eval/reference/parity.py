@@ -85,7 +85,7 @@ def parser() -> Parser:
     """Return the command line."""
     result = Parser(
         prog="python -m torch_eval parity",
-        description="Hold the MindSpore half against a checkout of the official repository (ruizheng20/robust_ticket)\n"
+        description="Compare the MindSpore half with a checkout of the official repository (ruizheng20/robust_ticket)\n"
         "on the same weights, data and noise. Writes parity.md and parity.json.",
     )
     add = result.add_argument

@@ -75,7 +75,7 @@ class UnpaddedClassifier:
         return self.output(self.activation(self.dense(first)))
 
     def _embed(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return different embeddings (different ones, hidden), and each position's number among them (positions,)."""
+        """Return the distinct embeddings (distinct, hidden), and the number of each position's one (positions,)."""
         numbers: dict[tuple[int, int, int], int] = {}
         keys = [numbers.setdefault(key, len(numbers)) for row in rows for key in self._tokens(row)]
         tokens, segments, positions = torch.tensor(list(numbers), device=self.device).T
