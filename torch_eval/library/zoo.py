@@ -109,7 +109,7 @@ def add(run: Run, name: str) -> Path:
         UserError: The run has several seeds, no robust ticket, or results that are missing or stale; or `name` cannot
             be a folder's.
     """
-    if len(run.config.seeds) != 1 or not (ticket := run.pick("robust")):
+    if len(run.config.seeds) != 1 or not (ticket := run.model_of("robust")):
         raise UserError("zoo-add: an entry is one robust ticket of one seed; add seeds=[N], or methods with robust")
     unfinished = [step.title for step in (*run.missing(), *run.stale())]
     if unfinished:

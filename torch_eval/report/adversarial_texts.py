@@ -27,7 +27,7 @@ def examples(runs: list[Run]) -> list[Block]:
     blocks: list[Block] = []
     for run in runs:
         seed = run.config.seeds[0]
-        models = [model for model in run.picked() if not run.unlearned(model)]
+        models = [model for model in run.first_models() if not run.unlearned(model)]
         for recipe in run.recipes:
             scores = {m: run.scores[seed, m, recipe] for m in models if (seed, m, recipe) in run.scores}
             group = min((score.group for score in scores.values()), default=0)

@@ -57,7 +57,7 @@ def section(runs: list[Run]) -> list[Block]:
     """Return one table for each run that compares a robust ticket with fine-tuning, opened on demand."""
     blocks: list[Block] = []
     for run in runs:
-        ticket, dense = run.pick("robust"), run.pick("finetune")
+        ticket, dense = run.model_of("robust"), run.model_of("finetune")
         made = [c for r in run.recipes for c in comparisons(run, ticket, dense, r)] if ticket and dense else []
         rows: list[Row] = [row for comparison in made for row in _rows(run, comparison)]
         if rows and ticket and dense:

@@ -98,7 +98,7 @@ def comparisons(run: Run, first: str, second: str, recipe: str) -> list[Comparis
 
 def answer(run: Run) -> str:
     """Say in one sentence whether the robust ticket withstands more than fine-tuning, and at what price."""
-    ticket, dense = run.pick("robust"), run.pick("finetune")
+    ticket, dense = run.model_of("robust"), run.model_of("finetune")
     name = f"**{run.task}** ({run.name})"
     if not ticket or not dense:
         return f"{name}: this experiment does not compare a robust ticket with fine-tuning."
@@ -161,7 +161,7 @@ def paired_table(run: Run) -> Table | None:
     The robust ticket (or else the first method) is compared with all others, a transferred one with the baselines too.
     Holm's families of tests are those of `wording.PAIRED`.
     """
-    first = "robust" if run.picks("robust") else run.config.methods[0]
+    first = "robust" if run.models_of("robust") else run.config.methods[0]
     pairs = [(first, method) for method in run.config.methods if method != first]
     pairs += [("transferred", rival) for rival in ("finetune", "random") if first != "transferred"]
     tests: list[tuple[str, tuple[str, bool], Comparison]] = []  # title, family and comparison of each
@@ -208,10 +208,10 @@ def matches(run: Run, method: str, other: str) -> list[tuple[str, str, str]]:
         For each pair: the model of `method`, the model of `other`, and the reasons in brackets. There are none where
         each method has one model.
     """
-    pairs = list(zip(run.picks(method), run.picks(other)))
+    pairs = list(zip(run.models_of(method), run.models_of(other)))
     if len(pairs) < 2:
         return [(ours, rival, "") for ours, rival in pairs]
-    rivals, result = sorted(run.picks(other), key=run.epochs), []
+    rivals, result = sorted(run.models_of(other), key=run.epochs), []
     for ours, rival in pairs:
         reasons = {rival: ["as many epochs"]}
         for why, measure, sign in (

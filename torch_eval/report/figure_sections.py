@@ -52,7 +52,7 @@ def trade_off(run: Run, folder: Path) -> list[Block]:
     for recipe in run.recipes:
         points = {}
         for method in run.config.methods:
-            model = run.pick(method)
+            model = run.model_of(method)
             if model and (clean := run.clean(model)) and (aua := run.value(model, recipe, "aua")):
                 points[run.marked_title(model)] = (method, clean, aua)
         if len(points) > 1:
@@ -132,7 +132,7 @@ def lengths(run: Run, folder: Path) -> list[Block]:
         ("training loss", run.training_loss, "mean of the last epoch; methods with an adversarial loss are left out"),
         ("median margin", run.median_margin, "logit of the right class minus the largest other, over the test set"),
     ):
-        points = [(method, place(model), model) for method in run.config.methods for model in run.picks(method)]
+        points = [(method, place(model), model) for method in run.config.methods for model in run.models_of(method)]
         panels = _panels(run, points, "Clean (test set)", run.clean)
         if panels:
             path = folder / file_name("lengths", what, run.name)
@@ -146,7 +146,7 @@ def progress(run: Run, folder: Path) -> list[Block]:
     """Accuracies over the training (Figure 4), from its snapshots and its end."""
     if not run.config.snapshots:
         return []
-    trained = [(method, model) for method in with_snapshots() if (model := run.pick(method))]
+    trained = [(method, model) for method in with_snapshots() if (model := run.model_of(method))]
     points = [(method, share, name) for method, model in trained for share, name in snapshots(run, model)]
     panels = _panels(run, points, "Clean (attacked sample)", lambda model: sample_clean(run, model))
     if not panels:
@@ -183,7 +183,7 @@ def transfer(runs: list[Run], folder: Path) -> list[Block]:
             command = f"`python -m torch_eval transfer {run.arguments}`"
             note = f"Left out, because these models were trained or attacked again since: {changed_names}."
             blocks.append(Paragraph(f"{note} {command} redoes it.", note=True))
-        models = run.picked()
+        models = run.first_models()
         for recipe in run.recipes:
             grid = _transfer_grid(rows, recipe, models)
             if np.isfinite(grid).any():
@@ -295,7 +295,7 @@ def training(runs: list[Run], folder: Path) -> list[Block]:
     blocks: list[Block] = []
     for run in runs:
         seed = run.config.seeds[0]
-        records = {model: run.records(seed, model) for model in run.picked()}
+        records = {model: run.records(seed, model) for model in run.first_models()}
         curves = [(run.title(m), (run.models[m], lines)) for m, lines in records.items() if lines]
         # More curves than a figure can tell apart go into the next one.
         for number, start in enumerate(range(0, len(curves), MOST_CURVES), 1):

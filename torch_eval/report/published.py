@@ -126,7 +126,7 @@ def hyperparameters(runs: list[Run]) -> list[Block]:
     rows5 = [[Cell("paper"), *(Cell(_plain(PUBLISHED["table5"].get(key))) for key in TABLE5)]]
     rows6 = []
     for run in runs:
-        for section, model in (("finetune", "finetune"), ("retrain", run.pick("robust") or "")):
+        for section, model in (("finetune", "finetune"), ("retrain", run.model_of("robust") or "")):
             values, finished = settings_of(run, section, model)
             name = Cell(f"{run.named_task}, {section}", "" if finished else "not run yet")
             rows5.append([name, *(Cell(_plain(values.get(key))) for key in TABLE5)])

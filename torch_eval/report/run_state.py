@@ -289,7 +289,7 @@ class Run:
 
     # --- names -----------------------------------------------------------------------------------------------
 
-    def picks(self, method: str) -> list[str]:
+    def models_of(self, method: str) -> list[str]:
         """The models of a method that the tables show: those of the chosen sparsity, one for each length."""
         sparsity = None if METHODS[method].kind == "dense" else self.chosen.sparsity
         return [
@@ -298,17 +298,17 @@ class Run:
             if other == method and ModelId.parse(model).sparsity == sparsity
         ]
 
-    def pick(self, method: str) -> str | None:
-        """The first of `picks`, of the shortest length where lengths are given in order."""
-        return next(iter(self.picks(method)), None)
+    def model_of(self, method: str) -> str | None:
+        """The first of `models_of`: that of the first length."""
+        return next(iter(self.models_of(method)), None)
 
-    def picked(self) -> list[str]:
-        """`pick` of every method that has a model."""
-        return [model for method in self.config.methods if (model := self.pick(method))]
+    def first_models(self) -> list[str]:
+        """`model_of` every method that has a model."""
+        return [model for method in self.config.methods if (model := self.model_of(method))]
 
     def shown(self) -> list[str]:
         """The models that the tables show: those of each method, then the user's own."""
-        return [*(m for method in self.config.methods for m in self.picks(method)), *self.paths.own_victims()]
+        return [*(m for method in self.config.methods for m in self.models_of(method)), *self.paths.own_victims()]
 
     def epochs(self, model: str) -> int:
         """Length of the training of a method's model."""

@@ -139,7 +139,7 @@ def result_table(runs: list[Run], columns: Columns) -> Table:
     header = ["Method", "test set", "sample", *(MEASURES[measure] for _, measure in columns)]
     rows: list[Row] = []
     for run in runs:
-        models = [model for method in in_table(1) for model in run.picks(method)] + list(run.paths.own_victims())
+        models = [model for method in in_table(1) for model in run.models_of(method)] + list(run.paths.own_victims())
         for group in range(run.groups()):
             rows.append(heading(run, group))
             # The rows of group 0 also say what is missing; other groups show only the models that they have.
@@ -178,10 +178,10 @@ def sample_clean(run: Run, model: str, group: int = 0) -> Value:
 
 def ablation_table(runs: list[Run], number: int) -> Table | None:
     """Tables 3 and 4: Clean, and Aua under TextFooler, of the robust ticket and of its ablations."""
-    asked = [run for run in runs if any(run.pick(method) for method in in_table(number)[1:])]
+    asked = [run for run in runs if any(run.model_of(method) for method in in_table(number)[1:])]
     rows: list[Row] = []
     for run in asked:
-        models = [model for method in in_table(number) for model in run.picks(method)]
+        models = [model for method in in_table(number) for model in run.models_of(method)]
         whole = rows_of(run, models, [("textfooler", "aua")], 0, (number,))
         rows += [heading(run), *([name, clean, aua] for name, clean, _, aua in whole)]
     return Table(["Method", "Clean% (test set)", "Aua% (TextFooler)"], rows) if rows else None

@@ -182,7 +182,7 @@ def transferred(runs: list[Run]) -> list[Block]:
     rows: list[Row] = []
     for run in (run for run in runs if "transferred" in run.config.methods):
         name = Path(str(run.config.tickets_from)).name
-        models = [run.pick(method) for method in BESIDE]
+        models = [run.model_of(method) for method in BESIDE]
         rows.append(f"**{tasks.get(name, name)}** to **{run.task}**{_texts_of_source(run)}")
         for recipe in run.recipes:
             auas = [attack_cell(run, model, recipe, "aua", 0, ()) if model else Cell(NONE) for model in models]
@@ -218,7 +218,7 @@ def _letters(record: dict[str, Any]) -> tuple[str, ...]:
 
 def _own_and_transferred(run: Run) -> list[Cell]:
     """Overlap of a run's transferred ticket with its own, mean over seeds, and the overlap by chance."""
-    overlaps, models = [], [model for method in ("transferred", "robust") if (model := run.pick(method))]
+    overlaps, models = [], [model for method in ("transferred", "robust") if (model := run.model_of(method))]
     for seed in run.config.seeds:
         paths = [run.paths.ticket(seed, model) for model in models]
         if len(paths) == 2 and all(path.is_file() for path in paths):

@@ -131,7 +131,7 @@ def test_lengths_are_compared_at_equal_epochs_compute_and_training_loss():
     passes = {"r-3": 18, "r-10": 25, "f-3": 6, "f-10": 20, "d-3": 3, "d-10": 10}
     loss = {"r-3": 0.0, "r-10": 0.0, "d-3": 0.2, "d-10": 0.0}
     run = SimpleNamespace(
-        picks=models.get,
+        models_of=models.get,
         epochs=lambda model: int(model[2:]),
         passes=passes.get,
         training_loss=loss.get,  # FreeLB has none
