@@ -67,13 +67,13 @@ class DrawingJob(Job):
     Attributes:
         method: The method that the ticket belongs to.
         sparsity: Share of pruned weights that was asked for.
-        back: Search epochs between the ticket's scores and the last ones.
+        epochs_back: Search epochs between the ticket's scores and the last ones.
     """
 
     seed: int
     method: str
     sparsity: float
-    back: int = 0
+    epochs_back: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class TrainingJob(Job, Generic[S]):
         section: Section of the configuration with the hyper-parameters.
         settings: The values of that section, with what the job fixes.
         objective: What minimises the loss, as in `Method` and `Source`.
-        gradients: Number of backward passes in each ascent step.
+        backward_passes: Number of backward passes in each ascent step.
         rounds: Number of rounds of pruning, each a training of its own.
         snapshots: Number of equal parts of the training, after each of which the model is saved; 0 for the end alone.
     """
@@ -93,14 +93,14 @@ class TrainingJob(Job, Generic[S]):
     section: str
     settings: S
     objective: str = FINE_TUNING
-    gradients: int = 1
+    backward_passes: int = 1
     rounds: int = 1
     snapshots: int = 0
 
     @property
     def passes(self) -> int:
         """Forward and backward passes over a sentence each time that the training meets it."""
-        return getattr(self.settings, "ascent_steps", 1) * self.gradients * self.rounds
+        return getattr(self.settings, "ascent_steps", 1) * self.backward_passes * self.rounds
 
     def steps(self, batches: int) -> int:
         """Return the updates of one training (a round of pruning is one) with so many batches an epoch."""
@@ -212,7 +212,7 @@ def _drawing(run: RunDir, ticket: ModelId, seed: int) -> DrawingJob:
         seed=seed,
         method=ticket.method,
         sparsity=ticket.sparsity,
-        back=ticket.epochs_back,
+        epochs_back=ticket.epochs_back,
     )
 
 
@@ -227,7 +227,7 @@ def _training(run: RunDir, model: ModelId, seed: int) -> ModelJob:
         section=method.section,
         settings=dataclasses.replace(settings, epochs=model.epochs or settings.epochs),
         objective=method.objective,
-        gradients=method.gradients,
+        backward_passes=method.backward_passes,
         snapshots=run.config.snapshots if method.snapshots else 0,
         method=model.method,
     )

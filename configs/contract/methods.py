@@ -43,7 +43,7 @@ class Method:
         source: Of a ticket method: the key of `SOURCES` that its scores come from; empty if they are given
             (`tickets_from`).
         objective: What minimises the loss: module and class in `mindspore_rt.training`.
-        gradients: Number of backward passes in each ascent step.
+        backward_passes: Number of backward passes in each ascent step.
         change: Of a control: key of the changes in `mindspore_rt.stages`.
         snapshots: Whether its training also saves models before its end, for Figure 4.
     """
@@ -56,7 +56,7 @@ class Method:
     rows: Mapping[int, int] = field(default_factory=dict)
     source: str = ""
     objective: str = FINE_TUNING
-    gradients: int = 1
+    backward_passes: int = 1
     change: str = ""
     snapshots: bool = False
 
@@ -96,7 +96,7 @@ METHODS = {
         style=("blue", ":", "v"),
         rows={1: 5},
         objective=INFOBERT,
-        gradients=2,
+        backward_passes=2,
     ),
     "lth": Method(
         title="LTH",

@@ -87,7 +87,7 @@ def inputs_of(run: RunDir, job: Job, pretrained: Path) -> dict[str, Path]:
         if SOURCES[source].stage != "search":
             return {"scores": run.pruned(job.seed, source, job.sparsity)}
         epochs = read_manifest(run.stage(job.seed, source), Searched).results.epochs
-        return {**tuned, "scores": run.log_alpha(job.seed, max(1, epochs - job.back), source)}
+        return {**tuned, "scores": run.log_alpha(job.seed, max(1, epochs - job.epochs_back), source)}
     inputs = {"model": pretrained}
     if job.stage == "search":
         inputs = tuned
