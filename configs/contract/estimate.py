@@ -59,10 +59,9 @@ def search_space(scores: int, state: int, settings: schema.MaskSearch) -> str:
         state: Number of values that a checkpoint holds: scores and the optimizer's moments.
         settings: Hyper-parameters of the search.
     """
-    epochs = min(settings.epochs, settings.keep_epochs or settings.epochs)
     return (
         f"{scores:,} masks: {4 * (state + scores) / 1e9:.2f} GB for scores, gradients and moments, "
-        f"{4 * scores / 1e6:.0f} MB on disk for each kept epoch ({epochs}, by search.keep_epochs), "
+        f"{4 * scores / 1e6:.0f} MB on disk for each kept epoch ({settings.kept_epochs}, by search.keep_epochs), "
         f"{4 * state / 1e6:.0f} MB for the checkpoint"
     )
 
@@ -133,7 +132,7 @@ class Estimator:
     def space(self) -> list[str]:
         """Describe the disk space of the searches, if there are any and it is more than a tenth of a gigabyte."""
         search, seeds = self.config.search, len(self.config.seeds)
-        epochs = min(search.epochs, search.keep_epochs or search.epochs)
+        epochs = search.kept_epochs
         size = 4 * self.weights * epochs * seeds / 1e9
         if size < 0.1 or not needs_robust_ticket(self.config.methods) or self.config.given_method == "robust":
             return []

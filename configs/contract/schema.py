@@ -184,15 +184,18 @@ class MaskSearch(Adversary, Updates):
         "what shares one score: a weight alone, or a column or matrix of weights as in the official code",
         choices=["weight", "neuron", "matrix"],
     )
-    keep_epochs: int | None = option(
-        None, "number of last epochs whose scores are kept on disk, two at least; unset: all", low=1
-    )
+    keep_epochs: int | None = option(None, "last epochs whose scores stay on disk, two at least; unset: all", low=1)
     stop_distance: float = option(
         0.0,
         "stop when the ticket of the first sparsity changes by less than this share of its mask in an epoch; 0: never",
         low=0.0,
         high=1.0,
     )
+
+    @property
+    def kept_epochs(self) -> int:
+        """Number of last epochs whose scores stay on disk; two at least: each epoch is compared with the one before."""
+        return min(self.epochs, max(2, self.keep_epochs or self.epochs))
 
 
 # The paper's three attacks, then TextAttack's other recipes under the names of its command line.
@@ -283,11 +286,7 @@ class Experiment:
     amp_dtype: str | None = option(
         None, "number type of amp_level=O1; unset: bfloat16 on Ascend, else float16", choices=["bfloat16", "float16"]
     )
-    device_id: int | None = option(
-        None,
-        "number of the device, or of this machine's first worker's; unset: MindSpore's choice, workers from 0",
-        low=0,
-    )
+    device_id: int | None = option(None, "number of the device, or of this machine's first worker's; unset: 0", low=0)
     device_memory: float | None = option(None, "largest memory of the device that MindSpore takes, in GB", low=0.1)
     deterministic: bool = option(False, "compute in a fixed order on a device: a run repeats to the byte, but slower")
     tf32: bool = option(False, "round the inputs of float32 products on a device (TF32 on GPU, HF32 on Ascend)")
@@ -301,10 +300,7 @@ class Experiment:
     checkpoint_minutes: float | None = option(None, "minutes between them, in place of checkpoint_steps", low=0.01)
     log_steps: int = option(20, "steps between two lines of metrics", low=1)
     snapshots: int = option(
-        0,
-        f"number of equal parts of the training of {', '.join(with_snapshots())}, after each of which the model is "
-        f"attacked (Figure 4); 0: only the trained model",
-        low=0,
+        0, f"equal parts of the training of {', '.join(with_snapshots())}, each followed by attacks (Figure 4)", low=0
     )
     data: Data = field(default_factory=Data)
     finetune: Training = field(default_factory=Training)

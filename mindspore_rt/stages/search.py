@@ -80,10 +80,9 @@ def _save_scores(
         )
         figures["ticket_distance"] = before.distance(now)
     if not parallel.rank():
-        metadata, keep_epochs = {"step": str(step)}, config.search.keep_epochs
-        atomic_write(run.log_alpha(job.seed, epoch, job.model), save(scores, metadata=metadata))
-        if keep_epochs:  # the next epoch compares with this one
-            run.log_alpha(job.seed, epoch - max(keep_epochs, 2), job.model).unlink(missing_ok=True)
+        atomic_write(run.log_alpha(job.seed, epoch, job.model), save(scores, metadata={"step": str(step)}))
+        if job.settings.keep_epochs:
+            run.log_alpha(job.seed, epoch - job.settings.kept_epochs, job.model).unlink(missing_ok=True)
     return figures
 
 

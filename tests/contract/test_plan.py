@@ -281,11 +281,12 @@ def test_named_files_that_are_not_there_are_refused_until_the_data_are_prepared(
 
 
 def test_the_disk_space_of_a_search_is_told_where_it_counts(tmp_path):
-    """BERT-base has 85.5 million prunable weights, of which each epoch leaves the scores in float32."""
-    large = RunDir(schema.load("sst2", ["search.epochs=20"]), tmp_path)
-    assert (
-        estimate.Estimator(large)
-        .space()[0]
-        .startswith("  disk: about 6.8 GB of mask scores: each search keeps its last epochs, 20")
-    )
+    """BERT-base has 85.5 million prunable weights, of which each kept epoch leaves the scores in float32.
+
+    Two epochs are kept at least, because every epoch is compared with the one before.
+    """
+    for keep, size, epochs in (("null", "6.8", 20), (3, "1.0", 3), (1, "0.7", 2)):
+        large = RunDir(schema.load("sst2", ["search.epochs=20", f"search.keep_epochs={keep}"]), tmp_path)
+        text = f"  disk: about {size} GB of mask scores: each search keeps its last epochs, {epochs} of them"
+        assert estimate.Estimator(large).space()[0].startswith(text)
     assert estimate.Estimator(run_of(tmp_path)).space() == []
