@@ -166,7 +166,11 @@ class Ticket:
         return self.sparsity / (2 - self.sparsity)
 
     def distance(self, other: Ticket) -> float:
-        """Return the Hamming distance: the share of weights that one ticket keeps and the other prunes, 0 to 1."""
+        """Return the Hamming distance: the share of weights that one ticket keeps and the other prunes, 0 to 1.
+
+        Raises:
+            ValueError: The tickets are of other matrices.
+        """
         if {n: m.shape for n, m in self.masks.items()} != {n: m.shape for n, m in other.masks.items()}:
             raise ValueError("the tickets are of two models: their matrices differ")
         return sum(int(np.count_nonzero(m ^ other.masks[name])) for name, m in self.masks.items()) / self.weights

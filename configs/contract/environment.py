@@ -27,6 +27,9 @@ def requirements(path: Path) -> Iterator[tuple[str, str]]:
     """Yield (package, version) of a requirements file and of those that it includes.
 
     Lines for other versions of Python are left out.
+
+    Raises:
+        ValueError: A line is no pinned package.
     """
     for line in path.read_text(encoding="utf-8").splitlines():
         line = line.partition("#")[0].strip()

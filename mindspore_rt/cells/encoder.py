@@ -332,7 +332,7 @@ class EncoderClassifier(nn.Cell):
         return {p.name: p for p in self.get_parameters() if not p.name.endswith(".log_alpha")}
 
     def load(self, weights: dict[str, np.ndarray]) -> None:
-        """Set every weight.
+        """Set every weight by its Hugging Face name, as float32.
 
         Raises:
             KeyError: One is missing.

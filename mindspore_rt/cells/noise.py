@@ -101,7 +101,7 @@ class IntegerNoise:
         return mutable(self.draw_at(range(len(shapes)), shapes, step, ascent))
 
     def draw_at(self, places: Sequence[int], shapes: Shapes, step: int, ascent: int = 0) -> tuple[Tensor, ...]:
-        """Return the numbers of some places, in their order."""
+        """Return the numbers of some places, float32 of `shapes`, in their order."""
         states = kernels.place_states(self.seed, self.rank, step, ascent, np.array(places))
         graph = uniform.graph(self.definition, tuple(shapes))  # type: ignore[arg-type]  # a class is hashable
         return graph(states)

@@ -51,7 +51,7 @@ class IntegerUniform(nn.Cell):
         return np.stack([states, states >> np.uint64(32)], 1).astype(np.uint32)
 
     def prepare(self, words: Tensor) -> tuple[Tensor, ...]:
-        """Return what `construct` needs of each place."""
+        """Return both halves of the state of each place, uint32 (places, 1)."""
         return words[:, 0:1], words[:, 1:2]
 
     def construct(self, low: Tensor, high: Tensor, group: int) -> Tensor:

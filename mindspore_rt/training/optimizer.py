@@ -148,7 +148,7 @@ class KernelAdamW(AdamW):
         return self.sum(*gradients, *others, *self.masks, *((self.everything,) * len(others))).reshape(())
 
     def rates(self, learning_rate: float, update: int) -> tuple[Tensor, ...]:
-        """Return what update number `update` (from 1) needs, float32, as the kernel takes it."""
+        """Return what update number `update` (from 1) needs: the five rates of the kernel `adamw`, float32 (5,)."""
         step = learning_rate * (1 - BETA2**update) ** 0.5 / (1 - BETA1**update)
         shrink = learning_rate * self.weight_decay
         return mutable((Tensor(np.float32([step, 1 - BETA1, 1 - BETA2, EPSILON, shrink])),))
@@ -202,7 +202,7 @@ class PrimitiveAdamW(AdamW):
         return gradient if keep is None else gradient * ops.cast(keep, gradient.dtype)
 
     def rates(self, learning_rate: float, update: int) -> tuple[Tensor, ...]:
-        """Return what update number `update` (from 1) needs, float32, as the primitives take it."""
+        """Return what update number `update` (from 1) needs: seven float32 scalars, as `_update` takes them."""
         shrink = learning_rate * self.weight_decay
         values = (learning_rate, BETA1**update, BETA2**update, BETA1, BETA2, EPSILON, shrink)
         return mutable(tuple(Tensor(np.float32(v)) for v in values))

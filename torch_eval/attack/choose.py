@@ -33,6 +33,9 @@ def run(run_dir: RunDir) -> None:
 
     Nothing is attacked where there is one candidate, or where the models are trained on the sentences of the choice
     (`Experiment.chooses`), which then say nothing about them.
+
+    Raises:
+        Missing: A candidate is not trained.
     """
     config, candidates = run_dir.config, run_dir.candidates()
     if len(candidates) == 1 or not config.chooses:

@@ -59,6 +59,9 @@ class WindowEncoder:
         Args:
             texts: All that the library would be given.
             asked: Numbers of texts; the vectors of others are 0, where they do not come with them.
+
+        Returns:
+            Vectors (texts, 512) float32.
         """
         vectors, needed = np.zeros((len(texts), library._EMB_DIM), np.float32), set(asked)
         for part in self._library_batches(texts):

@@ -219,7 +219,7 @@ class Restated:
         return model.log_alpha()
 
     def logits(self, model: nn.Module, batch: TorchBatch) -> Tensor:
-        """Return the logits of a batch under the deterministic masks."""
+        """Return the logits (batch, labels) under the deterministic masks."""
         with torch.no_grad():
             return model.eval()(**batch[0]).logits
 

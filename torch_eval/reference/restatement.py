@@ -217,7 +217,7 @@ class SearchNoise:
 
 
 def start_perturbation(embeddings: Tensor, attention_mask: Tensor, initial_norm: float, draw: Tensor | None) -> Tensor:
-    """Return numbers uniform in [-1, 1] on tokens, 0 on padding, times initial_norm / sqrt(tokens * hidden)."""
+    """Return (batch, length, hidden): uniform in [-1, 1], times initial_norm / sqrt(tokens * hidden); 0 on padding."""
     draw = torch.empty_like(embeddings).uniform_(-1, 1) if draw is None else draw
     tokens = attention_mask.to(embeddings)
     size = initial_norm / torch.sqrt(tokens.sum(1) * embeddings.shape[2])
@@ -225,7 +225,7 @@ def start_perturbation(embeddings: Tensor, attention_mask: Tensor, initial_norm:
 
 
 def ascend(delta: Tensor, gradient: Tensor, rate: float) -> Tensor:
-    """Return Eq. 7 with the l2 norm of each sentence, at least 1e-8, and without a projection."""
+    """Return Eq. 7, (batch, length, hidden), with the l2 norm of each sentence, at least 1e-8, without a projection."""
     norm = torch.norm(gradient.flatten(1), dim=1)[:, None, None]
     return delta + rate * gradient / norm.clamp(min=1e-8)
 
