@@ -22,7 +22,7 @@ from configs.contract.stage import read_manifest
 START = 12.0  # seconds to start a process and to compile its graphs
 # Operations a second of one core, until a job has finished: a training of sst2_effect reached 79e9 with AVX-512, and
 # older cores have half of that. A matrix product on the spot is no better guide: NumPy's library does not know every
-# processor, and was six times too slow on that one.
+# processor, and was six times too slow on the one measured.
 CORE_RATE = 50e9
 # Victim queries for each token of an attacked sentence: #Query of the paper's Table 1 on SST-2 and IMDB, divided by the
 # lengths of their sentences.
