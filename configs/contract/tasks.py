@@ -178,8 +178,8 @@ def _respelled(name: str, data: Any) -> Task:
                 f"data.{key}: {len(given)} given, {name} has {len(own)} ({', '.join(own)}); for others: task=custom"
             )
     texts = tuple(data.text_columns or task.columns)
-    if any(map(str.__eq__, texts[::-1], task.columns)):  # one of the task's own names, in the place of the other
-        texts = texts[::-1]
+    if len(texts) == 2 and (texts[0] == task.columns[1] or texts[1] == task.columns[0]):
+        texts = texts[::-1]  # the task's own names say which is which
     values = _in_order(task.labels, *_spelled(data.labels)) if data.labels else ()
     return dataclasses.replace(task, layouts=(_own_layout(texts, data.label_column, values),))
 
@@ -187,22 +187,22 @@ def _respelled(name: str, data: Any) -> Task:
 def _in_order(labels: tuple[str, ...], names: tuple[str, ...], values: tuple[str, ...]) -> tuple[str, ...]:
     """Return what files write for each of a task's labels: the values of the names that mean these labels.
 
-    Names that mean none of the labels are in their order.
+    Names that mean none of the labels are taken in the order of the labels.
 
     Raises:
-        UserError: Some of the names mean labels, in another order.
+        UserError: Some of the names mean labels, but not in the order of the labels.
     """
-    found = [classifiers.find_label(label, names) for label in labels]
-    order = [number for number in found if number is not None]
-    if len(set(order)) < len(labels):
-        moved = next((label for place, label in enumerate(labels) if found[place] not in (None, place)), None)
-        if moved:
+    entries = values or names
+    places = [classifiers.find_label(label, names) for label in labels]
+    if len({*places} - {None}) == len(labels):
+        return tuple(entries[place] for place in places if place is not None)
+    for number, place in enumerate(places):
+        if place not in (None, number):
             raise UserError(
-                f"data.labels: which of {', '.join(names)} is {moved} can be told, but not which are the others; "
-                f"name all of {', '.join(labels)}"
+                f"data.labels: which of {', '.join(names)} is {labels[number]} can be told, but not which are the "
+                f"others; name all of {', '.join(labels)}"
             )
-        order = list(range(len(labels)))
-    return tuple((values or names)[number] for number in order)
+    return entries
 
 
 def _own_layout(texts: tuple[str, ...], label: str | None, values: tuple[str, ...]) -> FileLayout:
