@@ -39,7 +39,7 @@ def offences(path) -> list[str]:
             problems.append(place)
         if name in ("np.load", "numpy.load") and given.get("allow_pickle"):
             problems.append(f"{place} with allow_pickle")
-        if name.startswith("yaml.") and name not in ("yaml.safe_load", "yaml.safe_dump"):
+        if name.startswith("yaml.") and name not in ("yaml.safe_load", "yaml.safe_dump", "yaml.dump"):
             problems.append(place)
         # Without a word on it, transformers asks at the terminal whether it shall run the code of a folder.
         may_ask = name.startswith("Auto") and name.endswith(".from_pretrained")

@@ -141,7 +141,11 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-for reader_or_writer in (_Loader, yaml.SafeDumper):  # which would leave the text 0809 without quotes
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that `_Loader` would read as a number, such as 0809."""
+
+
+for reader_or_writer in (_Loader, _Dumper):
     reader_or_writer.add_implicit_resolver(
         "tag:yaml.org,2002:int", re.compile(r"[-+]?\d+$", re.ASCII), list("-+0123456789")
     )
@@ -169,6 +173,11 @@ def load_yaml(path: Path) -> dict[Any, Any]:
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: expected `key: value` lines, found a {type(loaded).__name__}")
     return loaded
+
+
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """Return a YAML file that `load_yaml` reads as these values."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
 def _as_list(pairs: Mapping[Any, Any]) -> str:

@@ -27,14 +27,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO
 
-import yaml
-
 from configs.contract import schema
 from configs.contract.check_config import named_folders
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, atomic_write, locked, read_json, sweep
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId, sparsity_name
+from configs.contract.read_values import yaml_text
 from configs.contract.run_files import StatedChoice, Summary
 
 RUNS = ROOT / "runs"
@@ -232,7 +231,7 @@ class RunDir:
 
     def save_config(self) -> None:
         """Write the whole configuration to `config.yaml`."""
-        atomic_write(self.root / "config.yaml", yaml.safe_dump(asdict(self.config), sort_keys=False))
+        atomic_write(self.root / "config.yaml", yaml_text(asdict(self.config)))
 
 
 @contextlib.contextmanager

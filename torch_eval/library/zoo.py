@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from configs.contract import VERSION, schema
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, file_hash, read_json, write_json
 from configs.contract.jobs import CLEAN
 from configs.contract.model_id import ModelId
-from configs.contract.read_values import ENTRY, ZOO, find
+from configs.contract.read_values import ENTRY, ZOO, find, yaml_text
 from configs.contract.run_files import Count, Share, TicketReport
 from torch_eval.attack.metrics import Estimate
 from torch_eval.report import saturation
@@ -217,7 +216,7 @@ def _experiment(run: Run, name: str) -> str:
         if value != default[key]
     }
     head = f"# The ticket of {run.name}, seed {run.config.seeds[0]}; made by `python -m torch_eval zoo-add`.\n"
-    return head + yaml.safe_dump(changed, sort_keys=False)
+    return head + yaml_text(changed)
 
 
 # --- an entry measured again ---------------------------------------------------------------------------------
