@@ -303,7 +303,7 @@ class Run:
         return next(iter(self.models_of(method)), None)
 
     def first_models(self) -> list[str]:
-        """`model_of` every method that has a model."""
+        """The first model of every method that has one."""
         return [model for method in self.config.methods if (model := self.model_of(method))]
 
     def shown(self) -> list[str]:
