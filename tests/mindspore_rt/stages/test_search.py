@@ -56,6 +56,15 @@ def test_earlier_epochs_can_be_asked_for_after_the_search(run, monkeypatch):
     assert last.distance(earlier) > 0
 
 
+@pytest.mark.parametrize("keep, left", [(1, [3, 4]), (3, [2, 3, 4]), (9, [1, 2, 3, 4]), (None, [1, 2, 3, 4])])
+def test_scores_of_earlier_epochs_are_removed_only_if_asked(run, monkeypatch, keep, left):
+    run.config.search.epochs, run.config.search.keep_epochs = 4, keep
+    run_search(run, monkeypatch, [random_scores(run, seed) for seed in (1, 2, 3, 4)])
+    assert sorted(run.log_alpha(1, 1).parent.iterdir()) == [run.log_alpha(1, epoch) for epoch in left]
+    hashes = read_json(run.stage(1, "search") / "manifest.json")["results"]["scores_sha256"]
+    assert sorted(hashes) == [run.log_alpha(1, epoch).name for epoch in left]
+
+
 def test_granularities():
     assert matrices.block("weight", 8) == (1, 1)
     assert matrices.block("neuron", 8) == (8, 1) and matrices.block("matrix", 8) == (8, 8)
