@@ -155,7 +155,12 @@ class Ticket:
         return {name: 1 - np.count_nonzero(m) / m.size for name, m in self.masks.items()}
 
     def overlap(self, other: Ticket) -> float:
-        """Return the number of weights pruned in both tickets over that of either (intersection over union), 0 to 1."""
+        """Return the number of weights pruned in both tickets over that of either (intersection over union), 0 to 1.
+
+        Raises:
+            ValueError: The tickets are of other matrices.
+        """
+        self._same_matrices(other)
         both = sum(int((~m & ~other.masks[name]).sum()) for name, m in self.masks.items())
         either = self.pruned + other.pruned - both
         return both / either if either else 1.0
@@ -171,9 +176,12 @@ class Ticket:
         Raises:
             ValueError: The tickets are of other matrices.
         """
+        self._same_matrices(other)
+        return sum(int(np.count_nonzero(m ^ other.masks[name])) for name, m in self.masks.items()) / self.weights
+
+    def _same_matrices(self, other: Ticket) -> None:
         if {n: m.shape for n, m in self.masks.items()} != {n: m.shape for n, m in other.masks.items()}:
             raise ValueError("the tickets are of two models: their matrices differ")
-        return sum(int(np.count_nonzero(m ^ other.masks[name])) for name, m in self.masks.items()) / self.weights
 
     def apply(self, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return a copy of `weights` with an exact zero for every pruned weight.

@@ -125,8 +125,16 @@ def test_distance_is_that_of_hamming():
     a = Ticket({"x": np.array([0, 0, 1, 1, 1], bool)})
     b = Ticket({"x": np.array([1, 0, 0, 1, 1], bool)})
     assert a.distance(b) == b.distance(a) == pytest.approx(2 / 5) and a.distance(a) == 0
-    with pytest.raises(ValueError, match="two models"):
-        a.distance(Ticket({"x": np.ones(4, bool)}))
+
+
+@pytest.mark.parametrize("compared", [Ticket.distance, Ticket.overlap])
+@pytest.mark.parametrize("other", [{"x": 4}, {"y": 5}, {"x": 5, "y": 5}, {}])
+def test_tickets_of_two_models_are_not_compared(compared, other):
+    """A deeper model has all matrices of the other, and further ones."""
+    ours, theirs = Ticket({"x": np.ones(5, bool)}), Ticket({n: np.ones(size, bool) for n, size in other.items()})
+    for one, two in ((ours, theirs), (theirs, ours)):
+        with pytest.raises(ValueError, match="two models"):
+            compared(one, two)
 
 
 def test_shared_values_are_spread_with_a_stride():
