@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -210,7 +211,7 @@ def bench(options: argparse.Namespace) -> int:
 def seconds(text: str) -> float:
     """Parse a time for `--every`."""
     value = float(text)
-    if value <= 0:
+    if not 0 < value < threading.TIMEOUT_MAX:  # the longest sleep
         raise ValueError(text)
     return value
 

@@ -10,6 +10,7 @@ from configs.contract.files import write_lines
 from configs.contract.jobs import TrainingJob
 from configs.contract.run_files import TrainingLine
 from tests.helpers import made_up_run as made_up
+from torch_eval.__main__ import main
 from torch_eval.report import watch
 
 
@@ -105,6 +106,12 @@ def test_beginning_and_end(tmp_path, capsys):
     assert finished and "everything is done" in text
     watch.watch(schema.load("demo", ["attack.examples=100"]), runs=tmp_path)  # ends by itself
     assert "everything is done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("every", ["0", "-1", "nan", "inf", "1e12", "often"])
+def test_a_time_that_cannot_be_waited_is_refused(every, capsys):
+    assert main(["watch", "demo", f"--every={every}"]) == 2
+    assert "argument --every: invalid seconds value" in capsys.readouterr().err
 
 
 def test_one_look(paths, capsys):
