@@ -18,7 +18,7 @@ from configs.contract.errors import UserError
 
 CONFIG_DIR = Path(__file__).parent.parent
 ZOO, ENTRY = CONFIG_DIR / "zoo", "experiment.yaml"  # each folder of the zoo has a configuration of this name
-NOTHING = ("", "null", "~")  # how the command line unsets a text
+NOTHING = ("", "null", "~")  # how the command line unsets a text; in a file `key: ""` does so too
 LARGEST = 2**31 - 1  # of a number without a limit of its own: no more fit into MindSpore's and NumPy's counters
 COMMAND_LINE = "the command line"  # origin of keys that no file sets; a later one replaces an earlier one
 
@@ -96,7 +96,8 @@ class Values:
             elif self.origins.get(name) == origin != COMMAND_LINE:
                 raise UserError(f"{name} in {origin}: set twice, in its section and as a dotted key; keep one")
             else:
-                self.values[name], self.origins[name] = value, origin
+                nothing = name in self.texts and isinstance(value, str) and not value.strip()
+                self.values[name], self.origins[name] = None if nothing else value, origin
 
 
 def find(source: str, folder: Path = Path()) -> Path:

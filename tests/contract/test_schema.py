@@ -157,6 +157,16 @@ def test_paths_and_names_stand_as_they_are(path):
     assert schema.load("base", ["data.train=x", "data.train=null"]).data.train is None
 
 
+@pytest.mark.parametrize("spelling", ['""', "' '", "null", "~", ""])
+def test_an_empty_text_unsets_a_key(tmp_path, spelling):
+    """As a path it would be the current folder."""
+    path = written(tmp_path, f"extends: base\nmodel: x\ndata: {{train: {spelling}}}\n")
+    for overrides in ([], [f"data.train={spelling}"]):
+        assert schema.load(path, overrides).data.train is None
+    assert "model in the command line: expected text, found nothing" in refusal("base", f"model={spelling}")
+    assert "model in " in refusal(written(tmp_path, f"model: {spelling}\n", "other.yaml"))
+
+
 def test_the_file_at_fault_is_named(tmp_path):
     """Also when another file extends it."""
     wrong = written(tmp_path, "search: {epochs: 0}\n", "wrong.yaml")
