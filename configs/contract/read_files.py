@@ -101,11 +101,14 @@ def read_table(path: Path, columns: list[str] | None, has_needed: HasNeeded) -> 
         kinds = f"give a {', '.join(most)} or {last} file, or a folder with a subfolder of .txt files for each label"
         raise UserError(f"{path}: {_packed(path) or kinds}")
     text = read_text(path)
-    is_json = "json" in path.suffix.lower()
-    table = read_json(path, text) if is_json else read_delimited(path, text, columns, has_needed)
+    table = read_json(path, text) if _is_json(path) else read_delimited(path, text, columns, has_needed)
     if not table.names and not table.rows:
         raise UserError(f"{path}: empty; write one labelled text a row")
     return table
+
+
+def _is_json(path: Path) -> bool:
+    return "json" in path.suffix.lower()
 
 
 def _limit(bad_rows: int | str, rows: int) -> int:
@@ -145,10 +148,12 @@ def _layout(path: Path, table: FileTable, task: Task) -> FileLayout:
             raise UserError(f"{path}, line 1: the header names {repeated[0]!r} twice; rename one")
         return layout
     present = listed(name for name in names if name)
-    remedy = "name yours with data.text_columns and data.label_column, or data.columns if the file has no header"
+    remedy, line = "name yours with data.text_columns and data.label_column", ""
+    if not _is_json(path):
+        remedy, line = f"{remedy}, or data.columns if the file has no header", ", line 1"
     if missing == [layout.label] and path.stem.startswith("test") and task.hub and task.hub.id == GLUE[0]:
         remedy = f"GLUE's test.tsv has no labels, its dev.tsv serves as the test set; otherwise {remedy}"
-    raise UserError(f"{path}, line 1: no column {', '.join(map(repr, missing))}, only {present}; {remedy}")
+    raise UserError(f"{path}{line}: no column {', '.join(map(repr, missing))}, only {present}; {remedy}")
 
 
 def _record(row: dict, task: Task, layout: FileLayout, numbers: dict[str, int]) -> dict:

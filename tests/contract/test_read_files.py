@@ -357,6 +357,13 @@ def test_wrong_files_name_line_and_remedy(tmp_path, name, content, expected):
         assert part in message
 
 
+def test_a_json_file_is_not_told_of_headers(tmp_path):
+    message = refusal(write_file(tmp_path, "a.json", '[{"text": "fine", "label": 1}]'))
+    assert message.endswith(
+        "a.json: no column 'sentence', only text, label; name yours with data.text_columns and data.label_column"
+    )
+
+
 def test_a_missing_file(tmp_path):
     assert "no such file" in refusal(tmp_path / "gone.csv")
 
