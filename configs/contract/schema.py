@@ -286,7 +286,7 @@ class Experiment:
     amp_dtype: str | None = option(
         None, "number type of amp_level=O1; unset: bfloat16 on Ascend, else float16", choices=["bfloat16", "float16"]
     )
-    device_id: int | None = option(None, "number of the device, or of this machine's first worker's; unset: 0", low=0)
+    device_id: int | None = option(None, "number of the device, or of the first worker's here; unset: the first", low=0)
     device_memory: float | None = option(None, "largest memory of the device that MindSpore takes, in GB", low=0.1)
     deterministic: bool = option(False, "compute in a fixed order on a device: a run repeats to the byte, but slower")
     tf32: bool = option(False, "round the inputs of float32 products on a device (TF32 on GPU, HF32 on Ascend)")
