@@ -18,6 +18,7 @@ from configs.contract.tasks import GLUE, NUMBER, FileLayout, Task
 SECRET = "; -1 often stands for a label that is kept secret, as in GLUE's test sets: take the validation set"
 SPLIT_TOKEN = "<SPLIT>"  # TextAttack joins columns with it, and fails on a text that holds it
 KINDS = (".csv", ".tsv", ".jsonl", ".json")
+UNLABELLED = "unsup"  # folder of IMDB's texts without a label
 
 
 def read_file(
@@ -214,7 +215,7 @@ def _label(value: object, numbers: dict[str, int]) -> int:
 
 def _read_folder(path: Path, task: Task) -> list[dict]:
     folders = [path / label for label in task.layouts[0].values or task.labels]
-    texts = [sorted(file for file in folder.glob("*.txt") if not file.name.startswith(".")) for folder in folders]
+    texts = list(map(texts_in, folders))
     absent = [folder.name for folder, files in zip(folders, texts, strict=True) if not files]
     if (absent or len(task.columns) != 1) and (other := _other_form(path)):
         raise UserError(other)
@@ -224,6 +225,11 @@ def _read_folder(path: Path, task: Task) -> list[dict]:
         holds = listed(sorted(inner.name for inner in path.iterdir()))
         raise UserError(
             f"{path}: no {absent[0]}/*.txt in it; it holds {holds}, and needs a folder of .txt files for each label"
+        )
+    if others := [name for name in folders_of_texts(path) if name not in (*(f.name for f in folders), UNLABELLED)]:
+        raise UserError(
+            f"{path / others[0]}: no label has this name; allowed: {listed(folder.name for folder in folders)}; move "
+            "the folder elsewhere, or name its label with data.labels"
         )
     records = []
     for number, files in enumerate(texts):
@@ -237,13 +243,24 @@ def _read_folder(path: Path, task: Task) -> list[dict]:
     return records
 
 
+def folders_of_texts(path: Path) -> list[str]:
+    """Return the names of the folders in a folder that hold .txt files."""
+    return sorted(inner.name for inner in path.iterdir() if texts_in(inner))
+
+
+def texts_in(folder: Path) -> list[Path]:
+    """Return the .txt files of a folder in the order of their names; none if there is no such folder."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(file for file in files if file.suffix.lower() == ".txt" and not file.name.startswith("."))
+
+
 def _other_form(path: Path) -> str | None:
     """Say which file of a folder holds the data, if they are there in another form, as `save_to_disk` leaves them."""
     files = [file for inner in ("*", "*/*") for file in sorted(path.glob(inner)) if file.is_file()]
     for file in files:
         if what := _packed(file):
             return f"{file}: {what}"
-    table = next((file for file in files if file.suffix in KINDS), None)
+    table = next((file for file in files if file.suffix.lower() in KINDS), None)
     return f"{path}: a folder with tables; give one file, such as {table}" if table else None
 
 

@@ -186,6 +186,18 @@ def test_the_folders_of_imdb(tmp_path):
     assert "no neg/*.txt in it; it holds train, and needs" in refusal(tmp_path, TASKS["imdb"])
 
 
+def test_texts_of_a_folder_are_all_read_or_refused(tmp_path):
+    """As in a table, where a label that the task lacks is an error."""
+    for name in ("neg/1.txt", "neg/2.TXT", "pos/1.txt", "unsup/1.txt", "notes/about.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_file(tmp_path, name, name)
+    assert [r["text"] for r in records(tmp_path, TASKS["imdb"])] == ["neg/1.txt", "neg/2.TXT", "pos/1.txt"]
+    (tmp_path / "mixed").mkdir()
+    write_file(tmp_path, "mixed/1.txt", "so so")
+    message = refusal(tmp_path, TASKS["imdb"])
+    assert f"{tmp_path / 'mixed'}: no label has this name; allowed: neg, pos; move the folder" in message
+
+
 @pytest.mark.parametrize("task", [SINGLE, PAIR])
 @pytest.mark.parametrize(
     "name, content, expected",
@@ -197,6 +209,7 @@ def test_the_folders_of_imdb(tmp_path):
         ),
         ("data/train-00000-of-00003.parquet", b"PAR1", "a Parquet file; write it as CSV"),
         ("train-00000-of-00003.jsonl", b"{}", "a folder with tables; give one file, such as"),
+        ("TRAIN.CSV", b"sentence", "a folder with tables; give one file, such as"),
     ],
 )
 def test_folders_of_tables_are_refused_with_the_file_to_give(tmp_path, task, name, content, expected):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from configs.contract import classifiers, snippets
 from configs.contract.errors import UserError, listed
-from configs.contract.read_files import SECRET, read_file, read_table
+from configs.contract.read_files import SECRET, UNLABELLED, folders_of_texts, read_file, read_table
 from configs.contract.tables import BrokenRow
 from configs.contract.tasks import NUMBER, TASKS, Task, label_entry, task_of
 from torch_eval.library import hub
@@ -52,7 +52,7 @@ def read(
         raise UserError(f"{data}: the folder of a model; give the data after the models")
     if path.is_dir() and config.task == "custom":
         if not config.data.labels:
-            folders = sorted(folder.name for folder in path.iterdir() if folder.is_dir() and any(folder.glob("*.txt")))
+            folders = [name for name in folders_of_texts(path) if name != UNLABELLED]
             silent = folders and classifiers.says_nothing(names)
             config.data.labels = list(map(label_entry, folders)) if silent else in_order(path, folders, names)
         config.data.text_columns = config.data.text_columns or ["text"]
