@@ -67,7 +67,7 @@ def read_json(path: Path, text: str) -> FileTable:
         rows = [(f"row {number}", _object(value)) for number, value in enumerate(whole, 1)]
     elif isinstance(whole, dict):
         rows = [(f"line {next(_lines(text))[0]}", whole)]
-    elif isinstance(whole, BrokenRow) and path.suffix == ".json" and text.lstrip().startswith("["):
+    elif isinstance(whole, BrokenRow) and path.suffix.lower() == ".json" and text.lstrip().startswith("["):
         raise UserError(f"{path}: begins as an array, but is {str(whole).partition(';')[0]}; mend the array there")
     else:
         rows = [(f"line {number}", _object(_json(line))) for number, line in _lines(text)]
@@ -152,6 +152,10 @@ def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed:
         raise UserError(f"{path}, line {line}: {first}")
     header = _stripped(first)
     names = _stripped(columns) if columns and header else header
+    if path.suffix.lower() != ".csv" and len(header) == 1 and not has_needed(header):
+        mark = next((mark for mark in DELIMITERS if has_needed(_stripped(header[0].split(mark)))), None)
+        if mark:
+            raise UserError(f"{path}, line {line}: its columns end at {mark!r}, not at tabs; call it {path.stem}.csv")
     if columns and header and header == names:
         raise UserError(f"{path}, line {line}: this file has a header; unset data.columns")
     rows = [(number, row) for number, row in chosen() if columns or number != line]
