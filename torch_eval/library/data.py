@@ -114,6 +114,8 @@ def _guess(path: Path, config: Experiment, names: Sequence[str], others: Sequenc
             f"all columns if the file has no header: columns=[...]"
         )
     rows = [row for _, row in table.rows if isinstance(row, dict)]
+    if known is LABEL_COLUMNS and not data.labels:
+        data.label_column = _names_of(data.label_column, columns, rows, names)
     if not data.text_columns:
         data.text_columns = text_columns(path, [name for name in columns if name != data.label_column])
     if not data.labels:
@@ -134,6 +136,19 @@ def _alike(names: Sequence[str], columns: Sequence[str]) -> str | None:
             if all(parts):
                 return "+".join(map(str, parts))
     return None
+
+
+def _names_of(column: str, columns: Sequence[str], rows: Sequence[dict], names: Sequence[str]) -> str:
+    """Return the column that names the labels of a numbered one, as in SetFit's files, if it names labels of the model.
+
+    Which number means which label differs between the files and the model now and then. Otherwise the column itself.
+    """
+    for ending in ("_text", "_name"):
+        if other := _alike([f"{column}{ending}"], columns):
+            values = {spelled(row.get(other)) for row in rows} - {""}
+            if values and not any(classifiers.find_label(value, names) is None for value in values):
+                return other
+    return column
 
 
 def _published(values: set[str], columns: Sequence[str], names: Sequence[str]) -> list[str] | None:

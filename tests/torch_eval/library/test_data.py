@@ -40,6 +40,21 @@ def test_columns_and_labels_are_found(tmp_path, content):
     assert note == "a.csv"
 
 
+@pytest.mark.parametrize("ending", ["_text", "_name"])
+def test_names_beside_numbered_labels_say_which_are_meant(tmp_path, ending):
+    """As in SetFit's files. MNLI's count from entailment, many models from contradiction."""
+    names = ["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]
+    rows = [("entailment", 0), ("contradiction", 2)]
+    lines = [{"text1": "p", "text2": "h", "label": number, f"label{ending}": name} for name, number in rows]
+    content = "\n".join(map(json.dumps, lines))
+    task, records, _ = read(tmp_path / "a.jsonl", content, names)
+    assert task.columns == ("text1", "text2") and [record["label"] for record in records] == [2, 0]
+    for models in (["LABEL_0", "LABEL_1", "LABEL_2"], ["no", "perhaps", "yes"]):  # the numbers are all there is
+        assert [record["label"] for record in read(tmp_path / "a.jsonl", content, models)[1]] == [0, 2]
+    for keys in ("data.label_column=label", "data.labels=[0=ENTAILMENT,1=NEUTRAL,2=CONTRADICTION]"):
+        assert [record["label"] for record in read(tmp_path / "a.jsonl", content, names, keys)[1]] == [0, 2]
+
+
 def test_labels_follow_the_model_in_whatever_order_its_names_stand(tmp_path):
     names = ["CONTRADICTION", "entailment", "Neutral"]
     lines = [{"premise": "p", "hypothesis": "h", "label": label} for label in ("neutral", "contradiction")]
