@@ -234,7 +234,7 @@ def _spelled(labels: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     pairs = [_read_entry(label) for label in labels]
     values, names = tuple(value for value, _ in pairs), tuple(name for _, name in pairs)
-    if "" in names + values:
+    if not all(text.strip() for text in names + values):
         raise UserError(f"data.labels: an empty name in {labels}")
     _refuse_repeats("data.labels", names)
     _refuse_repeats("data.labels", values)

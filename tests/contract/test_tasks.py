@@ -69,6 +69,7 @@ def test_the_attacked_text_of_a_task_of_the_table():
         ((*CUSTOM, "data.labels=[x, y, x]"), "data.labels: a name stands twice"),
         ((*CUSTOM, "data.labels=[1=x, 1=y]"), "data.labels: a name stands twice"),
         ((*CUSTOM, "data.labels=[1=, 2=y]"), "data.labels: an empty name"),
+        ((*CUSTOM, "data.labels=[' ', y, z]"), "data.labels: an empty name"),
         ((*CUSTOM, "data.label_column=b"), "data.label_column: 'b' is one of"),
         ((*CUSTOM, "data.text_columns=[label, b]", "data.label_column=y"), "data.text_columns: prepared files"),
         (("task=sst2", "data.text_columns=[label]"), "data.label_column: 'label' is one of"),
