@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from configs.contract.errors import UserError, reason_of
+from configs.contract.errors import STARTER, UserError, reason_of
 from configs.contract.files import ROOT
 
 
@@ -42,7 +42,7 @@ def run_module(
     """
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        env=with_project({**os.environ, **(environment or {})}),
+        env=with_project({**os.environ, **(environment or {}), STARTER: str(os.getpid())}),
         cwd=folder,
         stdout=None if show else subprocess.PIPE,
         stderr=subprocess.PIPE,
