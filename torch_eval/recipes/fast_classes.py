@@ -96,7 +96,7 @@ class MaskedWords(WordSwapMaskedLM):
         if self._predicted[0] != text:
             encoded = self._lm_tokenizer(text, max_length=self.max_length, truncation=True, return_tensors="pt")
             logits = self._language_model(**encoded)[0][0]
-            self._predicted = (text, torch.topk(logits, self.max_candidates).indices.tolist())
+            self._predicted = (text, torch.topk(logits, min(self.max_candidates, logits.shape[-1])).indices.tolist())
         return self._predicted[1]
 
     def _replacements(self, current_text: AttackedText, index: int, predictions: list[list[int]]) -> list[str]:

@@ -87,6 +87,13 @@ def test_masked_words_are_the_stock_candidates(candidates):
     assert several_pieces >= 2 and count > 20
 
 
+def test_more_candidates_than_pieces_are_all_pieces():
+    """Stock fails on the first word, which a run would meet after all of its training."""
+    ours = packaged_resources.Packaged().masked_words(max_length=64, max_candidates=10**6)
+    (rows,) = {len(row) for row in ours._predictions(SENTENCES[0])}
+    assert rows == ours._language_model.config.vocab_size
+
+
 def test_words_cut_off_have_no_candidates():
     ours = packaged_resources.Packaged().masked_words(max_length=6, max_candidates=3)
     text = AttackedText(SENTENCES[0])
