@@ -17,6 +17,18 @@ from torch_eval.attack.workers import Workers
 from torch_eval.recipes import recipes
 
 
+def check_device(run: RunDir) -> None:
+    """Look for the device of the attacks.
+
+    Raises:
+        UserError: PyTorch does not find it.
+    """
+    if run.config.attack.device != "cpu":
+        from torch_eval.victim import classifier  # only here: it loads PyTorch, which takes seconds
+
+        classifier.check_device(run.config.attack.device)
+
+
 def check_resources(run: RunDir) -> None:
     """Describe the resources of each recipe.
 
@@ -51,6 +63,7 @@ def check_victims(run: RunDir) -> None:
 def main(config: str, *overrides: str, runs: Path = RUNS) -> int:
     """Check an experiment whose data are prepared; returns the exit status."""
     run = RunDir(schema.load(config, overrides), runs)
+    check_device(run)
     check_resources(run)
     check_victims(run)
     return 0

@@ -37,6 +37,18 @@ RARE = "a text \ua9c1"  # with a character that few vocabularies have: others ne
 ROUNDING = 200  # of the data type's epsilon: what sums in another order may differ by in a logit
 
 
+def check_device(device: str) -> None:
+    """Refuse `cuda` where there is none.
+
+    Raises:
+        UserError: PyTorch finds no such device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "attack.device: PyTorch finds no CUDA device here; use cpu, or set it only for the attacks, where these run"
+        )
+
+
 class Victim:
     """A Hugging Face classifier: logits of texts or pairs of texts.
 
@@ -70,8 +82,7 @@ class Victim:
         """
         if not Path(directory).is_dir():
             raise Missing(directory)
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("attack.device: PyTorch finds no CUDA device here; use cpu")
+        check_device(device)
         self.model, loaded = _load_model(Path(directory), getattr(torch, dtype))
         self.model.eval().to(device)
         self.tokenizer = _load_tokenizer(Path(directory))

@@ -1,6 +1,7 @@
 """What the attacks will need is missed before anything is trained."""
 
 import pytest
+import torch
 from transformers import BertForSequenceClassification
 
 from configs.contract import schema
@@ -28,6 +29,12 @@ def check(tmp_path, capsys):
 
 def test_what_is_there_is_ready(check):
     assert check("attack.recipes=[bertattack,textfooler,textbugger,pwws]") == (0, "")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+def test_an_absent_device(check):
+    status, error = check("attack.device=cuda")
+    assert status == 2 and "attack.device: PyTorch finds no CUDA device here; use cpu, or" in error
 
 
 def test_original_resources_without_the_files_of_one(check, tmp_path):
