@@ -150,6 +150,14 @@ class Ticket:
         """Share of pruned weights, 0 to 1."""
         return self.pruned / self.weights
 
+    @property
+    def is_structured(self) -> bool:
+        """Whether only whole rows of attention and whole neurons are pruned, of all of a layer's matrices together."""
+        shapes, layers = {name: mask.shape for name, mask in self.masks.items()}, _layer_matrices(self.masks)
+        rows, neurons = ([layer[kind].any(1) for layer in layers] for kind in ("query", "intermediate"))
+        whole = _unit_masks(shapes, rows, neurons)
+        return all((mask == whole[name]).all() for name, mask in self.masks.items())
+
     def pruned_share(self) -> dict[str, float]:
         """Return the share of pruned weights of each matrix (Figure 3)."""
         return {name: 1 - np.count_nonzero(m) / m.size for name, m in self.masks.items()}

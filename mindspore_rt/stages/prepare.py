@@ -30,14 +30,14 @@ def prepare(run: RunDir, job: Job) -> None:
 
 
 def check_given_tickets(run: RunDir) -> None:
-    """Refuse tickets of `tickets_from` that are missing or prune another share, before anything is trained.
+    """Refuse tickets of `tickets_from` that are missing or cannot be used here, before anything is trained.
 
     Raises:
         UserError: With the file.
     """
     config = run.config
     for seed, sparsity in product(config.seeds, config.sparsities if config.tickets_from else ()):
-        tickets.given_ticket(run.given_ticket(seed, sparsity), sparsity)
+        tickets.given_ticket(config, run.given_ticket(seed, sparsity), sparsity)
 
 
 def check_victims(run: RunDir) -> None:

@@ -38,7 +38,7 @@ def draw(run: RunDir, job: DrawingJob, stage: Stage) -> None:
     else:
         source = inputs.pretrained(config)
         path, shapes = stage.inputs["scores"], source.config.prunable()
-        ticket = given_ticket(path, job.sparsity, shapes) if given else Ticket.load(path, shapes)
+        ticket = given_ticket(config, path, job.sparsity, shapes) if given else Ticket.load(path, shapes)
     ticket.save(run.ticket(job.seed, job.model))
     by_magnitude = Ticket.from_magnitudes({name: source.weights[name] for name in ticket.masks}, job.sparsity)
     report = {
@@ -99,18 +99,26 @@ def highest_sparsity(config: schema.Experiment, source: huggingface.Model) -> fl
     return most
 
 
-def given_ticket(path: Path, sparsity: float, shapes: dict[str, tuple[int, int]] | None = None) -> Ticket:
+def given_ticket(
+    config: schema.Experiment, path: Path, sparsity: float, shapes: dict[str, tuple[int, int]] | None = None
+) -> Ticket:
     """Read the ticket that `tickets_from` gives.
 
     Args:
+        config: Experiment.
         path: Its file.
         sparsity: Share of weights that the experiment asks for.
         shapes: Name and shape of every prunable matrix of the model that it must fit, if the model is loaded.
 
     Raises:
-        UserError: The file is no ticket, or it prunes another share.
+        UserError: The file is no ticket, it prunes another share, or single weights in a `structured` experiment.
     """
     ticket = Ticket.load(path, shapes)
     if abs(ticket.sparsity - sparsity) > SPARSITY_TOLERANCE:
         raise UserError(f"sparsities: {path} prunes {ticket.sparsity:.4f} of the weights; ask for that sparsity")
+    if config.structured and not ticket.is_structured:  # a random ticket with as many whole heads would prune none
+        raise UserError(
+            f"tickets_from: {path} prunes single weights, not whole heads and neurons; give a structured ticket, or "
+            "set structured=false"
+        )
     return ticket

@@ -207,6 +207,15 @@ def test_structured_tickets_prune_whole_units_of_lowest_mean(sparsity):
     assert abs(share - (1 - counts.pop() / INTERMEDIATE)) < 0.1
 
 
+def test_a_ticket_tells_whether_it_prunes_whole_units():
+    structured = Ticket.structured(model_scores(), HEADS, 0.3)
+    assert structured.is_structured and not Ticket.from_scores(model_scores(), 0.3).is_structured
+    for name, place in (("query", (0, 0)), ("attention output", (0, 0)), ("output", (1, 2))):
+        masks = {name: mask.copy() for name, mask in structured.masks.items()}
+        masks[matrix_name(0, name)][place] ^= True
+        assert not Ticket(masks).is_structured
+
+
 def test_every_layer_keeps_a_head():
     values = model_scores()
     for kind in ("query", "key", "value", "attention output"):

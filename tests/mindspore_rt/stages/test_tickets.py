@@ -99,6 +99,19 @@ def test_structured_tickets_of_every_origin_prune_whole_units(run, monkeypatch):
     assert (neurons["robust-0.25"] != neurons["random-0.25"]).any()
 
 
+def test_a_given_ticket_of_single_weights_is_refused_where_whole_units_are_pruned(run, monkeypatch):
+    """A random ticket with as many whole heads and neurons would prune nothing, and pass for its control."""
+    run_search(run, monkeypatch, [random_scores(run, 1)])
+    draw(run, jobs_of(run, "draw")[-1])
+    given = run.ticket(1, "robust-0.25")
+    config = dataclasses.replace(run.config, name="again", tickets_from=str(given))
+    again = RunDir(config, run.root.parent)
+    check_given_tickets(again)
+    config.structured = True
+    with pytest.raises(UserError, match="tickets_from: .*ticket.safetensors prunes single weights, not whole heads"):
+        check_given_tickets(again)
+
+
 @pytest.mark.parametrize("stage", ["search", "prune"])
 def test_a_structured_sparsity_out_of_reach_is_refused_before_the_training(run, monkeypatch, stage):
     run.config.structured, run.config.sparsities = True, [0.9]
