@@ -17,7 +17,7 @@ from pathlib import Path
 
 from configs.contract import classifiers, schema
 from configs.contract.errors import UserError
-from configs.contract.files import file_hash, locked, write_json, write_lines
+from configs.contract.files import file_hash, locked, sweep, write_json, write_lines
 from configs.contract.methods import METHODS
 from configs.contract.read_files import absent_labels, odd_texts
 from configs.contract.run_dir import RUNS, RunDir
@@ -87,6 +87,7 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
         if run_dir.root.is_relative_to(folder):
             raise UserError(f"--out: {run_dir.root} is in the folder of a model, whose files must stay as they are")
     with locked(run_dir.root / ".score.lock"):  # before the data: another run there may be attacking others
+        sweep(run_dir.root)
         write_data(run_dir, task, examples, note)
         scoring.run(run_dir)
         results.write(run_dir, note)

@@ -118,7 +118,11 @@ def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, attacks_here)
 def test_attacks_that_stopped_at_their_limit_are_counted_in_words(tmp_path, attacks_here, capsys):
     """Otherwise 0% Aua would read as that of a model that was broken."""
     model, file = classifier(tmp_path / "mine", "bert"), table(tmp_path / "r.csv")
+    left = tmp_path / "out" / "data" / f".test.jsonl.{2**31}.tmp"  # of a process that was killed
+    left.parent.mkdir(parents=True)
+    left.touch()
     folder = run.run([str(model)], str(file), ["recipes=[textbugger]", "max_queries=1"], out=tmp_path / "out")
+    assert not left.exists()
     metrics = read_json(folder / "results.json")["scores"][0]["metrics"]
     assert metrics["timeouts"] == metrics["attacked"] > 0
     said = f"mine, textbugger: {metrics['timeouts']} of {metrics['attacked']} attacks stopped at max_seconds or max_"
