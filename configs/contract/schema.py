@@ -226,7 +226,7 @@ class Attack:
     max_queries: int | None = option(
         None, "largest number of queries for one sentence; then its attack counts as a timeout", low=1
     )
-    max_seconds: float | None = option(None, "longest time for one sentence; then its attack is a timeout", low=0.001)
+    max_seconds: float | None = option(None, "longest time for one sentence, then a timeout", low=0.001, high=1e9)
     temperature: float = option(1.0, "divisor of the models' logits", low=0.01)
     calibrate: bool = option(False, "fit the temperature of each model on dev, by likelihood, before the attack")
     shard: str | None = option(

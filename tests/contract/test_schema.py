@@ -121,6 +121,7 @@ def test_whole_numbers_become_floats():
         ("seeds=[1,2,1]", ["seeds", "twice", "[1, 2, 1]"]),
         ("attack.recipes=[textfooler,textfooler]", ["attack.recipes", "twice"]),
         ("seeds=[1", ["seeds", "not valid YAML"]),
+        ("attack.max_seconds=1e10", ["attack.max_seconds", "out of range, allowed is from 0.001 to 1000000000.0"]),
         ("attack.max_seconds=1:30", ["attack.max_seconds", "found '1:30'"]),
         ("seeds=0x10", ["seeds", "found '0x10'"]),
         ("seeds=1,2", ["seeds", "found '1,2'; write a list: [1,2]"]),
