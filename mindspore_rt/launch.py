@@ -161,7 +161,7 @@ def _roles(config: schema.Experiment, number: int) -> list[dict[str, str]]:
     port = config.master_port + number if config.master_port else _free_port()
     meeting = {
         "MS_WORKER_NUM": str(config.workers),
-        "MS_SCHED_HOST": socket.gethostbyname(config.master_addr),
+        "MS_SCHED_HOST": _address(config.master_addr),
         "MS_SCHED_PORT": str(port),
         # Seconds without a sign of life after which a worker counts as lost. MindSpore's 30 are too few on a busy
         # machine; the death of a process of this machine is seen at once.
@@ -173,6 +173,16 @@ def _roles(config: schema.Experiment, number: int) -> list[dict[str, str]]:
         names = {"RANK_ID": rank, "MS_NODE_ID": rank, "DEVICE_ID": str((config.device_id or 0) + local)}
         roles.append({**meeting, **names, "MS_ROLE": "MS_WORKER"})
     return roles
+
+
+def _address(name: str) -> str:
+    """Return the IPv4 address of a machine."""
+    try:
+        return socket.gethostbyname(name)
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"master_addr: {name!r} cannot be found from here ({error}); give the name or the IPv4 address of machine 0"
+        ) from None
 
 
 def _log(job: Job, process: str) -> Path:

@@ -133,6 +133,12 @@ def test_rank_tables_are_refused_with_the_reason(monkeypatch):
         launch.needs_workers(experiment(workers=2))
 
 
+@pytest.mark.parametrize("name", ["no-such-machine.invalid", "a..b", "::1"])
+def test_a_machine_that_cannot_be_found_is_named(name):
+    with pytest.raises(UserError, match=f"master_addr: '{name}' cannot be found from here .*give the name or the IPv4"):
+        launch._roles(schema.Experiment(workers=2, master_addr=name), 0)
+
+
 def test_machines_share_the_workers():
     """Ranks are numbered through all machines, devices on each; the scheduler runs on machine 0."""
     config = schema.Experiment(workers=4, nodes=2, node_rank=1, master_addr="127.0.0.1", master_port=5000)
