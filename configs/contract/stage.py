@@ -187,7 +187,7 @@ class Stage:
                 **now,
                 "results": results,
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "seconds": round(time.time() - self.started, 1),
+                "seconds": max(0.0, round(time.time() - self.started, 1)),  # a clock may have been set back
             },
         )
         self.checkpoint.unlink(missing_ok=True)

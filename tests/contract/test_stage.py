@@ -49,6 +49,13 @@ def test_the_manifest_states_the_version_of_the_project(stage, monkeypatch):
     assert stage().is_done()
 
 
+def test_a_clock_that_was_set_back_leaves_a_whole_manifest(stage):
+    one = stage()
+    one.started += 3600
+    one.finish({})
+    assert stages.read_manifest(one.directory).seconds == 0
+
+
 def test_a_stage_with_changed_input_is_refused(stage, tmp_path):
     stage().finish({})
     (tmp_path / "input.txt").write_text("other words")
