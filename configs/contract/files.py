@@ -188,10 +188,25 @@ def write_lines(path: Path, records: Iterable[dict]) -> None:
     atomic_write(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
+def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield the files of a folder and of all folders in it, also of those that are links.
+
+    Args:
+        folder: The folder.
+        above: Folders that it lies in, without links: one that leads back to them is left out.
+    """
+    if (real := folder.resolve()) not in above:
+        for path in folder.iterdir():
+            if path.is_dir():
+                yield from files_below(path, (*above, real))
+            elif path.is_file():
+                yield path
+
+
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, or of all files of a directory with their names."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+    for file in sorted(files_below(path)) if path.is_dir() else [path]:
         if path.is_dir():
             digest.update(str(file.relative_to(path)).encode() + b"\0")
         with open(file, "rb") as stream:

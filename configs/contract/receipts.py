@@ -21,7 +21,7 @@ from pathlib import Path
 
 from configs.contract import assets, jobs
 from configs.contract.errors import STARTER
-from configs.contract.files import ROOT, write_json
+from configs.contract.files import ROOT, files_below, write_json
 from configs.contract.run_dir import RunDir
 
 FOLDER = ".receipts"
@@ -143,8 +143,8 @@ def _state(roots: Iterable[Path], folders: bool = True) -> State:
     """State of the files below some paths, and of their folders, whose times change when a file is added."""
     state = {}
     for root in roots:
-        inside = [path for path in root.rglob("*") if "__pycache__" not in path.parts] if root.is_dir() else []
-        files = [path for path in (root, *inside) if path.is_file()]
+        files = list(files_below(root)) if root.is_dir() else [root] if root.is_file() else []
+        files = [path for path in files if "__pycache__" not in path.parts]
         for path in {*files, *(file.parent for file in files if folders and file != root)}:
             stat = path.stat()
             state[str(path)] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # nobody can set the last one

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from configs.contract import VERSION, schema
 from configs.contract.code import source_hashes
 from configs.contract.errors import Missing, UserError, listed
-from configs.contract.files import file_hash, read_json, write_json
+from configs.contract.files import file_hash, files_below, read_json, write_json
 from configs.contract.run_files import Begun, Manifest, Results, Summary
 
 W = TypeVar("W")
@@ -261,7 +261,8 @@ def current_hash(path: Path) -> str | None:
     """Return the SHA-256 of a file or folder, as its stage states it or else as it is; None if it is not there."""
     if (stated := stated_hash(path)) or not path.exists():
         return stated
-    return _hash_as_of(path, max(file.stat().st_mtime_ns for file in (path, *path.rglob("*"))))
+    inside = {place for file in files_below(path) for place in (file, file.parent)} if path.is_dir() else set()
+    return _hash_as_of(path, max(place.stat().st_mtime_ns for place in (path, *inside)))
 
 
 @functools.cache

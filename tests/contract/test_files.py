@@ -72,6 +72,21 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
         assert names(folder) == (["new"] if content == "new" else ["old"]) and names(folder.parent) == ["folder"]
 
 
+def test_the_hash_of_a_folder_covers_what_its_links_lead_to(tmp_path):
+    """Also folders, as of texts that lie elsewhere. A link that leads back ends there."""
+    texts, elsewhere = tmp_path / "texts", tmp_path / "elsewhere"
+    texts.mkdir()
+    elsewhere.mkdir()
+    (texts / "pos").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(texts)
+    hashes = []
+    for content in ("fine", "fine", "dull"):
+        (elsewhere / "1.txt").write_text(content)
+        hashes.append(file_hash(texts))
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert hashes[0] == hashlib.sha256(b"pos/1.txt\0fine").hexdigest()
+
+
 def test_a_directory_of_a_cache_that_came_meanwhile_stays(tmp_path):
     with whole_directory(tmp_path / "model", replace=False) as mine:
         with whole_directory(tmp_path / "other", replace=False) as other:
