@@ -96,7 +96,7 @@ find_python() {
 # of the scoring half where nothing else is asked for. An environment that the user names is only checked, against the
 # requirements files given.
 set_up() {
-    local install stamp want made base files=requirements-dev.txt part=
+    local install stamp want base files=requirements-dev.txt part=
     if [ -n "${ROBUST_TICKETS_PYTHON:-}" ]; then
         in_front "$python" -m configs.contract.environment "${@/#/$here/}"
         return
@@ -108,8 +108,14 @@ set_up() {
     install=("$python" -m pip install --quiet --disable-pip-version-check)
     want=$(cat "$here"/requirements{,-contract,-training,-hub,-scoring,-dev}.txt | cksum)
     stamp=$venv/.requirements
-    made=$(cat "$stamp" 2>/dev/null || true)
-    if [ "$made" != "$want" ] && [ "$made" != "$want$part" ]; then
+    is_made && return
+    # Of two commands at once, the second would clear what the first is filling. What pip does holds the lock as well.
+    exec 9>"$venv.lock"
+    if command -v flock >/dev/null && ! flock -n 9; then
+        echo "another command is making .venv: waiting for it"
+        flock 9 || exit "${stopped:-1}"
+    fi
+    if ! is_made; then
         base=$(find_python)
         echo "making .venv with $("$base" --version) (one to five minutes)"
         in_front "$base" -m venv --clear "$venv"
@@ -120,6 +126,13 @@ set_up() {
         in_front "${install[@]}" -r "$here/$files"
         echo "$want$part" >"$stamp"
     fi
+    exec 9>&-
+}
+
+# Whether .venv has the packages that `set_up` wants.
+is_made() {
+    local made
+    made=$(cat "$stamp" 2>/dev/null) && { [ "$made" = "$want" ] || [ "$made" = "$want$part" ]; }
 }
 
 # Sets up the packages of some requirements files, and the packaged assets.

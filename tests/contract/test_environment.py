@@ -136,3 +136,20 @@ def test_run_sh_takes_the_python_of_uv(clone, programs):
     command, environment = ["bash", "run.sh", "setup"], {"PATH": str(programs)}
     subprocess.run(command, cwd=clone, capture_output=True, text=True, env=environment, timeout=60)
     assert f"-m venv --clear {clone}/.venv" in (clone / "calls").read_text()
+
+
+def test_two_commands_at_once_make_the_environment_once(clone, programs):
+    """The second would clear what the first is filling."""
+    for name in ("cp", "flock", "mkdir", "sleep"):
+        (programs / name).symlink_to(shutil.which(name))
+    making = "mkdir -p .venv/bin; cp bin/python3.11 .venv/bin/python; until [ -e go ]; do sleep 0.02; done"
+    write_program(programs / "python3.11", f'#!/bin/bash\necho "$@" >> calls\n[ "$2" != venv ] || {{ {making}; }}\n')
+    environment, pipes = {"PATH": str(programs)}, {"stdout": subprocess.PIPE, "text": True}
+    commands, lines = [], []
+    for _ in range(2):
+        commands.append(subprocess.Popen(["bash", "run.sh", "setup"], cwd=clone, env=environment, **pipes))
+        lines.append(commands[-1].stdout.readline())
+    (clone / "go").touch()
+    assert [command.communicate(timeout=60) and command.returncode for command in commands] == [0, 0]
+    assert lines[0].startswith("making .venv") and lines[1] == "another command is making .venv: waiting for it\n"
+    assert (clone / "calls").read_text().count("-m venv --clear") == 1
