@@ -138,7 +138,7 @@ def _run(run: RunDir, job: Job, number: int, settings: Sequence[str], lock: IO |
                 started.append(subprocess.Popen(command, env=environment, pass_fds=locks, stdout=log, stderr=log))
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         workers = started[several and not run.config.node_rank :]  # the scheduler is the first process of machine 0
-        return _wait(workers, job, request)
+        return _wait(workers, _first_worker(run.config), job, request)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         end_by = time.monotonic() + GRACE
@@ -150,6 +150,11 @@ def _run(run: RunDir, job: Job, number: int, settings: Sequence[str], lock: IO |
                 process.wait()
 
 
+def _first_worker(config: schema.Experiment) -> int:
+    """Return the number of the first worker of this machine."""
+    return config.node_rank * (config.workers // config.nodes)
+
+
 def _roles(config: schema.Experiment, number: int) -> list[dict[str, str]]:
     """Return what tells MindSpore its part, for each process of this machine: the scheduler first, on machine 0.
 
@@ -157,7 +162,6 @@ def _roles(config: schema.Experiment, number: int) -> list[dict[str, str]]:
         config: The experiment.
         number: Number of the job in its stage; each has a port of its own.
     """
-    here = config.workers // config.nodes
     port = config.master_port + number if config.master_port else _free_port()
     meeting = {
         "MS_WORKER_NUM": str(config.workers),
@@ -168,8 +172,8 @@ def _roles(config: schema.Experiment, number: int) -> list[dict[str, str]]:
         "MS_NODE_TIMEOUT": os.environ.get("MS_NODE_TIMEOUT", "300"),
     }
     roles = [] if config.node_rank else [{**meeting, "MS_ROLE": "MS_SCHED", "RANK_ID": "0"}]
-    for local in range(here):
-        rank = str(config.node_rank * here + local)
+    for local in range(config.workers // config.nodes):
+        rank = str(_first_worker(config) + local)
         names = {"RANK_ID": rank, "MS_NODE_ID": rank, "DEVICE_ID": str((config.device_id or 0) + local)}
         roles.append({**meeting, **names, "MS_ROLE": "MS_WORKER"})
     return roles
@@ -198,12 +202,18 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
-def _wait(workers: list[subprocess.Popen], job: Job, request: StopRequest) -> int:
+def _wait(workers: list[subprocess.Popen], first: int, job: Job, request: StopRequest) -> int:
     """Wait until all workers have ended; the exit status is that of the first that failed, or 0.
 
     A stop request is handed on once, as SIGTERM: a second Ctrl-C would stop a worker at once. One that has stopped
     leaves the others time to save; after any other failure they would wait for it in vain. MindSpore's exit handlers
     end a worker by SIGSEGV now and then. If the job was finished before, as its new manifest says, that is no failure.
+
+    Args:
+        workers: Processes of this machine, in the order of their numbers.
+        first: Number of the first of them, among those of all machines.
+        job: What they train.
+        request: Whether somebody has asked to stop.
     """
     handed_on, failed, kill_after = False, None, float("inf")
     before = _manifest_time(job)
@@ -222,7 +232,7 @@ def _wait(workers: list[subprocess.Popen], job: Job, request: StopRequest) -> in
     failed = failed or next((worker for worker in workers if worker.returncode), None)
     if failed and failed.returncode < 0 and job.done and _manifest_time(job) != before:
         return 0
-    return _status(failed, workers.index(failed), job) if failed else 0
+    return _status(failed, first + workers.index(failed), job) if failed else 0
 
 
 def _manifest_time(job: Job) -> int | None:

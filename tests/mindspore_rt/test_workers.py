@@ -87,6 +87,22 @@ def test_a_crash_at_exit_is_no_failure_of_a_finished_job(monkeypatch, tmp_path, 
     assert launch.launch(run, [job], ["tiny"], None) == status
 
 
+FAILING_WORKER = """#!{python}
+import os, sys
+sys.exit(2 if os.environ["RANK_ID"] == "{failing}" else 0)
+"""
+
+
+@pytest.mark.parametrize("failing", [2, 3])
+def test_the_log_of_a_failed_worker_of_another_machine_is_named(monkeypatch, tmp_path, capsys, failing):
+    """Only worker 0, on machine 0, writes to the terminal."""
+    run, job = job_of(FAILING_WORKER, monkeypatch, tmp_path, failing=failing)
+    run.config.workers, run.config.nodes, run.config.node_rank, run.config.master_port = 4, 2, 1, 5000
+    assert launch.launch(run, [job], ["tiny"], None) == 2
+    log = job.directory / f"worker-{failing}.log"
+    assert f"worker {failing} failed; see {log}" in capsys.readouterr().err and log.is_file()
+
+
 def test_a_stop_request_is_handed_on_to_all_workers(monkeypatch, tmp_path):
     """Workers that it does not reach end well, after a minute, and without a manifest: that is an error."""
     run, job = job_of(WORKER, monkeypatch, tmp_path, folder=str(tmp_path))
