@@ -67,14 +67,18 @@ def whole_directory(target: Path, *, replace: bool = True) -> Iterator[Path]:
         target: Directory that appears whole.
         replace: Take the place of a `target` that is there. Otherwise that one stays: in a cache, another process was
             faster, and may be reading it.
+
+    Raises:
+        OSError: `target` cannot be replaced: it is a link or a file, or must not be removed.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        if replace:
-            shutil.rmtree(target, ignore_errors=True)
+        if replace and os.path.lexists(target):
+            with naming(target):
+                shutil.rmtree(target)
         if not target.exists():
             os.replace(temporary, target)
     finally:

@@ -87,6 +87,17 @@ def test_the_hash_of_a_folder_covers_what_its_links_lead_to(tmp_path):
     assert hashes[0] == hashlib.sha256(b"pos/1.txt\0fine").hexdigest()
 
 
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_a_directory_that_cannot_be_replaced_is_an_error(tmp_path, kind):
+    """A new model that is dropped without a word would leave the old one under its name."""
+    target, old = tmp_path / "model", tmp_path / "elsewhere"
+    old.mkdir()
+    target.symlink_to(old) if kind == "link" else target.touch()
+    with pytest.raises(OSError) as error, whole_directory(target) as temporary:
+        (temporary / "new").touch()
+    assert str(error.value.filename) == str(target) and names(tmp_path) == ["elsewhere", "model"] and not names(old)
+
+
 def test_a_directory_of_a_cache_that_came_meanwhile_stays(tmp_path):
     with whole_directory(tmp_path / "model", replace=False) as mine:
         with whole_directory(tmp_path / "other", replace=False) as other:
