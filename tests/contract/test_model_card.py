@@ -34,6 +34,28 @@ def test_the_hub_reads_it():
         assert fact in text
 
 
+@pytest.mark.parametrize(
+    "model, overrides, fact",
+    [
+        ("robust-0.30", [], "30% of the prunable weights are exact zeros"),
+        ("robust-0.875", [], "87.5% of the prunable weights are exact zeros"),
+        ("robust-0.30", ["structured=true"], "about 30% of the prunable weights are cut out"),
+        ("robust_no_structure-0.30", [], None),
+        ("finetune", [], None),
+    ],
+)
+def test_it_says_what_was_pruned(model, overrides, fact):
+    """The control without the ticket's structure has a sparsity in its name, and trains all weights."""
+    text = written(*overrides, model=model)
+    assert fact in text if fact else "prunable" not in text
+
+
+def test_the_language_of_the_users_own_data_is_not_stated():
+    own = ["task=custom", "data.train=a.csv", "data.text_columns=[text]", "data.labels=[neg,pos]"]
+    languages = [ModelCard(written(*overrides)).data.language for overrides in ([], own)]
+    assert languages == ["en", None]
+
+
 def test_results_are_metadata():
     data = ModelCard(written(results=RESULTS)).data
     metrics = {result.metric_name: result.metric_value for result in data.eval_results}
