@@ -1,8 +1,8 @@
 """What a result was made with that is different now: settings, models and sentences.
 
 The settings now are those that a stage itself would write (`configs.contract.settings`, `torch_eval.attack.settings`):
-what counts as stale here is what the stage refuses to take for its own. Resources and pre-trained models that
-are not on this machine cannot be compared.
+what counts as stale here is what the stage refuses to take for its own. Resources, pre-trained models and given tickets
+that are not on this machine cannot be compared.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.contract import settings
-from configs.contract.errors import Missing
+from configs.contract.errors import UserError
 from configs.contract.files import read_lines
 from configs.contract.jobs import CLEAN, Job
 from configs.contract.run_dir import RunDir
@@ -44,7 +44,7 @@ class Staleness:
         model = settings.local_model(self.config.model)
         try:
             paths = settings.inputs_of(self.run, job, model or self.run.root / "a model that is not here")
-        except Missing:  # of a search or a choice, which will be made again
+        except UserError:  # a search or a choice that will be made again, or a given ticket that is not here
             return tuple(changed)
         return (*changed_inputs(manifest["inputs"], paths), *changed)
 
@@ -110,7 +110,7 @@ class Staleness:
     def _scored(self, seed: int, model: str, split: str, score: Score, now: dict[str, Any]) -> tuple[str, ...]:
         paths = {"model": self._victim(seed, model), split: self.run.split(split)}
         before, now = dict(score.all_settings), dict(now)
-        then, asked = before.pop("indices", None), now.pop("indices", None)
+        then, asked = before.pop("indices", []), now.pop("indices", [])
         changed = list(changed_inputs(score.manifest.inputs, paths))
         if then != asked:
             same = "others are drawn now" if len(then) == len(asked) else f"{len(then)}, now {len(asked)}"

@@ -2,11 +2,13 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
 from configs.contract import schema
 from configs.contract.files import file_hash, read_json, write_json
 from configs.contract.jobs import CLEAN
+from mindspore_rt.ticket import Ticket
 from tests.helpers import made_up_run as made_up
 from tests.helpers.files import edit_json
 from tests.helpers.made_up_run import OUTCOMES, SMALL, small
@@ -25,6 +27,15 @@ def test_stale_results_are_marked(quick, tmp_path):
     _, text, markdown = written(tmp_path)
     assert row(markdown, "Fine-tune", 1)[6].endswith("(stale)")
     assert "finetune.epochs: 99, now 2" in text and "max_length: 99, now 48" in text
+
+
+def test_a_run_is_reported_where_its_given_ticket_is_not(tmp_path):
+    """As on another machine, or after the experiment that it is from was removed."""
+    ticket = Ticket({name: np.ones(shape, bool) for name, shape in made_up.SHAPES.items()})
+    ticket.save(tmp_path / "given")
+    paths = made_up.whole(tmp_path, f"tickets_from={tmp_path / 'given'}", "attack.examples=100")
+    (tmp_path / "given").unlink()
+    assert not run_state.Run(paths.config, ["sst2"], tmp_path).stale()
 
 
 def test_a_model_trained_again_makes_its_attacks_stale(tmp_path):
