@@ -142,6 +142,15 @@ def test_a_figure_that_its_lines_do_not_give_is_refused(paths, damaged, value):
         reported(paths)
 
 
+def test_a_manifest_without_its_examples_is_refused(paths, damaged):
+    file = paths.attack(1, "robust-0.30") / "textfooler" / "manifest.json"
+    manifest = read_json(file)
+    del manifest["settings"]["indices"]
+    damaged(file, json.dumps(manifest).encode())
+    with pytest.raises(UserError, match="results.jsonl: holds 100 examples, not the 0"):
+        reported(paths)
+
+
 @pytest.mark.parametrize("models", [["finetune"], ["finetune", "robust-0.30"]])
 @pytest.mark.parametrize("left", [None, 50])
 def test_lines_that_are_gone_are_missed(paths, damaged, models, left):
