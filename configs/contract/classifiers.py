@@ -191,7 +191,8 @@ def read_config(folder: Path) -> dict:
     """Read config.json of a model.
 
     Raises:
-        UserError: It is missing or damaged, or the weights are an adapter's or were not fetched.
+        UserError: It is missing or damaged, lacks the padding id from which its family counts positions, or the weights
+            are an adapter's or were not fetched.
     """
     if (folder / "adapter_config.json").is_file():
         raise UserError(
@@ -208,6 +209,9 @@ def read_config(folder: Path) -> dict:
     config = read_json(folder / "config.json", remedy="copy the model again")
     if not isinstance(config.get("model_type"), str | None):
         raise UserError(f'{folder / "config.json"}: model_type must be text, such as "bert"; copy the model again')
+    padding = config.get("pad_token_id", 1)
+    if config.get("model_type") in COUNTED_FROM_PADDING and type(padding) is not int:
+        raise UserError(f"{folder / 'config.json'}: pad_token_id is {padding!r:.40}, not a whole number")
     return config
 
 

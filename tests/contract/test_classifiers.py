@@ -169,6 +169,12 @@ def test_a_family_that_is_no_text_is_refused(folder, kind):
             read(folder(model_type=kind))
 
 
+def test_a_family_that_counts_from_its_padding_needs_the_number(folder):
+    with pytest.raises(UserError, match="config.json: pad_token_id is None, not a whole number"):
+        classifiers.check_length(folder(model_type="roberta", pad_token_id=None), 128)
+    classifiers.check_length(folder(model_type="gpt2", pad_token_id=None), 128)
+
+
 def test_a_folder_of_checkpoints_is_told_from_one_of_them(folder, tmp_path):
     inner = tmp_path / "checkpoint-500"
     inner.mkdir()
