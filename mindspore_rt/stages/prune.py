@@ -47,7 +47,7 @@ def prune(run: RunDir, job: PruningJob, stage: Stage) -> None:
         asked = {
             run.pruned(job.seed, job.model, sparsity): sparsity
             for sparsity in config.sparsities
-            if job.settings.share * (number - 1) < sparsity <= job.settings.share * number + 1e-9
+            if job.settings.share * (number - 1) < sparsity - 1e-9 <= job.settings.share * number
         }
         if not all(path.is_file() for path in asked) and round_stage.is_done():  # asked for after the round was made
             round_stage.manifest.unlink(missing_ok=True)

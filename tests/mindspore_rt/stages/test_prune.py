@@ -73,6 +73,13 @@ def test_a_sparsity_asked_for_later_trains_only_the_rounds_that_it_needs(run):
     assert all(path.read_bytes() == before[path] for path in masks)
 
 
+def test_a_sparsity_at_the_end_of_a_round_is_of_that_round(run):
+    """Although 3 * 0.15 is a little below 0.45 in floating point."""
+    run.config.lth.share, run.config.sparsities = 0.15, [0.45, 0.6]
+    prune(run, jobs_of(run, "prune")[0])
+    assert [Ticket.load(run.pruned(1, "lth", s)).about["round"] for s in run.config.sparsities] == ["3", "4"]
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_sparsity_asked_for_later_under_other_settings_is_refused(run, finished):
     """Also where the pruning was interrupted: its rounds are there, its own manifest is not."""
