@@ -68,6 +68,8 @@ def _synonyms(folder: Path) -> WordEmbedding:
         vectors, neighbours = (np.load(folder / name) for name in ("paragram.npy", "nn.npy"))
     except (pickle.UnpicklingError, ValueError, EOFError) as error:
         raise UserError(f"{folder}: not TextAttack's counter-fitted vectors ({error})") from None
+    if not isinstance(index, dict):
+        raise UserError(f"{folder / 'wordlist.pickle'}: holds a {type(index).__name__}, not the numbers of words")
     if not len(vectors) == len(neighbours) == len(index) or neighbours.shape[1] < 51:
         raise UserError(
             f"{folder}: {len(index)} words, vectors {vectors.shape} and neighbours {neighbours.shape} do not fit "

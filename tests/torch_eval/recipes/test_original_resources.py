@@ -119,6 +119,9 @@ def test_vectors_that_do_not_fit_or_run_code_are_refused(folder):
     words.write_bytes(pickle.dumps({"one": 0}))
     with pytest.raises(UserError, match="do not fit"):
         Original(str(folder)).synonyms()
+    words.write_bytes(pickle.dumps(WORDS))
+    with pytest.raises(UserError, match="wordlist.pickle: holds a list"):
+        Original(str(folder)).synonyms()
     words.write_bytes(pickle.dumps(print))
     with pytest.raises(UserError, match="it asks for builtins.print"):
         Original(str(folder)).synonyms()
