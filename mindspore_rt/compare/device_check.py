@@ -25,7 +25,7 @@ import numpy as np
 
 from configs.contract import schema
 from configs.contract.bench_case import StepCase
-from configs.contract.errors import command
+from configs.contract.errors import command, first_reason
 from configs.contract.files import write_json
 from configs.contract.options import read_options
 from configs.contract.processes import run_module
@@ -110,7 +110,7 @@ def timings(case: StepCase, seconds: float) -> Iterator[tuple[str, float]]:
             yield f"{name}, median step", round(float(np.median(times[1:])), 5)
             yield f"{name}, first step", round(times[0], 2)
         except (RuntimeError, TypeError, ValueError) as error:
-            print(f"{name}: {str(error).strip().splitlines()[0]}", flush=True)
+            print(f"{name}: {first_reason(error)}", flush=True)
 
 
 def overflowing_run(case: StepCase) -> dict[str, float]:
