@@ -1,7 +1,7 @@
 """Data-parallel training: one process for each device, started by `mindspore_rt.launch` or by MindSpore's `msrun`.
 
-Every rank works on its own part of each batch with its own noise. Gradients are averaged once in an update, so that all
-ranks make the same update. Rank 0 writes the results.
+Every worker has a number, its rank, its own part of each batch and its own noise. Gradients are averaged once in an
+update, so that all workers make the same update. Worker 0 writes the results.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["StopVote", "any_rank", "average", "rank", "ranks", "start", "wait"]
 
 
 def start() -> None:
-    """Join the other ranks, if there are any. Call once, after the device is chosen."""
+    """Join the other workers, if there are any. Call once, after the device is chosen."""
     if ranks() > 1:
         from mindspore.communication import init
 
@@ -28,25 +28,25 @@ def start() -> None:
 
 
 def average(parameters: Sequence[ms.Parameter]) -> nn.Cell:
-    """Return a cell that averages the gradients of `parameters` over all ranks."""
+    """Return a cell that averages the gradients of `parameters` over all workers."""
     return nn.DistributedGradReducer(list(parameters)) if ranks() > 1 else nn.Identity()
 
 
 def any_rank(flag: bool) -> bool:
-    """Return whether `flag` is true on any rank, the same on all of them. All ranks must arrive here."""
+    """Return whether `flag` is true on any worker, the same on all of them. All workers must arrive here."""
     if ranks() == 1:
         return flag
     return bool(ops.AllReduce()(ms.Tensor([float(flag)], ms.float32)).asnumpy()[0] > 0)
 
 
 class StopVote(nn.Cell):
-    """Counts the ranks that were asked to stop, in the graph of an update.
+    """Counts the workers that were asked to stop, in the graph of an update.
 
-    All ranks read the same count among the update's figures, and the host fetches nothing more. With one rank the graph
-    holds nothing of this.
+    All workers read the same count among the update's figures, and the host fetches nothing more. With one worker the
+    graph holds nothing of this.
 
     Attributes:
-        names: Name of the count among the figures, `stop_requests`; empty with one rank.
+        names: Name of the count among the figures, `stop_requests`; empty with one worker.
     """
 
     def __init__(self) -> None:
@@ -54,16 +54,16 @@ class StopVote(nn.Cell):
         self.all_reduce, self.names = ops.AllReduce(), ("stop_requests",) if ranks() > 1 else ()
 
     def ballot(self, asked: bool) -> tuple[ms.Tensor, ...]:
-        """Return what the graph takes of this rank: whether it was asked, float32 (1,); nothing with one rank."""
+        """Return what the graph takes of this worker: whether it was asked, float32 (1,); nothing with one worker."""
         return mutable((ms.Tensor([float(asked)], ms.float32),)) if self.names else ()
 
     def construct(self, ballot: tuple[ms.Tensor, ...]) -> tuple[ms.Tensor, ...]:
-        """Return the count, a float32 scalar; nothing with one rank."""
+        """Return the count, a float32 scalar; nothing with one worker."""
         return tuple(self.all_reduce(asked).reshape(()) for asked in ballot)
 
 
 def wait() -> None:
-    """Wait until all ranks arrive here, as before one reads what rank 0 writes."""
+    """Wait until all workers arrive here, as before one reads what worker 0 writes."""
     any_rank(False)
 
 

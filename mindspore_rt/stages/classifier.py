@@ -133,7 +133,7 @@ class ClassifierTraining:
         huggingface.save_classifier(target, source, weights, self.labels, length, card)
 
     def export(self, **results: float) -> None:
-        """Write the model and the manifest, on rank 0.
+        """Write the model and the manifest, on worker 0.
 
         Args:
             **results: More results for the manifest.

@@ -19,8 +19,8 @@ class LossScale(nn.Cell):
 
     Gradients that are not finite show that it is too large: their update is skipped, and the scale halves. After
     `PATIENCE` good updates it doubles. All of this is decided in the graph of the update, so that nothing waits for the
-    host. All ranks decide alike, since they share the averaged gradients. Without float16 the factor is 1, there is no
-    state, and the graphs hold nothing of this.
+    host. All workers decide alike, since they share the averaged gradients. Without float16 the factor is 1, there is
+    no state, and the graphs hold nothing of this.
 
     Args:
         model: Classifier whose loss is scaled.

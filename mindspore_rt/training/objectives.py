@@ -44,7 +44,7 @@ class Objective(ABC):
     def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
         """Make update number `index` (from 0) on one batch and return figures for the log.
 
-        `asked` is whether this rank was asked to stop. With several ranks, the figure `stop_requests` counts those.
+        `asked` is whether this worker was asked to stop. With several workers, the figure `stop_requests` counts those.
         """
 
     @abstractmethod
@@ -65,11 +65,15 @@ class Objective(ABC):
 
 
 class WeightTraining(Objective):
-    """An objective over all weights, or over those of a ticket; see `Objective` for the other arguments.
+    """An objective over all weights, or over those of a ticket.
 
     A subclass compiles its graphs in `build`, which the constructor calls last.
 
     Args:
+        model: As for `Objective`.
+        settings: As there.
+        total_steps: As there.
+        seed: As there.
         masks: Masks of a ticket by matrix, True where a weight is kept. The pruned weights must be zero at the start;
             they stay exactly zero, since their gradients are masked. No gate is needed in the forward pass.
     """

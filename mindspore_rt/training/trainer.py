@@ -66,7 +66,7 @@ class Trainer:
     """Runs an objective for `steps` updates in the directory of `stage`, from the last checkpoint if there is one.
 
     On CPU a resumed run ends with the same bytes as one that was never stopped. The last checkpoint stays until the
-    stage is finished: what remains to be written may fail. Of several ranks, only rank 0 writes.
+    stage is finished: what remains to be written may fail. Of several workers, only worker 0 writes.
 
     Args:
         stage: Directory of the training, with the settings and inputs that a checkpoint belongs to.
@@ -79,7 +79,7 @@ class Trainer:
             last one even if `max_steps` cuts it short. Returns figures for the log.
         should_stop: Called with the figures of an epoch. True ends the training there.
         snapshot_steps: Numbers of updates after which `on_snapshot` is called.
-        on_snapshot: Called with the number of updates made, on rank 0.
+        on_snapshot: Called with the number of updates made, on worker 0.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Trainer:
         started, sentences = time.time(), 0
         for indices in self.batches.epoch(epoch)[position:]:
             figures = self._step(indices, done, request.made)
-            stops = bool(figures.pop("stop_requests", request.made))  # the same on all ranks: they make as many steps
+            stops = bool(figures.pop("stop_requests", request.made))  # the same on all workers: they make as many steps
             self.after_step()
             done, sentences = done + 1, sentences + len(indices)
             bar.update()
@@ -157,7 +157,7 @@ class Trainer:
         return done
 
     def _is_due(self, done: int) -> bool:
-        """Tell whether a checkpoint is due. Ranks may differ in it: rank 0 alone saves, and nobody waits for that."""
+        """Tell whether a checkpoint is due. Workers may differ in it: worker 0 alone saves, and nobody waits for it."""
         if self.config.checkpoint_minutes is None:
             return done % self.config.checkpoint_steps == 0
         return time.time() - self.saved_at >= 60 * self.config.checkpoint_minutes
@@ -178,7 +178,7 @@ class Trainer:
         )
 
     def _arrays(self, indices: np.ndarray, done: int) -> dict[str, np.ndarray]:
-        """Copy all that the next step depends on from the device, on rank 0.
+        """Copy all that the next step depends on from the device, on worker 0.
 
         Raises:
             UserError: It is not finite; the weights may not be while the loss still is. Such a state is never saved.
@@ -213,7 +213,7 @@ class Trainer:
         return figures
 
     def _write(self, record: dict) -> None:
-        if self.board:  # on rank 0
+        if self.board:  # on worker 0
             append_line(self.metrics, record)
             self.board.add(record)
 
