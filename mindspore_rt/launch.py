@@ -106,6 +106,7 @@ def launch(run: RunDir, of_stage: list[Job], settings: Sequence[str], lock: IO |
 
     Raises:
         Stopped: A stop was asked for too late for the job at work, which has finished.
+        RuntimeError: The processes of a job ended well, and left no manifest.
     """
     for number, job in enumerate(of_stage):
         with StopRequest() as request:

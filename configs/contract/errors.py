@@ -102,7 +102,11 @@ class StopRequest:
             print("\nstopping after this step", file=sys.stderr)
 
     def obey(self, message: str) -> NoReturn:
-        """Stop, after everything is saved. A process that got no request itself obeys that of another worker."""
+        """Stop, after everything is saved. A process that got no request itself obeys that of another worker.
+
+        Raises:
+            Stopped: Always.
+        """
         raise Stopped(message, self.number or signal.SIGTERM)
 
 

@@ -123,6 +123,9 @@ class MaskedLinear(Linear):
         place: Number of the gate's place.
         mask_p: Deterministic mask at the start.
         block: Rows and columns of weights that share one score.
+
+    Raises:
+        UserError: `block` does not divide the matrix.
     """
 
     def __init__(

@@ -337,7 +337,8 @@ def shrink(weights: dict[str, np.ndarray], config: dict, ticket: Ticket) -> tupl
         `intermediate_size`.
 
     Raises:
-        ValueError: The ticket is of another model, or leaves a layer without heads.
+        KeyError: The ticket is of another model: a matrix is missing.
+        ValueError: The ticket is of another model: a matrix has another shape. Or it leaves a layer without heads.
     """
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
     small, cut, body = ticket.apply(weights), {}, family_of(config).body
