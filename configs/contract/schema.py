@@ -84,7 +84,8 @@ class Data:
     dev_size: int = option(1000, "number of sentences split off the training set as dev set, if there is none", low=1)
     test_size: int | None = option(
         None,
-        "number of test sentences, drawn at random; split off the training set if there is no test set; unset: all",
+        "number of test sentences, drawn at random; split off the training set if there is no test set; unset: all of "
+        "the test set, or else as many as data.dev_size",
         low=1,
     )
     max_length: int = option(
