@@ -24,7 +24,7 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARAL
 
 
 def setup(options: argparse.Namespace) -> None:
-    """Make what the attacks need, once."""
+    """Train the small masked language model of BERT-Attack, once."""
     from torch_eval.assets import packaged
 
     if (packaged.mlm_folder() / "mlm.json").is_file():

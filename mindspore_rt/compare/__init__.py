@@ -1,1 +1,1 @@
-"""The MindSpore side of comparisons that `torch_eval` starts: speed and parity."""
+"""The MindSpore side of comparisons that `torch_eval` starts (speed and parity), and the check of a device."""
