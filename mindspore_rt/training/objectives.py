@@ -65,15 +65,11 @@ class Objective(ABC):
 
 
 class WeightTraining(Objective):
-    """An objective over all weights, or over those of a ticket.
+    """An objective over all weights, or over those of a ticket; see `Objective` for the other arguments.
 
     A subclass compiles its graphs in `build`, which the constructor calls last.
 
     Args:
-        model: As for `Objective`.
-        settings: As there.
-        total_steps: As there.
-        seed: As there.
         masks: Masks of a ticket by matrix, True where a weight is kept. The pruned weights must be zero at the start;
             they stay exactly zero, since their gradients are masked. No gate is needed in the forward pass.
     """
