@@ -14,7 +14,7 @@ from torch_eval.report.render import Block, Bullets, Cell, Heading, Paragraph, T
 from torch_eval.report.run_state import Run
 
 PUBLISHED = json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))
-DIFFERENT = "†"  # marks published figures of another setting than the run's
+DIFFERENT = "‡"  # marks published figures of another setting than the run's
 TABLE5 = ("learning_rate", "dropout", "weight_decay", "batch_size", "clip_norm", "epochs", "warmup")
 TABLE6 = {
     "ascent_rate": "η",

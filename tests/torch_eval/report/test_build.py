@@ -223,7 +223,7 @@ def test_control_rows_of_table_4(whole):
         "w/o Structure 30%",
     ]
     # Aua of the made-up seeds is 44 + seed for the ticket: mean 45.5.
-    assert table.rows[1][2].text == "45.5" and table.rows[1][2].published == "paper 26.7†"
+    assert table.rows[1][2].text == "45.5" and table.rows[1][2].published == "paper 26.7‡"
 
 
 def test_json_and_csv_hold_all_runs(whole):

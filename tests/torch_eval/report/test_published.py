@@ -17,7 +17,7 @@ def test_published_figures_belong_to_their_data_set_and_setting(tmp_path):
     assert published.published(same, "robust-0.30", "textfooler", "aua") == "paper 26.7\nre-run 28.9"
     assert published.published(same, "finetune", None, "clean") == "paper 92.0\nre-run 92.3"
     other = run_of(tmp_path, "sparsities=[0.5]", "search.ascent_steps=2")
-    assert published.published(other, "robust-0.50", "bertattack", "aua") == "paper 17.9†"
+    assert published.published(other, "robust-0.50", "bertattack", "aua") == "paper 17.9‡"
     assert {"packaged instead of original attack resources", "search.ascent_steps 2 instead of 5"} <= set(
         published.departures(other)
     )
