@@ -13,7 +13,7 @@ import numpy as np
 from nltk.tag import PerceptronTagger
 from textattack.shared import WordEmbedding
 
-from configs.contract.errors import UserError
+from configs.contract.errors import UserError, first_reason
 from torch_eval.assets import packaged
 from torch_eval.assets.original import FILES, TAGGER
 from torch_eval.recipes import packaged_resources
@@ -66,11 +66,12 @@ def _synonyms(folder: Path) -> WordEmbedding:
         with open(folder / "wordlist.pickle", "rb") as file:
             index = PlainPickle(file).load()
         vectors, neighbours = (np.load(folder / name) for name in ("paragram.npy", "nn.npy"))
-    except (pickle.UnpicklingError, ValueError, EOFError) as error:
-        raise UserError(f"{folder}: not TextAttack's counter-fitted vectors ({error})") from None
+    except Exception as error:  # a damaged pickle can raise any
+        raise UserError(f"{folder}: not TextAttack's counter-fitted vectors ({first_reason(error)})") from None
     if not isinstance(index, dict):
         raise UserError(f"{folder / 'wordlist.pickle'}: holds a {type(index).__name__}, not the numbers of words")
-    if not len(vectors) == len(neighbours) == len(index) or neighbours.shape[1] < 51:
+    shapes = vectors.shape[:-1], neighbours.shape[:-1]
+    if shapes != ((len(index),), (len(index),)) or neighbours.shape[1] < 51:
         raise UserError(
             f"{folder}: {len(index)} words, vectors {vectors.shape} and neighbours {neighbours.shape} do not fit "
             f"together (a row for each word, 51 neighbours or more)"

@@ -122,8 +122,17 @@ def test_vectors_that_do_not_fit_or_run_code_are_refused(folder):
     words.write_bytes(pickle.dumps(WORDS))
     with pytest.raises(UserError, match="wordlist.pickle: holds a list"):
         Original(str(folder)).synonyms()
+    words.write_bytes(b"NN\x85R.")  # a call of None
+    with pytest.raises(UserError, match="not TextAttack's counter-fitted vectors .TypeError: 'NoneType' object"):
+        Original(str(folder)).synonyms()
     words.write_bytes(pickle.dumps(print))
     with pytest.raises(UserError, match="it asks for builtins.print"):
+        Original(str(folder)).synonyms()
+
+
+def test_vectors_of_another_shape_are_refused(folder):
+    np.save(folder / "paragramcf" / "nn.npy", np.arange(len(np.load(folder / "paragramcf" / "nn.npy"))))
+    with pytest.raises(UserError, match="do not fit"):
         Original(str(folder)).synonyms()
 
 
