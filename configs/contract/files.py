@@ -21,6 +21,7 @@ import msgspec
 from configs.contract.errors import STARTER, Missing, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+MACHINE = re.sub(r"[^\w-]", "-", platform.node())  # several may share a disk
 T = TypeVar("T")
 
 
@@ -47,7 +48,7 @@ def _opener(path: str, flags: int) -> int:
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name, sync it, and rename it: a reader sees all of the old file or of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         with naming(path), open(temporary, "wb", opener=_opener) as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -71,7 +72,7 @@ def whole_directory(target: Path, *, replace: bool = True) -> Iterator[Path]:
     Raises:
         OSError: `target` cannot be replaced: it is a link or a file, or must not be removed.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(target)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -79,8 +80,11 @@ def whole_directory(target: Path, *, replace: bool = True) -> Iterator[Path]:
         if replace and os.path.lexists(target):
             with naming(target):
                 shutil.rmtree(target)
-        if not target.exists():
+        try:
             os.replace(temporary, target)
+        except OSError:
+            if replace or not target.is_dir():
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -252,14 +256,19 @@ def locked(path: Path) -> Iterator[IO[str]]:
         yield file
 
 
+def temporary_path(path: Path) -> Path:
+    """Return the name under which this process writes a file or directory until it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{MACHINE}.tmp")
+
+
 def sweep(root: Path, pattern: str = "**/.*.tmp") -> None:
-    """Remove the temporary files and directories that killed processes left.
+    """Remove the temporary files and directories that killed processes of this machine left.
 
     Args:
         root: Directory that is searched.
-        pattern: Their names, as `Path.glob` takes them; the part before `.tmp` is the number of the process.
+        pattern: Their names, as `Path.glob` takes them; the part before `.tmp` is of `temporary_path`.
     """
     for path in list(root.glob(pattern)):
-        owner = path.name.split(".")[-2]
-        if owner.isdigit() and not Path("/proc", owner).exists():
+        process, _, machine = path.name.split(".")[-2].partition("-")
+        if machine == MACHINE and process.isdigit() and not Path("/proc", process).exists():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

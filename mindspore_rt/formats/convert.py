@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from configs.contract.cli import Parser
 from configs.contract.errors import UserError, command
 from configs.contract.families import FAMILIES
-from configs.contract.files import atomic_write, file_hash, sweep, whole_directory
+from configs.contract.files import atomic_write, file_hash, sweep, temporary_path, whole_directory
 from mindspore_rt.formats import huggingface
 from mindspore_rt.formats.contents import (
     COMPACT,
@@ -156,7 +156,7 @@ def _write_mindir(contents: Contents, target: Path, batch: int, length: int) -> 
 @contextlib.contextmanager
 def _whole_file(target: Path) -> Iterator[Path]:
     """Give a file of the same name to write, in a folder of its own; it becomes `target` when the block ends well."""
-    folder = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    folder = temporary_path(target)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         temporary = folder / target.name

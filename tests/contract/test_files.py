@@ -98,6 +98,21 @@ def test_a_directory_that_cannot_be_replaced_is_an_error(tmp_path, kind):
     assert str(error.value.filename) == str(target) and names(tmp_path) == ["elsewhere", "model"] and not names(old)
 
 
+def test_of_two_directories_of_a_cache_that_are_whole_at_once_one_stays(tmp_path, monkeypatch):
+    """The other process is done between a look and the rename."""
+    replace = os.replace
+
+    def later(source, target):
+        target.mkdir()
+        (target / "theirs").touch()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", later)
+    with whole_directory(tmp_path / "model", replace=False) as mine:
+        (mine / "mine").touch()
+    assert names(tmp_path / "model") == ["theirs"] and names(tmp_path) == ["model"]
+
+
 def test_a_directory_of_a_cache_that_came_meanwhile_stays(tmp_path):
     with whole_directory(tmp_path / "model", replace=False) as mine:
         with whole_directory(tmp_path / "other", replace=False) as other:
@@ -165,7 +180,7 @@ def test_file_hash_of_a_folder_sees_names_and_contents(tmp_path):
     "write, name",
     [
         (lambda path: append_line(path, {"n": 1}), "metrics.jsonl"),
-        (lambda path: atomic_write(path.with_name("file"), "new"), f".file.{os.getpid()}.tmp"),
+        (lambda path: atomic_write(path.with_name("file"), "new"), f".file.{os.getpid()}-{files.MACHINE}.tmp"),
         (lambda path: files.locked(path).__enter__(), ".lock"),
     ],
     ids=["log", "temporary", "lock"],

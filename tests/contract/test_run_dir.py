@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import pytest
 
-from configs.contract import schema
+from configs.contract import files, schema
 from configs.contract.errors import STARTER, UserError
 from configs.contract.files import ROOT, append_line, write_lines
 from configs.contract.run_dir import RunDir, only_one
@@ -18,16 +18,22 @@ from tests.helpers.prepared import write_choice, write_summary
 
 
 def test_a_run_may_be_a_link_and_links_in_it_are_swept(tmp_path):
-    """Their targets stay."""
+    """Their targets stay, and what a process of another machine may be writing on a shared disk."""
     run = RunDir(schema.load("base", ["name=mine"]), tmp_path / "runs")
     disk = tmp_path / "disk"
     (disk / "folder").mkdir(parents=True)
     run.root.parent.mkdir()
     run.root.symlink_to(disk)
-    (disk / ".model.999999999.tmp").symlink_to(disk / "folder")
+    (disk / f".model.999999999-{files.MACHINE}.tmp").symlink_to(disk / "folder")
+    (disk / ".model.999999999-other-machine.tmp").mkdir()
     with only_one(run):
         append_line(run.root / "metrics.jsonl", {"n": 1})
-    assert sorted(path.name for path in disk.iterdir()) == [".lock", "folder", "metrics.jsonl"]
+    assert sorted(path.name for path in disk.iterdir()) == [
+        ".lock",
+        ".model.999999999-other-machine.tmp",
+        "folder",
+        "metrics.jsonl",
+    ]
 
 
 def test_names_under_runs(tmp_path):

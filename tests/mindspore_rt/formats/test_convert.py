@@ -1,7 +1,6 @@
 """Conversion between formats: bit-exact round trips, the official draw, and what is refused by name."""
 
 import json
-import os
 
 import mindspore as ms
 import numpy as np
@@ -11,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from torch.nn.utils import prune
 from transformers import BertForSequenceClassification
 
-from configs.contract.files import read_json
+from configs.contract.files import read_json, temporary_path
 from configs.contract.matrices import matrix_name
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier
@@ -327,7 +326,7 @@ def test_what_a_killed_conversion_left_is_gone_after_the_next(tiny_bert, tmp_pat
     words = [tiny_bert, tmp_path / target, *(["--to", "mindspore"] if target.endswith("safetensors") else [])]
     run_python(code, *words, status=-9)
     assert [path.name for path in tmp_path.iterdir()] and not (tmp_path / target).exists()
-    other = tmp_path / f".other.{target}.{os.getpid()}.tmp"
+    other = temporary_path(tmp_path / f"other.{target}")
     other.write_text("of a process that runs")
     run(*words)
     assert sorted(tmp_path.iterdir()) == [other, tmp_path / target]

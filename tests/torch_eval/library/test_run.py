@@ -12,7 +12,7 @@ from scipy import stats
 from transformers import AutoConfig
 
 import torch_eval
-from configs.contract import schema
+from configs.contract import files, schema
 from configs.contract.errors import UserError
 from configs.contract.files import ROOT, locked, read_json, read_lines, write_json
 from tests.helpers.attacked_runs import SENTENCES
@@ -118,7 +118,7 @@ def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, attacks_here)
 def test_attacks_that_stopped_at_their_limit_are_counted_in_words(tmp_path, attacks_here, capsys):
     """Otherwise 0% Aua would read as that of a model that was broken."""
     model, file = classifier(tmp_path / "mine", "bert"), table(tmp_path / "r.csv")
-    left = tmp_path / "out" / "data" / f".test.jsonl.{2**31}.tmp"  # of a process that was killed
+    left = tmp_path / "out" / "data" / f".test.jsonl.{2**31}-{files.MACHINE}.tmp"  # of a process that was killed
     left.parent.mkdir(parents=True)
     left.touch()
     folder = run.run([str(model)], str(file), ["recipes=[textbugger]", "max_queries=1"], out=tmp_path / "out")
