@@ -76,14 +76,19 @@ def read_json(path: Path, text: str) -> FileTable:
 
 
 def _transposed(path: Path, columns: dict[str, dict | list]) -> list[dict]:
-    """Return the rows of columns as `DataFrame.to_json` writes them: each an object of the same index."""
-    first, *others = columns.values()
-    if not isinstance(first, dict) or any(not isinstance(o, dict) or o.keys() != first.keys() for o in others):
+    """Return the rows of columns as `DataFrame.to_json` writes them: each an object of the same index.
+
+    With orient='index' it writes rows under the index, which is numbers unless somebody set another.
+    """
+    objects = [column for column in columns.values() if isinstance(column, dict)]
+    if len(objects) < len(columns) or any(one.keys() != objects[0].keys() for one in objects):
         raise UserError(
             f"{path}: one object of {', '.join(map(repr, list(columns)[:5]))}; write one object for each row, as "
             f"DataFrame.to_json(FILE, orient='records', lines=True) does"
         )
-    return [{name: values[key] for name, values in columns.items()} for key in first]
+    if all(map(str.isdecimal, columns)) and not any(map(str.isdecimal, objects[0])):
+        return objects
+    return [{name: one[key] for name, one in zip(columns, objects, strict=True)} for key in objects[0]]
 
 
 def _json(text: str) -> object:

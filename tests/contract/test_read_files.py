@@ -584,8 +584,8 @@ def written(rows, writer, encoding, folder):
     frame = pandas.DataFrame(rows, columns=["more", "sentence", "label"])
     path = folder / f"a{'.jsonl' if 'json' in writer else '.tsv' if 'tsv' in writer else '.csv'}"
     mark = "\t" if "tsv" in writer else ";" if "semicolon" in writer else ","
-    if writer == "pandas json columns":
-        frame.to_json(path)
+    if writer in ("pandas json columns", "pandas json index"):
+        frame.to_json(path, orient=writer.split()[-1])
     elif writer.startswith("pandas json"):
         frame.to_json(path, orient="records", lines="lines" in writer, force_ascii="ascii" in writer)
     elif writer == "json lines":
@@ -614,7 +614,7 @@ WRITERS = [
     "csv all",
     "csv semicolon",
 ]
-WRITERS += ["pandas json columns", "pandas json lines", "pandas json ascii", "json lines"]
+WRITERS += ["pandas json columns", "pandas json index", "pandas json lines", "pandas json ascii", "json lines"]
 
 
 @random_tables
