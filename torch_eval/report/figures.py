@@ -104,9 +104,10 @@ def accuracy_curves(
         level: The same for methods of one point, drawn as horizontal lines.
         shares: Whether the places are shares, drawn in per cent.
     """
-    rows = -(-len(panels) // 2)
+    across = 3 if len(panels) == 3 else 2
+    rows = -(-len(panels) // across)
     figure = Figure(figsize=(style.WIDTH, 0.6 + 2.0 * rows), layout="constrained")
-    axes = figure.subplots(rows, 2, sharex=True, squeeze=False).ravel()
+    axes = figure.subplots(rows, across, sharex=True, squeeze=False).ravel()
     methods = list(dict.fromkeys(method for curves in panels.values() for method in curves))
     places = [[x for points in curves.values() for x, _ in points] for curves in panels.values()]  # of each panel
     ticks = sorted(set().union(*places))
@@ -129,7 +130,7 @@ def accuracy_curves(
         panel.xaxis.set_tick_params(labelbottom=True)
     for panel in axes[len(panels) :]:
         panel.set_visible(False)
-    for panel in axes[max(0, len(panels) - 2) : len(panels)]:
+    for panel in axes[max(0, len(panels) - across) : len(panels)]:
         panel.set_xlabel(label)
     _legend(figure, axes, 3)
     style.save(figure, path)
