@@ -209,7 +209,7 @@ def test_texts_of_a_folder_are_all_read_or_refused(tmp_path):
         ),
         ("data/train-00000-of-00003.parquet", b"PAR1", "a Parquet file; write it as CSV"),
         ("train-00000-of-00003.jsonl", b"{}", "a folder with tables; give one file, such as"),
-        ("TRAIN.CSV", b"sentence", "a folder with tables; give one file, such as"),
+        ("TRAIN.CSV", b"sentence", "TRAIN.CSV"),
     ],
 )
 def test_folders_of_tables_are_refused_with_the_file_to_give(tmp_path, task, name, content, expected):
