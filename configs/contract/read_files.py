@@ -215,7 +215,7 @@ def _label(value: object, numbers: dict[str, int]) -> int:
 
 def _read_folder(path: Path, task: Task) -> list[dict]:
     folders = [path / label for label in task.layouts[0].values or task.labels]
-    texts = list(map(texts_in, folders))
+    texts = list(map(_texts_in, folders))
     absent = [folder.name for folder, files in zip(folders, texts, strict=True) if not files]
     if (absent or len(task.columns) != 1) and (other := _other_form(path)):
         raise UserError(other)
@@ -226,7 +226,8 @@ def _read_folder(path: Path, task: Task) -> list[dict]:
         raise UserError(
             f"{path}: no {absent[0]}/*.txt in it; it holds {holds}, and needs a folder of .txt files for each label"
         )
-    if others := [name for name in folders_of_texts(path) if name not in (*(f.name for f in folders), UNLABELLED)]:
+    others = [name for name in folders_of_texts(path) if path / name not in folders]
+    if others:
         raise UserError(
             f"{path / others[0]}: no label has this name; allowed: {listed(folder.name for folder in folders)}; move "
             "the folder elsewhere, or name its label with data.labels"
@@ -244,11 +245,11 @@ def _read_folder(path: Path, task: Task) -> list[dict]:
 
 
 def folders_of_texts(path: Path) -> list[str]:
-    """Return the names of the folders in a folder that hold .txt files."""
-    return sorted(inner.name for inner in path.iterdir() if texts_in(inner))
+    """Return the names of the folders in a folder that hold .txt files, but for IMDB's texts without a label."""
+    return sorted(inner.name for inner in path.iterdir() if inner.name != UNLABELLED and _texts_in(inner))
 
 
-def texts_in(folder: Path) -> list[Path]:
+def _texts_in(folder: Path) -> list[Path]:
     """Return the .txt files of a folder in the order of their names; none if there is no such folder."""
     files = folder.iterdir() if folder.is_dir() else ()
     return sorted(file for file in files if file.suffix.lower() == ".txt" and not file.name.startswith("."))

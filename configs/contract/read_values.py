@@ -18,7 +18,7 @@ from configs.contract.errors import UserError
 
 CONFIG_DIR = Path(__file__).parent.parent
 ZOO, ENTRY = CONFIG_DIR / "zoo", "experiment.yaml"  # each folder of the zoo has a configuration of this name
-NOTHING = ("", "null", "~")  # how the command line unsets a text; in a file `key: ""` does so too
+NOTHING = ("null", "~")  # how the command line unsets a text, beside an empty one, which does so in files too
 LARGEST = 2**31 - 1  # of a number without a limit of its own: no more fit into MindSpore's and NumPy's counters
 COMMAND_LINE = "the command line"  # origin of keys that no file sets; a later one replaces an earlier one
 

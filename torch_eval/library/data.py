@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from configs.contract import classifiers, snippets
 from configs.contract.errors import UserError, listed
-from configs.contract.read_files import SECRET, UNLABELLED, folders_of_texts, read_file, read_table
+from configs.contract.read_files import SECRET, folders_of_texts, read_file, read_table
 from configs.contract.tables import BrokenRow
 from configs.contract.tasks import NUMBER, TASKS, Task, label_entry, task_of
 from torch_eval.library import hub
@@ -52,7 +52,7 @@ def read(
         raise UserError(f"{data}: the folder of a model; give the data after the models")
     if path.is_dir() and config.task == "custom":
         if not config.data.labels:
-            folders = [name for name in folders_of_texts(path) if name != UNLABELLED]
+            folders = folders_of_texts(path)
             silent = folders and classifiers.says_nothing(names)
             config.data.labels = list(map(label_entry, folders)) if silent else in_order(path, folders, names)
         config.data.text_columns = config.data.text_columns or ["text"]
@@ -141,7 +141,7 @@ def _alike(names: Sequence[str], columns: Sequence[str]) -> str | None:
 def _names_of(column: str, columns: Sequence[str], rows: Sequence[dict], names: Sequence[str]) -> str:
     """Return the column that names the labels of a numbered one, as in SetFit's files, if it names labels of the model.
 
-    Which number means which label differs between the files and the model now and then. Otherwise the column itself.
+    A file and a model may number the same labels differently. Without such names the numbered column is returned.
     """
     for ending in ("_text", "_name"):
         if other := _alike([f"{column}{ending}"], columns):
