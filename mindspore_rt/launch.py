@@ -138,8 +138,8 @@ def _run(run: RunDir, job: Job, number: int, settings: Sequence[str], lock: IO |
             with open(_log(job, name), "wb") if name != "0" else contextlib.nullcontext() as log:
                 started.append(subprocess.Popen(command, env=environment, pass_fds=locks, stdout=log, stderr=log))
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        workers = started[several and not run.config.node_rank :]  # the scheduler is the first process of machine 0
-        return _wait(workers, _first_worker(run.config), job, request)
+        scheduler = started[:1] if several and not run.config.node_rank else []
+        return _wait(started[len(scheduler) :], scheduler, _first_worker(run.config), job, request)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         end_by = time.monotonic() + GRACE
@@ -203,15 +203,19 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
-def _wait(workers: list[subprocess.Popen], first: int, job: Job, request: StopRequest) -> int:
-    """Wait until all workers have ended; the exit status is that of the first that failed, or 0.
+def _wait(
+    workers: list[subprocess.Popen], scheduler: list[subprocess.Popen], first: int, job: Job, request: StopRequest
+) -> int:
+    """Wait until all workers have ended; the exit status is that of the first process that failed, or 0.
 
     A stop request is handed on once, as SIGTERM: a second Ctrl-C would stop a worker at once. One that has stopped
-    leaves the others time to save; after any other failure they would wait for it in vain. MindSpore's exit handlers
-    end a worker by SIGSEGV now and then. If the job was finished before, as its new manifest says, that is no failure.
+    leaves the others time to save; after any other failure they would wait for it in vain. So would they for a
+    scheduler that was killed, deaf to SIGTERM. MindSpore's exit handlers end a worker by SIGSEGV now and then. If the
+    job was finished before, as its new manifest says, that is no failure.
 
     Args:
-        workers: Processes of this machine, in the order of their numbers.
+        workers: Workers of this machine, in the order of their numbers.
+        scheduler: The scheduler, if it runs on this machine.
         first: Number of the first of them, among those of all machines.
         job: What they train.
         request: Whether somebody has asked to stop.
@@ -219,7 +223,7 @@ def _wait(workers: list[subprocess.Popen], first: int, job: Job, request: StopRe
     handed_on, failed, kill_after = False, None, float("inf")
     before = _manifest_time(job)
     while running := [worker for worker in workers if worker.poll() is None]:
-        failed = failed or next((worker for worker in workers if worker.returncode), None)
+        failed = failed or next((process for process in [*workers, *scheduler] if process.poll()), None)
         if failed and failed.returncode not in STOPPED:
             kill_after = min(kill_after, time.monotonic() + GRACE)
         for worker in running:
@@ -231,9 +235,10 @@ def _wait(workers: list[subprocess.Popen], first: int, job: Job, request: StopRe
         with contextlib.suppress(subprocess.TimeoutExpired):
             running[0].wait(timeout=0.2)
     failed = failed or next((worker for worker in workers if worker.returncode), None)
-    if failed and failed.returncode < 0 and job.done and _manifest_time(job) != before:
+    finished = job.done and _manifest_time(job) != before
+    if not failed or finished and (failed.returncode < 0 or failed in scheduler):
         return 0
-    return _status(failed, first + workers.index(failed), job) if failed else 0
+    return _status(failed, "scheduler" if failed in scheduler else str(first + workers.index(failed)), job)
 
 
 def _manifest_time(job: Job) -> int | None:
@@ -242,12 +247,15 @@ def _manifest_time(job: Job) -> int | None:
     return manifest.stat().st_mtime_ns if manifest.exists() else None
 
 
-def _status(failed: subprocess.Popen, number: int, job: Job) -> int:
-    """Return the exit status of a worker that failed, and say what its own messages on the terminal do not."""
+def _status(failed: subprocess.Popen, name: str, job: Job) -> int:
+    """Return the exit status of a process that failed, and say what its own messages on the terminal do not."""
     if failed.returncode < 0:
-        name = signal.Signals(-failed.returncode).name
-        print(f"error: {job.name}: process {failed.pid} was ended by {name}; the same command goes on", file=sys.stderr)
+        reason = signal.Signals(-failed.returncode).name
+        print(
+            f"error: {job.name}: process {failed.pid} was ended by {reason}; the same command goes on", file=sys.stderr
+        )
         return 128 - failed.returncode
-    if number and failed.returncode not in STOPPED:
-        print(f"error: {job.name}: worker {number} failed; see {_log(job, str(number))}", file=sys.stderr)
+    if name != "0" and failed.returncode not in STOPPED:
+        process = name if name == "scheduler" else f"worker {name}"
+        print(f"error: {job.name}: {process} failed; see {_log(job, name)}", file=sys.stderr)
     return failed.returncode

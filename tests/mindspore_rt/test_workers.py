@@ -1,6 +1,7 @@
 """Two CPU workers of the real command line: they stop together, none is left, and a resumed run ends alike."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -85,6 +86,30 @@ def test_a_crash_at_exit_is_no_failure_of_a_finished_job(monkeypatch, tmp_path, 
         job.directory.mkdir(parents=True)
         (job.directory / "manifest.json").write_text("old")
     assert launch.launch(run, [job], ["tiny"], None) == status
+
+
+WITHOUT_SCHEDULER = """#!{python}
+import os, signal, sys, time
+if os.environ["MS_ROLE"] == "MS_SCHED":
+    {scheduler}
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "scheduler, status, message",
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", 128 + signal.SIGKILL, r"process \d+ was ended by SIGKILL"),
+        ("sys.exit(1)", 1, r"scheduler failed; see \S+scheduler\.log"),
+    ],
+)
+def test_workers_do_not_wait_for_a_scheduler_that_is_gone(monkeypatch, tmp_path, capfd, scheduler, status, message):
+    """MindSpore's workers wait for it without an end, and take no SIGTERM meanwhile."""
+    monkeypatch.setattr(launch, "GRACE", 0.5)
+    run, job = job_of(WITHOUT_SCHEDULER, monkeypatch, tmp_path, scheduler=scheduler)
+    assert launch.launch(run, [job], ["tiny"], None) == status
+    assert re.search(message, capfd.readouterr().err)
 
 
 FAILING_WORKER = """#!{python}
