@@ -25,7 +25,7 @@ from configs.contract.files import ROOT, files_below, write_json
 from configs.contract.run_dir import RunDir
 
 FOLDER = ".receipts"
-COMPILERS = ("c++", "g++", "clang++")  # where one is, kernels draw the random numbers of a training
+COMPILERS = ("g++", "c++", "clang++")  # in order of preference; with one, kernels draw the noise of a training
 VARIABLES = ("PATH", "CXX", "LD_LIBRARY_PATH", "LD_PRELOAD")
 # As the process found them: a framework that is loaded later changes some. `STARTER` differs at every start.
 ENVIRONMENT = {

@@ -24,11 +24,11 @@ from mindspore import float32, ops
 from mindspore.ops import signature
 
 from configs.contract import assets
+from configs.contract.receipts import COMPILERS
 
 SOURCE = Path(__file__).with_name("kernels.cc")
 # The last two let square roots and comparisons be vectorised; both leave NaN and infinity as they are.
 FLAGS = "-O3 -march=native -std=c++17 -fPIC -shared -fopenmp -fno-math-errno -fno-trapping-math".split()
-COMPILERS = ("g++", "c++", "clang++")
 SWITCH = "ROBUST_TICKETS_KERNELS"
 BLOCK = 2**16  # numbers that NumPy draws at once, few enough to stay in the processor's cache
 SCRAMBLE = ((16, 0x21F0AAAD), (15, 0xD35A2D97), (15, 1))  # shifts and factors of `scramble` of `kernels.cc`
