@@ -3,15 +3,15 @@
 #
 #   ./run.sh                            the demo: offline, small real model, real text
 #   ./run.sh CONFIG [key=value ...]     an experiment of configs/ (sst2, imdb ...) or a YAML file
-#   ./run.sh zoo/NAME [key=value ...]   train and attack a ticket that is given, and compare with its stated figures
-#   ./run.sh CONFIG [key=value ...] --plan      only show what would run, what is done, and how long it may take
+#   ./run.sh zoo/NAME [key=value ...]   train and attack a ticket of the zoo, and compare with its stated figures
+#   ./run.sh CONFIG [key=value ...] --plan      run nothing: show what would run, what is done, how long it may take
 #   ./run.sh score MODEL [MODEL ...] DATA [key=value ...]    what any classifier withstands, on any data
 #   ./run.sh watch CONFIG               follow a long run in another terminal
-#   ./run.sh bench [official=PATH]      speed against PyTorch; bench attacks: attacks against stock TextAttack
+#   ./run.sh bench [official=PATH]      speed against PyTorch; `bench attacks`: against unmodified TextAttack
 #   ./run.sh setup                      only the environment and the packaged assets
 #   ./run.sh check                      format, lint and types of the code
 #   ./run.sh test [pytest options]      the same, then the tests
-#   ./run.sh help                       every key of a configuration, after set-up
+#   ./run.sh help                       this text; after set-up also every key of a configuration
 #
 # More: .venv/bin/python -m mindspore_rt --help (single stages, convert), -m torch_eval --help (publish, parity ...)
 # ROBUST_TICKETS_PYTHON=/path/to/python ./run.sh ...  uses an environment that is there already, and checks it

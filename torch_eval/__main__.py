@@ -236,7 +236,8 @@ def parser() -> cli.Parser:
     reporting.add_argument(
         "arguments", nargs="*", metavar="CONFIG ... key=value", help="experiments, and changes to all"
     )
-    reporting.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: in the run directory)")
+    place = "where to write (default: report/ of the run, of several runs runs/report/)"
+    reporting.add_argument("--out", type=Path, metavar="FOLDER", help=place)
     adding = cli.add_command(commands, zoo_add, "zoo-add")
     adding.add_argument("--name", required=True, metavar="NAME", help="name of the entry's folder")
     cli.add_command(commands, zoo_check, "zoo-check")

@@ -76,7 +76,7 @@ class Data:
     attacked: str | None = option(None, "text column that attacks change; unset: the last one")
     bad_rows: int | str = option(
         0,
-        "how many broken rows of a file are skipped: a number, or a share such as 0.5%; more are an error",
+        "how many broken rows of a file may be skipped: a number, or a share such as 0.5%; more are an error",
         low=0,
         pattern=r"\d{1,2}(\.\d+)?%",
     )
@@ -185,7 +185,7 @@ class MaskSearch(Adversary, Updates):
         "what shares one score: a weight alone, or a column or matrix of weights as in the official code",
         choices=["weight", "neuron", "matrix"],
     )
-    keep_epochs: int | None = option(None, "last epochs whose scores stay on disk, two at least; unset: all", low=1)
+    keep_epochs: int | None = option(None, "number of last epochs whose scores stay, at least two; unset: all", low=1)
     stop_distance: float = option(
         0.0,
         "stop when the ticket of the first sparsity changes by less than this share of its mask in an epoch; 0: never",
@@ -263,14 +263,14 @@ class Experiment:
     name: str = option("experiment", "name of the folder under runs/ that holds all results")
     task: str = option("sst2", "a task of configs/contract/tasks.py, such as imdb; custom for data of your own")
     model: str = option("bert-base-uncased", "pre-trained model: a hub name, a Hugging Face directory, or `packaged`")
-    layers: int | None = option(None, "number of first layers of the model that are used; unset: all", low=1)
+    layers: int | None = option(None, "how many of the model's layers are used, from the first; unset: all", low=1)
     seeds: list[int] = option([1], "seeds; everything is trained once for each", low=0, high=LARGEST_SEED)
     sparsities: list[float] = option([0.3], "shares of pruned weights", low=0.01, high=0.99)
     methods: list[str] = option(["finetune", "robust"], "methods that are compared, or all", choices=[*METHODS, "all"])
     lengths: list[int] | None = option(
         None,
-        "epochs of the attacked models: every method is trained once for each, with its own schedule; the first "
-        "replaces the epochs of the methods' sections; unset: those of the sections",
+        "numbers of epochs: every method is trained once for each, with a schedule of its own; the first replaces "
+        "the epochs of the methods' sections; unset: those of the sections",
         low=1,
     )
     tickets_from: str | None = option(None, "experiment or file with the tickets of transferred, or else of robust")
@@ -294,7 +294,7 @@ class Experiment:
     profile_steps: int = option(0, "number of steps of each training that MindSpore's profiler records", low=0)
     on_change: str = option(
         "refuse",
-        "what to do with results of other settings, inputs or code: stop, or delete and redo them and what they affect",
+        "if results have other settings, inputs or code: stop, or delete and redo them and all that depends on them",
         choices=["refuse", "redo"],
     )
     checkpoint_steps: int = option(200, "steps between two checkpoints", low=1)
