@@ -136,6 +136,7 @@ class Scoring:
     def stage(self, directory: Path, name: str, values: dict, split: str = "test") -> Stage:
         """Return a stage whose results depend on the victim and a split."""
         inputs = {"model": self.target.model, split: self.run_dir.split(split)}
+        values = {**values, **settings.label_order(self.target.label_order)}  # the split holds numbers only
         return Stage(directory, name, values, inputs, PACKAGES)
 
     def logits(self, texts: list[tuple[str, ...]], label: str | None = None) -> list[list[float]]:

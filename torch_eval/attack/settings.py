@@ -5,7 +5,7 @@ The one place that says so: a stage writes these settings, and the report compar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from configs.contract import schema
@@ -38,6 +38,11 @@ def spec(config: schema.Experiment, data: Summary, recipe: str) -> recipes.Spec:
 def victim(config: schema.Experiment) -> dict[str, Any]:
     """How victims compute their logits, temperature apart."""
     return {"max_length": config.attack_length, "device": config.attack.device, "dtype": config.attack.dtype}
+
+
+def label_order(order: Sequence[int] | None) -> dict[str, Any]:
+    """Which label of a victim each label of the data is; nothing if the order is the same."""
+    return {} if order is None else {"label_order": list(order)}
 
 
 def clean(config: schema.Experiment, data: Summary) -> dict[str, Any]:

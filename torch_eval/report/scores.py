@@ -66,7 +66,7 @@ class Score:
     @functools.cached_property
     def signature(self) -> dict:
         """How the score was made, model and seed apart. A temperature fitted on dev is each model's own."""
-        settings = {k: v for k, v in self.all_settings.items() if k not in ("seed", "shard")}
+        settings = {k: v for k, v in self.all_settings.items() if k not in ("seed", "shard", "label_order")}
         fitted = fitted_temperature(self.directory.parent)
         if fitted and settings.get("temperature") == fitted:
             settings["temperature"] = "fitted on dev"

@@ -11,7 +11,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from configs.contract import settings
+from configs.contract import classifiers, settings
 from configs.contract.errors import UserError
 from configs.contract.files import read_lines
 from configs.contract.jobs import CLEAN, Job
@@ -109,13 +109,25 @@ class Staleness:
 
     def _scored(self, seed: int, model: str, split: str, score: Score, now: dict[str, Any]) -> tuple[str, ...]:
         paths = {"model": self._victim(seed, model), split: self.run.split(split)}
-        before, now = dict(score.all_settings), dict(now)
+        before = dict(score.all_settings)
+        now = {**now, **self._label_order(model, before)}
         then, asked = before.pop("indices", []), now.pop("indices", [])
         changed = list(changed_inputs(score.manifest.inputs, paths))
         if then != asked:
             same = "others are drawn now" if len(then) == len(asked) else f"{len(then)}, now {len(asked)}"
             changed.append(f"examples: {same}")
         return (*changed, *differences(before, now))
+
+    def _label_order(self, model: str, before: dict[str, Any]) -> dict[str, Any]:
+        """Return the setting of this name now; that of before if the victim is not here or its labels do not match."""
+        folder, key = self.run.own_victims().get(model), "label_order"
+        try:
+            if folder and self.data:
+                order = classifiers.match_labels(classifiers.label_names(folder), self.data.labels, folder)
+                return attack_settings.label_order(order)
+        except UserError:
+            pass
+        return {key: before[key]} if key in before else {}
 
     @functools.cached_property
     def _labels(self) -> list[int] | None:

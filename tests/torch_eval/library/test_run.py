@@ -90,6 +90,23 @@ def test_several_models_are_compared_on_the_same_texts_by_the_names_of_their_lab
     assert sums[0]["b"]["clean_of_all"] == pytest.approx(1 - sums[1]["c"]["clean_of_all"])
 
 
+def test_results_are_not_taken_for_those_of_labels_that_are_named_otherwise(tmp_path, attacks_here):
+    """The file that is attacked is the same to the byte: it holds numbers."""
+    model, file = classifier(tmp_path / "mine", "bert"), table(tmp_path / "r.csv", "10")
+    options, accuracies = ["recipes=[deepwordbug]", "examples=1"], []
+    for names, more in (("0=negative,1=positive", ()), ("0=positive,1=negative", ["on_change=redo"])):
+        keys = [*options, f"labels=[{names}]"]
+        if more:
+            with pytest.raises(
+                UserError, match=r"made with other settings \(settings.label_order: absent, now \[1, 0\]\)"
+            ):
+                run.run([str(model)], str(file), keys, out=tmp_path / "out")
+        results = read_json(run.run([str(model)], str(file), [*keys, *more], out=tmp_path / "out") / "results.json")
+        accuracies.append(results["models"]["mine"]["clean_of_all"])
+    assert sum(accuracies) == pytest.approx(1)
+    assert results["settings"]["mine/deepwordbug"]["label_order"] == [1, 0]
+
+
 def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, attacks_here):
     file = table(tmp_path / "r.csv")
     for name in (str(tmp_path / "gone"), r"C:\models\mine", "./gone", "a/b/c"):

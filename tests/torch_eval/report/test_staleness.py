@@ -72,6 +72,23 @@ def test_attacks_on_a_model_that_no_manifest_knows_become_stale_too(tmp_path):
         assert "model: was made again since" in scores[1, name, "textbugger"].stale[0]
 
 
+def test_an_attack_under_other_names_of_the_labels_is_stale(tmp_path):
+    """The files hold numbers: `labels` of the data decides which label of the victim each of them is."""
+    for name, first in (("turned", "positive"), ("same", "negative"), ("other", "third")):
+        names = {"0": first, "1": "positive" if first == "negative" else "negative"}
+        write_json(tmp_path / name / "config.json", {"id2label": names})
+    own = ",".join(f"{name}={tmp_path / name}" for name in ("turned", "same", "other"))
+    paths = small(tmp_path, f"attack.victims=[{own}]")
+    for name in ("turned", "same", "other"):
+        made_up.attack(paths, 1, name, "textfooler", (6, 2, 2))
+        file, inputs = paths.attack(1, name) / "textfooler" / "manifest.json", {"model": file_hash(tmp_path / name)}
+        edit_json(file, inputs={**inputs, "test": "test" * 8})
+    scores = run_state.Run(paths.config, ["demo"], tmp_path).scores
+    assert scores[1, "turned", "textfooler"].stale == ("label_order: absent, now [1, 0]",)
+    assert scores[1, "same", "textfooler"].stale == scores[1, "other", "textfooler"].stale == ()
+    assert scores[1, "turned", "textfooler"].signature == scores[1, "same", "textfooler"].signature
+
+
 def chosen_among_two(tmp_path, seeds=(1,), **settings):
     """A finished choice on dev; the configuration to report it with may be given other `settings` afterwards."""
     paths = small(tmp_path, "sparsities=[0.3,0.5]", f"seeds={list(seeds)}", seeds=seeds)
