@@ -11,7 +11,7 @@ seed-1/attacks-calibrated/<model>/calibration/    manifest.json (temperature fit
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from configs.contract import classifiers
 from configs.contract.errors import UserError
 from configs.contract.files import locked, read_lines, write_json, write_lines
+from configs.contract.jobs import CLEAN
 from configs.contract.read_files import SPLIT_TOKEN
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Summary
@@ -46,16 +47,19 @@ def run(run_dir: RunDir) -> None:
         everything = run_dir.all_victims()
         batchings = victims.check(run_dir, everything, task, workers, victims.sample(examples, task.columns))
 
-        def score(seed: int, name: str, model: Path) -> None:
-            """Measure the clean accuracy of one victim, which the first shard does, and run all attacks on it."""
+        def score(attacks: Sequence[str], seed: int, name: str, model: Path) -> None:
+            """Run these attacks on one victim; `CLEAN` is its accuracy, which the first shard measures."""
             scoring = Scoring(workers, run_dir, seed, name, model, task, shard, batchings.get(model))
-            if shard.number == 1:
-                scoring.clean(examples)
-            for recipe in config.attack.recipes:
-                scoring.recipe(recipe, examples)
+            for recipe in attacks:
+                if recipe != CLEAN:
+                    scoring.recipe(recipe, examples)
+                elif shard.number == 1:
+                    scoring.clean(examples)
 
-        for victim in everything:
-            redo_changed(config, partial(score, *victim))
+        # What shows on unchanged texts shows for all victims before the first attack, which may take hours.
+        for attacks in ([CLEAN], config.attack.recipes):
+            for victim in everything:
+                redo_changed(config, partial(score, attacks, *victim))
 
 
 def read_split(run_dir: RunDir, name: str) -> tuple[Summary, list[dict]]:

@@ -426,6 +426,20 @@ def test_every_victim_is_checked_before_the_first_attack(experiment, tmp_path):
     assert not run_dir.attack(1, "finetune").exists()
 
 
+def test_unchanged_texts_are_classified_by_all_victims_before_the_first_attack(experiment, tmp_path, monkeypatch):
+    """What is wrong with the last one, or with a text for it, would otherwise show after hours."""
+    run_dir = experiment("attack.recipes=[textbugger]", f"attack.victims=[own={write_bert(tmp_path / 'own')}]")
+    measured: list[set] = []
+    folders = [run_dir.attack(1, name) for name in ("finetune", "own")]
+    monkeypatch.setattr(
+        scoring.Scoring,
+        "recipe",
+        lambda *_: measured.append({folder.name for folder in folders if (folder / "clean/manifest.json").is_file()}),
+    )
+    scoring.run(run_dir)
+    assert measured == [{"finetune", "own"}] * 2
+
+
 def test_a_victim_that_reads_otherwise_than_its_training_is_refused(experiment):
     run_dir = experiment()
     sample = {"max_length": 16, "texts": [{"texts": ["a film"], "ids": [101, 102]}]}
