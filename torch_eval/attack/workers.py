@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from configs.contract.errors import UserError
+from configs.contract.errors import UserError, listed
 from torch_eval.attack import example as one_example
 from torch_eval.recipes import recipes
 
@@ -143,9 +143,8 @@ def inspect(target: Target, texts: list[tuple[str, ...]]) -> Inspection:
     except UserError as error:
         return Inspection(str(error))
     except Exception as error:  # of any kind: weights and tokenizer do not fit together, or the text is too long
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return Inspection(
-            f"{target.model}: cannot classify a text of up to {target.max_length} pieces ({reason:.300}); is the "
+            f"{target.model}: cannot classify a text of up to {target.max_length} pieces ({_reason(error)}); is the "
             f"tokenizer the model's own? a smaller data.max_length helps where the model has fewer positions"
         )
     notes, fastest = [], victim.batchings()[0]
@@ -160,9 +159,27 @@ def inspect(target: Target, texts: list[tuple[str, ...]]) -> Inspection:
     return Inspection(batching=victim.batching, notes=tuple(notes))
 
 
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
 def logits_of(target: Target, texts: list[tuple[str, ...]]) -> list[list[float]]:
-    """Return logits of texts, each a tuple of columns."""
-    return load_victim(target)(texts).tolist()
+    """Return logits of texts, each a tuple of columns.
+
+    Raises:
+        UserError: The victim cannot classify them. BART's takes no two texts with different numbers of its end token.
+    """
+    victim = load_victim(target)
+    try:
+        return victim(texts).tolist()
+    except (ValueError, IndexError) as error:
+        special = victim.tokenizer.all_special_tokens
+        spelt = [" | ".join(text) for text in texts if any(token in column for column in text for token in special)]
+        remedy = f"take out those that spell a special token of it: {listed(map(repr, spelt), 3, 80)}"
+        raise UserError(
+            f"{target.model}: cannot classify some texts of the data ({_reason(error)}); "
+            f"{remedy if spelt else 'is the tokenizer its own?'}"
+        ) from error
 
 
 def attack_example(

@@ -10,6 +10,7 @@ import sys
 import time
 from functools import partial
 from multiprocessing import active_children, get_context
+from types import SimpleNamespace
 
 import pytest
 from transformers import BertForSequenceClassification
@@ -438,6 +439,27 @@ def test_unchanged_texts_are_classified_by_all_victims_before_the_first_attack(e
     )
     scoring.run(run_dir)
     assert measured == [{"finetune", "own"}] * 2
+
+
+@pytest.mark.parametrize(
+    "text, remedy",
+    [
+        ("dull </s>", r"take out those that spell a special token of it: 'dull </s>'"),
+        ("dull", "is the tokenizer its own"),
+    ],
+)
+def test_a_text_that_stops_a_victim_is_named(monkeypatch, text, remedy):
+    """BART's classifier takes no batch in which texts have different numbers of its end token."""
+
+    class Bart:
+        tokenizer = SimpleNamespace(all_special_tokens=["<s>", "</s>"])
+
+        def __call__(self, texts):
+            raise ValueError("All examples must have the same number of <eos> tokens.")
+
+    monkeypatch.setattr(workers, "load_victim", lambda _: Bart())
+    with pytest.raises(UserError, match=rf"bart: cannot classify some texts .*ValueError: All examples .*; {remedy}"):
+        workers.logits_of(workers.Target("bart", 48), [("fine",), (text,)])
 
 
 def test_a_victim_that_reads_otherwise_than_its_training_is_refused(experiment):
