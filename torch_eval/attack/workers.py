@@ -112,9 +112,9 @@ def load_victim(target: Target) -> Victim:
 
 
 @functools.lru_cache(maxsize=1)
-def load_attack(target: Target, spec: recipes.Spec) -> Attack:
-    """Build an attack on a victim; the last one stays loaded."""
-    attack = recipes.build(spec, load_victim(target))
+def load_attack(victim: Victim, spec: recipes.Spec) -> Attack:
+    """Build an attack on a loaded victim; the last one stays loaded."""
+    attack = recipes.build(spec, victim)
     from torch_eval.recipes.fast_classes import remember_word_splits
 
     remember_word_splits()
@@ -192,9 +192,10 @@ def attack_example(
     source: str = "the texts",
 ) -> dict:
     """Attack one example with the victim `target`, and verify the record; see `example.attack_text`."""
-    load_victim(target).forget()
-    record = one_example.attack_text(load_attack(target, spec), spec, seed, index, example, max_seconds, source)
-    load_victim(target).forget()  # the texts are classified once more to verify the record
+    victim = load_victim(target)
+    victim.forget()
+    record = one_example.attack_text(load_attack(victim, spec), spec, seed, index, example, max_seconds, source)
+    victim.forget()  # the texts are classified once more to verify the record
     texts = [tuple(record[when][column] for column in record[when]) for when in ("original", "perturbed")]
-    one_example.verify(record, spec, example, load_victim(target)(texts).softmax(1).tolist(), target.dtype)
+    one_example.verify(record, spec, example, victim(texts).softmax(1).tolist(), target.dtype)
     return record

@@ -78,7 +78,9 @@ def test_a_budget_of_time_ends_the_search_for_combinations(target, text, monkeyp
     """Words of many pieces have 48**n combinations, of which none may be one word."""
     monkeypatch.setattr(fast_classes, "COMBINATIONS", 10**12)
     spec = single("bertattack", 48)
-    workers.load_attack(target, spec)  # outside the measurement: its models are read once, for all texts
+    workers.load_attack(
+        workers.load_victim(target), spec
+    )  # outside the measurement: its models are read once, for all texts
     started = time.process_time()  # other work on this machine does not count
     record = attack(target, spec, (text,), max_seconds=1)
     assert time.process_time() - started < 10
@@ -119,7 +121,7 @@ LONG["CJK"] = "".join(map(chr, random.Random(0).choices(range(0x4E00, 0x9FFF), k
 def test_a_budget_of_time_holds_for_ten_thousand_letters_without_a_space(target, recipe, columns):
     """Of the first Chinese text a dictionary is read, which takes longer than the budget."""
     spec = Spec(recipe, columns, columns[-1:], candidates=3)
-    workers.load_attack(target, spec)
+    workers.load_attack(workers.load_victim(target), spec)
     for letters in LONG.values():
         text, started = ("a fine film?", letters)[-len(columns) :], time.process_time()
         record = attack(target, spec, text, max_seconds=0.3)
