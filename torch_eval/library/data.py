@@ -225,6 +225,7 @@ def labels_of(
     numbers = [str(number) for number in range(len(names))]
     if values <= set(numbers):
         _refuse_other_order(path, values, [names, *others], published)
+        _refuse_fewer(path, values, names, published)
         return numbers if classifiers.says_nothing(names) else list(map(label_entry, numbers, names))
     if len(values) > MOST_LABELS:
         raise UserError(f"{path}: column {column!r} holds {len(values)} different values; name another: label_column=")
@@ -247,11 +248,35 @@ def _refuse_other_order(
         numbers = range(len(other))
         order = [classifiers.find_label(name, first) for name in other]
         if values <= set(map(str, numbers)) and len({*order} - {None}) == len(other) and order != list(numbers):
-            pairs = ", ".join(label_entry(str(number), name) for number, name in enumerate(first))
             raise UserError(
-                f"{path}: its labels are numbers, and {reason}: {listed(first)}, and {listed(other)}; say what the "
-                f"numbers of the data mean, such as 'labels=[{pairs}]'"
+                f"{path}: its labels are numbers, and {reason}: {listed(first)}, and {listed(other)}; "
+                f"{_say_what_they_mean(first)}"
             )
+
+
+def _refuse_fewer(path: Path, values: set[str], names: Sequence[str], published: Mapping[str, Sequence[str]]) -> None:
+    """Refuse labels that are all numbers from 0 or 1 on where the model has more, and no task's files tell them.
+
+    The data may have fewer labels: 0 and 1 are negative and positive, and not 1 star and 2 stars. A single number is no
+    numbering, and a gap says that others are left out.
+    """
+    for labels in published.values():
+        if len(values) <= len(labels) and all(
+            classifiers.find_label(name, names) == i for i, name in enumerate(labels)
+        ):
+            return
+    found = sorted(map(int, values))
+    if 1 < len(found) < len(names) and found[0] < 2 and found == list(range(found[0], found[0] + len(found))):
+        raise UserError(
+            f"{path}: its labels are {listed(found)}, the model has {len(names)}: {listed(names)}; are those of the "
+            f"data the same? {_say_what_they_mean(names)}"
+        )
+
+
+def _say_what_they_mean(names: Sequence[str]) -> str:
+    """Return the remedy for numbers whose meaning is doubtful."""
+    pairs = ", ".join(label_entry(str(number), name) for number, name in enumerate(names))
+    return f"say what the numbers of the data mean, such as 'labels=[{pairs}]'"
 
 
 def _unmatched(path: Path, values: Sequence[str], names: Sequence[str]) -> str:

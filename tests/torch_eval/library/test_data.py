@@ -203,6 +203,30 @@ def test_numbers_with_which_the_models_names_begin_are_those_labels(tmp_path, st
         assert [record["label"] for record in records] == [highest - 1, 0] and task.labels == tuple(stars)
 
 
+@pytest.mark.parametrize("numbers", ["01", "12", "012"])
+@pytest.mark.parametrize("names", [[f"{i} stars" for i in range(1, 6)], [f"LABEL_{i}" for i in range(5)]])
+def test_numbers_that_may_be_those_of_fewer_labels_are_refused(tmp_path, names, numbers):
+    """1 is positive in a file of two labels, and would be taken for 2 stars."""
+    content = "text,label\n" + "".join(f"a,{number}\n" for number in numbers)
+    if numbers == "12" and names[0] == "1 stars":  # which these are by name
+        assert [record["label"] for record in read(tmp_path / "a.csv", content, names)[1]] == [0, 1]
+        return
+    with pytest.raises(
+        UserError, match=f"its labels are {', '.join(numbers)}, the model has 5: {names[0]}, .*the same"
+    ):
+        read(tmp_path / "a.csv", content, names)
+    pairs = ",".join(f"{number}={name}" for number, name in enumerate(names))
+    _, records, _ = read(tmp_path / "a.csv", content, names, f"data.labels=[{pairs}]")
+    assert [record["label"] for record in records] == list(map(int, numbers))
+
+
+@pytest.mark.parametrize("numbers", [[3], [0, 4], [0, 2, 3], [0, 1, 2, 3, 4]])
+def test_numbers_that_are_of_as_many_labels_as_the_model_has_are_taken(tmp_path, numbers):
+    names = ["very bad", "bad", "fair", "good", "very good"]
+    content = "text,label\n" + "".join(f"a,{number}\n" for number in numbers)
+    assert [record["label"] for record in read(tmp_path / "a.csv", content, names)[1]] == numbers
+
+
 def test_labels_that_nobody_can_match_are_refused_with_both_lists(tmp_path):
     for names, content in ((SILENT, "text,label\na,good\nb,bad\n"), (NAMES, "text,label\na,1\nb,2\n")):
         with pytest.raises(UserError, match=r"cannot be told; .*'labels=\[\.\.\.=.*bad_rows=N"):
