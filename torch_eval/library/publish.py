@@ -13,6 +13,7 @@ from configs.contract.model_card import Result
 from configs.contract.model_id import ModelId
 from configs.contract.processes import run_module
 from configs.contract.run_dir import RunDir
+from configs.contract.stage import changed_inputs
 from torch_eval.attack.records import source_of
 from torch_eval.attack.victims import check_files
 from torch_eval.library.hub import ONLINE
@@ -22,7 +23,8 @@ def publish(run_dir: RunDir, prefix: str, public: bool = False) -> list[str]:
     """Upload every trained model of an experiment; returns the names of the repositories.
 
     Args:
-        run_dir: Run directory of the experiment. Attacks that are not finished are left out of the card.
+        run_dir: Run directory of the experiment. Attacks that are not finished, or were made on what a model
+            was before, are left out of the card.
         prefix: OWNER/NAME; each repository is called OWNER/NAME-MODEL-seed-SEED.
         public: Whether anybody may see repositories that are made now.
 
@@ -57,6 +59,11 @@ def collect(run_dir: RunDir, seed: int, name: str, model: Path, folder: Path) ->
     files = run_dir.attack(seed, name).glob("*/manifest.json")
     manifests: dict[str, dict] = {path.parent.name: read_json(path) for path in files}
     manifests.pop("calibration", None)
+    inputs = {"model": model, "test": run_dir.split("test")}
+    for recipe, manifest in sorted(manifests.items()):
+        if changed := changed_inputs(manifest["inputs"], inputs):
+            print(f"{name}, seed {seed}: {recipe} is left out; {changed[0]}; run the attacks again to publish it")
+            del manifests[recipe]
     if manifests:
         write_json(folder / "robustness.json", manifests)
     labels = run_dir.summary().labels

@@ -11,6 +11,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import file_hash, write_json, write_lines
 from configs.contract.run_dir import RunDir
 from tests.helpers.attacked_runs import SENTENCES
+from tests.helpers.files import edit_json
 from tests.helpers.local_hub import Hub
 from torch_eval.library import hub, publish
 
@@ -39,7 +40,8 @@ def run_dir(tmp_path, tiny_bert):
     shares = {name: {"value": value, "low": 0.1, "high": 0.9} for name, value in (("clean", 0.9), ("aua", 0.4))}
     results = {"clean": {"accuracy": 0.85, "n": 6}, "textfooler": {**shares, "examples": 4}}
     for recipe, metrics in results.items():
-        manifest = {"settings": {"resources": {"from": "packaged"}}, "results": metrics}
+        inputs = {"model": file_hash(run.model(2, "robust-0.30")), "test": file_hash(run.split("test"))}
+        manifest = {"settings": {"resources": {"from": "packaged"}}, "results": metrics, "inputs": inputs}
         write_json(run.attack(2, "robust-0.30") / recipe / "manifest.json", manifest)
     return run
 
@@ -59,6 +61,15 @@ def test_models_go_up_with_ticket_card_and_results(server, run_dir, capsys):
     # The run itself is left as it was: a card with results makes no stage stale.
     assert {path: path.read_bytes() for path in run_dir.root.rglob("*") if path.is_file()} == before
     assert "https://huggingface.co/me/tickets-robust-0.30-seed-2" in capsys.readouterr().out
+
+
+def test_figures_of_what_a_model_was_before_are_left_out(server, run_dir, capsys):
+    """As after a training that was made again, before its attacks were."""
+    edit_json(run_dir.attack(2, "robust-0.30") / "textfooler" / "manifest.json", inputs={"model": "old", "test": "t"})
+    publish.publish(run_dir, "me/tickets")
+    files = server.uploaded["me/tickets-robust-0.30-seed-2"]
+    assert json.loads(files["robustness.json"]).keys() == {"clean"} and b"textfooler" not in files["README.md"]
+    assert "robust-0.30, seed 2: textfooler is left out; model: was made again since, old is" in capsys.readouterr().out
 
 
 def test_without_a_token_nothing_is_uploaded(server, run_dir, monkeypatch):
