@@ -115,6 +115,9 @@ class Victim:
         """Run the model in one of `batchings()` from now on."""
         self.batching = batching
         self.forget()
+        # BigBird leaves its sparse attention for good at the first short batch.
+        if sparse := next((part for part in self.model.modules() if hasattr(part, "set_attention_type")), None):
+            sparse.set_attention_type(self.model.config.attention_type)
         self.forward: UnpaddedClassifier | PaddedClassifier
         if batching == "unpadded":
             self.forward = UnpaddedClassifier(self.model)

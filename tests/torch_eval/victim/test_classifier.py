@@ -9,6 +9,8 @@ import transformers
 from transformers import (
     AutoTokenizer,
     BertForSequenceClassification,
+    BigBirdConfig,
+    BigBirdForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
 )
@@ -16,7 +18,7 @@ from transformers import (
 from configs.contract import classifiers
 from configs.contract.errors import UserError
 from tests.helpers.files import edit_json, edit_weights
-from tests.helpers.victims import write_bert
+from tests.helpers.victims import tokenizer, write_bert
 from torch_eval.attack.workers import Target, inspect
 from torch_eval.bench import stock_textattack
 from torch_eval.bench.random_models import random_classifier
@@ -54,6 +56,18 @@ def test_a_tokenizer_without_masks_leaves_the_padding_to_be_read_as_in_the_stock
     victim, expected = Victim(folder, LENGTH), stock_textattack.victim(folder, LENGTH)(TEXTS)
     torch.testing.assert_close(victim(TEXTS), expected, atol=1e-5, rtol=0)
     assert victim.use_fastest(TEXTS) > 1 and victim.batching == "padded" and not torch.allclose(masked, expected)
+
+
+def test_a_model_that_a_short_batch_changes_for_good_is_as_before_in_the_next_way_of_running_it(tmp_path):
+    """BigBird goes over from its sparse attention to the full one."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BigBirdConfig(30522, **sizes, block_size=2, num_random_blocks=1, initializer_range=0.3)
+    BigBirdForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    victim = Victim(tmp_path, LENGTH)
+    assert victim.use_fastest(TEXTS[:4]) > 1 and victim.batching == "padded"
+    expected = stock_textattack.victim(tmp_path, LENGTH)(TEXTS[:4])
+    torch.testing.assert_close(victim(TEXTS[:4]), expected, atol=1e-5, rtol=0)
 
 
 def test_a_decoder_that_states_no_padding_reads_the_end_of_a_text(tmp_path):
