@@ -221,11 +221,12 @@ def labels_of(
         return list(map(label_entry, names))
     counted = {match[0]: name for name in names if (match := re.match(r"\d+", name))}  # 1 is "1 star"
     if values <= counted.keys() and len(counted) == len(names):
+        _refuse_fewer(path, values, counted, {})
         return list(map(label_entry, counted, counted.values()))
     numbers = [str(number) for number in range(len(names))]
     if values <= set(numbers):
         _refuse_other_order(path, values, [names, *others], published)
-        _refuse_fewer(path, values, names, published)
+        _refuse_fewer(path, values, dict(zip(numbers, names)), published)
         return numbers if classifiers.says_nothing(names) else list(map(label_entry, numbers, names))
     if len(values) > MOST_LABELS:
         raise UserError(f"{path}: column {column!r} holds {len(values)} different values; name another: label_column=")
@@ -250,32 +251,38 @@ def _refuse_other_order(
         if values <= set(map(str, numbers)) and len({*order} - {None}) == len(other) and order != list(numbers):
             raise UserError(
                 f"{path}: its labels are numbers, and {reason}: {listed(first)}, and {listed(other)}; "
-                f"{_say_what_they_mean(first)}"
+                f"{_say_what_they_mean({str(number): name for number, name in enumerate(first)})}"
             )
 
 
-def _refuse_fewer(path: Path, values: set[str], names: Sequence[str], published: Mapping[str, Sequence[str]]) -> None:
+def _refuse_fewer(
+    path: Path, values: set[str], meant: Mapping[str, str], published: Mapping[str, Sequence[str]]
+) -> None:
     """Refuse labels that are all numbers from 0 or 1 on where the model has more, and no task's files tell them.
 
     The data may have fewer labels: 0 and 1 are negative and positive, and not 1 star and 2 stars. A single number is no
     numbering, and a gap says that others are left out.
+
+    Args:
+        path: For messages.
+        values: What the label column holds.
+        meant: The label of the model that each number would be, in the order of its labels.
+        published: As for `labels_of`.
     """
+    names, found = list(meant.values()), sorted(map(int, values))
     for labels in published.values():
-        if len(values) <= len(labels) and all(
-            classifiers.find_label(name, names) == i for i, name in enumerate(labels)
-        ):
+        if len(found) <= len(labels) and all(classifiers.find_label(name, names) == i for i, name in enumerate(labels)):
             return
-    found = sorted(map(int, values))
     if 1 < len(found) < len(names) and found[0] < 2 and found == list(range(found[0], found[0] + len(found))):
         raise UserError(
             f"{path}: its labels are {listed(found)}, the model has {len(names)}: {listed(names)}; are those of the "
-            f"data the same? {_say_what_they_mean(names)}"
+            f"data the same? {_say_what_they_mean(meant)}"
         )
 
 
-def _say_what_they_mean(names: Sequence[str]) -> str:
+def _say_what_they_mean(meant: Mapping[str, str]) -> str:
     """Return the remedy for numbers whose meaning is doubtful."""
-    pairs = ", ".join(label_entry(str(number), name) for number, name in enumerate(names))
+    pairs = ", ".join(label_entry(number, name) for number, name in meant.items())
     return f"say what the numbers of the data mean, such as 'labels=[{pairs}]'"
 
 

@@ -1,6 +1,7 @@
 """Files of users: which columns and labels are meant, and what is refused."""
 
 import json
+import re
 
 import pytest
 
@@ -208,16 +209,16 @@ def test_numbers_with_which_the_models_names_begin_are_those_labels(tmp_path, st
 def test_numbers_that_may_be_those_of_fewer_labels_are_refused(tmp_path, names, numbers):
     """1 is positive in a file of two labels, and would be taken for 2 stars."""
     content = "text,label\n" + "".join(f"a,{number}\n" for number in numbers)
-    if numbers == "12" and names[0] == "1 stars":  # which these are by name
-        assert [record["label"] for record in read(tmp_path / "a.csv", content, names)[1]] == [0, 1]
-        return
     with pytest.raises(
         UserError, match=f"its labels are {', '.join(numbers)}, the model has 5: {names[0]}, .*the same"
     ):
         read(tmp_path / "a.csv", content, names)
-    pairs = ",".join(f"{number}={name}" for number, name in enumerate(names))
+    first = int(numbers == "12" and names[0] == "1 stars")
+    pairs = ", ".join(f"{number}={name}" for number, name in enumerate(names, first))
+    with pytest.raises(UserError, match=re.escape(f"'labels=[{pairs}]'")):
+        read(tmp_path / "a.csv", content, names)
     _, records, _ = read(tmp_path / "a.csv", content, names, f"data.labels=[{pairs}]")
-    assert [record["label"] for record in records] == list(map(int, numbers))
+    assert [record["label"] for record in records] == [int(number) - first for number in numbers]
 
 
 @pytest.mark.parametrize("numbers", [[3], [0, 4], [0, 2, 3], [0, 1, 2, 3, 4]])
