@@ -39,6 +39,7 @@ def read_file(
         UserError: The file cannot be read, lacks a column, or has more broken rows; with line and remedy.
     """
     if path.is_dir():
+        _refuse_names(path, columns)
         return _read_folder(path, task), []
     table = read_table(path, columns, lambda names: any(not _missing(x, names) for x in task.layouts))
     records, skipped = _records(path, table, task)
@@ -102,10 +103,23 @@ def read_table(path: Path, columns: list[str] | None, has_needed: HasNeeded) -> 
         kinds = f"give a {', '.join(most)} or {last} file, or a folder with a subfolder of .txt files for each label"
         raise UserError(f"{path}: {_packed(path) or kinds}")
     text = read_text(path)
-    table = read_json(path, text) if _is_json(path) else read_delimited(path, text, columns, has_needed)
+    if _is_json(path):
+        _refuse_names(path, columns)
+        table = read_json(path, text)
+    else:
+        table = read_delimited(path, text, columns, has_needed)
     if not table.names and not table.rows:
         raise UserError(f"{path}: empty; write one labelled text a row")
     return table
+
+
+def _refuse_names(path: Path, columns: list[str] | None) -> None:
+    """Refuse names of columns for what has no header to leave out: they would rename nothing."""
+    if columns:
+        raise UserError(
+            f"{path}: data.columns names the columns of CSV and TSV files without a header, and this is none; unset "
+            "data.columns, or write the data as such a file"
+        )
 
 
 def _is_json(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def _load_splits(config: schema.Experiment, task: Task) -> tuple[Splits, str, li
     folder = hub.dataset_dir(source.id, source.config, source.revision, list(names.values()))
     files = {split: folder / f"{name}.jsonl" for split, name in names.items()}
     # The hub names columns as the table of tasks does, whatever the configuration says about files.
-    splits, warnings = _read_files(files, TASKS[config.task], data)
+    splits, warnings = _read_files(files, TASKS[config.task], dataclasses.replace(data, columns=None))
     return splits, " ".join(filter(None, (source.id, source.config, "at", source.revision[:8]))), warnings
 
 

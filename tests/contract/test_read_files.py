@@ -390,6 +390,14 @@ def test_a_header_that_is_named_again(tmp_path):
     assert "empty" in refusal(write_file(tmp_path, "b.csv", ""), columns=["sentence", "label"])
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "pos/a.txt"])
+def test_names_of_columns_are_refused_where_they_would_rename_nothing(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    path = write_file(tmp_path, name, '{"text": "fine", "label": 1}')
+    message = refusal(path.parent if path.suffix == ".txt" else path, TASKS["imdb"], columns=["label", "text"])
+    assert "data.columns names the columns of CSV and TSV files" in message and "unset data.columns" in message
+
+
 def test_broken_rows_are_skipped_as_far_as_allowed(tmp_path):
     """As in QQP's own file: torn lines, a question without text."""
     path = write_file(tmp_path, "a.tsv", "sentence\tlabel\nfine\t1\ntorn\n\t0\ndull\t0\n")

@@ -11,6 +11,7 @@ from configs.contract.files import read_json, read_lines
 from configs.contract.run_dir import RunDir
 from mindspore_rt.cells import noise
 from mindspore_rt.data import splits
+from mindspore_rt.formats import hub
 from tests.helpers.files import write_file
 
 # --- prepare -------------------------------------------------------------------------------------------------
@@ -112,6 +113,15 @@ def test_own_files(tmp_path):
     assert [len(texts[name]) for name in ("train", "dev", "test")] == [15, 2, 5]
     assert sorted(texts["train"] + texts["test"]) == sorted((f"sentence {i}",) for i in range(20))
     assert sum(read_json(run.data / "summary.json")["duplicates"].values()) == 1
+
+
+def test_the_hub_names_columns_whatever_the_configuration_says(tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        lines = (f'{{"text": "{split} {i}", "label": {i % 2}}}\n' for i in range(4))
+        write_file(tmp_path, f"{split}.jsonl", "".join(lines))
+    monkeypatch.setattr(hub, "dataset_dir", lambda *_: tmp_path)
+    run = prepared(tmp_path, "task=imdb", "data.columns=[label,text]", "data.dev_size=1", "data.test_size=2")
+    assert len(splits.read(run, "train")[0]) == 3
 
 
 @pytest.mark.parametrize(
