@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from configs.contract.errors import UserError
 from configs.contract.families import FAMILIES, Family
 
 LAYER_MATRICES = {
@@ -51,3 +52,17 @@ def block(granularity: str, hidden: int) -> tuple[int, int]:
     There is a score for each weight, for each input column of `hidden` rows, or for each `hidden` x `hidden` matrix.
     """
     return {"weight": (1, 1), "neuron": (hidden, 1), "matrix": (hidden, hidden)}[granularity]
+
+
+def groups(name: str, shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:
+    """Return into how many groups of rows and of columns a block parts a matrix; one score belongs to each of both.
+
+    Raises:
+        UserError: It does not divide the matrix.
+    """
+    if shape[0] % block[0] or shape[1] % block[1]:
+        raise UserError(
+            f"search.granularity: {list(block)} does not divide the {shape[0]} x {shape[1]} matrix {name}; set "
+            "search.granularity=weight, or choose a model whose intermediate_size is a multiple of its hidden_size"
+        )
+    return shape[0] // block[0], shape[1] // block[1]

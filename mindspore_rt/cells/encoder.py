@@ -16,7 +16,7 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from configs.contract.errors import UserError
+from configs.contract import matrices
 from configs.contract.matrices import LAYER_MATRICES
 from mindspore_rt.cells import backend, float64_ops, gate, kernel_cells, primitive_cells
 from mindspore_rt.cells.backend import Backend
@@ -139,9 +139,7 @@ class MaskedLinear(Linear):
         block: tuple[int, int],
     ) -> None:
         super().__init__(rows, columns, name, amp)
-        if rows % block[0] or columns % block[1]:
-            raise UserError(f"search.granularity: {list(block)} does not divide the {rows} x {columns} matrix {name}")
-        grid = (rows // block[0], columns // block[1])
+        grid = matrices.groups(f"{name}.weight", (rows, columns), block)
         self.log_alpha = Parameter(
             np.full(grid, gate.initial_log_alpha(mask_p), np.float32), name=f"{name}.weight.log_alpha"
         )

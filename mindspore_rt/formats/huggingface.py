@@ -91,13 +91,7 @@ def load(directory: Path, layers: int | None = None) -> Model:
     Raises:
         UserError: This is not a whole model; the message names the file and the weight.
     """
-    raw = read_config(directory)
-    config = EncoderConfig.from_dict(raw, str(directory / "config.json"))
-    if layers is not None:
-        if layers > config.num_hidden_layers:
-            raise UserError(f"layers: {layers} asked, {directory} has {config.num_hidden_layers}")
-        raw = {**raw, "num_hidden_layers": layers}
-        config = replace(config, num_hidden_layers=layers)
+    raw, config = read_shape(directory, layers)
     arrays = read_weights(directory)
     names, family = {name: standard_name(name, config.family) for name in arrays}, config.family
     named = {names[name]: value for name, value in arrays.items()}
@@ -116,6 +110,21 @@ def load(directory: Path, layers: int | None = None) -> Model:
             raise UserError(f"{directory}: weight {name} is missing")
         weights[name] = _checked(value, shape, f"{directory}: {name}")
     return Model(config, raw, weights, directory)
+
+
+def read_shape(directory: Path, layers: int | None = None) -> tuple[dict, EncoderConfig]:
+    """Read config.json: its content, and the shape that it states. `layers` as for `load`.
+
+    Raises:
+        UserError: It does not describe such a model.
+    """
+    raw = read_config(directory)
+    config = EncoderConfig.from_dict(raw, str(directory / "config.json"))
+    if layers is None:
+        return raw, config
+    if layers > config.num_hidden_layers:
+        raise UserError(f"layers: {layers} asked, {directory} has {config.num_hidden_layers}")
+    return {**raw, "num_hidden_layers": layers}, replace(config, num_hidden_layers=layers)
 
 
 def standard_name(name: str, family: Family) -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import product
-
-from configs.contract import classifiers
+from configs.contract import classifiers, matrices
 from configs.contract.check_config import refuse_missing
 from configs.contract.errors import UserError
-from configs.contract.jobs import Job
+from configs.contract.jobs import DrawingJob, Job, jobs
 from configs.contract.run_dir import RunDir
 from mindspore_rt.data import splits
+from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs, tickets
 
 
 def prepare(run: RunDir, job: Job) -> None:
     """Write the splits of the experiment's task."""
     refuse_missing(run.config)
-    check_given_tickets(run)
+    check_tickets(run)
     stage = inputs.stage_of(run, job)
     if not inputs.already_done(stage):
         summary = splits.write(run)
@@ -29,15 +28,26 @@ def prepare(run: RunDir, job: Job) -> None:
     check_victims(run)
 
 
-def check_given_tickets(run: RunDir) -> None:
-    """Refuse tickets of `tickets_from` that are missing or cannot be used here, before anything is trained.
+def check_tickets(run: RunDir) -> None:
+    """Refuse tickets that are missing, or that a model of this shape cannot have, before anything is trained.
 
     Raises:
-        UserError: With the file.
+        UserError: With the file or the key.
     """
-    config = run.config
-    for seed, sparsity in product(config.seeds, config.sparsities if config.tickets_from else ()):
-        tickets.given_ticket(config, run.given_ticket(seed, sparsity), sparsity)
+    config, planned = run.config, jobs(run)
+    drawn = [job for job in planned if isinstance(job, DrawingJob)]
+    given = [
+        (run.given_ticket(job.seed, job.sparsity), job.sparsity) for job in drawn if job.method == config.given_method
+    ]
+    shared = config.search.granularity != "weight" and any(job.stage == "search" for job in planned)
+    if not (given or shared or config.structured and drawn):
+        return  # the model may still have to be downloaded
+    _, model = huggingface.read_shape(huggingface.resolve(config.model), config.layers)
+    for file, sparsity in given:
+        tickets.given_ticket(config, file, sparsity, model.prunable())
+    tickets.highest_sparsity(config, model)
+    for name, shape in model.prunable().items() if shared else ():
+        matrices.groups(name, shape, matrices.block(config.search.granularity, model.hidden_size))
 
 
 def check_victims(run: RunDir) -> None:

@@ -36,7 +36,7 @@ def prune(run: RunDir, job: PruningJob, stage: Stage) -> None:
     config = run.config
     pretrained, ticket, seconds = inputs.pretrained(config), None, 0.0
     sparsities: dict[str, float] = {}
-    tickets.highest_sparsity(config, pretrained)
+    tickets.highest_sparsity(config, pretrained.config)
     new = huggingface.with_classifier(pretrained, len(run.summary().labels), job.seed)
     head = {name: new[name] for name in pretrained.config.family.fresh}
     for number in range(1, job.rounds + 1):
@@ -91,7 +91,7 @@ def _end_round(
         for name in source.config.prunable()
     }
     about = {"method": job.model, "seed": str(job.seed), "round": str(number)}
-    share = min(job.settings.share * number, tickets.highest_sparsity(config, source))
+    share = min(job.settings.share * number, tickets.highest_sparsity(config, source.config))
     directory = training.stage.directory
     for path, sparsity in {**asked, directory / "ticket.safetensors": share}.items():
         tickets.from_scores(config, source, magnitudes, sparsity, False, **about).save(path)

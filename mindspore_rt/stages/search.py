@@ -25,7 +25,7 @@ def search(run: RunDir, job: TrainingJob[schema.MaskSearch], stage: Stage) -> No
     """
     config, settings = run.config, job.settings
     source = huggingface.load(verified(stage.inputs["model"]))
-    tickets.highest_sparsity(config, source)
+    tickets.highest_sparsity(config, source.config)
     train_batches = inputs.batches(run, job, "train", settings.batch_size, source)
     block = matrices.block(settings.granularity, source.config.hidden_size)
     masks = {"masked": True, "mask_p": settings.mask_p, "block": block}

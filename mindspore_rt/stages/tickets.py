@@ -13,6 +13,7 @@ from configs.contract.jobs import DrawingJob
 from configs.contract.methods import METHODS, SOURCES
 from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage, verified
+from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs
 from mindspore_rt.ticket import Ticket, most_structured, spread
@@ -82,15 +83,15 @@ def from_scores(
     return Ticket.from_scores({name: scores[name] for name in shapes}, sparsity, official, **about).spread(shapes)
 
 
-def highest_sparsity(config: schema.Experiment, source: huggingface.Model) -> float:
-    """Return the largest share of weights that a ticket of this model can prune.
+def highest_sparsity(config: schema.Experiment, model: EncoderConfig) -> float:
+    """Return the largest share of weights that a ticket of a model of this shape can prune.
 
     Raises:
         UserError: The experiment asks for more. Call before a long training, not after it.
     """
     if not config.structured:
         return 1.0
-    most = most_structured(source.config.prunable(), source.config.num_attention_heads)
+    most = most_structured(model.prunable(), model.num_attention_heads)
     if max(config.sparsities) > most:
         raise UserError(
             f"sparsities: {max(config.sparsities):g}, but a structured ticket of this model prunes {most:.4f} at most: "
@@ -99,19 +100,18 @@ def highest_sparsity(config: schema.Experiment, source: huggingface.Model) -> fl
     return most
 
 
-def given_ticket(
-    config: schema.Experiment, path: Path, sparsity: float, shapes: dict[str, tuple[int, int]] | None = None
-) -> Ticket:
+def given_ticket(config: schema.Experiment, path: Path, sparsity: float, shapes: dict[str, tuple[int, int]]) -> Ticket:
     """Read the ticket that `tickets_from` gives.
 
     Args:
         config: Experiment.
         path: Its file.
         sparsity: Share of weights that the experiment asks for.
-        shapes: Name and shape of every prunable matrix of the model that it must fit, if the model is loaded.
+        shapes: Name and shape of every prunable matrix of the model that it must fit.
 
     Raises:
-        UserError: The file is no ticket, it prunes another share, or single weights in a `structured` experiment.
+        UserError: The file is no ticket of this model, or prunes another share, or single weights in a `structured`
+            experiment.
     """
     ticket = Ticket.load(path, shapes)
     if abs(ticket.sparsity - sparsity) > SPARSITY_TOLERANCE:

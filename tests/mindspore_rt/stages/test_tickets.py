@@ -1,7 +1,9 @@
 """Tickets of every origin: shared scores, whole units, and the refusal of tickets that do not fit the model."""
 
 import dataclasses
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from configs.contract.jobs import jobs
 from configs.contract.run_dir import RunDir
 from mindspore_rt.stages import runner
 from mindspore_rt.stages.models import train_model
-from mindspore_rt.stages.prepare import check_given_tickets
+from mindspore_rt.stages.prepare import check_tickets
 from mindspore_rt.stages.prune import prune
 from mindspore_rt.stages.tickets import draw
 from mindspore_rt.ticket import Ticket
+from tests.helpers.models import write_encoder
 from tests.helpers.prepared import write_choice
 from tests.helpers.stages import jobs_of, random_scores, run_search
 
@@ -60,7 +63,7 @@ def test_a_ticket_of_a_file_or_of_another_experiment_is_transferred(run, monkeyp
     for own in (run.config.name, run.ticket(1, "robust-0.25")):  # to make it again would delete it first
         itself = RunDir(dataclasses.replace(run.config, tickets_from=str(own)), run.root.parent)
         with pytest.raises(UserError, match="tickets_from: .*ticket.safetensors is a ticket of this run itself"):
-            check_given_tickets(itself)
+            check_tickets(itself)
     write_choice(run, "robust-0.25-back-1")
     run.config.choice.epochs, run.config.search.epochs = 2, 2
     run.save_config()
@@ -70,13 +73,13 @@ def test_a_ticket_of_a_file_or_of_another_experiment_is_transferred(run, monkeyp
     with pytest.raises(UserError, match="tiny has layers=None, not 2: its tickets are of another model"):
         again.given_ticket(1, 0.25)
     config.tickets_from = "nowhere"
-    for read in (lambda: again.given_ticket(1, 0.25), lambda: check_given_tickets(again)):
+    for read in (lambda: again.given_ticket(1, 0.25), lambda: check_tickets(again)):
         with pytest.raises(UserError, match="nowhere is no file, and no experiment"):
             read()
     config.tickets_from, config.layers = str(given), None
-    check_given_tickets(again)
+    check_tickets(again)
     config.sparsities = [0.5]
-    for read in (lambda: draw(again, jobs_of(again, "draw")[0]), lambda: check_given_tickets(again)):
+    for read in (lambda: draw(again, jobs_of(again, "draw")[0]), lambda: check_tickets(again)):
         with pytest.raises(UserError, match="given.safetensors prunes 0.25"):
             read()
 
@@ -106,17 +109,49 @@ def test_a_given_ticket_of_single_weights_is_refused_where_whole_units_are_prune
     given = run.ticket(1, "robust-0.25")
     config = dataclasses.replace(run.config, name="again", tickets_from=str(given))
     again = RunDir(config, run.root.parent)
-    check_given_tickets(again)
+    check_tickets(again)
     config.structured = True
     with pytest.raises(UserError, match="tickets_from: .*ticket.safetensors prunes single weights, not whole heads"):
-        check_given_tickets(again)
+        check_tickets(again)
 
 
-@pytest.mark.parametrize("stage", ["search", "prune"])
+@pytest.mark.parametrize("structured", [False, True])
+@pytest.mark.parametrize("part", ["bert.encoder.layer.0.attention.self.key.weight", "bert.pooler.dense.weight"])
+def test_a_given_ticket_of_another_model_is_refused_before_the_data_are_prepared(run, structured, part):
+    """Such as one that lacks a matrix of the model, whose whole units cannot even be counted."""
+    scores = random_scores(run, 1)
+    ticket = Ticket.structured(scores, 2, 0.25)
+    given = run.root.parent / "given.safetensors"
+    config = dataclasses.replace(run.config, name="again", tickets_from=str(given), structured=structured)
+    again = RunDir(config, run.root.parent)
+    ticket.save(given)
+    check_tickets(again)
+    del ticket.masks[part]
+    ticket.save(given)
+    config.sparsities = [round(ticket.sparsity, 2)]
+    with pytest.raises(UserError, match="given.safetensors: a ticket of another model"):
+        check_tickets(again)
+
+
+def test_scores_that_a_model_cannot_share_are_refused_before_the_data_are_prepared(run):
+    """As those of TinyBERT, whose 1,200 intermediate neurons are no multiple of its 312 hidden units."""
+    config = json.loads(Path(run.config.model, "config.json").read_text())
+    write_encoder(Path(run.config.model), {**config, "intermediate_size": 20}, labels=None)
+    check_tickets(run)
+    run.config.search.granularity = "neuron"
+    with pytest.raises(UserError, match=r"search.granularity: \[8, 1\] does not divide the 20 x 8 matrix bert.encoder"):
+        check_tickets(run)
+    run.config.methods = ["lth"]  # searches for nothing
+    check_tickets(run)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "search", "prune"])
 def test_a_structured_sparsity_out_of_reach_is_refused_before_the_training(run, monkeypatch, stage):
     run.config.structured, run.config.sparsities = True, [0.9]
     with pytest.raises(UserError, match="sparsities: 0.9, but a structured ticket of this model prunes 0.6"):
-        if stage == "search":
+        if stage == "prepare":
+            check_tickets(run)
+        elif stage == "search":
             run_search(run, monkeypatch, [random_scores(run, 1)])
         else:
             prune(run, jobs_of(run, "prune")[0])
