@@ -19,7 +19,7 @@ import msgspec
 
 from configs.contract import VERSION, schema
 from configs.contract.errors import UserError
-from configs.contract.files import atomic_write, file_hash, read_json, write_json
+from configs.contract.files import atomic_write, file_hash, read_json, whole_directory, write_json
 from configs.contract.jobs import CLEAN
 from configs.contract.model_id import ModelId
 from configs.contract.read_values import ENTRY, ZOO, find, yaml_text
@@ -106,7 +106,7 @@ def add(run: Run, name: str) -> Path:
 
     Raises:
         UserError: The run has several seeds, no robust ticket, or results that are missing or stale; or `name` cannot
-            be a folder's.
+            be a folder's, or is another entry's.
     """
     if len(run.config.seeds) != 1 or not (ticket := run.model_of("robust")):
         raise UserError("zoo-add: an entry is one robust ticket of one seed; add seeds=[N], or methods with robust")
@@ -116,6 +116,8 @@ def add(run: Run, name: str) -> Path:
     if not name or not name.isprintable() or set(name) & set("/\\:. "):
         raise UserError(f"zoo-add: {name!r:.80} cannot be a folder name")
     seed, folder = run.config.seeds[0], ZOO / name
+    if folder.exists():
+        raise UserError(f"zoo-add: {folder} is there already; delete it, or choose another name")
     file = run.paths.ticket(seed, ticket)
     report = read_json(file.with_name("report.json"), TicketReport)
     data = read_json(run.paths.data / "summary.json")
@@ -134,10 +136,10 @@ def add(run: Run, name: str) -> Path:
             if other != ticket
         ],
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, folder / "ticket.safetensors")
-    write_json(folder / "results.json", msgspec.to_builtins(entry))
-    atomic_write(folder / ENTRY, _experiment(run, name))
+    with whole_directory(folder) as new:
+        shutil.copyfile(file, new / "ticket.safetensors")
+        write_json(new / "results.json", msgspec.to_builtins(entry))
+        atomic_write(new / ENTRY, _experiment(run, name))
     return folder
 
 

@@ -91,6 +91,16 @@ def test_unfinished_runs_and_several_seeds_make_no_entry(entry):
         zoo.add(state(paths, "demo"), "two")
 
 
+def test_an_entry_is_not_replaced(entry):
+    paths, folder = entry
+    before = file_hash(folder)
+    with pytest.raises(UserError, match="first is there already; delete it, or choose another name"):
+        zoo.add(state(paths, "demo"), "first")
+    assert file_hash(folder) == before
+    shutil.rmtree(folder)
+    assert zoo.add(state(paths, "demo"), "first") == folder
+
+
 def test_seeds_of_an_experiment_are_tested_together(entry):
     """The same outcomes at two seeds: four sentences, each withstood twice by the ticket alone, so p is 2 / 2**4."""
     _, folder = entry
