@@ -219,11 +219,14 @@ def label_entry(value: str, name: str | None = None) -> str:
 
 
 def _read_entry(entry: str) -> tuple[str, str]:
-    """Return a label's value and name as `label_entry` wrote them; a single = ends the value."""
+    """Return a label's value and name as `label_entry` wrote them; a single = ends the value.
+
+    Spaces around them do not count, as around what files write: in `1 = bad` they would make 1 another label.
+    """
     value = re.match("(?:[^=]|==)*", entry, re.DOTALL)
     assert value, "may be empty"
     name = entry[value.end() + 1 :] if value.end() < len(entry) else value[0]
-    return value[0].replace("==", "="), name.replace("==", "=")
+    return value[0].replace("==", "=").strip(), name.replace("==", "=").strip()
 
 
 def _spelled(labels: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -234,7 +237,7 @@ def _spelled(labels: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     pairs = [_read_entry(label) for label in labels]
     values, names = tuple(value for value, _ in pairs), tuple(name for _, name in pairs)
-    if not all(text.strip() for text in names + values):
+    if not all(names + values):
         raise UserError(f"data.labels: an empty name in {labels}")
     _refuse_repeats("data.labels", names)
     _refuse_repeats("data.labels", values)

@@ -247,6 +247,14 @@ def test_values_of_labels(tmp_path):
         assert "unknown label '0'" in refusal(write_file(tmp_path, "b.csv", "text,label\na,0\n"), task)
 
 
+def test_spaces_in_an_entry_of_labels_do_not_count(tmp_path):
+    """Else `0 = bad` would not mean the file's 0, and each label would be read as the other one."""
+    task = own("task=custom", "data.text_columns=[text]", "data.labels=[1 = good, ' 0=bad ']")
+    assert task.labels == ("good", "bad")
+    path = write_file(tmp_path, "a.csv", "text,label\na,1\nb,0\nc, bad\n")
+    assert [r["label"] for r in records(path, task)] == [0, 1, 1]
+
+
 def test_a_task_of_the_table_with_own_spellings(tmp_path):
     task = own("task=sst2", "data.text_columns=[quote]", "data.label_column=tone", "data.labels=[sad, glad]")
     path = write_file(tmp_path, "a.tsv", "tone\tquote\nglad\tfine\nsad\tdull\n")
