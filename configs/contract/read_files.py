@@ -30,7 +30,8 @@ def read_file(
         path: CSV, TSV, JSON Lines or a JSON array, or a folder with a subfolder of .txt files for each label.
         task: Its layouts say which columns hold the texts and the label.
         columns: Names of the columns of a CSV or TSV file without a header.
-        bad_rows: How many broken rows are skipped: a number, or a share of the file's rows such as "0.5%".
+        bad_rows: How many broken rows are skipped: a number, or a share of the file's rows such as "0.5%". In a folder
+            each file is a row.
 
     Returns:
         Records with the task's own columns and the label's number, and a sentence for each row that was skipped.
@@ -40,14 +41,19 @@ def read_file(
     """
     if path.is_dir():
         _refuse_names(path, columns)
-        return _read_folder(path, task), []
-    table = read_table(path, columns, lambda names: any(not _missing(x, names) for x in task.layouts))
-    records, skipped = _records(path, table, task)
-    limit = _limit(bad_rows, len(table.rows))
+        row, mend, rows = "file", "mend or move the file", _read_folder(path, task)
+    else:
+        table = read_table(path, columns, lambda names: any(not _missing(x, names) for x in task.layouts))
+        row, mend, rows = "row", "mend the row", _read_rows(path, table, task)
+    records = [one for one in rows if isinstance(one, dict)]
+    skipped = [str(one) for one in rows if isinstance(one, BrokenRow)]
+    limit = _limit(bad_rows, len(rows))
     if len(skipped) > limit:
-        before = f" (broken rows skipped before it: {limit})" if limit else ""
-        others = f", or skip all broken rows with data.bad_rows={len(skipped)}" if records else "; all rows are broken"
-        raise UserError(f"{skipped[limit]}{before}; mend the row{others}")
+        before = f" (broken {row}s skipped before it: {limit})" if limit else ""
+        others = (
+            f", or skip all broken {row}s with data.bad_rows={len(skipped)}" if records else f"; all {row}s are broken"
+        )
+        raise UserError(f"{skipped[limit]}{before}; {mend}{others}")
     if not records:
         raise UserError(f"{path}: no rows; write one labelled text a row")
     return records, skipped
@@ -133,8 +139,9 @@ def _limit(bad_rows: int | str, rows: int) -> int:
     return bad_rows
 
 
-def _records(path: Path, table: FileTable, task: Task) -> tuple[list[dict], list[str]]:
-    records, skipped = [], []
+def _read_rows(path: Path, table: FileTable, task: Task) -> list[dict | BrokenRow]:
+    """Return the record of each row of a file, or with its place why it has none."""
+    rows: list[dict | BrokenRow] = []
     # Rows that are all broken, as in a file that is no JSON, have no columns: their own reason says more.
     layout = _layout(path, table, task) if table.names else task.layouts[0]
     numbers = task.numbers(layout)
@@ -142,10 +149,10 @@ def _records(path: Path, table: FileTable, task: Task) -> tuple[list[dict], list
         try:
             if isinstance(row, BrokenRow):
                 raise row
-            records.append(_record(row, task, layout, numbers))
+            rows.append(_record(row, task, layout, numbers))
         except BrokenRow as problem:
-            skipped.append(f"{path}, {place}: {problem}")
-    return records, skipped
+            rows.append(BrokenRow(f"{path}, {place}: {problem}"))
+    return rows
 
 
 def _missing(layout: FileLayout, names: list[str]) -> list[str]:
@@ -227,10 +234,10 @@ def _label(value: object, numbers: dict[str, int]) -> int:
     return label
 
 
-def _read_folder(path: Path, task: Task) -> list[dict]:
+def _read_folder(path: Path, task: Task) -> list[dict | BrokenRow]:
+    """Return the record of each file of a folder, or with its name why it has none."""
     folders = [path / label for label in task.layouts[0].values or task.labels]
-    texts = list(map(_texts_in, folders))
-    absent = [folder.name for folder, files in zip(folders, texts, strict=True) if not files]
+    absent = [folder.name for folder in folders if not _texts_in(folder)]
     if (absent or len(task.columns) != 1) and (other := _other_form(path)):
         raise UserError(other)
     if len(task.columns) != 1:
@@ -246,16 +253,26 @@ def _read_folder(path: Path, task: Task) -> list[dict]:
             f"{path / others[0]}: no label has this name; allowed: {listed(folder.name for folder in folders)}; move "
             "the folder elsewhere, or name its label with data.labels"
         )
-    records = []
-    for number, files in enumerate(texts):
-        for file in files:
-            text = read_text(file).strip()
-            if not text:
-                raise UserError(f"{file}: empty; delete it")
-            if SPLIT_TOKEN in text:
-                raise UserError(f"{file}: it holds {SPLIT_TOKEN}, which TextAttack cannot attack; take it out")
-            records.append({task.columns[0]: text, "label": number})
-    return records
+    rows: list[dict | BrokenRow] = []
+    for number, folder in enumerate(folders):
+        for file in sorted(file for file in folder.iterdir() if not file.name.startswith(".")):
+            try:
+                rows.append({task.columns[0]: _text_of(file), "label": number})
+            except (BrokenRow, UserError) as problem:
+                rows.append(BrokenRow(f"{problem}"))
+    return rows
+
+
+def _text_of(file: Path) -> str:
+    """Return the text of a file of a label's folder, or raise `BrokenRow`, or `UserError` if it cannot be decoded."""
+    if not _is_text(file):
+        raise BrokenRow(f"{file}: no .txt file, and only such hold texts")
+    text = read_text(file).strip()
+    if not text:
+        raise BrokenRow(f"{file}: empty")
+    if SPLIT_TOKEN in text:
+        raise BrokenRow(f"{file}: it holds {SPLIT_TOKEN}, which TextAttack cannot attack")
+    return text
 
 
 def folders_of_texts(path: Path) -> list[str]:
@@ -264,9 +281,12 @@ def folders_of_texts(path: Path) -> list[str]:
 
 
 def _texts_in(folder: Path) -> list[Path]:
-    """Return the .txt files of a folder in the order of their names; none if there is no such folder."""
-    files = folder.iterdir() if folder.is_dir() else ()
-    return sorted(file for file in files if file.suffix.lower() == ".txt" and not file.name.startswith("."))
+    """Return the .txt files of a folder; none if there is no such folder."""
+    return list(filter(_is_text, folder.iterdir() if folder.is_dir() else ()))
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() == ".txt" and not path.name.startswith(".") and not path.is_dir()
 
 
 def _other_form(path: Path) -> str | None:

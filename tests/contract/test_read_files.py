@@ -198,6 +198,27 @@ def test_texts_of_a_folder_are_all_read_or_refused(tmp_path):
     assert f"{tmp_path / 'mixed'}: no label has this name; allowed: neg, pos; move the folder" in message
 
 
+def test_files_of_a_folder_are_broken_rows_where_they_hold_no_text(tmp_path):
+    """Files of another name, as some data sets mix them, folders, blank files, and those of another encoding."""
+    for name in ("neg/1.txt", "neg/2", "neg/more/3.txt", "neg/more.txt/4", "pos/1.txt", "pos/2.txt.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        write_file(tmp_path, name, name)
+    write_file(tmp_path, "pos/3.txt", b"caf\xe9")
+    write_file(tmp_path, "pos/4.txt", "\n")
+    message = refusal(tmp_path, TASKS["imdb"])
+    assert f"{tmp_path / 'neg/2'}: no .txt file" in message and "data.bad_rows=6" in message
+    examples, skipped = read_file(tmp_path, TASKS["imdb"], bad_rows=6)
+    assert [r["text"] for r in examples] == ["neg/1.txt", "pos/1.txt"]
+    assert [text.partition(":")[0].removeprefix(f"{tmp_path}/") for text in skipped] == [
+        "neg/2",
+        "neg/more",
+        "neg/more.txt",
+        "pos/2.txt.gz",
+        "pos/3.txt, line 1",
+        "pos/4.txt",
+    ]
+
+
 @pytest.mark.parametrize("task", [SINGLE, PAIR])
 @pytest.mark.parametrize(
     "name, content, expected",
