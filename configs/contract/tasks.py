@@ -75,8 +75,15 @@ class Task:
     title: str = ""
 
     def numbers(self, layout: FileLayout) -> dict[str, int]:
-        """Return the number of the label for each entry that a label column may hold."""
-        entries = {name: i for names in (self.labels, layout.values) for i, name in enumerate(names)}
+        """Return the number of the label for each entry that a label column may hold.
+
+        A label that is named by a number does not count under it where files write other numbers: in `1=0, 2=1` the
+        entry 0 is unknown.
+        """
+        values = {value: i for i, value in enumerate(layout.values)}
+        others = any(map(NUMBER.fullmatch, values))
+        names = {name: i for i, name in enumerate(self.labels) if not (others and NUMBER.fullmatch(name))}
+        entries = {**names, **values}
         if any(map(NUMBER.fullmatch, entries)):
             return entries
         return {**entries, **{str(i): i for i in range(len(self.labels))}}

@@ -268,6 +268,16 @@ def test_values_of_labels(tmp_path):
         assert "unknown label '0'" in refusal(write_file(tmp_path, "b.csv", "text,label\na,0\n"), task)
 
 
+def test_numbers_that_name_labels_are_no_values_beside_other_numbers(tmp_path):
+    """Such as 0 for a text that nobody rated, where 1 is bad and 2 is good."""
+    path = write_file(tmp_path, "a.csv", "text,label\na,1\nb,2\nc,0\n")
+    task = own("task=custom", "data.text_columns=[text]", "data.labels=[1=0, 2=1]")
+    assert "line 4: unknown label '0'; allowed: 1, 2;" in refusal(path, task)
+    task = own("task=custom", "data.text_columns=[text]", "data.labels=[bad=0, good=1]")
+    path = write_file(tmp_path, "b.csv", "text,label\na,bad\nb,0\nc,1\n")
+    assert [r["label"] for r in records(path, task)] == [0, 0, 1]
+
+
 def test_spaces_in_an_entry_of_labels_do_not_count(tmp_path):
     """Else `0 = bad` would not mean the file's 0, and each label would be read as the other one."""
     task = own("task=custom", "data.text_columns=[text]", "data.labels=[1 = good, ' 0=bad ']")
