@@ -50,10 +50,13 @@ class Values:
         parent = loaded.pop("extends", None)
         below = (*below, path.resolve())
         if parent is not None:
-            named = isinstance(parent, str) and parent.isprintable()
-            if not named or find(parent, path.parent).resolve() in below:
+            try:
+                extended = find(parent, path.parent) if isinstance(parent, str) and parent.isprintable() else path
+            except UserError as error:
+                raise UserError(f"{path}: extends: {error}") from None
+            if extended.resolve() in below:
                 raise UserError(f"{path}: extends: name another configuration, not {quoted(parent)}")
-            self.read_file(find(parent, path.parent), below)
+            self.read_file(extended, below)
         if isinstance(given := loaded.get("tickets_from"), str) and (path.parent / given).is_file():
             loaded["tickets_from"] = str((path.parent / given).resolve())
         self._merge(loaded, str(path))
@@ -110,7 +113,8 @@ def find(source: str, folder: Path = Path()) -> Path:
     Raises:
         UserError: There is no such file.
     """
-    for path in (CONFIG_DIR / f"{source}.yaml", CONFIG_DIR / source / ENTRY, folder / source):
+    given = Path(source).expanduser() if source.startswith("~/") else Path(source)
+    for path in (CONFIG_DIR / f"{source}.yaml", CONFIG_DIR / source / ENTRY, folder / given):
         if path.is_file():
             return path
     known = ", ".join(sorted([p.stem for p in CONFIG_DIR.glob("*.yaml")] + [f"zoo/{p.name}" for p in ZOO.glob("*/")]))
