@@ -61,8 +61,14 @@ class EncoderConfig:
         for key, expected in {**expectations, "embedding_size": values.get("hidden_size")}.items():
             if values.get(key, expected) != expected:
                 raise UserError(f"{where}: {key} is {values.get(key)!r}, only {expected!r} is supported")
-        if values.get("is_decoder"):
-            raise UserError(f"{where}: is_decoder is set; a classifier needs an encoder")
+        for key in ("is_decoder", "add_cross_attention"):
+            if values.get(key):
+                raise UserError(f"{where}: {key} is set; a classifier needs an encoder")
+        # Training has dropouts of its own, but transformers would refuse the trained model for these.
+        dropouts = {key: values.get(key, 0) for key in ("hidden_dropout_prob", "attention_probs_dropout_prob")}
+        for key, value in {**dropouts, "classifier_dropout": values.get("classifier_dropout") or 0}.items():
+            if not 0 <= _number(value) <= 1:
+                raise UserError(f"{where}: {key} is {value!r:.40}, not a number from 0 to 1")
         required = [name for name, f in cls.__dataclass_fields__.items() if f.default is dataclasses.MISSING]
         wrong = [name for name in required if type(values.get(name)) is not int or values[name] < 1]
         if wrong:
@@ -76,9 +82,11 @@ class EncoderConfig:
             raise UserError(f"{where}: layer_norm_eps is {values['layer_norm_eps']!r}, not a number between 0 and 1")
         if values["hidden_size"] % values["num_attention_heads"]:
             raise UserError(f"{where}: hidden_size is no multiple of num_attention_heads")
-        padding = values.get("pad_token_id", 1)
-        if FAMILIES[kind].counts_from_padding and (type(padding) is not int or padding < 0):
-            raise UserError(f"{where}: pad_token_id is {padding!r}, not a whole number")
+        padding, counts = values.get("pad_token_id", 1), FAMILIES[kind].counts_from_padding
+        if (counts or padding is not None) and (type(padding) is not int or counts and padding < 0):
+            raise UserError(f"{where}: pad_token_id is {padding!r:.40}, not a whole number")
+        if padding is not None and padding >= values["vocab_size"]:
+            raise UserError(f"{where}: pad_token_id is {padding}, but vocab_size {values['vocab_size']}")
         first = FAMILIES[kind].first_position(values)
         if first >= values["max_position_embeddings"]:
             raise UserError(f"{where}: no position is left after that of the padding, {first - 1}")

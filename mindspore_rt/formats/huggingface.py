@@ -38,7 +38,10 @@ INITIALIZER_RANGE = 0.02
 WRAPPERS = ("module.", "model.", "_orig_mod.")  # what data-parallel, Lightning and compiled models put before names
 PRUNED = (".weight_orig", ".weight_mask", ".bias_orig", ".bias_mask")  # names that torch.nn.utils.prune makes
 # What a config.json says of another head, of code of its own, or of outputs that readers do not expect.
-NOT_OURS = ("num_labels", "problem_type", "auto_map", "quantization_config", "return_dict", "torchscript")
+NOT_OURS = (
+    *("num_labels", "problem_type", "auto_map", "quantization_config", "return_dict", "torchscript"),
+    "_attn_implementation",
+)
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 ALIASES = {".gamma": ".weight", ".beta": ".bias", ".embedding_table": ".weight"}  # TensorFlow's and MindSpore's
 

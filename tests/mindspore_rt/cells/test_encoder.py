@@ -277,9 +277,13 @@ def test_products_are_cast_to_bfloat16():
         ({"hidden_size": "16"}, "hidden_size"),
         ({"num_attention_heads": 3}, "no multiple"),
         ({"is_decoder": True}, "is_decoder"),
+        ({"add_cross_attention": True}, "add_cross_attention"),
+        ({"attention_probs_dropout_prob": None}, "attention_probs_dropout_prob is None, not a number from 0 to 1"),
+        ({"classifier_dropout": 2}, "classifier_dropout is 2"),
+        ({"pad_token_id": 40000}, "pad_token_id is 40000, but vocab_size 30522"),
     ],
 )
-def test_a_model_that_the_cells_do_not_compute_is_refused(change, message):
+def test_a_model_that_the_cells_or_transformers_do_not_compute_is_refused(change, message):
     values = TorchConfig(hidden_size=16, num_attention_heads=2, intermediate_size=32).to_dict()
     EncoderConfig.from_dict(values, "config.json")
     with pytest.raises(UserError, match=message):

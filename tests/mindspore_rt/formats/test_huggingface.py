@@ -348,7 +348,8 @@ def saved(tiny_bert, tmp_path_factory):
     """The tiny model with a new classifier of three labels, length 20, and its weights; it was a regression before."""
     source = huggingface.load(tiny_bert)
     other_head = {"num_labels": 1, "problem_type": "regression", "torchscript": True, "return_dict": False}
-    source = dataclasses.replace(source, raw={**source.raw, **other_head, "auto_map": {"AutoModel": "its.Own"}})
+    of_code = {"auto_map": {"AutoModel": "its.Own"}, "_attn_implementation": "flash_attention_2"}
+    source = dataclasses.replace(source, raw={**source.raw, **other_head, **of_code})
     weights = huggingface.with_classifier(source, 3, seed=1)
     weights["classifier.weight"] = weights["classifier.weight"] * 20
     weights["classifier.bias"] = np.array([0.5, -0.5, 0.1], np.float32)
