@@ -92,7 +92,7 @@ def _reading(directory: Path, settings: dict) -> tuple[Reading, bool]:
     """
     config, default = directory / "config.json", WORD_PIECES
     if config.is_file():
-        default = family_of(read_json(config)).reading
+        default = family_of(read_json(config, remedy="copy the model again")).reading
     elif settings.get("cls_token"):
         default = next((r for r in READINGS if r.special["cls_token"] == _text(settings["cls_token"])), WORD_PIECES)
     kind = str(settings.get("tokenizer_class") or default.tokenizers[0]).removesuffix("Fast")
@@ -108,7 +108,8 @@ def _settings(directory: Path) -> dict:
     """Read tokenizer_config.json, with what older versions of transformers wrote into files of their own."""
 
     def content(name: str) -> dict:
-        return read_json(directory / name) if (directory / name).is_file() else {}
+        file = directory / name
+        return read_json(file, remedy="copy the tokenizer again") if file.is_file() else {}
 
     settings = content("tokenizer_config.json")
     if "added_tokens_decoder" not in settings:

@@ -192,7 +192,7 @@ def read_weights(directory: Path) -> dict[str, np.ndarray]:
 
 def _parts(index: Path) -> list[Path]:
     """Return the files that an index of weights names, or raise `UserError` if one is missing or elsewhere."""
-    content: dict = read_json(index)
+    content: dict = read_json(index, remedy="copy the model again")
     names = content.get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise UserError(f"{index}: names no files (weight_map); copy the model again")

@@ -51,6 +51,9 @@ def test_broken_and_missing_tokenizers(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="tokenizer.json: not a tokenizer"):
         load_tokenizer(tmp_path, 32)
+    (tmp_path / "tokenizer_config.json").write_text("[]")  # of the user's own: nothing to delete
+    with pytest.raises(UserError, match="tokenizer_config.json: expected an object, got a list; copy the tokenizer"):
+        load_tokenizer(tmp_path, 32)
 
 
 def without_unknown(tokenizer):

@@ -194,6 +194,8 @@ def test_a_part_elsewhere_is_refused(model):
     shutil.move(model / "model.safetensors", model.parent / "outside.safetensors")
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {QUERY: "../outside.safetensors"}}))
     assert "outside.safetensors is missing" in refusal(model)
+    (model / "model.safetensors.index.json").write_text("[]")  # of the user's own: nothing to delete
+    assert "index.json: expected an object, got a list; copy the model again" in refusal(model)
 
 
 def test_a_model_of_masked_words_gets_a_fresh_pooler(model, capsys):
