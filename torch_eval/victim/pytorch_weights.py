@@ -39,6 +39,12 @@ def unpickle(source: str) -> dict[str, torch.Tensor]:
     weights = next((weights[key] for key in NESTED if isinstance(weights, dict) and key in weights), weights)
     if not isinstance(weights, dict) or not all(isinstance(w, torch.Tensor) for w in weights.values()):
         raise UserError(f"{source}: not a dictionary of weights; {REMEDY}")
+    for name, w in weights.items():
+        if not isinstance(name, str) or w.layout is not torch.strided or w.is_quantized or w.is_meta:
+            raise UserError(
+                f"{source}: {name!r:.80} is no name of a dense weight: it is a number, or the weight is sparse, "
+                "quantized or without data; convert it with to_dense() or dequantize(), and save the model again"
+            )
     return {name: w.contiguous().clone() for name, w in weights.items()}
 
 

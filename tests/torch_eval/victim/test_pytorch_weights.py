@@ -51,6 +51,21 @@ def test_a_whole_model_is_refused_with_the_remedy(tmp_path, capsys):
     assert "torch.save(model.state_dict(), FILE)" in message and "\033" not in message
 
 
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("w", torch.Tensor.to_sparse),
+        ("w", lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8)),
+        ("w", lambda w: w.to("meta")),
+        (0, lambda w: w),
+    ],
+)
+def test_weights_that_are_not_dense_are_refused(tmp_path, capsys, name, change):
+    torch.save({name: change(torch.eye(2))}, tmp_path / "a.bin")
+    assert convert(tmp_path / "a.bin", tmp_path / "b.safetensors") == 2
+    assert f"a.bin: {name!r} is no name of a dense weight" in capsys.readouterr().err
+
+
 def test_nothing_is_run(tmp_path, capsys):
     torch.save({"w": Malicious(tmp_path / "made")}, tmp_path / "a.bin")
     assert convert(tmp_path / "a.bin", tmp_path / "b.safetensors") == 2
