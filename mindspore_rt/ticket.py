@@ -207,7 +207,16 @@ class Ticket:
         }
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file with one bit for each weight."""
+        """Write a safetensors file with one bit for each weight.
+
+        Raises:
+            ValueError: A mask is not of a matrix, such as one of biases; `load` would refuse the file.
+        """
+        for name, mask in self.masks.items():
+            if mask.ndim != 2 or mask.dtype != bool or not mask.size:
+                raise ValueError(
+                    f"{name} is {mask.shape} of {mask.dtype}: a ticket has boolean masks of matrices alone"
+                )
         shapes = {name: list(mask.shape) for name, mask in self.masks.items()}
         packed = {name: np.packbits(mask, axis=None) for name, mask in self.masks.items()}
         header = {"format": FORMAT, "shapes": shapes, "sparsity": self.sparsity, "sha256": _digest(shapes, packed)}
@@ -232,7 +241,7 @@ class Ticket:
                 packed = {name: file.get_tensor(name) for name in file.keys()}
         except FileNotFoundError:
             raise UserError(f"{path} is missing: run the draw stage first") from None
-        except (safetensors.SafetensorError, AttributeError, TypeError) as error:  # TypeError: a dtype that NumPy lacks
+        except (safetensors.SafetensorError, AttributeError, TypeError, OSError) as error:  # of a folder; of a dtype
             raise UserError(f"{path}: not a whole safetensors file ({error})") from None
         try:
             header = json.loads(header)

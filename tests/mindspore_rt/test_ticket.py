@@ -73,6 +73,21 @@ def test_saved_and_loaded_unchanged(rows, columns, seed):
     assert loaded.about == {"method": "robust"}
 
 
+@pytest.mark.parametrize("scores", [np.arange(9.0), np.zeros((0, 3)), np.ones((2, 2, 2))])
+def test_a_ticket_that_could_not_be_loaded_is_not_saved(tmp_path, scores):
+    """Such as one of all weights of a model: biases are no matrices."""
+    with pytest.raises(ValueError, match="bias is .* a ticket has boolean masks of matrices alone"):
+        Ticket({"a.bias": scores > 3}).save(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="int64: a ticket has boolean masks"):
+        Ticket({"a": np.array([[0, 2]])}).save(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_ticket(tmp_path):
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        Ticket.load(tmp_path)
+
+
 def test_the_same_ticket_is_the_same_bytes(tmp_path):
     for name in "abcdef":
         Ticket.from_scores(scores(), 0.3, method="robust", seed="1", source_sha256="0").save(tmp_path / name)
