@@ -32,7 +32,7 @@ BATCHINGS = ("unpadded", "sorted", "padded")
 INDIFFERENT = (*FAMILIES, "distilbert", "albert", "deberta-v2", "mpnet", "xlnet", "modernbert")
 MOST_KNOWN = 1 << 16  # texts whose logits are remembered
 LETTERS_A_PIECE = 8  # more than a text has on average
-SPACE_OR_CHINESE = re.compile(r"[\s\u4e00-\u9fff]")
+SPACE_OR_CHINESE = re.compile(r"[ \t\r\n\u4e00-\u9fff]")  # not \s: BERT's tokenizer deletes a form feed, and joins
 RARE = "a text \ua9c1"  # with a character that few vocabularies have: others need their unknown piece
 ROUNDING = 200  # of the data type's epsilon: what sums in another order may differ by in a logit
 

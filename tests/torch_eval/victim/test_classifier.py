@@ -167,6 +167,14 @@ def test_only_the_beginning_of_a_very_long_text_is_tokenized(tmp_path, text):
     assert min(read) < len(text) and victim._rows([text]) == [expected] and len(read) <= 2
 
 
+@pytest.mark.parametrize("joining", "\x0b\x0c\x1c\x1f\x85")
+def test_a_very_long_text_is_not_cut_inside_a_word(tmp_path, joining):
+    """BERT's tokenizer deletes these characters, although Python counts them as spaces."""
+    victim = Victim(write_bert(tmp_path), 16)
+    text = f"{'q' * 103} {'a ' * 12}fil{joining}m is good"  # 13 pieces, then the one that the cut is near to
+    assert victim._rows([text]) == victim._encode([text])
+
+
 @pytest.mark.parametrize("positions", [1, 40, 4096])
 def test_batches_of_any_size_give_the_same_logits(tmp_path, positions):
     victim = Victim(write_bert(tmp_path), LENGTH)
