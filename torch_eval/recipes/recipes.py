@@ -10,6 +10,7 @@ What differs from TextAttack's own recipes, beside where the resources come from
   nothing. `MaxWordsPerturbed` still counts the words of all columns. K of BERT-Attack is the experiment's, 48 in its
   paper and 8 in 0.3.11.
 - pairs of texts: each column is split into words by itself (`attacked_text.Text`).
+- kuleshov: a success is another label, as for all attacks; TextAttack asks for a probability of the label below 0.7.
 - words of many pieces or letters: the number of candidates is bounded (`fast_classes.COMBINATIONS`, `LETTERS`).
 - packaged resources: stop words are those of TextFooler's authors (TextBugger and BERT-Attack take NLTK's list
   otherwise). TextFooler's smallest cosine of a synonym is 0.4, not 0.5, because cosines of the packaged vectors are
@@ -252,8 +253,7 @@ def _build_other(spec: Spec, victim: Victim, columns: InputColumnModification, b
         attack = getattr(import_module("textattack.attack_recipes"), OTHERS[spec.recipe]).build(victim)
     except Exception as error:  # TextAttack fails in many ways where one of its downloads is missing
         raise cannot_run(spec.recipe, error) from error
-    limit = attack.goal_function.target_max_score
-    goal = Classification(victim, target_max_score=limit, model_batch_size=BATCH, query_budget=budget)
+    goal = Classification(victim, model_batch_size=BATCH, query_budget=budget)
     constraints = [*attack.pre_transformation_constraints, columns, *attack.constraints]
     return Attack(goal, constraints, attack.transformation, attack.search_method)
 

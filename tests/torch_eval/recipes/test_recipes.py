@@ -3,13 +3,16 @@
 import os
 from collections import OrderedDict
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from textattack.goal_functions import UntargetedClassification
 from textattack.shared import AttackedText
 from textattack.shared.utils import set_seed
 from textattack.transformations import WordSwapMaskedLM
 
 from tests.helpers.victims import write_bert
+from torch_eval.attack.example import attack_text
 from torch_eval.bench import stock_textattack
 from torch_eval.recipes import fast_classes, packaged_resources, recipes, textattack_offline
 from torch_eval.recipes.recipes import Spec
@@ -202,6 +205,26 @@ def test_other_recipes_by_name_run_or_say_what_they_miss(model):
     assert recipes.NEEDS.keys() == recipes.OTHERS.keys() - {"deepwordbug", "pruthi"}
     with pytest.raises(recipes.CannotRun, match="attack.recipes: clare needs distilroberta-base, .*; missing here: "):
         recipes.build(single("clare"), victim)
+
+
+def test_the_goal_of_other_recipes_too_is_another_label(model, monkeypatch):
+    """Kuleshov's in TextAttack is a low probability: it would skip texts that are classified correctly."""
+    textattack_offline.prepare()
+    from textattack import attack_recipes
+
+    def kuleshov(victim):
+        attack = attack_recipes.DeepWordBugGao2018.build(victim)
+        attack.goal_function = UntargetedClassification(victim, target_max_score=0.7)
+        return attack
+
+    monkeypatch.setattr(attack_recipes, "Kuleshov2017", SimpleNamespace(build=kuleshov))
+    victim = Victim(model, LENGTH, temperature=8.0)  # no probability is as high as 0.7
+    attack = recipes.build(single("kuleshov"), victim)
+    for index, sentence in enumerate(SENTENCES):
+        label = victim([sentence]).argmax(1).item()
+        record = attack_text(attack, single("kuleshov"), 1, index, {"sentence": sentence, "label": label})
+        assert record["outcome"] != "skipped" and record["original_score"] < 0.7
+        assert (record["outcome"] == "success") == (record["perturbed_prediction"] != label)
 
 
 def test_recipes_that_would_download_never_reach_the_network(model, monkeypatch):
