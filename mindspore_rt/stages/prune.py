@@ -60,8 +60,9 @@ def prune(run: RunDir, job: PruningJob, stage: Stage) -> None:
         head = huggingface.read_safetensors(verified(directory / "classifier.safetensors"))
         sparsities[f"round {number}"] = ticket.sparsity
         seconds += read_manifest(directory).seconds
-    stage.started = time.time() - seconds  # the rounds may have been trained by earlier processes
-    stage.finish(sparsities)
+    if not parallel.rank():
+        stage.started = time.time() - seconds  # the rounds may have been trained by earlier processes
+        stage.finish(sparsities)
 
 
 def _end_round(

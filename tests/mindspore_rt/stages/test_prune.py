@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 
 from configs.contract.errors import UserError
 from configs.contract.files import read_json
+from mindspore_rt import parallel
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, runner
 from mindspore_rt.stages.prune import prune
@@ -114,6 +115,14 @@ def test_a_changed_pruning_is_redone_as_a_fresh_one_when_asked(run, finished):
     run.root = run.root.with_name("fresh")
     runner.run_job(run, jobs_of(run, "prune")[0])
     assert redone == tickets()
+
+
+def test_of_several_workers_the_first_alone_writes_the_manifest(run, monkeypatch):
+    prune(run, jobs_of(run, "prune")[0])
+    (run.stage(1, "lth") / "manifest.json").unlink()
+    monkeypatch.setattr(parallel, "rank", lambda: 1)
+    prune(run, jobs_of(run, "prune")[0])
+    assert not (run.stage(1, "lth") / "manifest.json").exists()
 
 
 def test_the_classifier_of_a_round_is_saved_beside_its_ticket(run):
