@@ -73,7 +73,7 @@ def stop_requests() -> Iterator[None]:
         yield
         return
     with StopRequest():
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, StopRequest.SIGNALS)  # `_start` blocks them until here
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, StopRequest.SIGNALS)  # `_run` blocks them until here
         yield
 
 
@@ -216,7 +216,7 @@ def _wait(
     Args:
         workers: Workers of this machine, in the order of their numbers.
         scheduler: The scheduler, if it runs on this machine.
-        first: Number of the first of them, among those of all machines.
+        first: Number of the first worker of this machine, among those of all machines.
         job: What they train.
         request: Whether somebody has asked to stop.
     """
