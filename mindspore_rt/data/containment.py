@@ -59,9 +59,10 @@ def _stands_in(part: Words, whole: Words) -> bool:
 def cut(records: Sequence[dict], columns: Sequence[str], size: int) -> tuple[list[dict], list[dict]]:
     """Cut records in two parts that share no text.
 
-    The largest texts (those that no other contains) go to the first part in the order of the records, until it has
-    `size` records. A text that large texts of both parts contain goes to neither. Where no text contains another, the
-    first part is the first `size` records, and the second part is the rest.
+    The largest texts (those that no other contains) go to the first part in the order of the records, each with the
+    texts inside it, until it has `size` records. To neither part go texts that stand in large texts of both, and the
+    last records of the first part if it would have more than `size`. Where no text contains another, the first part is
+    the first `size` records, and the second part is the rest.
 
     Args:
         records: Records in random order.
@@ -69,7 +70,7 @@ def cut(records: Sequence[dict], columns: Sequence[str], size: int) -> tuple[lis
         size: Number of records of the first part.
 
     Returns:
-        Both parts, in the order of the records. The first one is shorter than `size` if all records are not enough.
+        Both parts, in the order of the records. The first part is shorter than `size` where there are too few records.
     """
     texts = [tuple(words_of(record[column]) for column in columns) for record in records]
     different = {text: number for number, text in enumerate(dict.fromkeys(texts))}
