@@ -152,7 +152,11 @@ class Ticket:
 
     @property
     def is_structured(self) -> bool:
-        """Whether only whole rows of attention and whole neurons are pruned, of all of a layer's matrices together."""
+        """Whether nothing is pruned but whole rows of attention and whole neurons, each in all its matrices of a layer.
+
+        A row of attention is a row of query, key and value, and a column of attention output. A head is several rows: a
+        ticket that prunes only some of them counts as structured too.
+        """
         shapes, layers = {name: mask.shape for name, mask in self.masks.items()}, _layer_matrices(self.masks)
         rows, neurons = ([layer[kind].any(1) for layer in layers] for kind in ("query", "intermediate"))
         whole = _unit_masks(shapes, rows, neurons)
