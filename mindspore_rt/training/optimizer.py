@@ -241,7 +241,7 @@ class WeightUpdate(nn.Cell):
         Args:
             gradients: One tensor for each weight, times the loss scale.
             rates: `rates` of the optimizer for this update.
-            other_norms: Norms of other gradients of this update, for the look-out for an overflow.
+            other_norms: Norms of other gradients of this update; an overflow of these skips it too.
 
         Returns:
             Global l2 norm of the gradients before clipping, without the loss scale; `LossScale.overflow`, with which
