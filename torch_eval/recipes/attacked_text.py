@@ -53,9 +53,8 @@ class Text(AttackedText):
 
     def __init__(self, text_input: OrderedDict[str, str], attack_attrs: dict[str, Any] | None = None) -> None:
         attributes = attack_attrs or {}
-        self._changes: tuple[Text, dict[int, list[str]]] | None = (
-            None  # what it was made of: new words by the number of the old one
-        )
+        # What a candidate was made of: a text, and its new words by the number of the old one.
+        self._changes: tuple[Text, dict[int, list[str]]] | None = None
         is_candidate = "original_index_map" in attributes
         self._lazy = is_candidate  # the stock constructor asks for the number of words, and does not use it then
         super().__init__(text_input, attributes)
