@@ -155,12 +155,12 @@ class Ticket:
         """Whether nothing is pruned but whole rows of attention and whole neurons, each in all its matrices of a layer.
 
         A row of attention is a row of query, key and value, and a column of attention output. A head is several rows: a
-        ticket that prunes only some of them counts as structured too.
+        ticket that prunes only some of them counts as structured too. A layer without a head could not be shrunk.
         """
         shapes, layers = {name: mask.shape for name, mask in self.masks.items()}, _layer_matrices(self.masks)
         rows, neurons = ([layer[kind].any(1) for layer in layers] for kind in ("query", "intermediate"))
         whole = _unit_masks(shapes, rows, neurons)
-        return all((mask == whole[name]).all() for name, mask in self.masks.items())
+        return all(map(np.any, rows)) and all((mask == whole[name]).all() for name, mask in self.masks.items())
 
     def pruned_share(self) -> dict[str, float]:
         """Return the share of pruned weights of each matrix (Figure 3)."""

@@ -110,15 +110,14 @@ def given_ticket(config: schema.Experiment, path: Path, sparsity: float, shapes:
         shapes: Name and shape of every prunable matrix of the model that it must fit.
 
     Raises:
-        UserError: The file is no ticket of this model, or prunes another share, or single weights in a `structured`
-            experiment.
+        UserError: The file is no ticket of this model, prunes another share, or does not suit a structured experiment.
     """
     ticket = Ticket.load(path, shapes)
     if abs(ticket.sparsity - sparsity) > SPARSITY_TOLERANCE:
         raise UserError(f"sparsities: {path} prunes {ticket.sparsity:.4f} of the weights; ask for that sparsity")
     if config.structured and not ticket.is_structured:  # a random ticket with as many whole heads would prune none
         raise UserError(
-            f"tickets_from: {path} prunes single weights, not whole heads and neurons; give a structured ticket, or "
-            "set structured=false"
+            f"tickets_from: {path} prunes single weights, not whole heads and neurons, or all heads of a layer; give a "
+            "structured ticket, or set structured=false"
         )
     return ticket

@@ -11,6 +11,7 @@ import pytest
 from configs.contract.errors import UserError
 from configs.contract.jobs import jobs
 from configs.contract.run_dir import RunDir
+from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import runner
 from mindspore_rt.stages.models import train_model
 from mindspore_rt.stages.prepare import check_tickets
@@ -113,6 +114,18 @@ def test_a_given_ticket_of_single_weights_is_refused_where_whole_units_are_prune
     config.structured = True
     with pytest.raises(UserError, match="tickets_from: .*ticket.safetensors prunes single weights, not whole heads"):
         check_tickets(again)
+
+
+def test_a_given_ticket_without_a_head_in_a_layer_is_refused(run):
+    """A model without one cannot be shrunk: its whole training would end in an error."""
+    shapes = huggingface.load(huggingface.resolve(run.config.model)).config.prunable()
+    ticket = Ticket({name: np.full(shape, ".attention." not in name) for name, shape in shapes.items()})
+    given = run.root.parent / "given.safetensors"
+    ticket.save(given)
+    run.config.tickets_from, run.config.structured = str(given), True
+    run.config.sparsities = [round(ticket.sparsity, 4)]
+    with pytest.raises(UserError, match="tickets_from: .*given.safetensors prunes .* all heads of a layer"):
+        check_tickets(run)
 
 
 @pytest.mark.parametrize("structured", [False, True])
