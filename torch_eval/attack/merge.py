@@ -10,6 +10,7 @@ from pathlib import Path
 from configs.contract.errors import UserError
 from configs.contract.files import locked, read_json, write_json, write_lines
 from configs.contract.run_dir import RunDir
+from configs.contract.stage import read_manifest
 from torch_eval.attack import metrics
 from torch_eval.attack.records import DtypeEffect, LeftOut
 from torch_eval.attack.sampling import WHOLE, Shard
@@ -64,6 +65,7 @@ def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
         if not stage.is_done():
             raise UserError(f"{stage.directory} is missing or unfinished: run it with attack.shard={shard}")
         records.update((record["index"], record) for record in finished(stage, scoring.expected(part, examples)))
+        whole.started -= read_manifest(stage.directory).seconds
     whole.begin(whole.directory / "results.jsonl")
     ordered = [records[index] for index in indices]
     write_lines(whole.directory / "results.jsonl", ordered)

@@ -611,10 +611,13 @@ def test_merged_shards_are_the_run_without_them(experiment):
     with pytest.raises(UserError, match="other examples"):
         merge.merge(parts)
     moved.write_text(saved)
+    for part in ("shard-1-of-2", "shard-2-of-2"):  # pretend that each took 100 seconds
+        edit_json(folder / part / "manifest.json", seconds=100.0)
     merge.merge(parts)
     assert results(parts, "textbugger") == results(whole, "textbugger")
     first, second = (read_json(run.attack(1, "finetune") / "textbugger" / "manifest.json") for run in (whole, parts))
     assert {**first, "finished": 0, "seconds": 0} == {**second, "finished": 0, "seconds": 0}
+    assert 200 <= second["seconds"] < 300
     scoring.run(experiment(*one, name="parts"))  # nothing is left to do
     assert results(parts, "textbugger") == results(whole, "textbugger")
 
