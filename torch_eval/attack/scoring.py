@@ -164,7 +164,7 @@ class Scoring:
         """Return the victim's temperature, fitted on dev.
 
         Raises:
-            UserError: `attack.temperature` is set too, or a shard asks before the first one has fitted it.
+            UserError: `attack.temperature` is set too, or parts are joined of which none has fitted it.
         """
         if self.options.temperature != 1.0:
             raise UserError("attack.calibrate fits the temperature: leave attack.temperature at 1.0")
@@ -172,7 +172,7 @@ class Scoring:
         stage = self.stage(self.directory / "calibration", "calibration", values, "dev")
         if not stage.is_done():
             if self.workers is None:
-                raise UserError(f"{stage.directory} is missing: the first shard makes it")
+                raise UserError(f"{stage.directory} is missing: every shard makes it")
             stage.begin()
             _, dev = read_split(self.run_dir, "dev")
             texts = [self.text_of(example) for example in dev]
