@@ -81,7 +81,7 @@ def rows(case: ParityCase, out: Path) -> Rows:
     yield "gates", sampled_gates(model, search, case.batches[0])
     yield from l0_rows(search, case.official)
     yield from search_rows(search, case)
-    yield from schedule_rows(search, case)
+    yield from schedule_rows(search)
     yield from draw_rows(case)
     yield from retraining_rows(case)
 
@@ -177,7 +177,7 @@ def search_rows(search: RobustSearch, case: ParityCase) -> Rows:
     search.ascent, search.apply = ascent, update
 
 
-def schedule_rows(search: RobustSearch, case: ParityCase) -> Rows:
+def schedule_rows(search: RobustSearch) -> Rows:
     """Yield lambda and the learning rate at every update."""
     updates = range(search.total_steps)
     yield "lambda", {"lambda": np.array([search.l0_weight(i) for i in updates])}
