@@ -143,7 +143,7 @@ class MaskedLinear(Linear):
         self.log_alpha = Parameter(
             np.full(grid, gate.initial_log_alpha(mask_p), np.float32), name=f"{name}.weight.log_alpha"
         )
-        single = tuple(block) == (1, 1)  # the kernel knows one score a weight only
+        single = block == (1, 1)  # the kernel knows one score a weight only
         self.masked = cells().MaskedWeight(place) if single else primitive_cells.MaskedWeight(place, block)
 
     def construct(self, x: Tensor, draws: Draws) -> Tensor:

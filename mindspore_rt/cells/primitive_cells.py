@@ -143,7 +143,7 @@ class MaskedWeight(nn.Cell):
 
     def __init__(self, place: int, block: tuple[int, int] = (1, 1)) -> None:
         super().__init__(auto_prefix=False)
-        self.block, self.uniform = tuple(block), noise.uniform_cell(place)
+        self.block, self.uniform = block, noise.uniform_cell(place)
         has_logit = backend.current() is backend.Backend.GPU  # on Ascend it is left to the host's processor
         self.gate = gate.DeviceGate(has_logit) if backend.on_device() else gate.SampledGate()
 
