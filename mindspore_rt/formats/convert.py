@@ -129,11 +129,12 @@ def _write_mindspore(contents: Contents, target: Path) -> str:
 
 
 def _write_mindir(contents: Contents, target: Path, batch: int, length: int) -> str:
-    os.environ["ROBUST_TICKETS_KERNELS"] = "plain"  # our kernels are no part of the file
     import mindspore as ms
 
+    from mindspore_rt.cells import kernels
     from mindspore_rt.cells.encoder import Deployed, EncoderClassifier
 
+    os.environ[kernels.SWITCH] = "plain"  # our kernels are no part of the file
     config, labels = contents.encoder, contents.head_labels
     if not labels or batch < 1 or not 1 <= length <= config.positions:
         raise UserError(
