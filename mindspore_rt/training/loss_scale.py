@@ -61,7 +61,7 @@ class LossScale(nn.Cell):
             return ()
         streak, scale = self.streak + 1.0, self.scale * 1.0
         grown = ops.select(streak >= PATIENCE, ops.minimum(scale * 2, LARGEST), scale)
-        scale = ops.select(overflow, ops.maximum(scale / 2, SMALLEST), grown)
+        scale = ops.select(overflow, scale / 2, grown)
         skipped = self.skipped + ops.cast(overflow, scale.dtype)
         streak = ops.select(ops.logical_or(overflow, streak >= PATIENCE), streak * 0, streak)
         self.assign(self.scale, scale)
@@ -77,13 +77,14 @@ class LossScale(nn.Cell):
             values: Those, and behind them what `adjust` returned.
 
         Returns:
-            The figures. Those that are not finite are left out if the scale can still fall: that update was skipped.
+            The figures. Those that are not finite are left out, because their update was skipped, unless the scale has
+            fallen below the smallest one: then they end the training.
         """
         figures = dict(zip(names, values))
         if not self.dynamic:
             return figures
         scale, skipped = values[len(names) :]
-        if scale > SMALLEST:
+        if scale >= SMALLEST:
             figures = {name: value for name, value in figures.items() if math.isfinite(value)}
         return {**figures, "loss_scale": scale, "skipped_updates": skipped}
 

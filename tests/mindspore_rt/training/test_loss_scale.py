@@ -81,8 +81,10 @@ def test_an_overflow_skips_one_update_and_halves_the_scale(name, monkeypatch):
             np.testing.assert_array_equal(value, scaled[n] / factor, err_msg=n)
     assert any((value != before[n]).any() for n, value in scaled.items() if n not in SCALE)
 
-    # The smallest scale cannot fall: then the figures show what is not finite, and the trainer ends the run.
-    restore(objective, {**before, "loss_scale": 1.0})
+    # The smallest scale is tried too. Then the figures show what is not finite, and the trainer ends the run.
+    restore(objective, {**before, "loss_scale": 2.0})
+    figures = objective.step(batch_of_infinity(), 0)
+    assert figures["loss_scale"] == 1 and "gradient_norm" not in figures
     assert not np.isfinite(objective.step(batch_of_infinity(), 0)["gradient_norm"])
 
 
