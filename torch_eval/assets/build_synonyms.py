@@ -77,7 +77,7 @@ def near_pairs(vectors: torch.Tensor, cosine: float) -> torch.Tensor:
 def counter_fit(vectors: torch.Tensor, synonyms: torch.Tensor, antonyms: torch.Tensor) -> torch.Tensor:
     """Return counter-fitted unit vectors; `synonyms` and `antonyms` are (2, n) word numbers."""
     near = near_pairs(vectors, NEIGHBOURHOOD)
-    near_cosine = (vectors[near[0]] * vectors[near[1]]).sum(1)
+    near_cosine = cosines(vectors, near)
     for _ in tqdm(range(STEPS), desc="counter-fitting", unit="step"):
         direction, count = torch.zeros_like(vectors), torch.zeros(len(vectors), 1)
         forces = [(pairs, -1, cosines(vectors, pairs) > 0) for pairs in (antonyms, antonyms.flip(0))]
