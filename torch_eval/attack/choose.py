@@ -87,7 +87,7 @@ def stage_of(scoring: Scoring, dev: list[dict]) -> Stage:
     run_dir, labels = scoring.run_dir, [example["label"] for example in dev]
     values = settings.choice(run_dir.config, scoring.task, scoring.seed, labels, scoring.target.temperature)
     return scoring.stage(
-        run_dir.seed(scoring.seed) / "choice" / scoring.name, "choice", values, run_dir.config.choice_split
+        run_dir.choice_attack(scoring.seed, scoring.name), "choice", values, run_dir.config.choice_split
     )
 
 
