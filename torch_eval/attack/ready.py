@@ -54,9 +54,8 @@ def check_victims(run: RunDir) -> None:
         UserError: One cannot.
     """
     if own := [(run.config.seeds[0], name, folder) for name, folder in run.own_victims().items()]:
-        task, examples = scoring.read_split(run, "test")
         with Workers(1) as one:
-            victims.check(run, own, task, one, victims.sample(examples, task.columns))
+            victims.check(run, own, *scoring.read_split(run, "test"), one)
 
 
 @command

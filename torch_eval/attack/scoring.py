@@ -45,7 +45,7 @@ def run(run_dir: RunDir) -> None:
     shard = Shard.parse(config.attack.shard)
     with locked(run_dir.root / f".attack{shard.suffix}.lock"), Workers(config.attack.workers) as workers:
         everything = run_dir.all_victims()
-        batchings = victims.check(run_dir, everything, task, workers, victims.sample(examples, task.columns))
+        batchings = victims.check(run_dir, everything, task, examples, workers)
 
         def score(attacks: Sequence[str], seed: int, name: str, model: Path) -> None:
             """Run these attacks on one victim; `CLEAN` is its accuracy, which the first shard measures."""

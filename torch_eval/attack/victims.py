@@ -17,18 +17,14 @@ from torch_eval.victim.token_ids import check_token_ids
 SAMPLE = 16  # texts on which a faster forward pass must give the logits of the padded one
 
 
-def sample(examples: list[dict], columns: list[str]) -> list[tuple[str, ...]]:
+def _sample(examples: list[dict], columns: list[str]) -> list[tuple[str, ...]]:
     """Return texts to try a victim on: some at random, and the longest."""
     texts = [tuple(example[column] for column in columns) for example in examples]
     return [*random.Random(0).sample(texts, min(SAMPLE, len(texts))), max(texts, key=lambda text: sum(map(len, text)))]
 
 
 def check(
-    run_dir: RunDir,
-    victims: list[tuple[int, str, Path]],
-    task: Summary,
-    workers: Workers,
-    texts: list[tuple[str, ...]],
+    run_dir: RunDir, victims: list[tuple[int, str, Path]], task: Summary, examples: list[dict], workers: Workers
 ) -> dict[Path, str]:
     """Check the files of victims, and load those that are not attacked yet.
 
@@ -36,8 +32,8 @@ def check(
         run_dir: Run directory.
         victims: Seed, name and Hugging Face directory of each.
         task: What `prepare` states of the data.
+        examples: The test set; every victim must be able to classify a sample of it.
         workers: Processes that load the models.
-        texts: A sample of the data, which every victim must be able to classify.
 
     Returns:
         The fastest batching of each loaded model; see `workers.inspect`.
@@ -52,6 +48,7 @@ def check(
         if not all((run_dir.attack(seed, name) / stage / "manifest.json").is_file() for stage in stages):
             targets.append((name, Target(model, label_order=order, **settings.victim(config))))
     list(workers.map(check_token_ids, [target.model for _, target in targets]))
+    texts = _sample(examples, task.columns)
     inspections = workers.map(inspect, [target for _, target in targets], [texts] * len(targets))
     batchings = {}
     for (name, target), inspection in zip(targets, inspections):
