@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -34,11 +33,8 @@ FIRST_WORD = 1996  # "the": below it stand special, unused and single-character 
 THREADS = 1  # one repeats to the bit; two are 15% faster on idle cores and ten times slower on busy ones
 
 
-def build() -> Path:
-    """Train the model unless it is there, and return its folder."""
-    folder = mlm_folder()
-    if (folder / "mlm.json").is_file():
-        return folder
+def build() -> None:
+    """Train the model and write it into its folder."""
     started = time.time()
     logging.set_verbosity_error()
     threads = torch.get_num_threads()
@@ -53,7 +49,7 @@ def build() -> Path:
     top1 = measure(model, tokenizer, measured)
     torch.set_num_threads(threads)
 
-    with whole_directory(folder, replace=False) as temporary:
+    with whole_directory(mlm_folder(), replace=False) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         write_json(
@@ -70,7 +66,6 @@ def build() -> Path:
                 "sha256": file_hash(temporary / "model.safetensors"),
             },
         )
-    return folder
 
 
 def read_texts() -> tuple[list[str], list[str]]:
