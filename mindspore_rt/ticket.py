@@ -79,29 +79,29 @@ class Ticket:
                 about.update(tied=str(ties.size), tied_pruned=str(missing))
         parts = np.split(mask, np.cumsum([s.size for s in scores.values()])[:-1])
         masks = {name: part.reshape(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
-        return cls(masks, dict(about))
+        return cls(masks, about)
 
     @classmethod
-    def from_magnitudes(cls, weights: dict[str, np.ndarray], sparsity: float, **about: str) -> Ticket:
+    def from_magnitudes(cls, weights: dict[str, np.ndarray], sparsity: float) -> Ticket:
         """Prune the weights of smallest absolute value."""
-        return cls.from_scores({name: np.abs(w) for name, w in weights.items()}, sparsity, False, **about)
+        return cls.from_scores({name: np.abs(w) for name, w in weights.items()}, sparsity)
 
     @classmethod
     def from_random_like(cls, ticket: Ticket, seed: int | np.random.Generator, **about: str) -> Ticket:
         """Draw a ticket with the sparsity of `ticket` in every matrix, at random positions."""
         random = np.random.default_rng(seed)
         masks = {name: random.permutation(mask.ravel()).reshape(mask.shape) for name, mask in ticket.masks.items()}
-        return cls(masks, dict(about))
+        return cls(masks, about)
 
     @classmethod
-    def random_units_like(cls, ticket: Ticket, heads: int, seed: int | np.random.Generator, **about: str) -> Ticket:
+    def random_units_like(cls, ticket: Ticket, heads: int, seed: int | np.random.Generator) -> Ticket:
         """Draw a structured ticket with as many heads and neurons in every layer as `ticket` has, but random ones."""
         random, shapes = np.random.default_rng(seed), {name: mask.shape for name, mask in ticket.masks.items()}
         layers = _layer_matrices(ticket.masks)
         kept_heads = [layer["query"].reshape(heads, -1).any(1) for layer in layers]
         kept_neurons = [layer["intermediate"].any(1) for layer in layers]
         shuffled = ([random.permutation(layer) for layer in units] for units in (kept_heads, kept_neurons))
-        return cls(_unit_masks(shapes, *shuffled), dict(about))
+        return cls(_unit_masks(shapes, *shuffled))
 
     @classmethod
     def structured(cls, scores: dict[str, np.ndarray], heads: int, sparsity: float, **about: str) -> Ticket:
@@ -129,7 +129,7 @@ class Ticket:
         neuron_means = np.array([_neuron_means(m) for m in matrices])
         kept_neurons = np.ones(neuron_means.shape, bool)
         np.put_along_axis(kept_neurons, np.argsort(neuron_means, 1, "stable")[:, :neuron_count], False, 1)
-        return cls(_unit_masks(shapes, kept_heads, kept_neurons), dict(about))
+        return cls(_unit_masks(shapes, kept_heads, kept_neurons), about)
 
     def spread(self, shapes: dict[str, tuple[int, int]]) -> Ticket:
         """Return the ticket of whole matrices, where weights shared the scores that this one was drawn from."""
