@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -96,12 +96,11 @@ class Ticket:
     @classmethod
     def random_units_like(cls, ticket: Ticket, heads: int, seed: int | np.random.Generator) -> Ticket:
         """Draw a structured ticket with as many heads and neurons in every layer as `ticket` has, but random ones."""
-        random, shapes = np.random.default_rng(seed), {name: mask.shape for name, mask in ticket.masks.items()}
-        layers = _layer_matrices(ticket.masks)
+        random, layers = np.random.default_rng(seed), _layer_matrices(ticket.masks)
         kept_heads = [layer["query"].reshape(heads, -1).any(1) for layer in layers]
         kept_neurons = [layer["intermediate"].any(1) for layer in layers]
         shuffled = ([random.permutation(layer) for layer in units] for units in (kept_heads, kept_neurons))
-        return cls(_unit_masks(shapes, *shuffled))
+        return cls(_unit_masks(ticket.shapes, *shuffled))
 
     @classmethod
     def structured(cls, scores: dict[str, np.ndarray], heads: int, sparsity: float, **about: str) -> Ticket:
@@ -136,6 +135,11 @@ class Ticket:
         return Ticket({name: spread(mask, shapes[name]) for name, mask in self.masks.items()}, self.about)
 
     @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Name and shape of every prunable matrix."""
+        return {name: mask.shape for name, mask in self.masks.items()}
+
+    @property
     def weights(self) -> int:
         """Number of weights of all prunable matrices."""
         return sum(m.size for m in self.masks.values())
@@ -157,9 +161,9 @@ class Ticket:
         A row of attention is a row of query, key and value, and a column of attention output. A head is several rows: a
         ticket that prunes only some of them counts as structured too. A layer without a head could not be shrunk.
         """
-        shapes, layers = {name: mask.shape for name, mask in self.masks.items()}, _layer_matrices(self.masks)
+        layers = _layer_matrices(self.masks)
         rows, neurons = ([layer[kind].any(1) for layer in layers] for kind in ("query", "intermediate"))
-        whole = _unit_masks(shapes, rows, neurons)
+        whole = _unit_masks(self.shapes, rows, neurons)
         return all(map(np.any, rows)) and all((mask == whole[name]).all() for name, mask in self.masks.items())
 
     def pruned_share(self) -> dict[str, float]:
@@ -192,7 +196,7 @@ class Ticket:
         return sum(int(np.count_nonzero(m ^ other.masks[name])) for name, m in self.masks.items()) / self.weights
 
     def _same_matrices(self, other: Ticket) -> None:
-        if {n: m.shape for n, m in self.masks.items()} != {n: m.shape for n, m in other.masks.items()}:
+        if self.shapes != other.shapes:
             raise ValueError("the tickets are of two models: their matrices differ")
 
     def apply(self, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -221,10 +225,9 @@ class Ticket:
                 raise ValueError(
                     f"{name} is {mask.shape} of {mask.dtype}: a ticket has boolean masks of matrices alone"
                 )
-        shapes = {name: list(mask.shape) for name, mask in self.masks.items()}
         packed = {name: np.packbits(mask, axis=None) for name, mask in self.masks.items()}
-        header = {"format": FORMAT, "shapes": shapes, "sparsity": self.sparsity, "sha256": _digest(shapes, packed)}
-        header["about"] = self.about
+        header = {"format": FORMAT, "shapes": self.shapes, "sparsity": self.sparsity}
+        header |= {"sha256": _digest(self.shapes, packed), "about": self.about}
         # One key: the library writes several in random order, and the same ticket must be the same bytes.
         atomic_write(Path(path), save(packed, metadata={"ticket": json.dumps(header)}))
 
@@ -262,7 +265,7 @@ class Ticket:
                 raise ValueError("its masks are not those that it was saved with")
         except (AttributeError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path}: damaged ticket ({error}); draw it again") from None
-        if shapes is not None and {name: mask.shape for name, mask in ticket.masks.items()} != shapes:
+        if shapes is not None and ticket.shapes != shapes:
             raise UserError(
                 f"{path}: a ticket of another model: its masks are not those of this one's matrices; "
                 f"draw it again, or choose the model that it was drawn for"
@@ -390,7 +393,7 @@ def unpack_mask(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return np.unpackbits(bits, count=size).astype(bool).reshape(shape)
 
 
-def _digest(shapes: dict[str, list[int]], packed: dict[str, np.ndarray]) -> str:
+def _digest(shapes: Mapping[str, Sequence[int]], packed: dict[str, np.ndarray]) -> str:
     """Return the SHA-256 of the masks; flipped bits may leave the sparsity as it was."""
     digest = hashlib.sha256(json.dumps(shapes).encode())
     for name in shapes:

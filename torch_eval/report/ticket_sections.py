@@ -158,10 +158,9 @@ def overlaps(runs: list[Run], folder: Path) -> list[Block]:
             if path.is_file():
                 loaded[f"{task}, seed {seed}{name}"] = Ticket.load(path)
     names, grid = list(loaded), np.full((len(loaded), len(loaded)), np.nan)
-    shapes = {name: {n: m.shape for n, m in ticket.masks.items()} for name, ticket in loaded.items()}
-    for a, b in combinations(range(len(names)), 2):
-        if shapes[names[a]] == shapes[names[b]]:
-            grid[a, b] = grid[b, a] = loaded[names[a]].overlap(loaded[names[b]])
+    for (a, one), (b, other) in combinations(enumerate(loaded.values()), 2):
+        if one.shapes == other.shapes:
+            grid[a, b] = grid[b, a] = one.overlap(other)
     if not np.isfinite(grid).any():
         return []
     path = folder / file_name("overlap")
