@@ -21,7 +21,7 @@ from configs.contract import schema
 from configs.contract.errors import command
 from configs.contract.files import read_json
 from mindspore_rt.cells import backend, gate, noise
-from mindspore_rt.cells.encoder import Draws, EncoderClassifier, MaskedLinear, NoisePlaces
+from mindspore_rt.cells.encoder import Draws, EncoderClassifier, MaskedLinear
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.device import use_device
 from mindspore_rt.formats import huggingface
@@ -103,7 +103,7 @@ def logits(model: EncoderClassifier, batch: Batch) -> np.ndarray:
 def save_noise(search: RobustSearch, case: ParityCase, out: Path) -> None:
     """Write the uniform numbers of every gate (`noise-STEP-ASCENT`) and of the perturbation's start (`noise-STEP`)."""
     model, names = search.model, list(case.source.config.prunable())
-    first = NoisePlaces(case.source.config.num_hidden_layers).gate(0)
+    first = model.noise_places.gate(0)
     for step, batch in enumerate(case.batches):
         shapes = model.noise_shapes(*batch.ids.shape)
         for ascent in range(search.settings.ascent_steps):
