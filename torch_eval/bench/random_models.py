@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from configs.contract import assets, snippets
+from configs.contract.families import ROBERTAS_PIECES
 
 COLUMN = "sentence"
 # Name: classes of model and tokenizer without their endings, and the kind of vocabulary.
@@ -50,15 +51,7 @@ OWN: dict[str, dict[str, object]] = {  # what else makes a small model of a fami
     # These count positions from the id of the padding on.
     **dict.fromkeys(("roberta", "xlm-roberta", "camembert", "mpnet"), {"max_position_embeddings": 514}),
 }
-SPECIAL = {  # tokens of RoBERTa and of those that took them over
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-    "cls_token": "<s>",
-    "sep_token": "</s>",
-    "pad_token": "<pad>",
-    "unk_token": "<unk>",
-    "mask_token": "<mask>",
-}
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", **ROBERTAS_PIECES}  # of RoBERTa and of those that took them over
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
 
