@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +145,7 @@ def add(run: Run, name: str) -> Path:
 
 def _plain(model: str) -> str:
     """Return the name of a model without the epoch of its search: a run with a given ticket has no search."""
-    model_id = ModelId.parse(model)
-    return str(ModelId(model_id.method, model_id.sparsity, epochs=model_id.epochs))
+    return str(replace(ModelId.parse(model), epochs_back=0))
 
 
 def _model(run: Run, seed: int, model: str) -> dict[str, Any]:
