@@ -199,21 +199,21 @@ class Trainer:
 
     def _log(self, bar: tqdm, done: int, figures: dict, rate: float) -> None:
         figures = {**figures, **self.objective.metrics()}
-        record = {"step": done, "epoch": round(done / len(self.batches), 4), **figures}
-        self._write({**record, "seconds": round(time.time(), 1), "sentences_per_second": round(rate, 1)})
+        self._write(done, {**figures, "seconds": round(time.time(), 1), "sentences_per_second": round(rate, 1)})
         shown = ("loss", "adversarial_loss", "l0_term", "settled_zero")
         bar.set_postfix({name: f"{figures[name]:.3f}" for name in shown if name in figures}, refresh=False)
 
     def _end_epoch(self, bar: tqdm, epoch: int, done: int) -> dict[str, float]:
         figures = self.on_epoch(epoch, done)
-        self._write({"step": done, "epoch": round(done / len(self.batches), 4), **figures})
+        self._write(done, figures)
         if not self.rank:
             shown = ", ".join(f"{name.replace('_', ' ')} {v:.3f}" for name, v in figures.items())
             bar.write(f"  epoch {epoch}: {shown}")
         return figures
 
-    def _write(self, record: dict) -> None:
+    def _write(self, done: int, figures: dict) -> None:
         if self.board:  # on worker 0
+            record = {"step": done, "epoch": round(done / len(self.batches), 4), **figures}
             append_line(self.metrics, record)
             self.board.add(record)
 
