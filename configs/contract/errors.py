@@ -144,7 +144,7 @@ def _is_no_memory(error: Exception) -> bool:
 def _internal_error(error: Exception) -> str:
     """Return the message for an unexpected error, and write its traceback to a file."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    what = " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH]
+    what = in_short(error)
     whole = "".join(traceback.format_exception(error))
     try:
         with tempfile.NamedTemporaryFile(
@@ -160,11 +160,16 @@ def _internal_error(error: Exception) -> str:
     )
 
 
+def in_short(error: BaseException) -> str:
+    """Return kind and text of an error, on one short line whatever a library writes."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH]
+
+
 def first_reason(error: BaseException) -> str:
     """Return the first sentence of the first error in a chain: what libraries make of that error is often a guess."""
     while error.__context__:
         error = error.__context__
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".split(". ")[0][:REASON_LENGTH]
+    return in_short(error).split(". ")[0]
 
 
 def reason_of(stderr: str) -> str:

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from configs.contract.errors import UserError, listed
+from configs.contract.errors import UserError, in_short, listed
 from torch_eval.attack import example as one_example
 from torch_eval.recipes import recipes
 
@@ -144,7 +144,7 @@ def inspect(target: Target, texts: list[tuple[str, ...]]) -> Inspection:
         return Inspection(str(error))
     except Exception as error:  # of any kind: weights and tokenizer do not fit together, or the text is too long
         return Inspection(
-            f"{target.model}: cannot classify a text of up to {target.max_length} pieces ({_reason(error)}); is the "
+            f"{target.model}: cannot classify a text of up to {target.max_length} pieces ({in_short(error)}); is the "
             f"tokenizer the model's own? a smaller data.max_length helps where the model has fewer positions"
         )
     notes, fastest = [], victim.batchings()[0]
@@ -157,10 +157,6 @@ def inspect(target: Target, texts: list[tuple[str, ...]]) -> Inspection:
     if victim.model.config.problem_type == "multi_label_classification":
         notes.append(f"{target.model}: made for several labels of a text; the highest score counts, as in TextAttack")
     return Inspection(batching=victim.batching, notes=tuple(notes))
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def logits_of(target: Target, texts: list[tuple[str, ...]]) -> list[list[float]]:
@@ -177,7 +173,7 @@ def logits_of(target: Target, texts: list[tuple[str, ...]]) -> list[list[float]]
         spelt = [" | ".join(text) for text in texts if any(token in column for column in text for token in special)]
         remedy = f"take out those that spell a special token of it: {listed(map(repr, spelt), 3, 80)}"
         raise UserError(
-            f"{target.model}: cannot classify some texts of the data ({_reason(error)}); "
+            f"{target.model}: cannot classify some texts of the data ({in_short(error)}); "
             f"{remedy if spelt else 'is the tokenizer its own?'}"
         ) from error
 
