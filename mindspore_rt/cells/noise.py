@@ -80,17 +80,14 @@ class HostNoise(KernelNoise):
         return mutable(tuple(Tensor.from_numpy(array) for array in self.numbers(shapes, step, ascent)))
 
 
-class IntegerNoise:
-    """The kernels' numbers, drawn by a graph of their own for all places of a pass. Arguments are `KernelNoise`'s.
+class IntegerNoise(KernelNoise):
+    """The kernels' numbers, drawn by a graph of their own for all places of a pass.
 
     Attributes:
         definition: Which numbers the graph draws.
     """
 
     definition: type[uniform.IntegerUniform | uniform.FloatUniform] = uniform.IntegerUniform
-
-    def __init__(self, seed: int, rank: int = 0) -> None:
-        self.seed, self.rank = seed, rank
 
     def numbers(self, shapes: Shapes, step: int, ascent: int = 0) -> list[np.ndarray]:
         """Return what is drawn at every place, float32, for references and tests."""
@@ -113,8 +110,7 @@ class FloatNoise(IntegerNoise):
     definition = uniform.FloatUniform
 
 
-Noise = KernelNoise | IntegerNoise
-NOISE_SOURCES: dict[Backend, type[Noise]] = {
+NOISE_SOURCES: dict[Backend, type[KernelNoise]] = {
     Backend.KERNELS: KernelNoise,
     Backend.PRIMITIVES: HostNoise,
     Backend.GPU: IntegerNoise,
@@ -122,7 +118,7 @@ NOISE_SOURCES: dict[Backend, type[Noise]] = {
 }
 
 
-def source(seed: int, rank: int = 0) -> Noise:
+def source(seed: int, rank: int = 0) -> KernelNoise:
     """Return the backend's source of noise."""
     return NOISE_SOURCES[backend.current()](seed, rank)
 
