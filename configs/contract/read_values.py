@@ -205,7 +205,7 @@ def quoted(value: object) -> str:
     return f"{value!r:.80}" if isinstance(value, str | int | float) else f"a {kind}"
 
 
-def checked(where: str, value: Any, hint: Any, limits: Mapping[str, Any], outer: Any = None) -> Any:
+def checked(where: str, value: Any, hint: Any, limits: Mapping[str, Any], in_list: bool = False) -> Any:
     """Check a value, and convert it to its type where nothing is lost.
 
     Args:
@@ -213,7 +213,7 @@ def checked(where: str, value: Any, hint: Any, limits: Mapping[str, Any], outer:
         value: Value from YAML.
         hint: Type that the key has.
         limits: `low`, `high`, `choices` and `pattern`, as in `schema.option`.
-        outer: Type of the list that the value is an item of.
+        in_list: Whether the value is an item of a list.
 
     Raises:
         UserError: The value has another type, or breaks a limit.
@@ -227,16 +227,16 @@ def checked(where: str, value: Any, hint: Any, limits: Mapping[str, Any], outer:
         items = value if isinstance(value, list) else [value]
         if not items:
             raise UserError(f"{where}: give at least one value")
-        return [checked(where, item, typing.get_args(hint)[0], limits, hint) for item in items]
+        return [checked(where, item, typing.get_args(hint)[0], limits, True) for item in items]
     # A list without its brackets is one text, which may even be of the right type.
     commas = isinstance(value, str) and "," in value
-    remedy = f"; write a list: [{value.strip('[]'):.80}]" if outer and commas else ""
-    value = _converted(where, value, hint, outer, remedy)
+    remedy = f"; write a list: [{value.strip('[]'):.80}]" if in_list and commas else ""
+    value = _converted(where, value, hint, in_list, remedy)
     _check_limits(where, value, limits, remedy)
     return value
 
 
-def _converted(where: str, value: Any, hint: type, outer: Any, remedy: str) -> Any:
+def _converted(where: str, value: Any, hint: type, in_list: bool, remedy: str) -> Any:
     """Return a single value as its type; arguments as for `checked`."""
     if isinstance(value, int) and value.bit_length() > 63:
         raise UserError(f"{where}: a number of {value.bit_length()} bits; 63 are the most")
@@ -246,7 +246,7 @@ def _converted(where: str, value: Any, hint: type, outer: Any, remedy: str) -> A
             value = float(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if hint is str and type(value) in (int, float) and typing.get_origin(outer) is list:
+    if hint is str and type(value) in (int, float) and in_list:
         value = str(value)  # labels: [1, 2], or [1.0, 2.0]
     if type(value) is not hint:
         names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
