@@ -38,7 +38,7 @@ def read_options(kind: type[T], arguments: Iterable[str], command: str) -> T:
         lines = (help_line(name, field) for name, (field, _) in known.items())
         print(sys.modules[kind.__module__].__doc__, *lines, sep="\n")
         raise SystemExit
-    values = Values({name: hint for name, (_, hint) in known.items()})
+    values = Values(known)
     for text in arguments:
         values.read_override(text)
     for name, value in values.values.items():

@@ -27,12 +27,12 @@ class Values:
     """The values of dotted keys, and the origin of each: a file or the command line.
 
     Args:
-        hints: Type of every dotted key.
+        known: Every dotted key with its field and type, from `schema.keys`.
     """
 
-    def __init__(self, hints: Mapping[str, Any]) -> None:
-        self.sections = {name.partition(".")[0] for name in hints if "." in name}
-        self.texts = {name for name, hint in hints.items() if hint in (str, str | None)}
+    def __init__(self, known: Mapping[str, tuple[Any, Any]]) -> None:
+        self.sections = {name.partition(".")[0] for name in known if "." in name}
+        self.texts = {name for name, (_, hint) in known.items() if hint in (str, str | None)}
         self.values: dict[str, Any] = {}
         self.origins: dict[str, str] = {}
 

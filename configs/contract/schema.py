@@ -362,7 +362,7 @@ def load(source: str, overrides: Sequence[str] = (), *, complete: bool = True) -
     Raises:
         UserError: A key or value is wrong. The message names the key, where it was set, and what is allowed.
     """
-    values = Values({name: hint for name, (_, hint) in keys().items()})
+    values = Values(keys())
     values.read_file(find(source))
     for text in overrides:
         values.read_override(text)
