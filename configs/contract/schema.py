@@ -199,18 +199,17 @@ class MaskSearch(Adversary, Updates):
         return min(self.epochs, max(2, self.keep_epochs or self.epochs))
 
 
-# The paper's three attacks, then TextAttack's other recipes under the names of its command line.
-RECIPES = (
-    "textfooler textbugger bertattack a2t alzantot bae checklist clare "
-    "deepwordbug faster-alzantot iga kuleshov pruthi pso pwws"
-).split()
+PAPERS_RECIPES = ["textfooler", "textbugger", "bertattack"]
+# TextAttack's others, under the names of its command line.
+OTHER_RECIPES = "a2t alzantot bae checklist clare deepwordbug faster-alzantot iga kuleshov pruthi pso pwws".split()
+RECIPES = PAPERS_RECIPES + OTHER_RECIPES
 
 
 @dataclass
 class Attack:
     """Textual attacks on the trained models (section 4.3)."""
 
-    recipes: list[str] = option(["textfooler", "textbugger", "bertattack"], "attacks to run", choices=RECIPES)
+    recipes: list[str] = option(PAPERS_RECIPES, "attacks to run", choices=RECIPES)
     victims: list[str] | None = option(None, "further classifiers to attack: name=folder")
     protocol: str = option(
         "paper",
@@ -247,7 +246,7 @@ class Choice:
     """The choice of the ticket that is reported: highest accuracy under attack, then highest accuracy."""
 
     epochs: int = option(1, "number of last search epochs whose tickets are candidates, each at every sparsity", low=1)
-    recipe: str = option("textfooler", "attack on the candidates", choices=["textfooler", "textbugger", "bertattack"])
+    recipe: str = option("textfooler", "attack on the candidates", choices=PAPERS_RECIPES)
     examples: int = option(200, "number of sentences attacked for each candidate", low=1)
     split: str = option(
         "dev",

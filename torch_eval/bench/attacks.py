@@ -62,7 +62,7 @@ class ComparisonOptions:
     """How ours and stock are compared."""
 
     examples: int = option(200, "examples that both sides attack", low=1)
-    recipes: list[str] = option(["textfooler", "textbugger", "bertattack"], "attacks", choices=schema.RECIPES)
+    recipes: list[str] = option(schema.PAPERS_RECIPES, "attacks", choices=schema.RECIPES)
     candidates: list[int] = option([8, 48], "BERT-Attack: numbers of replacements tried for a word (K)", low=1)
     max_length: int = option(128, "word pieces to which ours cuts, and stock pads too", low=4)
     long_examples: int = option(20, "of the examples, how many stock attacks padded to 512 too", low=0)

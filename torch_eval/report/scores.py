@@ -29,7 +29,7 @@ RECIPES = {
     "bertattack": "BERT-Attack",
     "textfooler": "TextFooler",
     "textbugger": "TextBugger",
-    **{name: name for name in schema.RECIPES if name not in ("bertattack", "textfooler", "textbugger")},
+    **{name: name for name in schema.OTHER_RECIPES},
 }
 MEASURES = {"aua": "Aua%", "suc": "Suc%", "queries": "#Query"}
 
