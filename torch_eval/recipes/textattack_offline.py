@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from configs.contract import assets
+from configs.contract import assets, hub
 from torch_eval.assets import packaged
 
 
@@ -28,13 +28,7 @@ def set_environment() -> None:
     cache.mkdir(parents=True, exist_ok=True)
     (cache / "post_install_check_3").touch()
     folders = [*filter(None, os.environ.get("NLTK_DATA", "").split(os.pathsep)), str(home / "nltk_data")]
-    os.environ.update(
-        NLTK_DATA=os.pathsep.join(dict.fromkeys(folders)),
-        HF_HUB_OFFLINE="1",
-        TRANSFORMERS_OFFLINE="1",
-        HF_DATASETS_OFFLINE="1",
-        HF_HUB_DISABLE_TELEMETRY="1",
-    )
+    os.environ.update(hub.OFFLINE, NLTK_DATA=os.pathsep.join(dict.fromkeys(folders)), HF_HUB_DISABLE_TELEMETRY="1")
 
 
 def prepare() -> None:
