@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from torch.nn.utils import prune
 
@@ -47,30 +45,6 @@ def test_large_scores_do_not_tie():
 def test_negative_scores_are_pruned_before_positive_ones():
     mask = Ticket.from_scores({"a": np.float32([-9, 0.1, -0.1, 9])}, 0.5).masks["a"]
     np.testing.assert_array_equal(mask, [False, True, False, True])
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(-3, 3), min_size=1, max_size=60), st.floats(0, 1))
-def test_exact_count_even_with_ties(values, sparsity):
-    ticket = Ticket.from_scores({"a": np.float32(values)}, sparsity)
-    assert ticket.pruned == round(sparsity * len(values))
-    pruned = np.float32(values)[~ticket.masks["a"]]
-    remaining = np.float32(values)[ticket.masks["a"]]
-    assert not pruned.size or not remaining.size or pruned.max() <= remaining.min()
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 9), st.integers(1, 17), st.integers(0, 2**32 - 1))
-def test_saved_and_loaded_unchanged(rows, columns, seed):
-    import tempfile
-    from pathlib import Path
-
-    masks = {"x": np.random.default_rng(seed).random((rows, columns)) < 0.5}
-    with tempfile.TemporaryDirectory() as folder:
-        Ticket(masks, {"method": "robust"}).save(Path(folder) / "t.safetensors")
-        loaded = Ticket.load(Path(folder) / "t.safetensors")
-    np.testing.assert_array_equal(loaded.masks["x"], masks["x"])
-    assert loaded.about == {"method": "robust"}
 
 
 @pytest.mark.parametrize("scores", [np.arange(9.0), np.zeros((0, 3)), np.ones((2, 2, 2))])
