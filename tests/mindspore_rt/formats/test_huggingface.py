@@ -231,16 +231,6 @@ def test_a_configuration_without_a_model_type(model, tmp_path):
     assert read_json(tmp_path / "out" / "config.json")["model_type"] == "bert"
 
 
-@pytest.mark.usefixtures("torch_half_here")
-@pytest.mark.parametrize("content", [b"not a pickle", b"\x80\x04}."])
-def test_broken_pickles(model, content):
-    (model / "pytorch_model.bin").write_bytes(content)
-    (model / "model.safetensors").unlink()
-    message = refusal(model)
-    assert "pytorch_model.bin" in message or "is missing" in message
-    assert "Traceback" not in message
-
-
 def test_no_weights_at_all(model):
     (model / "model.safetensors").unlink()
     (model / "tf_model.h5").write_bytes(b"")
