@@ -183,7 +183,8 @@ def test_the_contract_is_light():
 
 def test_what_leads_the_attacks_is_light():
     """The processes that attack load PyTorch and transformers. The one that waits for them would take ten seconds."""
-    code = "import sys, torch_eval.attack.choose, torch_eval.report.build; print(*sys.modules)"
+    modules = "torch_eval.attack.choose, torch_eval.report.build, torch_eval.report.watch"
+    code = f"import sys, {modules}; print(*sys.modules)"
     assert not {"torch", "transformers", "textattack", "sklearn"} & set(run_python(code).stdout.split())
 
 

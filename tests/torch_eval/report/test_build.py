@@ -18,7 +18,6 @@ from configs.contract.files import read_lines, write_json, write_lines
 from configs.contract.methods import METHODS
 from mindspore_rt.ticket import Ticket
 from tests.helpers import made_up_run as made_up
-from tests.helpers.commands import run_python
 from tests.helpers.made_up_run import OUTCOMES, small
 from tests.helpers.written_report import row, written
 from torch_eval.__main__ import main
@@ -327,10 +326,3 @@ def test_mistakes_are_one_line(quick, tmp_path, capsys):
     small(tmp_path)
     assert main(["report", "demo", "demo"], tmp_path) == 2
     assert "same run" in capsys.readouterr().err
-
-
-def test_loads_neither_torch_nor_textattack():
-    heavy = {"torch", "textattack", "mindspore", "mindnlp"}
-    modules = "torch_eval.report.build, torch_eval.report.watch, mindspore_rt.ticket"
-    code = f"import sys, {modules}; sys.exit(bool({heavy} & set(sys.modules)))"
-    run_python(code)
