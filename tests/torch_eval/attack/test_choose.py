@@ -10,7 +10,6 @@ from configs.contract.files import file_hash, read_json, write_lines
 from configs.contract.model_id import ModelId
 from configs.contract.run_dir import RunDir
 from tests.helpers.attacked_runs import SENTENCES
-from tests.helpers.files import edit_json
 from tests.helpers.prepared import write_summary
 from tests.helpers.victims import write_bert
 from torch_eval.__main__ import main
@@ -72,13 +71,6 @@ def test_a_missing_candidate_is_said_before_others_are_attacked(experiment, tmp_
     assert main(["choose", "tiny", *settings], tmp_path) == 2
     assert f"error: {missing / 'config.json'} is missing" in capsys.readouterr().err
     assert not (run_dir.seed(1) / "choice").exists()
-
-
-def test_a_broken_summary_is_one_clear_error(experiment):
-    run_dir = experiment("sparsities=[0.3,0.5]")
-    edit_json(run_dir.data / "summary.json", columns=None)
-    with pytest.raises(UserError, match=r"summary\.json: .*; delete .*/data and run prepare again"):
-        choose.run(run_dir)
 
 
 def test_a_candidate_attacked_before_it_was_made_again_is_refused(experiment):
