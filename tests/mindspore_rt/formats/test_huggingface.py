@@ -53,14 +53,6 @@ def refusal(folder, layers=None):
 # --- reading -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(50, 32, 2, 4, 64, 20, 2), (97, 24, 3, 2, 20, 40, 3)])
-def test_parameters_are_those_of_transformers(shape):
-    """Names and shapes, nothing missing and nothing more."""
-    config = EncoderConfig(*shape)
-    theirs = BertForSequenceClassification(TorchConfig(**vars(config), num_labels=3))
-    assert config.parameters(3) == {name: tuple(p.shape) for name, p in theirs.named_parameters()}
-
-
 def test_weights_come_back(tiny_bert):
     source = huggingface.load(tiny_bert)
     assert_same_arrays(source.weights, load_file(tiny_bert / "model.safetensors"))
