@@ -75,10 +75,6 @@ def test_labels_are_names_or_numbers(tmp_path):
     assert list(examples[0]) == ["question", "sentence", "label"]  # reading order of the task
 
 
-def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
-    assert records(write_file(tmp_path, "a.csv", b"\xef\xbb\xbfsentence,label\nfine,1\n"))
-
-
 # --- the six data sets as they are handed out ----------------------------------------------------------------
 
 MNLI = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"
