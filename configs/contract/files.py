@@ -223,6 +223,11 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def json_hash(value: object) -> str:
+    """Return the SHA-256 of a value as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[IO[str]]:
     """Hold the lock of a run's directory.

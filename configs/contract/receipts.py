@@ -8,7 +8,6 @@ As soon as anything differs, the stage runs, and decides by hashes what that mea
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from configs.contract import assets, jobs
 from configs.contract.errors import STARTER
-from configs.contract.files import ROOT, files_below, write_json
+from configs.contract.files import ROOT, files_below, json_hash, write_json
 from configs.contract.run_dir import RunDir
 
 FOLDER = ".receipts"
@@ -124,7 +123,7 @@ def _surroundings(run: RunDir) -> str:
         "environment": ENVIRONMENT,
         "files": _state(roots, folders=False),
     }
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+    return json_hash(everything)
 
 
 def _packages() -> list[str]:

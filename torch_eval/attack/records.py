@@ -6,8 +6,6 @@ pictures count on these values: one that an attack cannot have written is an err
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -17,9 +15,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from configs.contract import files
 from configs.contract.errors import UserError
-from configs.contract.files import append_line, read_lines
+from configs.contract.files import append_line, as_struct, json_hash, read_lines
 from configs.contract.run_files import Count, Positive, Seconds, Share
 
 Texts = Annotated[dict[str, str], Meta(min_length=1)]  # of each column
@@ -159,7 +156,7 @@ def append(path: Path, record: dict) -> None:
 def checksum(record: dict) -> str:
     """Return the first 64 bits of a SHA-256 of all values but the times, in which a repeated run differs."""
     decisive = {name: value for name, value in record.items() if name not in (*TIMES, CHECK)}
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+    return json_hash(decisive)[:16]
 
 
 def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
@@ -177,7 +174,7 @@ def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
     records: list[dict] = read_lines(path, remedy=remedy)
     lines: dict[int, int] = {}  # by the index of the example
     for number, record in enumerate(records, 1):
-        files.as_struct(record, Record, f"{path}, line {number}", remedy)
+        as_struct(record, Record, f"{path}, line {number}", remedy)
         wrong = None
         if record["index"] in lines:
             wrong = f"example {record['index']} stands in line {lines[record['index']]} already"

@@ -25,7 +25,6 @@ Unfinished work lies in `runs/bench/attacks/` and goes on there; after a change 
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 import random
@@ -39,7 +38,7 @@ from tqdm import tqdm
 
 from configs.contract import markdown, schema
 from configs.contract.code import source_hashes
-from configs.contract.files import append_line, atomic_write, file_hash, read_lines
+from configs.contract.files import append_line, atomic_write, file_hash, json_hash, read_lines
 from configs.contract.options import read_options
 from configs.contract.run_dir import RUNS, RunDir
 from configs.contract.schema import option
@@ -151,8 +150,7 @@ class StockComparison:
         self.model, self.spec, self.options, self.examples = model, spec, options, examples
         self.name = f"bertattack K={spec.candidates}" if spec.recipe == "bertattack" else spec.recipe
         decides = [file_hash(model), file_hash(texts), describe(spec), options.seed, versions(*PACKAGES)]
-        key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
-        self.folder = folder / f"{self.name.replace(' ', '-')}-{key}"
+        self.folder = folder / f"{self.name.replace(' ', '-')}-{json_hash(decides)[:12]}"
 
     def sides(self, length: int) -> dict[str, str]:
         """Names of the records of both attacks. Ours contains a hash of the code: changed code attacks again."""
@@ -278,7 +276,7 @@ def load_stock(target: Target, spec: Spec) -> Attack:
 @functools.cache
 def code_hash() -> str:
     """Return a hash of the code that decides what an attack computes."""
-    return hashlib.sha256(json.dumps(source_hashes("attack")).encode()).hexdigest()[:12]
+    return json_hash(source_hashes("attack"))[:12]
 
 
 @functools.cache

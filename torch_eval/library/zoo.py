@@ -8,8 +8,6 @@ configs/zoo/<name>/
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +17,7 @@ import msgspec
 
 from configs.contract import VERSION, schema
 from configs.contract.errors import UserError
-from configs.contract.files import atomic_write, file_hash, read_json, whole_directory, write_json
+from configs.contract.files import atomic_write, file_hash, json_hash, read_json, whole_directory, write_json
 from configs.contract.jobs import CLEAN
 from configs.contract.model_id import ModelId
 from configs.contract.read_values import ENTRY, ZOO, find, yaml_text
@@ -182,7 +180,7 @@ def _outcomes_with_aua(score: Score) -> dict[str, Any]:
 def _made_with(score: Score) -> dict[str, Any]:
     """What must be the same where a figure is measured again; the list of sentences as its hash."""
     signature = dict(score.signature)
-    signature["sentences"] = hashlib.sha256(json.dumps(signature.pop("indices")).encode()).hexdigest()
+    signature["sentences"] = json_hash(signature.pop("indices"))
     return signature
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from configs.contract.estimate import duration
+from configs.contract.files import json_hash
 from configs.contract.methods import METHODS
 from configs.contract.run_files import Finished
 from torch_eval.report import figures, saturation, tables, wording
@@ -197,11 +196,10 @@ def provenance(runs: list[Run]) -> list[Block]:
 def _facts(run: Run, done: Done) -> list[str]:
     versions = {f"{name} {version}" for _, manifest in done for name, version in manifest.versions.items()}
     seconds = sum(manifest.seconds for _, manifest in done)
-    settings = json.dumps(asdict(run.config), sort_keys=True)
     items = [
         f"Versions: {', '.join(sorted(versions))}",
         f"Data split seed {run.config.data.seed}; device {run.config.device}; compat {run.config.compat}",
-        f"Experiment: SHA-256 `{hashlib.sha256(settings.encode()).hexdigest()[:16]}` of the settings",
+        f"Experiment: SHA-256 `{json_hash(asdict(run.config))[:16]}` of the settings",
         f"Time of the finished stages together: {duration(seconds)}",
     ]
     for name, split in run.data.splits.items() if run.data else ():
