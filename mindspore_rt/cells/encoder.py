@@ -326,7 +326,7 @@ class EncoderClassifier(nn.Cell):
         """Return the scores in the order of `EncoderConfig.prunable`; none if the model is not masked."""
         masked = [cell for _, cell in self.cells_and_names() if isinstance(cell, MaskedLinear)]
         order = {name: index for index, name in enumerate(self.config.prunable())}
-        return sorted((c.log_alpha for c in masked), key=lambda p: order[p.name.removesuffix(".log_alpha")])
+        return sorted((c.log_alpha for c in masked), key=lambda p: order[matrix_of(p)])
 
     def weights(self) -> dict[str, Parameter]:
         """Return all parameters but the scores by their Hugging Face names."""
@@ -340,6 +340,11 @@ class EncoderClassifier(nn.Cell):
         """
         for name, parameter in self.weights().items():
             backend.put(parameter, np.ascontiguousarray(weights[name], np.float32))
+
+
+def matrix_of(scores: Parameter) -> str:
+    """Return the name of the matrix that a parameter has the scores of."""
+    return scores.name.removesuffix(".log_alpha")
 
 
 class Tanh(nn.Cell):

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mindspore import Parameter, Tensor
+from mindspore import Tensor
 from safetensors.numpy import load_file, save_file
 
 from configs.contract import schema
 from configs.contract.errors import command
 from configs.contract.files import read_json
 from mindspore_rt.cells import backend, gate, noise
-from mindspore_rt.cells.encoder import Draws, EncoderClassifier, MaskedLinear
+from mindspore_rt.cells.encoder import Draws, EncoderClassifier, MaskedLinear, matrix_of
 from mindspore_rt.data.batches import Batch
 from mindspore_rt.device import use_device
 from mindspore_rt.formats import huggingface
@@ -91,7 +91,7 @@ def masked_model(case: ParityCase, scores: dict[str, np.ndarray], block: tuple[i
     model = EncoderClassifier(case.source.config, case.labels, 0.0, masked=True, block=block)
     model.load(case.source.weights)
     for parameter in model.log_alpha():
-        backend.put(parameter, scores[_matrix(parameter)])
+        backend.put(parameter, scores[matrix_of(parameter)])
     return model
 
 
@@ -116,7 +116,7 @@ def save_noise(search: RobustSearch, case: ParityCase, out: Path) -> None:
 
 def sampled_gates(model: EncoderClassifier, search: RobustSearch, batch: Batch) -> dict[str, np.ndarray]:
     """Return the masks of one pass, by matrix: what each layer makes of a weight of ones."""
-    cells = {_matrix(c.log_alpha): c for _, c in model.cells_and_names() if isinstance(c, MaskedLinear)}
+    cells = {matrix_of(c.log_alpha): c for _, c in model.cells_and_names() if isinstance(c, MaskedLinear)}
     ones = {name: Tensor(np.ones(cell.weight.shape, np.float32)) for name, cell in cells.items()}
 
     @backend.jit
@@ -142,7 +142,7 @@ def l0_rows(search: RobustSearch, official: bool) -> Rows:
 def moments(search: RobustSearch, factor: float) -> dict[str, np.ndarray]:
     """Return the first moments times `factor`, float64."""
     pairs = zip(search.scores, search.optimizer.moment1, strict=True)
-    return {_matrix(p): m.asnumpy().astype(np.float64) * factor for p, m in pairs}
+    return {matrix_of(p): m.asnumpy().astype(np.float64) * factor for p, m in pairs}
 
 
 def search_rows(search: RobustSearch, case: ParityCase) -> Rows:
@@ -160,7 +160,7 @@ def search_rows(search: RobustSearch, case: ParityCase) -> Rows:
     def watched_update(*inputs: Tensor) -> Tensor:
         if not gradients:
             pairs = zip(search.scores, search.gradient_sums, strict=False)
-            gradients.update({_matrix(p): t.asnumpy().copy() for p, t in pairs})  # the update clears them in place
+            gradients.update({matrix_of(p): t.asnumpy().copy() for p, t in pairs})  # the update clears them in place
         return update(*inputs)
 
     search.ascent, search.apply = watched_ascent, watched_update
@@ -172,7 +172,7 @@ def search_rows(search: RobustSearch, case: ParityCase) -> Rows:
             yield "gradient", gradients
             yield "clipped", moments(search, 1 / (1 - BETA1))  # lambda is still 0
         if step + 1 in (2, len(case.batches)):
-            yield f"scores_{step + 1}", {_matrix(p): p.asnumpy() for p in search.scores}
+            yield f"scores_{step + 1}", {matrix_of(p): p.asnumpy() for p in search.scores}
     yield "norms", {"norms": np.array(norms)}
     search.ascent, search.apply = ascent, update
 
@@ -204,11 +204,6 @@ def retraining_rows(case: ParityCase) -> Rows:
         training.step(case.batches[step], step)
     yield "retrained", {name: p.asnumpy() for name, p in model.weights().items()}
     yield "retrained_logits", {"logits": logits(model, case.batches[-1])}
-
-
-def _matrix(parameter: Parameter) -> str:
-    """Return the name of the matrix that a parameter has the scores of."""
-    return parameter.name.removesuffix(".log_alpha")
 
 
 @command

@@ -11,6 +11,7 @@ from configs.contract.run_dir import RunDir
 from configs.contract.stage import Stage, verified
 from mindspore_rt import parallel
 from mindspore_rt.cells import gate
+from mindspore_rt.cells.encoder import matrix_of
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, inputs, tickets
 from mindspore_rt.training.objectives import RobustSearch
@@ -71,7 +72,7 @@ def _save_scores(
         one before. A small one means that the masks have settled (early-bird tickets, You et al. 2020).
     """
     config, figures = run.config, {}
-    scores = {p.name.removesuffix(".log_alpha"): p.asnumpy() for p in objective.scores}
+    scores = {matrix_of(p): p.asnumpy() for p in objective.scores}
     if epoch > 1:
         previous = inputs.read_scores(run.log_alpha(job.seed, epoch - 1, job.model), source.config.prunable())
         official = config.compat == "official"
