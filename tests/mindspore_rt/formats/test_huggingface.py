@@ -85,14 +85,6 @@ def test_one_weight_under_two_names_is_refused(model):
     assert f"holds {QUERY} twice" in refusal(model)
 
 
-def test_half_precision_becomes_float32(model):
-    edit_weights(model, lambda w: {n: v.astype(np.float16) for n, v in w.items()})
-    rounded = load_file(model / "model.safetensors")
-    assert_same_arrays(
-        huggingface.load(model).weights, {name: value.astype(np.float32) for name, value in rounded.items()}
-    )
-
-
 def test_the_first_layers_are_kept(tiny_bert):
     source = huggingface.load(tiny_bert, layers=1)
     assert source.config.num_hidden_layers == source.raw["num_hidden_layers"] == 1
