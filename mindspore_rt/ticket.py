@@ -254,9 +254,8 @@ class Ticket:
             header = json.loads(header)
             if header.get("format") != FORMAT:
                 raise UserError(f"{path}: not a ticket (its format is not {FORMAT})")
-            ticket = cls(
-                {n: unpack_mask(packed[n], shape) for n, shape in header["shapes"].items()}, dict(header["about"])
-            )
+            masks = {name: unpack_mask(packed[name], shape) for name, shape in header["shapes"].items()}
+            ticket = cls(masks, dict(header["about"]))
             if not ticket.masks:
                 raise ValueError("it has no masks")
             if header["sparsity"] != ticket.sparsity:
