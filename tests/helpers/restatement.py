@@ -76,7 +76,7 @@ def ascend(delta, slope, rate):
 
 
 def adamw(p, g, moments, t, lr, decay):
-    """The reference form, float64."""
+    """The reference form: bias-corrected, eps on the uncorrected root, decoupled decay after the step."""
     m, v = moments
     m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
     p = p - lr * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t) * m / (v.sqrt() + 1e-8)

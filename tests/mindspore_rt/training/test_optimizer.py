@@ -18,7 +18,7 @@ from mindspore_rt.training.optimizer import (
     linear_schedule,
     no_decay,
 )
-from tests.helpers import forms
+from tests.helpers import forms, restatement
 
 
 @pytest.fixture(params=[Backend.KERNELS, Backend.PRIMITIVES, Backend.GPU], ids=lambda form: form.value)
@@ -29,13 +29,11 @@ def implementation(request, monkeypatch):
 
 
 def reference(p, gradients, rates, weight_decay):
-    """The reference form in float64: bias-corrected, eps on the uncorrected root, decoupled decay after the step."""
-    m = v = np.zeros_like(p)
+    """The parameter in float64 after these updates."""
+    p, moments = torch.tensor(p), (0.0, 0.0)
     for t, (g, lr) in enumerate(zip(gradients, rates, strict=True), 1):
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-        p = p - lr * math.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-8)
-        p = p - lr * weight_decay * p
-    return p
+        p, moments = restatement.adamw(p, torch.tensor(g), moments, t, lr, weight_decay)
+    return p.numpy()
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-10])
