@@ -1,1 +1,1 @@
-"""Experiments, one YAML file each; `zoo/`: tickets to take away; `contract/`: what both halves of the project read."""
+"""Experiments, one YAML file each; `zoo/`: tickets to reuse; `contract/`: what both halves of the project read."""

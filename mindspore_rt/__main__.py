@@ -45,7 +45,7 @@ def parser() -> cli.Parser:
             commands,
             run_stage,
             stage,
-            f"{text}.\n\nFinished jobs are skipped; an interrupted one goes on.",
+            f"{text}.\n\nFinished jobs are skipped; an interrupted one resumes.",
             sections=list(dict.fromkeys(sections)),
         )
         one.add_argument("--only", metavar="JOB", help="one job of the stage, such as seed-1/freelb")

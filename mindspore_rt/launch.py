@@ -252,7 +252,7 @@ def _status(failed: subprocess.Popen, name: str, job: Job) -> int:
     if failed.returncode < 0:
         reason = signal.Signals(-failed.returncode).name
         print(
-            f"error: {job.name}: process {failed.pid} was ended by {reason}; the same command goes on", file=sys.stderr
+            f"error: {job.name}: process {failed.pid} was ended by {reason}; the same command resumes", file=sys.stderr
         )
         return 128 - failed.returncode
     if name != "0" and failed.returncode not in STOPPED:

@@ -43,14 +43,14 @@ def _refuse_contradictions(config: Any) -> None:
     attack, choice, search = config.attack, config.choice, config.search
     if attack.calibrate and not config.dev_is_unseen:
         raise UserError(
-            "attack.calibrate: compat: official trains on dev, so dev cannot calibrate; change one of the two"
+            "attack.calibrate: compat=official trains on dev, so dev cannot fit a temperature; change one of the two"
         )
     if "transferred" in config.methods and not config.tickets_from:
         raise UserError("tickets_from: name the experiment or file of the tickets that are transferred")
     if config.given_method == "robust" and choice.epochs > 1:
         raise UserError("choice.epochs: tickets_from gives the ticket, so there is no choice of a search epoch; set 1")
     if attack.stratified and attack.protocol == "official":
-        raise UserError("attack.stratified: protocol: official attacks the first examples; unset one of the two")
+        raise UserError("attack.stratified: attack.protocol=official attacks the first sentences; unset one of the two")
     if config.infobert.anchor_low >= config.infobert.anchor_high:
         raise UserError("infobert.anchor_low must be below infobert.anchor_high")
     if search.keep_epochs and search.keep_epochs < choice.epochs:
@@ -91,14 +91,14 @@ def _check_names(config: Any, origins: Mapping[str, str]) -> None:
         section, _, name = key.rpartition(".")
         items = getattr(getattr(config, section) if section else config, name) or []
         if len(set(items)) != len(items):
-            raise UserError(f"{key} in {origins.get(key)}: a value stands twice in {items}")
+            raise UserError(f"{key} in {origins.get(key)}: a value appears twice in {items}")
 
 
 def named_folders(entries: Sequence[str]) -> dict[str, Path]:
     """Return the folders in `attack.victims` by name.
 
     Raises:
-        UserError: An entry is not `name=folder`, or its name is a method's or stands twice.
+        UserError: An entry is not `name=folder`, or its name is a method's or appears twice.
     """
     folders = {}
     for entry in entries:
@@ -106,14 +106,14 @@ def named_folders(entries: Sequence[str]) -> dict[str, Path]:
         if not folder or not re.fullmatch(r"\w+", name) or name in METHODS or name in folders:
             raise UserError(
                 f"attack.victims: {entry!r}: write name=folder, with a name of letters, digits and _ "
-                f"that stands once and is no method's"
+                f"that appears once and is no method's"
             )
         folders[name] = Path(folder).expanduser()
     return folders
 
 
 def refuse_missing(config: Any) -> None:
-    """Refuse an experiment that names files of the user's that are not there.
+    """Refuse an experiment that names files of the user that do not exist.
 
     Raises:
         UserError: One is missing, or a folder of `attack.victims` is no classifier; with the key.

@@ -1,4 +1,4 @@
-"""What the files of a classifier say before it is loaded: its labels, its positions."""
+"""What the files of a classifier say before it is loaded: its labels and its longest input."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", name).casefold())
 
 
-# Tests whether two names mean one label, the strictest first: C++ is not C, although both have the one letter c.
+# Tests whether two names mean the same label, the strictest first: C++ is not C, although c is the only letter of both.
 SAME: tuple[Callable[[str, str], bool], ...] = (
     str.__eq__,
     lambda a, b: _plain(a) == _plain(b) != "",
@@ -125,7 +125,7 @@ def longest_common_input(folders: Iterable[Path]) -> int:
         folders: Hugging Face directories.
 
     Raises:
-        UserError: A model states a length that leaves nothing of a text.
+        UserError: A model states a length below `SHORTEST`.
     """
     lengths = [LONGEST]
     for folder in folders:
@@ -136,7 +136,7 @@ def longest_common_input(folders: Iterable[Path]) -> int:
         if min(lengths) < SHORTEST:
             raise UserError(
                 f"{folder}: its tokenizer_config.json or config.json limits a text to {min(lengths)} word pieces, "
-                f"which leaves nothing of it; mend model_max_length there, or give max_length=128"
+                f"which leaves nothing of it; correct model_max_length there, or give max_length=128"
             )
     return min(lengths)
 
@@ -145,7 +145,7 @@ def match_labels(names: Sequence[str], labels: Sequence[str], folder: Path) -> t
     """Find the model's label for each label of the data, by name.
 
     Names match if they are the same but for case, spaces and punctuation, or if both have three letters or more and
-    one begins with the other, as `neg` and `negative` do. Names that say nothing (`LABEL_0`, numbers) are taken in
+    one begins with the other, as `neg` and `negative` do. Names without a meaning (`LABEL_0`, numbers) are taken in
     their order.
 
     Returns:
@@ -241,6 +241,6 @@ def label_names(folder: Path) -> list[str]:
         if other is not None:
             raise UserError(
                 f"{file}: id2label calls the label {ordered.index(other)} {other}, label2id says that {other} is "
-                f"{numbers[other]}; mend the one that is wrong"
+                f"{numbers[other]}; correct the one that is wrong"
             )
     return ordered

@@ -1,4 +1,4 @@
-"""Which code decides a result: an interrupted stage goes on only while the hashes of these files are unchanged."""
+"""Which code decides a result: an interrupted stage resumes only while the hashes of these files are unchanged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ATTACKING = (
     "torch_eval/recipes",
     "torch_eval/victim",
 )
-# Stage to files and folders. Stages that never go on from where they were interrupted are not listed.
+# Stage to files and folders. Stages that never resume are not listed.
 DECIDES = {
     **dict.fromkeys(("finetune", "search", "prune", "retrain", "control"), TRAINING),
     **dict.fromkeys(("attack", "calibration", "choice", "clean"), ATTACKING),

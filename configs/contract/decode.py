@@ -74,7 +74,7 @@ def _not_utf8(path: Path, raw: bytes, place: int) -> str:
     line = raw[start:].split(b"\n", 1)[0]
     where = f"{path}, line {raw[:place].count(10) + 1}: not UTF-8"
     if not raw[:place].isascii():
-        return f"{where}, although the lines before it are; mend this line"
+        return f"{where}, although the lines before it are; correct this line"
     try:
         raw.decode("cp1252")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Errors that the user can mend, requests to stop, and the exit status of a command."""
+"""Errors that the user can correct, requests to stop, and the exit status of a command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STARTER = "ROBUST_TICKETS_STARTER"
 
 
 class UserError(Exception):
-    """An error that the user can mend. Its text is the whole message: what is wrong, where, and the remedy."""
+    """An error that the user can correct. Its text is the whole message: what is wrong, where, and the remedy."""
 
 
 class Missing(UserError):
@@ -37,11 +37,11 @@ class Missing(UserError):
 
 
 class Stopped(Exception):
-    """The user or the cluster asked to stop, and everything is saved.
+    """The user or the cluster has requested a stop, and everything is saved.
 
     Args:
         message: What was stopped, and where.
-        number: Signal that asked for it; the exit status is 128 more.
+        number: Number of the signal that requested it; the exit status is 128 more.
     """
 
     def __init__(self, message: str, number: int) -> None:
@@ -50,11 +50,11 @@ class Stopped(Exception):
 
 
 def listed(values: Iterable[object], most: int = 12, width: int = 40) -> str:
-    """Return the values for a message, on one short line whatever a user's file holds.
+    """Return the values for a message, on one short line even if a user's file holds long or unprintable ones.
 
     Args:
         values: What is listed.
-        most: Number of values that are shown; of the others the message states how many there are.
+        most: Number of values that are shown; the message then states the number of the others.
         width: Characters of a value that are shown.
     """
     texts = [str(value) for value in values]
@@ -102,7 +102,7 @@ class StopRequest:
             print("\nstopping after this step", file=sys.stderr)
 
     def obey(self, message: str) -> NoReturn:
-        """Stop, after everything is saved. A process that got no request itself obeys that of another worker.
+        """Stop, after everything is saved. A process without a request of its own obeys that of another worker.
 
         Raises:
             Stopped: Always.
@@ -166,7 +166,7 @@ def in_short(error: BaseException) -> str:
 
 
 def first_reason(error: BaseException) -> str:
-    """Return the first sentence of the first error in a chain: what libraries make of that error is often a guess."""
+    """Return the first sentence of the first error in a chain; libraries often replace it by a guess at its cause."""
     while error.__context__:
         error = error.__context__
     return in_short(error).split(". ")[0]
@@ -198,16 +198,16 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except Stopped as stopped:
-            print(f"{stopped}; the same command goes on from there", file=sys.stderr)
+            print(f"{stopped}; the same command resumes from there", file=sys.stderr)
             return stopped.status
         except KeyboardInterrupt:
-            print("\nstopped; the same command goes on from what is saved", file=sys.stderr)
+            print("\nstopped; the same command resumes from what is saved", file=sys.stderr)
             return 130
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "; make room, then the same command goes on from what is saved" if full else ""
+            remedy = "; make room, then the same command resumes from what is saved" if full else ""
             print(f"error: {where}{reason}{remedy}", file=sys.stderr)
             return 1
         except UnicodeEncodeError as error:

@@ -21,7 +21,7 @@ from configs.contract.stage import read_manifest
 
 START = 12.0  # seconds to start a process and to compile its graphs
 # Operations a second of one core, until a job has finished: a training of sst2_effect reached 79e9 with AVX-512, and
-# older cores have half of that. A matrix product on the spot is no better guide: NumPy's library does not know every
+# older cores have half of that. Timing a matrix product of NumPy is no better guide: its library does not know every
 # processor, and was six times too slow on the one measured.
 CORE_RATE = 50e9
 # Victim queries for each token of an attacked sentence: #Query of the paper's Table 1 on SST-2 and IMDB, divided by the
@@ -70,7 +70,7 @@ class Estimator:
     """Times of the jobs of one experiment.
 
     Args:
-        run: Run of the experiment; what it has finished already is where the speed comes from.
+        run: Run of the experiment; the speed is that of its finished jobs.
 
     Attributes:
         weights: Weights that multiply each token: all matrices of the encoder, and the pooler.
@@ -102,7 +102,7 @@ class Estimator:
         return START + self.work(job) / self.rate if self.work(job) else 5.0
 
     def attacks(self) -> list[tuple[str, str, float]]:
-        """Return what is left of the stages that attack: stage, description, seconds."""
+        """Return the stages that attack, each with its description and the seconds that it still takes."""
         attacks = [job for job in attack_jobs(self.run, planned=True) if job.recipe != CLEAN]
         waiting = Counter((job.stage, job.recipe, job.sentences) for job in attacks if not job.done)
         left = {"choose": 0.0, "attack": 0.0}

@@ -1,4 +1,4 @@
-"""The families of encoders: the one place that says what tells BERT from its relatives, for both halves.
+"""The families of encoders: the one place that says how they differ, for both halves.
 
 All families share BERT's layers.
 
@@ -40,7 +40,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Family:
-    """One relative of BERT, as transformers names its parts. The head is dense layer, activation, output layer.
+    """BERT or a relative, as transformers names its parts. The head is dense layer, activation, output layer.
 
     Attributes:
         title: Name for readers.

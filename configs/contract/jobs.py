@@ -84,7 +84,7 @@ class TrainingJob(Job, Generic[S]):
         section: Section of the configuration with the hyper-parameters.
         settings: The values of that section, with what the job fixes.
         objective: What minimises the loss, as in `Method` and `Source`.
-        backward_passes: Number of backward passes in each ascent step.
+        backward_passes: Number of backward passes in each of the K passes of a step.
         rounds: Number of rounds of pruning, each a training of its own.
         snapshots: Number of equal parts of the training, after each of which the model is saved; 0 for the end alone.
     """
@@ -99,7 +99,7 @@ class TrainingJob(Job, Generic[S]):
 
     @property
     def passes(self) -> int:
-        """Forward and backward passes over a sentence each time that the training meets it."""
+        """Forward and backward passes over a sentence in each epoch, in all rounds of pruning together."""
         return getattr(self.settings, "ascent_steps", 1) * self.backward_passes * self.rounds
 
     def steps(self, batches: int) -> int:
@@ -141,7 +141,7 @@ class AttackJob(Job):
 
 
 def attack_jobs(run: RunDir, recipes: Sequence[str] = (), planned: bool = False) -> list[AttackJob]:
-    """Return all attacks of an experiment: those that the choice rests on, then for each model `CLEAN` and the recipes.
+    """Return all attacks: on the candidates of the choice, then on each model, with `CLEAN` before the recipes.
 
     Args:
         run: Run of the experiment.
@@ -190,7 +190,7 @@ def jobs(run: RunDir) -> list[Job]:
 
 
 def trainings(run: RunDir, model: ModelId, seed: int) -> list[TrainingJob]:
-    """Return all trainings that a model rests on, its own last: those of its ticket's scores come before."""
+    """Return all trainings that a model needs, in order: those of its ticket's scores, then its own."""
     origins, starts = _before_tickets(run, [model.method])
     before = [_making_scores(run, origin, seed) for origin in origins]
     return [*(_training(run, start, seed) for start in starts), *before, _training(run, model, seed)]
@@ -234,7 +234,7 @@ def _training(run: RunDir, model: ModelId, seed: int) -> ModelJob:
 
 
 def _making_scores(run: RunDir, name: str, seed: int) -> TrainingJob:
-    """Describe the search or the pruning that tickets of all asked sparsities come from."""
+    """Describe the search or the pruning that gives tickets of all requested sparsities."""
     source, sparsities = SOURCES[name], run.config.sparsities
     settings = dataclasses.replace(getattr(run.config, source.section), **source.fixed)
     prunes = source.stage == "prune"
@@ -247,7 +247,7 @@ def _making_scores(run: RunDir, name: str, seed: int) -> TrainingJob:
         section=source.section,
         settings=settings,
         objective=source.objective,
-        # The last round prunes what is missing to the largest asked sparsity.
+        # The last round prunes what is missing to the largest requested sparsity.
         rounds=max(1, math.ceil(max(sparsities) / settings.share - 1e-9)) if prunes else 1,
     )
 

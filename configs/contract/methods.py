@@ -43,7 +43,7 @@ class Method:
         source: Of a ticket method: the key of `SOURCES` that its scores come from; empty if they are given
             (`tickets_from`).
         objective: What minimises the loss: module and class in `mindspore_rt.training`.
-        backward_passes: Number of backward passes in each ascent step.
+        backward_passes: Number of backward passes in each of the K passes of a step.
         change: Of a control: key of the changes in `mindspore_rt.stages`.
         snapshots: Whether its training also saves models before its end, for Figure 4.
     """
@@ -92,7 +92,7 @@ METHODS = {
         title="InfoBERT",
         kind="dense",
         section="infobert",
-        note="adversarial training with two regularisers on what the embeddings tell",
+        note="adversarial training with two regularisers on the information in the embeddings",
         style=("blue", ":", "v"),
         rows={1: 5},
         objective=INFOBERT,
@@ -112,7 +112,7 @@ METHODS = {
         title="Random",
         kind="control",
         section="retrain",
-        note="the robust ticket's sparsity in every matrix, at random places",
+        note="the robust ticket's sparsity in every matrix, at random positions",
         style=("rule", ":", "X"),
         rows={1: 6},
         change="random_ticket",
@@ -157,7 +157,7 @@ METHODS = {
         title="w/o Initialization",
         kind="control",
         section="retrain",
-        note="the ticket's structure, weights started at random",
+        note="the ticket's structure, its matrices initialised at random",
         style=("green", "--", "d"),
         rows={4: 2},
         change="random_weights",
@@ -166,7 +166,7 @@ METHODS = {
         title="w/o Structure",
         kind="control",
         section="retrain",
-        note="all weights; those outside the ticket started at random",
+        note="all weights; those outside the ticket initialised at random",
         style=("green", "-.", "p"),
         rows={4: 3},
         change="no_ticket",

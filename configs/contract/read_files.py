@@ -41,10 +41,10 @@ def read_file(
     """
     if path.is_dir():
         _refuse_names(path, columns)
-        row, mend, rows = "file", "mend or move the file", _read_folder(path, task)
+        row, correct, rows = "file", "correct or move the file", _read_folder(path, task)
     else:
         table = read_table(path, columns, lambda names: any(not _missing(x, names) for x in task.layouts))
-        row, mend, rows = "row", "mend the row", _read_rows(path, table, task)
+        row, correct, rows = "row", "correct the row", _read_rows(path, table, task)
     records = [one for one in rows if isinstance(one, dict)]
     skipped = [str(one) for one in rows if isinstance(one, BrokenRow)]
     limit = _limit(bad_rows, len(rows))
@@ -53,7 +53,7 @@ def read_file(
         others = (
             f", or skip all broken {row}s with data.bad_rows={len(skipped)}" if records else f"; all {row}s are broken"
         )
-        raise UserError(f"{skipped[limit]}{before}; {mend}{others}")
+        raise UserError(f"{skipped[limit]}{before}; {correct}{others}")
     if not records:
         raise UserError(f"{path}: no rows; write one labelled text a row")
     return records, skipped
@@ -72,7 +72,7 @@ def odd_texts(records: Iterable[dict], task: Task) -> list[str]:
     warnings = []
     if conflicts:
         warnings.append(
-            f"texts that stand with different labels: {len(conflicts)}, such as {' | '.join(conflicts[0])[:80]!r}"
+            f"texts that appear with different labels: {len(conflicts)}, such as {' | '.join(conflicts[0])[:80]!r}"
         )
     if invisible:
         warnings.append(f"rows with a text without a visible character: {invisible}")
@@ -190,7 +190,7 @@ def _joined(row: dict, source: str) -> str:
     parts: list[Any] = [row.get(name) for name in source.split("+")]
     parts = ["" if part is None or part != part else part for part in parts]  # pandas writes a missing text as NaN
     if not all(isinstance(part, str) for part in parts) or not any(part.strip() for part in parts):
-        raise BrokenRow(f"column {source!r} " + ("stands twice" if REPEATED in parts else "holds no text"))
+        raise BrokenRow(f"column {source!r} " + ("appears twice" if REPEATED in parts else "holds no text"))
     text = " ".join(part.strip() for part in parts if part.strip())
     if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
         raise BrokenRow(f"column {source!r} holds half a character (a lone surrogate)")
@@ -207,7 +207,7 @@ def _folded(text: str) -> str:
 def _label(value: object, numbers: dict[str, int]) -> int:
     """Return the number of a label, however it is written: 5, 5.0 or "5"; true or 1; in upper or lower case."""
     if value is REPEATED:
-        raise BrokenRow("the label stands twice")
+        raise BrokenRow("the label appears twice")
     if value is None or value != value:  # null, or NaN
         raise BrokenRow("no label")
     if isinstance(value, list | dict):

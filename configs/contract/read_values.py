@@ -18,7 +18,7 @@ from configs.contract.errors import UserError
 
 CONFIG_DIR = Path(__file__).parent.parent
 ZOO, ENTRY = CONFIG_DIR / "zoo", "experiment.yaml"  # each folder of the zoo has a configuration of this name
-NOTHING = ("null", "~")  # how the command line unsets a text, beside an empty one, which does so in files too
+NOTHING = ("null", "~")  # these unset a text on the command line; an empty text does so there and in files
 LARGEST = 2**31 - 1  # of a number without a limit of its own: no more fit into MindSpore's and NumPy's counters
 COMMAND_LINE = "the command line"  # origin of keys that no file sets; a later one replaces an earlier one
 
@@ -141,7 +141,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise ComposerError(None, None, f"{quoted(key.value)} stands twice, keep one", key.start_mark)
+                    raise ComposerError(None, None, f"{quoted(key.value)} appears twice, keep one", key.start_mark)
                 seen.add(key.value)
         return node
 

@@ -46,7 +46,7 @@ class Receipt:
         self.started, self.surroundings = time.time_ns(), _surroundings(run)
 
     def write(self) -> None:
-        """Write the receipt of a stage that has ended well, unless the stage must be started again all the same.
+        """Write the receipt of a stage that has ended well, unless the stage must be started again anyway.
 
         That is so if something else changed meanwhile: the stage may have read what was there before. It is also so
         for a part of an attack (`attack.shard`), and where an attack was left out, which is tried again every time.

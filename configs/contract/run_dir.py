@@ -9,7 +9,7 @@
       seed-1/lth/                      rounds of magnitude pruning
       seed-1/tickets/<model>/          ticket.safetensors report.json
       seed-1/<model>/                  model/ metrics.jsonl; <model> is robust-0.30, lth-0.30 ...
-      seed-1/choice/<model>/           attacks on dev that the choice rests on
+      seed-1/choice/<model>/           attacks on dev, by which the ticket is chosen
       seed-1/attacks/<model>/clean/    manifest.json (accuracy on the whole test set)
       seed-1/attacks/<model>/<recipe>/ results.jsonl, or missing.json with the reason
       seed-1/attacks-calibrated/       the same with attack.calibrate, so that both can be compared
@@ -111,7 +111,9 @@ class RunDir:
             return Path(name)
         folder = self.root.parent / name
         if not (folder / "config.yaml").is_file():
-            raise UserError(f"tickets_from: {name} is no file, and no experiment that has run under {folder.parent}")
+            raise UserError(
+                f"tickets_from: {name} is neither a file nor an experiment that has run under {folder.parent}"
+            )
         source = RunDir(schema.load(str(folder / "config.yaml")), folder.parent)
         for key in ("model", "layers"):
             theirs, ours = getattr(source.config, key), getattr(self.config, key)
@@ -147,7 +149,7 @@ class RunDir:
         return candidate
 
     def likely_choice(self) -> ModelId:
-        """Return the chosen candidate, or the first one while none of those asked for now is chosen."""
+        """Return the chosen candidate, or the first one if none of those requested now is chosen."""
         return (self.choice.is_file() and self._stated_choice()) or self.candidates()[0]
 
     def _stated_choice(self) -> ModelId | None:
@@ -155,7 +157,7 @@ class RunDir:
         return next((candidate for candidate in self.candidates() if str(candidate) == stated), None)
 
     def candidates(self) -> list[ModelId]:
-        """Return the robust tickets to choose from: the last search epochs at every asked sparsity."""
+        """Return the robust tickets to choose from: the last search epochs at every requested sparsity."""
         return [
             ModelId("robust", sparsity, back)
             for sparsity in self.config.sparsities
@@ -171,7 +173,7 @@ class RunDir:
         """Map every model of one seed that is attacked to its method, in the order of `methods`.
 
         Of robust candidates that differ by the search epoch only, the chosen one stands for its sparsity. Controls
-        have the chosen sparsity; without a choice, the first asked one.
+        have the chosen sparsity; without a choice, the first requested one.
         """
         chosen, models = chosen or self.candidates()[0], list[ModelId]()
         for method in self.config.methods:
@@ -226,7 +228,7 @@ class RunDir:
         return self.attacks(seed) / model
 
     def choice_attack(self, seed: int, candidate: str) -> Path:
-        """Directory of the attack on dev that the choice of a candidate rests on."""
+        """Directory of the attack on dev by which a candidate is judged."""
         return self.seed(seed) / "choice" / candidate
 
     def save_config(self) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 R = TypeVar("R")
-LARGEST_COUNT = 2**53  # below it every whole number is a float too
+LARGEST_COUNT = 2**53  # float64 holds every whole number below it exactly
 Count = Annotated[int, Meta(ge=0, lt=LARGEST_COUNT)]
 Positive = Annotated[int, Meta(ge=1, lt=LARGEST_COUNT)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -30,7 +30,7 @@ class Split(msgspec.Struct):
 
 
 class Summary(msgspec.Struct):
-    """`data/summary.json`: what `prepare` left. Attacks change the `attacked` ones of the text `columns`."""
+    """`data/summary.json`, which `prepare` writes. `attacked` are those of the text `columns` that attacks change."""
 
     columns: Names
     labels: Names
@@ -41,7 +41,7 @@ class Summary(msgspec.Struct):
     def __post_init__(self) -> None:
         for key in ("columns", "labels", "attacked"):
             if len(set(getattr(self, key))) < len(getattr(self, key)):
-                raise ValueError(f"one of its {key} stands twice")
+                raise ValueError(f"one of its {key} appears twice")
         if not set(self.attacked) <= set(self.columns):
             raise ValueError("attacked names what is no column")
         if "test" not in self.splits:  # the only split of `torch_eval score`, which trains nothing
@@ -80,7 +80,7 @@ class Manifest(Finished[R], Generic[R], kw_only=True):
 
 
 class Sections(msgspec.Struct):
-    """Sections of the configuration in the settings of a training, as the report shows them."""
+    """Sections of the configuration that the report shows, in the settings of a training."""
 
     finetune: dict[str, Any] | None = None
     retrain: dict[str, Any] | None = None

@@ -81,7 +81,7 @@ class Data:
         pattern=r"\d{1,2}(\.\d+)?%",
     )
     train_size: int | None = option(None, "number of training sentences, drawn at random; unset: all", low=1)
-    dev_size: int = option(1000, "number of sentences split off the training set as dev set, if there is none", low=1)
+    dev_size: int = option(1000, "number of training sentences split off as dev set, if data.dev is unset", low=1)
     test_size: int | None = option(
         None,
         "number of test sentences, drawn at random; split off the training set if there is no test set; unset: all of "
@@ -119,7 +119,7 @@ class Training(Updates):
 
 @dataclass
 class Adversary:
-    """Who perturbs the word embeddings: K ascent steps on them, then one update with the mean gradient."""
+    """Perturbs the word embeddings: K passes, K - 1 ascents between them, then one update with the mean gradient."""
 
     ascent_steps: int = option(5, "K: forward-backward passes of one step", low=1)
     ascent_rate: float = option(0.03, "eta: length of one ascent step on the embeddings", low=0.0)
@@ -145,7 +145,7 @@ class InfoBertTraining(AdversarialTraining):
     anchor_weight: float = option(5e-3, "alpha: weight of the anchored-feature regulariser", low=0.0)
     bottleneck_weight: float = option(5e-3, "beta: weight of the information-bottleneck regulariser", low=0.0)
     anchor_low: float = option(
-        0.5, "lower end of the ranks of tokens that are regularised, ranked by gradient", low=0.0, high=1.0
+        0.5, "lower end of the ranks of anchored tokens, as a share; ranked by gradient norm", low=0.0, high=1.0
     )
     anchor_high: float = option(0.9, "upper end of these ranks", low=0.0, high=1.0)
 
@@ -179,13 +179,13 @@ class MaskSearch(Adversary, Updates):
     l0_weight: float = option(0.5, "lambda: weight of the L0 penalty", low=0.0)
     l0_start: float = option(0.1, "share of steps before the penalty starts", low=0.0, high=1.0)
     l0_ramp: float = option(0.3, "share of steps in which lambda then grows linearly", low=0.0, high=1.0)
-    mask_p: float = option(0.9, "deterministic value of every mask at the start", low=0.01, high=0.99)
+    mask_p: float = option(0.9, "value of every deterministic mask (Eq. 5) at the start", low=0.01, high=0.99)
     granularity: str = option(
         "weight",
         "what shares one score: a weight alone, or a column or matrix of weights as in the official code",
         choices=["weight", "neuron", "matrix"],
     )
-    keep_epochs: int | None = option(None, "number of last epochs whose scores stay, at least two; unset: all", low=1)
+    keep_epochs: int | None = option(None, "number of last epochs whose scores are kept, at least 2; unset: all", low=1)
     stop_distance: float = option(
         0.0,
         "stop when the ticket of the first sparsity changes by less than this share of its mask in an epoch; 0: never",
@@ -195,7 +195,7 @@ class MaskSearch(Adversary, Updates):
 
     @property
     def kept_epochs(self) -> int:
-        """Number of last epochs whose scores stay on disk; two at least: each epoch is compared with the one before."""
+        """Number of last epochs whose scores are kept; at least two: each epoch is compared with the one before."""
         return min(self.epochs, max(2, self.keep_epochs or self.epochs))
 
 
@@ -213,20 +213,20 @@ class Attack:
     victims: list[str] | None = option(None, "further classifiers to attack: name=folder")
     protocol: str = option(
         "paper",
-        "paper, or as the authors' code does it: the first sentences, length 512, its own bertattack",
+        "paper, or official, as the authors' code does it: first sentences, length 512, its own bertattack",
         choices=["paper", "official"],
     )
     examples: int = option(1000, "number of test sentences attacked, the same for every model", low=1)
-    stratified: bool = option(False, "attack as large a share of each label as the test set has (protocol: paper)")
+    stratified: bool = option(False, "give each label its share in the test set (attack.protocol=paper only)")
     resources: str = option(
         "packaged", "word lists, encoders and taggers of the attacks", choices=["packaged", "original"]
     )
     resources_dir: str | None = option(None, "folder with the original resources; see docs/attacks.md")
     candidates: int = option(48, "BERT-Attack: number of replacements tried for a word (K in its paper)", low=1)
     max_queries: int | None = option(
-        None, "largest number of queries for one sentence; then its attack counts as a timeout", low=1
+        None, "largest number of queries for one sentence; beyond it the attack counts as a timeout", low=1
     )
-    max_seconds: float | None = option(None, "longest time for one sentence, then a timeout", low=0.001, high=1e9)
+    max_seconds: float | None = option(None, "seconds for one sentence; beyond them a timeout", low=0.001, high=1e9)
     temperature: float = option(1.0, "divisor of the models' logits", low=0.01)
     calibrate: bool = option(False, "fit the temperature of each model on dev, by likelihood, before the attack")
     shard: str | None = option(
@@ -297,7 +297,7 @@ class Experiment:
         choices=["refuse", "redo"],
     )
     checkpoint_steps: int = option(200, "steps between two checkpoints", low=1)
-    checkpoint_minutes: float | None = option(None, "minutes between them, in place of checkpoint_steps", low=0.01)
+    checkpoint_minutes: float | None = option(None, "minutes between checkpoints; unset: checkpoint_steps", low=0.01)
     log_steps: int = option(20, "steps between two lines of metrics", low=1)
     snapshots: int = option(
         0, f"equal parts of the training of {', '.join(with_snapshots())}, each followed by attacks (Figure 4)", low=0
@@ -342,7 +342,7 @@ class Experiment:
 
     @property
     def chooses(self) -> bool:
-        """Whether training leaves the split of the choice out; otherwise the first candidate is taken."""
+        """Whether training leaves the split of the choice out; otherwise the first candidate is chosen."""
         return self.dev_is_unseen or self.choice.split == "test_half"
 
 

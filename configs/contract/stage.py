@@ -32,7 +32,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 class Changed(UserError):
-    """A stage was made, or begun, with something else than now.
+    """A stage was made, or begun, with other settings, inputs, versions or code than now.
 
     Args:
         directory: Directory of the stage.
@@ -77,7 +77,7 @@ def redo_changed(
         wait: Waits until all these processes have reached the same point.
 
     Raises:
-        Changed: A stage was made with something else than now, and `on_change` is `refuse`.
+        Changed: A stage was made with other settings than now, and `on_change` is `refuse`.
     """
     while True:
         try:
@@ -129,21 +129,21 @@ class Stage:
         }
 
     def is_done(self) -> bool:
-        """Return whether the stage is finished. Raises `Changed` if it was made with something else than now."""
+        """Return whether the stage is finished. Raises `Changed` if it was made with other settings."""
         if not self.manifest.is_file():
             return False
         self._compare(read_manifest(self.directory), self.fingerprint(), "made")
         return True
 
     def begin(self, progress: Path | None = None) -> None:
-        """Write `begun.json`, or check it before an interrupted stage goes on. Call this before reading the inputs.
+        """Write `begun.json`, or check it before an interrupted stage resumes. Call this before reading the inputs.
 
         Args:
             progress: File that an interrupted run leaves.
 
         Raises:
-            Changed: `progress` is there, and was begun with something else or by other code: half of the results would
-                be of the one, half of the other. A finished stage stays finished when the code changes.
+            Changed: `progress` is there, and was begun with other settings or by other code: the results would be a
+                mixture. A finished stage stays finished when the code changes.
         """
         code = source_hashes(self.name)
         if progress is not None and progress.is_file():
@@ -151,7 +151,7 @@ class Stage:
                 raise Changed(self.directory, "begun without a begun.json that says with what", "")
             before = read_json(self.begun, Begun)
             self._compare(before, self.fingerprint(), "begun")
-            self._compare_code(before.code or code, code)  # a version that did not write it down may go on
+            self._compare_code(before.code or code, code)  # code of a version that did not record it may resume
         else:
             write_json(self.begun, {**self.fingerprint(), "code": code})
 
@@ -159,7 +159,7 @@ class Stage:
         changed = sorted(file for file in {*before, *now} if before.get(file) != now.get(file))
         if changed:
             what = f"begun with other code ({listed(changed, 3, 100)} changed since)"
-            raise Changed(self.directory, what, "put that back to go on, ")
+            raise Changed(self.directory, what, "restore that to resume, ")
 
     def _compare(self, before: Manifest | Begun, now: dict, verb: str) -> None:
         changed = differences({key: getattr(before, key) for key in now}, now)

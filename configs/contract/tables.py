@@ -15,7 +15,7 @@ from pathlib import Path
 from configs.contract.errors import UserError
 from configs.contract.tasks import NUMBER
 
-REPEATED = object()  # value of a key that stands more than once in a JSON object
+REPEATED = object()  # value of a key that appears more than once in a JSON object
 # When programs put a field of a TSV file into quotes: where it needs them (spreadsheets also for a comma), always, or
 # unless it is a number.
 QUOTED_WHEN: tuple[Callable[[str], object], ...] = (
@@ -68,7 +68,7 @@ def read_json(path: Path, text: str) -> FileTable:
     elif isinstance(whole, dict):
         rows = [(f"line {next(_lines(text))[0]}", whole)]
     elif isinstance(whole, BrokenRow) and path.suffix.lower() == ".json" and text.lstrip().startswith("["):
-        raise UserError(f"{path}: begins as an array, but is {str(whole).partition(';')[0]}; mend the array there")
+        raise UserError(f"{path}: begins as an array, but is {str(whole).partition(';')[0]}; correct the array there")
     else:
         rows = [(f"line {number}", _object(_json(line))) for number, line in _lines(text)]
     names = dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row)

@@ -174,7 +174,7 @@ def _custom(data: Any) -> Task:
 
 
 def _respelled(name: str, data: Any) -> Task:
-    """Return an entry of `TASKS` for files that name its columns or labels differently."""
+    """Return an entry of `TASKS` for files that have other names for its columns or labels."""
     task = TASKS[name]
     if not (data.text_columns or data.label_column or data.labels):
         return task
@@ -237,10 +237,10 @@ def _read_entry(entry: str) -> tuple[str, str]:
 
 
 def _spelled(labels: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split `1=World` into the label's name, World, and what stands for it in files, 1.
+    """Split `1=World` into the label's name, World, and what files write for it, 1.
 
     Returns:
-        Names, and values; no values if each label stands under its own name.
+        Names, and values; no values if files write each label as its name.
     """
     pairs = [_read_entry(label) for label in labels]
     values, names = tuple(value for value, _ in pairs), tuple(name for _, name in pairs)
@@ -253,4 +253,4 @@ def _spelled(labels: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _refuse_repeats(key: str, names: tuple[str, ...]) -> None:
     if len(set(names)) != len(names):
-        raise UserError(f"{key}: a name stands twice in {', '.join(names)}")
+        raise UserError(f"{key}: a name appears twice in {', '.join(names)}")

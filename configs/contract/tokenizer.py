@@ -1,4 +1,4 @@
-"""How the tokenizer files of a directory become a tokenizer: the one place that decides it, for both halves.
+"""How the tokenizer files of a directory are read: the one place that decides it, for both halves.
 
 The rules are those of `AutoTokenizer` in transformers, whatever a directory says or leaves out:
 

@@ -244,7 +244,7 @@ class Trainer:
                     f"back, or delete {self.stage.directory} to redo the stage"
                 )
             write_lines(self.metrics, logged[:lines])
-            print(f"{self.title}: going on from step {done} of {self.steps}", flush=True)
+            print(f"{self.title}: resuming from step {done} of {self.steps}", flush=True)
         return done
 
     def _restore(self) -> list[int]:

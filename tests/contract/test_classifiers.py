@@ -117,7 +117,7 @@ def test_the_only_file_of_a_tokenizer_may_be_any_that_transformers_reads(folder,
         ({"num_labels": "2"}, "config.json: num_labels must be a whole number, not '2'"),
         (
             {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 1, "good": 0}},
-            "config.json: id2label calls the label 0 bad, label2id says that bad is 1; mend the one that is wrong",
+            "config.json: id2label calls the label 0 bad, label2id says that bad is 1; correct the one that is wrong",
         ),
         (
             {"id2label": {"0": None, "1": None}},

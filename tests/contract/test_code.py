@@ -89,7 +89,7 @@ def test_a_stage_refuses_after_a_change_that_decides_its_result(project, tmp_pat
         edit(project, other)
     stage.begin(stage.checkpoint)
     edit(project, file)
-    with pytest.raises(Changed, match=f"begun with other code .{file} changed since.: put that back to go on"):
+    with pytest.raises(Changed, match=f"begun with other code .{file} changed since.: restore that to resume"):
         stage.begin(stage.checkpoint)
 
 

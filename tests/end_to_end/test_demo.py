@@ -211,7 +211,7 @@ def test_a_finished_run_starts_no_process(whole):
 @pytest.mark.parametrize("name, resumed_at", [("search", "4 of 10"), ("robust-0.30", "2 of 4")])
 def test_a_killed_training_goes_on_from_its_checkpoint(resumed, name, resumed_at):
     """One is written every second step; the process was killed after an odd one."""
-    assert f"seed-1/{name}: going on from step {resumed_at}" in resumed.output
+    assert f"seed-1/{name}: resuming from step {resumed_at}" in resumed.output
     assert not (resumed.dir.stage(1, name) / "checkpoint.safetensors").exists()
 
 

@@ -106,7 +106,7 @@ def test_ctrl_c_stops_at_a_safe_point_and_a_second_run_is_refused(undisturbed, r
     os.killpg(process.pid, signal.SIGCONT)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = ended(process, 130)
-    assert "stopped after step" in errors and "the same command goes on from there" in errors
+    assert "stopped after step" in errors and "the same command resumes from there" in errors
     assert "from what is saved" not in errors
     assert not (trained / "manifest.json").exists() and (trained / "checkpoint.safetensors").exists()
 
@@ -114,7 +114,7 @@ def test_ctrl_c_stops_at_a_safe_point_and_a_second_run_is_refused(undisturbed, r
     assert "freelb.learning_rate: 0.0002, now 0.5" in errors
     assert schema.load(str(run.root / "config.yaml")).freelb.learning_rate == 2e-4
     output, _ = here(capsys, 0)
-    assert "going on from step" in output
+    assert "resuming from step" in output
     assert artefacts(trained) == undisturbed
 
 

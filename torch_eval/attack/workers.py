@@ -70,7 +70,7 @@ class Workers:
             yield from self._pool.map(function, *arguments)
         except BrokenProcessPool:
             raise UserError(
-                "an attack process died (was it killed, or out of memory?): the same command goes on from "
+                "an attack process died (was it killed, or out of memory?): the same command resumes from "
                 "the last example; attack.workers=1 needs the least memory"
             ) from None
 

@@ -188,7 +188,7 @@ def test_conflicting_labels_and_invisible_texts_are_reported(tmp_path):
     sizes = ["data.dev_size=5", "data.test_size=5", "data.train_size=null"]
     run = prepared(tmp_path, "task=sst2", f"data.train={train}", *sizes)
     warnings = read_json(run.data / "summary.json")["warnings"]
-    assert "texts that stand with different labels: 1, such as 'twice'" in warnings
+    assert "texts that appear with different labels: 1, such as 'twice'" in warnings
     assert "rows with a text without a visible character: 1" in warnings
 
 

@@ -75,7 +75,7 @@ def test_a_ticket_of_a_file_or_of_another_experiment_is_transferred(run, monkeyp
         again.given_ticket(1, 0.25)
     config.tickets_from = "nowhere"
     for read in (lambda: again.given_ticket(1, 0.25), lambda: check_tickets(again)):
-        with pytest.raises(UserError, match="nowhere is no file, and no experiment"):
+        with pytest.raises(UserError, match="nowhere is neither a file nor an experiment"):
             read()
     config.tickets_from, config.layers = str(given), None
     check_tickets(again)

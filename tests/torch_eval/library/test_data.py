@@ -278,7 +278,7 @@ def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
         ('{\n "text": "a",\n "label": 1\n}\n{\n "text": "b",\n "label": 0\n}\n', "line 1: not valid JSON"),
         ('{"text": "a", "label": 1}\n{"text": "b", "label": NaN}\n', "line 2: no label"),
         ('{"text": "a", "label": [0, 1]}\n', "line 1: the label is a list or an object; write one name"),
-        ('{"text": "a", "label": 1, "label": 0}\n', "line 1: the label stands twice"),
+        ('{"text": "a", "label": 1, "label": 0}\n', "line 1: the label appears twice"),
     ],
 )
 def test_broken_rows_are_named_before_columns_and_labels_are_asked_for(tmp_path, content, message):

@@ -74,7 +74,7 @@ def test_several_models_are_compared_on_the_same_texts_by_the_names_of_their_lab
     folder = run.run([str(first), str(second)], str(file), options, out=tmp_path / "out")
     results = read_json(folder / "results.json")
     output = capsys.readouterr().out
-    for part in ("McNemar", "warning: texts that stand with different labels: 1,", "b/model: made for several labels"):
+    for part in ("McNemar", "warning: texts that appear with different labels: 1,", "b/model: made for several labels"):
         assert part in output
     assert [row["model"] for row in results["scores"]] == ["a", "b"]
     (test,) = results["paired"]
