@@ -26,10 +26,10 @@ from mindspore_rt.device import use_device
 STAGES = {
     "prepare": "Write normalised train, dev and test splits",
     "finetune": "Train the models that keep all weights",
-    "search": "Learn the masks of the fine-tuned model on the adversarial loss",
+    "search": "Learn the mask scores of the fine-tuned model on the adversarial loss",
     "prune": "Prune by magnitude, round by round",
-    "draw": "Draw tickets at the asked sparsities",
-    "retrain": "Fine-tune every ticket from the pre-trained weights",
+    "draw": "Draw tickets at the requested sparsities",
+    "retrain": "Train every ticket from the pre-trained weights",
     "control": "Train the controls, which change one thing about the chosen ticket",
 }
 
@@ -82,7 +82,7 @@ def run_stage(options: argparse.Namespace) -> int:
             status = launch.launch(run, unfinished, [options.config, *options.overrides], lock)
         if stage == "prepare" and find_spec("textattack"):  # where only training is installed, attacks run elsewhere
             run_module("torch_eval.attack.ready", [options.config, *options.overrides])
-        if leads and not status:  # settings that were refused are not those of the run
+        if leads and not status:  # refused settings are not written as those of the run
             run.save_config()
             if receipt:
                 receipt.write()

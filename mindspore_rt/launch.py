@@ -37,7 +37,7 @@ def ranks() -> int:
 
 
 def rank() -> int:
-    """Return the number of this process, from 0. A RANK_ID that a platform sets for a single process means nothing."""
+    """Return the number of this process, from 0. A RANK_ID that a platform sets for a single process is ignored."""
     return int(os.environ.get("RANK_ID", 0)) if ranks() > 1 else 0
 
 
@@ -208,10 +208,10 @@ def _wait(
 ) -> int:
     """Wait until all workers have ended; the exit status is that of the first process that failed, or 0.
 
-    A stop request is handed on once, as SIGTERM: a second Ctrl-C would stop a worker at once. One that has stopped
-    leaves the others time to save; after any other failure they would wait for it in vain. So would they for a
-    scheduler that was killed, deaf to SIGTERM. MindSpore's exit handlers end a worker by SIGSEGV now and then. If the
-    job was finished before, as its new manifest says, that is no failure.
+    A stop request is passed on once, as SIGTERM: a second Ctrl-C would stop a worker at once. After a worker has
+    stopped, the others get time to save. After any other failure of a worker or of the scheduler, they would wait for
+    it for ever and ignore SIGTERM, so they are killed. MindSpore's exit handlers sometimes end a worker by SIGSEGV. If
+    the job was finished before, as its new manifest says, that is no failure.
 
     Args:
         workers: Workers of this machine, in the order of their numbers.
@@ -220,7 +220,7 @@ def _wait(
         job: What they train.
         request: Whether somebody has asked to stop.
     """
-    handed_on, failed, kill_after = False, None, float("inf")
+    passed_on, failed, kill_after = False, None, float("inf")
     before = _manifest_time(job)
     while running := [worker for worker in workers if worker.poll() is None]:
         failed = failed or next((process for process in [*workers, *scheduler] if process.poll()), None)
@@ -229,9 +229,9 @@ def _wait(
         for worker in running:
             if time.monotonic() > kill_after:
                 worker.kill()
-            elif request.made and not handed_on:
+            elif request.made and not passed_on:
                 worker.terminate()
-        handed_on = request.made
+        passed_on = request.made
         with contextlib.suppress(subprocess.TimeoutExpired):
             running[0].wait(timeout=0.2)
     failed = failed or next((worker for worker in workers if worker.returncode), None)

@@ -54,7 +54,7 @@ class StopVote(nn.Cell):
         self.all_reduce, self.names = ops.AllReduce(), ("stop_requests",) if ranks() > 1 else ()
 
     def ballot(self, asked: bool) -> tuple[ms.Tensor, ...]:
-        """Return what the graph takes of this worker: whether it was asked, float32 (1,); nothing with one worker."""
+        """Return this worker's input of the graph: whether it was asked to stop, float32 (1,); () with one worker."""
         return mutable((ms.Tensor([float(asked)], ms.float32),)) if self.names else ()
 
     def construct(self, ballot: tuple[ms.Tensor, ...]) -> tuple[ms.Tensor, ...]:

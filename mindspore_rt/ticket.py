@@ -109,7 +109,7 @@ class Ticket:
         A head owns its rows of query, key and value and its columns of attention output; a neuron owns its row of
         intermediate and its column of output. The same share of heads and of neurons is pruned: heads over all layers
         at once, but every layer keeps one; equally many neurons in every layer, so that the model can be shrunk to one
-        intermediate size. The sparsity comes as near to the asked one as whole neurons allow. The pooler has no units
+        intermediate size. The sparsity is as near to the requested one as whole neurons allow. The pooler has no units
         and stays dense.
 
         Args:
@@ -171,7 +171,7 @@ class Ticket:
         return {name: 1 - np.count_nonzero(m) / m.size for name, m in self.masks.items()}
 
     def overlap(self, other: Ticket) -> float:
-        """Return the number of weights pruned in both tickets over that of either (intersection over union), 0 to 1.
+        """Return intersection over union of the pruned weights: pruned in both tickets / pruned in either, 0 to 1.
 
         Raises:
             ValueError: The tickets are of other matrices.
@@ -204,7 +204,7 @@ class Ticket:
 
         Raises:
             KeyError: A matrix is missing.
-            ValueError: A matrix has not the shape of its mask.
+            ValueError: A matrix does not have the shape of its mask.
         """
         for name, mask in self.masks.items():
             if weights[name].shape != mask.shape:

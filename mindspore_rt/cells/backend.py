@@ -1,4 +1,4 @@
-"""How this process computes: which implementation runs, and how graphs are compiled. Everything else asks here."""
+"""How this process computes: which implementation runs, and how graphs are compiled, for all other modules."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from mindspore_rt.cells import backend, float64_ops, gate, kernel_cells, primiti
 from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder_config import EncoderConfig
 
-# The noise of a pass, as noise.py makes it: a key, the numbers of every place, or None for a deterministic pass.
+# The noise of a pass from `noise.py`: a key, or the numbers of every place; None for a deterministic pass.
 Draws: TypeAlias = Tensor | tuple | None
 
 
@@ -108,7 +108,7 @@ class Linear(nn.Cell):
         self.matmul, self.add_bias = MixedPrecisionProduct(ops.MatMul(transpose_b=True), amp), cells().AddBias()
 
     def construct(self, x: Tensor, draws: Draws) -> Tensor:
-        """Turn `x` (any, columns) into (any, rows)."""
+        """Map `x` (any, columns) to (any, rows)."""
         return self.add_bias(self.matmul(x, self.weight), self.bias)
 
 
@@ -121,7 +121,7 @@ class MaskedLinear(Linear):
         name: Prefix of the parameters.
         amp: dtype of the product; None for float32.
         place: Number of the gate's place.
-        mask_p: Deterministic mask at the start.
+        mask_p: Value of every deterministic mask (Eq. 5) at the start.
         block: Rows and columns of weights that share one score.
 
     Raises:
@@ -147,7 +147,7 @@ class MaskedLinear(Linear):
         self.masked = cells().MaskedWeight(place) if single else primitive_cells.MaskedWeight(place, block)
 
     def construct(self, x: Tensor, draws: Draws) -> Tensor:
-        """Turn `x` (any, columns) into (any, rows)."""
+        """Map `x` (any, columns) to (any, rows)."""
         return self.add_bias(self.matmul(x, self.masked(self.weight, self.log_alpha, draws)), self.bias)
 
 
@@ -221,7 +221,7 @@ class EncoderClassifier(nn.Cell):
         labels: Number of classes.
         dropout: Rate for hidden states, attention probabilities and the classifier's input.
         masked: Multiply every prunable matrix by its mask.
-        mask_p: Deterministic mask at the start.
+        mask_p: Value of every deterministic mask (Eq. 5) at the start.
         block: Rows and columns of weights that share one score.
         attention_dropout: Rate for attention probabilities, if it differs from `dropout`.
         amp: dtype of the matrix products, "float16" or "bfloat16"; None for float32. Everything else, the parameters

@@ -35,7 +35,7 @@ class EncoderConfig:
 
     @property
     def family(self) -> Family:
-        """What tells the model from its relatives."""
+        """Family of the model; see `configs.contract.families`."""
         return FAMILIES[self.model_type]
 
     @property

@@ -59,10 +59,10 @@ class SampledGate(nn.Cell):
 
 
 class DeviceGate(nn.Cell):
-    """The stochastic gate, Eq. 1-3, of few primitives, for a device: each reads and writes a number for each score.
+    """The stochastic gate, Eq. 1-3, for a device, of few primitives: each reads and writes one number for each score.
 
     Args:
-        has_logit: Whether log u - log(1 - u) with a clamp is a primitive that is computed on the device itself.
+        has_logit: Whether the device itself computes the primitive of log u - log(1 - u) with a clamp.
     """
 
     def __init__(self, has_logit: bool) -> None:
@@ -114,7 +114,7 @@ def mask_statistics(log_alpha: list[np.ndarray]) -> dict[str, float]:
 
     Returns:
         `l0_term`, the mean of P(m > 0) over all masks; `settled_zero` and `settled_one`, the shares of masks that Eq. 5
-        makes exactly 0 and 1; `sparsity_at_threshold`, the share below 1/2. All are 0 to 1.
+        makes exactly 0 and 1; `sparsity_at_threshold`, the share of masks of Eq. 5 below 1/2. All are 0 to 1.
     """
     sums = (
         sum(float(np.sum(1 / (1 + np.exp(L0_SHIFT - a)), dtype=np.float64)) for a in log_alpha),

@@ -2,7 +2,7 @@
 
 The system's C++ compiler compiles them at first use into the cache folder, under a name made of the source, the
 compiler, the flags and the processor: a library built for one processor never runs on another. Where they cannot be
-compiled, the cells of `primitive_cells.py` stand in, as they do if ROBUST_TICKETS_KERNELS=plain is set.
+compiled, the cells of `primitive_cells.py` replace them, as they do if ROBUST_TICKETS_KERNELS=plain is set.
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
 
 Every use of randomness in a training graph is a *place*: one for each dropout, then one for each gate
 (`encoder.NoisePlaces`). A place takes uniform numbers in [0, 1) of its own shape. Every number is a function of a key
-(seed, rank, step, ascent step), the place and the position. So a pass can be repeated with the noise it had, and a run
-that was stopped and resumed draws the numbers it would have drawn.
+(seed, rank, step, pass), the place and the position. So a pass can be repeated with the same noise, and a resumed run
+draws the same numbers as one that was never stopped.
 
-* `KernelNoise` (CPU): the kernels draw, where they need a number. The graph is given only the key.
+* `KernelNoise` (CPU): the kernels draw each number where they need it. The graph is given only the key.
 * `HostNoise` (CPU without kernels): NumPy draws the same numbers before the pass, ten times as fast as MindSpore's
   primitives would on a CPU.
 * `IntegerNoise` (GPU): a graph of its own draws the same numbers before the pass.
-* `FloatNoise` (Ascend): such a graph draws other numbers, by what Ascend's operators can do.
+* `FloatNoise` (Ascend): a graph of its own draws other numbers, by operations that Ascend has.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mindspore import Tensor, mutable, nn, ops
 from mindspore_rt.cells import backend, kernels, uniform
 from mindspore_rt.cells.backend import Backend
 
-# Numbers of what is drawn outside of the graph, far above those of its places.
+# Places of what is drawn outside of the graph; their numbers are far above those of the graph's places.
 PERTURBATION, SHUFFLE, INITIAL, REINITIAL, CRITIC, PAIRS = ((1 << 24) + i for i in range(6))
 THREADS = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
@@ -139,7 +139,7 @@ class KernelUniform(nn.Cell):
         return self.uniform(like, draws, self.place_word)
 
     def bprop(self, draws: Tensor, like: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
-        """Neither input has a gradient."""
+        """Return zeros: neither input has a gradient."""
         return ops.zeros_like(draws), ops.zeros_like(like)
 
 

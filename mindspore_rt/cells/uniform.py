@@ -1,6 +1,6 @@
-"""Uniform random numbers as MindSpore graphs without state, for where the kernels of `kernels.cc` do not run.
+"""Uniform random numbers by MindSpore graphs without state, for devices on which `kernels.cc` does not run.
 
-A graph draws the numbers of all places of a pass. It takes a few words for each place, which NumPy makes of the key.
+A graph draws the numbers of all places of a pass. It takes a few words for each place, computed by NumPy from the key.
 There are two definitions, since devices have different operators:
 
 * `IntegerUniform`, for GPU, draws what the kernels draw, bit for bit.
@@ -47,7 +47,7 @@ class IntegerUniform(nn.Cell):
 
     @staticmethod
     def words(states: np.ndarray) -> np.ndarray:
-        """Make of the states of places, uint64 (places,), what the graph takes: their halves, uint32 (places, 2)."""
+        """Return what the graph takes: both halves of the states of places, uint64 (places,), as uint32 (places, 2)."""
         return np.stack([states, states >> np.uint64(32)], 1).astype(np.uint32)
 
     def prepare(self, words: Tensor) -> tuple[Tensor, ...]:
@@ -93,7 +93,7 @@ class FloatUniform(nn.Cell):
 
     @staticmethod
     def words(states: np.ndarray) -> np.ndarray:
-        """Make of the states of places, uint64 (places,), what the graph takes: 10 words of 12 bits, float32."""
+        """Return what the graph takes: 10 words of 12 bits, float32 (places, 10), from states, uint64 (places,)."""
         pair = np.stack([states, kernels.finalise(states)], 1)
         shifted = pair[:, :, None] >> np.arange(0, 60, 12, dtype=np.uint64)
         return (shifted & np.uint64(4095)).reshape(len(states), 10).astype(np.float32)

@@ -2,7 +2,7 @@
 
     python -m mindspore_rt.compare.device_check [device=GPU] [seconds=300] [case=base|small] [out=device_check.json]
 
-The same computation runs on the device and, in the form that the device has, on this machine's CPU: the noise of a
+The same computation runs on the device and, with the graphs of the device, on this machine's CPU: the noise of a
 pass, which must be equal bit for bit, logits, gradients and one update. Then steps of BERT-base's size are timed on the
 device, for `seconds` in all, and float16 is trained from a loss scale that is too large. All is printed and written to
 `out`, a file to send back. The exit status is 1 if anything differs by more than rounding.
@@ -123,7 +123,7 @@ def overflowing_run(case: StepCase) -> dict[str, float]:
 
 
 def compute(options: Options) -> None:
-    """Compute one side into the folder `out`: `device`, with its times, or `cpu`, in the form that the device has."""
+    """Compute one side into the folder `out`: `device`, with its times, or `cpu`, with the graphs of the device."""
     on_device, folder = options.side == "device", Path(options.out)
     use_device(schema.Experiment(device=options.device if on_device else "CPU"))
     form = backend.Backend.GPU if options.device == "CPU" else backend.Backend(options.device)

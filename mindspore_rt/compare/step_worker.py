@@ -101,7 +101,7 @@ def bfloat16(case: StepCase) -> tuple[Callable[[], float], dict]:
 
 
 def mindnlp(case: StepCase) -> tuple[Callable[[], float], dict]:
-    """Build the fine-tuning step of mindnlp's BERT, as far as it works on CPU.
+    """Build the fine-tuning step of mindnlp's BERT, of those of its parts that work on CPU.
 
     Gradients come from `value_and_grad` on its model, operation by operation, and updates from MindSpore's AdamW
     primitive, without a clip: its own `backward` computes no gradients, its optimizers and its clip fail.

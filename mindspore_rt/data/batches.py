@@ -1,4 +1,4 @@
-"""Prepared splits to batches: texts are tokenised once and served in few lengths, so that few graphs are compiled."""
+"""Prepared splits to batches: texts are tokenised once and padded to few lengths, so that few graphs are compiled."""
 
 from __future__ import annotations
 

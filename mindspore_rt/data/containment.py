@@ -1,4 +1,4 @@
-"""A cut of a data set in two parts that share no text: no text of one part contains a text of the other.
+"""A split of a data set into two parts that share no text: no text of one part contains a text of the other.
 
 Some data sets hold parts of sentences beside the sentences themselves. The training rows of SST-2 are phrases of about
 7,000 sentences; a random dev set of them consists of texts that training has seen as parts of others.
@@ -60,7 +60,7 @@ def cut(records: Sequence[dict], columns: Sequence[str], size: int) -> tuple[lis
     """Cut records in two parts that share no text.
 
     The largest texts (those that no other contains) go to the first part in the order of the records, each with the
-    texts inside it, until it has `size` records. To neither part go texts that stand in large texts of both, and the
+    texts inside it, until it has `size` records. Left out of both parts are texts inside large texts of both, and the
     last records of the first part if it would have more than `size`. Where no text contains another, the first part is
     the first `size` records, and the second part is the rest.
 

@@ -1,7 +1,7 @@
 """What a model file or directory holds, whatever its format: weights and scores under Hugging Face names.
 
-A ticket is read as the scores +20 (weight stays) and -20 (pruned), as in the official code: their masks are exactly 1
-and 0. Scores may be shared by weights, everywhere with the official code's stride (`ticket.spread`).
+A ticket is read as the scores +20 (kept weight) and -20 (pruned weight), as in the official code: their masks are
+exactly 1 and 0. Weights may share scores, always with the official code's stride (`ticket.spread`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mindspore_rt.ticket import Ticket, spread, unpack_mask
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # counters that older transformers save
 SCORES = "log_alpha.safetensors"
 OUR_SCORES, THEIR_SCORES = ".log_alpha", ".mask.mask_scores"
-SETTLED = 20.0  # the official code's score of a weight that stays; minus that of a pruned one
+SETTLED = 20.0  # the official code's score of a kept weight; a pruned one has -20
 MASK_PREFIX, COMPACT = "mask:", "compact/1"
 
 
@@ -184,7 +184,7 @@ def _guessed_config(names: Iterable[str]) -> dict[str, str]:
 
 
 def settled_scores(ticket: Ticket) -> dict[str, np.ndarray]:
-    """Return the scores that state a ticket: +20 for weights that stay, -20 for pruned ones."""
+    """Return the scores that state a ticket: +20 for kept weights, -20 for pruned ones."""
     return {name: np.where(mask, SETTLED, -SETTLED).astype(np.float32) for name, mask in ticket.masks.items()}
 
 

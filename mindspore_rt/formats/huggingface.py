@@ -131,7 +131,7 @@ def read_shape(directory: Path, layers: int | None = None) -> tuple[dict, Encode
 
 
 def standard_name(name: str, family: Family) -> str:
-    """Return what Hugging Face's classifier calls a weight: such as with the prefix `bert.`, ending in .weight."""
+    """Return the name of a weight in Hugging Face's classifier, such as `bert.pooler.dense.weight`."""
     while name.startswith(WRAPPERS):
         name = name.partition(".")[2]
     for alias, suffix in ALIASES.items():

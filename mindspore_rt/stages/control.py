@@ -1,4 +1,4 @@
-"""What a control changes: one thing about the chosen ticket (Random of Table 1; Table 4)."""
+"""The controls, each with one thing about the chosen ticket changed (Random of Table 1; Table 4)."""
 
 from __future__ import annotations
 

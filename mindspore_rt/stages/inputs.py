@@ -56,7 +56,7 @@ def unless_done(work: Callable[[RunDir, J, Stage], None]) -> Callable[[RunDir, J
 
 
 def already_done(stage: Stage, leaves: Sequence[Path] = ()) -> bool:
-    """Tell whether a stage is whole, with the files that it leaves, and print what happens with it.
+    """Tell whether a stage is finished, with the files that it leaves, and print whether it is skipped.
 
     Raises:
         Changed: The stage was made with other settings, inputs or versions.
@@ -114,8 +114,8 @@ def token_ids(run: RunDir, job: Job, source: huggingface.Model) -> dict:
 def load_split(run: RunDir, job: Job, split: str) -> tuple[list[tuple[str, ...]], np.ndarray]:
     """Read the texts and labels of `train` or `dev`.
 
-    Under `compat: official` the test set serves as dev set and all other sentences are trained on. For IMDB and
-    AG News every stage instead cuts off a new dev set, a tenth of those sentences.
+    Under `compat: official` the test set serves as dev set, and training takes all other sentences. For IMDB and
+    AG News every stage instead splits a new dev set off these: a tenth of them.
 
     Returns:
         Texts (one tuple of columns for each sentence), and labels (sentences,) int.

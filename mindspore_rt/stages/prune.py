@@ -25,13 +25,13 @@ PruningJob = TrainingJob[schema.Pruning | schema.AdversarialPruning]
 
 @inputs.unless_done
 def prune(run: RunDir, job: PruningJob, stage: Stage) -> None:
-    """Train and prune, round by round, until the largest asked sparsity.
+    """Train and prune, round by round, until the largest requested sparsity.
 
     Every round trains the pre-trained weights under the mask so far, prunes `share` of the original weights more, and
     rewinds all but the classifier to the pre-trained values.
 
-    Leaves ticket-0.30.safetensors and so on, one for each asked sparsity. If a sparsity is asked for later, the round
-    that it comes from is trained again, from the mask and the classifier that the round before left.
+    Leaves ticket-0.30.safetensors and so on, one for each requested sparsity. If a sparsity is requested later, its
+    round is trained again, from the mask and the classifier that the round before it left.
     """
     config = run.config
     pretrained, ticket, seconds = inputs.pretrained(config), None, 0.0
@@ -81,7 +81,7 @@ def _end_round(
         training: Training of this round, at its end.
         ticket: Mask that it was trained under; None in the first round.
         number: Number of the round, from 1.
-        asked: From the file of each ticket that is asked for and that this round gives, to its sparsity.
+        asked: File of each requested ticket that this round gives, to its sparsity.
     """
     if parallel.rank():
         return

@@ -1,4 +1,4 @@
-"""Stage `search`: learn the masks of the fine-tuned model on the adversarial loss (sections 3.2 and 3.3)."""
+"""Stage `search`: learn the masks of the fine-tuned model on the adversarial loss (section 3.2)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mindspore_rt.training.trainer import Evaluator, Trainer
 def search(run: RunDir, job: TrainingJob[schema.MaskSearch], stage: Stage) -> None:
     """Learn one score (log alpha) for each mask and save the scores of every epoch.
 
-    Without an adversary (w/o Adv of Table 3) the loss is the clean one: one pass without a perturbation.
+    Without an adversary (w/o Adv of Table 3) a step makes one pass, without a perturbation.
     """
     config, settings = run.config, job.settings
     source = huggingface.load(verified(stage.inputs["model"]))
@@ -65,7 +65,7 @@ def _save_scores(
     epoch: int,
     step: int,
 ) -> dict[str, float]:
-    """Save the scores of an epoch and remove those no longer kept.
+    """Save the scores of an epoch and remove those that `search.keep_epochs` no longer keeps.
 
     Returns:
         From the second epoch on `ticket_distance`: the share of masks that differ between this epoch's ticket and the

@@ -18,7 +18,7 @@ from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs
 from mindspore_rt.ticket import Ticket, most_structured, spread
 
-# A ticket of shared scores, or of whole heads and neurons, comes only near to the sparsity that was asked for.
+# A ticket of shared scores, or of whole heads and neurons, reaches the requested sparsity only approximately.
 SPARSITY_TOLERANCE = 5e-3
 
 

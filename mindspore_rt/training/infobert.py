@@ -1,8 +1,8 @@
 """InfoBERT (Wang et al. 2021): FreeLB with two regularisers on the information in the embeddings.
 
-The information bottleneck limits what the embeddings of the input tell of it. The anchored-feature regulariser raises
-the mutual information of the sentence with the tokens that are neither robust nor fragile. This follows version 6 of
-the public code, which has both regularisers.
+The information bottleneck limits the information about the input in its embeddings. The anchored-feature regulariser
+raises the mutual information of the sentence embedding and the embeddings of tokens that are neither robust nor
+fragile. This follows version 6 of the public code, which has both regularisers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WIDTH = 300  # hidden units of the critic
 
 
 class Critic(nn.Cell):
-    """Scores how well the embeddings of a token and of a sentence go together: softplus(w ReLU(W [t; s] + b) + c).
+    """Scores how well the embeddings t of a token and s of a sentence match: softplus(w ReLU(W [t; s] + b) + c).
 
     W is kept in two halves, one for each embedding, so that scoring all pairs of a chunk repeats no product. All
     parameters start as those of PyTorch's linear layers do.
@@ -138,7 +138,7 @@ class InfoBert(FreeLB):
 
     Which tokens are anchored depends on the gradient of the perturbation. So a pass takes two graphs: `ascent`, then
     `anchor`, which is given the order of the tokens by that gradient and computes the same forward pass again. The
-    critic is decayed, and left out of the clip. Of several workers each has pairs, shares and chunks of its own.
+    critic has weight decay, but its gradients are not clipped. Each worker has its own pairs, shares and chunks.
     """
 
     settings: schema.InfoBertTraining

@@ -1,4 +1,4 @@
-"""The dynamic loss scale of float16, in which small gradients would become zero."""
+"""The dynamic loss scale of float16: without it, small gradients would become zero."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore_rt.cells.encoder import EncoderClassifier
 
 FIRST, LARGEST, SMALLEST = 2.0**16, 2.0**24, 1.0
-PATIENCE = 1000  # good updates in a row after which the scale doubles
+PATIENCE = 1000  # updates in a row with finite gradients, after which the scale doubles
 
 
 class LossScale(nn.Cell):
     """Factor of the loss, a power of two.
 
     Gradients that are not finite show that it is too large: their update is skipped, and the scale halves. After
-    `PATIENCE` good updates it doubles. All of this is decided in the graph of the update, so that nothing waits for the
-    host. All workers decide alike, since they share the averaged gradients. Without float16 the factor is 1, there is
-    no state, and the graphs hold nothing of this.
+    `PATIENCE` other updates in a row it doubles. The graph of the update decides this, so that nothing waits for the
+    host. All workers decide alike, since they share the averaged gradients. Without float16 the factor is 1, and
+    neither checkpoints nor graphs hold a scale.
 
     Args:
         model: Classifier whose loss is scaled.

@@ -1,4 +1,4 @@
-"""What a training minimises: fine-tuning, FreeLB and the mask search, each with its compiled graphs.
+"""The objectives of training: fine-tuning, FreeLB and the mask search, each with its compiled graphs.
 
 InfoBERT, the longest objective, has a module of its own.
 """
@@ -139,9 +139,9 @@ class FineTuning(WeightTraining):
 class AdversarialObjective(Objective):
     """An adversarial objective in the form of FreeLB (section 3.2, Eq. 6-7; Zhu et al. 2020).
 
-    One step makes K forward-backward passes on one batch. After each, the perturbation of the word embeddings takes an
-    ascent step. The gradients of loss / K are summed in `gradient_sums`, and one update follows. The graph of one pass
-    is compiled once and called K times; unrolled, it would take twice the memory.
+    One step makes K forward-backward passes on one batch. Between two passes the perturbation of the word embeddings
+    takes an ascent step. The gradients of loss / K are summed in `gradient_sums`, and one update follows. The graph of
+    one pass is compiled once and called K times; unrolled, it would take twice the memory.
     """
 
     settings: schema.AdversarialTraining | schema.MaskSearch
@@ -253,8 +253,8 @@ class RobustSearch(AdversarialObjective):
 
     With `compat: official` this follows the official code where it departs from the paper: the segments of a pair are
     dropped; the L0 term is the mean of the matrices' means; lambda's schedule runs three times too fast; and the
-    gradients of the weights, which that code computes but neither clears nor uses, count in the clip and are scaled
-    by it.
+    gradients of the weights, which that code computes but neither clears nor uses, count in the clipped norm and are
+    scaled by the clip.
 
     Args:
         model: Masked classifier.
@@ -327,7 +327,7 @@ class RobustSearch(AdversarialObjective):
         return settings.l0_weight * (1.0 if since >= ramp else since / ramp)
 
     def step(self, batch: Batch, index: int, asked: bool = False) -> dict[str, float]:
-        """Make one update; returns the loss, the gradient's norm before clipping, the learning rate and lambda."""
+        """Make one update; returns its adversarial loss, gradient norm before clipping, learning rate and lambda."""
         if self.official:
             batch = dataclasses.replace(batch, token_types=np.zeros_like(batch.token_types))
         losses = self.accumulate(batch, index, new_noise=True)
@@ -337,7 +337,7 @@ class RobustSearch(AdversarialObjective):
         return {**self.figures(values), "learning_rate": rate, "l0_weight": l0_weight}
 
     def metrics(self) -> dict[str, float]:
-        """Return the L0 term and the shares of settled and of pruned masks (`gate.mask_statistics`)."""
+        """Return the L0 term, and the shares of settled masks and of masks below 1/2 (`gate.mask_statistics`)."""
         if backend.on_device():
             return gate.statistics_of_sums(self.mask_sums().asnumpy(), sum(p.size for p in self.scores))
         return gate.mask_statistics([p.asnumpy() for p in self.scores])

@@ -1,9 +1,9 @@
 """AdamW in its reference form, and the learning-rate schedule.
 
-The L0 gradient of one score is about 1e-10 at BERT-base size, so the place of eps decides what is pruned. Here the
+The L0 gradient of one score is about 1e-10 at BERT-base size, so where eps is added decides what is pruned. Here the
 moments are bias-corrected, eps (1e-8) is added to the uncorrected square root of v, and the decay is decoupled and
 applied after the step, as in the AdamW of Hugging Face transformers up to version 4.
-`mindspore.nn.AdamWeightDecay` (eps 1e-6, no correction) would never prune.
+`mindspore.nn.AdamWeightDecay` (eps 1e-6, no bias correction) would never prune.
 """
 
 from __future__ import annotations

@@ -66,14 +66,14 @@ class Trainer:
     """Runs an objective for `steps` updates in the directory of `stage`, from the last checkpoint if there is one.
 
     On CPU a resumed run ends with the same bytes as one that was never stopped. The last checkpoint stays until the
-    stage is finished: what remains to be written may fail. Of several workers, only worker 0 writes.
+    stage is finished, because writing the results may fail. Of several workers, only worker 0 writes.
 
     Args:
         stage: Directory of the training, with the settings and inputs that a checkpoint belongs to.
         objective: What is minimised.
         batches: Training sentences.
         steps: Number of updates.
-        config: Experiment; what it says of the log, of checkpoints and of the profile matters.
+        config: Experiment; its keys for the log, the checkpoints and the profile are read.
         title: Name of the training in messages.
         on_epoch: Called with the number of the epoch (from 1) and of updates made, at the end of every epoch; of the
             last one even if `max_steps` cuts it short. Returns figures for the log.
@@ -106,7 +106,7 @@ class Trainer:
         """Train to the end and return the number of updates made.
 
         Raises:
-            Stopped: A signal asked for an end; the state is saved.
+            Stopped: A signal requested a stop; the state is saved.
             UserError: The loss, a gradient or the state is not finite, or the checkpoint is not of this training.
         """
         done = self._resume()
