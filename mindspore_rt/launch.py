@@ -82,7 +82,7 @@ def end(status: int) -> NoReturn:
 
     A worker first runs the exit handlers, among them MindSpore's: it leaves the others, so that the scheduler ends too.
     It then ends without the destructors of libraries. While those run, MindSpore's threads of communication may still
-    be at work: workers that had written all their results died of SIGSEGV.
+    run: workers that had written all their results died of SIGSEGV.
     """
     if ranks() > 1:
         atexit._run_exitfuncs()
@@ -105,7 +105,7 @@ def launch(run: RunDir, of_stage: list[Job], settings: Sequence[str], lock: IO |
         Exit status of the first process that fails, or 0.
 
     Raises:
-        Stopped: A stop was asked for too late for the job at work, which has finished.
+        Stopped: A stop was requested too late for the running job, which has finished.
         RuntimeError: The processes of a job ended well, and left no manifest.
     """
     for number, job in enumerate(of_stage):

@@ -24,7 +24,7 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARAL
 
 
 def setup(options: argparse.Namespace) -> None:
-    """Train the small masked language model of BERT-Attack, once."""
+    """Train the small masked language model of BERT-Attack, unless that is done already."""
     from torch_eval.assets import packaged
 
     if (packaged.mlm_folder() / "mlm.json").is_file():
@@ -56,7 +56,7 @@ def attack(options: argparse.Namespace) -> None:
     """Attack every model of an experiment.
 
     Measures the accuracy on the whole test set, then runs each recipe on the same sample of sentences. Finished attacks
-    are skipped, and interrupted ones go on.
+    are skipped, and interrupted ones are resumed.
     """
     from torch_eval.attack import scoring
 
@@ -67,9 +67,9 @@ def attack(options: argparse.Namespace) -> None:
 
 
 def merge(options: argparse.Namespace) -> None:
-    """Join the parts that attack.shard=i/n left.
+    """Merge the results of attacks with attack.shard=i/n.
 
-    Give it the keys of these attacks, but not attack.shard.
+    Give it the keys of these attacks, without attack.shard.
     """
     from torch_eval.attack import merge
 
@@ -93,7 +93,7 @@ def score(options: argparse.Namespace) -> None:
 
 
 def transfer(options: argparse.Namespace) -> None:
-    """Replay the adversarial texts of each model on the others."""
+    """Let each model classify the adversarial texts of the others."""
     from torch_eval.attack import transfer
 
     transfer.run(cli.run_dir(options, options.runs))
@@ -173,13 +173,13 @@ def parity(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Measure the speed of training steps or of attacks against the references, or estimate that of a device.
+    """Measure the speed of training steps or of attacks against references, or estimate the speed of a device.
 
     bench [official=PATH] [only=[GROUP,...]] [rounds=N] [markdown=yes]   training steps
     bench attacks [CONFIG] [examples=200] [recipes=[...]] ...            attacks, against stock TextAttack
     bench families [families=[bert,...]] [examples=50] ...               the same on random models of all families
     bench gpu [examples=30] [seconds=300]                                attacks on a GPU, in five minutes
-    bench device [layers=12]                                             what steps ask of a GPU, estimated
+    bench device [layers=12]                                             least time of steps on a GPU, estimated
 
     `bench attacks --help` and so on list all keys.
     """
@@ -243,9 +243,9 @@ def parser() -> cli.Parser:
     cli.add_command(commands, zoo_check, "zoo-check")
     cli.add_command(commands, zoo_table, "zoo-table", config=False)
     watching = cli.add_command(commands, watch)
-    watching.add_argument("--once", action="store_true", help="print the state of the moment and end")
+    watching.add_argument("--once", action="store_true", help="print the present state and end")
     watching.add_argument(
-        "--every", type=seconds, default=5.0, metavar="SECONDS", help="between two looks (default: 5)"
+        "--every", type=seconds, default=5.0, metavar="SECONDS", help="time between two updates (default: 5)"
     )
     cli.add_command(commands, parity, config=False, delegates=True)
     benching = cli.add_command(commands, bench, config=False, delegates=True)

@@ -62,7 +62,7 @@ def add_command(
         commands: The sub-commands of a program.
         function: What the command runs, called with the parsed arguments.
         name: Name of the command, if it is not the function's.
-        description: Help text, if it is not the function's docstring; the first line stands in the list of commands.
+        description: Help text, if it is not the function's docstring; the list of commands shows its first line.
         config: Whether the command is about an experiment, and takes `CONFIG [key=value ...]`.
         sections: Sections of the configuration whose keys the help lists.
         delegates: Whether the function parses the arguments itself, given as `options.arguments`: its module, which

@@ -221,7 +221,7 @@ def _vocabulary(file: Path, vocab_size: int | None) -> dict[str, int]:
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     if len(vocabulary) < len(pieces):
         piece, count = collections.Counter(pieces).most_common(1)[0]
-        raise UserError(f"{file}: the piece {piece!r} stands in {count} lines; give the file that belongs to the model")
+        raise UserError(f"{file}: the piece {piece!r} is in {count} lines; give the file that belongs to the model")
     missing = (vocab_size or 0) - len(pieces)
     if missing > PADDED_ROWS or missing > 0 and torn:
         raise UserError(f"{file}: cut off: {len(pieces)} lines, but the model has {vocab_size} pieces; copy it again")

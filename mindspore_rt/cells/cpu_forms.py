@@ -89,5 +89,5 @@ def _gather_middle(x: Tensor) -> Tensor:
 
 @ops.constexpr
 def _swapped_rows(a: int, b: int, c: int) -> Tensor:
-    """Return where row (i, k, j) of (a, c, b, d) stands in (a, b, c, d), int32 (a * b * c,)."""
+    """Return where row (i, k, j) of (a, c, b, d) is in (a, b, c, d), int32 (a * b * c,)."""
     return Tensor(np.arange(a * b * c, dtype=np.int32).reshape(a, b, c).transpose(0, 2, 1).reshape(-1))

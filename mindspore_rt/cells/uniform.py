@@ -75,7 +75,7 @@ class IntegerUniform(nn.Cell):
 class FloatUniform(nn.Cell):
     """Numbers of 24 bits, by float32 operations on two words of 12 bits that a Feistel network mixes.
 
-    The numbers of a place stand in a grid of 4,096 columns. Each row and each column gets three words of its own, by
+    The numbers of a place form a grid of 4,096 columns. Each row and each column gets three words of its own, by
     many rounds. A position starts from the sums of the words of its row and column, and takes four rounds. No two rows
     of a place have the same first two words, since a Feistel network is a bijection; nor have two columns.
 

@@ -2,8 +2,8 @@
 
     python -m mindspore_rt.compare.graph_worker CASE GPU|Ascend
 
-The step is built as on that device, and its graphs are compiled on the CPU, but no kernel is launched. What is counted
-stands in the graphs as MindSpore dumps them (`graph_counts.py`). One JSON object goes to standard output: the bytes of
+The step is built as on that device, and its graphs are compiled on the CPU, but no kernel is launched. The counts
+are those of the graphs that MindSpore dumps (`graph_counts.py`). One JSON object goes to standard output: the bytes of
 all `parameters`, and for each of `graphs` its `name` and the counts of one run.
 """
 

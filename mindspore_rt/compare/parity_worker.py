@@ -87,7 +87,7 @@ def rows(case: ParityCase, out: Path) -> Rows:
 
 
 def masked_model(case: ParityCase, scores: dict[str, np.ndarray], block: tuple[int, int] = (1, 1)) -> EncoderClassifier:
-    """Build the case's masked model with given scores, of which each stands for `block` (rows, columns) weights."""
+    """Build the case's masked model with given scores, one for each block of (rows, columns) weights."""
     model = EncoderClassifier(case.source.config, case.labels, 0.0, masked=True, block=block)
     model.load(case.source.weights)
     for parameter in model.log_alpha():

@@ -92,7 +92,7 @@ def test_an_edited_tokenizer_is_refused(packaged_model, tmp_path, change, messag
         (lambda raw: raw[: len(raw) // 2], "cut off"),
         (lambda raw: raw[: raw.index(b"\n", len(raw) // 2) + 1], "cut off"),
         (lambda raw: raw[:-2], "not UTF-8"),
-        (lambda raw: raw.replace(b"\nfilm\n", b"\nfilm\nfilm\n"), "'film' stands in 2 lines"),
+        (lambda raw: raw.replace(b"\nfilm\n", b"\nfilm\nfilm\n"), "'film' is in 2 lines"),
         (lambda raw: raw + b"one more\n", "the id 30522, the model 30522"),
     ],
 )

@@ -1,9 +1,9 @@
 """The choice of the reported ticket: the candidate with the highest accuracy under attack.
 
-    seed-1/choice/<model>/   results.jsonl manifest.json: one attack on a sample of dev, or of the half of test for it
-    choice.json              the rule, what every candidate reached, and the chosen one
+    seed-1/choice/<model>/   results.jsonl manifest.json: an attack on a sample of dev, or of half of test
+    choice.json              the rule, the accuracies of every candidate, and the chosen one
 
-The candidates are robust tickets of several sparsities and search epochs. The choice reads none of the sentences that
+The candidates are robust tickets of several sparsities and search epochs. The choice uses none of the sentences that
 are reported.
 """
 
@@ -95,7 +95,7 @@ def best(candidates: list[ModelId], rows: list[dict], majority: float) -> ModelI
     """Return the first of the candidates with the highest mean `aua`, then `accuracy`, over the seeds in `rows`.
 
     A candidate whose accuracy is not above `majority`, the share of the commonest label, has learned nothing. It is
-    chosen only if all candidates are such: a model that always predicts one class withstands every attack.
+    chosen only if no candidate has learned anything: a model that always predicts one class withstands every attack.
     """
 
     def mean(candidate: ModelId, key: str) -> float:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from textattack.shared import AttackedText
 
 OUTCOMES = {"SuccessfulAttackResult": "success", "FailedAttackResult": "failure", "SkippedAttackResult": "skipped"}
-# A score differs by rounding when its text is classified in another batch, and more with 8 or 11 bits of mantissa.
+# A score differs by rounding when its text is classified in another batch, and more with the 8 or 11 bits of mantissa
+# of bfloat16 and float16.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 
 
@@ -45,12 +46,12 @@ def attack_text(
         seed: Seed of the run.
         index: Index of the example in the data.
         example: Columns and `label` of the example.
-        max_seconds: Budget of wall-clock time; when it ends, the record says timeout.
+        max_seconds: Budget of wall-clock time in seconds; beyond it the outcome is a timeout.
         source: File of the example, for messages.
         text_type: Class of the text; `attacked_text.Text` by default.
 
     Raises:
-        CannotRun: The recipe misses something that it loads only now.
+        CannotRun: The recipe lacks something that it loads only now.
         UserError: TextAttack fails on this example; the message names its line.
     """
     from textattack.shared.utils import set_seed

@@ -1,4 +1,4 @@
-"""Join the parts that `attack.shard=i/n` left, on one machine or copied together from several.
+"""Merge the results of attacks with `attack.shard=i/n`, made on one machine or copied from several.
 
 python -m torch_eval merge CONFIG [key=value ...]     with the same keys as the attacks, `attack.shard` aside
 """

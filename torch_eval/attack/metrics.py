@@ -1,15 +1,15 @@
 """Clean, Aua, Suc and #Query of one attack, with 95% intervals (definitions of the paper's section 4.3).
 
-Of N attacked examples, the model classifies some wrongly from the start (skipped). The others are attacked, and each
-attack succeeds or fails:
+Of the N examples of a sample, the model classifies some wrongly from the start (skipped). The others are attacked, and
+each attack succeeds or fails:
 
     Clean = (successes + failures) / N      Aua = failures / N      Suc = successes / (successes + failures)
 
 #Query is the mean number of victim queries for each attacked example, the first query and cache hits included.
 
-With a budget of queries or seconds an attack may end as a timeout: more budget might have broken the example, or not.
-The values count timeouts as broken, so that Aua is the least that is certain. The intervals of Aua and Suc reach from
-"all timeouts broken" to "all timeouts survived", each with its own sampling error.
+With a budget of queries or seconds an attack may end as a timeout: it is unknown whether it would have succeeded. The
+values count timeouts as successes, so that Aua is a lower bound. The intervals of Aua and Suc reach from "all timeouts
+succeed" to "all timeouts fail", with the sampling error of each.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The files that attacks leave, as types: `results.jsonl`, its manifests, and what rests on them.
 
-A line of `results.jsonl` is one example, as `workers.attack_example` returns it, with a checksum. Tables, pairs and
-pictures count on these values: one that an attack cannot have written is an error that names its line.
+A line of `results.jsonl` is one example, as `workers.attack_example` returns it, with a checksum. Tables, tests
+and figures rely on these values: one that an attack cannot have written is an error that names its line.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
     Args:
         path: The file.
         expected: What is known beforehand (`index`, `label`, `original`) of each example, in order; the records must be
-            a beginning of it. Without it every example may stand in the file once.
+            a beginning of it. Without it every example may occur in the file once.
 
     Raises:
         UserError: The message names the file, the line and what is wrong with it.
@@ -177,7 +177,7 @@ def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
         as_struct(record, Record, f"{path}, line {number}", remedy)
         wrong = None
         if record["index"] in lines:
-            wrong = f"example {record['index']} stands in line {lines[record['index']]} already"
+            wrong = f"example {record['index']} is in line {lines[record['index']]} already"
         if not wrong and expected is not None:
             wrong = misplaced(record, expected[number - 1] if number <= len(expected) else None)
         if not wrong and CHECK in record and record[CHECK] != checksum(record):
@@ -189,7 +189,7 @@ def read(path: Path, expected: Sequence[dict] | None = None) -> list[dict]:
 
 
 def misplaced(record: dict, expected: dict | None) -> str | None:
-    """Return why a record cannot stand where another example is expected, or None."""
+    """Return why a record is not the expected one; None if it is."""
     if expected is None:
         return f"holds example {record['index']}, one more than this run attacks: other examples than this run's"
     if record["index"] != expected["index"]:

@@ -81,7 +81,7 @@ def attack(
         labels: Of all test sentences.
         temperature: Divides the victim's logits.
         shard: Part of the sample that is attacked.
-        describe: `recipes.describe`, or `describing` where resources may not be at hand.
+        describe: `recipes.describe`, or `describing` where resources may be missing.
     """
     part = {"shard": str(shard)} if shard.count > 1 else {}
     own = {"stratified": config.attack.stratified, **part}

@@ -1,6 +1,6 @@
 """Do adversarial texts made against one model fool the others? A matrix for each recipe, in `transfer.json`.
 
-A robust model withstands texts that were made against others. A model whose scores only mislead the search does not.
+A robust model withstands texts made against others. A model whose scores only mislead an attack's search does not.
 """
 
 from __future__ import annotations

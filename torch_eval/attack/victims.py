@@ -1,4 +1,4 @@
-"""The checks of victims, before anything else: a run of hours must not end with a broken folder."""
+"""The checks of victims, before the first attack: a run of hours must not fail at a broken folder."""
 
 from __future__ import annotations
 

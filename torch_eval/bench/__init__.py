@@ -1,1 +1,1 @@
-"""Speed and exactness: training steps against PyTorch, attacks against TextAttack as it comes."""
+"""Speed and exactness: training steps against PyTorch, attacks against unmodified TextAttack."""

@@ -1,4 +1,4 @@
-"""Exactness and speed of the attacks against TextAttack as it comes ("stock"), on the same victim, texts and resources.
+"""Exactness and speed of the attacks against unmodified TextAttack ("stock"), on the same victim, texts, resources.
 
     ./run.sh bench attacks [CONFIG] [examples=200] [recipes=[...]] [candidates=[8,48]] [max_length=128]
                            [long_examples=20] [model=FOLDER] [data=FILE]
@@ -9,17 +9,17 @@ machine does slows both. Stock pads the `examples` to `max_length`, and attacks 
 padded to 512, as the official code does.
 
 An example is exact if outcome, number of queries and adversarial text are all the same. Texts tie if they differ only
-in characters that the victim's tokenizer reads alike: all unknown ones are one token. With several threads, stock gives
-such texts scores that differ in the last bits, by their place in a padded batch, and chooses by these bits. They are
-counted as `same reading`. Stock attacks every example that is not exact once more, on one thread. The results say how
-many are exact then, and in how many stock differs from itself.
+in characters for which the victim's tokenizer gives the same ids: all unknown ones are one token. With several threads,
+stock gives such texts scores that differ in the last bits, by their place in a padded batch, and chooses by these bits.
+They are counted as `same reading`. Stock attacks every example that is not exact once more, on one thread. The results
+say how many are exact then, and in how many stock differs from itself.
 
 BERT-Attack in stock goes through all K**n combinations for a word of n pieces: 254 million at K = 48 and n = 5. Only
 examples without a word of more than `combinations` are compared; the results say how many are left out.
 
 The victim is the first of the experiment CONFIG (demo), and the texts are its test set, unless a model and a JSON
 Lines file are named. Results: `runs/bench.jsonl`, a line for each recipe; `runs/bench_attacks.md`, a table of them.
-Unfinished work lies in `runs/bench/attacks/` and goes on there; after a change of our code, ours attacks again.
+Unfinished work is in `runs/bench/attacks/` and is resumed; after a change of our code, ours attacks again.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ class StockComparison:
 
 
 def attack_stock(target: Target, spec: Spec, seed: int, index: int, example: dict) -> dict:
-    """Attack one example with TextAttack as it comes; runs in a worker, as `workers.attack_example` does."""
+    """Attack one example with unmodified TextAttack; runs in a worker, as `workers.attack_example` does."""
     attack = load_stock(target, spec)
     from textattack.shared import AttackedText
 

@@ -1,4 +1,4 @@
-"""What a training step asks of an accelerator, and the least time that it takes: estimated on a CPU, not measured.
+"""The work of a training step on an accelerator, and its least possible time: estimated on a CPU, not measured.
 
     python -m torch_eval bench device [layers=12]
 
@@ -95,7 +95,7 @@ def parts_of(case: StepCase) -> dict[str, Counts]:
     """Count our step of a case as on a GPU.
 
     Returns:
-        For `pass` (all that happens once in an ascent step, the draw of its noise included) and `update` (the rest) the
+        For `pass` (all that happens once in a pass, the draw of its noise included) and `update` (the rest) the
         counts of one run, and in `memory` the peak of the whole step in bytes.
     """
     answer = _worker("mindspore_rt.compare.graph_worker", case, "GPU")

@@ -1,11 +1,11 @@
-"""Exactness and speed of attacks on a random classifier of every family, against TextAttack as it comes.
+"""Exactness and speed of attacks on a random classifier of every family, against unmodified TextAttack.
 
     python -m torch_eval bench families [families=[bert,...]] [examples=50] [layers=2] [hidden=32] [recipes=[...]]
 
 Texts are packaged snippets; four of five carry the label that the model predicts, so that attacks have work. Each
 side runs in a process of its own, on one thread, because ours makes TextAttack's functions faster; they take turns.
 Results: `runs/bench/families/results.jsonl`, a line for each family and recipe. The table of them is printed. An
-interrupted run goes on after the last text.
+interrupted run is resumed after the last text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""TextAttack as it comes, on the same resources: what exactness and speed are measured against.
+"""Unmodified TextAttack on the same resources: the reference of exactness and speed.
 
 This module imports TextAttack: call `textattack_offline.prepare` first.
 """

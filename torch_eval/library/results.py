@@ -155,7 +155,7 @@ def _page(
         for model, fact in about.items()
     ]
     resources = sorted({records.source_of(facts["resources"]) for facts in settings.values()})
-    measured.append(f"resources of the attacks: {', '.join(resources)}; every setting stands in results.json")
+    measured.append(f"resources of the attacks: {', '.join(resources)}; every setting is in results.json")
     examples = []
     for (model, recipe), attacked in lines.items():
         broken = [record for record in attacked if record["outcome"] == "success"]

@@ -1,4 +1,4 @@
-"""Tickets to take away: each with the experiment that trains and attacks it, and with what was measured.
+"""Tickets to reuse: each with the experiment that trains and attacks it, and with what was measured.
 
 configs/zoo/<name>/
   experiment.yaml       the configuration; `./run.sh zoo/<name>` trains the ticket again and attacks it
@@ -29,7 +29,7 @@ from torch_eval.report.run_state import Run
 from torch_eval.report.scores import RECIPES, Score, differences
 
 FEW = 200  # an attack on fewer sentences says little
-# Keys that say what a machine has, by section: an entry leaves them to the machine that measures it again.
+# Keys that depend on the machine, by section: an entry does not state them.
 OF_MACHINE = {
     "": ("device", "device_id", "device_memory", "workers", "nodes", "node_rank", "master_addr", "master_port"),
     "attack": ("device", "workers", "resources_dir", "victims"),

@@ -1,4 +1,4 @@
-"""TextAttack's texts, put together at less cost.
+"""TextAttack's texts, built at less cost.
 
 This module imports TextAttack: call `textattack_offline.prepare` first.
 """
@@ -37,7 +37,7 @@ class Layout(NamedTuple):
 
 
 class Text(AttackedText):
-    """A text whose candidates are made of what has changed.
+    """A text whose candidates are built from their changes alone.
 
     The stock class goes through all words for each candidate, and copies the rest of the text for each of them. It also
     splits every candidate into words, although many are only classified.
@@ -98,7 +98,7 @@ class Text(AttackedText):
         return Text(stock._text_input, attack_attrs=stock.attack_attrs)
 
     def _lay_out(self) -> Layout | None:
-        """Find the words; None where the stock class does more than to put words together."""
+        """Find the words; None where the stock class does more than join words."""
         split = textattack.shared.attacked_text.words_from_text
         starts, end, offset = [], 0, 0
         for column, words in zip(self._text_input.values(), self.words_per_input, strict=True):
@@ -117,7 +117,7 @@ class Text(AttackedText):
         return Layout(text, starts, counts, [0, *accumulate(counts)], not CHINESE.search(text))
 
     def _replace(self, layout: Layout, changed: list[int], new_words: list[str]) -> Text | None:
-        """Put a candidate together, with the attributes that the stock class gives it; None where it would fail."""
+        """Build a candidate with the attributes that the stock class gives it; None where that class would fail."""
         split, text, at, built, shift = textattack.shared.attacked_text.words_from_text, layout.text, 0, "", 0
         modified = set(self.attack_attrs["modified_indices"])
         newly: set[int] = set()

@@ -12,7 +12,7 @@ REPEAT = 1.0  # seconds after which the signal comes again, in case a library ha
 class OutOfBudget(BaseException):
     """The attack of an example has used up its time or its queries.
 
-    It is no `Exception`, because TextAttack catches those in loops where an attack must not go on.
+    It is no `Exception`, because TextAttack catches those in loops, and would continue.
     """
 
 

@@ -1,6 +1,6 @@
 """TextAttack's classes at less cost, with the same decisions in the same order.
 
-What they work with (synonyms, encoder, tagger, masked language model) is given to them. This module imports
+Their resources (synonyms, encoder, tagger, masked language model) are given to them. This module imports
 TextAttack: call `textattack_offline.prepare` first.
 """
 
@@ -48,7 +48,7 @@ class PartOfSpeech(grammaticality.PartOfSpeech):
 
 
 class HomoglyphSwap(WordSwapHomoglyphSwap):
-    """Stock word swap, for words of any length.
+    """TextAttack's homoglyph swap, for words of any length.
 
     The wheel of 0.3.11 lacks a file that the stock constructor reads last and that the swap never uses. Candidates
     are those of the first letters, `LETTERS` // length of the word: all of them in words of up to 1,000 letters.

@@ -44,7 +44,7 @@ class Classification(UntargetedClassification):
         self._similarity = similarity
         self._breaks_ties = getattr(victim, "stock", None) is not None
         self._queries: dict[AttackedText, ties.Query] = {}
-        self._current: list[Answer] = []  # what the search goes on from, as a list of one
+        self._current: list[Answer] = []  # the result that the search continues from, as a list of one
 
     def clear_cache(self) -> None:
         """Forget all texts."""
@@ -184,7 +184,7 @@ class Answer(NamedTuple):
 
 
 def by_score(answers: Sequence[Answer]) -> list[int]:
-    """Return the numbers of answers in the order in which the search looks at them."""
+    """Return the numbers of answers in the order in which the search considers them."""
     return sorted(range(len(answers)), key=lambda i: -answers[i].result.score)
 
 
@@ -222,8 +222,8 @@ class SentenceSimilarity(SentenceEncoder):
     def separate(self, candidates: Sequence[AttackedText]) -> None:
         """Give those of these candidates that nearly tie for the best stock's own scores.
 
-        The last bits of a score depend on what else is in its batch. Where an attack swaps characters that the encoder
-        reads alike, they decide which text is the most similar.
+        The last bits of a score depend on what else is in its batch. Where an attack swaps characters that give the
+        encoder the same ids, these bits decide which text is the most similar.
         """
         bounds = [(text, *self._bounds(text)) for text in _with_score(candidates)]
         highest = max((low for _, low, _ in bounds), default=0)

@@ -37,7 +37,7 @@ class Original(Resources):
         """Return TextAttack's embedding of the counter-fitted vectors.
 
         Raises:
-            UserError: The files do not fit together, or are no plain data.
+            UserError: The files do not belong together, or a pickle holds other than plain data.
         """
         return _synonyms(self.root / "paragramcf")
 

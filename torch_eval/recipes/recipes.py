@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class CannotRun(UserError):
-    """A recipe cannot run here under its name. Its results are left out; the other recipes of the run go on."""
+    """A recipe cannot run here under its name. Its results are left out; the other recipes of the run continue."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class OwnRecipe:
 
     Attributes:
         parts: Makes the transformation and the recipe's own constraints from `parameters` and the resources.
-        resources: Names of the resources that it works with.
+        resources: Names of the resources that it uses.
         parameters: Settings of each part, by its name. Every recipe has a `search` and a `sentence similarity`.
     """
 
@@ -173,7 +173,7 @@ def _parameters(spec: Spec) -> dict:
 
 
 def describe_resources(spec: Spec) -> dict:
-    """Return the resources that a recipe works with.
+    """Return the resources that a recipe uses.
 
     Raises:
         UserError: As `describe`.

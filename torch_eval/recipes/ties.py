@@ -1,9 +1,9 @@
-"""Which scores of texts nearly tie, and what settles them as TextAttack does.
+"""Which scores of texts nearly tie, and how such ties are decided as TextAttack decides them.
 
 A fast forward pass gives logits that differ from TextAttack's in the last bits. That changes a result only where two
 scores are nearly equal, or where a text is nearly at the border of two labels: there the victim is asked once more, for
-logits with the rounding of TextAttack's own batches. Texts that read alike, such as words of unknown characters, tie
-most often.
+logits with the rounding of TextAttack's own batches. Texts with the same token ids, such as two unknown words, tie most
+often.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Intervals:
     Args:
         queries: The texts.
         label: A score is 1 - the probability of this label.
-        victim: Tells the rounding of texts that read alike.
+        victim: Gives logits with the rounding of TextAttack's batches.
     """
 
     def __init__(self, queries: Sequence[Query], label: int, victim: StockRounding) -> None:

@@ -1,8 +1,8 @@
 """The packaged tagger for one word among others: the library's tag, to the last bit of its scores, at less cost.
 
 An attack asks for the tag of each candidate among the same words. The library tags all of them, left to right, and
-adds up a dictionary of scores for each. Here the words behind are left out, an array is added for each feature, and
-guesses are kept: most of those before the candidate are the same for all.
+adds up a dictionary of scores for each. Here later words are left out, an array is added for each feature, and
+guesses are cached: most of those before the candidate are the same for all candidates.
 """
 
 from __future__ import annotations

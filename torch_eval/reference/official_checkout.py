@@ -37,7 +37,7 @@ class Checkout:
         path: Folder of the checkout.
 
     Raises:
-        UserError: It is none.
+        UserError: The folder is no such checkout.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +45,7 @@ class Checkout:
         missing = [f"{name}.py" for name in MODULES if not (path / f"{name}.py").is_file()]
         if missing:
             raise UserError(f"official={path}: {missing[0]} is missing; give a checkout of ruizheng20/robust_ticket")
-        # It reads data through `datasets`; here batches are passed in, so an empty module will do.
+        # It reads data through `datasets`; here batches are passed in, so an empty module is enough.
         stand_in = {"datasets": types.ModuleType("datasets")}
         with (
             # Not `import transformers`: it puts another module in its place while it loads.

@@ -25,7 +25,7 @@ U_MIN = 1e-4
 MASK_P = 0.9  # deterministic mask at the start
 START = math.log((MASK_P - GAMMA) / (ZETA - MASK_P))  # the score that gives it
 L0_SHIFT = BETA * math.log(-GAMMA / ZETA)
-KEPT, PRUNED = 20.0, -20.0  # scores of a drawn ticket: far outside of what noise can move
+KEPT, PRUNED = 20.0, -20.0  # scores of a drawn ticket: so large that no noise changes their masks
 MASKED_LAYERS = ("query", "key", "value", "dense")  # of the encoder and the pooler, by the last part of their name
 
 
@@ -192,7 +192,7 @@ class SearchSettings:
     l0_weight: float = 0.5
     l0_start: float = 0.1
     l0_ramp: float = 0.3
-    freeze: bool = False  # off: weights get gradients that nothing uses or zeroes, and that the clip counts in
+    freeze: bool = False  # off: weights get gradients that are never used or zeroed, and count in the clipped norm
 
     def l0_weight_at(self, index: int) -> float:
         """Return lambda at update `index` (from 0): 0, then linear, then constant.
@@ -231,7 +231,7 @@ def ascend(delta: Tensor, gradient: Tensor, rate: float) -> Tensor:
 
 
 class RestatedSearch:
-    """Mask search (Eq. 6-8, section 4.4): K passes of gradient ascent, clip, L0 gradient, one AdamW update.
+    """Mask search (Eq. 6-8, section 4.4): K passes with ascents between them, clip, L0 gradient, one AdamW update.
 
     `inputs` of a step are `input_ids` and `attention_mask` (batch, length), `labels` (batch,). Token types are dropped.
 

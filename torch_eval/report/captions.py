@@ -1,4 +1,4 @@
-"""Lines that say what tables and figures are of, how their attacks were made, and what makes those that are missing."""
+"""Lines that say what tables and figures show, how their attacks were made, and which commands make missing ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ def heading(run: Run, group: int = 0) -> str:
 
 def facts(run: Run, attacks: list[Score]) -> str:
     """Data set, experiment, seeds, and what decides whether figures of attacks may be compared."""
-    lengths = [f"trained for {run.config.lengths[0]} epochs where no other number stands"] if run.config.lengths else []
+    lengths = (
+        [f"trained for {run.config.lengths[0]} epochs where no other number is given"] if run.config.lengths else []
+    )
     return f"**{run.task}** ({run.name}) · {', '.join([*made_with(attacks), seeds_text(run.config.seeds), *lengths])}"
 
 

@@ -40,7 +40,7 @@ class FinishedSearch:
 
 
 def searches(run: Run) -> list[FinishedSearch]:
-    """Return the searches whose epochs were candidates of the choice, at the first asked sparsity."""
+    """Return the searches whose epochs were candidates of the choice, at the first requested sparsity."""
     if not run.choice:
         return []
     result = []

@@ -250,8 +250,9 @@ def learning(runs: list[Run], folder: Path) -> list[Block]:
             figures.mask_learning({name: records for name, (records, _) in searches.items()}, path)
             facts = [_search_facts(name if len(searches) > 1 else "", *search) for name, search in searches.items()]
             caption = (
-                f"{group[0].task}, mask learning (Figures 1 and 5 of the paper). R(m) is the expected share of weights "
-                f"kept. A mask is settled if the sigmoid of its log α is below 1/12 or above 11/12. {' '.join(facts)}"
+                f"{group[0].task}, mask learning (Figures 1 and 5 of the paper). R(m) is the expected share of masks "
+                "above 0. A mask is settled if the sigmoid of its log α is below 1/12 or above 11/12. "
+                f"{' '.join(facts)}"
             )
             blocks.append(Picture(path, caption))
     asked = [run for run in runs if any(step.stage == step.model == "search" for step in run.steps)]

@@ -95,12 +95,12 @@ def accuracy_curves(
     level: Panels | None = None,
     shares: bool = True,
 ) -> None:
-    """Draw accuracies against sparsity (Figure 2), training progress (Figure 4), epochs or training loss.
+    """Draw accuracies against sparsity (Figure 2), training progress (Figure 4), or what a length changes.
 
     Args:
         panels: Title of a panel to method to points (place, accuracy).
         path: The PNG.
-        label: What stands on the x axis.
+        label: Name of the x axis.
         level: The same for methods of one point, drawn as horizontal lines.
         shares: Whether the places are shares, drawn in per cent.
     """
@@ -247,7 +247,7 @@ def _cells(axes: Axes, grid: np.ndarray, names: list[str], darkest: float, digit
 
 
 def mask_learning(searches: dict[str, list[TrainingLine]], path: Path) -> None:
-    """Draw L0 term, settled masks, sparsity and adversarial loss over the search; one curve for each name.
+    """Draw L0 term, settled masks, masks below 1/2 and adversarial loss over the search; one curve for each name.
 
     Args:
         searches: Name to training records, without evaluations.
@@ -264,7 +264,7 @@ def mask_learning(searches: dict[str, list[TrainingLine]], path: Path) -> None:
         _series(axes[1], records, "settled_one", "epoch", label=one, color=colour, linestyle=":")
         _series(axes[2], records, "sparsity_at_threshold", "epoch", **look)
         _smoothed(axes[3], records, "adversarial_loss", "epoch", **look)
-    for panel, label in zip(axes, ("L0 term R(m)", "masks settled", "masks at exactly 0", "adversarial loss")):
+    for panel, label in zip(axes, ("L0 term R(m)", "masks settled", "masks below 1/2", "adversarial loss")):
         panel.set_ylabel(label)
     for panel in axes[1:3]:
         panel.yaxis.set_major_formatter(style.PERCENT)

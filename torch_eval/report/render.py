@@ -67,7 +67,7 @@ class Cell:
         text: What it says.
         small: Lines of small print below it.
         best: True if it is the best value of its column.
-        missing: True if it stands for a result that does not exist yet.
+        missing: True if the result does not exist yet.
         published: The same figure from papers, a line each.
         interval: 95% intervals, a line each, shown on demand.
         ends: Its number as it is shown, twice, or both ends of its range; None if it has no number.
@@ -151,7 +151,7 @@ class Example(Block):
 
 
 def section(title: str, blocks: Sequence[Block], remedies: Sequence[str] = ()) -> list[Block]:
-    """Return the blocks under their heading; without blocks, what makes them; nothing if nobody asked for them."""
+    """Return the blocks under their heading; without blocks, the commands that make them; nothing if there are none."""
     blocks = blocks or [Paragraph(f"Missing; {remedy}", note=True) for remedy in remedies]
     return [Heading(title), *blocks] if blocks else []
 

@@ -176,7 +176,7 @@ class Run:
         return [step for step in self.steps if step.manifest is None and not step.left_out]
 
     def stale(self) -> list[Step]:
-        """Steps that were made with something else than now."""
+        """Steps that were made with other settings, models or sentences than now."""
         return [step for step in self.steps if step.stale]
 
     def left_out(self) -> dict[str, str]:
@@ -188,7 +188,7 @@ class Run:
     def attacks(self, group: int = 0, *recipes: str) -> list[Score]:
         """Scores of attacks (all, or some) in a comparison group.
 
-        While group 0 has none, scores with the settings of the configuration stand in for them.
+        If group 0 has none, scores without results, with the settings of the configuration, are returned.
         """
         recipes = recipes or tuple(self.recipes)
         made = [score for key, score in self.scores.items() if key[2] in recipes and score.group == group]
@@ -214,7 +214,7 @@ class Run:
         return titles(self.attacks(group, recipe))
 
     def attack_facts(self, *recipes: str) -> str:
-        """What figures of attacks must not be read without: `TextFooler, packaged resources`."""
+        """Names of attacks with their resources, such as `TextFooler, packaged resources`."""
         attacks = self.attacks(0, *recipes)
         resources = " and ".join(dict.fromkeys(score.settings.source for score in attacks))
         return f"{titles(attacks)}, {resources} resources"

@@ -1,4 +1,4 @@
-"""Accuracy under attack that is owed to saturated scores, found by attacking a second time with a fitted temperature.
+"""Accuracy under attack that is due to saturated scores, found by attacking a second time with a fitted temperature.
 
 Softmax probabilities in float32 round to exactly 1 for an over-confident model. An attack that is guided by them then
 sees no difference between words, and fails (Raina et al., ACL 2024). A temperature fitted on dev (`attack.calibrate`)

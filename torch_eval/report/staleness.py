@@ -1,4 +1,4 @@
-"""What a result was made with that is different now: settings, models and sentences.
+"""How a result differs from what its stage would make now: settings, models and sentences.
 
 The settings now are those that a stage itself would write (`configs.contract.settings`, `torch_eval.attack.settings`):
 what counts as stale here is what the stage refuses to take for its own. Resources, pre-trained models and given tickets
@@ -89,7 +89,7 @@ class Staleness:
         return tuple(stale)
 
     def sentences(self) -> int:
-        """Number of test sentences that an attack has now: the asked number, if there are so many."""
+        """Number of test sentences that an attack has now: the requested number, if the test set has so many."""
         asked = self.config.attack.examples
         return min(self.data.splits["test"].count, asked) if self.data else asked
 

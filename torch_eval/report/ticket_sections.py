@@ -49,7 +49,7 @@ def choice(run: Run) -> list[Block]:
         return [
             Paragraph(
                 f"{run.task}: no choice yet; `{run.command('choose')}` makes it. Until then the tables show the "
-                f"first asked sparsity, {100 * run.sparsity:g}%.",
+                f"first requested sparsity, {100 * run.sparsity:g}%.",
                 note=True,
             )
         ]
@@ -139,7 +139,16 @@ def _facts(run: Run, reports: Reports) -> list[Block]:
         rows.append([Cell(text) for text in texts])
     if not rows:
         return []
-    header = ["Ticket", "Seed", "Sparsity", "Pruned", "Weights", "Off the asked number", "Magnitude overlap", "Chance"]
+    header = [
+        "Ticket",
+        "Seed",
+        "Sparsity",
+        "Pruned",
+        "Weights",
+        "Off the requested number",
+        "Magnitude overlap",
+        "Chance",
+    ]
     explanation = (
         "A **magnitude ticket** of the same sparsity prunes the weights closest to zero. Overlap is the number of "
         "weights that both prune over the number that either prunes. Chance is the overlap of two random tickets."

@@ -1,4 +1,4 @@
-"""`python -m torch_eval watch CONFIG [key=value ...] [--once] [--every SECONDS]`: how far a run has got.
+"""`python -m torch_eval watch CONFIG [key=value ...] [--once] [--every SECONDS]`: the progress of a run.
 
 Reads the files that a run writes while it works (metrics.jsonl, results.jsonl). It can be started and stopped at any
 time, also on another machine that sees the files. It ends with the run, or with Ctrl-C.
@@ -50,7 +50,7 @@ class Work:
 
 
 def training_work(job: Job) -> Work | None:
-    """Return what a training job is at: its stage, or a round of pruning inside it; None if it is not at work."""
+    """Return the progress of a training job, or of its present round of pruning; None if it is not running."""
     logs = [path for path in job.directory.glob("**/metrics.jsonl") if not (path.parent / "manifest.json").is_file()]
     if not isinstance(job, TrainingJob) or job.done or not logs:
         return None
@@ -106,7 +106,7 @@ def title(job: AttackJob, protocol: str) -> str:
 
 
 def attack_work(run: run_dir.RunDir, job: AttackJob, data: Summary | None) -> Work | None:
-    """Return how far an attack is, its shards (`shard-1-of-4`) counted together; None if it is not at work."""
+    """Return how far an attack is, its shards (`shard-1-of-4`) counted together; None if it is not running."""
     logs = list(job.directory.glob("**/results.jsonl"))
     if job.done or not logs:
         return None
@@ -139,7 +139,7 @@ def look(run: run_dir.RunDir, now: float) -> tuple[str, bool]:
     text += [_line(w, now) for w in sorted(filter(None, work), key=lambda w: -w.changed)]
     waiting += waiting_attacks
     if len(text) == 1:
-        text.append(f"nothing is at work; next: {waiting[0]}" if waiting else "everything is done")
+        text.append(f"nothing is running; next: {waiting[0]}" if waiting else "everything is done")
     return "\n".join(text), not waiting
 
 

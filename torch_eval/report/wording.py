@@ -6,7 +6,7 @@ IDEA = (
     "It is found in three steps. First, a mask over the weights of a fine-tuned model is learned, while an adversary "
     "perturbs the word embeddings and a penalty lowers the number of weights kept. Second, the weights with the "
     "lowest mask scores are removed for good. Third, the weights that remain are trained again from their pre-trained "
-    "values. This report compares it with other ways to train and prune the same model."
+    "values. This report compares robust tickets with other ways to train and prune the same model."
 )
 MEASURED = (
     "**Clean**: accuracy on unchanged sentences, on the whole test set and on the sample that is attacked.",
@@ -57,6 +57,5 @@ PAIRED = (
     "training set at least as well."
 )
 NO_GAIN = (
-    " What longer searches and more seeds show stands in `docs/results/README.md`; tickets to take away are in "
-    "`docs/zoo.md`."
+    " `docs/results/README.md` has results of longer searches and more seeds; tickets to reuse are in `docs/zoo.md`."
 )

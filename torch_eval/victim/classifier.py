@@ -75,7 +75,7 @@ class Victim:
             device: cpu or cuda.
             dtype: Of weights and hidden states: float32, bfloat16 or float16. Logits are float32 always.
             label_order: The model's label for each label of the data; None if they are the same.
-            batching: One of `BATCHINGS`; None for the fastest that its family is known to stand.
+            batching: One of `BATCHINGS`; None for the fastest that is known to be exact for its family.
 
         Raises:
             UserError: The directory holds no whole classifier, or the device is missing.
@@ -158,7 +158,7 @@ class Victim:
             self.forget()
         rows = self._rows(texts)
         keys = list(map(self._key, rows))
-        # Attacks write many texts that read alike, such as words of unknown characters, in one call or in several.
+        # Attacks write many texts with the same token ids (unknown words, say), in one call or in several.
         # One forward pass for all of them saves time, and lets them tie exactly, as in padded batches, which all have
         # one shape. With other last bits an attack would take such a text for a better one.
         new = {key: i for i, key in reversed(list(enumerate(keys))) if key not in self._known}
@@ -211,7 +211,7 @@ class Victim:
         return [self._encoded[text] for text in texts]
 
     def _beginning(self, text: str | Sequence[str]) -> str | Sequence[str]:
-        """Return the part of a very long text that holds its first `max_length` pieces, if it can be told.
+        """Return the part of a very long text that holds its first `max_length` pieces, if it can be found.
 
         An attack asks for a text of n words n times and more, and tokenizers read all of it before they cut. BERT's
         reads what stands between spaces and Chinese characters by itself.

@@ -18,7 +18,7 @@ REMEDY = "save the model with torch.save(model.state_dict(), FILE)"
 
 
 def unpickle(source: str) -> dict[str, torch.Tensor]:
-    """Read the tensors of a PyTorch weight file, which may stand in a dictionary of training state.
+    """Read the tensors of a PyTorch weight file, which may be inside a dictionary of training state.
 
     Args:
         source: The file; it is unpickled with weights only, so nothing in it is run.

@@ -1,4 +1,4 @@
-"""Logits with the very rounding of TextAttack's padded batches.
+"""Logits with exactly the rounding of TextAttack's padded batches.
 
 The last bits of a logit depend on the shape of its batch, and on some processors on its row in it, because matrix
 products of other shapes add in another order. Where scores nearly tie, these bits decide what TextAttack does next.
@@ -157,7 +157,7 @@ class StockBatches:
         Args:
             size: Rows of it.
             full: Whether no row has padding.
-            rows: Of the body; 1 stands for all of them.
+            rows: Rows that the layers before the head compute: `size`, or 1 of which the head takes copies.
         """
         orders, bodies = ([hashlib.blake2b(digest_size=16) for _ in range(size)] for _ in range(2))
         heads: list[torch.nn.Linear] = []

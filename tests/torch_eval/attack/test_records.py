@@ -130,7 +130,7 @@ def test_an_outcome_that_contradicts_the_predictions_is_refused(tmp_path, outcom
 @pytest.mark.parametrize(
     "lines, number, reason",
     [
-        ([line(3), line(3), line(5)], 2, "example 3 stands in line 1 already"),
+        ([line(3), line(3), line(5)], 2, "example 3 is in line 1 already"),
         ([line(5), line(3)], 1, "holds example 5, not 3"),
         ([line(3), line(7)], 2, "holds example 7, not 5"),
         ([line(3), line(5), line(9)], 3, "one more than this run attacks"),
@@ -146,5 +146,5 @@ def test_lines_of_other_examples_are_refused(tmp_path, lines, number, reason):
 
 def test_an_example_may_stand_once_where_nothing_is_expected(tmp_path):
     write_lines(tmp_path / "results.jsonl", [line(3), line(4), line(3)])
-    with pytest.raises(UserError, match="results.jsonl, line 3: example 3 stands in line 1 already"):
+    with pytest.raises(UserError, match="results.jsonl, line 3: example 3 is in line 1 already"):
         records.read(tmp_path / "results.jsonl")

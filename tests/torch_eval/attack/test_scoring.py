@@ -201,7 +201,7 @@ BROKEN_RESULTS = [
     (rewritten(lambda lines: lines[2].update(queries=-3)), "line 3: queries: expected a whole number >= 0"),
     (rewritten(lambda lines: lines[0].update(perturbed_score=float("nan"))), "line 1: not valid JSON near .*_score"),
     (rewritten(lambda lines: lines[3].pop("label")), "line 4: object missing required field label"),
-    (rewritten(lambda lines: lines.insert(1, lines[0])), "line 2: example .* stands in line 1 already"),
+    (rewritten(lambda lines: lines.insert(1, lines[0])), "line 2: example .* is in line 1 already"),
     (rewritten(lambda lines: lines[1]["original"].update(sentence="other")), "line 2: original of example"),
     (rewritten(lambda lines: lines[1]["perturbed"].update(sentence="other")), "line 2: is not what the attack wrote"),
 ]

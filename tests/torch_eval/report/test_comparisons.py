@@ -19,8 +19,8 @@ def test_the_answer_is_never_stronger_than_the_paired_test(tmp_path):
     assert answer(paths, "attack.recipes=[textfooler]") == (
         "**Rotten Tomatoes snippets** (demo), 1 seed: the robust ticket (30% pruned) shows no clear difference from "
         "the fine-tuned model under **TextFooler** (60.0% of the sentences against 20.0%, p = 0.125); it classifies "
-        "as many unchanged sentences correctly (**80.0%**). What longer searches and more seeds show stands in "
-        "`docs/results/README.md`; tickets to take away are in `docs/zoo.md`."
+        "as many unchanged sentences correctly (**80.0%**). `docs/results/README.md` has results of longer searches "
+        "and more seeds; tickets to reuse are in `docs/zoo.md`."
     )
     # Eight to none, p = 2 / 2^8; and none to eight under another attack.
     for recipe, ours, theirs in (("textfooler", (0, 9, 1), (8, 1, 1)), ("textbugger", (8, 1, 1), (0, 9, 1))):
