@@ -73,7 +73,7 @@ def test_members_are_unpacked_once(index, name, make):
 
 
 def test_a_wrong_hash_is_refused(index, tmp_path):
-    """And nothing of it stays in the cache."""
+    """Nothing of the archive stays in the cache."""
     index("thing-1-py3-none-any.whl", wheel({**FILES, "p/a.txt": b"evil"}), wheel(FILES))
     with pytest.raises(UserError, match="thing-1-py3-none-any.whl: SHA-256 is .* expected .*not used"):
         assets.fetch("thing")

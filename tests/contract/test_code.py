@@ -1,4 +1,4 @@
-"""An interrupted stage goes on after changes that decide no result, and refuses after those that do."""
+"""An interrupted stage resumes after changes to code that decides no result, and refuses after others."""
 
 import itertools
 from pathlib import Path
@@ -59,7 +59,7 @@ def project(tmp_path, monkeypatch):
 
 
 def interrupted(name: str, folder: Path) -> Stage:
-    """A stage that was begun and left the file that it goes on from."""
+    """A stage that was begun and left the file that it resumes from."""
     stage = Stage(folder, name, {"seed": 1}, {})
     stage.begin(stage.checkpoint)
     stage.checkpoint.write_text("half")
@@ -83,7 +83,7 @@ def test_a_stage_goes_on_after_changes_that_decide_nothing(project, tmp_path, na
 
 @pytest.mark.parametrize("name, file", CASES)
 def test_a_stage_refuses_after_a_change_that_decides_its_result(project, tmp_path, name, file):
-    """Of its own half only: the other half is edited first."""
+    """Only code of its own half counts: the other half is edited first."""
     stage = interrupted(name, tmp_path / "stage")
     for other in (other for stages, files in DECISIVE.items() if name not in stages for other in files):
         edit(project, other)

@@ -118,7 +118,7 @@ def programs(clone):
     ],
 )
 def test_without_a_python_that_fits_run_sh_says_how_to_install_one(clone, programs, installer, remedy):
-    """The only Python in reach is of another version; the remedy is that of the distribution."""
+    """The only Python on the path is of another version; the remedy is that of the distribution."""
     for name in ("python3", installer):
         write_program(programs / name, "#!/bin/bash\nexit 1\n")
     result = subprocess.run(

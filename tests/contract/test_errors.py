@@ -89,7 +89,7 @@ def test_a_stop_request_that_is_handed_on_is_one(signals, status):
 
 
 def test_a_stop_request_made_before_a_loop_begins_is_kept_for_it():
-    """A worker of several keeps one from its start on; the loop must not ask anew."""
+    """A worker of several accepts requests from its start on; the loop must not lose an earlier one."""
     with StopRequest() as outer:
         signal.raise_signal(signal.SIGTERM)
         with StopRequest() as request:
@@ -99,7 +99,7 @@ def test_a_stop_request_made_before_a_loop_begins_is_kept_for_it():
 
 @pytest.mark.parametrize("named, seconds, end", [(f"{STARTER}=$$", 60, "stopped"), ("", 2, "finished")])
 def test_a_process_stops_with_its_starter_if_that_named_itself(tmp_path, named, seconds, end):
-    """A command that a user gave goes on when its shell has ended, as under nohup."""
+    """A command that a user gave continues when its shell has ended, as under nohup."""
     (tmp_path / "waits.py").write_text(
         "import sys, time\nfrom configs.contract.errors import command, stop_with_starter\n"
         "@command\ndef main():\n    stop_with_starter()\n    print('waits', flush=True)\n"

@@ -73,7 +73,7 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
 
 
 def test_the_hash_of_a_folder_covers_what_its_links_lead_to(tmp_path):
-    """Also folders, as of texts that lie elsewhere. A link that leads back ends there."""
+    """Links to folders too. A link to a folder that holds it is not followed."""
     texts, elsewhere = tmp_path / "texts", tmp_path / "elsewhere"
     texts.mkdir()
     elsewhere.mkdir()
@@ -99,7 +99,7 @@ def test_a_directory_that_cannot_be_replaced_is_an_error(tmp_path, kind):
 
 
 def test_of_two_directories_of_a_cache_that_are_whole_at_once_one_stays(tmp_path, monkeypatch):
-    """The other process is done between a look and the rename."""
+    """The other process finishes between this one's check and its rename."""
     replace = os.replace
 
     def later(source, target):

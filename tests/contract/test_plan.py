@@ -218,7 +218,7 @@ def test_an_attack_takes_its_queries(tmp_path):
 
 
 def test_finished_attacks_set_their_speed(tmp_path):
-    """Twenty sentences of a recipe in 30 s of two processes: the same again for the model that is left."""
+    """Twenty sentences took a recipe 30 s with two processes: the estimate for the other model is the same."""
     run = run_of(
         tmp_path, "methods=[finetune,freelb]", "attack.recipes=[textfooler]", "attack.examples=20", "attack.workers=2"
     )

@@ -255,7 +255,7 @@ def test_own_columns_and_labels(tmp_path):
 
 
 def test_values_of_labels(tmp_path):
-    """`value=name` gives what stands in the file; plain numbers are values too, and then nothing else is."""
+    """`value=name` gives the values in the file; plain numbers are values too, and then nothing else is."""
     path = write_file(tmp_path, "a.csv", "text,label\na,1\nb,2\nc,1\n")
     for labels, names in (("[1=up, 2=down]", ("up", "down")), ("['1', '2']", ("1", "2"))):
         task = own("task=custom", "data.text_columns=[text]", f"data.labels={labels}")
@@ -453,7 +453,7 @@ def test_line_ends_of_old_spreadsheets(tmp_path, name, mark):
 
 
 def test_quoted_fields_of_several_lines(tmp_path):
-    """A line of a text may look like a row: RFC 4180 is what decides."""
+    """A line of a text may look like a row: RFC 4180 decides."""
     text = 'label,text\n1,"Sales rose to\n1,500 units"\n0,"What a waste,\nreally"\n1,"I give it 4,5\nGreat"\n0,dull\n'
     examples = records(write_file(tmp_path, "a.csv", text), TASKS["imdb"])
     assert [r["text"] for r in examples] == [

@@ -1,4 +1,4 @@
-"""Receipts: a finished stage is skipped while nothing that it could have looked at has changed, and never else."""
+"""Receipts: a finished stage is skipped only while nothing that it could have read has changed."""
 
 import os
 import subprocess
@@ -117,7 +117,7 @@ def test_a_damaged_receipt_counts_for_nothing(run, text):
 
 @pytest.mark.parametrize("name", ["runs/tiny/data/train.jsonl", "model/config.json", "project/configs/code.py"])
 def test_what_changes_while_a_stage_runs_leaves_no_receipt(run, tmp_path, name):
-    """It may have been looked at before."""
+    """The stage may have read it before."""
     receipt = run.root / receipts.FOLDER / "finetune.json"
     receipt.unlink()
     do(run, "finetune", lambda: write_json(tmp_path / name, {"another": 1}))

@@ -260,7 +260,7 @@ def test_whole_numbers_are_those_that_the_libraries_can_count():
 
 @pytest.mark.parametrize("key", ["name", "seeds", "device", "extends", "epochs"])
 def test_a_bomb_of_aliases_makes_a_short_message(tmp_path, key):
-    """Under a kilobyte of YAML that stands for a million words."""
+    """Less than a kilobyte of YAML that expands to a million words."""
     bomb = "&a [x]"
     for name in "bcdefg":
         bomb = f"&{name} [{bomb}, {', '.join(9 * ['*' + chr(ord(name) - 1)])}]"

@@ -146,7 +146,7 @@ def stages_of(run: RunDir) -> dict[Path, Stage]:
 
 @pytest.fixture(scope="module")
 def patched():
-    """No framework decides, no resource and no victim is read; a fitted temperature is another one."""
+    """No framework is asked, no resource and no victim is read; a fitted temperature changes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "current", lambda: backend.Backend.PRIMITIVES)
         patch.setattr(recipes, "describe_resources", lambda spec: {"from": spec.resources})
@@ -189,7 +189,7 @@ def finished(patched, tmp_path_factory):
 
 
 def refused(run: RunDir) -> set[Path]:
-    """Directories of finished stages that are another one's by now, as the stages see it."""
+    """Directories of finished stages that refuse, because their settings have changed."""
     directories = set()
     for directory, stage in stages_of(run).items():
         try:

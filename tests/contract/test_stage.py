@@ -124,7 +124,7 @@ def test_a_changed_stage_that_is_a_link_is_not_cleared(stage, tmp_path):
 
 
 def test_an_interrupted_stage_never_goes_on_with_other_code(stage, tmp_path, monkeypatch):
-    """The files that differ are named; one that is whole stays so, and one begun before codes were kept goes on."""
+    """The error names the files; a finished stage stays finished; one begun before code hashes were kept resumes."""
     begun, progress = stage(), tmp_path / "progress"
     begun.begin(progress)
     progress.write_text("half")

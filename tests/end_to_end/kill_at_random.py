@@ -1,4 +1,4 @@
-"""kill -9 at random moments, over and over: what is left at the end is what a run that was never disturbed leaves.
+"""kill -9 at random moments, repeatedly: the files at the end are those of a run that was never killed.
 
     python tests/end_to_end/kill_at_random.py [--kills 50] [--seed 0] [--keep] [key=value ...]
 

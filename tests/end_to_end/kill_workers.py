@@ -4,8 +4,8 @@
 
 In turn as a terminal, a scheduler, `timeout` and `kill` do it (`WAYS` of tests/helpers/worker_runs.py), from the first
 second to the report. After each stop no process may be left. After all but a kill of the whole process group the
-checkpoint must hold every step that the log tells of. The run then goes on from there; at the end all of its files must
-be those of a run that nobody stopped, but for times.
+checkpoint must hold every step that is in the log. The run is then resumed; at the end all of its files must be those
+of a run that nobody stopped, but for times.
 """
 
 import argparse

@@ -44,7 +44,7 @@ class Run:
         return [f"{jobs.HALVES[stage]}.__main__", stage, "tiny", *self.overrides, *options]
 
     def commands(self, stage) -> list[list[str]]:
-        """The stage; one of several jobs first does each of them by itself, which takes no process for each."""
+        """Commands of a stage. The jobs of retrain run one by one first, so that none needs a process of its own."""
         of_stage = [job.name for job in jobs.jobs(self.dir) if job.stage == stage]
         single = [self.command(stage, "--only", name) for name in of_stage] if stage == "retrain" else []
         return [*single, self.command(stage)]
@@ -76,7 +76,7 @@ def whole(tmp_path_factory, tiny_bert):
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory, tiny_bert):
     """The robust ticket under another name, killed: the search after its fifth step, the ticket's training after its
-    third. What was killed last goes on in this process. tests/torch_eval/attack/test_scoring.py has killed attacks."""
+    third. The stage killed last resumes in this process. tests/torch_eval/attack/test_scoring.py has killed attacks."""
     run = Run("resumed", tmp_path_factory.mktemp("elsewhere"), tiny_bert)
     try:
         run.die_at(run.dir.stage(1, "search") / "metrics.jsonl", 5, "prepare", "finetune", "search")

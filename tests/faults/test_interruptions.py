@@ -139,7 +139,7 @@ def two_jobs(folder):
 
 
 def test_a_request_that_comes_too_late_for_a_job_keeps_the_next_one_from_starting(monkeypatch, tmp_path):
-    """The job ends as if nothing had been asked; the process of all jobs has heard it."""
+    """The job ends as if nothing had been requested; the process that starts the jobs has got the request."""
     monkeypatch.setattr(launch.subprocess, "Popen", Child)
     monkeypatch.setattr(Child, "started", [])
     monkeypatch.setattr(jobs.Job, "done", True)
@@ -190,7 +190,7 @@ esac
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("moment, not_started", [("planned", "first"), ("first", "second")])
 def test_run_sh_starts_no_stage_after_a_stop_request(tmp_path, number, status, moment, not_started):
-    """The request comes while the plan is made, or too late for the stage at work. Only run.sh gets it."""
+    """The request comes while the plan is made, or too late for the running stage. Only run.sh gets it."""
     program = write_program(tmp_path / "python", STAGES)
     environment = {**os.environ, "ROBUST_TICKETS_PYTHON": str(program), "MOMENT": moment}
     command = ["bash", ROOT / "run.sh", "tiny"]
@@ -213,7 +213,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_is_never_saved(run, tra
 
 
 def test_a_limit_on_file_size_is_said_and_leaves_what_is_there(run, trained, capsys):
-    """A quota: the checkpoint does not fit."""
+    """A limit too small for the checkpoint."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
     try:

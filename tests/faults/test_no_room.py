@@ -1,4 +1,4 @@
-"""Disk full, folder read-only, memory gone: said with the file's name, earlier results whole, resumed afterwards."""
+"""Disk full, folder read-only, no memory: the error names the file, earlier results stay, and the run resumes."""
 
 import errno
 import os
@@ -164,7 +164,7 @@ def test_out_of_memory_is_said_with_a_remedy_and_the_old_file_stays(tmp_path, mo
     ],
 )
 def test_a_damaged_checkpoint_never_goes_on(tmp_path, monkeypatch, damage):
-    """Not even with one bit of a value, or with another step."""
+    """Not even if one bit of a value, or the step, is wrong."""
     fsync, count = os.fsync, []
 
     def stop(descriptor):

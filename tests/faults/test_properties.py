@@ -168,7 +168,7 @@ def stage_of(run, name):
 
 
 def read_everything(run):
-    """As the stages do that come after."""
+    """Read the files as the stages that follow do."""
     search, metrics = stage_of(run, "search"), run.stage(1, "search") / "metrics.jsonl"
     for read in (
         run.summary,

@@ -48,7 +48,7 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def attacks_here(patch: pytest.MonkeyPatch, *leaders) -> Iterator[None]:
-    """Attack in this process, on one thread, with models that are read anew. `leaders` are further modules that do."""
+    """Attack in this process, on one thread, with models that are read anew. `leaders`: further modules that attack."""
     workers.load_victim.cache_clear()
     workers.load_attack.cache_clear()
     for leader in (choose, scoring, transfer, *leaders):

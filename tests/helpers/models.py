@@ -26,7 +26,7 @@ ONE_LAYER = {
 def normal_arrays(
     shapes: dict[str, tuple[int, ...]], scale: float = 1.0, random: int | np.random.Generator = 0, mean: float = 0.0
 ) -> dict[str, np.ndarray]:
-    """Normal numbers in float32, an array for each shape; `random` is a seed, or the generator to go on with."""
+    """Normal numbers in float32, an array for each shape; `random` is a seed, or the generator to continue."""
     draw = np.random.default_rng(random)
     return {name: draw.normal(mean, scale, shape).astype(np.float32) for name, shape in shapes.items()}
 

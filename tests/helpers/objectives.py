@@ -35,7 +35,7 @@ def watch(monkeypatch, objective, name: str) -> list[tuple]:
 
 @contextlib.contextmanager
 def fetches() -> Iterator[list[Tensor]]:
-    """The tensors that are copied from the device meanwhile."""
+    """The tensors that are copied from the device inside the block."""
     copied = []
 
     def recorded(method):

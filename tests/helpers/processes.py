@@ -44,8 +44,10 @@ def wait_until_stopped(processes: Collection[int], seconds: float = 60) -> None:
 
 @contextlib.contextmanager
 def reserved_port() -> Iterator[int]:
-    """A port that no other process is given meanwhile. It stays bound here, with the option that lets MindSpore's
-    scheduler, which sets it too, listen on it."""
+    """A port that no other process is given inside the block.
+
+    It stays bound here, with the option that lets MindSpore's scheduler, which sets it too, listen on it.
+    """
     with socket.socket() as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind(("127.0.0.1", 0))

@@ -86,16 +86,16 @@ class TwoWorkers:
         return alive
 
     def workers(self) -> list[int]:
-        """Those of them that train."""
+        """The processes among them that train."""
         return [process for process in self.processes() if "--only" in _command_line(process)]
 
     def steps(self) -> int:
-        """Steps that the log tells of."""
+        """Steps that are in the log."""
         path = self.directory / "metrics.jsonl"
         return max((record["step"] for record in read_lines(path)), default=0) if path.is_file() else 0
 
     def attacked(self) -> int:
-        """Sentences whose attack is written down."""
+        """Sentences whose results are written."""
         return sum(len(path.read_bytes().splitlines()) for path in self.run.root.rglob("attacks/*/*/results.jsonl"))
 
     def wait_for(self, count: Callable[[], int], number: int, process: subprocess.Popen) -> None:

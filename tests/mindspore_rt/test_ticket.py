@@ -49,7 +49,7 @@ def test_negative_scores_are_pruned_before_positive_ones():
 
 @pytest.mark.parametrize("scores", [np.arange(9.0), np.zeros((0, 3)), np.ones((2, 2, 2))])
 def test_a_ticket_that_could_not_be_loaded_is_not_saved(tmp_path, scores):
-    """Such as one of all weights of a model: biases are no matrices."""
+    """Such as a ticket of all weights of a model: biases are no matrices."""
     with pytest.raises(ValueError, match="bias is .* a ticket has boolean masks of matrices alone"):
         Ticket({"a.bias": scores > 3}).save(tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="int64: a ticket has boolean masks"):

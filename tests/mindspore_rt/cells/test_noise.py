@@ -37,7 +37,7 @@ def test_graphs_draw_the_numbers_of_the_kernels_bit_for_bit():
 
 
 def test_lines_of_the_grid_are_independent():
-    """Ascend's numbers stand in a grid. No two rows or columns are alike, reversed, or moved by a constant; and the
+    """Ascend's numbers form a grid. No two rows or columns are alike, reversed, or moved by a constant; and the
     numbers of a row and the next ones fill all cells of their plane."""
     for ascent in range(2):
         (numbers,) = noise.FloatNoise(5).numbers([(200 * 4096,)], 1, ascent)

@@ -1,4 +1,4 @@
-"""The cut into parts that share no text, against comparing every text with every other."""
+"""The split into parts that share no text, against a comparison of every text with every other."""
 
 import random
 import time

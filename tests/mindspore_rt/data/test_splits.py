@@ -221,7 +221,7 @@ def phrases(tmp_path):
 
 
 def test_dev_shares_no_text_with_train(tmp_path):
-    """Phrases of one sentence go together; what stands in sentences of both goes to neither. All of it is reported."""
+    """Phrases of one sentence go to the same part; those in sentences of both parts go to neither. Both are counted."""
     keys = [f"data.train={phrases(tmp_path)}", "data.test_size=1", "data.dev_size=10", "data.train_size=null"]
     run = prepared(tmp_path, "task=sst2", *keys)
     dev, train = ({text for (text,) in splits.read(run, name)[0]} for name in ("dev", "train"))

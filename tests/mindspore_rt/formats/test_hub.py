@@ -48,7 +48,7 @@ configs:
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache, a user with a token, and a hub that nobody answers for."""
+    """An empty cache, a user with a token, and a hub that does not answer."""
     monkeypatch.setattr(assets, "CACHE", tmp_path / "cache")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))

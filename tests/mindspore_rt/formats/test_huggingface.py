@@ -97,7 +97,7 @@ def test_more_layers_than_there_are(tiny_bert):
 
 
 def test_pickled_weights(model):
-    """Read by the other half in a process of its own. Names without the prefix, too."""
+    """The PyTorch half reads them, in a process of its own. Names without the prefix, too."""
     expected = load_file(model / "model.safetensors")
     renamed = {n.removeprefix("bert."): torch.tensor(v) for n, v in expected.items()}
     torch.save(renamed, model / "pytorch_model.bin")
@@ -251,7 +251,7 @@ def test_a_classifier_is_checked_too(model, shape, value, message):
 
 
 def test_more_layers_than_any_file_has(model):
-    """Told before the names of three million layers are made up."""
+    """Refused before the names of three million layers are generated."""
     edit_json(model / "config.json", num_hidden_layers=3_000_000)
     started = time.process_time()
     assert "num_hidden_layers is 3000000" in refusal(model)

@@ -57,7 +57,7 @@ def test_under_compat_paper_splits_are_what_they_are_called(monkeypatch):
 
 @pytest.mark.parametrize("compat, split", [("paper", "train"), ("paper", "dev"), ("official", "test")])
 def test_a_model_is_of_the_splits_that_its_training_reads(run, compat, split):
-    """Dev gives the accuracies that a training states; officially it is trained on, and test stands in for it."""
+    """Dev gives the accuracies that a training states; officially dev is trained on, and test takes its place."""
     run.config.compat, run.config.methods, run.config.task = compat, ["finetune"], "sst2"
     one = jobs_of(run, "finetune")[0]
     train_model(run, one)

@@ -147,7 +147,7 @@ def test_a_given_ticket_of_another_model_is_refused_before_the_data_are_prepared
 
 
 def test_scores_that_a_model_cannot_share_are_refused_before_the_data_are_prepared(run):
-    """As those of TinyBERT, whose 1,200 intermediate neurons are no multiple of its 312 hidden units."""
+    """As in TinyBERT, whose 1,200 intermediate neurons are no multiple of its 312 hidden units."""
     config = json.loads(Path(run.config.model, "config.json").read_text())
     write_encoder(Path(run.config.model), {**config, "intermediate_size": 20}, labels=None)
     check_tickets(run)

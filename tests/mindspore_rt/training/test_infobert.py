@@ -91,7 +91,7 @@ def split(critic, values):
 
 
 def test_the_bottleneck_agrees_with_pytorch():
-    """Padded tokens stand between real ones and are nobody's partner."""
+    """Padded tokens are between real ones, and in no pair."""
     random = np.random.default_rng(0)
     embeddings, lengths = random.normal(size=(24, 16)).astype(np.float32), np.array([5, 0, 8])
     partners, shares = infobert.bottleneck_pairs(lengths, 8, random)

@@ -28,7 +28,7 @@ CONFIG = EncoderConfig(40, 16, 1, 2, 16, 32, 2)
 
 
 class Killed(Exception):
-    """Stands for the end of the process."""
+    """Raised where the process would be killed."""
 
 
 def batches():
@@ -229,7 +229,7 @@ def test_a_stop_request_of_another_rank_is_obeyed_at_the_same_step(tmp_path):
 
 
 def test_an_early_end_that_another_rank_decides_ends_this_one_too(tmp_path, monkeypatch):
-    """This rank would go on after the first epoch, of 7 steps; the ranks agree on its end after the last of them."""
+    """This rank alone would train on after the first epoch, of 7 steps; the ranks agree on the end after step 7."""
     answers = iter([False, True, False])  # the first time, all wait for each other
     monkeypatch.setattr(parallel, "any_rank", lambda flag: next(answers))
     assert counted(tmp_path)[0].run() == 7
@@ -257,7 +257,7 @@ def test_a_stop_request_at_the_very_end_is_obeyed_too(tmp_path, monkeypatch, whe
 
 
 def test_a_training_can_end_early_also_when_it_is_killed_right_then(tmp_path):
-    """`should_stop` ends it after the epoch; the checkpoint remembers, so that a resumed run does not go on."""
+    """`should_stop` ends it after the epoch; the checkpoint records that, so that a resumed run does not train on."""
     trainer, _ = counted(
         tmp_path, on_epoch=lambda epoch, _: {"epoch": epoch}, should_stop=lambda figures: figures["epoch"] == 1
     )
@@ -296,7 +296,7 @@ def test_a_fresh_start_leaves_no_snapshot_of_another_training(tmp_path):
 
 
 def stop_at(step):
-    """Return what makes `counted` stop before a step, and leave a checkpoint."""
+    """Return a function that makes `counted` stop before a step, and leave a checkpoint."""
     return lambda index: os.kill(os.getpid(), signal.SIGINT) if index == step else None
 
 

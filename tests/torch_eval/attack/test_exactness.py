@@ -1,4 +1,4 @@
-"""A handful of examples, attacked as the run does it and by TextAttack as it comes: the same in all that counts."""
+"""A few examples, attacked as in a run and by unmodified TextAttack: outcome, queries and text are the same."""
 
 import pytest
 

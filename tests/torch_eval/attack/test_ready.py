@@ -51,7 +51,7 @@ def test_original_resources_without_the_files_of_one(check, tmp_path):
 
 @pytest.mark.parametrize("sparsities, status", [("[0.3]", 0), ("[0.3,0.5]", 2)])
 def test_a_poor_masked_language_model_is_refused_for_a_choice_alone(check, monkeypatch, sparsities, status):
-    """The attacks leave BERT-Attack out and go on; a choice among tickets has nothing else to rest on."""
+    """The attacks leave BERT-Attack out and continue; a choice among tickets would have no other attack to use."""
     monkeypatch.setattr(packaged, "mlm_facts", lambda: {"top1": 0.1})
     keys = ["methods=[finetune,robust]", f"sparsities={sparsities}", "choice.recipe=bertattack"]
     ended, error = check(*keys, "attack.recipes=[bertattack,textfooler]")

@@ -379,7 +379,7 @@ def with_labels(folder, names):
 
 
 def test_labels_in_another_order_score_as_the_same_model(experiment, tmp_path):
-    """The classifier's rows and its label names both turned round: the same model, so the same records."""
+    """The classifier's rows and its label names are both reversed: the same model, so the same records."""
     run_dir = experiment("attack.recipes=[textbugger]")
     model = run_dir.model(1, "finetune")
     shutil.copytree(with_labels(model, ["bad", "good"]), tmp_path / "turned")
@@ -411,7 +411,7 @@ def test_below_chance_is_a_warning_where_labels_have_no_names(experiment, capsys
 
 
 def test_every_victim_is_checked_before_the_first_attack(experiment, tmp_path):
-    """Also what only loading shows; a folder of the user's own is never to be deleted."""
+    """Also for faults that only loading shows; the remedy never deletes a folder of the user's own."""
     experiment()  # without it: the fixture makes a model for every victim
     raw = write_bert(tmp_path / "raw")
     BertForSequenceClassification.from_pretrained(raw).bert.save_pretrained(raw)

@@ -1,4 +1,4 @@
-"""The benchmark of attacks: what it counts, that it goes on, and its table."""
+"""The benchmark of attacks: what it counts, that it is resumed, and its table."""
 
 import os
 

@@ -35,7 +35,7 @@ def answers(wall, cpu=None, memory=1e9, first=5.0, **more):
 
 
 def test_ratio_is_taken_round_by_round():
-    """A spell in which everything takes ten times as long moves both medians, but no ratio."""
+    """A time in which everything takes ten times as long moves both medians, but no ratio."""
     reference = [1.0, 1.0, 10.0, 10.0, 10.0]
     ours = [0.5, 0.5, 5.0, 6.0, 4.0]
     assert step_results.median_ratio(ours, reference) == 0.5

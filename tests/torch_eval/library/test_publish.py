@@ -64,7 +64,7 @@ def test_models_go_up_with_ticket_card_and_results(server, run_dir, capsys):
 
 
 def test_figures_of_what_a_model_was_before_are_left_out(server, run_dir, capsys):
-    """As after a training that was made again, before its attacks were."""
+    """As after a repeated training, before its attacks are repeated."""
     edit_json(run_dir.attack(2, "robust-0.30") / "textfooler" / "manifest.json", inputs={"model": "old", "test": "t"})
     publish.publish(run_dir, "me/tickets")
     files = server.uploaded["me/tickets-robust-0.30-seed-2"]

@@ -133,7 +133,7 @@ def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, attacks_here)
 
 
 def test_attacks_that_stopped_at_their_limit_are_counted_in_words(tmp_path, attacks_here, capsys):
-    """Otherwise 0% Aua would read as that of a model that was broken."""
+    """Otherwise 0% Aua would look as if every attack had succeeded."""
     model, file = classifier(tmp_path / "mine", "bert"), table(tmp_path / "r.csv")
     left = tmp_path / "out" / "data" / f".test.jsonl.{2**31}-{files.MACHINE}.tmp"  # of a process that was killed
     left.parent.mkdir(parents=True)

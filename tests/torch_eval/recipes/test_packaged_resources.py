@@ -137,7 +137,7 @@ def test_texts_that_measure_the_masked_model_are_none_it_saw():
 
 
 def test_similarities_that_nearly_tie_become_those_of_the_stock_batch():
-    """The victim reads these swaps alike, the encoder nearly so: last bits decide which one the search takes."""
+    """These swaps have the same ids for the victim, and nearly the same vectors: last bits decide between them."""
     from textattack.shared import AttackedText
 
     from torch_eval.bench import stock_textattack

@@ -48,7 +48,7 @@ def test_exact_vectors_are_the_librarys_to_the_bit(length, encode, library, monk
 
 
 def test_texts_without_words_and_the_ends_of_texts(encode, library):
-    """Neighbours in a batch must not see each other."""
+    """Texts of one batch must not affect each other."""
     texts = ["", " ", "\n", "�", "a", "a a", "film", "begs for", "for tears", "x" * 300]
     np.testing.assert_allclose(encode(texts), library.encode(texts), atol=2e-6)
 

@@ -8,5 +8,5 @@ from torch_eval.report import figure_style
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Pictures are laid out but not painted, which takes most of a report's time."""
+    """Figures are laid out but not painted; painting takes most of a report's time."""
     monkeypatch.setattr(figure_style, "save", lambda _, path: atomic_write(path.with_suffix(".svg"), b"<svg />"))

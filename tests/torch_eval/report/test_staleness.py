@@ -1,4 +1,4 @@
-"""What counts as made with something else than now."""
+"""Which results count as made with other settings, models or sentences than now."""
 
 import shutil
 
@@ -55,7 +55,7 @@ def test_a_model_trained_again_makes_its_attacks_stale(tmp_path):
 
 
 def test_attacks_on_a_model_that_no_manifest_knows_become_stale_too(tmp_path):
-    """One kept on the way of a training, and one of the user's own: there the folder itself is looked at."""
+    """A snapshot of a training, and a classifier of the user's own: there the folder itself is hashed."""
     mine = tmp_path / "mine"
     write_json(mine / "config.json", {})
     paths = small(tmp_path, f"attack.victims=[mine={mine}]")

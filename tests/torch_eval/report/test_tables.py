@@ -154,7 +154,7 @@ def test_every_table_says_how_its_attacks_were_made(quick, tmp_path):
 
 
 def test_a_choice_with_timeouts_shows_both_ends(quick, tmp_path):
-    """Two of ten timed out: broken or not, nobody knows."""
+    """Two of ten timed out: whether the attacks would have succeeded is unknown."""
     settings = ("sparsities=[0.3,0.5]", "methods=[finetune,robust]")
     paths = small(tmp_path, *settings)
     rows = read_json(paths.choice)["candidates"]

@@ -1,4 +1,4 @@
-"""The temperature that makes labels likeliest, against a closed form."""
+"""The temperature under which the labels are most likely, against a closed form."""
 
 import math
 
@@ -20,6 +20,6 @@ def test_equal_margins_have_a_closed_form(gap, right):
 
 @pytest.mark.parametrize("labels", [[0, 1] * 20, [1, 0] * 20])
 def test_never_sharper_and_ends_at_a_bound(labels):
-    """All right, likelihood asks for no softness at all; all wrong, for as much as there is."""
+    """With all labels right the best temperature is the lower bound; with all wrong, the upper one."""
     fitted = calibration.fit([[3, 0], [0, 3]] * 20, labels)
     assert fitted["temperature"] == calibration.RANGE[labels[0]] and fitted["nll_calibrated"] <= fitted["nll"]

@@ -71,7 +71,7 @@ def test_a_model_that_a_short_batch_changes_for_good_is_as_before_in_the_next_wa
 
 
 def test_a_decoder_that_states_no_padding_reads_the_end_of_a_text(tmp_path):
-    """It would read its last padding, where the stock wrapper stops with an error."""
+    """Its last padding would be read as the end; the stock wrapper stops with an error."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(write_bert(tmp_path))
     sizes = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": LENGTH}
