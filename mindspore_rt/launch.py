@@ -57,7 +57,7 @@ def needs_workers(run: RunDir) -> bool:
         UserError: This process is a worker, but not one of the number that is asked for; or a rank table is named.
     """
     if ranks() not in (1, run.config.workers):
-        raise UserError(f"workers: {run.config.workers} are asked for, but MS_WORKER_NUM={ranks()} were started")
+        raise UserError(f"workers: {run.config.workers} are requested, but MS_WORKER_NUM={ranks()} were started")
     if run.config.workers > 1 and os.environ.get("RANK_TABLE_FILE"):
         raise UserError(
             "RANK_TABLE_FILE: rank tables are not used, because the workers find each other at master_addr; "

@@ -249,7 +249,7 @@ class Ticket:
         except FileNotFoundError:
             raise UserError(f"{path} is missing: run the draw stage first") from None
         except (safetensors.SafetensorError, AttributeError, TypeError, OSError) as error:  # of a folder; of a dtype
-            raise UserError(f"{path}: not a whole safetensors file ({error})") from None
+            raise UserError(f"{path}: not a complete safetensors file ({error})") from None
         try:
             header = json.loads(header)
             if header.get("format") != FORMAT:

@@ -116,7 +116,7 @@ def _cut(splits: Splits, config: schema.Experiment, task: Task) -> tuple[Splits,
     sizes = {"test": data.test_size or data.dev_size, "dev": data.dev_size}
     if data.test_size and test is not None:
         if data.test_size > len(test):
-            raise UserError(f"data.test_size: {data.test_size} asked, of {len(test)} test sentences; ask for fewer")
+            raise UserError(f"data.test_size: {data.test_size} requested, of {len(test)} test sentences; ask for fewer")
         # At random: the test set of IMDB is sorted by label.
         chosen = noise.generator(data.seed, noise.SHUFFLE, 1).permutation(len(test))[: data.test_size]
         splits["test"] = [test[i] for i in sorted(chosen)]
@@ -125,7 +125,7 @@ def _cut(splits: Splits, config: schema.Experiment, task: Task) -> tuple[Splits,
             if size >= len(train):
                 source = data.train or "the data set"
                 raise UserError(
-                    f"data.{name}_size: {size} asked, only {len(train)} training sentences of {source} are left; "
+                    f"data.{name}_size: {size} requested, only {len(train)} training sentences of {source} are left; "
                     f"ask for fewer, or give a file with data.{name}"
                 )
             splits[name], rest = train[:size], train[size:]
@@ -134,7 +134,7 @@ def _cut(splits: Splits, config: schema.Experiment, task: Task) -> tuple[Splits,
                 moved, left_out = _changes(train, size, splits[name], rest)
                 if len(splits[name]) < size or not rest:
                     raise UserError(
-                        f"data.dev_size: {size} asked, but too few texts of {data.train or 'the data set'} neither "
+                        f"data.dev_size: {size} requested, but too few texts of {data.train or 'the data set'} neither "
                         "contain another text nor stand in one; ask for fewer, or give a file with data.dev"
                     )
             train = rest

@@ -112,7 +112,7 @@ def _read_safetensors(path: Path) -> Contents:
         with safetensors.safe_open(path, "numpy") as file:
             about = file.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error})") from None
+        raise UserError(f"{path}: not a complete safetensors file ({error})") from None
     if "ticket" in about:
         return Contents(path, "ticket", {}, settled_scores(Ticket.load(path)))
     arrays = huggingface.read_safetensors(path)

@@ -126,7 +126,7 @@ def read_shape(directory: Path, layers: int | None = None) -> tuple[dict, Encode
     if layers is None:
         return raw, config
     if layers > config.num_hidden_layers:
-        raise UserError(f"layers: {layers} asked, {directory} has {config.num_hidden_layers}")
+        raise UserError(f"layers: {layers} requested, {directory} has {config.num_hidden_layers}")
     return {**raw, "num_hidden_layers": layers}, replace(config, num_hidden_layers=layers)
 
 
@@ -262,7 +262,7 @@ def read_safetensors(path: Path, source: Path | None = None) -> dict[str, np.nda
             arrays |= {name: _widened(entries[name]) for name in bfloat16}
         return {name: arrays[name] for name in names}
     except (safetensors.SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{source or path}: not a whole safetensors file of float weights ({error})") from None
+        raise UserError(f"{source or path}: not a complete safetensors file of float weights ({error})") from None
 
 
 def _widened(entry: dict) -> np.ndarray:

@@ -58,7 +58,7 @@ def test_a_ticket_that_could_not_be_loaded_is_not_saved(tmp_path, scores):
 
 
 def test_a_folder_is_no_ticket(tmp_path):
-    with pytest.raises(UserError, match="not a whole safetensors file"):
+    with pytest.raises(UserError, match="not a complete safetensors file"):
         Ticket.load(tmp_path)
 
 

@@ -163,7 +163,7 @@ def test_workers_of_another_number_are_refused(monkeypatch):
     monkeypatch.setenv("MS_WORKER_NUM", "8")
     monkeypatch.setenv("MS_ROLE", "MS_WORKER")
     assert not launch.needs_workers(experiment(workers=8))
-    with pytest.raises(UserError, match="workers: 2 are asked for, but MS_WORKER_NUM=8 were started"):
+    with pytest.raises(UserError, match="workers: 2 are requested, but MS_WORKER_NUM=8 were started"):
         launch.needs_workers(experiment(workers=2))
 
 

@@ -56,7 +56,7 @@ def merge_recipe(scoring: Scoring, recipe: str, examples: list[dict]) -> None:
     label = f"{scoring.who}: {recipe}"
     if whole.is_done():
         finished(whole, scoring.expected(indices, examples))
-        print(f"{label}: already whole")
+        print(f"{label}: already merged")
         return
     records: dict[int, dict] = {}
     shards = find_shards(whole.directory)

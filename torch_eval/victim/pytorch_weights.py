@@ -57,7 +57,7 @@ def main(source: str, target: str) -> int:
     try:
         weights = load_file(source)
     except SafetensorError as error:
-        raise UserError(f"{source}: not a whole safetensors file ({error})") from None
+        raise UserError(f"{source}: not a complete safetensors file ({error})") from None
     torch.save(weights, target)
     return 0
 

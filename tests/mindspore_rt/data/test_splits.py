@@ -127,8 +127,8 @@ def test_the_hub_names_columns_whatever_the_configuration_says(tmp_path, monkeyp
 @pytest.mark.parametrize(
     "overrides, expected",
     [
-        (["data.test_size=9000"], "data.test_size: 9000 asked"),
-        (["data.dev_size=9000"], "data.dev_size: 9000 asked"),
+        (["data.test_size=9000"], "data.test_size: 9000 requested"),
+        (["data.dev_size=9000"], "data.dev_size: 9000 requested"),
         (["data.test=x.csv"], "data.train: unset"),
     ],
 )
@@ -243,7 +243,7 @@ def test_compat_official_keeps_the_random_cut(tmp_path):
 def test_too_few_separate_texts_for_dev(tmp_path):
     rows = "\n".join(f"{'very ' * i}good,{i % 2}" for i in range(30))
     train = write_file(tmp_path, "train.csv", f"sentence,label\n{rows}")
-    with pytest.raises(UserError, match="data.dev_size: 5 asked, but too few texts of .*train.csv"):
+    with pytest.raises(UserError, match="data.dev_size: 5 requested, but too few texts of .*train.csv"):
         prepared(tmp_path, "task=sst2", f"data.train={train}", "data.dev_size=5", "data.test_size=5")
 
 

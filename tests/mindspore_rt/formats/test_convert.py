@@ -387,7 +387,7 @@ def test_a_type_that_numpy_lacks(tiny_bert, weights, tmp_path, capsys):
 
     source = rewritten(tmp_path / "eight", tiny_bert, weights)
     save_torch({QUERY: torch.zeros(32, 32, dtype=torch.float8_e4m3fn)}, source / "model.safetensors")
-    assert "model.safetensors: not a whole safetensors file of float" in refused(capsys, source, tmp_path / "out")
+    assert "model.safetensors: not a complete safetensors file of float" in refused(capsys, source, tmp_path / "out")
 
 
 @pytest.mark.parametrize("content", [b"\x80\x02.", b"\x80\x02}.", b"PK\x03\x04 broken"])

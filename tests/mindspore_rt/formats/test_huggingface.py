@@ -93,7 +93,7 @@ def test_the_first_layers_are_kept(tiny_bert):
 
 
 def test_more_layers_than_there_are(tiny_bert):
-    assert "layers: 3 asked" in refusal(tiny_bert, 3)
+    assert "layers: 3 requested" in refusal(tiny_bert, 3)
 
 
 def test_pickled_weights(model):
@@ -262,7 +262,7 @@ def test_more_layers_than_any_file_has(model):
 def test_truncated_safetensors(model, size):
     content = (model / "model.safetensors").read_bytes()
     (model / "model.safetensors").write_bytes(content[:size])
-    assert "model.safetensors: not a whole safetensors file" in refusal(model)
+    assert "model.safetensors: not a complete safetensors file" in refusal(model)
 
 
 @pytest.mark.parametrize(
