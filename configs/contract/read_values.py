@@ -187,7 +187,10 @@ def yaml_text(values: Mapping[str, Any]) -> str:
 
 def _as_list(pairs: Mapping[Any, Any]) -> str:
     """Return how pairs of labels or folders are written: [0=neg, 1=pos]; names with their numbers only in order."""
-    if not pairs or not all(isinstance(part, str | int | float) for pair in pairs.items() for part in pair):
+    parts = [part for pair in pairs.items() for part in pair]
+    if any(isinstance(part, bool) for part in parts):  # nobody knows which word stood there
+        return "a list, and quote no, yes, on, off, true and false in it"
+    if not pairs or not all(isinstance(part, str | int | float) for part in parts):
         return "a list"
     numbered = all(isinstance(key, str) and isinstance(value, int) for key, value in pairs.items())
     items = sorted(pairs, key=pairs.__getitem__) if numbered else [f"{key}={value}" for key, value in pairs.items()]
@@ -253,7 +256,7 @@ def _converted(where: str, value: Any, hint: type, in_list: bool, remedy: str) -
         if hint is str and isinstance(value, bool):
             remedy = "; YAML reads no, yes, on and off so: quote them"
         elif hint is str and isinstance(value, dict):
-            remedy = f"; write {_as_list(value)[1:-1]}"
+            remedy = f"; write {_as_list(value).strip('[]')}"
         raise UserError(f"{where}: expected {names[hint]}, found {quoted(value)}{remedy}")
     if isinstance(value, str) and value.startswith("~/"):  # the shell leaves it as it is after `data.train=`
         return str(Path(value).expanduser())
