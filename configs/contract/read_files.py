@@ -13,7 +13,7 @@ from typing import Any
 from configs.contract.decode import packed, read_text
 from configs.contract.errors import UserError, listed
 from configs.contract.tables import REPEATED, BrokenRow, FileTable, HasNeeded, read_delimited, read_json
-from configs.contract.tasks import GLUE, NUMBER, FileLayout, Task
+from configs.contract.tasks import GLUE, NUMBER, FileLayout, Task, composed
 
 SECRET = "; -1 often stands for a label that is kept secret, as in GLUE's test sets: take the validation set"
 SPLIT_TOKEN = "<SPLIT>"  # TextAttack joins columns with it, and fails on a text that holds it
@@ -201,7 +201,7 @@ def _joined(row: dict, source: str) -> str:
 
 def _folded(text: str) -> str:
     """Return a text without what does not tell labels apart: capitals, and whether an accent is a letter's own part."""
-    return unicodedata.normalize("NFC", text).casefold()
+    return composed([text])[0].casefold()
 
 
 def _label(value: object, numbers: dict[str, int]) -> int:
@@ -236,7 +236,8 @@ def _label(value: object, numbers: dict[str, int]) -> int:
 
 def _read_folder(path: Path, task: Task) -> list[dict | BrokenRow]:
     """Return the record of each file of a folder, or with its name why it has none."""
-    folders = [path / label for label in task.layouts[0].values or task.labels]
+    written = {name: inner.name for inner in path.iterdir() for name in composed([inner.name])}
+    folders = [path / written.get(label, label) for label in task.layouts[0].values or task.labels]
     absent = [folder.name for folder in folders if not _texts_in(folder)]
     if (absent or len(task.columns) != 1) and (other := _other_form(path)):
         raise UserError(other)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from configs.contract.errors import UserError
-from configs.contract.tasks import NUMBER
+from configs.contract.tasks import NUMBER, composed
 
 REPEATED = object()  # value of a key that appears more than once in a JSON object
 # When programs put a field of a TSV file into quotes: where it needs them (spreadsheets also for a comma), always, or
@@ -104,9 +104,9 @@ def _json(text: str) -> object:
 
 def _marked(pairs: list[tuple[str, object]]) -> dict:
     """Build an object in which a repeated key has no value: nobody knows which of its values is meant."""
-    row = dict(pairs)
+    names = composed(name for name, _ in pairs)
+    row = {name: value for name, (_, value) in zip(names, pairs)}
     if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
         row |= {name: REPEATED for name in names if names.count(name) > 1}
     return row
 
@@ -167,8 +167,8 @@ def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed:
     return FileTable(names, [(f"line {number}", _named(names, row, has_needed)) for number, row in rows])
 
 
-def _stripped(fields: list[str]) -> list[str]:
-    return [field.strip() for field in fields]
+def _stripped(names: list[str]) -> list[str]:
+    return [name.strip() for name in composed(names)]
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

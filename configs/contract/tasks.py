@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,11 @@ from configs.contract import classifiers
 from configs.contract.errors import UserError
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)  # a label that is a number: 1, 1.0, +1
+
+
+def composed(names: Iterable[str]) -> list[str]:
+    """Return names with each accent as part of its letter: files, and macOS in names of folders, may write it apart."""
+    return [unicodedata.normalize("NFC", name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -153,9 +160,10 @@ def task_of(config: Any) -> Task:
     data = config.data
     task = _custom(data) if config.task == "custom" else _respelled(config.task, data)
     if data.attacked is not None:
-        if data.attacked not in task.columns:
+        attacked = tuple(composed([data.attacked]))
+        if attacked[0] not in task.columns:
             raise UserError(f"data.attacked: {data.attacked!r} is not one of the texts {', '.join(task.columns)}")
-        task = dataclasses.replace(task, attacked=(data.attacked,))
+        task = dataclasses.replace(task, attacked=attacked)
     return task
 
 
@@ -163,7 +171,7 @@ def _custom(data: Any) -> Task:
     for key in ("text_columns", "labels", "train"):
         if not getattr(data, key):
             raise UserError(f"data.{key}: unset, and task: custom needs it")
-    columns, (names, values) = tuple(data.text_columns), _spelled(data.labels)
+    columns, (names, values) = tuple(composed(data.text_columns)), _spelled(data.labels)
     if len(columns) > 2:
         raise UserError(f"data.text_columns: {len(columns)} given, BERT reads one text or two; a+b joins columns")
     if len(names) < 2:
@@ -184,7 +192,7 @@ def _respelled(name: str, data: Any) -> Task:
             raise UserError(
                 f"data.{key}: {len(given)} given, {name} has {len(own)} ({', '.join(own)}); for others: task=custom"
             )
-    texts = tuple(data.text_columns or task.columns)
+    texts = tuple(composed(data.text_columns or task.columns))
     if len(texts) == 2 and (texts[0] == task.columns[1] or texts[1] == task.columns[0]):
         texts = texts[::-1]  # the task's own names say which is which
     values = _in_order(task.labels, *_spelled(data.labels)) if data.labels else ()
@@ -213,7 +221,7 @@ def _in_order(labels: tuple[str, ...], names: tuple[str, ...], values: tuple[str
 
 
 def _own_layout(texts: tuple[str, ...], label: str | None, values: tuple[str, ...]) -> FileLayout:
-    layout = FileLayout(texts, label or "label", values)
+    layout = FileLayout(texts, composed([label or "label"])[0], values)
     _refuse_repeats("data.text_columns", texts)
     if layout.label in layout.needed[:-1]:
         raise UserError(f"data.label_column: {layout.label!r} is one of data.text_columns")
@@ -242,7 +250,7 @@ def _spelled(labels: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     Returns:
         Names, and values; no values if files write each label as its name.
     """
-    pairs = [_read_entry(label) for label in labels]
+    pairs = [_read_entry(label) for label in composed(labels)]
     values, names = tuple(value for value, _ in pairs), tuple(name for _, name in pairs)
     if not all(names + values):
         raise UserError(f"data.labels: an empty name in {labels}")

@@ -566,6 +566,31 @@ def test_labels_in_another_case_are_the_same_unless_two_labels_differ_by_it(tmp_
     assert "unknown label 'BAD'" in refusal(write_file(tmp_path, "a.csv", text), task)
 
 
+@pytest.mark.parametrize(
+    "asked, written", [("\u00e9", "e\u0301"), ("e\u0301", "\u00e9")], ids=["file", "configuration"]
+)
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "columns", "folder"])
+def test_accents_may_be_written_apart_from_their_letters(tmp_path, kind, asked, written):
+    """As macOS writes names of folders, and some programs headers."""
+    columns = [f"data.text_columns=[r{asked}sum{asked}]", f"data.label_column=qualit{asked}"]
+    task = own("task=custom", *columns, f"data.labels=[mauvais, am{asked}lior{asked}]")
+    names, label, options = (f"r{written}sum{written}", f"qualit{written}"), f"am{written}lior{written}", {}
+    if kind == "csv":
+        path = write_file(tmp_path, "a.csv", f"{names[0]},{names[1]}\nx,{label}\ny,mauvais\n")
+    elif kind == "columns":
+        path, options = write_file(tmp_path, "a.csv", f"x,{label}\ny,mauvais\n"), {"columns": list(names)}
+    elif kind == "jsonl":
+        rows = (dict(zip(names, values)) for values in (("x", label), ("y", "mauvais")))
+        path = write_file(tmp_path, "a.jsonl", "\n".join(json.dumps(row) for row in rows))
+    else:
+        path = tmp_path / "folder"
+        for name, text in ((label, "x"), ("mauvais", "y")):
+            (path / name).mkdir(parents=True)
+            (path / name / "1.txt").write_text(text)
+    expected = {("x", 1), ("y", 0)}
+    assert {(r["r\u00e9sum\u00e9"], r["label"]) for r in records(path, task, **options)} == expected
+
+
 def test_labels_may_be_given_as_numbers_with_a_point(tmp_path):
     task = own("task=custom", "data.text_columns=[text]", "data.labels=[1.0, 2.0]")
     assert task.labels == ("1.0", "2.0")

@@ -12,7 +12,7 @@ from configs.contract import classifiers, snippets
 from configs.contract.errors import UserError, listed
 from configs.contract.read_files import SECRET, folders_of_texts, read_file, read_table
 from configs.contract.tables import BrokenRow
-from configs.contract.tasks import NUMBER, TASKS, Task, label_entry, task_of
+from configs.contract.tasks import NUMBER, TASKS, Task, composed, label_entry, task_of
 from torch_eval.library import hub
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _alike(names: Sequence[str], columns: Sequence[str]) -> str | None:
     """
     for fold in (str, str.casefold):
         written = {fold(column): column for column in reversed(columns)}
-        for name in names:
+        for name in composed(names):
             parts = [written.get(fold(part)) for part in ([name] if fold(name) in written else name.split("+"))]
             if all(parts):
                 return "+".join(map(str, parts))
