@@ -13,7 +13,7 @@ from typing import Any
 from configs.contract.decode import packed, read_text
 from configs.contract.errors import UserError, listed
 from configs.contract.tables import REPEATED, BrokenRow, FileTable, HasNeeded, read_delimited, read_json
-from configs.contract.tasks import GLUE, NUMBER, FileLayout, Task, composed
+from configs.contract.tasks import GLUE, NUMBER, FileLayout, Task, columns_of, composed
 
 SECRET = "; -1 often stands for a label that is kept secret, as in GLUE's test sets: take the validation set"
 SPLIT_TOKEN = "<SPLIT>"  # TextAttack joins columns with it, and fails on a text that holds it
@@ -187,7 +187,7 @@ def _record(row: dict, task: Task, layout: FileLayout, numbers: dict[str, int]) 
 
 def _joined(row: dict, source: str) -> str:
     """Join the columns of `source` by spaces; those that are absent, null or blank add nothing."""
-    parts: list[Any] = [row.get(name) for name in source.split("+")]
+    parts: list[Any] = [row.get(name) for name in columns_of(source)]
     parts = ["" if part is None or part != part else part for part in parts]  # pandas writes a missing text as NaN
     if not all(isinstance(part, str) for part in parts) or not any(part.strip() for part in parts):
         raise BrokenRow(f"column {source!r} " + ("appears twice" if REPEATED in parts else "holds no text"))

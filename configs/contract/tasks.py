@@ -20,6 +20,11 @@ def composed(names: Iterable[str]) -> list[str]:
     return [unicodedata.normalize("NFC", name) for name in names]
 
 
+def columns_of(text: str) -> list[str]:
+    """Return the columns that make up a text: `a+b` are two, `a++b` is one with a + in its name."""
+    return [part.replace("++", "+") for part in re.split(r"(?<!\+)\+(?!\+)", text)]
+
+
 @dataclass(frozen=True)
 class Hub:
     """A data set on the Hugging Face hub.
@@ -45,7 +50,7 @@ class FileLayout:
     """How a file writes the texts and labels of a task.
 
     Attributes:
-        texts: Its text columns in the task's order; `a+b` joins two by a space.
+        texts: Its text columns in the task's order, as `columns_of` reads them; two are joined by a space.
         label: Its label column.
         values: What the label column holds for each label, if it is not the label's name. Its number from 0 counts
             too, unless one of these is a number.
@@ -58,7 +63,7 @@ class FileLayout:
     @property
     def needed(self) -> tuple[str, ...]:
         """Columns that a file of this layout has, the label last."""
-        return (*(part for text in self.texts for part in text.split("+")), self.label)
+        return (*(part for text in self.texts for part in columns_of(text)), self.label)
 
 
 @dataclass(frozen=True)

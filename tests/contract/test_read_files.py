@@ -591,6 +591,13 @@ def test_accents_may_be_written_apart_from_their_letters(tmp_path, kind, asked, 
     assert {(r["r\u00e9sum\u00e9"], r["label"]) for r in records(path, task, **options)} == expected
 
 
+def test_a_column_with_a_plus_in_its_name_is_written_with_two(tmp_path):
+    path = write_file(tmp_path, "a.csv", "a+b,c,label\nx,y,1\n")
+    for asked, text in (("a++b", "x"), ("a++b+c", "x y"), ("c+a++b", "y x")):
+        task = own("task=custom", f"data.text_columns=[{asked}]", "data.labels=[0,1]")
+        assert records(path, task) == [{asked: text, "label": 1}]
+
+
 def test_labels_may_be_given_as_numbers_with_a_point(tmp_path):
     task = own("task=custom", "data.text_columns=[text]", "data.labels=[1.0, 2.0]")
     assert task.labels == ("1.0", "2.0")

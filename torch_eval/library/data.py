@@ -190,7 +190,7 @@ def text_columns(path: Path, columns: list[str]) -> list[str]:
         pair = [_alike([text], columns) for text in texts]
         if len(pair) > 1 and all(pair):
             return list(map(str, pair))
-    chosen = _alike(TEXT_COLUMNS, columns) or (columns[0] if len(columns) == 1 else None)
+    chosen = _alike(TEXT_COLUMNS, columns) or (columns[0].replace("+", "++") if len(columns) == 1 else None)
     if chosen:
         return [chosen]
     raise UserError(f"{path}: which of {listed(columns)} is the text? name it: text_columns=[NAME]")

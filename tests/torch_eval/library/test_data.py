@@ -41,12 +41,14 @@ def test_columns_and_labels_are_found(tmp_path, content):
     assert note == "a.csv"
 
 
-def test_names_with_accents_are_found(tmp_path):
+def test_names_with_accents_or_a_plus_are_found(tmp_path):
     """An accent may stand apart from its letter, in the file or in what is asked for."""
     for asked, written in (("\u00e9", "e\u0301"), ("e\u0301", "\u00e9")):
         content, key = f"text,qualit{written}\nfine,pos\ndull,neg\n", f"data.label_column=qualit{asked}"
         _, records, _ = read(tmp_path / "a.csv", content, NAMES, key)
         assert [(record["text"], record["label"]) for record in records] == [("fine", 1), ("dull", 0)]
+    _, records, _ = read(tmp_path / "a.csv", "title+body,label\nfine,pos\ndull,neg\n")
+    assert [(record["title++body"], record["label"]) for record in records] == [("fine", 1), ("dull", 0)]
 
 
 @pytest.mark.parametrize("ending", ["_text", "_name"])
