@@ -26,6 +26,7 @@ def use_device(config: schema.Experiment | None = None) -> None:
 
     Raises:
         UserError: The device is not available, or cannot compute in the number type; the message says what it needs.
+            Or the workers do not meet.
     """
     import mindspore as ms
 
@@ -45,13 +46,24 @@ def use_device(config: schema.Experiment | None = None) -> None:
             ms.device_context.gpu.op_precision.matmul_allow_tf32(True)
         if config.tf32 and config.device == "Ascend":
             ms.device_context.ascend.op_precision.matmul_allow_hf32(True)
-        parallel.start()
     except (RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"device: {config.device} is not available here; MindSpore {ms.__version__} needs {NEEDS[config.device]}; "
-            f"it says: {reason}"
+            f"it says: {_reason(error)}"
         ) from None
+    try:
+        parallel.start()
+    except (RuntimeError, ValueError) as error:
+        place = ":".join(os.environ.get(name, "?") for name in ("MS_SCHED_HOST", "MS_SCHED_PORT"))
+        raise UserError(
+            f"workers: {launch.ranks()} processes did not meet at {place}; look whether the others run, and whether "
+            f"master_addr and master_port can be reached from here; MindSpore says: {_reason(error)}"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of what MindSpore says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def rounds_products(config: schema.Experiment) -> bool:

@@ -13,7 +13,7 @@ from mindspore.common import api
 
 from configs.contract import schema
 from configs.contract.errors import UserError
-from mindspore_rt import device, launch
+from mindspore_rt import device, launch, parallel
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderConfig
 from mindspore_rt.device import use_device
@@ -56,6 +56,20 @@ def test_settings_of_the_device_reach_mindspore(calls, target, precision):
         "set_memory": ["20GB"],
         precision: [True],
     }
+
+
+def test_a_device_that_is_not_there_and_workers_that_do_not_meet_are_told_apart(calls, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("connection refused\nmore")
+
+    monkeypatch.setattr(parallel, "start", fail)
+    monkeypatch.setenv("MS_SCHED_HOST", "10.0.0.1")
+    monkeypatch.setenv("MS_SCHED_PORT", "29500")
+    with pytest.raises(UserError, match="workers: .* did not meet at 10.0.0.1:29500; .* says: connection refused$"):
+        use_device()
+    monkeypatch.setattr(ms, "set_device", fail)
+    with pytest.raises(UserError, match="device: CPU is not available here; .* says: connection refused$"):
+        use_device()
 
 
 def test_workers_take_the_devices_from_the_first_on(monkeypatch):
