@@ -21,8 +21,8 @@ def words_of(text: str) -> Words:
     return tuple(WORD.findall(text.casefold())) or (text,)
 
 
-def contained_texts(texts: Sequence[tuple[Words, ...]]) -> list[list[int]]:
-    """Find the texts that stand inside others, word for word.
+def contained_texts(texts: Sequence[tuple[Words, ...]]) -> dict[int, list[int]]:
+    """Find the largest texts, which no other contains, and all that stands inside them, word for word.
 
     A pair contains another pair if each of its texts contains the other's text of the same column.
 
@@ -30,7 +30,7 @@ def contained_texts(texts: Sequence[tuple[Words, ...]]) -> list[list[int]]:
         texts: Different texts, each as a tuple of columns.
 
     Returns:
-        For each text, the numbers of the others that it contains.
+        For the number of each largest text, those of the texts that it contains, its own among them.
     """
     counts = [collections.Counter(itertools.chain.from_iterable(column)) for column in zip(*texts)]
     anchors: list[dict[Words, list[int]]] = [collections.defaultdict(list) for _ in counts]
@@ -41,15 +41,17 @@ def contained_texts(texts: Sequence[tuple[Words, ...]]) -> list[list[int]]:
         start = max(0, min(place, len(text[column]) - ANCHOR))
         anchors[column][text[column][start : start + ANCHOR]].append(number)
     lengths = [set(map(len, anchored)) for anchored in anchors]  # one only where all texts are long, which is faster
-    inside = []
-    for number, text in enumerate(texts):
+    families: dict[int, list[int]] = {}
+    found: set[int] = set()  # what stands in one of these stands in the same largest texts
+    by_size = sorted(range(len(texts)), key=lambda number: -sum(map(len, texts[number])))
+    for number in itertools.filterfalse(found.__contains__, by_size):
         candidates: set[int] = set()
-        for words, anchored, widths in zip(text, anchors, lengths):
+        for words, anchored, widths in zip(texts[number], anchors, lengths):
             for place, width in itertools.product(range(len(words)), widths):
                 candidates.update(anchored.get(words[place : place + width], ()))
-        candidates.discard(number)
-        inside.append(sorted(other for other in candidates if all(map(_stands_in, texts[other], text))))
-    return inside
+        families[number] = [other for other in candidates if all(map(_stands_in, texts[other], texts[number]))]
+        found.update(families[number])
+    return families
 
 
 def _stands_in(part: Words, whole: Words) -> bool:
@@ -75,8 +77,7 @@ def cut(records: Sequence[dict], columns: Sequence[str], size: int) -> tuple[lis
     texts = [tuple(words_of(record[column]) for column in columns) for record in records]
     different = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     numbers = [different[text] for text in texts]
-    inside, copies = contained_texts(list(different)), collections.Counter(numbers)
-    families = {number: [number, *inside[number]] for number in set(copies).difference(*inside)}
+    families, copies = contained_texts(list(different)), collections.Counter(numbers)
     outside = collections.Counter(member for family in families.values() for member in family)
     touched: set[int] = set()
     count = 0

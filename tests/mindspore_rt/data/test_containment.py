@@ -38,10 +38,10 @@ def test_no_text_of_a_part_stands_in_one_of_the_other(seed, columns):
 def test_contained_texts_are_those_that_every_comparison_gives(columns):
     records = list({tuple(r[c] for c in columns): r for r in records_of(0, columns, 150)}.values())
     texts = [tuple(words_of(record[c]) for c in columns) for record in records]
-    expected = [
-        [n for n, other in enumerate(records) if other is not one and contains(one, other, columns)] for one in records
-    ]
-    assert contained_texts(texts) == expected and sum(map(len, expected)) > 20
+    inside = [{n for n, other in enumerate(records) if contains(one, other, columns)} for one in records]
+    largest = [n for n in range(len(records)) if sum(n in others for others in inside) == 1]
+    found = {number: set(others) for number, others in contained_texts(texts).items()}
+    assert found == {n: inside[n] for n in largest} and len(texts) - len(largest) > 10
 
 
 class Counted(tuple):
@@ -63,7 +63,19 @@ def test_texts_that_share_a_beginning_or_a_column_are_not_all_compared_with_each
         start = ("what", "is", "said", "here", ":")
         texts = [(start + body,) if same == "prefix" else (start, body) for body in bodies]
         Counted.reads = 0
-        assert not any(contained_texts([tuple(map(Counted, text)) for text in texts]))
+        assert len(contained_texts([tuple(map(Counted, text)) for text in texts])) == count
+        reads.append(Counted.reads)
+    assert reads[1] < 6 * reads[0]
+
+
+def test_nested_texts_are_compared_with_the_largest_alone():
+    """Each begins one word later than the one before: 2,000 of them took 38 seconds."""
+    reads = []
+    for count in (50, 100):
+        words = tuple(f"w{number}" for number in range(count))
+        Counted.reads = 0
+        found = contained_texts([(Counted(words[start:]),) for start in range(count)])
+        assert {number: sorted(others) for number, others in found.items()} == {0: list(range(count))}
         reads.append(Counted.reads)
     assert reads[1] < 6 * reads[0]
 
