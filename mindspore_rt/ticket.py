@@ -96,10 +96,8 @@ class Ticket:
     @classmethod
     def random_units_like(cls, ticket: Ticket, heads: int, seed: int | np.random.Generator) -> Ticket:
         """Draw a structured ticket with as many heads and neurons in every layer as `ticket` has, but random ones."""
-        random, layers = np.random.default_rng(seed), _layer_matrices(ticket.masks)
-        kept_heads = [layer["query"].reshape(heads, -1).any(1) for layer in layers]
-        kept_neurons = [layer["intermediate"].any(1) for layer in layers]
-        shuffled = ([random.permutation(layer) for layer in units] for units in (kept_heads, kept_neurons))
+        random = np.random.default_rng(seed)
+        shuffled = ([random.permutation(layer) for layer in units] for units in ticket._units(heads))
         return cls(_unit_masks(ticket.shapes, *shuffled))
 
     @classmethod
@@ -154,17 +152,20 @@ class Ticket:
         """Share of pruned weights, 0 to 1."""
         return self.pruned / self.weights
 
-    @property
-    def is_structured(self) -> bool:
-        """Whether nothing is pruned but whole rows of attention and whole neurons, each in all its matrices of a layer.
+    def is_structured(self, heads: int) -> bool:
+        """Tell whether nothing is pruned but whole heads and neurons, each in all its matrices of a layer.
 
-        A row of attention is a row of query, key and value, and a column of attention output. A head is several rows: a
-        ticket that prunes only some of them counts as structured too. A layer without a head could not be shrunk.
+        A layer has so many heads, and one without any could not be shrunk.
         """
+        kept = self._units(heads)
+        whole = _unit_masks(self.shapes, *kept)
+        return all(map(np.any, kept[0])) and all((mask == whole[name]).all() for name, mask in self.masks.items())
+
+    def _units(self, heads: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return which heads and which neurons keep a weight, each as one boolean array for each layer."""
         layers = _layer_matrices(self.masks)
-        rows, neurons = ([layer[kind].any(1) for layer in layers] for kind in ("query", "intermediate"))
-        whole = _unit_masks(self.shapes, rows, neurons)
-        return all(map(np.any, rows)) and all((mask == whole[name]).all() for name, mask in self.masks.items())
+        kept_heads = [layer["query"].reshape(heads, -1).any(1) for layer in layers]
+        return kept_heads, [layer["intermediate"].any(1) for layer in layers]
 
     def pruned_share(self) -> dict[str, float]:
         """Return the share of pruned weights of each matrix (Figure 3)."""

@@ -44,7 +44,7 @@ def check_tickets(run: RunDir) -> None:
         return  # the model may still have to be downloaded
     _, model = huggingface.read_shape(huggingface.resolve(config.model), config.layers)
     for file, sparsity in given:
-        tickets.given_ticket(config, file, sparsity, model.prunable())
+        tickets.given_ticket(config, file, sparsity, model)
     tickets.highest_sparsity(config, model)
     for name, shape in model.prunable().items() if shared else ():
         matrices.groups(name, shape, matrices.block(config.search.granularity, model.hidden_size))

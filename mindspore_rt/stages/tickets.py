@@ -38,8 +38,8 @@ def draw(run: RunDir, job: DrawingJob, stage: Stage) -> None:
         ticket = from_scores(config, source, scores, job.sparsity, config.compat == "official", **about)
     else:
         source = inputs.pretrained(config)
-        path, shapes = stage.inputs["scores"], source.config.prunable()
-        ticket = given_ticket(config, path, job.sparsity, shapes) if given else Ticket.load(path, shapes)
+        path, model = stage.inputs["scores"], source.config
+        ticket = given_ticket(config, path, job.sparsity, model) if given else Ticket.load(path, model.prunable())
     ticket.save(run.ticket(job.seed, job.model))
     by_magnitude = Ticket.from_magnitudes({name: source.weights[name] for name in ticket.masks}, job.sparsity)
     report = {
@@ -100,24 +100,25 @@ def highest_sparsity(config: schema.Experiment, model: EncoderConfig) -> float:
     return most
 
 
-def given_ticket(config: schema.Experiment, path: Path, sparsity: float, shapes: dict[str, tuple[int, int]]) -> Ticket:
+def given_ticket(config: schema.Experiment, path: Path, sparsity: float, model: EncoderConfig) -> Ticket:
     """Read the ticket that `tickets_from` gives.
 
     Args:
         config: Experiment.
         path: Its file.
         sparsity: Share of weights that the experiment asks for.
-        shapes: Name and shape of every prunable matrix of the model that it must fit.
+        model: Shape of the model that it must fit.
 
     Raises:
         UserError: The file is no ticket of this model, prunes another share, or does not suit a structured experiment.
     """
-    ticket = Ticket.load(path, shapes)
+    ticket = Ticket.load(path, model.prunable())
     if abs(ticket.sparsity - sparsity) > SPARSITY_TOLERANCE:
         raise UserError(f"sparsities: {path} prunes {ticket.sparsity:.4f} of the weights; ask for that sparsity")
-    if config.structured and not ticket.is_structured:  # a random ticket with as many whole heads would prune none
+    # A random ticket with as many heads would keep those whole, and prune less.
+    if config.structured and not ticket.is_structured(model.num_attention_heads):
         raise UserError(
-            f"tickets_from: {path} prunes single weights, not whole heads and neurons, or all heads of a layer; give a "
-            "structured ticket, or set structured=false"
+            f"tickets_from: {path} prunes weights or rows, not whole heads and neurons, or all heads of a layer; "
+            "give a structured ticket, or set structured=false"
         )
     return ticket

@@ -198,11 +198,18 @@ def test_structured_tickets_prune_whole_units_of_lowest_mean(sparsity):
 
 def test_a_ticket_tells_whether_it_prunes_whole_units():
     structured = Ticket.structured(model_scores(), HEADS, 0.3)
-    assert structured.is_structured and not Ticket.from_scores(model_scores(), 0.3).is_structured
+    assert structured.is_structured(HEADS) and not Ticket.from_scores(model_scores(), 0.3).is_structured(HEADS)
     for name, place in (("query", (0, 0)), ("attention output", (0, 0)), ("output", (1, 2))):
         masks = {name: mask.copy() for name, mask in structured.masks.items()}
         masks[matrix_name(0, name)][place] ^= True
-        assert not Ticket(masks).is_structured
+        assert not Ticket(masks).is_structured(HEADS)
+
+
+def test_a_part_of_a_head_is_no_unit():
+    """A random ticket with as many heads would keep the whole head, and be a control of another sparsity."""
+    ticket = Ticket.structured(model_scores(), 2 * HEADS, 0.3)
+    assert ticket.is_structured(2 * HEADS) and not ticket.is_structured(HEADS)
+    assert Ticket.random_units_like(ticket, HEADS, 0).sparsity < ticket.sparsity
 
 
 def test_every_layer_keeps_a_head():

@@ -112,7 +112,7 @@ def test_a_given_ticket_of_single_weights_is_refused_where_whole_units_are_prune
     again = RunDir(config, run.root.parent)
     check_tickets(again)
     config.structured = True
-    with pytest.raises(UserError, match="tickets_from: .*ticket.safetensors prunes single weights, not whole heads"):
+    with pytest.raises(UserError, match="tickets_from: .*ticket.safetensors prunes weights or rows, not whole heads"):
         check_tickets(again)
 
 
