@@ -78,15 +78,24 @@ def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] |
     required = {"tokenizer": TOKENIZERS if needs_vocabulary else (TOKENIZER_CONFIG,), "weights": WEIGHTS}
     for what, files in required.items():
         if not present(folder, files):
-            parts = sorted(folder.glob("*-of-*")) if files is WEIGHTS else []
-            if parts:
-                index = f"{parts[0].name.partition('-')[0]}{parts[0].suffix}.index.json"
-                raise UserError(f"{folder}: holds parts of weights, such as {parts[0].name}; copy {index} too")
+            if files is WEIGHTS:
+                refuse_parts(folder)
             raise UserError(f"{folder}: no {what} ({' or '.join(files[:2])}); save the model's {what} there too")
     if not config.get("model_type"):
         raise UserError(f'{folder / "config.json"}: no model_type; add the model\'s family: "model_type": "bert"')
     check_length(folder, length)
     return match_labels(names, labels, folder)
+
+
+def refuse_parts(folder: Path) -> None:
+    """Refuse a folder that holds weights in parts without their index.
+
+    Raises:
+        UserError: It does.
+    """
+    if parts := sorted(folder.glob("*-of-*")):
+        index = f"{parts[0].name.partition('-')[0]}{parts[0].suffix}.index.json"
+        raise UserError(f"{folder}: holds parts of weights, such as {parts[0].name}; copy {index} too")
 
 
 def check_length(folder: Path, length: int) -> None:

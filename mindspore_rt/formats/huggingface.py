@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -181,8 +182,8 @@ def read_weights(directory: Path) -> dict[str, np.ndarray]:
         if (directory / name).is_file():
             return pruned_weights(read(directory / name), directory)
         if (directory / f"{name}.index.json").is_file():
-            parts = _parts(directory / f"{name}.index.json")
-            return pruned_weights({key: value for part in parts for key, value in read(part).items()}, directory)
+            return pruned_weights(_read_parts(_parts(directory / f"{name}.index.json"), read), directory)
+    classifiers.refuse_parts(directory)
     present = listed(sorted(path.name for path in directory.iterdir()))
     raise UserError(
         f"{directory}: neither {' nor '.join(WEIGHT_FILES)} is there, only {present}; save the model with "
@@ -201,6 +202,17 @@ def _parts(index: Path) -> list[Path]:
         if part.parent != index.parent or not part.is_file():
             raise UserError(f"{index}: the part {part.name} is missing; copy the whole model")
     return parts
+
+
+def _read_parts(parts: list[Path], read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Read the arrays of all parts, or raise `UserError` if one stands in two of them."""
+    arrays, holder = dict[str, np.ndarray](), dict[str, str]()
+    for part in parts:
+        for key, value in read(part).items():
+            if key in arrays:
+                raise UserError(f"{part}: holds {key}, which {holder[key]} holds too; save the model again")
+            arrays[key], holder[key] = value, part.name
+    return arrays
 
 
 def pruned_weights(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:

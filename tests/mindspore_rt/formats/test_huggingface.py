@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import torch as torch_safetensors
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from torch.nn.utils import prune
 from transformers import (
     AutoModelForSequenceClassification,
@@ -172,6 +172,23 @@ def test_weights_in_several_files(model, safe):
     assert_same_arrays(huggingface.load(model).weights, expected)
     parts[0].unlink()
     assert f"the part {parts[0].name} is missing" in refusal(model)
+
+
+def test_a_weight_that_stands_in_two_parts_is_refused(model):
+    weights, parts = load_file(model / "model.safetensors"), ["a-1-of-2.safetensors", "b-2-of-2.safetensors"]
+    (model / "model.safetensors").unlink()
+    half = dict(list(weights.items())[: len(weights) // 2])
+    save_file({**half, QUERY: weights[QUERY]}, model / parts[0])
+    save_file({name: value for name, value in weights.items() if name not in half or name == QUERY}, model / parts[1])
+    index = {name: parts[name not in half] for name in weights}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    assert f"{parts[1]}: holds {QUERY}, which {parts[0]} holds too" in refusal(model)
+
+
+def test_parts_without_their_index_are_told_of(model):
+    (model / "model.safetensors").rename(model / "model-00001-of-00001.safetensors")
+    message = "holds parts of weights, such as model-00001-of-00001.safetensors; copy model.safetensors.index.json too"
+    assert message in refusal(model)
 
 
 def test_a_part_elsewhere_is_refused(model):
