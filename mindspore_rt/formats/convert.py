@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from configs.contract.cli import Parser
-from configs.contract.errors import UserError, command
+from configs.contract.errors import UserError, command, listed
 from configs.contract.families import FAMILIES
 from configs.contract.files import atomic_write, file_hash, sweep, temporary_path, whole_directory
 from mindspore_rt.formats import huggingface
@@ -99,7 +99,14 @@ def write(contents: Contents, target: Path, format: str, options: argparse.Names
     if format == "mindir":
         return _write_mindir(contents, target, *options.shape or DEFAULT_SHAPE)
     ticket = _ticket(contents, options.sparsity, options.compat or "paper")
-    return _write_compact(contents, ticket, target) if format == "compact" else _write_ticket(ticket, target)
+    if format == "compact":
+        return _write_compact(contents, ticket, target)
+    if absent := [name for name in contents.encoder.prunable() if name not in ticket.masks]:
+        raise UserError(
+            f"{contents.path}: lacks {listed(absent, 4, 160)}, so its ticket would have no mask of them, and fit no "
+            f"model; give the whole model"
+        )
+    return _write_ticket(ticket, target)
 
 
 def _write_huggingface(contents: Contents, target: Path) -> str:

@@ -289,6 +289,15 @@ def test_a_head_of_other_labels_than_its_config_names_is_refused(tiny_bert, weig
     )
 
 
+def test_a_ticket_of_a_part_of_the_model_is_refused(tiny_bert, weights, tmp_path, capsys):
+    """No run would accept it."""
+    part = {name: value for name, value in weights.items() if "pooler" not in name}
+    source = rewritten(tmp_path / "part", tiny_bert, {**part, QUERY: np.zeros_like(weights[QUERY])})
+    words = (source, tmp_path / "ticket.safetensors", "--to", "ticket", "--allow-missing", "bert.pooler")
+    assert f"{source}: lacks bert.pooler.dense.weight, so its ticket would" in refused(capsys, *words)
+    assert not (tmp_path / "ticket.safetensors").exists()
+
+
 def test_scores_that_do_not_fit_are_named(tiny_bert, weights, shapes, tmp_path, capsys):
     scores = random_scores(shapes)
     scores[QUERY] = scores[QUERY][:5]
