@@ -41,7 +41,7 @@ def draw(run: RunDir, job: DrawingJob, stage: Stage) -> None:
         path, model = stage.inputs["scores"], source.config
         ticket = given_ticket(config, path, job.sparsity, model) if given else Ticket.load(path, model.prunable())
     ticket.save(run.ticket(job.seed, job.model))
-    by_magnitude = Ticket.from_magnitudes({name: source.weights[name] for name in ticket.masks}, job.sparsity)
+    by_magnitude = Ticket.from_magnitudes({name: source.weights[name] for name in ticket.masks}, ticket.sparsity)
     report = {
         "sparsity": ticket.sparsity,
         "pruned": ticket.pruned,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs.contract.errors import UserError
+from configs.contract.files import read_json
 from configs.contract.jobs import jobs
 from configs.contract.run_dir import RunDir
 from mindspore_rt.formats import huggingface
@@ -101,6 +102,19 @@ def test_structured_tickets_of_every_origin_prune_whole_units(run, monkeypatch):
         neurons[model] = mask.all(1)
     assert len({int(rows.sum()) for rows in neurons.values()}) == 1 and neurons["robust-0.25"].sum() < 16
     assert (neurons["robust-0.25"] != neurons["random-0.25"]).any()
+
+
+def test_overlaps_are_those_of_the_sparsity_that_a_ticket_has(run):
+    """Which may differ a little from the one that was asked for."""
+    weights = huggingface.load(huggingface.resolve(run.config.model)).weights
+    ticket = Ticket.from_magnitudes({name: weights[name] for name in random_scores(run, 1)}, 0.2535)
+    given = run.root.parent / "given.safetensors"
+    ticket.save(given)
+    run.config.methods, run.config.tickets_from = ["robust"], str(given)
+    draw(run, jobs_of(run, "draw")[0])
+    report = read_json(run.ticket(1, "robust-0.25").with_name("report.json"))
+    assert report["sparsity"] == ticket.sparsity > 0.25
+    assert (report["magnitude_overlap"], report["chance_overlap"]) == (1, ticket.chance_overlap)
 
 
 def test_a_given_ticket_of_single_weights_is_refused_where_whole_units_are_pruned(run, monkeypatch):
