@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from configs.contract import cli, jobs, receipts
 from configs.contract.check_config import refuse_missing
 from configs.contract.errors import command
 from configs.contract.estimate import Estimator, duration
 from configs.contract.jobs import HALVES
+from configs.contract.processes import run_module
 from configs.contract.run_dir import RunDir
 
 
@@ -41,7 +43,10 @@ def overview(run: RunDir) -> str:
 
 def show(options: argparse.Namespace) -> None:
     """Show every job, what is done, and how long the rest may take."""
-    print(overview(_planned(options)))
+    run = _planned(options)
+    if not _is_prepared(run) and find_spec("mindspore"):
+        run_module("mindspore_rt.stages.prepare", [options.config, *options.overrides])
+    print(overview(run))
 
 
 def pending(options: argparse.Namespace) -> None:
@@ -61,9 +66,14 @@ def pending(options: argparse.Namespace) -> None:
 def _planned(options: argparse.Namespace) -> RunDir:
     """Return the run of a configuration; until its data are prepared, the files that it names must be there."""
     run = cli.run_dir(options)
-    if not all(job.done for job in jobs.jobs(run) if job.stage == "prepare"):
+    if not _is_prepared(run):
         refuse_missing(run.config)
     return run
+
+
+def _is_prepared(run: RunDir) -> bool:
+    """Tell whether the stage `prepare`, which checks what it is given, has finished."""
+    return all(job.done for job in jobs.jobs(run) if job.stage == "prepare")
 
 
 @command

@@ -1,12 +1,17 @@
-"""Stage `prepare`: normalised train, dev and test splits."""
+"""Stage `prepare`: normalised train, dev and test splits.
+
+python -m mindspore_rt.stages.prepare CONFIG [key=value ...]    only checks the model and given tickets, for the plan
+"""
 
 from __future__ import annotations
 
-from configs.contract import classifiers, matrices
+import sys
+
+from configs.contract import classifiers, matrices, schema, settings
 from configs.contract.check_config import refuse_missing
-from configs.contract.errors import UserError
+from configs.contract.errors import UserError, command
 from configs.contract.jobs import DrawingJob, Job, jobs
-from configs.contract.run_dir import RunDir
+from configs.contract.run_dir import RUNS, RunDir
 from mindspore_rt.data import splits
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs, tickets
@@ -28,8 +33,12 @@ def prepare(run: RunDir, job: Job) -> None:
     check_victims(run)
 
 
-def check_tickets(run: RunDir) -> None:
+def check_tickets(run: RunDir, download: bool = True) -> None:
     """Refuse tickets that are missing, or that a model of this shape cannot have, before anything is trained.
+
+    Args:
+        run: The experiment.
+        download: Whether a model that tickets must fit is downloaded; if not, only one that is here is looked at.
 
     Raises:
         UserError: With the file or the key.
@@ -40,8 +49,9 @@ def check_tickets(run: RunDir) -> None:
         (run.given_ticket(job.seed, job.sparsity), job.sparsity) for job in drawn if job.method == config.given_method
     ]
     shared = config.search.granularity != "weight" and any(job.stage == "search" for job in planned)
-    if not (given or shared or config.structured and drawn):
-        return  # the model may still have to be downloaded
+    needed = given or shared or config.structured and drawn
+    if not (settings.local_model(config.model) or download and needed):
+        return
     _, model = huggingface.read_shape(huggingface.resolve(config.model), config.layers)
     for file, sparsity in given:
         tickets.given_ticket(config, file, sparsity, model)
@@ -61,3 +71,14 @@ def check_victims(run: RunDir) -> None:
             classifiers.check(folder, run.summary().labels, run.config.attack_length)
         except UserError as error:
             raise UserError(f"attack.victims: {name}: {error}") from None
+
+
+@command
+def main(config: str, *overrides: str) -> int:
+    """Check the model and the given tickets of an experiment; returns the exit status."""
+    check_tickets(RunDir(schema.load(config, overrides), RUNS), download=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -280,6 +280,13 @@ def test_named_files_that_are_not_there_are_refused_until_the_data_are_prepared(
     assert plan.main([command, "tiny", setting]) == 0
 
 
+def test_what_the_run_refuses_before_it_trains_the_plan_refuses(tmp_path, monkeypatch, capsys):
+    """By the function of the training half that the run calls."""
+    monkeypatch.setattr(plan.cli, "run_dir", lambda _: run_of(tmp_path))
+    assert plan.main(["show", "tiny", "name=never-run", "tickets_from=gone"]) == 2
+    assert "error: tickets_from: gone is no file, and no experiment that has run" in capsys.readouterr().err
+
+
 def test_the_disk_space_of_a_search_is_told_where_it_counts(tmp_path):
     """BERT-base has 85.5 million prunable weights, of which each kept epoch leaves the scores in float32.
 

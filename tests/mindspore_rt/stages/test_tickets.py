@@ -13,7 +13,7 @@ from configs.contract.files import read_json
 from configs.contract.jobs import jobs
 from configs.contract.run_dir import RunDir
 from mindspore_rt.formats import huggingface
-from mindspore_rt.stages import runner
+from mindspore_rt.stages import prepare, runner
 from mindspore_rt.stages.models import train_model
 from mindspore_rt.stages.prepare import check_tickets
 from mindspore_rt.stages.prune import prune
@@ -158,6 +158,20 @@ def test_a_given_ticket_of_another_model_is_refused_before_the_data_are_prepared
     config.sparsities = [round(ticket.sparsity, 2)]
     with pytest.raises(UserError, match="given.safetensors: a ticket of another model"):
         check_tickets(again)
+
+
+def test_the_plan_checks_what_is_here_and_downloads_nothing(run, monkeypatch, capsys):
+    """A path to a ticket that is wrong is refused although the model that it must fit is not here."""
+    monkeypatch.setattr(huggingface, "resolve", lambda model: pytest.fail(f"{model} would be downloaded"))
+    run.config.model, run.config.tickets_from = "owner/never-downloaded", "gone"
+    with pytest.raises(UserError, match="tickets_from: gone is no file"):
+        check_tickets(run, download=False)
+    (run.root.parent / "given.safetensors").touch()
+    run.config.tickets_from = str(run.root.parent / "given.safetensors")
+    check_tickets(run, download=False)
+    monkeypatch.undo()
+    assert prepare.main("tiny", "layers=99") == 2
+    assert "error: layers: 99 asked, " in capsys.readouterr().err
 
 
 def test_scores_that_a_model_cannot_share_are_refused_before_the_data_are_prepared(run):
