@@ -10,7 +10,7 @@ import sys
 from configs.contract import classifiers, matrices, schema, settings
 from configs.contract.check_config import refuse_missing
 from configs.contract.errors import UserError, command
-from configs.contract.jobs import DrawingJob, Job, jobs
+from configs.contract.jobs import DrawingJob, Job, attack_jobs, jobs
 from configs.contract.run_dir import RUNS, RunDir
 from mindspore_rt.data import splits
 from mindspore_rt.formats import huggingface
@@ -24,13 +24,24 @@ def prepare(run: RunDir, job: Job) -> None:
     stage = inputs.stage_of(run, job)
     if not inputs.already_done(stage):
         summary = splits.write(run)
+        counts = {name: split["count"] for name, split in summary["splits"].items()}
         for name, split in summary["splits"].items():
             balance = ", ".join(f"{count} {label}" for label, count in split["labels"].items())
-            print(f"  {name}: {split['count']} sentences ({balance})")
+            print(f"  {name}: {counts[name]} sentences ({balance})")
+        for key, name, size in _asked(run):
+            if size > counts[name]:
+                print(f"  {key}: {size} asked, all {counts[name]} sentences of {name} are taken")
         for warning in summary["warnings"]:
             print(f"  warning: {warning}")
-        stage.finish({name: split["count"] for name, split in summary["splits"].items()})
+        stage.finish(counts)
     check_victims(run)
+
+
+def _asked(run: RunDir) -> list[tuple[str, str, int]]:
+    """Return the keys that take all sentences of a split where it has fewer than they ask for: key, split, number."""
+    sections = {"choose": "choice", "attack": "attack"}
+    attacks = {(f"{sections[job.stage]}.examples", job.split, job.sentences) for job in attack_jobs(run, planned=True)}
+    return [("data.train_size", "train", run.config.data.train_size or 0), *sorted(attacks)]
 
 
 def check_tickets(run: RunDir, download: bool = True) -> None:

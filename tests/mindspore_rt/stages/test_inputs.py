@@ -16,7 +16,7 @@ from configs.contract.stage import Changed
 from mindspore_rt import __main__
 from mindspore_rt.stages import inputs, prepare
 from mindspore_rt.stages.models import train_model
-from tests.helpers.files import edit_json
+from tests.helpers.files import edit_json, write_file
 from tests.helpers.prepared import write_summary
 from tests.helpers.stages import jobs_of
 
@@ -130,3 +130,28 @@ def test_a_victim_that_cannot_be_attacked_is_refused_before_any_training(run, mo
     with pytest.raises(UserError, match="theirs: .*a model of 8 positions, but inputs have up to 16") as error:
         prepare.prepare(run, Job("prepare", "prepare", run.data))
     assert "delete" not in str(error.value)
+
+
+def test_numbers_above_what_is_there_are_told_with_the_data(tmp_path, capsys):
+    """All sentences are taken. A number that is reached, or that nothing asks for, is not mentioned."""
+    rows = "".join(f"{word},{number % 2}\n" for number, word in enumerate("abcdefgh"))
+    files = {name: write_file(tmp_path, f"{name}.csv", f"text,label\n{rows}") for name in ("train", "dev", "test")}
+    keys = [
+        "task=custom",
+        "data.text_columns=[text]",
+        "data.labels=[0,1]",
+        *(f"data.{n}={f}" for n, f in files.items()),
+    ]
+    sizes = ["data.train_size=9", "data.test_size=null", "attack.examples=10", "choice.examples=11"]
+    run = RunDir(schema.load("tiny", [*keys, *sizes]), tmp_path / "one")
+    prepare.prepare(run, Job("prepare", "data", run.data))
+    lines = [
+        "  data.train_size: 9 asked, all 8 sentences of train are taken",
+        "  attack.examples: 10 asked, all 8 sentences of test are taken",
+    ]
+    assert [line for line in capsys.readouterr().out.splitlines() if " asked, " in line] == lines
+    sizes = ["data.train_size=8", "data.test_size=null", "attack.examples=8", "choice.examples=11"]
+    run = RunDir(schema.load("tiny", [*keys, *sizes, "sparsities=[0.3,0.5]"]), tmp_path / "two")
+    prepare.prepare(run, Job("prepare", "data", run.data))
+    lines = ["  choice.examples: 11 asked, all 8 sentences of dev are taken"]
+    assert [line for line in capsys.readouterr().out.splitlines() if " asked, " in line] == lines

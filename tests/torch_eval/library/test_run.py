@@ -107,7 +107,7 @@ def test_results_are_not_taken_for_those_of_labels_that_are_named_otherwise(tmp_
     assert results["settings"]["mine/deepwordbug"]["label_order"] == [1, 0]
 
 
-def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, attacks_here):
+def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, attacks_here, capsys):
     file = table(tmp_path / "r.csv")
     for name in (str(tmp_path / "gone"), r"C:\models\mine", "./gone", "a/b/c"):
         with pytest.raises(UserError, match="no such directory"):
@@ -119,7 +119,8 @@ def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, attacks_here)
         run.run([str(two)], str(file), [], out=tmp_path / "out")
     assert not (tmp_path / "out" / "data").exists()  # of the other run
     with pytest.raises(UserError, match="two/out is in the folder of a model, whose files must stay as they are"):
-        run.run([str(two)], str(file), [], out=two / "out")
+        run.run([str(two)], str(file), ["examples=99"], out=two / "out")
+    assert capsys.readouterr().out.count(f"examples: 99 asked, all {len(SENTENCES)} texts are taken\n") == 1
     three = classifier(tmp_path / "three", "bert", ("a", "b", "c"))
     with pytest.raises(UserError, match="its labels are neg, pos, the model's are a, b, c"):
         run.run([str(three)], str(file), [], out=tmp_path / "out")
