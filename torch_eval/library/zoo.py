@@ -19,6 +19,7 @@ from configs.contract import VERSION, schema
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, file_hash, json_hash, read_json, whole_directory, write_json
 from configs.contract.jobs import CLEAN
+from configs.contract.model_card import base_model
 from configs.contract.model_id import ModelId
 from configs.contract.read_values import ENTRY, ZOO, find, yaml_text
 from configs.contract.run_files import Count, Share, TicketReport
@@ -103,11 +104,16 @@ def add(run: Run, name: str) -> Path:
     """Make an entry from a finished run of one seed; returns its folder.
 
     Raises:
-        UserError: The run has several seeds, no robust ticket, or results that are missing or stale; or `name` cannot
-            be a folder's, or is another entry's.
+        UserError: The run has several seeds, no robust ticket, a model that others cannot get, or results that are
+            missing or stale; or `name` cannot be a folder's, or is another entry's.
     """
     if len(run.config.seeds) != 1 or not (ticket := run.model_of("robust")):
         raise UserError("zoo-add: an entry is one robust ticket of one seed; add seeds=[N], or methods with robust")
+    if run.config.model != "packaged" and not base_model(run.config.model):
+        raise UserError(
+            f"zoo-add: model={run.config.model} is a directory of this machine; give model=OWNER/NAME, the same model "
+            "on the hub"
+        )
     unfinished = [step.title for step in (*run.missing(), *run.stale())]
     if unfinished:
         raise UserError(f"zoo-add: {run.paths.root}: {unfinished[0]} is missing or stale; finish the run first")

@@ -86,6 +86,10 @@ def test_unfinished_runs_and_several_seeds_make_no_entry(entry):
             zoo.add(state(paths, "demo"), name)
     with pytest.raises(UserError, match="one seed"):
         zoo.add(state(run_dir.RunDir(schema.load("demo", ["seeds=[1,2]"]), paths.root.parent), "demo"), "two")
+    here = copy.deepcopy(paths.config)
+    here.model = str(paths.root)
+    with pytest.raises(UserError, match="model=.* is a directory of this machine; give model=OWNER/NAME"):
+        zoo.add(Run(here, ["demo"], paths.root.parent), "two")
     (paths.attack(1, "finetune") / "textfooler" / "manifest.json").unlink()
     with pytest.raises(UserError, match="attack finetune textfooler is missing"):
         zoo.add(state(paths, "demo"), "two")
