@@ -127,7 +127,8 @@ class Estimator:
         if times:
             return sum(times) / len(times) / self.config.attack.workers
         queries = QUERIES_PER_TOKEN.get(recipe, QUERIES_OF_OTHERS) * self.tokens
-        return queries * 2.0 * self.weights * self.tokens / self.rate
+        idle = max(1.0, len(os.sched_getaffinity(0)) / self.config.attack.workers)  # each process has one thread
+        return idle * queries * 2.0 * self.weights * self.tokens / self.rate
 
     def space(self) -> list[str]:
         """Describe the disk space of the searches, if there are any and it is more than a tenth of a gigabyte."""

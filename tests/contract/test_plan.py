@@ -208,13 +208,17 @@ def test_finished_jobs_set_the_speed(tmp_path):
     assert "finetune  seed-1/finetune" in overview and "done" in overview and "about" in overview
 
 
-def test_an_attack_takes_its_queries(tmp_path):
-    run = run_of(tmp_path, "methods=[finetune,freelb]", "attack.recipes=[textfooler,pwws]", "attack.examples=10")
+@pytest.mark.parametrize("workers, idle", [(1, 4), (2, 2), (4, 1), (8, 1)])
+def test_an_attack_takes_its_queries(tmp_path, monkeypatch, workers, idle):
+    """On so many of four cores as there are processes."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    keys = ("attack.recipes=[textfooler,pwws]", "attack.examples=10", f"attack.workers={workers}")
+    run = run_of(tmp_path, "methods=[finetune,freelb]", *keys)
     guess = estimate.Estimator(run)
     query = 2 * guess.weights * guess.tokens / guess.rate
     ((stage, count, seconds),) = guess.attacks()
     assert (stage, count) == ("attack", "2 models, 10 sentences, 2 attacks")
-    assert seconds == pytest.approx(2 * 10 * (4.5 + 6) * guess.tokens * query)
+    assert seconds == pytest.approx(idle * 2 * 10 * (4.5 + 6) * guess.tokens * query)
 
 
 def test_finished_attacks_set_their_speed(tmp_path):
