@@ -34,7 +34,7 @@ NOT_HERE = {
     *(f"data.{key}" for key in ("train", "dev", "test", "train_size", "dev_size", "test_size")),
 }
 LONGEST_NAME = 240  # bytes of a folder's name; most file systems take 255
-DEFAULTS = ("task=custom", "attack.examples=200", f"attack.workers={os.cpu_count() or 1}")
+DEFAULTS = ("task=custom", "attack.examples=200", f"attack.workers={len(os.sched_getaffinity(0))}")
 
 
 class ScoreDir(RunDir):

@@ -241,3 +241,10 @@ def test_importing_the_package_loads_nothing():
     assert not {"torch", "transformers", "textattack", "numpy"} & set(modules)
     with pytest.raises(AttributeError):
         torch_eval.nothing  # noqa: B018  the attribute is what is asked for
+
+
+def test_it_takes_the_cores_that_the_process_may_use():
+    """A scheduler gives it a few of the machine's."""
+    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
+    code += "from torch_eval.library import run; print(run.DEFAULTS[-1])"
+    assert run_python(code).stdout.strip() == "attack.workers=1"
