@@ -73,8 +73,8 @@ def _not_utf8(path: Path, raw: bytes, place: int) -> str:
     start = raw.rfind(b"\n", 0, place) + 1
     line = raw[start:].split(b"\n", 1)[0]
     where = f"{path}, line {raw[:place].count(10) + 1}: not UTF-8"
-    if not raw[:place].isascii():
-        return f"{where}, although the lines before it are; correct this line"
+    if any(map(_is_utf8, raw.split(b"\n"))):  # converting the file would spoil these
+        return f"{where}, although other lines are; correct this line"
     try:
         raw.decode("cp1252")
     except UnicodeDecodeError:
@@ -85,6 +85,14 @@ def _not_utf8(path: Path, raw: bytes, place: int) -> str:
         f"{where}; as Windows-1252 it reads {shown!r}: if that is right, convert the file with "
         f"{_conversion('WINDOWS-1252', path)}"
     )
+
+
+def _is_utf8(line: bytes) -> bool:
+    """Tell whether a line has letters beyond ASCII, all in UTF-8."""
+    try:
+        return not line.isascii() and bool(line.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _with_nul(path: Path, raw: bytes, text: str) -> str:
