@@ -58,7 +58,9 @@ class PlainTags(PartOfSpeech):
 class Stock(packaged_resources.Packaged):
     """The packaged resources in TextAttack's own classes. They are in memory, as those that it downloads are."""
 
-    def goal(self, victim: HuggingFaceModelWrapper, similarity: SentenceEncoder, query_budget: float) -> GoalFunction:
+    def goal(
+        self, victim: HuggingFaceModelWrapper, similarity: SentenceEncoder | None, query_budget: float
+    ) -> GoalFunction:
         """Return TextAttack's goal function."""
         return UntargetedClassification(victim, query_budget=query_budget)
 

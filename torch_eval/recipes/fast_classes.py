@@ -124,7 +124,9 @@ class MaskedWords(WordSwapMaskedLM):
 class Resources(ABC):
     """Makes the parts of an attack. Keyword arguments are those of TextAttack's classes."""
 
-    def goal(self, victim: Callable, similarity: SentenceSimilarity, query_budget: float) -> UntargetedClassification:
+    def goal(
+        self, victim: Callable, similarity: SentenceSimilarity | None, query_budget: float
+    ) -> UntargetedClassification:
         """Return the goal function."""
         return Classification(victim, similarity, model_batch_size=BATCH, query_budget=query_budget)
 

@@ -95,7 +95,8 @@ class OwnRecipe:
     Attributes:
         parts: Makes the transformation and the recipe's own constraints from `parameters` and the resources.
         resources: Names of the resources that it uses.
-        parameters: Settings of each part, by its name. Every recipe has a `search` and a `sentence similarity`.
+        parameters: Settings of each part, by its name: of the `search`, of the `sentence similarity` if it has that
+            constraint, and of what `parts` makes.
     """
 
     parts: Callable[[dict, Resources], Parts]
@@ -105,7 +106,8 @@ class OwnRecipe:
 
 NEEDED_TOP1 = 0.25  # below it the masked model is too poor for the attack to be called BERT-Attack
 
-# TextAttack's other recipes that attack classifiers of English text, under the names of its command line.
+# TextAttack's other recipes that attack classifiers of English text, under the names of its command line. One that
+# also stands in `OWN` is put together here.
 OTHERS = {
     "a2t": "A2TYoo2021",
     "alzantot": "GeneticAlgorithmAlzantot2018",
@@ -151,7 +153,7 @@ def describe(spec: Spec) -> dict:
 
 def describe_parameters(spec: Spec) -> dict:
     """Return what decides a recipe, its resources apart."""
-    parameters = f"TextAttack's {OTHERS[spec.recipe]}" if spec.recipe in OTHERS else _parameters(spec)
+    parameters = _parameters(spec) if spec.key in OWN else f"TextAttack's {OTHERS[spec.recipe]}"
     return {
         "recipe": spec.recipe,
         "protocol": spec.protocol,
@@ -178,7 +180,7 @@ def describe_resources(spec: Spec) -> dict:
     Raises:
         UserError: As `describe`.
     """
-    if spec.recipe in OTHERS:
+    if spec.key not in OWN:
         return {"of this recipe": "what TextAttack itself brings or downloads"}
     names = OWN[spec.key].resources
     if spec.resources == "original":
@@ -219,12 +221,15 @@ def build(spec: Spec, victim: Victim, source: Resources | None = None) -> Attack
 
     budget = float("inf") if spec.max_queries is None else spec.max_queries
     columns = InputColumnModification(list(spec.columns), set(spec.columns) - set(spec.changeable))
-    if spec.recipe in OTHERS:
+    if spec.key not in OWN:
         return _build_other(spec, victim, columns, budget)
     if source is None:
         source = Original(spec.resources_dir) if spec.resources == "original" else Packaged()
     transformation, constraints = OWN[spec.key].parts(parameters, source)
-    similarity = source.sentence_similarity(**parameters["sentence similarity"])
+    similarity = None
+    if "sentence similarity" in parameters:
+        similarity = source.sentence_similarity(**parameters["sentence similarity"])
+        constraints.append(similarity)
     return Attack(
         source.goal(victim, similarity, query_budget=budget),
         [
@@ -232,7 +237,6 @@ def build(spec: Spec, victim: Victim, source: Resources | None = None) -> Attack
             StopwordModification(stopwords=source.stop_words(spec.recipe)),
             columns,
             *constraints,
-            similarity,
         ],
         transformation,
         source.search(**parameters["search"]),

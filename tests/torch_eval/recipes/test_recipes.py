@@ -196,7 +196,7 @@ def test_a_budget_of_queries_ends_an_attack(model):
 def test_other_recipes_by_name_run_or_say_what_they_miss(model):
     from configs.contract.schema import RECIPES as known
 
-    assert set(known) == {*RECIPES, *recipes.OTHERS}
+    assert {*known, "official bertattack"} == {*recipes.OWN, *recipes.OTHERS}
     victim = Victim(model, LENGTH)
     label = victim(SENTENCES[:1]).argmax(1).item()
     attack = recipes.build(single("deepwordbug"), victim)
@@ -205,6 +205,30 @@ def test_other_recipes_by_name_run_or_say_what_they_miss(model):
     assert recipes.NEEDS.keys() == recipes.OTHERS.keys() - {"deepwordbug", "pruthi"}
     with pytest.raises(recipes.CannotRun, match="attack.recipes: clare needs distilroberta-base, .*; missing here: "):
         recipes.build(single("clare"), victim)
+
+
+def test_another_recipe_is_made_an_own_one_by_its_entry(model, monkeypatch):
+    """As CONTRIBUTING.md says. DeepWordBug has no sentence encoder; stop words are those of the packaged resources."""
+    from textattack.constraints.overlap import LevenshteinEditDistance
+    from textattack.transformations import WordSwapRandomCharacterDeletion as Deletion
+
+    def parts(parameters, source):
+        return Deletion(**parameters["deletion"]), [LevenshteinEditDistance(**parameters["distance"])]
+
+    parameters = {"search": {"wir_method": "unk"}, "deletion": {}, "distance": {"max_edit_distance": 30}}
+    monkeypatch.setitem(recipes.OWN, "deepwordbug", recipes.OwnRecipe(parts, ("stop words",), parameters))
+    spec, victim = single("deepwordbug"), Victim(model, LENGTH)
+    told = recipes.describe(spec)
+    assert told["parameters"] == parameters and told["resources"]["from"] == "packaged"
+    ours, stock = recipes.build(spec, victim), stock_textattack.build(spec, stock_textattack.victim(model, LENGTH))
+    assert type(ours.transformation) is Deletion and [type(one) for one in ours.constraints] == [
+        LevenshteinEditDistance
+    ]
+    for text, label in zip(SENTENCES, victim(SENTENCES).argmax(1).tolist()):
+        set_seed(1)
+        expected = outcome(stock.attack(OrderedDict(sentence=text), label))
+        set_seed(1)
+        assert outcome(ours.attack(OrderedDict(sentence=text), label)) == expected
 
 
 def test_the_goal_of_other_recipes_too_is_another_label(model, monkeypatch):
