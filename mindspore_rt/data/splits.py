@@ -78,8 +78,10 @@ def _load_splits(config: schema.Experiment, task: Task) -> tuple[Splits, str, li
     if data.dev or data.test:
         raise UserError("data.train: unset, but data.dev or data.test is given; give the training file too")
     source = task.hub
-    if source is None:  # the packaged snippets: a task of the user's own has files
+    if config.task == "snippets":
         return *split_snippets(), []
+    if source is None:
+        raise UserError(f"data.train: unset, and the task {config.task} has no data set on the hub; name its file")
     from mindspore_rt.formats import hub  # only here: its import takes time
 
     names = {split: name for split, name in zip(SPLITS, source.splits, strict=True) if name}

@@ -77,16 +77,16 @@ def read(
 
 def _of_task(name: str, config: Experiment) -> tuple[Task, list[dict], str]:
     """Return the test set of a task."""
-    if name == "custom":
+    source = TASKS[name].hub
+    if source is None and name != "snippets":
         raise UserError(f"{name}: this task has no data of its own; give a file")
     config.task = name
     task = task_of(config)
-    if name == "snippets":
+    if source is None:
         splits, note = snippets.split_snippets()
         return task, splits["test"], note
-    assert task.hub
-    file = hub.split_file(task.hub, task.hub.splits[2])
-    return task, read_file(file, TASKS[name])[0], f"{task.hub.id}, {task.hub.splits[2]}"
+    file = hub.split_file(source, source.splits[2])
+    return task, read_file(file, TASKS[name])[0], f"{source.id}, {source.splits[2]}"
 
 
 def reading(task: Task, label_column: str | None, names: Sequence[str], model: Path) -> str:

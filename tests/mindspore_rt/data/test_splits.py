@@ -5,7 +5,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from configs.contract import assets, schema, snippets
+from configs.contract import assets, schema, snippets, tasks
 from configs.contract.errors import UserError
 from configs.contract.files import read_json, read_lines
 from configs.contract.run_dir import RunDir
@@ -135,6 +135,18 @@ def test_the_hub_names_columns_whatever_the_configuration_says(tmp_path, monkeyp
 def test_impossible_splits(tmp_path, overrides, expected):
     with pytest.raises(UserError, match=expected):
         prepared(tmp_path, *overrides)
+
+
+def test_a_task_without_data_of_its_own_gets_no_snippets(tmp_path, monkeypatch):
+    """As CONTRIBUTING.md says how to add one, without a data set of the hub."""
+    columns = tasks.TASKS["snippets"].columns
+    monkeypatch.setitem(
+        tasks.TASKS, "toy", tasks.Task(columns, ("dull", "lively"), columns, (tasks.FileLayout(columns),))
+    )
+    with pytest.raises(
+        UserError, match="data.train: unset, and the task toy has no data set on the hub; name its file"
+    ):
+        splits.write(RunDir(schema.load("tiny", ["task=toy"]), tmp_path))
 
 
 def test_a_pair_with_own_columns_and_labels(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from configs.contract import classifiers, schema
 from configs.contract.errors import UserError
+from configs.contract.tasks import TASKS
 from torch_eval.library import data, hub
 
 NAMES = ["negative", "positive"]
@@ -304,7 +305,7 @@ def test_a_damaged_array_is_named_where_it_is_damaged(tmp_path):
     assert len(read(tmp_path / "a.json", json.dumps({"text": "fine", "label": 1}, indent=1))[1]) == 1
 
 
-def test_a_folder_of_texts_and_a_task(tmp_path):
+def test_a_folder_of_texts_and_a_task(tmp_path, monkeypatch):
     for label, text in (("pos", "fine"), ("neg", "dull")):
         (tmp_path / "texts" / label).mkdir(parents=True)
         (tmp_path / "texts" / label / "1.txt").write_text(text)
@@ -318,6 +319,9 @@ def test_a_folder_of_texts_and_a_task(tmp_path):
             data.read(str(tmp_path / "none"), config(), names)
     with pytest.raises(UserError, match="custom: this task has no data of its own; give a file"):
         data.read("custom", config(), NAMES)
+    monkeypatch.setitem(TASKS, "toy", TASKS["snippets"])
+    with pytest.raises(UserError, match="toy: this task has no data of its own; give a file"):
+        data.read("toy", config(), NAMES)
     task, records, note = data.read("snippets", config(), NAMES)
     assert task.labels == ("negative", "positive") and len(records) > 500 and "ratings" in note
 
