@@ -163,12 +163,15 @@ def _published(values: set[str], columns: Sequence[str], names: Sequence[str]) -
 
 
 def _published_orders(columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return, by title, the labels of the tasks whose published files have such columns and number labels from 0 on."""
+    """Return, by title, the labels of the tasks whose published files have such columns.
+
+    They count from 0 on, also where such a file was published with other values: people number it again.
+    """
     return {
         task.title: task.labels
         for task in TASKS.values()
         for layout in task.layouts
-        if not layout.values and all(_alike([name], columns) for name in layout.needed)
+        if all(_alike([name], columns) for name in layout.needed)
     }
 
 
