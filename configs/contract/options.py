@@ -1,4 +1,4 @@
-"""Options of commands that are about no experiment: `key=value` texts into a dataclass of `schema.option` fields."""
+"""Options of commands that are about no experiment: `key=value` texts into a dataclass of `sections.option` fields."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def checked(where: str, value: Any, hint: Any, limits: Mapping[str, Any], in_lis
         where: Key and origin, for messages.
         value: Value from YAML.
         hint: Type that the key has.
-        limits: `low`, `high`, `choices` and `pattern`, as in `schema.option`.
+        limits: `low`, `high`, `choices` and `pattern`, as in `sections.option`.
         in_list: Whether the value is an item of a list.
 
     Raises:

@@ -35,7 +35,7 @@ def generator(seed: int, place: int, step: int = 0, ascent: int = 0, rank: int =
     """Return NumPy's generator for one key.
 
     Every part of the key is a word of the seed sequence, so that no two keys meet by arithmetic. All parts must be
-    below 2**32, as seeds are (`schema.LARGEST_SEED`).
+    below 2**32, as seeds are (`sections.LARGEST_SEED`).
 
     Args:
         seed: Seed of the training, or of the split of the data.

@@ -29,7 +29,7 @@ from configs.contract.errors import command, first_reason
 from configs.contract.files import write_json
 from configs.contract.options import read_options
 from configs.contract.processes import run_module
-from configs.contract.schema import option
+from configs.contract.sections import option
 from configs.contract.stage import versions
 from mindspore_rt.cells import backend, noise
 from mindspore_rt.compare import step_worker

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.contract import schema
+from configs.contract import schema, sections
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, read_lines, write_json, write_lines
 from configs.contract.read_files import absent_labels, odd_texts, read_file
@@ -92,7 +92,7 @@ def _load_splits(config: schema.Experiment, task: Task) -> tuple[Splits, str, li
     return splits, " ".join(filter(None, (source.id, source.config, "at", source.revision[:8]))), warnings
 
 
-def _read_files(files: dict[str, Path], task: Task, data: schema.Data) -> tuple[Splits, list[str]]:
+def _read_files(files: dict[str, Path], task: Task, data: sections.Data) -> tuple[Splits, list[str]]:
     splits, warnings = {}, []
     for split, file in files.items():
         splits[split], skipped = read_file(file, task, data.columns, data.bad_rows)

@@ -36,12 +36,12 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from configs.contract import markdown, schema
+from configs.contract import markdown, schema, sections
 from configs.contract.code import source_hashes
 from configs.contract.files import append_line, atomic_write, file_hash, json_hash, read_lines
 from configs.contract.options import read_options
 from configs.contract.run_dir import RUNS, RunDir
-from configs.contract.schema import option
+from configs.contract.sections import option
 from configs.contract.stage import versions
 from torch_eval.assets import packaged
 from torch_eval.attack.example import attack_text
@@ -61,7 +61,7 @@ class ComparisonOptions:
     """How ours and stock are compared."""
 
     examples: int = option(200, "examples that both sides attack", low=1)
-    recipes: list[str] = option(schema.PAPERS_RECIPES, "attacks", choices=schema.RECIPES)
+    recipes: list[str] = option(sections.PAPERS_RECIPES, "attacks", choices=sections.RECIPES)
     candidates: list[int] = option([8, 48], "BERT-Attack: numbers of replacements tried for a word (K)", low=1)
     max_length: int = option(128, "word pieces to which ours cuts, and stock pads too", low=4)
     long_examples: int = option(20, "of the examples, how many stock attacks padded to 512 too", low=0)

@@ -21,7 +21,7 @@ from configs.contract.bench_case import COUNTS, StepCase
 from configs.contract.errors import UserError
 from configs.contract.options import read_options
 from configs.contract.processes import run_module
-from configs.contract.schema import option
+from configs.contract.sections import option
 
 BERT_BASE = StepCase("finetune", layers=12, hidden=768, batch=32, length=128)
 FEW, BETWEEN, MORE = 2, 3, 4  # layers that are counted; those in between are the check

@@ -17,7 +17,7 @@ from configs.contract import markdown
 from configs.contract.files import append_line, read_lines, write_lines
 from configs.contract.options import read_options
 from configs.contract.run_dir import RUNS
-from configs.contract.schema import option
+from configs.contract.sections import option
 from torch_eval.attack.workers import Target, logits_of
 from torch_eval.bench.attacks import ComparisonOptions, compare
 from torch_eval.bench.random_models import ARCHITECTURES, COLUMN, PROMISED, labelled, random_classifier, snippet_texts

@@ -23,7 +23,7 @@ import torch
 from configs.contract.files import write_json
 from configs.contract.options import read_options
 from configs.contract.run_dir import RUNS
-from configs.contract.schema import option
+from configs.contract.sections import option
 from torch_eval.attack.workers import Target, attack_example, logits_of
 from torch_eval.bench import attacks
 from torch_eval.bench.random_models import COLUMN, labelled, random_classifier, snippet_texts

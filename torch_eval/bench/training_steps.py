@@ -22,7 +22,7 @@ from configs.contract.errors import UserError
 from configs.contract.files import append_line, atomic_write
 from configs.contract.options import read_options
 from configs.contract.run_dir import RUNS
-from configs.contract.schema import option
+from configs.contract.sections import option
 from configs.contract.stage import versions
 from torch_eval.bench.step_groups import CONTENDERS, GROUPS, OFFICIAL, REPOSITORY, installed
 from torch_eval.bench.step_process import Worker

@@ -55,7 +55,7 @@ class Spec:
     """What decides an attack, beside the victim and the text.
 
     Attributes:
-        recipe: One of `schema.RECIPES`.
+        recipe: One of `sections.RECIPES`.
         columns: Text columns that the victim reads, in order.
         attacked: The columns that the task lets an attack change.
         protocol: Paper, or official: what the code of the paper's authors runs.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.contract import schema
+from configs.contract import sections
 from configs.contract.errors import UserError
 from configs.contract.files import read_json
 from configs.contract.run_files import Manifest
@@ -29,7 +29,7 @@ RECIPES = {
     "bertattack": "BERT-Attack",
     "textfooler": "TextFooler",
     "textbugger": "TextBugger",
-    **{name: name for name in schema.OTHER_RECIPES},
+    **{name: name for name in sections.OTHER_RECIPES},
 }
 MEASURES = {"aua": "Aua%", "suc": "Suc%", "queries": "#Query"}
 
