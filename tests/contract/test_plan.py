@@ -288,7 +288,7 @@ def test_what_the_run_refuses_before_it_trains_the_plan_refuses(tmp_path, monkey
     """By the function of the training half that the run calls."""
     monkeypatch.setattr(plan.cli, "run_dir", lambda _: run_of(tmp_path))
     assert plan.main(["show", "tiny", "name=never-run", "tickets_from=gone"]) == 2
-    assert "error: tickets_from: gone is no file, and no experiment that has run" in capsys.readouterr().err
+    assert "error: tickets_from: gone is neither a file nor an experiment that has run" in capsys.readouterr().err
 
 
 def test_the_disk_space_of_a_search_is_told_where_it_counts(tmp_path):

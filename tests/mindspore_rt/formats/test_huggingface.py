@@ -129,7 +129,7 @@ def test_a_type_that_is_no_float_names_the_users_file(model):
     weights = {n: torch.tensor(w) for n, w in load_file(model / "model.safetensors").items()}
     (model / "model.safetensors").unlink()
     torch.save({**weights, QUERY: weights[QUERY].to(torch.float8_e4m3fn)}, model / "pytorch_model.bin")
-    assert "model/pytorch_model.bin: not a whole" in refusal(model)
+    assert "model/pytorch_model.bin: not a complete" in refusal(model)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod.model."])

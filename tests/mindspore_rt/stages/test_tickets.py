@@ -164,7 +164,7 @@ def test_the_plan_checks_what_is_here_and_downloads_nothing(run, monkeypatch, ca
     """A path to a ticket that is wrong is refused although the model that it must fit is not here."""
     monkeypatch.setattr(huggingface, "resolve", lambda model: pytest.fail(f"{model} would be downloaded"))
     run.config.model, run.config.tickets_from = "owner/never-downloaded", "gone"
-    with pytest.raises(UserError, match="tickets_from: gone is no file"):
+    with pytest.raises(UserError, match="tickets_from: gone is neither a file"):
         check_tickets(run, download=False)
     (run.root.parent / "given.safetensors").touch()
     run.config.tickets_from = str(run.root.parent / "given.safetensors")
