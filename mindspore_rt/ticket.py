@@ -12,10 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import safetensors
@@ -23,10 +22,9 @@ from safetensors.numpy import save
 
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write
-from configs.contract.matrices import LAYER_MATRICES, body_of, matrix_name
+from mindspore_rt import units
 
 FORMAT = "ticket/1"
-T = TypeVar("T")
 
 
 @dataclass
@@ -97,8 +95,8 @@ class Ticket:
     def random_units_like(cls, ticket: Ticket, heads: int, seed: int | np.random.Generator) -> Ticket:
         """Draw a structured ticket with as many heads and neurons in every layer as `ticket` has, but random ones."""
         random = np.random.default_rng(seed)
-        shuffled = ([random.permutation(layer) for layer in units] for units in ticket._units(heads))
-        return cls(_unit_masks(ticket.shapes, *shuffled))
+        shuffled = ([random.permutation(layer) for layer in layers] for layers in units.remaining(ticket.masks, heads))
+        return cls(units.masks(ticket.shapes, *shuffled))
 
     @classmethod
     def structured(cls, scores: dict[str, np.ndarray], heads: int, sparsity: float, **about: str) -> Ticket:
@@ -119,14 +117,7 @@ class Ticket:
         Raises:
             ValueError: The sparsity cannot be reached.
         """
-        shapes = {name: s.shape for name, s in scores.items()}
-        head_count, neuron_count = _units_to_prune(shapes, heads, sparsity)
-        matrices = _layer_matrices(scores)
-        kept_heads = _keep_heads(np.array([_head_means(m, heads) for m in matrices]), head_count)
-        neuron_means = np.array([_neuron_means(m) for m in matrices])
-        kept_neurons = np.ones(neuron_means.shape, bool)
-        np.put_along_axis(kept_neurons, np.argsort(neuron_means, 1, "stable")[:, :neuron_count], False, 1)
-        return cls(_unit_masks(shapes, kept_heads, kept_neurons), about)
+        return cls(units.prune(scores, heads, sparsity), about)
 
     def spread(self, shapes: dict[str, tuple[int, int]]) -> Ticket:
         """Return the ticket of whole matrices, where weights shared the scores that this one was drawn from."""
@@ -157,15 +148,9 @@ class Ticket:
 
         A layer has so many heads, and one without any could not be shrunk.
         """
-        kept = self._units(heads)
-        whole = _unit_masks(self.shapes, *kept)
+        kept = units.remaining(self.masks, heads)
+        whole = units.masks(self.shapes, *kept)
         return all(map(np.any, kept[0])) and all((mask == whole[name]).all() for name, mask in self.masks.items())
-
-    def _units(self, heads: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return which heads and which neurons keep a weight, each as one boolean array for each layer."""
-        layers = _layer_matrices(self.masks)
-        kept_heads = [layer["query"].reshape(heads, -1).any(1) for layer in layers]
-        return kept_heads, [layer["intermediate"].any(1) for layer in layers]
 
     def pruned_share(self) -> dict[str, float]:
         """Return the share of pruned weights of each matrix (Figure 3)."""
@@ -302,85 +287,6 @@ def spread(shared: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def divides(groups: tuple[int, ...], shape: tuple[int, int]) -> bool:
     """Tell whether rows and columns of a matrix make up these numbers of groups, each of the same size."""
     return len(groups) == 2 and all(number and not size % number for size, number in zip(shape, groups))
-
-
-def _head_means(matrices: dict[str, np.ndarray], heads: int) -> np.ndarray:
-    """Return the mean score of each head, (heads,) float64."""
-    parts = [matrices[kind].reshape(heads, -1) for kind in ("query", "key", "value")]
-    parts.append(np.ascontiguousarray(matrices["attention output"].T).reshape(heads, -1))
-    return np.mean([part.mean(1, dtype=np.float64) for part in parts], 0)
-
-
-def _neuron_means(matrices: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the mean score of each neuron, (neurons,) float64."""
-    into, out = matrices["intermediate"].mean(1, dtype=np.float64), matrices["output"].mean(0, dtype=np.float64)
-    return (into + out) / 2
-
-
-def most_structured(shapes: dict[str, tuple[int, int]], heads: int) -> float:
-    """Return the sparsity of a structured ticket that keeps one head and one neuron in each layer, and the pooler.
-
-    Args:
-        shapes: Name and shape of every prunable matrix.
-        heads: Number of heads of a layer.
-    """
-    layers, neurons, of_head, of_neuron = _units(shapes, heads)
-    return (layers * (heads - 1) * of_head + (neurons - 1) * of_neuron) / _total(shapes)
-
-
-def _units_to_prune(shapes: dict[str, tuple[int, int]], heads: int, sparsity: float) -> tuple[int, int]:
-    """Return how many heads of all layers and neurons of each layer make up `sparsity` of all weights."""
-    layers, neurons, of_head, of_neuron = _units(shapes, heads)
-    weights = sparsity * _total(shapes)
-    prunable = layers * heads * of_head + neurons * of_neuron
-    head_count = min(round(weights / prunable * layers * heads), layers * (heads - 1))
-    neuron_count = round((weights - head_count * of_head) / of_neuron)
-    if sparsity < 0 or neuron_count > neurons - 1:
-        most = most_structured(shapes, heads)
-        raise ValueError(f"a structured ticket has a sparsity from 0 to {most:.4f}, not {sparsity}")
-    return head_count, max(neuron_count, 0)
-
-
-def _units(shapes: dict[str, tuple[int, int]], heads: int) -> tuple[int, int, int, int]:
-    """Return the numbers of layers, neurons of a layer, weights of a head, and weights of one neuron of every layer."""
-    layers = _layer_matrices(shapes)
-    (rows, columns), (neurons, _) = layers[0]["query"], layers[0]["intermediate"]
-    return len(layers), neurons, 4 * rows * columns // heads, 2 * columns * len(layers)
-
-
-def _total(shapes: dict[str, tuple[int, int]]) -> int:
-    return sum(rows * columns for rows, columns in shapes.values())
-
-
-def _layer_matrices(values: dict[str, T]) -> list[dict[str, T]]:
-    """Return what belongs to the matrices of each layer, by the keys of `LAYER_MATRICES`."""
-    layers = sum(1 for name in values if name.endswith(LAYER_MATRICES["query"] + ".weight"))
-    body = body_of(values)
-    return [{kind: values[matrix_name(i, kind, body)] for kind in LAYER_MATRICES} for i in range(layers)]
-
-
-def _unit_masks(
-    shapes: dict[str, tuple[int, int]], kept_heads: Iterable[np.ndarray], kept_neurons: Iterable[np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Return masks that keep whole heads and neurons, given as one boolean array for each layer."""
-    masks = {name: np.ones(shape, bool) for name, shape in shapes.items()}
-    for layer, heads, neurons in zip(_layer_matrices(masks), kept_heads, kept_neurons):
-        rows = np.repeat(heads, len(layer["query"]) // len(heads))
-        for kind in ("query", "key", "value"):
-            layer[kind][~rows] = False
-        layer["attention output"][:, ~rows] = False
-        layer["intermediate"][~neurons] = False
-        layer["output"][:, ~neurons] = False
-    return masks
-
-
-def _keep_heads(means: np.ndarray, count: int) -> np.ndarray:
-    """Return (layers, heads) bool, False for the `count` lowest means; the highest of every layer stays True."""
-    keep = np.ones(means.shape, bool)
-    candidates = means.copy()
-    candidates[np.arange(len(means)), means.argmax(1)] = np.inf
-    keep.flat[np.argsort(candidates, None, "stable")[:count]] = False
-    return keep
 
 
 def unpack_mask(bits: np.ndarray, shape: Sequence[int]) -> np.ndarray:

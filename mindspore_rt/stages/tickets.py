@@ -16,7 +16,8 @@ from configs.contract.stage import Stage, verified
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs
-from mindspore_rt.ticket import Ticket, most_structured, spread
+from mindspore_rt.ticket import Ticket, spread
+from mindspore_rt.units import most_structured
 
 # A ticket of shared scores, or of whole heads and neurons, reaches the requested sparsity only approximately.
 SPARSITY_TOLERANCE = 5e-3

@@ -10,7 +10,8 @@ from torch.nn.utils import prune
 
 from configs.contract.errors import UserError
 from configs.contract.matrices import matrix_name, prunable_shapes
-from mindspore_rt.ticket import Ticket, most_structured, spread
+from mindspore_rt.ticket import Ticket, spread
+from mindspore_rt.units import most_structured
 from tests.helpers.models import normal_arrays
 
 
