@@ -30,7 +30,7 @@ def prepare(run: RunDir, job: Job) -> None:
             print(f"  {name}: {counts[name]} sentences ({balance})")
         for key, name, size in _asked(run):
             if size > counts[name]:
-                print(f"  {key}: {size} asked, all {counts[name]} sentences of {name} are taken")
+                print(f"  {key}: {size} requested, all {counts[name]} sentences of {name} are taken")
         for warning in summary["warnings"]:
             print(f"  warning: {warning}")
         stage.finish(counts)

@@ -80,7 +80,7 @@ def run(models: Sequence[str], data: str, overrides: Sequence[str], runs: Path =
     first = next(iter(folders.values()))
     print(f"{note}: {user_data.reading(task, config.data.label_column, names, first)}")
     if "attack.examples" in keys and config.attack.examples > len(examples):
-        print(f"examples: {config.attack.examples} asked, all {len(examples)} texts are taken")
+        print(f"examples: {config.attack.examples} requested, all {len(examples)} texts are taken")
     for warning in (*odd_texts(examples, task), *absent_labels(examples, task, "the data")):
         print(f"warning: {warning}")
     name = config.name if config.name != "base" else folder_name([*folders, plain_name(Path(data).stem)])

@@ -171,7 +171,7 @@ def test_the_plan_checks_what_is_here_and_downloads_nothing(run, monkeypatch, ca
     check_tickets(run, download=False)
     monkeypatch.undo()
     assert prepare.main("tiny", "layers=99") == 2
-    assert "error: layers: 99 asked, " in capsys.readouterr().err
+    assert "error: layers: 99 requested, " in capsys.readouterr().err
 
 
 def test_scores_that_a_model_cannot_share_are_refused_before_the_data_are_prepared(run):

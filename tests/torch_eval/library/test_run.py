@@ -120,7 +120,7 @@ def test_what_cannot_be_scored_is_said_before_any_attack(tmp_path, attacks_here,
     assert not (tmp_path / "out" / "data").exists()  # of the other run
     with pytest.raises(UserError, match="two/out is in the folder of a model, whose files must stay as they are"):
         run.run([str(two)], str(file), ["examples=99"], out=two / "out")
-    assert capsys.readouterr().out.count(f"examples: 99 asked, all {len(SENTENCES)} texts are taken\n") == 1
+    assert capsys.readouterr().out.count(f"examples: 99 requested, all {len(SENTENCES)} texts are taken\n") == 1
     three = classifier(tmp_path / "three", "bert", ("a", "b", "c"))
     with pytest.raises(UserError, match="its labels are neg, pos, the model's are a, b, c"):
         run.run([str(three)], str(file), [], out=tmp_path / "out")
