@@ -149,9 +149,9 @@ def test_numbers_above_what_is_there_are_told_with_the_data(tmp_path, capsys):
         "  data.train_size: 9 requested, all 8 sentences of train are taken",
         "  attack.examples: 10 requested, all 8 sentences of test are taken",
     ]
-    assert [line for line in capsys.readouterr().out.splitlines() if " asked, " in line] == lines
+    assert [line for line in capsys.readouterr().out.splitlines() if " requested, " in line] == lines
     sizes = ["data.train_size=8", "data.test_size=null", "attack.examples=8", "choice.examples=11"]
     run = RunDir(schema.load("tiny", [*keys, *sizes, "sparsities=[0.3,0.5]"]), tmp_path / "two")
     prepare.prepare(run, Job("prepare", "data", run.data))
     lines = ["  choice.examples: 11 requested, all 8 sentences of dev are taken"]
-    assert [line for line in capsys.readouterr().out.splitlines() if " asked, " in line] == lines
+    assert [line for line in capsys.readouterr().out.splitlines() if " requested, " in line] == lines
