@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.contract import code
 from configs.contract.files import ROOT
 from tests.helpers.commands import run_python
 
@@ -142,6 +143,16 @@ def test_no_import_circles():
     for module, target in arrows():
         graph.setdefault(module, set()).add(target)
     list(graphlib.TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("listed", [code.TRAINING, code.ATTACKING])
+def test_what_decisive_code_imports_of_its_half_is_decisive_too(listed):
+    """So that an interrupted stage does not resume after a change of it. How workers are started decides nothing."""
+    names = tuple(name.removesuffix(".py").replace("/", ".") for name in listed)
+    own = {module for module in modules() if module.startswith(names)}
+    halves = {module.partition(".")[0] for module in own} - {"configs"}
+    imported = {target for module, target in arrows() if module in own and target.partition(".")[0] in halves}
+    assert not sorted(imported - own - {"mindspore_rt", "torch_eval", "mindspore_rt.launch"})
 
 
 @pytest.mark.parametrize("package", FRAMEWORKS)

@@ -23,6 +23,7 @@ TRAINING = (
     "mindspore_rt/stages",
     "mindspore_rt/ticket.py",
     "mindspore_rt/training",
+    "mindspore_rt/units.py",
 )
 ATTACKING = (
     "configs/contract/classifiers.py",
