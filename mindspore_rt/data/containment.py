@@ -42,15 +42,15 @@ def contained_texts(texts: Sequence[tuple[Words, ...]]) -> dict[int, list[int]]:
         anchors[column][text[column][start : start + ANCHOR]].append(number)
     lengths = [set(map(len, anchored)) for anchored in anchors]  # one only where all texts are long, which is faster
     families: dict[int, list[int]] = {}
-    found: set[int] = set()  # what stands in one of these stands in the same largest texts
+    contained: set[int] = set()  # what one of these contains is in the same largest texts
     by_size = sorted(range(len(texts)), key=lambda number: -sum(map(len, texts[number])))
-    for number in itertools.filterfalse(found.__contains__, by_size):
+    for number in itertools.filterfalse(contained.__contains__, by_size):
         candidates: set[int] = set()
         for words, anchored, widths in zip(texts[number], anchors, lengths):
             for place, width in itertools.product(range(len(words)), widths):
                 candidates.update(anchored.get(words[place : place + width], ()))
         families[number] = [other for other in candidates if all(map(_stands_in, texts[other], texts[number]))]
-        found.update(families[number])
+        contained.update(families[number])
     return families
 
 
