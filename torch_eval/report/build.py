@@ -14,7 +14,15 @@ from pathlib import Path
 from configs.contract import run_dir, schema
 from configs.contract.errors import UserError
 from configs.contract.files import atomic_write, write_json
-from torch_eval.report import changes, early_tickets, figure_sections, published, text_sections, ticket_sections
+from torch_eval.report import (
+    changes,
+    early_tickets,
+    figure_sections,
+    published,
+    text_sections,
+    ticket_sections,
+    transfer,
+)
 from torch_eval.report.adversarial_texts import examples
 from torch_eval.report.data_files import as_csv, numbers
 from torch_eval.report.render import Heading, TableOfContents, to_html, to_markdown
@@ -39,7 +47,7 @@ def write(runs: list[Run], folder: Path) -> Path:
         *figure_sections.accuracies(runs, pictures),
         *figure_sections.learning(runs, pictures),
         *ticket_sections.tickets(runs, pictures),
-        *figure_sections.transfer(runs, pictures),
+        *transfer.blocks(runs, pictures),
         *figure_sections.training(runs, pictures),
         *examples(runs),
         *published.hyperparameters(runs),

@@ -1,22 +1,16 @@
-"""Sections of the report that hold figures: what the accuracies depend on, the search, the training, transfer."""
+"""Sections of the report that hold figures: what the accuracies depend on, the search, the training."""
 
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import product
 from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
-
-from configs.contract.files import file_hash
 from configs.contract.methods import with_snapshots
 from configs.contract.model_id import ModelId
 from configs.contract.run_files import TrainingLine, TrainingManifest
-from torch_eval.attack.records import Transfer, TransferRow
 from torch_eval.report import figures
 from torch_eval.report.captions import bars, remedies
 from torch_eval.report.manifests import read_optional
@@ -168,70 +162,6 @@ def snapshots(run: Run, model: str) -> list[tuple[float, str]]:
     total = (manifest and manifest.results.steps) or max((r.step for r in run.records(seed, model)), default=0)
     points = [((saved.snapshot or 0) / total, str(saved)) for saved in run.paths.snapshots(seed, model) if total]
     return [*[point for point in points if point[0] < 1], (1.0, model)]
-
-
-# --- transfer ------------------------------------------------------------------------------------------------
-
-
-def transfer(runs: list[Run], folder: Path) -> list[Block]:
-    """Adversarial texts made on one model (rows) and given to the others (columns); means over seeds."""
-    blocks: list[Block] = []
-    for run in runs:
-        rows, changed = transfer_rows(run)
-        if changed:
-            changed_names = ", ".join(f"{model} (seed {seed})" for seed, model in sorted(changed))
-            command = f"`python -m torch_eval transfer {run.arguments}`"
-            note = f"Left out, because these models were trained or attacked again since: {changed_names}."
-            blocks.append(Paragraph(f"{note} {command} redoes it.", note=True))
-        models = run.first_models()
-        for recipe in run.recipes:
-            grid = _transfer_grid(rows, recipe, models)
-            if np.isfinite(grid).any():
-                path, attack = folder / file_name("transfer", run.name, recipe), run.attack_facts(recipe)
-                names = [run.title(model) for model in models]
-                title = f"{run.task}: fooled, in %\n{attack}"
-                figures.square(grid, names, path, title, side="texts made on", bottom="given to")
-                caption = (
-                    f"{run.task}: share of the adversarial texts ({attack}) made on one model (row) that fool another "
-                    "(column), of the texts whose original the other classifies correctly."
-                )
-                blocks.append(Picture(path, caption))
-    return section("Transfer of adversarial texts", blocks)
-
-
-def _transfer_grid(rows: list[TransferRow], recipe: str, models: list[str]) -> np.ndarray:
-    """Mean shares [source, target]; NaN where there is none."""
-    shares: dict[tuple, list[float]] = {}
-    for row in rows:
-        if row.recipe == recipe and row.share is not None:
-            shares.setdefault((row.source, row.target), []).append(row.share)
-    means = [statistics.fmean(shares[pair]) if pair in shares else np.nan for pair in product(models, models)]
-    return np.array(means).reshape(len(models), len(models))
-
-
-def transfer_rows(run: Run) -> tuple[list[TransferRow], set[tuple[int, str]]]:
-    """Rows of `transfer.json` that still hold, and the (seed, model) that were trained or attacked again since."""
-    stated = read_optional(run.paths.root / "transfer.json", Transfer) or Transfer([], [])
-    asked = {(seed, model) for seed, model, _ in run.paths.all_victims()}  # no others are drawn
-    models = {(made.seed, made.model): made.sha256 for made in stated.models}
-    attacks = {(made.seed, made.model, str(made.recipe)): made.sha256 for made in stated.attacks or []}
-    trained = {key for key in asked & models.keys() if run.staleness.model_hash(*key) not in (None, models[key])}
-    attacked = {
-        key
-        for key, digest in attacks.items()
-        if key[:2] in asked and key[2] in run.recipes and _hash_of_results(run, *key) != digest
-    }
-
-    def holds(row: TransferRow) -> bool:
-        models = {(row.seed, row.source), (row.seed, row.target)}
-        return not trained & models and (row.seed, row.source, row.recipe) not in attacked
-
-    return list(filter(holds, stated.rows)), trained | {key[:2] for key in attacked}
-
-
-def _hash_of_results(run: Run, seed: int, model: str, recipe: str) -> str | None:
-    path = run.paths.attack(seed, model) / recipe / "results.jsonl"
-    return file_hash(path) if path.is_file() else None
 
 
 # --- curves of searches (Figures 1 and 5) and trainings ------------------------------------------------------

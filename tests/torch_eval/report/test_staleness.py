@@ -14,7 +14,7 @@ from tests.helpers.files import edit_json
 from tests.helpers.made_up_run import OUTCOMES, SMALL, small
 from tests.helpers.written_report import row, written
 from torch_eval.attack import settings as attack_settings
-from torch_eval.report import figure_sections, run_state, tables
+from torch_eval.report import run_state, tables, transfer
 
 
 def test_stale_results_are_marked(quick, tmp_path):
@@ -136,7 +136,7 @@ def test_transfer_to_a_model_trained_again_is_left_out(tmp_path):
                 "models": [{"seed": 1, "model": "finetune", "sha256": then}],
             },
         )
-        rows, changed = figure_sections.transfer_rows(run_state.Run(paths.config, ["demo"], tmp_path))
+        rows, changed = transfer.transfer_rows(run_state.Run(paths.config, ["demo"], tmp_path))
         assert (len(rows), changed) == (left, {(1, "finetune")} if left == 1 else set())
     assert "trained or attacked again since: finetune (seed 1)" in written(tmp_path)[2]
 
@@ -159,9 +159,9 @@ def test_transfer_of_texts_attacked_again_is_left_out(tmp_path):
             ],
         },
     )
-    assert len(figure_sections.transfer_rows(run_state.Run(paths.config, ["demo"], tmp_path))[0]) == 4
+    assert len(transfer.transfer_rows(run_state.Run(paths.config, ["demo"], tmp_path))[0]) == 4
     files["textfooler"].write_text(files["textfooler"].read_text() + " ")
-    rows, changed = figure_sections.transfer_rows(run_state.Run(paths.config, ["demo"], tmp_path))
+    rows, changed = transfer.transfer_rows(run_state.Run(paths.config, ["demo"], tmp_path))
     assert [(row.recipe, row.source) for row in rows] == [
         ("textfooler", "random-0.30"),
         ("textbugger", "finetune"),
