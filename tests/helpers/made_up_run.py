@@ -175,7 +175,7 @@ def transfer(paths):
             "source": a,
             "target": b,
             "texts": 50,
-            "fooled": 20 if a != b else 50,
+            "fooled": list(range(20 if a != b else 50)),
             "share": 0.4 if a != b else 1.0,
         }
         for recipe in paths.config.attack.recipes

@@ -117,12 +117,16 @@ class LeftOut(msgspec.Struct):
 
 
 class TransferRow(msgspec.Struct):
-    """Share of the adversarial texts made on `source` that fool `target`; None without such a text."""
+    """Share of the adversarial texts made on `source` that fool `target`; None without such a text.
+
+    `fooled` are the test sentences of those texts; earlier versions wrote only their number.
+    """
 
     recipe: str
     seed: Count
     source: str
     target: str
+    fooled: list[Count] | Count
     share: Share | None = None
 
 

@@ -20,8 +20,9 @@ def run(run_dir: RunDir) -> None:
     """Replay the adversarial texts of every finished attack on every victim of the same seed.
 
     `transfer.json`: {"rows": [{recipe, seed, source, target, texts, fooled, share}], and what they were made of:
-    "models": [{seed, model, sha256}], "attacks": [{seed, model, recipe, sha256 of results.jsonl}]}. `texts` are the
-    source's adversarial texts whose original the target classifies correctly; `fooled` counts those that it gets wrong.
+    "models": [{seed, model, sha256}], "attacks": [{seed, model, recipe, sha256 of results.jsonl}]}. `texts` counts the
+    source's adversarial texts whose original the target classifies correctly; `fooled` lists the numbers of the test
+    sentences whose text it gets wrong, and `share` is their share of `texts`.
 
     Raises:
         UserError: No attack is finished, or one was made with another model, test set or setting.
@@ -67,12 +68,13 @@ def adversarial_texts(scoring: Scoring, recipe: str, examples: list[dict]) -> li
 
 
 def replay(scoring: Scoring, records: list[dict]) -> dict:
-    """Count the adversarial texts that fool a victim, of those whose original it classifies correctly."""
+    """Find the adversarial texts that fool a victim, of those whose original it classifies correctly."""
 
     def right(key: str) -> list[bool]:
         logits = scoring.logits([scoring.text_of(record[key]) for record in records])
         return [row.index(max(row)) == record["label"] for row, record in zip(logits, records)]
 
-    survived = [after for before, after in zip(right("original"), right("perturbed")) if before]
-    count, fooled = len(survived), len(survived) - sum(survived)
-    return {"texts": count, "fooled": fooled, "share": fooled / count if count else None}
+    outcomes = zip(records, right("original"), right("perturbed"))
+    survived = {record["index"]: after for record, before, after in outcomes if before}
+    fooled = [index for index, after in survived.items() if not after]
+    return {"texts": len(survived), "fooled": fooled, "share": len(fooled) / len(survived) if survived else None}

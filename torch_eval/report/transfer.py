@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import statistics
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
 
 from configs.contract.files import file_hash
+from torch_eval.attack.metrics import gain, paired, summarise
 from torch_eval.attack.records import Transfer, TransferRow
 from torch_eval.report import figures
+from torch_eval.report.captions import heading
+from torch_eval.report.comparisons import matches, p_text
 from torch_eval.report.figure_sections import file_name
 from torch_eval.report.manifests import read_optional
-from torch_eval.report.render import Block, Paragraph, Picture, section
+from torch_eval.report.render import Block, Cell, Paragraph, Picture, Table, section
 from torch_eval.report.run_state import Run
+from torch_eval.report.scores import Value
+from torch_eval.report.tables import NONE, cell
+
+REPLAYED = (
+    "An attack that searches badly makes a model look robust: its scores mislead the search, and other texts would "
+    "fool it. The columns **all texts** count a sentence as withstood only if neither the attack on this model nor a "
+    "text made on another model of this table fools it. Compare them only within one table: more models make more "
+    "texts."
+)
 
 
 def blocks(runs: list[Run], folder: Path) -> list[Block]:
-    """Adversarial texts made on one model (rows) and given to the others (columns); means over seeds."""
+    """Adversarial texts made on one model and given to the others: which fool them, and what each then withstands."""
     made: list[Block] = []
     for run in runs:
         rows, changed = transfer_rows(run)
@@ -27,6 +39,8 @@ def blocks(runs: list[Run], folder: Path) -> list[Block]:
             command = f"`python -m torch_eval transfer {run.arguments}`"
             note = f"Left out, because these models were trained or attacked again since: {changed_names}."
             made.append(Paragraph(f"{note} {command} redoes it.", note=True))
+        table = replay_table(run, rows)
+        made += [Paragraph(REPLAYED), table] if table else []
         models = run.first_models()
         for recipe in run.recipes:
             grid = _transfer_grid(rows, recipe, models)
@@ -41,6 +55,84 @@ def blocks(runs: list[Run], folder: Path) -> list[Block]:
                 )
                 made.append(Picture(path, caption))
     return section("Transfer of adversarial texts", made)
+
+
+def replay_table(run: Run, rows: list[TransferRow]) -> Table | None:
+    """Accuracy under each attack, and what is left of it when the texts made on the other models count too."""
+    attacks = {recipe: (recipe,) for recipe in run.recipes} | ({"": tuple(run.recipes)} if len(run.recipes) > 1 else {})
+    left = {name: _outcomes(run, rows, recipes) for name, recipes in attacks.items()}
+    gains = {
+        rival: ours
+        for method in run.config.methods
+        for ours, rival, why in matches(run, "robust", method)
+        if ours != rival and (not why or "as many epochs" in why)
+    }
+    header, table = ["Method"], []
+    for model in run.shown():
+        cells = [Cell(run.title(model))]
+        for recipe, outcomes in left.items():
+            if recipe:
+                cells.append(cell(run.value(model, recipe, "aua")))
+            after = [(seed, summarise(records[model]).aua) for seed, records in outcomes.items() if model in records]
+            cells.append(cell(Value(after, len(run.seeds(model)), 100)))
+            cells.append(Cell(_gain(outcomes, gains[model], model) if model in gains else NONE))
+        table.append(cells)
+    for recipe in left:
+        header += [f"{run.attack_title(recipe)} Aua%", "all texts"] if recipe else ["all texts of all attacks"]
+        header.append("the ticket's gain")
+    return Table(header, [heading(run), *table]) if any(left.values()) else None
+
+
+def _outcomes(run: Run, rows: list[TransferRow], recipes: tuple[str, ...]) -> dict[int, dict[str, list[dict]]]:
+    """Records in which a sentence is broken if any text of these attacks, made on any model, fools the model.
+
+    Args:
+        run: The run.
+        rows: Rows of `transfer.json` that hold.
+        recipes: The attacks.
+
+    Returns:
+        Records for each seed and model, of the sentences that all these attacks were given. Only seeds are there in
+        which every model was attacked and given every text.
+    """
+    fooled = {
+        (row.seed, row.source, row.target, row.recipe): row.fooled for row in rows if isinstance(row.fooled, list)
+    }
+    result = {}
+    for seed in run.config.seeds:
+        models = [model for model in run.shown() if seed in run.seeds(model)]
+        scores = {(m, r): dict(run.scores_of(m, r, 0)) for m, r in product(models, recipes)}
+        pairs = [(seed, *key) for key in product(models, models, recipes)]
+        if not all(seed in by_seed for by_seed in scores.values()) or not fooled.keys() >= set(pairs):
+            continue
+        result[seed] = {
+            target: _broken(
+                [scores[target, recipe][seed].records for recipe in recipes],
+                {index for pair in pairs if pair[2] == target for index in fooled[pair]},
+            )
+            for target in models
+        }
+    return result
+
+
+def _broken(attacks: list[list[dict]], fooled: set[int]) -> list[dict]:
+    """Merge a model's records of several attacks. One of them, or `fooled`, breaks a sentence."""
+    by_sentence: dict[int, list[dict]] = {}
+    for record in chain(*attacks):
+        by_sentence.setdefault(record["index"], []).append(record)
+    merged = []
+    for index, records in sorted(by_sentence.items()):
+        if len(records) == len(attacks):
+            outcomes = {record["outcome"] for record in records} | ({"success"} if index in fooled else set())
+            worst = next(outcome for outcome in ("success", "timeout", "failure", "skipped") if outcome in outcomes)
+            merged.append({**records[0], "outcome": worst})
+    return merged
+
+
+def _gain(outcomes: dict[int, dict[str, list[dict]]], ticket: str, rival: str) -> str:
+    """What the ticket withstands more than a rival, in points, with the p of the paired test."""
+    pairs = [(records[ticket], records[rival]) for records in outcomes.values()]
+    return f"{gain(pairs).text(sign='+')}, p {p_text(paired(pairs).p)}" if pairs else NONE
 
 
 def _transfer_grid(rows: list[TransferRow], recipe: str, models: list[str]) -> np.ndarray:

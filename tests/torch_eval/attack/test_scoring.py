@@ -759,9 +759,10 @@ def test_transfer_replays_every_text_on_every_model(experiment):
         fooling = [record for record in read_lines(files[source]) if record["outcome"] == "success"]
         assert fooling
         before, after = (right(target, text, fooling) for text in ("original", "perturbed"))
-        fooled = sum(one and not other for one, other in zip(before, after))
+        fooled = [record["index"] for record, one, other in zip(fooling, before, after) if one and not other]
         assert (row["texts"], row["fooled"]) == (sum(before), fooled)
-        assert source != target or fooled == len(fooling)
+        assert row["share"] == len(fooled) / sum(before)
+        assert source != target or len(fooled) == len(fooling)
 
 
 def test_a_recipe_without_what_it_needs_is_left_out(experiment, capsys):

@@ -125,7 +125,7 @@ def test_a_choice_that_rests_on_something_else_is_stale(tmp_path, change, reason
 
 def test_transfer_to_a_model_trained_again_is_left_out(tmp_path):
     paths = small(tmp_path)
-    row = {"recipe": "textfooler", "seed": 1, "share": 0.5}
+    row = {"recipe": "textfooler", "seed": 1, "share": 0.5, "fooled": []}
     pairs = [("finetune", "random-0.30"), ("random-0.30", "finetune"), ("random-0.30", "random-0.30")]
     made_up.finish(paths.stage(1, "finetune"), {"model_sha256": "new"}, {})
     for then, left in (("new", 3), ("old", 1)):
@@ -149,7 +149,7 @@ def test_transfer_of_texts_attacked_again_is_left_out(tmp_path):
         paths.root / "transfer.json",
         {
             "rows": [
-                {"recipe": recipe, "seed": 1, "share": 0.5, "source": source, "target": target}
+                {"recipe": recipe, "seed": 1, "share": 0.5, "fooled": [], "source": source, "target": target}
                 for recipe in files
                 for source, target in (("finetune", "finetune"), ("random-0.30", "finetune"))
             ],
