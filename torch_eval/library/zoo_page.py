@@ -15,7 +15,7 @@ from configs.contract.read_values import ENTRY, ZOO
 from torch_eval.attack import metrics
 from torch_eval.library.zoo import LETTERS, Entry, MeasuredModel, Outcomes
 from torch_eval.report import figures
-from torch_eval.report.scores import RECIPES, Value
+from torch_eval.report.scores import RECIPES, Value, seeds_text
 
 Pair = tuple[Outcomes, Outcomes]  # of the ticket and of another model, under one attack and one seed
 
@@ -121,7 +121,7 @@ def draw(folder: Path, zoo: Path = ZOO) -> None:
                 for recipe in model.attacks
             }
             rows.append((model.title, clean, auas))
-        title = f"{experiment}, seeds {', '.join(str(entry.seed) for entry in seeds)}"
+        title = f"{experiment}, {seeds_text([entry.seed for entry in seeds])}"
         with tempfile.TemporaryDirectory() as temporary:  # for the other formats that a report has
             figures.overview(rows, picture := Path(temporary) / f"{experiment}.png", title)
             shutil.copyfile(picture, folder / picture.name)
