@@ -96,8 +96,8 @@ def sparsities(run: Run, folder: Path) -> list[Block]:
     """Accuracies against sparsity (Figure 2)."""
     if len(run.config.sparsities) < 2:
         return []
-    drawn = [(method, model) for model, method in run.models.items() if method in ("robust", "lth")]
-    points = [(method, ModelId.parse(model).sparsity, model) for method, model in drawn]
+    drawn = [(method, ModelId.parse(model)) for model, method in run.models.items() if method in ("robust", "lth")]
+    points = [(method, model.sparsity, str(model)) for method, model in drawn if model.epochs is None]
     panels = _panels(run, points, "Clean (test set)", run.clean)
     if not panels:
         return []

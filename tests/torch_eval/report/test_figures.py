@@ -12,9 +12,11 @@ from matplotlib.text import Text
 
 from configs.contract.methods import METHODS
 from configs.contract.run_files import TrainingLine
+from tests.helpers import made_up_run as made_up
 from torch_eval.attack.metrics import Estimate
-from torch_eval.report import figure_style, figures, ticket_sections
+from torch_eval.report import figure_sections, figure_style, figures, ticket_sections
 from torch_eval.report.render import TEMPLATES
+from torch_eval.report.run_state import Run
 from torch_eval.report.scores import Value
 
 LAYERS = {
@@ -108,6 +110,17 @@ def test_grid_puts_each_matrix_in_its_place():
     nan = np.nan
     np.testing.assert_array_equal(grid, [[0.1, nan, nan, 0.2, nan, nan], [nan, nan, nan, nan, 0.4, 0.3]])
     assert pooler == 0.5
+
+
+def test_accuracies_against_sparsity_are_those_of_one_length(tmp_path, monkeypatch):
+    """A model of another length at the same sparsity would make a line go up and down there."""
+    settings = ("sparsities=[0.1,0.3]", "lengths=[3,10]", "attack.recipes=[textfooler]")
+    paths = made_up.whole(tmp_path, *settings, config="demo")
+    drawn = []
+    monkeypatch.setattr(figures, "accuracy_curves", lambda *arguments: drawn.append(arguments))
+    assert figure_sections.sparsities(Run(paths.config, ["demo"], tmp_path), tmp_path)
+    ((panels, *_),) = drawn
+    assert [[place for place, _ in curve["robust"]] for curve in panels.values()] == [[0.1, 0.3]] * 2
 
 
 def test_sparsity_pattern_is_drawn_and_the_same_twice(tmp_path):
