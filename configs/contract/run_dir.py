@@ -90,8 +90,8 @@ class RunDir:
         return self.stage(seed, search) / "log_alpha" / f"epoch-{epoch:02d}.safetensors"
 
     def ticket(self, seed: int, model: str) -> Path:
-        """Ticket of the model of that name, the same at every length of its training."""
-        ticket = replace(ModelId.parse(model), epochs=None)
+        """Ticket of the model of that name, the same at every length of its training and for every snapshot."""
+        ticket = replace(ModelId.parse(model), epochs=None, snapshot=None)
         return self.seed(seed) / "tickets" / str(ticket) / "ticket.safetensors"
 
     def given_ticket(self, seed: int, sparsity: float) -> Path:

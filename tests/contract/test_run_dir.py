@@ -41,7 +41,8 @@ def test_names_under_runs(tmp_path):
     run = RunDir(config, tmp_path)
     assert run.split("dev") == tmp_path / "mine/data/dev.jsonl"
     assert run.log_alpha(2, 3) == tmp_path / "mine/seed-2/search/log_alpha/epoch-03.safetensors"
-    assert run.ticket(1, "robust-0.30") == tmp_path / "mine/seed-1/tickets/robust-0.30/ticket.safetensors"
+    for model in ("robust-0.30", "robust-0.30-epochs-10@000120"):  # one ticket, trained at any length, at any time
+        assert run.ticket(1, model) == tmp_path / "mine/seed-1/tickets/robust-0.30/ticket.safetensors"
     assert run.victims(1) == {
         "finetune": tmp_path / "mine/seed-1/finetune/model",
         "robust-0.30": tmp_path / "mine/seed-1/robust-0.30/model",
