@@ -14,7 +14,7 @@ from configs.contract import hub, markdown
 from configs.contract.methods import METHODS
 from configs.contract.model_id import ModelId
 from configs.contract.schema import Experiment
-from configs.contract.tasks import TASKS
+from configs.contract.tasks import TASKS, task_of
 
 FILE = "README.md"
 APACHE = ("packaged", "bert-base-uncased", "google-bert/bert-base-uncased")  # base models under Apache-2.0
@@ -98,7 +98,7 @@ def _body(config: Experiment, model: ModelId, seed: int, labels: Sequence[str]) 
     step = f"; a copy after {model.snapshot} updates" if model.snapshot is not None else ""
     base = base_model(config.model) or Path(config.model).name
     base = "all-MiniLM-L6-v2 as packaged on PyPI" if config.model == "packaged" else base
-    columns = "text, pair" if len(TASKS[config.task].columns) == 2 else "text"
+    columns = "text, pair" if len(task_of(config).columns) == 2 else "text"
     rows = {
         "Method": f"{method.title}: {method.note}{_pruned(config, model)}{step}",
         "Base model": base + (f", first {config.layers} layers" if config.layers else ""),

@@ -56,6 +56,12 @@ def test_the_language_of_the_users_own_data_is_not_stated():
     assert languages == ["en", None]
 
 
+def test_a_pair_of_texts_is_read_as_a_pair():
+    own = ["task=custom", "data.train=a.csv", "data.text_columns=[question,answer]", "data.labels=[bad,good]"]
+    for overrides, texts in (([], "text"), (own, "text, pair"), (["task=qnli"], "text, pair")):
+        assert f"inputs = tokenizer({texts}, truncation" in written(*overrides)
+
+
 def test_results_are_metadata():
     data = ModelCard(written(results=RESULTS)).data
     metrics = {result.metric_name: result.metric_value for result in data.eval_results}
