@@ -13,7 +13,6 @@ import msgspec
 from configs.contract import schema
 from configs.contract.files import read_json, read_lines
 from configs.contract.jobs import CLEAN, Job, TrainingJob, attack_jobs, jobs
-from configs.contract.methods import needs_robust_ticket
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Positive, Seconds
 from configs.contract.settings import local_model
@@ -132,10 +131,9 @@ class Estimator:
 
     def space(self) -> list[str]:
         """Describe the disk space of the searches, if there are any and it is more than a tenth of a gigabyte."""
-        search, seeds = self.config.search, len(self.config.seeds)
-        epochs = search.kept_epochs
-        size = 4 * self.weights * epochs * seeds / 1e9
-        if size < 0.1 or not needs_robust_ticket(self.config.methods) or self.config.given_method == "robust":
+        epochs, searches = self.config.search.kept_epochs, sum(job.stage == "search" for job in jobs(self.run))
+        size = 4 * self.weights * epochs * searches / 1e9
+        if size < 0.1:
             return []
         return [
             f"  disk: about {size:.1f} GB of mask scores: each search keeps its last epochs, {epochs} of them "

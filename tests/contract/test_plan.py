@@ -296,8 +296,15 @@ def test_the_disk_space_of_a_search_is_told_where_it_counts(tmp_path):
 
     Two epochs are kept at least, because every epoch is compared with the one before.
     """
-    for keep, size, epochs in (("null", "6.8", 20), (3, "1.0", 3), (1, "0.7", 2)):
-        large = RunDir(schema.load("sst2", ["search.epochs=20", f"search.keep_epochs={keep}"]), tmp_path)
+    both = "methods=[robust,robust_no_adversary]"  # each has a search of its own
+    for settings, size, epochs in (
+        ("search.keep_epochs=null", "6.8", 20),
+        ("search.keep_epochs=3", "1.0", 3),
+        ("search.keep_epochs=1", "0.7", 2),
+        (both, "13.7", 20),
+        ("methods=[robust_no_adversary]", "6.8", 20),
+    ):
+        large = RunDir(schema.load("sst2", ["search.epochs=20", settings]), tmp_path)
         text = f"  disk: about {size} GB of mask scores: each search keeps its last epochs, {epochs} of them"
         assert estimate.Estimator(large).space()[0].startswith(text)
     assert estimate.Estimator(run_of(tmp_path)).space() == []
