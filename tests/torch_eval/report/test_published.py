@@ -24,6 +24,19 @@ def test_published_figures_belong_to_their_data_set_and_setting(tmp_path):
     assert published.published(run_of(tmp_path, config="demo"), "finetune", None, "clean") == ""
 
 
+def test_each_length_has_the_published_figures_of_its_own(tmp_path):
+    """Also the first one, which the configuration then has as the epochs of retraining."""
+    model, settings = "robust_no_structure-0.30", ("methods=all", "attack.resources=original")
+    for lengths, name, figure in (([10, 3], model, "27.5"), ([3, 10], f"{model}-epochs-10", "27.5")):
+        run = run_of(tmp_path, *settings, f"lengths={lengths}")
+        assert published.published(run, name, "textfooler", "aua", (4,)) == f"paper {figure}"
+    alone = run_of(tmp_path, *settings, "retrain.epochs=10", "retrain.learning_rate=1e-5")
+    assert published.departures(alone) == [
+        "retraining epochs 10 instead of 3",
+        "retraining learning rate 1e-05 instead of 2e-05",
+    ]
+
+
 def test_the_papers_figures_fit_together():
     """Suc = (Clean - Aua) / Clean in every row of Table 1, but for the four that the paper itself has otherwise."""
     figures = [
