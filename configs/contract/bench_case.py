@@ -20,9 +20,11 @@ from typing import TextIO
 
 import numpy as np
 
+from configs.contract.processes import usable_cores
+
 LABELS = 2
 # Processors and threads of each worker: two, or the only one that this process may use.
-THREADS = min(2, len(os.sched_getaffinity(0)))
+THREADS = min(2, usable_cores())
 # What one run of a graph asks of a device: the number of kernels; the bytes that they read and write, in all, and those
 # for products and for gates; the multiplications of the products; the most bytes in use by inputs and results.
 COUNTS = ("primitives", "bytes", "product_bytes", "gate_bytes", "multiplications", "working_memory")

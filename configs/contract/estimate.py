@@ -5,7 +5,6 @@ Operations are counted and divided by the speed that this machine has reached in
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 import msgspec
@@ -13,6 +12,7 @@ import msgspec
 from configs.contract import schema
 from configs.contract.files import read_json, read_lines
 from configs.contract.jobs import CLEAN, Job, TrainingJob, attack_jobs, jobs
+from configs.contract.processes import usable_cores
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Positive, Seconds
 from configs.contract.settings import local_model
@@ -126,7 +126,7 @@ class Estimator:
         if times:
             return sum(times) / len(times) / self.config.attack.workers
         queries = QUERIES_PER_TOKEN.get(recipe, QUERIES_OF_OTHERS) * self.tokens
-        idle = max(1.0, len(os.sched_getaffinity(0)) / self.config.attack.workers)  # each process has one thread
+        idle = max(1.0, usable_cores() / self.config.attack.workers)  # each process has one thread
         return idle * queries * 2.0 * self.weights * self.tokens / self.rate
 
     def space(self) -> list[str]:
@@ -146,7 +146,7 @@ class Estimator:
         done = [(work, seconds - START) for work, seconds in done if work and seconds > 2 * START]
         if done:
             return sum(w for w, _ in done) / sum(s for _, s in done), f"measured on {len(done)} finished jobs"
-        cores = len(os.sched_getaffinity(0))
+        cores = usable_cores()
         note = "" if self.config.device == "CPU" else f" of the CPU; {self.config.device} was not measured"
         return cores * CORE_RATE, f"guessed from its number of cores, {cores}{note}"
 

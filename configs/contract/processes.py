@@ -1,15 +1,31 @@
-"""Modules of this project in processes of their own."""
+"""Modules of this project in processes of their own, and how many of these work at the same time."""
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from configs.contract.errors import STARTER, UserError, reason_of
 from configs.contract.files import ROOT
+
+# What a container may use, as docker's --cpus sets it, in control groups of both versions: quota and period.
+LIMITS = (("/sys/fs/cgroup/cpu.max",), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use: those of its affinity, if its container allows as many."""
+    cores = len(os.sched_getaffinity(0))
+    for files in LIMITS:
+        with suppress(OSError, ValueError):  # no such file, or the word "max"
+            quota, period = map(int, " ".join(Path(file).read_text(encoding="ascii") for file in files).split())
+            if quota > 0:
+                cores = min(cores, math.ceil(quota / period))
+    return cores
 
 
 def with_project(environment: Mapping[str, str]) -> dict[str, str]:

@@ -14,19 +14,19 @@ draws the same numbers as one that was never stopped.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from mindspore import Tensor, mutable, nn, ops
 
+from configs.contract.processes import usable_cores
 from mindspore_rt.cells import backend, kernels, uniform
 from mindspore_rt.cells.backend import Backend
 
 # Places of what is drawn outside of the graph; their numbers are far above those of the graph's places.
 PERTURBATION, SHUFFLE, INITIAL, REINITIAL, CRITIC, PAIRS = ((1 << 24) + i for i in range(6))
-THREADS = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+THREADS = ThreadPoolExecutor(min(8, usable_cores()))
 
 Shapes = Sequence[tuple[int, ...]]
 

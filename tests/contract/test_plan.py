@@ -1,6 +1,5 @@
 """The plan: what an experiment consists of, in order, shared between methods."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -190,7 +189,7 @@ def test_each_job_knows_what_trains_it(tmp_path):
 
 
 def test_until_a_job_has_finished_the_cores_set_the_speed(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 4})
+    monkeypatch.setattr(estimate, "usable_cores", lambda: 3)
     guess = estimate.Estimator(run_of(tmp_path))
     assert guess.rate == 3 * estimate.CORE_RATE and guess.basis.endswith("cores, 3")
     assert "Ascend was not measured" in estimate.Estimator(run_of(tmp_path, "device=Ascend")).basis
@@ -211,7 +210,7 @@ def test_finished_jobs_set_the_speed(tmp_path):
 @pytest.mark.parametrize("workers, idle", [(1, 4), (2, 2), (4, 1), (8, 1)])
 def test_an_attack_takes_its_queries(tmp_path, monkeypatch, workers, idle):
     """On so many of four cores as there are processes."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr(estimate, "usable_cores", lambda: 4)
     keys = ("attack.recipes=[textfooler,pwws]", "attack.examples=10", f"attack.workers={workers}")
     run = run_of(tmp_path, "methods=[finetune,freelb]", *keys)
     guess = estimate.Estimator(run)

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -40,6 +39,7 @@ from configs.contract import markdown, schema, sections
 from configs.contract.code import source_hashes
 from configs.contract.files import append_line, atomic_write, file_hash, json_hash, read_lines
 from configs.contract.options import read_options
+from configs.contract.processes import usable_cores
 from configs.contract.run_dir import RUNS, RunDir
 from configs.contract.sections import option
 from configs.contract.stage import versions
@@ -95,7 +95,7 @@ def main(arguments: list[str], runs: Path = RUNS) -> int:
     texts = Path(options.data or run_dir.split("test"))
     columns = tuple(task.columns) if task else tuple(k for k in (read_lines(texts) or [{}])[0] if k != "label")
     attacked = tuple(task.attacked) if task else columns[-1:]
-    for line in compare(runs / "bench" / "attacks", model, texts, columns, attacked, options, os.cpu_count() or 1):
+    for line in compare(runs / "bench" / "attacks", model, texts, columns, attacked, options, usable_cores()):
         print(json.dumps(line, indent=2))
         append_line(runs / "bench.jsonl", line)
     write_table(runs)

@@ -11,6 +11,7 @@ from typing import Any
 from configs.contract import bench_case
 from configs.contract.markdown import aligned
 from configs.contract.markdown import table as markdown_table
+from configs.contract.processes import usable_cores
 from torch_eval.bench.step_groups import CONTENDERS, Group
 
 
@@ -75,7 +76,7 @@ def machine() -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]  # none on ARM
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return {"cpu": (names or [platform.machine()])[0], "cores": cores, "memory_gb": round(memory / 1e9, 1)}
 
 

@@ -9,7 +9,6 @@ runs/score/<models>-<data>/
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from itertools import chain, count
@@ -19,6 +18,7 @@ from configs.contract import classifiers, schema
 from configs.contract.errors import UserError
 from configs.contract.files import file_hash, locked, sweep, write_json, write_lines
 from configs.contract.methods import METHODS
+from configs.contract.processes import usable_cores
 from configs.contract.read_files import absent_labels, odd_texts
 from configs.contract.run_dir import RUNS, RunDir
 from configs.contract.tasks import Task
@@ -34,7 +34,7 @@ NOT_HERE = {
     *(f"data.{key}" for key in ("train", "dev", "test", "train_size", "dev_size", "test_size")),
 }
 LONGEST_NAME = 240  # bytes of a folder's name; most file systems take 255
-DEFAULTS = ("task=custom", "attack.examples=200", f"attack.workers={len(os.sched_getaffinity(0))}")
+DEFAULTS = ("task=custom", "attack.examples=200", f"attack.workers={usable_cores()}")
 
 
 class ScoreDir(RunDir):

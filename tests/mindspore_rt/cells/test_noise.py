@@ -13,6 +13,7 @@ from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder import EncoderClassifier, MaskedLinear, cells
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from tests.helpers import forms
+from tests.helpers.commands import run_python
 from tests.helpers.models import normal_arrays
 
 SHAPES = [(40, 50), (40, 50), (7,)]
@@ -167,3 +168,9 @@ def test_dropout_keeps_the_asked_share_and_the_mean(source):
     np.testing.assert_allclose(np.unique(out), [0, 1 / 0.9], rtol=1e-6)
     assert abs((out == 0).mean() - 0.1) < 5 * np.sqrt(0.09 / out.size)
     assert cell(x, None) is x
+
+
+def test_noise_is_drawn_by_as_many_threads_as_cores_may_be_used():
+    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
+    code += "from mindspore_rt.cells import noise; print(noise.THREADS._max_workers)"
+    assert run_python(code).stdout.strip() == "1"

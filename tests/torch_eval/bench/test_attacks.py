@@ -1,7 +1,5 @@
 """The benchmark of attacks: what it counts, that it is resumed, and its table."""
 
-import os
-
 import pytest
 
 from configs.contract.errors import UserError
@@ -51,7 +49,7 @@ def test_it_counts_writes_and_goes_on(bench, monkeypatch):
 
     monkeypatch.setattr(attacks, "attack_example", counted)
     monkeypatch.setattr(attacks, "attack_stock", counted_stock)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(attacks, "usable_cores", lambda: 2)
     bench("recipes=[bertattack]", "candidates=[3]", "examples=5", "long_examples=1")
     assert len(set(attacked)) == 2 and len(attacked) == 2 + 3  # each process warms up with it first
     assert read_lines(runs / "bench.jsonl")[-1]["of"] == 5
