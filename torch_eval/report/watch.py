@@ -49,7 +49,7 @@ class Work:
 # --- training ------------------------------------------------------------------------------------------------
 
 
-def training_work(job: Job) -> Work | None:
+def training_work(job: Job, data: Summary | None) -> Work | None:
     """Return the progress of a training job, or of its present round of pruning; None if it is not running."""
     logs = [path for path in job.directory.glob("**/metrics.jsonl") if not (path.parent / "manifest.json").is_file()]
     if not isinstance(job, TrainingJob) or job.done or not logs:
@@ -59,16 +59,10 @@ def training_work(job: Job) -> Work | None:
     if not records:
         return None
     last, part = records[-1], log.parent.relative_to(job.directory).as_posix()
-    total = total_steps(job, last)
+    split = data.splits.get("train") if data else None
+    total = job.steps(-(-split.count // job.settings.batch_size)) if split else job.settings.max_steps
     name = f"{job.stage} {job.name}" + ("" if part == "." else f", {part}")
     return Work(name, last.step, total, seconds_left(records, total), _measures(last), log.stat().st_mtime)
-
-
-def total_steps(job: TrainingJob, record: TrainingLine) -> int | None:
-    """Return the steps of the whole training, from how many of its epochs a record's steps make up."""
-    if not record.epoch:
-        return job.settings.max_steps
-    return job.steps(round(record.step / record.epoch))
 
 
 def seconds_left(records: list[TrainingLine], total: int | None) -> float | None:
@@ -126,8 +120,8 @@ def attack_work(run: run_dir.RunDir, job: AttackJob, data: Summary | None) -> Wo
 def look(run: run_dir.RunDir, now: float) -> tuple[str, bool]:
     """Return what the run is doing, and whether it has finished."""
     all_jobs, all_attacks = jobs(run), attacks(run)
-    work = [training_work(job) for job in all_jobs if job.stage not in ("prepare", "draw")]
     data = read_optional(run.data / "summary.json", Summary)
+    work = [training_work(job, data) for job in all_jobs if job.stage not in ("prepare", "draw")]
     work += [attack_work(run, job, data) for job in all_attacks]
     waiting = [f"{job.stage} {job.name}" for job in all_jobs if not job.done]
     unfinished = [job for job in all_attacks if not job.done and not job.left_out.is_file()]

@@ -1,14 +1,13 @@
 """What `watch` says about runs at several stages; times are worked out by hand."""
 
 import time
-from pathlib import Path
 
 import pytest
 
 from configs.contract import run_dir, schema
 from configs.contract.files import write_lines
 from configs.contract.jobs import TrainingJob
-from configs.contract.run_files import TrainingLine
+from configs.contract.run_files import Split, Summary, TrainingLine
 from tests.helpers import made_up_run as made_up
 from torch_eval.__main__ import main
 from torch_eval.report import watch
@@ -21,11 +20,12 @@ def paths(tmp_path):
 
 
 def searching(paths):
-    """Write metrics of a search, two seconds a step, of 200 steps an epoch."""
+    """Write metrics of a search, two seconds a step, of 188 steps an epoch: of 6000 sentences, 32 a step."""
+    made_up.prepare(paths)
     records = [
         {
             "step": s,
-            "epoch": s / 200,
+            "epoch": round(s / 188, 4),
             "adversarial_loss": 0.5,
             "l0_term": 0.9,
             "sparsity_at_threshold": 0.125,
@@ -35,26 +35,35 @@ def searching(paths):
         for s in range(20, 101, 20)
     ]
     write_lines(
-        paths.stage(1, "search") / "metrics.jsonl", [*records, {"step": 100, "epoch": 0.5, "dev_accuracy": 0.8}]
+        paths.stage(1, "search") / "metrics.jsonl", [*records, {"step": 100, "epoch": 0.5319, "dev_accuracy": 0.8}]
     )
 
 
 def test_a_search_at_work(paths):
     searching(paths)
     text, finished = watch.look(paths, time.time())
-    # 3 epochs of 200 steps; 500 to go at 2 s each.
-    assert "search seed-1/search" in text and "100 of 600  17%" in text and "17 min left" in text
+    # 3 epochs of 188 steps; 464 to go at 2 s each.
+    assert "search seed-1/search" in text and "100 of 564  18%" in text and "15 min left" in text
     assert "loss 0.500, L0 term 0.900, sparsity 12.5%, sentences/s 32" in text
     assert not finished
 
 
-def test_total_steps_knows_max_steps_and_the_first_record():
-    about = ("finetune", "finetune", Path())
-    job = TrainingJob(*about, seed=1, section="finetune", settings=schema.Training(epochs=3, max_steps=500))
-    assert watch.total_steps(job, TrainingLine(50, epoch=0.25)) == 500
-    assert watch.total_steps(job, TrainingLine(50, epoch=0.5)) == 300
-    unlimited = TrainingJob(*about, seed=1, section="finetune", settings=schema.Training())
-    assert watch.total_steps(unlimited, TrainingLine(50, 0.0)) is None
+@pytest.mark.parametrize(
+    "sentences, max_steps, total", [(67349, None, 6315), (67349, 500, 500), (320, 500, 30), (None, 500, 500)]
+)
+def test_the_first_record_knows_the_total(tmp_path, sentences, max_steps, total):
+    """Although its epoch is rounded: after 10 of 2105 steps it is 0.0048."""
+    settings = schema.Training(epochs=3, batch_size=32, max_steps=max_steps)
+    job = TrainingJob("finetune", "finetune", tmp_path, seed=1, section="finetune", settings=settings)
+    write_lines(tmp_path / "metrics.jsonl", [{"step": 10, "epoch": 0.0048, "loss": 0.7, "seconds": 1.0}])
+    assert watch.training_work(job, sentences and summary(sentences)).total == total
+
+
+def summary(sentences):
+    """What `prepare` states about a training set of so many sentences."""
+    return Summary(
+        ["sentence"], ["negative", "positive"], ["sentence"], {"train": Split(sentences, ""), "test": Split(1, "")}
+    )
 
 
 def test_an_interruption_does_not_count_as_pace():
@@ -69,7 +78,8 @@ def test_a_round_of_pruning_is_found(tmp_path):
     write_lines(directory / "round-1" / "metrics.jsonl", [{"step": 9, "epoch": 3, "seconds": 1.0}])
     made_up.finish(directory / "round-1", {})
     write_lines(directory / "round-2" / "metrics.jsonl", [{"step": 3, "epoch": 1.0, "loss": 0.25, "seconds": 1.0}])
-    work = watch.training_work(TrainingJob("prune", "lth", directory, seed=1, section="lth", settings=config.lth))
+    job = TrainingJob("prune", "lth", directory, seed=1, section="lth", settings=config.lth)
+    work = watch.training_work(job, summary(3 * config.lth.batch_size))
     assert (work.title, work.done, work.total) == ("prune seed-1/lth, round-2", 3, 9)
 
 
