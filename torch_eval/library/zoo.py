@@ -33,7 +33,7 @@ FEW = 200  # an attack on fewer sentences says little
 # Keys that depend on the machine, by section: an entry does not state them.
 OF_MACHINE = {
     "": ("device", "device_id", "device_memory", "workers", "nodes", "node_rank", "master_addr", "master_port"),
-    "attack": ("device", "workers", "resources_dir", "victims"),
+    "attack": ("device", "workers", "resources_dir", "victims", "shard"),
     "data": ("train", "dev", "test"),
 }
 # What a letter of `Outcomes.outcomes` says of one sentence: withstood, broken, timed out, misclassified.
@@ -125,16 +125,17 @@ def add(run: Run, name: str) -> Path:
     file = run.paths.ticket(seed, ticket)
     report = read_json(file.with_name("report.json"), TicketReport)
     data = read_json(run.paths.data / "summary.json")
+    shown = [model for model in run.shown() if model not in run.paths.own_victims()]  # which others do not have
     entry = {
         "experiment": run.name,
         "seed": seed,
         "ticket": {"pruned": report.pruned, "weights": report.weights, "sha256": file_hash(file)},
         "project": VERSION,
         "data": {key: data[key] for key in ("columns", "labels", "splits")},
-        "models": {_plain(model): _model(run, seed, model) for model in run.shown()},
+        "models": {_plain(model): _model(run, seed, model) for model in shown},
         "paired": [
             Paired(_plain(other), recipe, made.test.only_first, made.test.only_second, made.test.p)
-            for other in run.shown()
+            for other in shown
             for recipe in run.recipes
             for made in comparisons(run, ticket, other, recipe)
             if other != ticket

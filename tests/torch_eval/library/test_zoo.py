@@ -57,6 +57,21 @@ def test_an_entry_leaves_devices_and_workers_to_the_machine_that_measures_it_aga
     assert not set(re.findall(r"\w+(?=:)", text)) & {"device_id", "master_port", "workers"} and "log_steps: 7" in text
 
 
+def test_an_entry_is_of_whole_attacks_on_models_that_others_have(tmp_path, monkeypatch):
+    """Not of a classifier of the user's own, nor of one machine's part of the sentences."""
+    monkeypatch.setattr(zoo, "ZOO", tmp_path / "zoo")
+    (tmp_path / "mine").mkdir()
+    paths = made_up.small(tmp_path / "runs", f"attack.victims=[mine={tmp_path / 'mine'}]", "attack.shard=1/2")
+    made_up.clean(paths, 1, "mine", 0.8)
+    for recipe in paths.config.attack.recipes:
+        made_up.attack(paths, 1, "mine", recipe, (6, 2, 2))
+    folder = zoo.add(state(paths, "demo"), "first")
+    results = read_json(folder / "results.json", zoo.Entry)
+    assert "finetune" in results.models and "mine" not in results.models
+    assert "mine" not in {pair.other for pair in results.paired}
+    assert not {"victims", "shard"} & set(re.findall(r"\w+(?=:)", (folder / "experiment.yaml").read_text()))
+
+
 def test_a_new_run_is_compared_with_the_stated_intervals(entry, capsys):
     """Six of ten withstood again are met, one of ten is not, and another sample of sentences is not compared."""
     paths, folder = entry
