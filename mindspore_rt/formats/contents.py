@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,6 +128,9 @@ def _read_safetensors(path: Path) -> Contents:
 def _read_ckpt(path: Path) -> Contents:
     import mindspore as ms
 
+    raw = path.read_bytes()
+    if raw[-17:-10] == b"crc_num" and zlib.crc32(raw[:-17]) != int.from_bytes(raw[-10:], "big"):
+        raise UserError(f"{path}: damaged, its content does not fit its check sum; copy or convert it again")
     with tempfile.TemporaryDirectory() as temporary:
         link = Path(temporary) / "model.ckpt"  # MindSpore goes by the name
         link.symlink_to(path.resolve())

@@ -130,7 +130,9 @@ def _write_mindspore(contents: Contents, target: Path) -> str:
 
         entries = [{"name": name, "data": ms.Parameter(array, name=name)} for name, array in arrays.items()]
         with _whole_file(target) as temporary:
-            ms.save_checkpoint(entries, str(temporary), append_dict={"config": json.dumps(contents.config)})
+            ms.save_checkpoint(
+                entries, str(temporary), append_dict={"config": json.dumps(contents.config)}, crc_check=True
+            )
     scores = f" and scores of {len(contents.scores)} matrices" if contents.scores else ""
     return f"{len(contents.weights)} weights{scores}"
 

@@ -355,6 +355,17 @@ def test_a_truncated_checkpoint(tiny_bert, tmp_path, capsys):
         assert name in refused(capsys, tmp_path / name, tmp_path / "out")
 
 
+@pytest.mark.parametrize("place", [9, 0.5, 0.9])
+def test_a_flipped_bit_of_a_checkpoint(tiny_bert, tmp_path, capsys, place):
+    """Else it is another weight, without a word."""
+    run(tiny_bert, tmp_path / "m.ckpt")
+    raw = bytearray((tmp_path / "m.ckpt").read_bytes())
+    raw[place if isinstance(place, int) else int(place * len(raw))] ^= 1
+    (tmp_path / "m.ckpt").write_bytes(raw)
+    message = refused(capsys, tmp_path / "m.ckpt", tmp_path / "out")
+    assert "m.ckpt: damaged, its content does not fit its check sum" in message
+
+
 def test_a_damaged_compact_file(tiny_bert, shapes, tmp_path, capsys):
     Ticket.from_scores(random_scores(shapes), 0.5).save(tmp_path / "t")
     run(tmp_path / "t", tmp_path / "c", "--to", "compact", "--like", tiny_bert)
