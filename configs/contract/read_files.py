@@ -13,12 +13,17 @@ from typing import Any
 from configs.contract.decode import packed, read_text
 from configs.contract.errors import UserError, listed
 from configs.contract.tables import REPEATED, BrokenRow, FileTable, HasNeeded, read_delimited, read_json
-from configs.contract.tasks import GLUE, NUMBER, FileLayout, Task, columns_of, composed
+from configs.contract.tasks import GLUE, NUMBER, FileLayout, Task, columns_of, composed, label_entry
 
 SECRET = "; -1 often stands for a label that is kept secret, as in GLUE's test sets: take the validation set"
+BASES = (0, 1)  # from which people count labels
 SPLIT_TOKEN = "<SPLIT>"  # TextAttack joins columns with it, and fails on a text that holds it
 KINDS = (".csv", ".tsv", ".jsonl", ".json")
 UNLABELLED = "unsup"  # folder of IMDB's texts without a label
+
+
+class OtherNumber(BrokenRow):
+    """A row whose label is unknown because the whole file numbers its labels in another way."""
 
 
 def read_file(
@@ -46,14 +51,15 @@ def read_file(
         table = read_table(path, columns, lambda names: any(not _missing(x, names) for x in task.layouts))
         row, correct, rows = "row", "correct the row", _read_rows(path, table, task)
     records = [one for one in rows if isinstance(one, dict)]
-    skipped = [str(one) for one in rows if isinstance(one, BrokenRow)]
-    limit = _limit(bad_rows, len(rows))
+    broken = [one for one in rows if isinstance(one, BrokenRow)]
+    skipped, limit = list(map(str, broken)), _limit(bad_rows, len(rows))
     if len(skipped) > limit:
         before = f" (broken {row}s skipped before it: {limit})" if limit else ""
         others = (
             f", or skip all broken {row}s with data.bad_rows={len(skipped)}" if records else f"; all {row}s are broken"
         )
-        raise UserError(f"{skipped[limit]}{before}; {correct}{others}")
+        remedy = "" if isinstance(broken[limit], OtherNumber) else f"; {correct}{others}"
+        raise UserError(f"{skipped[limit]}{before}{remedy}")
     if not records:
         raise UserError(f"{path}: no rows; write one labelled text a row")
     return records, skipped
@@ -145,14 +151,31 @@ def _read_rows(path: Path, table: FileTable, task: Task) -> list[dict | BrokenRo
     # Rows that are all broken, as in a file that is no JSON, have no columns: their own reason says more.
     layout = _layout(path, table, task) if table.names else task.layouts[0]
     numbers = task.numbers(layout)
+    other = _other_numbers([row.get(layout.label) for _, row in table.rows if isinstance(row, dict)], task)
     for place, row in table.rows:
         try:
             if isinstance(row, BrokenRow):
                 raise row
-            rows.append(_record(row, task, layout, numbers))
+            rows.append(_record(row, task, layout, numbers, other))
         except BrokenRow as problem:
-            rows.append(BrokenRow(f"{path}, {place}: {problem}"))
+            rows.append(type(problem)(f"{path}, {place}: {problem}"))
     return rows
+
+
+def _other_numbers(labels: Iterable[object], task: Task) -> str | None:
+    """Return `data.labels` for a file whose labels are numbers, as many as the task's or counted up to as many.
+
+    Rows whose labels are unknown must not be skipped there: others would be read as the labels beside their own.
+    """
+    texts = {str(label).strip() for label in labels if label is not None and label == label} - {""}
+    if not all(map(NUMBER.fullmatch, texts)):
+        return None
+    values, count = {Decimal(text) for text in texts}, len(task.labels)
+    counted = [{Decimal(base + number) for number in range(count)} for base in BASES]
+    written = values if len(values) == count else next((numbers for numbers in counted if values <= numbers), None)
+    if not written or -1 in written and 1 not in written:  # -1 alone, or beside 0, is a secret label
+        return None
+    return f"[{','.join(map(label_entry, (f'{value.normalize():f}' for value in sorted(written)), task.labels))}]"
 
 
 def _missing(layout: FileLayout, names: list[str]) -> list[str]:
@@ -178,10 +201,10 @@ def _layout(path: Path, table: FileTable, task: Task) -> FileLayout:
     raise UserError(f"{path}{line}: no column {', '.join(map(repr, missing))}, only {present}; {remedy}")
 
 
-def _record(row: dict, task: Task, layout: FileLayout, numbers: dict[str, int]) -> dict:
+def _record(row: dict, task: Task, layout: FileLayout, numbers: dict[str, int], other: str | None) -> dict:
     """Build a record from the fields of a row, or raise `BrokenRow`."""
     record: dict = {column: _joined(row, source) for column, source in zip(task.columns, layout.texts, strict=True)}
-    record["label"] = _label(row.get(layout.label), numbers)
+    record["label"] = _label(row.get(layout.label), numbers, other)
     return record
 
 
@@ -204,8 +227,14 @@ def _folded(text: str) -> str:
     return composed([text])[0].casefold()
 
 
-def _label(value: object, numbers: dict[str, int]) -> int:
-    """Return the number of a label, however it is written: 5, 5.0 or "5"; true or 1; in upper or lower case."""
+def _label(value: object, numbers: dict[str, int], other: str | None = None) -> int:
+    """Return the number of a label, however it is written: 5, 5.0 or "5"; true or 1; in upper or lower case.
+
+    Args:
+        value: What the file writes.
+        numbers: Number of the label for each entry that the file may hold.
+        other: What `_other_numbers` says of the file.
+    """
     if value is REPEATED:
         raise BrokenRow("the label appears twice")
     if value is None or value != value:  # null, or NaN
@@ -228,9 +257,11 @@ def _label(value: object, numbers: dict[str, int]) -> int:
         label = next(equal, None)
     if label is None:
         spellings = {number: sorted(s for s, n in numbers.items() if n == number) for number in numbers.values()}
-        allowed = listed(" or ".join(names) for names in spellings.values())
+        unknown = f"unknown label {text[:40]!r}; allowed: {listed(' or '.join(names) for names in spellings.values())}"
+        if other:
+            raise OtherNumber(f"{unknown}; if the file counts its labels in this way, say so: data.labels={other}")
         remedy = SECRET if text == "-1" else "; data.labels=[1=bad,...] says that the file writes 1 for bad"
-        raise BrokenRow(f"unknown label {text[:40]!r}; allowed: {allowed}{remedy}")
+        raise BrokenRow(f"{unknown}{remedy}")
     return label
 
 

@@ -1,6 +1,7 @@
 """Files as users have them: every kind and every data set's own format, and what is refused, by file and line."""
 
 import csv
+import dataclasses
 import gzip
 import io
 import json
@@ -158,6 +159,39 @@ def test_agnews_counts_labels_from_1_where_it_has_titles(tmp_path):
     path = write_file(tmp_path, "a.csv", "0,Vote,A poll.\n")
     message = refusal(path, TASKS["agnews"], columns=["label", "title", "description"])
     assert "line 1: unknown label '0'; allowed: 1 or World" in message
+
+
+@pytest.mark.parametrize(
+    "task, written, entries",
+    [
+        ("agnews", "1 2 3 4", "[1=World,2=Sports,3=Business,4=Sci/Tech]"),
+        ("agnews", "2 4", "[1=World,2=Sports,3=Business,4=Sci/Tech]"),
+        ("sst2", "2.0 1.0", "[1=negative,2=positive]"),
+        ("sst2", "-1 1", "[-1=negative,1=positive]"),
+        ("sst2", "0 4", "[0=negative,4=positive]"),
+        ("mnli", "-1 1 0", "[-1=entailment,0=neutral,1=contradiction]"),
+        ("agnews", "0 1 2 3 4", None),
+        ("agnews", "1 2 many", None),
+        ("sst2", "-1 0", None),
+        ("mnli", "-1 0 1 2", None),
+    ],
+)
+@pytest.mark.parametrize("bad_rows", [0, 1])
+def test_labels_that_count_otherwise_are_not_offered_to_be_skipped(tmp_path, task, written, entries, bad_rows):
+    """Without the rows of 4, the 1 of World would be read as Sports."""
+    task = TASKS[task]
+    rows = [*written.split(), *written.split()]
+    text = "".join(",".join([*["x"] * len(task.columns), label]) + "\n" for label in rows)
+    path = write_file(tmp_path, "a.csv", f"{','.join(task.columns)},label\n{text}")
+    message = refusal(path, task, bad_rows=bad_rows)
+    assert "unknown label" in message and ("data.labels=[1=bad" in message or "-1 often" in message) != bool(entries)
+    assert ("data.bad_rows=" in message) != bool(entries) and (
+        not entries or f"say so: data.labels={entries}" in message
+    )
+    if entries:
+        names = own(f"task={next(name for name in TASKS if TASKS[name] is task)}", f"data.labels={entries}")
+        names = dataclasses.replace(names, layouts=(dataclasses.replace(names.layouts[0], texts=task.columns),))
+        assert {r["label"] for r in records(path, names)} <= set(range(len(task.labels)))
 
 
 def test_the_folders_of_imdb(tmp_path):
