@@ -267,26 +267,32 @@ def _label(value: object, numbers: dict[str, int], other: str | None = None) -> 
 
 def _read_folder(path: Path, task: Task) -> list[dict | BrokenRow]:
     """Return the record of each file of a folder, or with its name why it has none."""
-    written = {name: inner.name for inner in path.iterdir() for name in composed([inner.name])}
-    folders = [path / written.get(label, label) for label in task.layouts[0].values or task.labels]
-    absent = [folder.name for folder in folders if not _texts_in(folder)]
+    layout, folders, unknown = task.layouts[0], [], []
+    for name in folders_of_texts(path):
+        try:
+            folders.append((_label(name, task.numbers(layout)), path / name))
+        except BrokenRow:
+            unknown.append(name)
+    names, present = layout.values or task.labels, {number for number, _ in folders}
+    absent = [name for number, name in enumerate(names) if number not in present]
     if (absent or len(task.columns) != 1) and (other := _other_form(path)):
         raise UserError(other)
     if len(task.columns) != 1:
         raise UserError(f"{path}: a folder holds single texts, this task has pairs; give a {', '.join(KINDS)} file")
     if absent:
         holds = listed(sorted(inner.name for inner in path.iterdir()))
+        other = f"; data.labels=[{unknown[0]}=bad,...] says that the folder {unknown[0]} is for bad" if unknown else ""
         raise UserError(
             f"{path}: no {absent[0]}/*.txt in it; it holds {holds}, and needs a folder of .txt files for each label"
+            f"{other}"
         )
-    others = [name for name in folders_of_texts(path) if path / name not in folders]
-    if others:
+    if unknown:
         raise UserError(
-            f"{path / others[0]}: no label has this name; allowed: {listed(folder.name for folder in folders)}; move "
-            "the folder elsewhere, or name its label with data.labels"
+            f"{path / unknown[0]}: no label has this name; allowed: {listed(names)}; move the folder elsewhere, or "
+            "name its label with data.labels"
         )
     rows: list[dict | BrokenRow] = []
-    for number, folder in enumerate(folders):
+    for number, folder in sorted(folders):
         for file in sorted(file for file in folder.iterdir() if not file.name.startswith(".")):
             try:
                 rows.append({task.columns[0]: _text_of(file), "label": number})

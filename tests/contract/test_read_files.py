@@ -228,6 +228,24 @@ def test_texts_of_a_folder_are_all_read_or_refused(tmp_path):
     assert f"{tmp_path / 'mixed'}: no label has this name; allowed: neg, pos; move the folder" in message
 
 
+@pytest.mark.parametrize("names", [("Neg", "POS"), ("0", "1"), ("neg", "Pos")])
+def test_folders_are_named_as_labels_are_written_in_tables(tmp_path, names):
+    for name in names:
+        (tmp_path / name).mkdir()
+        write_file(tmp_path, f"{name}/1.txt", name)
+    assert [(r["text"], r["label"]) for r in records(tmp_path, TASKS["imdb"])] == list(zip(names, (0, 1)))
+
+
+def test_folders_of_other_names_are_told_how_to_name_them(tmp_path):
+    for name in ("negative", "positive"):
+        (tmp_path / name).mkdir()
+        write_file(tmp_path, f"{name}/1.txt", name)
+    message = refusal(tmp_path, TASKS["imdb"])
+    assert "no neg/*.txt in it; it holds negative, positive" in message and "data.labels=[negative=bad,...]" in message
+    task = own("task=imdb", "data.labels=[negative=neg,positive=pos]")
+    assert [(r["text"], r["label"]) for r in records(tmp_path, task)] == [("negative", 0), ("positive", 1)]
+
+
 def test_files_of_a_folder_are_broken_rows_where_they_hold_no_text(tmp_path):
     """Files of another name, as some data sets mix them, folders, blank files, and those of another encoding."""
     for name in ("neg/1.txt", "neg/2", "neg/more/3.txt", "neg/more.txt/4", "pos/1.txt", "pos/2.txt.gz"):
