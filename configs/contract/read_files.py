@@ -91,7 +91,7 @@ def absent_labels(records: Iterable[dict], task: Task, name: str) -> list[str]:
     """Return a warning about labels that no text of the split of this name has."""
     present = {record["label"] for record in records}
     absent = [label for number, label in enumerate(task.labels) if number not in present]
-    return [f"no sentence of {name} has the label {', '.join(absent)}"] if absent else []
+    return [f"no sentence of {name} has the label {listed(absent)}"] if absent else []
 
 
 def _is_visible(text: str) -> bool:

@@ -186,6 +186,16 @@ def test_broken_rows_and_absent_labels_are_reported(tmp_path):
     assert "no sentence of test has the label not_duplicate" in others
 
 
+def test_of_many_absent_labels_some_are_named(tmp_path):
+    rows = "".join(f"text {i},{i % 40}\n" for i in range(80))
+    train = write_file(tmp_path, "train.csv", f"text,label\n{rows}")
+    labels = f"data.labels=[{','.join(f'class {i}' for i in range(40))}]"
+    sizes = ["data.dev_size=2", "data.test_size=2", "data.train_size=null"]
+    run = prepared(tmp_path, "task=custom", "data.text_columns=[text]", labels, f"data.train={train}", *sizes)
+    warnings = read_json(run.data / "summary.json")["warnings"]
+    assert any(w.startswith("no sentence of dev has the label") and w.endswith(" and 26 more") for w in warnings)
+
+
 def test_one_label_alone_is_refused_before_anything_is_written(tmp_path):
     train = write_file(tmp_path, "train.csv", "sentence,label\n" + "".join(f"s{i},1\n" for i in range(9)))
     sizes = ["data.dev_size=2", "data.test_size=2", "data.train_size=null"]
