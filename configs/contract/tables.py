@@ -164,7 +164,8 @@ def read_delimited(path: Path, text: str, columns: list[str] | None, has_needed:
     if columns and header and header == names:
         raise UserError(f"{path}, line {line}: this file has a header; unset data.columns")
     rows = [(number, row) for number, row in chosen() if columns or number != line]
-    return FileTable(names, [(f"line {number}", _named(names, row, has_needed)) for number, row in rows])
+    source = "data.columns" if columns else "the header"
+    return FileTable(names, [(f"line {number}", _named(names, row, has_needed, source)) for number, row in rows])
 
 
 def _stripped(names: list[str]) -> list[str]:
@@ -225,15 +226,15 @@ def _written(rows: list[list[str]], quoted_when: Callable[[str], object]) -> str
     return "\n".join("\t".join(map(field, row)) for row in rows).replace("\r\n", "\n").rstrip("\n")
 
 
-def _named(names: list[str], row: list[str] | BrokenRow, has_needed: HasNeeded) -> dict | BrokenRow:
+def _named(names: list[str], row: list[str] | BrokenRow, has_needed: HasNeeded, source: str) -> dict | BrokenRow:
     """Give the fields of a row their names.
 
     Spreadsheets leave out empty fields at the end of a row, or add some: what counts is that the needed columns are
-    there, and that nothing stands beyond the header.
+    there, and that nothing stands beyond the names, which the message calls by their source.
     """
     if isinstance(row, BrokenRow):
         return row
     short = len(row) < len(names) and not has_needed(names[: len(row)])
     if short or any(field.strip() for field in row[len(names) :]):
-        return BrokenRow(f"{len(row)} fields, the header has {len(names)}")
+        return BrokenRow(f"{len(row)} fields, {source} has {len(names)}")
     return dict(zip(names, row, strict=False))

@@ -478,6 +478,11 @@ def test_a_header_that_is_named_again(tmp_path):
     assert "empty" in refusal(write_file(tmp_path, "b.csv", ""), columns=["sentence", "label"])
 
 
+def test_names_of_columns_that_are_too_few_are_named(tmp_path):
+    path = write_file(tmp_path, "a.tsv", "0\tfine\t1\n")
+    assert "line 1: 3 fields, data.columns has 2" in refusal(path, columns=["sentence", "label"])
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "pos/a.txt"])
 def test_names_of_columns_are_refused_where_they_would_rename_nothing(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
