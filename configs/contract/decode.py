@@ -21,7 +21,7 @@ POINTER = b"version https://git-lfs"  # how a file begins that git clone leaves 
 SHOWN = 40  # characters of a line in a message
 # How files begin that hold no text, whatever they are called.
 PACKED = {
-    b"\x1f\x8b": "compressed by gzip; unpack it with gunzip",
+    b"\x1f\x8b": "compressed by gzip; unpack it with gunzip, or with tar xzf if its name ends in .tar.gz or .tgz",
     b"BZh": "compressed by bzip2; unpack it with bunzip2",
     b"\xfd7zXZ": "compressed by xz; unpack it with unxz",
     b"(\xb5/\xfd": "compressed by zstd; unpack it with unzstd",
@@ -38,6 +38,8 @@ PACKED = {
 
 def packed(beginning: bytes) -> str | None:
     """Say what a file is, and how its text is got, if it begins as one that holds no text."""
+    if beginning[257:262] == b"ustar":
+        return "a tar archive; unpack it with tar xf"
     return next((what for mark, what in PACKED.items() if beginning.startswith(mark)), None)
 
 

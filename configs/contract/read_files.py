@@ -339,4 +339,4 @@ def _other_form(path: Path) -> str | None:
 
 def _packed(path: Path) -> str | None:
     with open(path, "rb") as file:
-        return packed(file.read(32))
+        return packed(file.read(512))

@@ -412,6 +412,8 @@ def test_names_of_some_of_a_tasks_labels_in_another_order_are_refused():
             gzip.compress(b"sentence,label\nfine,1\n", mtime=0),
             ["compressed by gzip; unpack it with gunzip"],
         ),
+        ("a.tgz", gzip.compress(b"a.csv", mtime=0), ["or with tar xzf if its name ends in .tar.gz or .tgz"]),
+        ("a.tar", b"a.csv" + b"\0" * 252 + b"ustar\x0000", ["a.tar: a tar archive; unpack it with tar xf"]),
         ("a.csv", b"PK\x03\x04" + b"\0" * 40, ["a workbook or a zip archive; save the sheet as CSV"]),
         ("a.arrow", b"\xff\xff\xff\xff\0", ["a data set in Arrow's format; write it as JSON Lines with datasets"]),
         ("a.feather", b"ARROW1\0\0", ["a Feather file; write it as CSV with pandas.read_feather"]),
