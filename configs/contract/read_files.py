@@ -117,7 +117,7 @@ def read_table(path: Path, columns: list[str] | None, has_needed: HasNeeded) -> 
     text = read_text(path)
     if _is_json(path):
         _refuse_names(path, columns)
-        table = read_json(path, text)
+        table = read_json(path, text, has_needed)
     else:
         table = read_delimited(path, text, columns, has_needed)
     if not table.names and not table.rows:

@@ -50,19 +50,20 @@ class FileTable:
     rows: list[tuple[str, dict | BrokenRow]]
 
 
-def read_json(path: Path, text: str) -> FileTable:
+def read_json(path: Path, text: str, has_needed: HasNeeded) -> FileTable:
     """Read one object a line, an array of objects, or an object of columns. Objects of rows may differ in their keys.
 
     Args:
         path: For messages.
         text: Content of the file.
+        has_needed: Tells whether names of columns have the needed ones.
 
     Raises:
         UserError: The whole file is one object of something else, or a damaged array.
     """
     whole = _json(text)
     if isinstance(whole, dict) and whole and all(isinstance(value, dict | list) for value in whole.values()):
-        whole = _transposed(path, whole)
+        whole = _transposed(path, whole, has_needed)
     if isinstance(whole, list):
         rows = [(f"row {number}", _object(value)) for number, value in enumerate(whole, 1)]
     elif isinstance(whole, dict):
@@ -75,12 +76,15 @@ def read_json(path: Path, text: str) -> FileTable:
     return FileTable(list(names), rows)
 
 
-def _transposed(path: Path, columns: dict[str, dict | list]) -> list[dict]:
+def _transposed(path: Path, columns: dict[str, dict | list], has_needed: HasNeeded) -> list[dict]:
     """Return the rows of columns as `DataFrame.to_json` writes them: each an object of the same index.
 
-    With orient='index' it writes rows under the index, which is numbers unless somebody set another.
+    With orient='index' it writes rows under the index: numbers, or names of the rows, which may differ in their keys.
     """
     objects = [column for column in columns.values() if isinstance(column, dict)]
+    keys = list(dict.fromkeys(key for one in objects for key in one))
+    if len(objects) == len(columns) and has_needed(keys) and not has_needed(list(columns)):
+        return objects
     if len(objects) < len(columns) or any(one.keys() != objects[0].keys() for one in objects):
         raise UserError(
             f"{path}: one object of {', '.join(map(repr, list(columns)[:5]))}; write one object for each row, as "

@@ -589,6 +589,13 @@ def test_columns_that_nobody_asked_for_do_not_matter(tmp_path, content):
     ]
 
 
+def test_json_rows_may_stand_under_their_names(tmp_path):
+    """As `DataFrame.to_json(orient='index')` writes them under an index of names; keys may differ."""
+    rows = {"first": {"sentence": "a", "label": 1}, "second": {"label": 0, "more": 2, "sentence": "b"}}
+    path = write_file(tmp_path, "a.json", json.dumps(rows))
+    assert records(path) == [{"sentence": "a", "label": 1}, {"sentence": "b", "label": 0}]
+
+
 def test_unused_keys_of_any_shape(tmp_path):
     rows = '{"sentence": "a", "label": 1, "x": [1], "x": {"y": 1, "y": 2}, "z": NaN}\n{"sentence": "b", "label": 0}\n'
     assert [r["label"] for r in records(write_file(tmp_path, "a.jsonl", rows))] == [1, 0]
