@@ -41,7 +41,7 @@ def program(name: str, description: str) -> tuple[Parser, argparse._SubParsersAc
     Returns:
         The parser, and what `add_command` adds sub-commands to.
     """
-    keys = f"keys of a configuration, with their defaults:\n{help_text()}"
+    keys = f"keys of a configuration, with their defaults (null: unset):\n{help_text()}"
     parser = Parser(prog=f"python -m {name}", description=description, epilog=keys)
     return parser, parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
 
@@ -69,7 +69,9 @@ def add_command(
             takes seconds to load, has the parser.
     """
     name, text = name or function.__name__, inspect.cleandoc(description or function.__doc__ or "")
-    lines = [f"keys of {', '.join(sections)}, with their defaults:", help_text(sections)] if sections else []
+    lines = (
+        [f"keys of {', '.join(sections)}, with their defaults (null: unset):", help_text(sections)] if sections else []
+    )
     lines += [f"`{commands._prog_prefix} --help` lists every key of a configuration."] if config else []
     summary, epilog = text.splitlines()[0], "\n".join(lines)
     parser = commands.add_parser(name, help=summary, description=text, epilog=epilog, add_help=not delegates)

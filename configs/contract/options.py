@@ -15,10 +15,17 @@ T = TypeVar("T")
 
 
 def help_line(name: str, field: dataclasses.Field) -> str:
-    """Return the line of a key in a help text: default, meaning and choices."""
+    """Return the line of a key in a help text: default, as a command line takes it, then meaning and choices."""
     default = field.default_factory() if callable(field.default_factory) else field.default
     choices = f" ({', '.join(field.metadata['choices'])})" if field.metadata.get("choices") else ""
-    return f"  {name + '=' + str(default):42s} {field.metadata['help']}{choices}"
+    return f"  {f'{name}={_as_typed(default)}':42s} {field.metadata['help']}{choices}"
+
+
+def _as_typed(value: object) -> str:
+    """Return a value as a command line takes it, without spaces: `null`, `true`, `[1,2]`."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_as_typed, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def read_options(kind: type[T], arguments: Iterable[str], command: str) -> T:
@@ -30,8 +37,8 @@ def read_options(kind: type[T], arguments: Iterable[str], command: str) -> T:
         command: Name of the command, for messages.
 
     Raises:
-        UserError: A key is unknown, or a value is not allowed; the message names the key and what is.
-        SystemExit: Help was asked for, and printed: what the module of `kind` says of itself, and the options.
+        UserError: A key is unknown, or a value is not allowed; the message names the key, and what is allowed.
+        SystemExit: Help was asked for, and printed: the docstring of the module of `kind`, and the options.
     """
     arguments, known = list(arguments), keys(kind)
     if {"-h", "--help"} & set(arguments):

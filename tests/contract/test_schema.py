@@ -288,6 +288,12 @@ def test_help_names_every_key():
     assert "search.l0_weight=0.5" in text and "data.max_length=128" in text
 
 
+def test_help_shows_defaults_as_a_command_line_takes_them():
+    shown = [line.split()[0] for line in cli.help_text().splitlines()]
+    assert "layers=null" in shown and "methods=[finetune,robust]" in shown
+    assert schema.load("base", [word for word in shown if not word.startswith("name=")]) == schema.load("base")
+
+
 def test_all_methods():
     assert schema.load("demo", ["methods=all", "tickets_from=sst2"]).methods == list(METHODS)
     assert set(METHODS) - set(schema.load("demo", ["methods=all"]).methods) == {"transferred"}
