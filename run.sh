@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Robust lottery tickets, from a fresh clone to a report.
 #
-#   ./run.sh                            the demo: offline, small real model, real text
+#   ./run.sh                            the demo: a small real model, real text, offline after set-up
 #   ./run.sh CONFIG [key=value ...]     an experiment of configs/ (sst2, imdb ...) or a YAML file
 #   ./run.sh zoo/NAME [key=value ...]   train and attack a ticket of the zoo, and compare with its stated figures
 #   ./run.sh CONFIG [key=value ...] --plan      run nothing: show what would run, what is done, how long it may take
-#   ./run.sh score MODEL [MODEL ...] DATA [key=value ...]    what any classifier withstands, on any data
+#   ./run.sh score MODEL [MODEL ...] DATA [key=value ...]    attack any classifier, on any data
 #   ./run.sh watch CONFIG               follow a long run in another terminal
 #   ./run.sh bench [official=PATH]      speed against PyTorch; `bench attacks`: against unmodified TextAttack
 #   ./run.sh setup                      only the environment and the packaged assets

@@ -132,7 +132,9 @@ class Experiment:
 
     name: str = option("experiment", "name of the folder under runs/ that holds all results")
     task: str = option("sst2", "a task of configs/contract/tasks.py, such as imdb; custom for data of your own")
-    model: str = option("bert-base-uncased", "pre-trained model: a hub name, a Hugging Face directory, or `packaged`")
+    model: str = option(
+        "bert-base-uncased", "pre-trained model: a hub name, a Hugging Face directory, or packaged (MiniLM)"
+    )
     layers: int | None = option(None, "how many of the model's layers are used, from the first; unset: all", low=1)
     seeds: list[int] = option([1], "seeds; everything is trained once for each", low=0, high=LARGEST_SEED)
     sparsities: list[float] = option([0.3], "shares of pruned weights", low=0.01, high=0.99)
@@ -143,7 +145,9 @@ class Experiment:
         "the epochs of the methods' sections; unset: those of the sections",
         low=1,
     )
-    tickets_from: str | None = option(None, "experiment or file with the tickets of transferred, or else of robust")
+    tickets_from: str | None = option(
+        None, "experiment or file that gives the tickets of transferred, or else of robust"
+    )
     structured: bool = option(False, "prune whole attention heads and intermediate neurons, and write a smaller model")
     compat: str = option("paper", "what training follows where paper and code differ", choices=["paper", "official"])
     device: str = option("CPU", "device on which MindSpore trains", choices=["CPU", "GPU", "Ascend"])
