@@ -148,9 +148,9 @@ class Ticket:
 
         A layer has so many heads, and one without any could not be shrunk.
         """
-        kept = units.remaining(self.masks, heads)
-        whole = units.masks(self.shapes, *kept)
-        return all(map(np.any, kept[0])) and all((mask == whole[name]).all() for name, mask in self.masks.items())
+        kept_heads, kept_neurons = units.remaining(self.masks, heads)
+        whole = units.masks(self.shapes, kept_heads, kept_neurons)
+        return all(map(np.any, kept_heads)) and all((mask == whole[name]).all() for name, mask in self.masks.items())
 
     def pruned_share(self) -> dict[str, float]:
         """Return the share of pruned weights of each matrix (Figure 3)."""

@@ -28,7 +28,7 @@ def prepare(run: RunDir, job: Job) -> None:
         for name, split in summary["splits"].items():
             balance = ", ".join(f"{count} {label}" for label, count in split["labels"].items())
             print(f"  {name}: {counts[name]} sentences ({balance})")
-        for key, name, size in _asked(run):
+        for key, name, size in _requested_sizes(run):
             if size > counts[name]:
                 print(f"  {key}: {size} requested, all {counts[name]} sentences of {name} are taken")
         for warning in summary["warnings"]:
@@ -37,8 +37,8 @@ def prepare(run: RunDir, job: Job) -> None:
     check_victims(run)
 
 
-def _asked(run: RunDir) -> list[tuple[str, str, int]]:
-    """Return the keys that take all sentences of a split where it has fewer than they ask for: key, split, number."""
+def _requested_sizes(run: RunDir) -> list[tuple[str, str, int]]:
+    """Return key, split and number for each key that takes all sentences of a split if it has fewer than requested."""
     sections = {"choose": "choice", "attack": "attack"}
     attacks = {(f"{sections[job.stage]}.examples", job.split, job.sentences) for job in attack_jobs(run, planned=True)}
     return [("data.train_size", "train", run.config.data.train_size or 0), *sorted(attacks)]

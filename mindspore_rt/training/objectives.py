@@ -204,7 +204,7 @@ class AdversarialObjective(Objective):
         return mutable(tuple(losses))
 
     def figures(self, values: list[float]) -> dict[str, float]:
-        """Name what the graph of an update returns: the passes' losses, the gradient's norm, the vote, the scale's."""
+        """Name what the graph of an update returns: losses of the passes, gradient norm, stop vote, loss scale."""
         passes, names = self.settings.ascent_steps, ("adversarial_loss", "gradient_norm", *self.vote.names)
         return self.loss_scale.figures(names, [sum(values[:passes]), *values[passes:]])
 
@@ -298,10 +298,10 @@ class RobustSearch(AdversarialObjective):
             clear()
             scales = scale.adjust(overflow)
             for stale_sum, gradient in zip(stale, unused):
-                kept = gradient * factor
+                clipped = gradient * factor
                 if overflow is not None:  # what remains of the stale gradients has the next loss scale
-                    kept = ops.masked_fill(kept * (scales[0] / factor_of_loss), overflow, 0.0)
-                assign(stale_sum, kept)
+                    clipped = ops.masked_fill(clipped * (scales[0] / factor_of_loss), overflow, 0.0)
+                assign(stale_sum, clipped)
             return ops.stack((*losses, norm, *vote(ballot), *scales))
 
         return apply
@@ -319,8 +319,8 @@ class RobustSearch(AdversarialObjective):
         """Return lambda at an update: 0 for the share `l0_start` of all steps, then a linear rise over `l0_ramp`."""
         settings = self.settings
         # The official code adds the three inputs of a batch to a counter of batches, before it computes lambda.
-        done = 3 * (index + 1) if self.official else index
-        since = done - settings.l0_start * self.total_steps
+        counted = 3 * (index + 1) if self.official else index
+        since = counted - settings.l0_start * self.total_steps
         ramp = settings.l0_ramp * self.total_steps
         if since < 0:
             return 0.0

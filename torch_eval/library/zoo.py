@@ -134,10 +134,10 @@ def add(run: Run, name: str) -> Path:
         "data": {key: data[key] for key in ("columns", "labels", "splits")},
         "models": {_plain(model): _model(run, seed, model) for model in shown},
         "paired": [
-            Paired(_plain(other), recipe, made.test.only_first, made.test.only_second, made.test.p)
+            Paired(_plain(other), recipe, compared.test.only_first, compared.test.only_second, compared.test.p)
             for other in shown
             for recipe in run.recipes
-            for made in comparisons(run, ticket, other, recipe)
+            for compared in comparisons(run, ticket, other, recipe)
             if other != ticket
         ],
     }
@@ -158,14 +158,14 @@ def _model(run: Run, seed: int, model: str) -> dict[str, Any]:
     for recipe in run.recipes:
         score = run.scores.get((seed, model, recipe))
         if score:  # others could not run here
-            other = saturation.check(run, model, recipe) if not run.config.attack.calibrate else None
+            calibrated = saturation.check(run, model, recipe) if not run.config.attack.calibrate else None
             attacks[recipe] = {
                 **score.summary.to_dict(),
                 "outcomes": _outcomes(score),
                 "made_with": _made_with(score),
                 "finished": score.manifest.finished,
                 "unreliable": _unreliable(run, model, recipe, score),
-                "calibrated": _outcomes_with_aua(other.pairs[seed][1]) if other else None,
+                "calibrated": _outcomes_with_aua(calibrated.pairs[seed][1]) if calibrated else None,
             }
     return {
         "title": run.title(model),

@@ -86,8 +86,8 @@ def _families(zoo: Path) -> dict[tuple[str, str], dict[tuple[str, str, str], dic
                 ours = ticket.attacks.get(recipe)
                 if model is ticket or not ours or ours.made_with != attacked.made_with:
                     continue
-                made = {"none": (ours, attacked), "fitted": (ours.calibrated, attacked.calibrated)}
-                for temperature, (first, second) in made.items():
+                by_temperature = {"none": (ours, attacked), "fitted": (ours.calibrated, attacked.calibrated)}
+                for temperature, (first, second) in by_temperature.items():
                     if first and second:
                         tests = families.setdefault((entry.experiment, temperature), {})
                         way = json.dumps(ours.made_with, sort_keys=True)
@@ -112,11 +112,12 @@ def draw(folder: Path, zoo: Path = ZOO) -> None:
         seeds = [entry for entry in entries if entry.experiment == experiment]
         rows: list[tuple[str, Value, dict[str, Value]]] = []
         for name, model in seeds[0].models.items():
-            made = {entry.seed: entry.models[name] for entry in seeds if name in entry.models}
-            clean = Value(((seed, one.clean) for seed, one in made.items()), scale=100)
+            by_seed = {entry.seed: entry.models[name] for entry in seeds if name in entry.models}
+            clean = Value(((seed, one.clean) for seed, one in by_seed.items()), scale=100)
             auas = {
                 RECIPES[recipe]: Value(
-                    ((seed, one.attacks[recipe].aua) for seed, one in made.items() if recipe in one.attacks), scale=100
+                    ((seed, one.attacks[recipe].aua) for seed, one in by_seed.items() if recipe in one.attacks),
+                    scale=100,
                 )
                 for recipe in model.attacks
             }

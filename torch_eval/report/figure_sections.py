@@ -185,8 +185,8 @@ def learning(runs: list[Run], folder: Path) -> list[Block]:
                 f"{' '.join(facts)}"
             )
             blocks.append(Picture(path, caption))
-    asked = [run for run in runs if any(step.stage == step.model == "search" for step in run.steps)]
-    return section("Learning the masks", blocks, remedies(asked, "search"))
+    searching = [run for run in runs if any(step.stage == step.model == "search" for step in run.steps)]
+    return section("Learning the masks", blocks, remedies(searching, "search"))
 
 
 def _searches(group: list[Run]) -> dict[str, tuple[list[TrainingLine], float | None]]:

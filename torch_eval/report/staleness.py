@@ -74,15 +74,15 @@ class Staleness:
 
     def of_choice(self, choice: ChoiceOnDev) -> tuple[str, ...]:
         """Compare what a choice rests on: the candidates of all seeds, and the attacks on each."""
-        candidates = self.run.candidates()
-        if len(candidates) == 1 or not self.config.chooses:
+        tickets = self.run.candidates()
+        if len(tickets) == 1 or not self.config.chooses:
             return ()
-        asked = {(str(c), seed) for c in candidates for seed in self.config.seeds}
+        candidates = {(str(ticket), seed) for ticket in tickets for seed in self.config.seeds}
         attacked = {(row.model, row.seed) for row in choice.candidates}
-        if attacked != asked:
-            return (f"candidates of all seeds: {len(attacked)}, now {len(asked)}",)
+        if attacked != candidates:
+            return (f"candidates of all seeds: {len(attacked)}, now {len(candidates)}",)
         stale = []
-        for model, seed in sorted(asked):
+        for model, seed in sorted(candidates):
             score = Score.read(self.run.choice_attack(seed, model), Results)
             differs = self.of_candidate(seed, model, score) if score else ()
             stale += [f"{model}, seed {seed}: {what}" for what in differs]
@@ -90,8 +90,8 @@ class Staleness:
 
     def sentences(self) -> int:
         """Number of test sentences that an attack has now: the requested number, if the test set has so many."""
-        asked = self.config.attack.examples
-        return min(self.data.splits["test"].count, asked) if self.data else asked
+        requested = self.config.attack.examples
+        return min(self.data.splits["test"].count, requested) if self.data else requested
 
     def model_hash(self, seed: int, model: str) -> str | None:
         """Hash of a model now, or None if it is not finished."""

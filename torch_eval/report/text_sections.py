@@ -108,10 +108,10 @@ def results(runs: list[Run]) -> list[Block]:
     few = [("textfooler", "aua"), ("textbugger", "aua")]
     for number, group, columns in ((1, first, every), (2, second, few)):
         if group:
-            table = tables.result_table(group, _asked(group, columns))
+            table = tables.result_table(group, _of_recipes(group, columns))
             blocks += [Heading(f"Methods compared (Table {number} of the paper)", 3), table]
             if number == 2:
-                table = tables.result_table(group, _asked(group, every))
+                table = tables.result_table(group, _of_recipes(group, every))
                 blocks.append(Details("All measures of these data sets", [table]))
     for run in runs:
         both = [score for score in run.all_attacks() if len(score.settings.attacked or []) > 1]
@@ -124,7 +124,8 @@ def results(runs: list[Run]) -> list[Block]:
     return blocks
 
 
-def _asked(runs: list[Run], columns: tables.Columns) -> tables.Columns:
+def _of_recipes(runs: list[Run], columns: tables.Columns) -> tables.Columns:
+    """Return the columns whose attack at least one run has."""
     return [column for column in columns if any(column[0] in run.recipes for run in runs)]
 
 
@@ -140,8 +141,8 @@ def ablations(runs: list[Run]) -> list[Block]:
 
 def paired_tests(runs: list[Run]) -> list[Block]:
     """McNemar's test of the robust ticket against every other method."""
-    made = [(run, paired_table(run)) for run in runs]
-    blocks = [block for run, table in made if table for block in (Heading(run.named_task, 3), table)]
+    with_tables = [(run, paired_table(run)) for run in runs]
+    blocks = [block for run, table in with_tables if table for block in (Heading(run.named_task, 3), table)]
     return section(
         "Paired tests", [Details("How the test works", [Paragraph(wording.PAIRED)]), *blocks] if blocks else []
     )

@@ -34,12 +34,12 @@ Reports = dict[tuple[int, str], TicketReport]  # (seed, model) to the facts of i
 
 def choices(runs: list[Run]) -> list[Block]:
     """How the reported tickets were chosen."""
-    asked = [run for run in runs if run.has("choose")]
-    halved = [run.name for run in asked if run.config.choice.split == "test_half"]
+    choosing = [run for run in runs if run.has("choose")]
+    halved = [run.name for run in choosing if run.config.choice.split == "test_half"]
     rule = "The reported ticket is chosen on the dev set. Test sentences play no part in the choice."
     if halved:
         rule += f" In {', '.join(halved)} it is chosen on half of the test set, and all results are of the other half."
-    blocks = [block for run in asked for block in choice(run)]
+    blocks = [block for run in choosing for block in choice(run)]
     return section("The choice of the ticket", [Paragraph(rule), *blocks] if blocks else [])
 
 

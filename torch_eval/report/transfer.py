@@ -148,14 +148,14 @@ def _transfer_grid(rows: list[TransferRow], recipe: str, models: list[str]) -> n
 def transfer_rows(run: Run) -> tuple[list[TransferRow], set[tuple[int, str]]]:
     """Rows of `transfer.json` that still hold, and the (seed, model) that were trained or attacked again since."""
     stated = read_optional(run.paths.root / "transfer.json", Transfer) or Transfer([], [])
-    asked = {(seed, model) for seed, model, _ in run.paths.all_victims()}  # no others are drawn
-    models = {(made.seed, made.model): made.sha256 for made in stated.models}
-    attacks = {(made.seed, made.model, str(made.recipe)): made.sha256 for made in stated.attacks or []}
-    trained = {key for key in asked & models.keys() if run.staleness.model_hash(*key) not in (None, models[key])}
+    victims = {(seed, model) for seed, model, _ in run.paths.all_victims()}  # no others are drawn
+    models = {(item.seed, item.model): item.sha256 for item in stated.models}
+    attacks = {(item.seed, item.model, str(item.recipe)): item.sha256 for item in stated.attacks or []}
+    trained = {key for key in victims & models.keys() if run.staleness.model_hash(*key) not in (None, models[key])}
     attacked = {
         key
         for key, digest in attacks.items()
-        if key[:2] in asked and key[2] in run.recipes and _hash_of_results(run, *key) != digest
+        if key[:2] in victims and key[2] in run.recipes and _hash_of_results(run, *key) != digest
     }
 
     def holds(row: TransferRow) -> bool:

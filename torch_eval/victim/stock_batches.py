@@ -93,17 +93,17 @@ class StockBatches:
         stock = self._look(rounding.size, rounding.full)
         targets = [place for place, order in enumerate(stock.orders) if order == rounding.order]
         mixed = not rounding.full and any(map(self._is_full, rows))  # the batch needs a row that is not full
-        found: list[torch.Tensor] = []
-        while len(found) < len(rows):
-            rest = rows[len(found) :]
-            size, places = self._places(rounding, stock.bodies[targets[0]], len(rest), mixed)
-            count = min(len(rest), len(places), len(targets), size - mixed)
+        logits: list[torch.Tensor] = []
+        while len(logits) < len(rows):
+            remaining = rows[len(logits) :]
+            size, places = self._places(rounding, stock.bodies[targets[0]], len(remaining), mixed)
+            count = min(len(remaining), len(places), len(targets), size - mixed)
             batch = [probe] * size
-            for place, row in zip(places[:count], rest):
+            for place, row in zip(places[:count], remaining):
                 batch[place] = {**probe, **row}
             with _rows_of_head(stock.head, places[:count], targets[:count], rounding.size):
-                found += self.forward(batch)[places[:count] if stock.head is None else targets[:count]]
-        return torch.stack(found).float().cpu()
+                logits += self.forward(batch)[places[:count] if stock.head is None else targets[:count]]
+        return torch.stack(logits).float().cpu()
 
     def _is_full(self, row: Row) -> bool:
         return len(row["input_ids"]) >= self.length
@@ -163,16 +163,16 @@ class StockBatches:
         heads: list[torch.nn.Linear] = []
 
         def add(hashes: list, values: torch.Tensor) -> None:
-            for one, row in zip(hashes, values.float().cpu().numpy(), strict=True):
-                one.update(row.tobytes())
+            for digest, row in zip(hashes, values.float().cpu().numpy(), strict=True):
+                digest.update(row.tobytes())
 
         def look(layer: torch.nn.Linear, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> None:
             values = inputs[0]
             if values.shape[:-1] == (size,):
                 if not heads:
                     add(bodies, values)
-                    for one in bodies:
-                        one.update(repr((self._names[layer], values.stride())).encode())
+                    for digest in bodies:
+                        digest.update(repr((self._names[layer], values.stride())).encode())
                 heads.append(layer)
                 add(orders, values)
                 for vector in _random_vectors(values.shape[1]).to(values):

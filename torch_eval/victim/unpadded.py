@@ -94,8 +94,8 @@ class UnpaddedClassifier:
             padding = self.model.config.pad_token_id
             positions = [padding + 1 + place for place in positions]
             if padding in ids:  # a text may spell the padding token
-                kept = [token != padding for token in ids]
-                positions = [padding + sum(kept[: place + 1]) * kept[place] for place in range(len(ids))]
+                is_token = [token != padding for token in ids]
+                positions = [padding + sum(is_token[: place + 1]) * is_token[place] for place in range(len(ids))]
         return list(zip(ids, row.get("token_type_ids") or [0] * len(ids), positions, strict=True))
 
 
@@ -119,9 +119,9 @@ def _attend(
         Contexts, shaped like the queries.
     """
     heads, size, contexts = attention.num_attention_heads, attention.attention_head_size, []
-    one = len(query) == sum(count for _, count in groups)
+    first_only = len(query) == sum(count for _, count in groups)
     sizes = [length * count for length, count in groups]
-    queries = query.split([count for _, count in groups] if one else sizes)
+    queries = query.split([count for _, count in groups] if first_only else sizes)
     for (_, count), *parts in zip(groups, queries, key.split(sizes), value.split(sizes), strict=True):
         q, k, v = (part.view(count, -1, heads, size).transpose(1, 2) for part in parts)
         contexts.append(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, heads * size))
