@@ -157,7 +157,7 @@ def _first_worker(config: schema.Experiment) -> int:
 
 
 def _roles(config: schema.Experiment, number: int) -> list[dict[str, str]]:
-    """Return what tells MindSpore its part, for each process of this machine: the scheduler first, on machine 0.
+    """Return the variables that tell each process of this machine its role; on machine 0 the scheduler comes first.
 
     Args:
         config: The experiment.

@@ -64,10 +64,10 @@ def check(folder: Path, labels: Sequence[str], length: int) -> tuple[int, ...] |
         length: Word pieces to which inputs are cut.
 
     Returns:
-        As `match_labels`.
+        The model's label for each label of the data, as `match_labels` returns it.
 
     Raises:
-        UserError: The model cannot be attacked, or its labels are others.
+        UserError: The model cannot be attacked, or its labels are not those of the data.
     """
     names, config = label_names(folder), read_config(folder)
     contents = {
@@ -91,7 +91,7 @@ def refuse_parts(folder: Path) -> None:
     """Refuse a folder that holds weights in parts without their index.
 
     Raises:
-        UserError: It does.
+        UserError: It holds such parts.
     """
     if parts := sorted(folder.glob("*-of-*")):
         index = f"{parts[0].name.partition('-')[0]}{parts[0].suffix}.index.json"

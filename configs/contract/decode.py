@@ -37,7 +37,7 @@ PACKED = {
 
 
 def packed(beginning: bytes) -> str | None:
-    """Say what a file is, and how its text is got, if it begins as one that holds no text."""
+    """Say what kind of file begins so, and how to get its text; None if it may be a text file."""
     if beginning[257:262] == b"ustar":
         return "a tar archive; unpack it with tar xf"
     return next((what for mark, what in PACKED.items() if beginning.startswith(mark)), None)

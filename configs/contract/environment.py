@@ -1,7 +1,7 @@
 """Check that a Python environment has the packages that the requirements files name.
 
-./run.sh runs this file with an environment that was not made by it (ROBUST_TICKETS_PYTHON), so it needs nothing but
-the standard library.
+./run.sh runs this file in an environment that it did not make itself (ROBUST_TICKETS_PYTHON). So this file needs
+nothing but the standard library.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def block(granularity: str, hidden: int) -> tuple[int, int]:
 
 
 def groups(name: str, shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:
-    """Return into how many groups of rows and of columns a block parts a matrix; one score belongs to each of both.
+    """Return into how many groups of rows and of columns a block divides a matrix; each pair of groups has one score.
 
     Raises:
         UserError: It does not divide the matrix.

@@ -38,13 +38,13 @@ class Method:
             weights. `control` changes one thing about the robust ticket that was chosen on dev.
         section: Section of the configuration that trains the model which is attacked.
         note: What the method does, in one line of the report.
-        style: Colour (a name of the figures' palette), line and marker in figures.
+        style: Colour (a name of `figure_style.NAMED`), line and marker in figures.
         rows: Row of the method in tables of the paper, by the number of the table. Table 2 has the rows of Table 1.
         source: Of a ticket method: the key of `SOURCES` that its scores come from; empty if they are given
             (`tickets_from`).
         objective: What minimises the loss: module and class in `mindspore_rt.training`.
         backward_passes: Number of backward passes in each of the K passes of a step.
-        change: Of a control: key of the changes in `mindspore_rt.stages`.
+        change: Of a control: key of `CHANGES` in `mindspore_rt.stages.control`.
         snapshots: Whether its training also saves models before its end, for Figure 4.
     """
 

@@ -74,8 +74,8 @@ def inputs_of(run: RunDir, job: Job, pretrained: Path) -> dict[str, Path]:
         pretrained: Directory of the model that training starts from.
 
     Raises:
-        UserError: A search, or a choice, that says which files these are, is missing or damaged; or a ticket that
-            `tickets_from` gives is.
+        UserError: A file that says which inputs these are (the manifest of a search, `choice.json`) or a ticket of
+            `tickets_from` is missing or damaged.
     """
     config = run.config
     if not isinstance(job, DrawingJob | TrainingJob):  # prepare

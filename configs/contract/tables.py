@@ -59,7 +59,7 @@ def read_json(path: Path, text: str, has_needed: HasNeeded) -> FileTable:
         has_needed: Tells whether names of columns have the needed ones.
 
     Raises:
-        UserError: The whole file is one object of something else, or a damaged array.
+        UserError: The file is one object that does not hold columns, or a damaged array.
     """
     whole = _json(text)
     if isinstance(whole, dict) and whole and all(isinstance(value, dict | list) for value in whole.values()):

@@ -2,10 +2,10 @@
 
     python -m mindspore_rt.compare.device_check [device=GPU] [seconds=300] [case=base|small] [out=device_check.json]
 
-The same computation runs on the device and, with the graphs of the device, on this machine's CPU: the noise of a
-pass, which must be equal bit for bit, logits, gradients and one update. Then steps of BERT-base's size are timed on the
-device, for `seconds` in all, and float16 is trained from a loss scale that is too large. All is printed and written to
-`out`, a file to send back. The exit status is 1 if anything differs by more than rounding.
+The same computation runs on the device and, with the graphs of the device, on this machine's CPU: the noise of several
+passes, which must be equal bit for bit, logits, gradients and one update. Then steps of BERT-base's size are timed on
+the device, for `seconds` in all, and float16 is trained from a loss scale that is too large. All is printed and written
+to `out`, a file to send back. The exit status is 1 if anything differs by more than rounding.
 """
 
 from __future__ import annotations

@@ -36,12 +36,12 @@ def spec(config: schema.Experiment, data: Summary, recipe: str) -> recipes.Spec:
 
 
 def victim(config: schema.Experiment) -> dict[str, Any]:
-    """How victims compute their logits, temperature apart."""
+    """Settings of how victims compute their logits, except the temperature."""
     return {"max_length": config.attack_length, "device": config.attack.device, "dtype": config.attack.dtype}
 
 
 def label_order(order: Sequence[int] | None) -> dict[str, Any]:
-    """Which label of a victim each label of the data is; nothing if the order is the same."""
+    """Setting with the victim's label for each label of the data; nothing if the order is the same."""
     return {} if order is None else {"label_order": list(order)}
 
 
@@ -56,7 +56,7 @@ def calibrated(config: schema.Experiment) -> dict[str, Any]:
 
 
 def sample(config: schema.Experiment, labels: list[int]) -> list[int]:
-    """Indices of the test sentences that are attacked, of those with these labels."""
+    """Indices of the test sentences that are attacked; `labels` are those of all test sentences."""
     options = config.attack
     return sampling.sample(labels, options.examples, config.data.seed, options.protocol, options.stratified)
 

@@ -154,12 +154,12 @@ class Text(AttackedText):
 
 
 def _shift(index_map: np.ndarray, i: int, difference: int, before: bool) -> None:
-    """Say where the words of the original text are, after word `i` became `difference` words more.
+    """Update where the words of the original text are, after the replacement of word `i`.
 
     Args:
-        index_map: Numbers of words; changed in place.
-        i: Number of a word.
-        difference: Number of words.
+        index_map: For each word of the original text its number in the candidate; changed in place.
+        i: Number of the replaced word.
+        difference: Number of words that the text has gained; negative if it has lost some.
         before: Whether new words stand before the old one.
     """
     at_word, behind = index_map == i, index_map > i
