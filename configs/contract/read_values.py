@@ -166,7 +166,7 @@ def load_yaml(path: Path) -> dict[Any, Any]:
     try:
         loaded = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text") from None
+        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""

@@ -61,7 +61,7 @@ def resolve(model: str) -> Path:
     if Path(model).is_dir():
         return Path(model)
     if is_path(model):
-        raise UserError(f"model: no directory {model}")
+        raise UserError(f"model: no directory {model}; give a Hugging Face directory, or a name on the hub")
     from mindspore_rt.formats import hub
 
     return hub.model_dir(model)

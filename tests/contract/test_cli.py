@@ -74,7 +74,7 @@ def test_mistakes_are_one_line_that_says_where_help_is(arguments, message, capsy
 
 def test_an_unknown_job_is_refused(capsys):
     assert training.main(["finetune", "demo", "--only", "seed-1/x"]) == 2
-    assert "the stage finetune of demo has no such job" in capsys.readouterr().err
+    assert "the stage finetune of demo has no such job; choose one of seed-1/finetune" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("program", PARSERS)

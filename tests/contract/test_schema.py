@@ -278,6 +278,11 @@ def test_files_that_extend_each_other(tmp_path):
     assert "extends" in refusal(first)
 
 
+def test_a_configuration_in_another_encoding_is_refused_with_a_remedy(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes("name: bär".encode("latin-1"))
+    assert "save it as UTF-8" in refusal(str(tmp_path / "mine.yaml"))
+
+
 def test_unknown_configuration_lists_the_known():
     assert "base" in refusal("nothing") and "demo" in refusal("nothing")
 

@@ -314,7 +314,7 @@ def test_a_layer_count_that_is_no_number(model, layers):
 def test_where_a_model_comes_from(packaged_model, tiny_bert, tmp_path):
     assert huggingface.resolve("packaged") == packaged_model
     assert huggingface.resolve(str(tiny_bert)) == tiny_bert
-    with pytest.raises(UserError, match="model: no directory"):
+    with pytest.raises(UserError, match="model: no directory .*; give a Hugging Face directory"):
         huggingface.resolve(str(tmp_path / "gone"))
 
 
