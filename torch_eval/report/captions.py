@@ -57,8 +57,9 @@ def bars(run: Run) -> str:
 
 
 def remedies(runs: list[Run], stage: str) -> list[str]:
-    """The commands that make what a section lacks, of the runs that have this stage."""
-    return [f"`{run.command(stage)}` makes it ({run.task})." for run in runs if run.has(stage)]
+    """The commands that make what a section lacks, of the runs that have results of this stage to make."""
+    lacking = [run for run in runs if any(step.stage == stage for step in run.missing())]
+    return [f"`{run.command(stage)}` makes it ({run.task})." for run in lacking]
 
 
 def shortened(items: list[str]) -> list[str]:

@@ -290,9 +290,20 @@ def test_unfinished_run_shows_commands_and_no_zero(quick, tmp_path, capsys):
         "torch_eval attack",
     ):
         assert f"`python -m {stage} demo attack.examples=10 attack.candidates=48 'name=half run'`" in markdown
+    for stage in ("finetune", "search", "draw"):  # of sections that would be empty
+        assert f"> Missing; `python -m mindspore_rt {stage} demo" in markdown
     assert "mindspore_rt prepare" not in markdown
     experiment = json.loads((folder / "results.json").read_text())["experiments"][0]
     assert experiment["models"][0]["attacks"]["textfooler"] is None
+
+
+def test_a_finished_run_is_not_told_to_make_what_it_cannot_have(quick, tmp_path):
+    """One model has no trade-off, whose section would name a command that finds nothing to do."""
+    settings = ["methods=[finetune]", "attack.recipes=[textfooler]"]
+    paths = made_up.whole(tmp_path, *settings, config="demo")
+    build.report(["demo"], settings, runs=tmp_path)
+    markdown = (paths.report / "report.md").read_text()
+    assert "Clean accuracy and robustness" not in markdown and "Missing" not in markdown
 
 
 def test_attack_left_out_says_why(quick, tmp_path):
