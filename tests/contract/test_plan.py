@@ -42,21 +42,21 @@ def test_the_default_experiment(tmp_path):
 
 
 def test_methods_share_their_stages(tmp_path):
-    """All ten, two seeds, two sparsities: one prepare, for each seed one fine-tuning and one search of a kind."""
+    """All, two seeds, two sparsities: one prepare, for each seed one fine-tuning and one search of a kind."""
     run = run_of(tmp_path, "methods=all", "tickets_from=other", "seeds=[1,2]", "sparsities=[0.3,0.5]")
     planned = jobs.jobs(run)
     assert len({job.name + job.stage for job in planned}) == len(planned)
     count = {stage: sum(job.stage == stage for job in planned) for stage in jobs.HALVES}
-    tickets = len(of_kind(list(METHODS), "ticket"))
+    dense, tickets, controls = (len(of_kind(list(METHODS), kind)) for kind in ("dense", "ticket", "control"))
     assert count == {
         "prepare": 1,
-        "finetune": 2 * 3,
+        "finetune": 2 * dense,
         "search": 2 * 2,
         "prune": 2 * 2,
         "draw": 2 * 2 * tickets,
         "retrain": 2 * 2 * tickets,
         "choose": 0,
-        "control": 2 * 3,
+        "control": 2 * controls,
         "attack": 0,
         "report": 0,
     }

@@ -126,7 +126,7 @@ def test_whole_numbers_become_floats():
         ("seeds=0x10", ["seeds", "found '0x10'"]),
         ("seeds=1,2", ["seeds", "found '1,2'; write a list: [1,2]"]),
         ("methods=finetune,robust", ["methods", "all; write a list: [finetune,robust]"]),
-        ("attack.recipes='[pwws, pso]'", ["attack.recipes", "'[pwws, pso]'", "pwws; write a list: [pwws, pso]"]),
+        ("attack.recipes='[pwws, pso]'", ["attack.recipes", "'[pwws, pso]'", "; write a list: [pwws, pso]"]),
         ("data.labels={0: neg, 1: pos}", ["data.labels", "found a mapping; write [0=neg, 1=pos]"]),
         ("data.labels={pos: 1, neg: 0}", ["data.labels", "found a mapping; write [neg, pos]"]),
         ("data.labels=[0: neg, 1: pos]", ["data.labels", "found a mapping; write 0=neg"]),

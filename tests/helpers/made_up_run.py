@@ -1,5 +1,6 @@
 """The one builder of made-up runs. Nothing is trained or attacked; the product's own code writes the files."""
 
+import collections
 import dataclasses
 import math
 from unittest import mock
@@ -23,8 +24,8 @@ from torch_eval.recipes import recipes
 
 EVIL = '<script>alert("x")</script> a | fine * film & more'
 SHAPES = prunable_shapes(2, 8, 16)
-# Clean and Aua of 100 sentences, in per cent, made up so that each method has a place of its own.
-LEVELS = {
+# Clean and Aua of 100 sentences, in per cent, made up so that each method has a place of its own; new ones share one.
+LEVELS = collections.defaultdict(lambda: (90, 14)) | {
     "finetune": (92, 10),
     "freelb": (91, 24),
     "infobert": (92, 28),
