@@ -66,6 +66,22 @@ def test_an_attack_that_timed_out_is_not_withstood(tmp_path):
     assert [cell.text for cell in table.rows[2][1:3]] == ["40.0", "40.0"]
 
 
+@pytest.mark.parametrize(
+    "textfooler, textbugger",
+    [
+        ((3, 4, 0, 3), (1, 9, 0)),  # numbers 7-9 timed out under one: unknown; 3-6 of ten withstand both
+        ((3, 9, 0), (1, 4, 0)),  # 12 and 5 sentences: 3 and 4 of the common five withstand both
+    ],
+)
+def test_all_attacks_together_count_what_is_known_of_their_common_sentences(tmp_path, textfooler, textbugger):
+    paths = small(tmp_path, "attack.recipes=[textfooler,textbugger]")
+    for model in MODELS:
+        attack(paths, 1, model, "textfooler", textfooler)
+        attack(paths, 1, model, "textbugger", textbugger)
+    replayed(paths, {})
+    assert [cells[7].text for cells in table_of(paths)[1].rows[1:]] == ["40.0", "40.0"]
+
+
 @pytest.mark.parametrize("change", [lambda rows: rows.pop(), lambda rows: rows[0].update(fooled=3)])
 def test_without_every_text_there_is_no_table(tmp_path, change):
     """A model was not given all texts, or an earlier version wrote only how many fooled it."""
