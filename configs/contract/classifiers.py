@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -229,13 +230,20 @@ def label_names(folder: Path) -> list[str]:
 
     Raises:
         UserError: They are not numbered from 0 on, or share a name; there is only one, as in a regression; or
-            `label2id` contradicts `id2label`.
+            `label2id` contradicts `id2label`, or alone has the names.
     """
     config, file = read_config(folder), folder / "config.json"
     count = config.get("num_labels", 2)
     if type(count) is not int:
         raise UserError(f"{file}: num_labels must be a whole number, not {count!r:.40}")
-    names = config.get("id2label") or {str(number): f"LABEL_{number}" for number in range(count)}
+    numbers, unnamed = config.get("label2id"), {str(number): f"LABEL_{number}" for number in range(count)}
+    names = config.get("id2label") or unnamed
+    if names is unnamed and isinstance(numbers, dict) and not numbers.keys() <= set(unnamed.values()):
+        stated = json.dumps({str(number): name for name, number in numbers.items()})
+        raise UserError(
+            f"{file}: label2id alone names the labels, and transformers reads them from id2label; "
+            f'add "id2label": {stated}'
+        )
     if not isinstance(names, dict) or sorted(names) != sorted(str(number) for number in range(len(names))):
         raise UserError(f"{file}: id2label must number the labels from 0 on, not {listed(names)}")
     if len(names) < 2 or config.get("problem_type") == "regression":
@@ -244,7 +252,6 @@ def label_names(folder: Path) -> list[str]:
     named = all(isinstance(name, str | int | float) and str(name).strip() for name in names.values())
     if not named or len(set(ordered)) < len(ordered):
         raise UserError(f"{file}: id2label must give every label a name of its own, not {listed(ordered)}")
-    numbers = config.get("label2id")
     if isinstance(numbers, dict) and numbers.keys() == set(ordered):
         other = next((name for number, name in enumerate(ordered) if str(numbers[name]) != str(number)), None)
         if other is not None:

@@ -120,6 +120,11 @@ def test_the_only_file_of_a_tokenizer_may_be_any_that_transformers_reads(folder,
             "config.json: id2label calls the label 0 bad, label2id says that bad is 1; correct the one that is wrong",
         ),
         (
+            {"label2id": {"good": 0, "bad": 1}},
+            'config.json: label2id alone names the labels, and transformers reads them from id2label; add "id2label": '
+            '{"0": "good", "1": "bad"}',
+        ),
+        (
             {"id2label": {"0": None, "1": None}},
             "config.json: id2label must give every label a name of its own, not None",
         ),
