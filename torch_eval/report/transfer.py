@@ -31,16 +31,16 @@ REPLAYED = (
 
 def blocks(runs: list[Run], folder: Path) -> list[Block]:
     """Adversarial texts made on one model and given to the others: which fool them, and what each then withstands."""
-    made: list[Block] = []
+    parts: list[Block] = []
     for run in runs:
         rows, changed = transfer_rows(run)
         if changed:
             changed_names = ", ".join(f"{model} (seed {seed})" for seed, model in sorted(changed))
             command = f"`python -m torch_eval transfer {run.arguments}`"
             note = f"Left out, because these models were trained or attacked again since: {changed_names}."
-            made.append(Paragraph(f"{note} {command} redoes it.", note=True))
+            parts.append(Paragraph(f"{note} {command} redoes it.", note=True))
         table = replay_table(run, rows)
-        made += [Paragraph(REPLAYED), table] if table else []
+        parts += [Paragraph(REPLAYED), table] if table else []
         models = run.first_models()
         for recipe in run.recipes:
             grid = _transfer_grid(rows, recipe, models)
@@ -53,34 +53,41 @@ def blocks(runs: list[Run], folder: Path) -> list[Block]:
                     f"{run.task}: share of the adversarial texts ({attack}) made on one model (row) that fool another "
                     "(column), of the texts whose original the other classifies correctly."
                 )
-                made.append(Picture(path, caption))
-    return section("Transfer of adversarial texts", made)
+                parts.append(Picture(path, caption))
+    return section("Transfer of adversarial texts", parts)
 
 
 def replay_table(run: Run, rows: list[TransferRow]) -> Table | None:
-    """Accuracy under each attack, and what is left of it when the texts made on the other models count too."""
-    attacks = {recipe: (recipe,) for recipe in run.recipes} | ({"": tuple(run.recipes)} if len(run.recipes) > 1 else {})
-    left = {name: _outcomes(run, rows, recipes) for name, recipes in attacks.items()}
-    gains = {
-        rival: ours
+    """Compare accuracy under each attack with what is left when the texts made on the other models count too.
+
+    Args:
+        run: The run.
+        rows: Rows of `transfer.json` that hold.
+
+    Returns:
+        The table, a row for each model; None if no seed has every text. Of several attacks the last columns count the
+        texts of all.
+    """
+    tickets = {  # the robust ticket that each model is compared with
+        rival: ticket
         for method in run.config.methods
-        for ours, rival, why in matches(run, "robust", method)
-        if ours != rival and (not why or "as many epochs" in why)
+        for ticket, rival, why in matches(run, "robust", method)
+        if ticket != rival and (not why or "as many epochs" in why)
     }
-    header, table = ["Method"], []
-    for model in run.shown():
-        cells = [Cell(run.title(model))]
-        for recipe, outcomes in left.items():
-            if recipe:
-                cells.append(cell(run.value(model, recipe, "aua")))
-            after = [(seed, summarise(records[model]).aua) for seed, records in outcomes.items() if model in records]
-            cells.append(cell(Value(after, len(run.seeds(model)), 100)))
-            cells.append(Cell(_gain(outcomes, gains[model], model) if model in gains else NONE))
-        table.append(cells)
-    for recipe in left:
-        header += [f"{run.attack_title(recipe)} Aua%", "all texts"] if recipe else ["all texts of all attacks"]
-        header.append("the ticket's gain")
-    return Table(header, [heading(run), *table]) if any(left.values()) else None
+    header, models = ["Method"], run.shown()
+    table = [[Cell(run.title(model))] for model in models]
+    by_attack = {(recipe,): _outcomes(run, rows, (recipe,)) for recipe in run.recipes}
+    for recipes, outcomes in (by_attack | {tuple(run.recipes): _outcomes(run, rows, tuple(run.recipes))}).items():
+        alone = len(recipes) == 1
+        header += [f"{run.attack_title(recipes[0])} Aua%", "all texts"] if alone else ["all texts of all attacks"]
+        header += ["the ticket's gain"] if tickets else []
+        for model, cells in zip(models, table):
+            left = [(seed, summarise(records[model]).aua) for seed, records in outcomes.items() if model in records]
+            cells += [cell(run.value(model, recipes[0], "aua"))] if alone else []
+            cells.append(cell(Value(left, len(run.seeds(model)), 100)))
+            if tickets:
+                cells.append(Cell(_gain(outcomes, tickets[model], model) if model in tickets else NONE))
+    return Table(header, [heading(run), *table]) if any(by_attack.values()) else None
 
 
 def _outcomes(run: Run, rows: list[TransferRow], recipes: tuple[str, ...]) -> dict[int, dict[str, list[dict]]]:
@@ -116,7 +123,11 @@ def _outcomes(run: Run, rows: list[TransferRow], recipes: tuple[str, ...]) -> di
 
 
 def _broken(attacks: list[list[dict]], fooled: set[int]) -> list[dict]:
-    """Merge a model's records of several attacks. One of them, or `fooled`, breaks a sentence."""
+    """Merge a model's records of several attacks into one record for each sentence that all of them were given.
+
+    The outcome is `success` if an attack broke the sentence or if it is in `fooled`. Otherwise it is `timeout` if an
+    attack timed out.
+    """
     by_sentence: dict[int, list[dict]] = {}
     for record in chain(*attacks):
         by_sentence.setdefault(record["index"], []).append(record)

@@ -82,6 +82,15 @@ def test_all_attacks_together_count_what_is_known_of_their_common_sentences(tmp_
     assert [cells[7].text for cells in table_of(paths)[1].rows[1:]] == ["40.0", "40.0"]
 
 
+def test_without_a_robust_ticket_there_are_no_gains(tmp_path):
+    paths = small(tmp_path, "attack.recipes=[textfooler]")
+    replayed(paths, {})
+    paths.config.methods = ["finetune"]
+    _, table = table_of(paths)
+    assert table.header[1:] == ["TextFooler Aua%", "all texts"]
+    assert [[cell.text for cell in cells] for cells in table.rows[1:]] == [["Fine-tune", "20.0", "20.0"]]
+
+
 @pytest.mark.parametrize("change", [lambda rows: rows.pop(), lambda rows: rows[0].update(fooled=3)])
 def test_without_every_text_there_is_no_table(tmp_path, change):
     """A model was not given all texts, or an earlier version wrote only how many fooled it."""
