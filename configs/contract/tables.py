@@ -83,7 +83,7 @@ def _transposed(path: Path, columns: dict[str, dict | list], has_needed: HasNeed
     """
     objects = [column for column in columns.values() if isinstance(column, dict)]
     keys = list(dict.fromkeys(key for one in objects for key in one))
-    if len(objects) == len(columns) and has_needed(keys) and not has_needed(list(columns)):
+    if len(objects) == len(columns) and has_needed(keys):
         return objects
     if len(objects) < len(columns) or any(one.keys() != objects[0].keys() for one in objects):
         raise UserError(

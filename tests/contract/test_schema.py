@@ -295,7 +295,7 @@ def test_help_names_every_key():
 
 def test_help_shows_defaults_as_a_command_line_takes_them():
     shown = [line.split()[0] for line in cli.help_text().splitlines()]
-    assert "layers=null" in shown and "methods=[finetune,robust]" in shown
+    assert {"layers=null", "structured=false", "methods=[finetune,robust]"} <= set(shown)
     assert schema.load("base", [word for word in shown if not word.startswith("name=")]) == schema.load("base")
 
 

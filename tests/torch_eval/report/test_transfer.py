@@ -12,7 +12,7 @@ from torch_eval.report import run_state, transfer
 MODELS = ("finetune", "robust-0.30")
 
 
-def replayed(paths, fooled):
+def replayed(paths, fooled, models=MODELS):
     """Write `transfer.json`, with the sentences that each model's texts fool on the other: {(recipe, target): ...}."""
     rows = [
         {
@@ -24,7 +24,7 @@ def replayed(paths, fooled):
             "fooled": fooled.get((recipe, target), []) if source != target else [],
             "share": None,
         }
-        for recipe, source, target in product(paths.config.attack.recipes, MODELS, MODELS)
+        for recipe, source, target in product(paths.config.attack.recipes, models, models)
     ]
     write_json(paths.root / "transfer.json", {"rows": rows, "models": []})
 
@@ -80,6 +80,22 @@ def test_all_attacks_together_count_what_is_known_of_their_common_sentences(tmp_
         attack(paths, 1, model, "textbugger", textbugger)
     replayed(paths, {})
     assert [cells[7].text for cells in table_of(paths)[1].rows[1:]] == ["40.0", "40.0"]
+
+
+def test_gains_are_of_tickets_that_were_trained_as_long(tmp_path):
+    paths = small(tmp_path, "attack.recipes=[textfooler]", "lengths=[3,10]")
+    longer = {"finetune-epochs-10": (5, 3, 2), "robust-0.30-epochs-10": (8, 1, 1)}
+    for model, counts in longer.items():
+        attack(paths, 1, model, "textfooler", counts)
+    replayed(paths, {}, (*MODELS, *longer))
+    _, table = table_of(paths)
+    gains = {cells[0].text: cells[3].text.split(" ")[0] for cells in table.rows[1:]}
+    assert gains == {
+        "Fine-tune": "+40.0",
+        "Fine-tune, 10 epochs": "-20.0",
+        "Robust ticket 30%": "–",
+        "Robust ticket 30%, 10 epochs": "–",
+    }
 
 
 def test_without_a_robust_ticket_there_are_no_gains(tmp_path):
