@@ -245,14 +245,16 @@ def distributions(runs: list[Run], folder: Path) -> list[Block]:
         seed = run.config.seeds[0]
         epochs = sorted(run.paths.log_alpha(seed, 1).parent.glob("epoch-*.safetensors"))
         if epochs:
-            histograms[f"{run.named_task}, seed {seed}"] = histogram(epochs[-1], run.sparsity)
+            # A structured ticket prunes whole heads and neurons by their mean, not the lowest scores.
+            sparsity = 0.0 if run.config.structured else run.sparsity
+            histograms[f"{run.named_task}, seed {seed}"] = histogram(epochs[-1], sparsity)
     if not histograms:
         return []
     path = folder / file_name("log-alpha")
     figures.log_alpha(histograms, path)
     caption = (
         "Distribution of log α, one number for each mask, after the last epoch of the search. The filled part is what "
-        "the chosen sparsity prunes."
+        "the chosen sparsity prunes, unless tickets are structured."
     )
     return [Picture(path, caption)]
 
@@ -278,4 +280,4 @@ def histogram(path: Path, sparsity: float) -> tuple[np.ndarray, np.ndarray, floa
     except (safetensors.SafetensorError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not the scores of a search ({error}); delete {path.parents[1]} to redo it") from None
     place = int(np.searchsorted(np.cumsum(counts), sparsity * counts.sum()))
-    return counts, edges, float(edges[place + 1])
+    return counts, edges, float(edges[place + 1 if sparsity else 0])

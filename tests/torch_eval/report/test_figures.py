@@ -172,3 +172,16 @@ def test_log_alpha_threshold_cuts_the_asked_share(tmp_path):
     assert counts.sum() == 604 and edges[0] == -3 and edges[-1] == 3
     below = np.mean(np.concatenate([s.ravel() for s in scores.values()]) < threshold)
     assert abs(below - 0.25) < 1 / 60  # one bin of 120 holds five scores
+
+
+def test_no_part_of_the_log_alpha_is_filled_for_structured_tickets(tmp_path, monkeypatch):
+    """They prune whole heads and neurons by their mean: no score divides what is pruned from what is not."""
+    filled = {}
+    for structured in ("false", "true"):
+        paths = made_up.whole(tmp_path / structured, f"structured={structured}", config="demo")
+        drawn = []
+        monkeypatch.setattr(figures, "log_alpha", lambda histograms, path: drawn.extend(histograms.values()))
+        assert ticket_sections.distributions([Run(paths.config, ["demo"], tmp_path / structured)], tmp_path)
+        ((counts, edges, threshold),) = drawn
+        filled[structured] = counts[edges[1:] <= threshold].sum() / counts.sum()
+    assert filled["false"] > 0.2 and filled["true"] == 0
