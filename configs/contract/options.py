@@ -18,13 +18,13 @@ def help_line(name: str, field: dataclasses.Field) -> str:
     """Return the line of a key in a help text: default, as a command line takes it, then meaning and choices."""
     default = field.default_factory() if callable(field.default_factory) else field.default
     choices = f" ({', '.join(field.metadata['choices'])})" if field.metadata.get("choices") else ""
-    return f"  {f'{name}={_as_typed(default)}':42s} {field.metadata['help']}{choices}"
+    return f"  {f'{name}={as_typed(default)}':42s} {field.metadata['help']}{choices}"
 
 
-def _as_typed(value: object) -> str:
+def as_typed(value: object) -> str:
     """Return a value as a command line takes it, without spaces: `null`, `true`, `[1,2]`."""
     if isinstance(value, list):
-        return f"[{','.join(map(_as_typed, value))}]"
+        return f"[{','.join(map(as_typed, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

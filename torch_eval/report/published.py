@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 
+from configs.contract import schema
+from configs.contract.jobs import ModelJob, TrainingJob, jobs
 from configs.contract.model_id import ModelId
+from configs.contract.options import as_typed
 from configs.contract.run_files import TrainingManifest
 from torch_eval.report.captions import heading
 from torch_eval.report.manifests import read_optional
@@ -43,14 +47,27 @@ def departures(run: Run, group: int = 0) -> list[str]:
     differences += [f"{count} instead of {examples} attacked sentences" for count in counts]
     if config.data.train_size or config.data.test_size:
         differences.append("a part of the data")
-    for key, theirs in PUBLISHED["table6"].get(config.task, {}).items():
-        if getattr(config.search, key) != theirs:
-            differences.append(f"search.{key} {getattr(config.search, key):g} instead of {theirs:g}")
-    for key in ("learning_rate",) if config.lengths else ("epochs", "learning_rate"):  # each length has its own figures
-        ours, theirs = getattr(config.retrain, key), PUBLISHED["table5"][key]
-        if ours != theirs:
-            differences.append(f"retraining {key.replace('_', ' ')} {ours:g} instead of {theirs:g}")
-    return differences
+    return differences + (_other_options(run) if examples else [])
+
+
+def _other_options(run: Run) -> list[str]:
+    """Say which options that decide a result have another value than in the task's configuration, the paper's setting.
+
+    Each length has published figures of its own, so it is no difference.
+    """
+    trainings = [job for job in jobs(run.paths) if isinstance(job, TrainingJob)]
+    read = {"compat", "structured", "data.max_length", "choice.split", *(job.section for job in trainings)}
+    if len(run.paths.candidates()) > 1:
+        read.add("choice")
+    ignored = {"search.keep_epochs"}
+    if run.config.lengths:
+        ignored |= {f"{job.section}.epochs" for job in trainings if isinstance(job, ModelJob)}
+    paper, differences = schema.load(run.config.task), []
+    for key in schema.keys().keys() - ignored:
+        ours, theirs = attrgetter(key)(run.config), attrgetter(key)(paper)
+        if ours != theirs and read & {key, key.partition(".")[0]}:
+            differences.append(f"{key} {as_typed(ours)} instead of {as_typed(theirs)}")
+    return sorted(differences)
 
 
 def published(
@@ -66,7 +83,7 @@ def published(
         tables: Numbers of the paper's tables to look into.
         group: Comparison group that the figures stand beside.
     """
-    lines, other_setting = [], bool(departures(run, group))
+    lines = []
     for row in PUBLISHED["results"]:
         if (row["task"], row["method"]) != (run.config.task, run.models.get(model)) or row["table"] not in tables:
             continue
@@ -78,7 +95,7 @@ def published(
         if value is not None:
             ours = ModelId.parse(model).sparsity
             other_sparsity = None not in (row["sparsity"], ours) and row["sparsity"] != ours
-            sign = DIFFERENT if other_sparsity or other_setting else ""
+            sign = DIFFERENT if other_sparsity or departures(run, group) else ""
             lines.append(f"{PUBLISHED['sources'][row['source']]['short']} {value:.1f}{sign}")
     return "\n".join(lines)
 
@@ -116,7 +133,7 @@ def settings_of(run: Run, section: str, model: str) -> tuple[dict, bool]:
         manifest = read_optional(run.paths.stage(seed, model) / "manifest.json", TrainingManifest)
         if manifest and (values := getattr(manifest.settings, section)):
             return values, True
-    return dataclasses.asdict(getattr(run.config, section)), False
+    return asdict(getattr(run.config, section)), False
 
 
 def hyperparameters(runs: list[Run]) -> list[Block]:

@@ -176,12 +176,10 @@ def test_log_alpha_threshold_cuts_the_asked_share(tmp_path):
 
 def test_no_part_of_the_log_alpha_is_filled_for_structured_tickets(tmp_path, monkeypatch):
     """They prune whole heads and neurons by their mean: no score divides what is pruned from what is not."""
-    filled = {}
+    drawn = []
+    monkeypatch.setattr(figures, "log_alpha", lambda histograms, path: drawn.extend(histograms.values()))
     for structured in ("false", "true"):
         paths = made_up.whole(tmp_path / structured, f"structured={structured}", config="demo")
-        drawn = []
-        monkeypatch.setattr(figures, "log_alpha", lambda histograms, path: drawn.extend(histograms.values()))
         assert ticket_sections.distributions([Run(paths.config, ["demo"], tmp_path / structured)], tmp_path)
-        ((counts, edges, threshold),) = drawn
-        filled[structured] = counts[edges[1:] <= threshold].sum() / counts.sum()
-    assert filled["false"] > 0.2 and filled["true"] == 0
+    filled = [counts[edges[1:] <= threshold].sum() / counts.sum() for counts, edges, threshold in drawn]
+    assert filled[0] > 0.2 and filled[1] == 0

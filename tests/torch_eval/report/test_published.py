@@ -32,9 +32,30 @@ def test_each_length_has_the_published_figures_of_its_own(tmp_path):
         assert published.published(run, name, "textfooler", "aua", (4,)) == f"paper {figure}"
     alone = run_of(tmp_path, *settings, "retrain.epochs=10", "retrain.learning_rate=1e-5")
     assert published.departures(alone) == [
-        "retraining epochs 10 instead of 3",
-        "retraining learning rate 1e-05 instead of 2e-05",
+        "retrain.epochs 10 instead of 3",
+        "retrain.learning_rate 1e-05 instead of 2e-05",
     ]
+
+
+def test_every_option_that_decides_a_result_is_compared_with_the_papers(tmp_path):
+    """Only those of sections that the run reads: a candidate alone needs no choice, and no search keeps its masks."""
+    changed = {
+        "finetune.epochs": "10",
+        "search.epochs": "6",
+        "search.granularity": "neuron",
+        "retrain.dropout": "0.2",
+        "choice.split": "test_half",
+        "data.max_length": "64",
+        "structured": "true",
+    }
+    unread = ["freelb.epochs=9", "infobert.dropout=0.3", "choice.examples=5", "search.keep_epochs=2"]
+    run = run_of(tmp_path, "attack.resources=original", *unread, *(f"{key}={value}" for key, value in changed.items()))
+    assert [text.partition(" instead of ")[0] for text in published.departures(run)] == [
+        f"{key} {value}" for key, value in sorted(changed.items())
+    ]
+    assert published.departures(run_of(tmp_path, "attack.resources=original", *unread)) == []
+    several = run_of(tmp_path, "attack.resources=original", "choice.epochs=2", "choice.examples=5")
+    assert published.departures(several) == ["choice.epochs 2 instead of 1", "choice.examples 5 instead of 200"]
 
 
 def test_the_papers_figures_fit_together():
@@ -49,3 +70,17 @@ def test_the_papers_figures_fit_together():
     off = [abs(100 * (clean - values["aua"]) / clean - values["suc"]) > 0.25 for _, values, clean in figures]
     assert sum(off) <= 4
     assert {row["task"] for row in published.PUBLISHED["results"]} == set(published.PUBLISHED["table6"])
+
+
+def test_the_configuration_of_each_task_has_the_papers_settings():
+    setting, table5 = published.PUBLISHED["setting"], published.PUBLISHED["table5"]
+    for task, row in published.PUBLISHED["table6"].items():
+        config = schema.load(task)
+        assert {key: getattr(config.search, key) for key in row} == row, task
+        assert (config.model, config.layers, config.attack.examples) == (
+            setting["model"],
+            None,
+            setting["examples"][task],
+        )
+        for key in ("learning_rate", "dropout", "weight_decay", "epochs"):
+            assert getattr(config.finetune, key) == getattr(config.retrain, key) == table5[key], task
