@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from configs.contract import classifiers, snippets
 from configs.contract.errors import UserError, listed
 from configs.contract.read_files import SECRET, folders_of_texts, read_file, read_table
 from configs.contract.tables import BrokenRow
-from configs.contract.tasks import NUMBER, TASKS, Task, composed, label_entry, task_of
+from configs.contract.tasks import NUMBER, TASKS, Task, columns_of, composed, label_entry, task_of
 from torch_eval.library import hub
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ LABEL_COLUMNS = tuple(
         [layout.label for task in TASKS.values() for layout in task.layouts] + ["labels", "class", "category", "target"]
     )
 )
-TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "tweet", "title+description", "title")
+TEXT_COLUMNS = (
+    *("text", "sentence", "review", "content", "comment", "tweet"),
+    *("title+description", "title++description", "title"),
+)
 PAIRS = (("text", "text_pair"), ("text1", "text2"), ("question", "context"), ("query", "passage"))
 MOST_LABELS = 200  # a column of more different values holds no labels
 
@@ -125,17 +128,24 @@ def _guess(path: Path, config: Experiment, names: Sequence[str], others: Sequenc
 
 
 def _alike(names: Sequence[str], columns: Sequence[str]) -> str | None:
-    """Return the first of these names that a file has, as its columns write it; upper and lower case may differ.
-
-    A name such as `title+description` needs both columns.
-    """
+    """Return the first of these names that a file has, as its columns write it; upper and lower case may differ."""
     for fold in (str, str.casefold):
         written = {fold(column): column for column in reversed(columns)}
         for name in composed(names):
-            parts = [written.get(fold(part)) for part in ([name] if fold(name) in written else name.split("+"))]
-            if all(parts):
-                return "+".join(map(str, parts))
+            if fold(name) in written:
+                return written[fold(name)]
     return None
+
+
+def _text_alike(text: str, columns: Sequence[str]) -> str | None:
+    """Return the entry of `data.text_columns` for a text, if a file has all columns that make it up."""
+    parts = [_alike([part], columns) for part in columns_of(text)]
+    return _text_entry(parts) if all(parts) else None
+
+
+def _text_entry(columns: Iterable[str | None]) -> str:
+    """Return the entry of `data.text_columns` that `columns_of` reads as these columns."""
+    return "+".join(str(column).replace("+", "++") for column in columns)
 
 
 def _names_of(column: str, columns: Sequence[str], rows: Sequence[dict], names: Sequence[str]) -> str:
@@ -190,12 +200,14 @@ def text_columns(path: Path, columns: list[str]) -> list[str]:
         UserError: The columns do not tell which of them is the text.
     """
     for texts in (*(layout.texts for task in TASKS.values() for layout in task.layouts), *PAIRS):
-        pair = [_alike([text], columns) for text in texts]
+        pair = [_text_alike(text, columns) for text in texts]
         if len(pair) > 1 and all(pair):
             return list(map(str, pair))
-    chosen = _alike(TEXT_COLUMNS, columns) or (columns[0].replace("+", "++") if len(columns) == 1 else None)
-    if chosen:
-        return [chosen]
+    for chosen in (_text_alike(text, columns) for text in TEXT_COLUMNS):
+        if chosen:
+            return [chosen]
+    if len(columns) == 1:
+        return [_text_entry(columns)]
     raise UserError(f"{path}: which of {listed(columns)} is the text? name it: text_columns=[NAME]")
 
 

@@ -50,6 +50,8 @@ def test_names_with_accents_or_a_plus_are_found(tmp_path):
         assert [(record["text"], record["label"]) for record in records] == [("fine", 1), ("dull", 0)]
     _, records, _ = read(tmp_path / "a.csv", "title+body,label\nfine,pos\ndull,neg\n")
     assert [(record["title++body"], record["label"]) for record in records] == [("fine", 1), ("dull", 0)]
+    _, records, _ = read(tmp_path / "a.csv", "id,Title+Description,label\n1,fine,pos\n2,dull,neg\n")
+    assert [(record["Title++Description"], record["label"]) for record in records] == [("fine", 1), ("dull", 0)]
 
 
 @pytest.mark.parametrize("ending", ["_text", "_name"])
