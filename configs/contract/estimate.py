@@ -5,6 +5,7 @@ Operations are counted and divided by the speed that this machine has reached in
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from configs.contract import schema
 from configs.contract.files import read_json, read_lines
 from configs.contract.jobs import CLEAN, Job, TrainingJob, attack_jobs, jobs
+from configs.contract.matrices import block
 from configs.contract.processes import usable_cores
 from configs.contract.run_dir import RunDir
 from configs.contract.run_files import Positive, Seconds
@@ -73,6 +75,7 @@ class Estimator:
 
     Attributes:
         weights: Weights that multiply each token: all matrices of the encoder, and the pooler.
+        scores: Mask scores of a search.
         sentences: Training sentences.
         tokens: Mean number of padded tokens of a sentence.
         rate: Operations a second.
@@ -84,6 +87,7 @@ class Estimator:
         shape = _model_shape(self.config)
         hidden, layers = shape.hidden_size, self.config.layers or shape.num_hidden_layers
         self.weights = layers * (4 * hidden * hidden + 2 * hidden * shape.intermediate_size) + hidden * hidden
+        self.scores = self.weights // math.prod(block(self.config.search.granularity, hidden))
         self.sentences, self.tokens = _data(run)
         self.rate, self.basis = self._rate()
         if not (run.data / "summary.json").is_file() and not self.config.data.train_size:
@@ -132,7 +136,7 @@ class Estimator:
     def space(self) -> list[str]:
         """Describe the disk space of the searches, if there are any and it is more than a tenth of a gigabyte."""
         epochs, searches = self.config.search.kept_epochs, sum(job.stage == "search" for job in jobs(self.run))
-        size = 4 * self.weights * epochs * searches / 1e9
+        size = 4 * self.scores * epochs * searches / 1e9
         if size < 0.1:
             return []
         return [
