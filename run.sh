@@ -89,7 +89,7 @@ find_python() {
         command -v uv >/dev/null || echo "  or take uv (https://docs.astral.sh/uv) and: uv python install 3.11"
         echo "or name a Python that has the packages: ROBUST_TICKETS_PYTHON=/path/to/python ./run.sh"
     } >&2
-    exit 1
+    exit 2
 }
 
 # Makes .venv when a requirements file has changed; a half-made one never counts as made. It gets all packages, or those

@@ -124,7 +124,7 @@ def test_without_a_python_that_fits_run_sh_says_how_to_install_one(clone, progra
     result = subprocess.run(
         ["bash", "run.sh", "setup"], cwd=clone, capture_output=True, text=True, env={"PATH": str(programs)}, timeout=60
     )
-    assert result.returncode == 1 and not (clone / ".venv").exists()
+    assert result.returncode == 2 and not (clone / ".venv").exists()
     assert "Python 3.10, 3.11 or 3.12 with venv is needed" in result.stderr and remedy in result.stderr
     assert "ROBUST_TICKETS_PYTHON=" in result.stderr
 
