@@ -115,6 +115,8 @@ def read_table(path: Path, columns: list[str] | None, has_needed: HasNeeded) -> 
         kinds = f"give a {', '.join(most)} or {last} file, or a folder with a subfolder of .txt files for each label"
         raise UserError(f"{path}: {_packed(path) or kinds}")
     text = read_text(path)
+    if text.lstrip("\ufeff \r\n\t")[:14].lower().startswith(("<!doctype html", "<html")):
+        raise UserError(f"{path}: a web page; download the file itself, not the page that shows it")
     if _is_json(path):
         _refuse_names(path, columns)
         table = read_json(path, text, has_needed)

@@ -418,6 +418,8 @@ def test_names_of_some_of_a_tasks_labels_in_another_order_are_refused():
         ("a.arrow", b"\xff\xff\xff\xff\0", ["a data set in Arrow's format; write it as JSON Lines with datasets"]),
         ("a.feather", b"ARROW1\0\0", ["a Feather file; write it as CSV with pandas.read_feather"]),
         ("a.csv", b"version https://git-lfs.github.com/spec/v1\n", ["only points to its content; fetch that with git"]),
+        ("a.csv", "\n<!DOCTYPE html>\n<html lang='en'>\n", ["a.csv: a web page; download the file itself"]),
+        ("a.json", "<html><body>404</body></html>", ["a.json: a web page; download the file itself"]),
         ("a.pkl", b"\x80\x04\x95\0\0", ["give a .csv, .tsv, .jsonl or .json file"]),
         ("a.csv", "\ufeff\ufeffsentence,label\nfine,1\n", ["no column 'sentence', only \\ufeffsentence, label;"]),
         ("a.json", '{"columns": ["sentence", "label"], "data": [["fine", 1]]}', ["one object of 'columns', 'data'"]),
