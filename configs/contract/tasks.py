@@ -12,7 +12,8 @@ from typing import Any
 from configs.contract import classifiers
 from configs.contract.errors import UserError
 
-NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)  # a label that is a number: 1, 1.0, +1
+# A label that is a number: 1, 1.0, +1, or 1.000e+00 as `numpy.savetxt` writes it.
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d\d)?", re.ASCII)
 
 
 def composed(names: Iterable[str]) -> list[str]:

@@ -167,6 +167,7 @@ def test_agnews_counts_labels_from_1_where_it_has_titles(tmp_path):
         ("agnews", "1 2 3 4", "[1=World,2=Sports,3=Business,4=Sci/Tech]"),
         ("agnews", "2 4", "[1=World,2=Sports,3=Business,4=Sci/Tech]"),
         ("sst2", "2.0 1.0", "[1=negative,2=positive]"),
+        ("sst2", "2.000e+00 1.000e+00", "[1=negative,2=positive]"),
         ("sst2", "-1 1", "[-1=negative,1=positive]"),
         ("sst2", "0 4", "[0=negative,4=positive]"),
         ("mnli", "-1 1 0", "[-1=entailment,0=neutral,1=contradiction]"),
@@ -607,7 +608,9 @@ STARS = ("[1=bad, 3=fair, 5=good]", "[1.0=bad, 3.0=fair, 5.0=good]")
 
 
 @pytest.mark.parametrize("labels", STARS)
-@pytest.mark.parametrize("value, expected", [("5.0", 2), ('"5"', 2), ("1", 0), ('" 3.00 "', 1), ("5", 2), ("5e0", 2)])
+@pytest.mark.parametrize(
+    "value, expected", [("5.0", 2), ('"5"', 2), ("1", 0), ('" 3.00 "', 1), ("5", 2), ("5e0", 2), ('"5.0e+00"', 2)]
+)
 def test_numbers_are_labels_however_they_are_written(tmp_path, labels, value, expected):
     task = own("task=custom", "data.text_columns=[text]", "data.label_column=stars", f"data.labels={labels}")
     assert records(write_file(tmp_path, "a.jsonl", f'{{"text": "x", "stars": {value}}}'), task)[0]["label"] == expected

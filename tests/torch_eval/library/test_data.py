@@ -33,6 +33,7 @@ def read(path, content, names=NAMES, *overrides):
         "body,class\nfine,1\ndull,0\n",
         "Text,Label\nfine,POSITIVE\ndull,negative\n",
         "text,label\nfine,1.0\ndull,0.0\n",
+        "text,label\nfine,1.000000e+00\ndull,0.000000e+00\n",
         "text,label\nfine,True\ndull,False\n",
     ],
 )
