@@ -104,11 +104,16 @@ def add(run: Run, name: str) -> Path:
     """Make an entry from a finished run of one seed; returns its folder.
 
     Raises:
-        UserError: The run has several seeds, no robust ticket, a model that others cannot get, or results that are
-            missing or stale; or `name` cannot be a folder's, or is another entry's.
+        UserError: The run has several seeds, no robust ticket, fitted temperatures, a model that others cannot get, or
+            results that are missing or stale; or `name` cannot be a folder's, or is another entry's.
     """
     if len(run.config.seeds) != 1 or not (ticket := run.model_of("robust")):
         raise UserError("zoo-add: an entry is one robust ticket of one seed; add seeds=[N], or methods with robust")
+    if run.config.attack.calibrate:
+        raise UserError(
+            "zoo-add: attack.calibrate=true: an entry states the attacks as they are, and takes those with fitted "
+            "temperatures from the same run; leave the key out"
+        )
     if run.config.model != "packaged" and not base_model(run.config.model):
         raise UserError(
             f"zoo-add: model={run.config.model} is a directory of this machine; give model=OWNER/NAME, the same model "

@@ -101,6 +101,9 @@ def test_unfinished_runs_and_several_seeds_make_no_entry(entry):
             zoo.add(state(paths, "demo"), name)
     with pytest.raises(UserError, match="one seed"):
         zoo.add(state(run_dir.RunDir(schema.load("demo", ["seeds=[1,2]"]), paths.root.parent), "demo"), "two")
+    fitted = run_dir.RunDir(schema.load("demo", ["attack.calibrate=true"]), paths.root.parent)
+    with pytest.raises(UserError, match="attack.calibrate=true: an entry states the attacks as they are"):
+        zoo.add(state(fitted, "demo"), "two")
     here = copy.deepcopy(paths.config)
     here.model = str(paths.root)
     with pytest.raises(UserError, match="model=.* is a directory of this machine; give model=OWNER/NAME"):
