@@ -130,8 +130,8 @@ class TransferRow(msgspec.Struct):
     share: Share | None = None
 
 
-class Made(msgspec.Struct):
-    """A model, or an attack on one, with the SHA-256 that it had."""
+class TransferInput(msgspec.Struct):
+    """A model, or an attack on one, that `transfer.json` was made of, with its SHA-256 then."""
 
     seed: Count
     model: str
@@ -143,8 +143,8 @@ class Transfer(msgspec.Struct):
     """`transfer.json`."""
 
     rows: list[TransferRow]
-    models: list[Made]
-    attacks: list[Made] | None = None
+    models: list[TransferInput]
+    attacks: list[TransferInput] | None = None
 
 
 def source_of(resources: dict) -> str:
