@@ -20,7 +20,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-from configs.contract.errors import UserError
+from configs.contract.errors import Missing, UserError, redo
 from configs.contract.files import atomic_write
 from mindspore_rt import units
 
@@ -233,9 +233,10 @@ class Ticket:
                 header = (file.metadata() or {}).get("ticket", "{}")
                 packed = {name: file.get_tensor(name) for name in file.keys()}
         except FileNotFoundError:
-            raise UserError(f"{path} is missing: run the draw stage first") from None
+            raise Missing(Path(path)) from None
         except (safetensors.SafetensorError, AttributeError, TypeError, OSError) as error:  # of a folder; of a dtype
-            raise UserError(f"{path}: not a complete safetensors file ({error})") from None
+            remedy = redo(Path(path), "draw it again")
+            raise UserError(f"{path}: not a complete safetensors file ({error}); {remedy}") from None
         try:
             header = json.loads(header)
             if header.get("format") != FORMAT:
@@ -249,7 +250,7 @@ class Ticket:
             if header.get("sha256") not in (None, _digest(header["shapes"], packed)):  # older tickets state none
                 raise ValueError("its masks are not those that it was saved with")
         except (AttributeError, KeyError, ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"{path}: damaged ticket ({error}); draw it again") from None
+            raise UserError(f"{path}: damaged ticket ({error}); {redo(Path(path), 'draw it again')}") from None
         if shapes is not None and ticket.shapes != shapes:
             raise UserError(
                 f"{path}: a ticket of another model: its masks are not those of this one's matrices; "

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, ParamSpec
 
@@ -32,8 +33,21 @@ class Missing(UserError):
         path: What is missing.
     """
 
-    def __init__(self, path: object) -> None:
-        super().__init__(f"{path} is missing: run the stage that writes it first")
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is missing: {redo(path, 'run the stage that writes it first')}")
+
+
+def redo(path: Path, otherwise: str) -> str:
+    """Return the remedy for a file or folder that is missing or damaged.
+
+    If a finished stage has left it, that is to delete the stage, which would be skipped. Its folder has a manifest.
+
+    Args:
+        path: The file or folder.
+        otherwise: The remedy if no finished stage has left it.
+    """
+    made = next((folder for folder in path.parents[:2] if (folder / "manifest.json").is_file()), None)
+    return f"delete {made} to redo its stage" if made else otherwise
 
 
 class Stopped(Exception):

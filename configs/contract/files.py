@@ -18,7 +18,7 @@ from typing import IO, Any, TypeVar, overload
 
 import msgspec
 
-from configs.contract.errors import STARTER, Missing, UserError
+from configs.contract.errors import STARTER, Missing, UserError, redo
 
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = re.sub(r"[^\w-]", "-", platform.node())  # several may share a disk
@@ -112,10 +112,7 @@ def read_json(path: Path, kind: Any = dict, remedy: str | None = None) -> Any:
             names the file, the line or the key, and the remedy.
     """
     raw = _content(path)
-    if remedy is None:
-        made = (path.parent / "manifest.json").is_file()  # then the stage counts as whole, and would be skipped
-        remedy = f"delete {path.parent} to redo its stage" if made else "delete it and run again"
-    return _decode(raw, kind, path, 1, remedy)
+    return _decode(raw, kind, path, 1, remedy or redo(path, "delete it and run again"))
 
 
 @overload

@@ -70,6 +70,16 @@ def test_a_stage_without_its_input_says_so(stage, tmp_path):
             ask()
 
 
+@pytest.mark.parametrize("name", ["model", "log_alpha/epoch-01.safetensors"])
+def test_an_input_that_a_finished_stage_no_longer_has_is_made_again(tmp_path, name):
+    """To run that stage would skip it."""
+    made = Stage(tmp_path / "made", "finetune", {}, {})
+    made.finish({})
+    reader = Stage(tmp_path / "out", "search", {}, {"input": made.directory / name})
+    with pytest.raises(UserError, match=f"{name} is missing: delete {made.directory} to redo its stage"):
+        reader.begin()
+
+
 def test_a_stage_whose_input_changes_on_the_way_is_not_finished(stage, tmp_path):
     """With the old hash and the new one; a stage that was never begun has nothing to compare with."""
     begun = stage()

@@ -63,6 +63,19 @@ def test_a_folder_is_no_ticket(tmp_path):
         Ticket.load(tmp_path)
 
 
+@pytest.mark.parametrize("raw", [None, b"", b"no ticket"])
+def test_a_ticket_of_a_finished_stage_is_drawn_again_once_that_is_deleted(tmp_path, raw):
+    """Until then the stage would be skipped. Without a stage, nothing need be deleted."""
+    path = tmp_path / "ticket.safetensors"
+    if raw is not None:
+        path.write_bytes(raw)
+    for manifest, remedy in ((False, "run the stage that writes it first|draw it again"), (True, f"delete {tmp_path}")):
+        if manifest:
+            (tmp_path / "manifest.json").touch()
+        with pytest.raises(UserError, match=f"ticket.safetensors.*({remedy})"):
+            Ticket.load(path)
+
+
 def test_the_same_ticket_is_the_same_bytes(tmp_path):
     for name in "abcdef":
         Ticket.from_scores(scores(), 0.3, method="robust", seed="1", source_sha256="0").save(tmp_path / name)

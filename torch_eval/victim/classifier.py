@@ -81,7 +81,7 @@ class Victim:
             UserError: The directory holds no whole classifier, or the device is missing.
         """
         if not Path(directory).is_dir():
-            raise Missing(directory)
+            raise Missing(Path(directory))
         check_device(device)
         self.model, loaded = _load_model(Path(directory), getattr(torch, dtype))
         self.model.eval().to(device)
