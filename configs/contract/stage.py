@@ -115,6 +115,7 @@ class Stage:
         self.settings, self.inputs = settings, inputs
         self.manifest, self.begun = directory / "manifest.json", directory / "begun.json"
         self.checkpoint = directory / "checkpoint.safetensors"  # of a training; kept until the manifest is there
+        self.redo = f"delete {directory} to redo the stage"  # the remedy if what an interrupted one left is damaged
         self.started = time.time()  # earlier by what interrupted processes have spent on it
 
     def fingerprint(self) -> dict:
@@ -149,7 +150,7 @@ class Stage:
         if progress is not None and progress.is_file():
             if not self.begun.is_file():
                 raise Changed(self.directory, "begun without a begun.json that says with what", "")
-            before = read_json(self.begun, Begun)
+            before = read_json(self.begun, Begun, self.redo)
             self._compare(before, self.fingerprint(), "begun")
             self._compare_code(before.code or code, code)  # code of a version that did not record it may resume
         else:
@@ -176,7 +177,7 @@ class Stage:
         now = self.fingerprint()
         try:
             if self.begun.is_file():
-                self._compare(read_json(self.begun, Begun), now, "begun")
+                self._compare(read_json(self.begun, Begun, self.redo), now, "begun")
         except Changed as change:  # under a running stage: nothing to redo without being asked once more
             raise UserError(str(change)) from None
         write_json(

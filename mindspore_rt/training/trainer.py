@@ -237,12 +237,11 @@ class Trainer:
         done, lines, self.steps, seconds = self._restore()
         self.stage.started -= seconds
         if not self.rank:
-            logged: list[dict] = read_lines(self.metrics) if lines else []
+            remedy = f"put the file back, or {self.stage.redo}"
+            logged = read_lines(self.metrics, dict, remedy) if lines and self.metrics.is_file() else []
             if len(logged) < lines:
-                raise UserError(
-                    f"{self.metrics}: {len(logged)} lines, but {lines} belong to {self.checkpoint.name}; put the file "
-                    f"back, or delete {self.stage.directory} to redo the stage"
-                )
+                about = f"{len(logged)} lines, but {lines} belong to {self.checkpoint.name}"
+                raise UserError(f"{self.metrics}: {about}; {remedy}")
             write_lines(self.metrics, logged[:lines])
             print(f"{self.title}: resuming from step {done} of {self.steps}", flush=True)
         return done

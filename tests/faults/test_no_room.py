@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 
 import numpy as np
@@ -150,6 +151,23 @@ def test_out_of_memory_is_said_with_a_remedy_and_the_old_file_stays(tmp_path, mo
     assert Ticket.load(tmp_path / "ticket.safetensors").pruned == 0
 
 
+@pytest.fixture
+def interrupted(tmp_path, monkeypatch):
+    """A training that a full disk has stopped after its first checkpoints."""
+    fsync, count = os.fsync, []
+
+    def stop(descriptor):
+        count.append(descriptor)
+        if len(count) == 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", stop)
+    with pytest.raises(OSError):
+        train(tmp_path / "interrupted")
+    return tmp_path / "interrupted"
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -163,22 +181,31 @@ def test_out_of_memory_is_said_with_a_remedy_and_the_old_file_stays(tmp_path, mo
         lambda raw: raw.replace(b"[300]", b"[003]"),
     ],
 )
-def test_a_damaged_checkpoint_never_goes_on(tmp_path, monkeypatch, damage):
+def test_a_damaged_checkpoint_never_goes_on(interrupted, damage):
     """Not even if one bit of a value, or the step, is wrong."""
-    fsync, count = os.fsync, []
-
-    def stop(descriptor):
-        count.append(descriptor)
-        if len(count) == 10:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        fsync(descriptor)
-
-    monkeypatch.setattr(files.os, "fsync", stop)
-    with pytest.raises(OSError):
-        train(tmp_path)
-    checkpoint = tmp_path / "checkpoint.safetensors"
+    checkpoint = interrupted / "checkpoint.safetensors"
     raw = checkpoint.read_bytes()
     assert damage(raw) != raw
     checkpoint.write_bytes(damage(raw))
     with pytest.raises(UserError, match="checkpoint.safetensors: not a checkpoint of this stage .*delete it"):
-        train(tmp_path)
+        train(interrupted)
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("metrics.jsonl", None),
+        ("metrics.jsonl", b""),
+        ("metrics.jsonl", b"{\n"),
+        ("begun.json", None),
+        ("begun.json", b"{"),
+    ],
+)
+def test_a_lost_or_damaged_file_of_an_interrupted_training_costs_that_training(tmp_path, interrupted, name, content):
+    """Without that file it would not resume either: the message says to delete the folder, and this helps."""
+    path = interrupted / name
+    path.write_bytes(content) if content is not None else path.unlink()
+    with pytest.raises(UserError, match=f"{interrupted}.*delete (that folder|{interrupted}) to redo the stage"):
+        train(interrupted)
+    shutil.rmtree(interrupted)
+    assert train(interrupted) == train(tmp_path / "whole")
