@@ -145,11 +145,17 @@ def read_scores(path: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.
         shapes: Name and shape of every prunable matrix.
 
     Raises:
-        UserError: The scores are not of a model with these matrices.
+        UserError: The file is missing or damaged, or its scores are not of a model with these matrices.
     """
-    arrays = huggingface.read_safetensors(path)
+    remedy = f"delete {path.parents[1]} to redo the search"
+    try:
+        arrays = huggingface.read_safetensors(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {remedy}") from None
+    except UserError as error:
+        raise UserError(f"{error}; {remedy}") from None
     for name, shape in shapes.items():
         score = arrays.get(name, np.zeros(0))
         if score.dtype != np.float32 or not divides(score.shape, shape) or not np.isfinite(score).all():
-            raise UserError(f"{path}: scores of {name} are missing, misshapen or not finite; redo the search")
+            raise UserError(f"{path}: scores of {name} are missing, misshapen or not finite; {remedy}")
     return {name: arrays[name] for name in shapes}

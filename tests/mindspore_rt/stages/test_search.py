@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from configs.contract import matrices
+from configs.contract.errors import UserError
 from configs.contract.files import read_json
 from mindspore_rt.stages.search import search
 from mindspore_rt.stages.tickets import draw
@@ -63,6 +64,20 @@ def test_scores_of_earlier_epochs_are_removed_only_if_asked(run, monkeypatch, ke
     assert sorted(run.log_alpha(1, 1).parent.iterdir()) == [run.log_alpha(1, epoch) for epoch in left]
     hashes = read_json(run.stage(1, "search") / "manifest.json")["results"]["scores_sha256"]
     assert sorted(hashes) == [run.log_alpha(1, epoch).name for epoch in left]
+
+
+@pytest.mark.parametrize("raw", [None, b"", b"{}"])
+def test_a_search_that_has_lost_an_epoch_is_redone(run, monkeypatch, raw):
+    """Each epoch's scores are compared with the ones before; the message says to delete the search."""
+
+    def lose(path, _):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if raw is not None:
+            path.write_bytes(raw)
+
+    monkeypatch.setattr("mindspore_rt.stages.search.atomic_write", lose)
+    with pytest.raises(UserError, match=f"epoch-01.safetensors.*; delete {run.stage(1, 'search')} to redo the search"):
+        run_search(run, monkeypatch, [random_scores(run, 1)] * 2)
 
 
 def test_granularities():
