@@ -6,12 +6,15 @@ have a light palette and a transparent SVG; the style sheet of the page inverts 
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from configs.contract.files import atomic_write
 from configs.contract.methods import METHODS
 
 matplotlib.style.use(Path(__file__).parent / "templates" / "figures.mplstyle")
@@ -47,8 +50,13 @@ def save(figure: Figure, path: Path) -> None:
 
     The files state no software version and no time: the same run gives the same bytes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     undated = {"Creator": None, "Producer": None, "CreationDate": None}
-    figure.savefig(path, dpi=190, facecolor=PAPER, metadata={"Software": None})
-    figure.savefig(path.with_suffix(".pdf"), facecolor=PAPER, metadata=undated)
-    figure.savefig(path.with_suffix(".svg"), transparent=True, metadata={"Creator": None, "Date": None})
+    forms: dict[str, dict[str, Any]] = {
+        ".png": {"dpi": 190, "facecolor": PAPER, "metadata": {"Software": None}},
+        ".pdf": {"facecolor": PAPER, "metadata": undated},
+        ".svg": {"transparent": True, "metadata": {"Creator": None, "Date": None}},
+    }
+    for suffix, options in forms.items():
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix[1:], **options)
+        atomic_write(path.with_suffix(suffix), content.getvalue())

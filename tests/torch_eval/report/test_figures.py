@@ -1,5 +1,6 @@
 """The pictures: what is put where, that each is a PNG on white with a PDF beside it, and their colours on the page."""
 
+import errno
 import re
 from xml.etree import ElementTree
 
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
+from configs.contract import files
 from configs.contract.methods import METHODS
 from configs.contract.run_files import TrainingLine
 from tests.helpers import made_up_run as made_up
@@ -157,6 +160,21 @@ def test_curves_of_one_record_are_drawn(tmp_path):
     models = {"a": ("robust", [TrainingLine(1, 0.1, loss=0.7)]), "b": ("lth", [TrainingLine(1, 0.1, dev_accuracy=0.5)])}
     figures.training_curves(models, tmp_path / "t.png")
     assert is_white_card(tmp_path / "mask.png") and is_white_card(tmp_path / "t.png")
+
+
+def test_a_figure_without_room_is_named_and_the_old_one_stays(tmp_path, monkeypatch):
+    """As every other file of a run: it is written under another name first."""
+    path = tmp_path / "a.png"
+    figure_style.save(Figure(), path)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device: '.*a.png'"):
+        figure_style.save(Figure(), path)
+    assert before == {file: file.read_bytes() for file in tmp_path.iterdir()} and len(before) == 3
 
 
 def test_every_method_has_a_look_of_its_own():
