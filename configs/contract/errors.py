@@ -218,9 +218,10 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             print("\nstopped; the same command resumes from what is saved", file=sys.stderr)
             return 130
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            file = (full and error.filename2) or error.filename  # there is no room for the second, the copy
+            where = f"{file}: " if file else ""
+            reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
             remedy = "; make room, then the same command resumes from what is saved" if full else ""
             print(f"error: {where}{reason}{remedy}", file=sys.stderr)
             return 1

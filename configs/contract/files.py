@@ -252,9 +252,9 @@ def locked(path: Path) -> Iterator[IO[str]]:
             yield file
             return
         started = time.strftime("%Y-%m-%d %H:%M:%S")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} of {platform.node()}, started {started}")
-        file.flush()
+        with naming(path):
+            os.truncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} of {platform.node()}, started {started}".encode())
         yield file
 
 

@@ -1,5 +1,6 @@
 """What a command says when it fails: one line, whose fault it is, and what helps."""
 
+import errno
 import os
 import re
 import signal
@@ -42,6 +43,12 @@ def message_of(capsys, error) -> str:
 )
 def test_no_memory_is_said_alike_by_every_allocator(capsys, error):
     assert message_of(capsys, error) == "error: out of memory; a smaller batch_size or data.max_length needs less\n"
+
+
+def test_a_copy_without_room_is_named_not_its_source(capsys):
+    full = OSError(errno.ENOSPC, "No space left on device", "source", None, "copy")
+    assert message_of(capsys, full).startswith("error: copy: No space left on device; make room")
+    assert message_of(capsys, OSError(errno.ENOENT, "gone", "source", None, "copy")) == "error: source: gone\n"
 
 
 def test_what_nobody_foresaw_is_a_fault_of_the_program(capsys, monkeypatch, tmp_path):

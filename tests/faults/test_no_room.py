@@ -103,6 +103,18 @@ def test_a_disk_that_is_really_full(small_disk, tmp_path, capsys, room):
     assert train(small_disk / "run") == train(tmp_path / "whole")
 
 
+def test_a_lock_without_room_is_named(small_disk, capsys):
+    (small_disk / "other").write_bytes(bytes(65536))
+
+    @command
+    def lock():
+        with files.locked(small_disk / ".lock"):
+            return 0
+
+    assert lock() == 1
+    assert capsys.readouterr().err.startswith(f"error: {small_disk / '.lock'}: No space left on device; make room")
+
+
 @pytest.fixture
 def read_only(tmp_path):
     """A run whose file system is read-only, for root too."""
