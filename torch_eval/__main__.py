@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # This process and those that attack stay offline. What may use the network (`configs.contract.hub`, `assets`) has
 # processes of its own.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+# Without a home, as a container's user may be, matplotlib and TextAttack cannot be imported. Docker names this one.
+if os.path.expanduser("~") == "~":
+    os.environ["HOME"] = "/"
 
 
 def setup(options: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from configs.contract import files
 from configs.contract.methods import METHODS
 from configs.contract.run_files import TrainingLine
 from tests.helpers import made_up_run as made_up
+from tests.helpers.commands import run_python
 from torch_eval.attack.metrics import Estimate
 from torch_eval.report import figure_sections, figure_style, figures, ticket_sections
 from torch_eval.report.render import TEMPLATES
@@ -175,6 +176,12 @@ def test_a_figure_without_room_is_named_and_the_old_one_stays(tmp_path, monkeypa
     with pytest.raises(OSError, match="No space left on device: '.*a.png'"):
         figure_style.save(Figure(), path)
     assert before == {file: file.read_bytes() for file in tmp_path.iterdir()} and len(before) == 3
+
+
+def test_a_user_without_a_home_has_figures_too():
+    """Such as a container's user that is only a number."""
+    code = "import os, pwd\nos.environ.pop('HOME', None)\npwd.getpwuid = {}.__getitem__\n"
+    run_python(f"{code}import torch_eval.__main__\nfrom torch_eval.report import figures")
 
 
 def test_every_method_has_a_look_of_its_own():
