@@ -9,6 +9,7 @@ from typing import Any
 
 from configs.contract import classifiers
 from configs.contract.errors import UserError
+from configs.contract.files import with_home
 from configs.contract.methods import METHODS
 from configs.contract.read_values import quoted
 from configs.contract.tasks import TASKS, task_of
@@ -108,7 +109,7 @@ def named_folders(entries: Sequence[str]) -> dict[str, Path]:
                 f"attack.victims: {entry!r}: write name=folder, with a name of letters, digits and _ "
                 f"that appears once and is no method's"
             )
-        folders[name] = Path(folder).expanduser()
+        folders[name] = with_home(folder)
     return folders
 
 

@@ -25,6 +25,14 @@ MACHINE = re.sub(r"[^\w-]", "-", platform.node())  # several may share a disk
 T = TypeVar("T")
 
 
+def with_home(name: str) -> Path:
+    """Return a path with the home folder in place of a leading `~` or `~user`, which shells leave after `key=`.
+
+    `Path.expanduser` stops at `~x.csv`, which may be a file, and where a user has no home.
+    """
+    return Path(os.path.expanduser(name))
+
+
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Add the file's name to an `OSError` of the block. That of a full disk has none by itself."""

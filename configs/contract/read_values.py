@@ -15,6 +15,7 @@ import yaml
 from yaml.composer import ComposerError
 
 from configs.contract.errors import UserError
+from configs.contract.files import with_home
 
 CONFIG_DIR = Path(__file__).parent.parent
 ZOO, ENTRY = CONFIG_DIR / "zoo", "experiment.yaml"  # each folder of the zoo has a configuration of this name
@@ -113,7 +114,7 @@ def find(source: str, folder: Path = Path()) -> Path:
     Raises:
         UserError: There is no such file.
     """
-    given = Path(source).expanduser() if source.startswith("~/") else Path(source)
+    given = with_home(source)
     for path in (CONFIG_DIR / f"{source}.yaml", CONFIG_DIR / source / ENTRY, folder / given):
         if path.is_file():
             return path
@@ -259,7 +260,7 @@ def _converted(where: str, value: Any, hint: type, in_list: bool, remedy: str) -
             remedy = f"; write {_as_list(value).strip('[]')}"
         raise UserError(f"{where}: expected {names[hint]}, found {quoted(value)}{remedy}")
     if isinstance(value, str) and value.startswith("~/"):  # the shell leaves it as it is after `data.train=`
-        return str(Path(value).expanduser())
+        return str(with_home(value))
     return value
 
 

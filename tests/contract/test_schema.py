@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -216,6 +217,16 @@ def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
     assert named_folders(config.attack.victims) == {"mine": tmp_path / "model"}
     written(tmp_path, "name: at home\n", "parent.yaml")
     assert schema.load(written(tmp_path, "extends: ~/parent.yaml\n")).name == "at home"
+    assert named_folders(["mine=~model"]) == {"mine": Path("~model")}
+
+
+def test_without_a_home_a_path_that_begins_there_is_none(tmp_path, monkeypatch):
+    """A container's user may have no entry in the list of users."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert schema.load("base", ["data.train=~/a.csv"]).data.train == "~/a.csv"
+    with pytest.raises(UserError, match="no configuration `~/mine.yaml`"):
+        schema.load("~/mine.yaml")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from configs.contract import classifiers, snippets
 from configs.contract.errors import UserError, listed
+from configs.contract.files import with_home
 from configs.contract.read_files import SECRET, folders_of_texts, read_file, read_table
 from configs.contract.tables import BrokenRow
 from configs.contract.tasks import NUMBER, TASKS, Task, columns_of, composed, label_entry, task_of
@@ -48,7 +49,7 @@ def read(
     Raises:
         UserError: There is no such file or task, or it cannot be told which columns or labels are meant.
     """
-    path = Path(data).expanduser()
+    path = with_home(data)
     if not path.exists() and data in TASKS:
         return _of_task(data, config)
     if (path / "config.json").is_file():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from configs.contract import hub
 from configs.contract.errors import UserError
+from configs.contract.files import with_home
 from configs.contract.tasks import Hub
 
 # The scoring half says the opposite to the libraries before it loads them.
@@ -21,7 +22,7 @@ def model_dir(name: str) -> Path:
     Raises:
         UserError: There is neither.
     """
-    folder = Path(name).expanduser()
+    folder = with_home(name)
     if folder.is_dir():
         return folder.resolve()
     if folder.is_file():

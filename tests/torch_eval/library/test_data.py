@@ -290,6 +290,17 @@ def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
     assert hub.model_dir("~/") == tmp_path.resolve()
 
 
+def test_a_name_that_begins_with_a_tilde_is_one(tmp_path, monkeypatch):
+    """Such as an editor's copy of a file: it is nobody's home."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~a.csv").write_text("text,label\nfine,1\ndull,0\n")
+    (tmp_path / "~model").mkdir()
+    assert len(data.read("~a.csv", config(), NAMES)[1]) == 2
+    assert hub.model_dir("~model") == tmp_path / "~model"
+    with pytest.raises(UserError, match="~other: no such directory"):
+        hub.model_dir("~other")
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
