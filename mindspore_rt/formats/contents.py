@@ -216,8 +216,10 @@ def complete(contents: Contents, like: Path | None) -> Contents:
     """Take what `contents` lacks from the Hugging Face directory `like`: config, tokenizer, weights.
 
     Raises:
-        UserError: There is still no config.
+        UserError: There is still no config; or the source is empty, and all weights would be those of `like`.
     """
+    if not contents.weights and not contents.scores:
+        raise UserError(f"{contents.path}: holds no weights, no scores and no ticket; give the file that holds them")
     if like:
         other = read_directory(like)
         contents.config, contents.tokenizer = contents.config or other.config, contents.tokenizer or other.tokenizer

@@ -417,6 +417,15 @@ def test_a_broken_pickle_is_named_once(tmp_path, capsys, content):
     assert message.count("error: ") == 1 and message.count("x.bin: ") == 1 and "PyTorch weight file" in message
 
 
+@pytest.mark.parametrize("name", ["x.safetensors", "x.bin"])
+def test_a_source_without_weights_is_not_replaced_by_the_model_that_it_is_like(tiny_bert, tmp_path, capsys, name):
+    """All weights of --like would be written, as if they were the source's."""
+    source = tmp_path / name
+    (torch.save if source.suffix == ".bin" else save_file)({}, source)
+    assert f"{source}: holds no weights" in refused(capsys, source, tmp_path / "out", "--like", tiny_bert)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_cannot_be_made_says_why(tiny_bert, weights, shapes, tmp_path, capsys):
     assert "no such file" in refused(capsys, tmp_path / "gone", tmp_path / "out")
     assert "--to" in refused(capsys, tiny_bert, tmp_path / "out.safetensors")
