@@ -274,6 +274,10 @@ def _misshapen(
         if array.shape != expected.get(name, array.shape):
             wrong.append(f"{name} is {list(array.shape)}, not {list(expected[name])}")
     for name in (name for name in prunable if name in contents.scores):  # in order: the message repeats
+        shape = contents.scores[name].shape
+        if contents.format == "ticket" and shape != prunable[name]:  # weights share scores, but no mask
+            wrong.append(f"mask of {name} is {list(shape)}, not {list(prunable[name])}")
+            continue
         try:
             spread(contents.scores[name], prunable[name])
         except ValueError as error:

@@ -426,6 +426,14 @@ def test_a_source_without_weights_is_not_replaced_by_the_model_that_it_is_like(t
     assert not (tmp_path / "out").exists()
 
 
+def test_a_ticket_of_a_narrower_model_is_refused(tiny_bert, shapes, tmp_path, capsys):
+    """Scores may be shared by weights; a ticket states every weight, and its pattern repeated means nothing."""
+    ticket = tmp_path / "t.safetensors"
+    Ticket({name: np.ones((rows // 2, columns // 2), bool) for name, (rows, columns) in shapes.items()}).save(ticket)
+    message = refused(capsys, ticket, tmp_path / "out", "--like", tiny_bert)
+    assert f"{len(shapes)} misshapen: mask of {next(iter(shapes))} is [16, 16], not [32, 32]" in message
+
+
 def test_what_cannot_be_made_says_why(tiny_bert, weights, shapes, tmp_path, capsys):
     assert "no such file" in refused(capsys, tmp_path / "gone", tmp_path / "out")
     assert "--to" in refused(capsys, tiny_bert, tmp_path / "out.safetensors")
