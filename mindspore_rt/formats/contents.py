@@ -178,7 +178,8 @@ def _sort_entries(
         name = name.replace(THEIR_SCORES, ".weight").removesuffix(OUR_SCORES)
         if name in target:
             raise UserError(f"{path}: two entries are called {name} once names are put in Hugging Face's form")
-        target[name] = np.asarray(array, np.float32) if array.dtype.kind == "f" else array
+        is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"  # MindSpore's, which NumPy lacks
+        target[name] = np.asarray(array, np.float32) if is_float else array
     return contents
 
 

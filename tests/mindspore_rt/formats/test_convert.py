@@ -238,6 +238,14 @@ def test_half_precision_is_widened(tiny_bert, weights, tmp_path):
     )
 
 
+def test_bfloat16_of_a_checkpoint_is_widened(tiny_bert, weights, tmp_path):
+    entries = [{"name": name, "data": ms.Tensor(value, ms.bfloat16)} for name, value in weights.items()]
+    ms.save_checkpoint(entries, str(tmp_path / "b.ckpt"))
+    run(tmp_path / "b.ckpt", tmp_path / "out", "--like", tiny_bert)
+    expected = {name: torch.tensor(value).bfloat16().float().numpy() for name, value in weights.items()}
+    assert_same_arrays(load_file(tmp_path / "out" / "model.safetensors"), expected)
+
+
 def test_missing_and_unknown_only_by_word(tiny_bert, weights, tmp_path, capsys):
     changed = {n: w for n, w in weights.items() if not n.startswith("classifier")}
     changed["cls.predictions.bias"] = np.zeros(3, np.float32)
