@@ -90,6 +90,8 @@ def read(path: Path) -> Contents:
         raise UserError(f"{path}: a graph, from which no weights are read; give the model that it was made from")
     with open(path, "rb") as file:
         start = file.read(9)
+    if not start:
+        raise UserError(f"{path}: empty; copy or convert it again")
     if start[8:] == b"{":
         return _read_safetensors(path)
     if start[:2] in (b"PK", b"\x80\x02"):
@@ -140,7 +142,8 @@ def _read_ckpt(path: Path) -> Contents:
         except (ValueError, TypeError, RuntimeError) as error:
             reason = str(error).replace(str(link), path.name).splitlines()[0]
             raise UserError(
-                f"{path}: neither safetensors, PyTorch weights nor a MindSpore checkpoint ({reason})"
+                f"{path}: neither safetensors, PyTorch weights nor a MindSpore checkpoint ({reason}); give such a "
+                f"file, or a Hugging Face directory"
             ) from None
     config = entries.pop("config", None)
     arrays = {name: value.asnumpy() for name, value in entries.items() if isinstance(value, ms.Tensor)}

@@ -352,7 +352,8 @@ def test_what_a_killed_conversion_left_is_gone_after_the_next(tiny_bert, tmp_pat
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 broken", b"\x80\x02}.", b"\n3\n\x08a.weight\x12'"])
 def test_a_file_of_no_known_format(tmp_path, capsys, content):
     (tmp_path / "x.ckpt").write_bytes(content)
-    assert "x.ckpt" in refused(capsys, tmp_path / "x.ckpt", tmp_path / "m")
+    message = refused(capsys, tmp_path / "x.ckpt", tmp_path / "m")
+    assert "x.ckpt" in message and "; " in message and "filter" not in message  # the remedy, and no advice on loading
     assert not (tmp_path / "m").exists()
 
 
