@@ -245,7 +245,8 @@ def label_names(folder: Path) -> list[str]:
             f'add "id2label": {stated}'
         )
     if not isinstance(names, dict) or sorted(names) != sorted(str(number) for number in range(len(names))):
-        raise UserError(f"{file}: id2label must number the labels from 0 on, not {listed(names)}")
+        found = names if isinstance(names, dict | list) else [names]
+        raise UserError(f"{file}: id2label must number the labels from 0 on, not {listed(found)}")
     if len(names) < 2 or config.get("problem_type") == "regression":
         raise UserError(f"{file}: one label only, or a regression; give a classifier of two labels or more")
     ordered = [str(names[str(number)]) for number in range(len(names))]

@@ -111,6 +111,7 @@ def test_the_only_file_of_a_tokenizer_may_be_any_that_transformers_reads(folder,
     [
         ({"id2label": {"bad": 0, "good": 1}}, "config.json: id2label must number the labels from 0 on, not bad, good"),
         ({"id2label": ["bad", "good"]}, "config.json: id2label must number the labels from 0 on, not bad, good"),
+        ({"id2label": 5}, "config.json: id2label must number the labels from 0 on, not 5"),
         ({"id2label": {"0": "LABEL_0"}}, "config.json: one label only, or a regression; give a classifier of two"),
         ({"num_labels": 1}, "config.json: one label only, or a regression"),
         ({"problem_type": "regression"}, "config.json: one label only, or a regression"),
