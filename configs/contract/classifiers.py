@@ -212,7 +212,7 @@ def read_config(folder: Path) -> dict:
     if not (folder / "config.json").is_file():
         inner = [f", such as {path.parent.name} in it" for path in sorted(folder.glob("*/config.json"))]
         raise UserError(f"{folder} has no config.json; give a Hugging Face directory{''.join(inner[-1:])}")
-    for file in (path for ending in LARGE for path in folder.glob(ending)):
+    for file in (path for ending in LARGE for path in folder.glob(ending) if path.is_file()):
         with open(file, "rb") as content:
             if content.read(len(POINTER)) == POINTER:
                 raise UserError(f"{file} {PACKED[POINTER]}")

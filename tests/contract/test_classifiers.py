@@ -96,6 +96,15 @@ def test_parts_of_weights_without_their_index_are_named(folder, part):
         classifiers.check(model, ["a", "b"], 128)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_a_folder_is_no_file_of_weights(folder, file):
+    model = folder()
+    (model / "model.safetensors").unlink()
+    (model / file).mkdir()
+    with pytest.raises(UserError, match="no weights .*; save the model's weights there too"):
+        classifiers.check(model, ["a", "b"], 128)
+
+
 @pytest.mark.parametrize("file", ["tokenizer.model", "sentencepiece.model", "spiece.model", "vocab.json"])
 def test_the_only_file_of_a_tokenizer_may_be_any_that_transformers_reads(folder, file):
     """LLaMA, Mistral and Gemma call it tokenizer.model."""
