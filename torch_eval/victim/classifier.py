@@ -278,10 +278,12 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer(RARE)
         return tokenizer
     except Exception as error:
-        files = ", ".join(classifiers.present(folder, classifiers.TOKENIZERS))
+        files, these = classifiers.present(folder, classifiers.TOKENIZERS), "these files again"
+        if "tokenizer.json" not in files and "vocab.json" in files:  # which is a part of a tokenizer
+            these = "all its files: tokenizer.json, or vocab.json and merges.txt"
         raise UserError(
-            f"{folder}: no tokenizer can be loaded from {files} ({first_reason(error)}); save it there again with "
-            f"save_pretrained, or copy these files again"
+            f"{folder}: no tokenizer can be loaded from {', '.join(files)} ({first_reason(error)}); save it there "
+            f"again with save_pretrained, or copy {these}"
         ) from error
 
 

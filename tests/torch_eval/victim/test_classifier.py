@@ -283,6 +283,19 @@ def test_a_broken_tokenizer_is_named_with_what_is_wrong(tmp_path, file, content,
         Victim(folder, LENGTH)
 
 
+@pytest.mark.parametrize("kind", ["RobertaTokenizer", "PreTrainedTokenizerFast"])
+def test_a_tokenizer_of_which_files_are_missing_is_refused_with_their_names(tmp_path, kind):
+    """Transformers speaks of a None, or of a package that is not installed; vocab.json is there, and whole."""
+    folder = random_classifier(tmp_path, "roberta", TEXTS)
+    for name in ("tokenizer.json", "merges.txt"):
+        (folder / name).unlink()
+    edit_json(folder / "tokenizer_config.json", tokenizer_class=kind)
+    with pytest.raises(
+        UserError, match="from vocab.json .*or copy all its files: tokenizer.json, or vocab.json and mer"
+    ):
+        Victim(folder, LENGTH)
+
+
 def test_a_file_that_the_tokenizer_does_not_need_may_be_of_any_format(tmp_path):
     """LLaMA 3 has a tokenizer.model of another format than SentencePiece's beside its tokenizer.json."""
     folder = write_bert(tmp_path)
