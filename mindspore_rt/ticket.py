@@ -20,8 +20,8 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-from configs.contract.errors import Missing, UserError, redo
-from configs.contract.files import atomic_write
+from configs.contract.basics.errors import Missing, UserError, redo
+from configs.contract.basics.files import atomic_write
 from mindspore_rt import units
 
 FORMAT = "ticket/1"

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from configs.contract.matrices import LAYER_MATRICES, body_of, matrix_name
+from configs.contract.inputs.matrices import LAYER_MATRICES, body_of, matrix_name
 
 T = TypeVar("T")
 

@@ -57,7 +57,7 @@ def pytest_runtest_setup(item):
 @pytest.fixture(scope="session")
 def packaged_model():
     """Directory of the packaged BERT."""
-    from configs.contract import assets
+    from configs.contract.inputs import assets
 
     return assets.fetched_folder("minilm")
 

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.contract import VERSION, cli, schema
-from configs.contract.errors import UserError
-from configs.contract.files import ROOT
-from configs.contract.jobs import jobs
-from configs.contract.options import read_options
-from configs.contract.run_dir import RunDir
-from configs.contract.tasks import task_of
+from configs.contract import VERSION
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import ROOT
+from configs.contract.experiment import schema
+from configs.contract.experiment.options import read_options
+from configs.contract.inputs.tasks import task_of
+from configs.contract.run import cli
+from configs.contract.run.jobs import jobs
+from configs.contract.run.run_dir import RunDir
 from mindspore_rt import __main__ as training
 from mindspore_rt.ticket import Ticket
 from torch_eval import __main__ as scoring

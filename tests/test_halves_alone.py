@@ -8,8 +8,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from configs.contract import environment
-from configs.contract.files import ROOT
+from configs.contract.basics import environment
+from configs.contract.basics.files import ROOT
 from tests.helpers.commands import run_python
 
 # Runs in a fresh process: hides packages from Python's search for modules, then imports every module of a package.

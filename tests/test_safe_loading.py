@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.contract import check_config, schema
-from configs.contract.errors import UserError
-from configs.contract.files import ROOT, write_json
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import ROOT, write_json
+from configs.contract.experiment import check_config, schema
+from configs.contract.run.run_dir import RunDir
 from tests.helpers.files import Malicious
 
 FILES = sorted(p for folder in ("configs", "mindspore_rt", "torch_eval") for p in (ROOT / folder).rglob("*.py"))

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.contract import cli, schema
-from configs.contract.errors import UserError, command, stop_with_starter
-from configs.contract.receipts import Receipt
-from configs.contract.run_dir import RUNS, RunDir
+from configs.contract.basics.errors import UserError, command, stop_with_starter
+from configs.contract.experiment import schema
+from configs.contract.run import cli
+from configs.contract.run.receipts import Receipt
+from configs.contract.run.run_dir import RUNS, RunDir
 
 if TYPE_CHECKING:
     from torch_eval.report.run_state import Run
 
-# This process and those that attack stay offline. What may use the network (`configs.contract.hub`, `assets`) has
+# This process and those that attack stay offline. What may use the network (the contract's `hub` and `assets`) has
 # processes of its own.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 # Without a home, as a container's user may be, matplotlib and TextAttack cannot be imported. Docker names this one.

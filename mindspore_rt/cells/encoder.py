@@ -16,8 +16,8 @@ import mindspore
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from configs.contract import matrices
-from configs.contract.matrices import LAYER_MATRICES
+from configs.contract.inputs import matrices
+from configs.contract.inputs.matrices import LAYER_MATRICES
 from mindspore_rt.cells import backend, float64_ops, gate, kernel_cells, primitive_cells
 from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder_config import EncoderConfig

@@ -6,9 +6,9 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from configs.contract import matrices
-from configs.contract.errors import UserError
-from configs.contract.families import FAMILIES, Family
+from configs.contract.basics.errors import UserError
+from configs.contract.inputs import matrices
+from configs.contract.inputs.families import FAMILIES, Family
 
 MOST_LAYERS = 1000
 
@@ -35,7 +35,7 @@ class EncoderConfig:
 
     @property
     def family(self) -> Family:
-        """Family of the model; see `configs.contract.families`."""
+        """Family of the model; see `configs.contract.inputs.families`."""
         return FAMILIES[self.model_type]
 
     @property

@@ -23,8 +23,8 @@ import numpy as np
 from mindspore import float32, ops
 from mindspore.ops import signature
 
-from configs.contract import assets
-from configs.contract.receipts import COMPILERS
+from configs.contract.inputs import assets
+from configs.contract.run.receipts import COMPILERS
 
 SOURCE = Path(__file__).with_name("kernels.cc")
 # The last two let square roots and comparisons be vectorised; both leave NaN and infinity as they are.

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from mindspore import Tensor, mutable, nn, ops
 
-from configs.contract.processes import usable_cores
+from configs.contract.basics.processes import usable_cores
 from mindspore_rt.cells import backend, kernels, uniform
 from mindspore_rt.cells.backend import Backend
 

@@ -23,14 +23,14 @@ from unittest.mock import patch
 
 import numpy as np
 
-from configs.contract import schema
-from configs.contract.bench_case import StepCase
-from configs.contract.errors import command, first_reason
-from configs.contract.files import write_json
-from configs.contract.options import read_options
-from configs.contract.processes import run_module
-from configs.contract.sections import option
-from configs.contract.stage import versions
+from configs.contract.basics.bench_case import StepCase
+from configs.contract.basics.errors import command, first_reason
+from configs.contract.basics.files import write_json
+from configs.contract.basics.processes import run_module
+from configs.contract.experiment import schema
+from configs.contract.experiment.options import read_options
+from configs.contract.experiment.sections import option
+from configs.contract.run.stage import versions
 from mindspore_rt.cells import backend, noise
 from mindspore_rt.compare import step_worker
 from mindspore_rt.device import use_device

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from configs.contract.bench_case import COUNTS
+from configs.contract.basics.bench_case import COUNTS
 
 # Structure of the graph, and views: resolved by the compiler or the host, without a kernel.
 FREE = {
@@ -37,8 +37,8 @@ class Graph:
     Attributes:
         name: Function that was compiled.
         parameters: Bytes of each parameter by name.
-        counts: Sums over all its kernels, by the names of `configs.contract.bench_case.COUNTS`. `gate_bytes` are those
-            of primitives that are no product and work on as many numbers as a matrix has scores, or on a stack of such;
+        counts: Sums over all its kernels, by the names of `bench_case.COUNTS`. `gate_bytes` are those of
+            primitives that are no product and work on as many numbers as a matrix has scores, or on a stack of such;
             `working_memory` is the largest sum of the bytes of inputs and of results that are still needed.
     """
 

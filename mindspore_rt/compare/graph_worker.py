@@ -21,7 +21,7 @@ os.environ["MS_DEV_DUMP_IR_PASSES"] = "validate"  # dumped after this pass alone
 
 import mindspore as ms
 
-from configs.contract import bench_case
+from configs.contract.basics import bench_case
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder_config import EncoderConfig

@@ -17,9 +17,9 @@ import numpy as np
 from mindspore import Tensor
 from safetensors.numpy import load_file, save_file
 
-from configs.contract import schema
-from configs.contract.errors import command
-from configs.contract.files import read_json
+from configs.contract.basics.errors import command
+from configs.contract.basics.files import read_json
+from configs.contract.experiment import schema
 from mindspore_rt.cells import backend, gate, noise
 from mindspore_rt.cells.encoder import Draws, EncoderClassifier, MaskedLinear, matrix_of
 from mindspore_rt.data.batches import Batch

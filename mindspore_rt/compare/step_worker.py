@@ -2,7 +2,7 @@
 
     python -m mindspore_rt.compare.step_worker CASE ours|bfloat16|mindnlp
 
-The protocol is in `configs/contract/bench_case.py`. mindnlp replaces the `torch` module of its process, so its
+The protocol is in `configs/contract/basics/bench_case.py`. mindnlp replaces the `torch` module of its process, so its
 worker is another one.
 """
 
@@ -17,9 +17,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
-from configs.contract import bench_case, schema
-from configs.contract.bench_case import LABELS, TOTAL_STEPS, StepCase
-from configs.contract.stage import versions
+from configs.contract.basics import bench_case
+from configs.contract.basics.bench_case import LABELS, TOTAL_STEPS, StepCase
+from configs.contract.experiment import schema
+from configs.contract.run.stage import versions
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.cells.encoder_config import EncoderConfig

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.contract import schema, sections
-from configs.contract.errors import UserError
-from configs.contract.files import file_hash, read_lines, write_json, write_lines
-from configs.contract.read_files import absent_labels, odd_texts, read_file
-from configs.contract.run_dir import RunDir
-from configs.contract.snippets import split_snippets
-from configs.contract.stage import verified
-from configs.contract.tasks import TASKS, Task, task_of
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import file_hash, read_lines, write_json, write_lines
+from configs.contract.experiment import schema, sections
+from configs.contract.inputs.read_files import absent_labels, odd_texts, read_file
+from configs.contract.inputs.snippets import split_snippets
+from configs.contract.inputs.tasks import TASKS, Task, task_of
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import verified
 from mindspore_rt.cells import noise
 from mindspore_rt.data import containment
 

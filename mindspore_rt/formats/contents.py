@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
-from configs.contract.errors import UserError, listed
-from configs.contract.families import FAMILIES, family_of
+from configs.contract.basics.errors import UserError, listed
+from configs.contract.inputs.families import FAMILIES, family_of
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket, spread, unpack_mask

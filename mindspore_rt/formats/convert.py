@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from configs.contract.cli import Parser
-from configs.contract.errors import UserError, command, listed
-from configs.contract.families import FAMILIES
-from configs.contract.files import atomic_write, file_hash, sweep, temporary_path, whole_directory
+from configs.contract.basics.errors import UserError, command, listed
+from configs.contract.basics.files import atomic_write, file_hash, sweep, temporary_path, whole_directory
+from configs.contract.inputs.families import FAMILIES
+from configs.contract.run.cli import Parser
 from mindspore_rt.formats import huggingface
 from mindspore_rt.formats.contents import (
     COMPACT,

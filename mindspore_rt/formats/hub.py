@@ -13,8 +13,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from configs.contract import hub
-from configs.contract.files import write_lines
+from configs.contract.basics.files import write_lines
+from configs.contract.inputs import hub
 
 CLIENT = "mindspore_rt.formats.hub"
 

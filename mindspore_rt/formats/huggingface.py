@@ -13,14 +13,15 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
-from configs.contract import assets, classifiers, model_card
-from configs.contract.check_config import is_path
-from configs.contract.errors import UserError, listed
-from configs.contract.families import Family, family_of
-from configs.contract.files import atomic_write, read_json, whole_directory
-from configs.contract.matrices import LAYER_MATRICES, matrix_name
-from configs.contract.processes import run_module
-from configs.contract.tokenizer import load_tokenizer, save_tokenizer
+from configs.contract.basics.errors import UserError, listed
+from configs.contract.basics.files import atomic_write, read_json, whole_directory
+from configs.contract.basics.processes import run_module
+from configs.contract.experiment.check_config import is_path
+from configs.contract.inputs import assets, classifiers
+from configs.contract.inputs.families import Family, family_of
+from configs.contract.inputs.matrices import LAYER_MATRICES, matrix_name
+from configs.contract.inputs.tokenizer import load_tokenizer, save_tokenizer
+from configs.contract.run import model_card
 from mindspore_rt.cells import noise
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.ticket import Ticket

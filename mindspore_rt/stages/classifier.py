@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from configs.contract import model_card, schema
-from configs.contract.files import file_hash, write_json
-from configs.contract.jobs import TrainingJob
-from configs.contract.model_id import ModelId
-from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage
-from configs.contract.tokenizer import TOKEN_IDS
+from configs.contract.basics.files import file_hash, write_json
+from configs.contract.experiment import schema
+from configs.contract.experiment.model_id import ModelId
+from configs.contract.inputs.tokenizer import TOKEN_IDS
+from configs.contract.run import model_card
+from configs.contract.run.jobs import TrainingJob
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import Stage
 from mindspore_rt import device, parallel
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.formats import huggingface

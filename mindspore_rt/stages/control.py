@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from configs.contract.jobs import ModelJob
-from configs.contract.methods import METHODS
-from configs.contract.run_dir import RunDir
+from configs.contract.experiment.methods import METHODS
+from configs.contract.run.jobs import ModelJob
+from configs.contract.run.run_dir import RunDir
 from mindspore_rt.cells import noise
 from mindspore_rt.formats import huggingface
 from mindspore_rt.ticket import Ticket

@@ -10,12 +10,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from configs.contract import schema, settings
-from configs.contract.errors import UserError
-from configs.contract.jobs import Job, TrainingJob
-from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage
-from configs.contract.tokenizer import load_tokenizer, sample_ids
+from configs.contract.basics.errors import UserError
+from configs.contract.experiment import schema
+from configs.contract.inputs.tokenizer import load_tokenizer, sample_ids
+from configs.contract.run import settings
+from configs.contract.run.jobs import Job, TrainingJob
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import Stage
 from mindspore_rt.cells import backend, noise
 from mindspore_rt.data import splits
 from mindspore_rt.data.batches import Batches

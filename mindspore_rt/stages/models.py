@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from configs.contract.jobs import ModelJob
-from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage
+from configs.contract.run.jobs import ModelJob
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import Stage
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, control, inputs
 from mindspore_rt.ticket import Ticket

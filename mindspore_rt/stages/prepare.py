@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import sys
 
-from configs.contract import classifiers, matrices, schema, settings
-from configs.contract.check_config import refuse_missing
-from configs.contract.errors import UserError, command
-from configs.contract.jobs import DrawingJob, Job, attack_jobs, jobs
-from configs.contract.run_dir import RUNS, RunDir
+from configs.contract.basics.errors import UserError, command
+from configs.contract.experiment import schema
+from configs.contract.experiment.check_config import refuse_missing
+from configs.contract.inputs import classifiers, matrices
+from configs.contract.run import settings
+from configs.contract.run.jobs import DrawingJob, Job, attack_jobs, jobs
+from configs.contract.run.run_dir import RUNS, RunDir
 from mindspore_rt.data import splits
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs, tickets

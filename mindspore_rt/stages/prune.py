@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from configs.contract import schema
-from configs.contract.files import atomic_write, file_hash
-from configs.contract.jobs import TrainingJob
-from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage, read_manifest, verified
+from configs.contract.basics.files import atomic_write, file_hash
+from configs.contract.experiment import schema
+from configs.contract.run.jobs import TrainingJob
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import Stage, read_manifest, verified
 from mindspore_rt import parallel
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, inputs, tickets

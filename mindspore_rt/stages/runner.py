@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from configs.contract.jobs import Job
-from configs.contract.run_dir import RunDir
-from configs.contract.stage import redo_changed
+from configs.contract.run.jobs import Job
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import redo_changed
 from mindspore_rt import parallel
 from mindspore_rt.stages.models import train_model
 from mindspore_rt.stages.prepare import prepare

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from safetensors.numpy import save
 
-from configs.contract import estimate, matrices, schema
-from configs.contract.files import atomic_write, file_hash
-from configs.contract.jobs import TrainingJob
-from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage, verified
+from configs.contract.basics.files import atomic_write, file_hash
+from configs.contract.experiment import schema
+from configs.contract.inputs import matrices
+from configs.contract.run import estimate
+from configs.contract.run.jobs import TrainingJob
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import Stage, verified
 from mindspore_rt import parallel
 from mindspore_rt.cells import gate
 from mindspore_rt.cells.encoder import matrix_of

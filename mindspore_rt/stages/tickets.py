@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.contract import schema
-from configs.contract.errors import UserError
-from configs.contract.files import file_hash, write_json
-from configs.contract.jobs import DrawingJob
-from configs.contract.methods import METHODS, SOURCES
-from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage, verified
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import file_hash, write_json
+from configs.contract.experiment import schema
+from configs.contract.experiment.methods import METHODS, SOURCES
+from configs.contract.run.jobs import DrawingJob
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import Stage, verified
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs

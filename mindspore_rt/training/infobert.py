@@ -14,7 +14,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, mutable, nn, ops
 
-from configs.contract import schema
+from configs.contract.experiment import schema
 from mindspore_rt import parallel
 from mindspore_rt.cells import backend, float64_ops, noise
 from mindspore_rt.cells.encoder import Draws

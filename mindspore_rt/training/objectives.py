@@ -13,7 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, mutable, ops
 
-from configs.contract import schema
+from configs.contract.experiment import schema
 from mindspore_rt import parallel
 from mindspore_rt.cells import backend, gate, noise
 from mindspore_rt.cells.encoder import Draws, EncoderClassifier

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from mindspore import Parameter, Tensor, mutable, nn, ops
 
-from configs.contract import schema
+from configs.contract.experiment import schema
 from mindspore_rt import parallel
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.backend import Backend

@@ -13,7 +13,7 @@ import struct
 import time
 from pathlib import Path
 
-from configs.contract.files import naming
+from configs.contract.basics.files import naming
 
 CASTAGNOLI = 0x82F63B78  # polynomial of CRC-32C, bits reversed
 DOUBLE, FLOAT, BYTES = 1, 5, 2  # wire types of protocol buffers

@@ -15,10 +15,10 @@ from mindspore import Tensor
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from configs.contract import schema
-from configs.contract.errors import StopRequest, UserError
-from configs.contract.files import append_line, atomic_write, read_lines, write_lines
-from configs.contract.stage import Stage
+from configs.contract.basics.errors import StopRequest, UserError
+from configs.contract.basics.files import append_line, atomic_write, read_lines, write_lines
+from configs.contract.experiment import schema
+from configs.contract.run.stage import Stage
 from mindspore_rt import parallel
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier

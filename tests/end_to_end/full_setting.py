@@ -16,10 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs.contract import assets, schema
-from configs.contract.files import read_lines
-from configs.contract.processes import with_project
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.files import read_lines
+from configs.contract.basics.processes import with_project
+from configs.contract.experiment import schema
+from configs.contract.inputs import assets
+from configs.contract.run.run_dir import RunDir
 from tests.end_to_end import six_tasks
 from tests.helpers.models import copy_tokenizer
 

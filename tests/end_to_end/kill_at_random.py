@@ -25,9 +25,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs.contract import jobs, schema
-from configs.contract.processes import with_project
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.processes import with_project
+from configs.contract.experiment import schema
+from configs.contract.run import jobs
+from configs.contract.run.run_dir import RunDir
 from tests.helpers.timeless import without_clock
 
 SMALL = [

@@ -17,8 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs.contract import jobs, schema
-from configs.contract.run_dir import RunDir
+from configs.contract.experiment import schema
+from configs.contract.run import jobs
+from configs.contract.run.run_dir import RunDir
 from tests.helpers.commands import run_commands
 
 TASKS = ("sst2", "imdb", "agnews", "qnli", "mnli", "qqp")

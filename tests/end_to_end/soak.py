@@ -18,10 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs.contract import schema
-from configs.contract.files import read_lines
-from configs.contract.processes import with_project
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.files import read_lines
+from configs.contract.basics.processes import with_project
+from configs.contract.experiment import schema
+from configs.contract.run.run_dir import RunDir
 
 LONG = ["data.train_size=2000", "search.epochs=100", "search.keep_epochs=2", "checkpoint_steps=200", "log_steps=20"]
 

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from configs.contract import methods, schema
-from configs.contract.assets import CACHE
-from configs.contract.files import ROOT, read_json, read_lines
+from configs.contract.basics.files import ROOT, read_json, read_lines
+from configs.contract.experiment import methods, schema
+from configs.contract.inputs.assets import CACHE
 from tests.helpers.attacked_runs import attacks_here
 from tests.helpers.commands import run_commands
 from torch_eval.__main__ import main
@@ -44,7 +44,7 @@ def project(tmp_path):
     """A copy of the project with the method's entry, and the file that implements it."""
     for package in ("configs", "mindspore_rt", "torch_eval"):
         shutil.copytree(ROOT / package, tmp_path / package)
-    methods = tmp_path / "configs" / "contract" / "methods.py"
+    methods = tmp_path / "configs" / "contract" / "experiment" / "methods.py"
     before, end, after = methods.read_text().partition("}\n\n\ndef needs_robust_ticket")
     methods.write_text(before + ENTRY + end + after)
     (tmp_path / "mindspore_rt" / "training" / "cautious.py").write_text(OBJECTIVE)
@@ -65,7 +65,7 @@ def test_a_method_takes_two_files(project, tiny_bert, known, monkeypatch):
     settings = [*SETTINGS, f"model={tiny_bert}"]
     places = {"PYTHONPATH": str(project), "ROBUST_TICKETS_CACHE": str(CACHE)}
     stages = [
-        ("configs.contract.plan", "show"),
+        ("configs.contract.run.plan", "show"),
         ("mindspore_rt.__main__", "prepare"),
         ("mindspore_rt.__main__", "finetune"),
     ]

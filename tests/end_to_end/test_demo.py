@@ -13,9 +13,10 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from configs.contract import jobs, schema
-from configs.contract.files import ROOT, read_json, read_lines
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.files import ROOT, read_json, read_lines
+from configs.contract.experiment import schema
+from configs.contract.run import jobs
+from configs.contract.run.run_dir import RunDir
 from mindspore_rt.ticket import Ticket
 from tests.helpers.commands import ENVIRONMENT, run_here, start_commands
 from tests.helpers.timeless import timeless_lines
@@ -147,7 +148,7 @@ def test_retrained_weights_are_zero_where_the_ticket_prunes(whole, victim):
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_exported_models_compute_the_same_in_transformers(whole, victim):
     """Logits of all test sentences to 1e-5, and the dev accuracy in the manifest."""
-    from configs.contract.tokenizer import load_tokenizer
+    from configs.contract.inputs.tokenizer import load_tokenizer
     from mindspore_rt.cells.encoder import EncoderClassifier
     from mindspore_rt.data import splits
     from mindspore_rt.data.batches import Batches
@@ -197,7 +198,7 @@ def test_a_second_run_skips_everything(whole):
 
 def pending(run, *overrides) -> list[str]:
     """Return what ./run.sh would start: commands of the halves, one a line."""
-    command = [sys.executable, "-m", "configs.contract.plan", "pending", "tiny", *run.overrides, *overrides]
+    command = [sys.executable, "-m", "configs.contract.run.plan", "pending", "tiny", *run.overrides, *overrides]
     result = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     return result.stdout.splitlines()
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from configs.contract import schema
-from configs.contract.files import read_json, read_lines
-from configs.contract.run_dir import RunDir
-from configs.contract.tasks import TASKS
-from configs.contract.tokenizer import load_tokenizer
+from configs.contract.basics.files import read_json, read_lines
+from configs.contract.experiment import schema
+from configs.contract.inputs.tasks import TASKS
+from configs.contract.inputs.tokenizer import load_tokenizer
+from configs.contract.run.run_dir import RunDir
 from mindspore_rt.data import splits
 from mindspore_rt.data.batches import Batches
 from tests.end_to_end import six_tasks

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import save_file
 
-from configs.contract import schema
-from configs.contract.files import append_line, file_hash, write_lines
-from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage
+from configs.contract.basics.files import append_line, file_hash, write_lines
+from configs.contract.experiment import schema
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import Stage
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.ticket import Ticket
 from tests.helpers.models import ONE_LAYER, copy_tokenizer, normal_arrays, write_encoder

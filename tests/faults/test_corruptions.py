@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from configs.contract import jobs as plan
-from configs.contract import schema
-from configs.contract.errors import UserError
-from configs.contract.files import read_lines
-from configs.contract.stage import Stage, verified
-from configs.contract.tokenizer import load_tokenizer
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_lines
+from configs.contract.experiment import schema
+from configs.contract.inputs.tokenizer import load_tokenizer
+from configs.contract.run import jobs as plan
+from configs.contract.run.stage import Stage, verified
 from mindspore_rt.data import splits
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import tickets

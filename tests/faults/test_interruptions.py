@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from configs.contract import jobs, schema
-from configs.contract.errors import STARTER, Stopped
-from configs.contract.files import ROOT, read_lines
-from configs.contract.processes import with_project
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.errors import STARTER, Stopped
+from configs.contract.basics.files import ROOT, read_lines
+from configs.contract.basics.processes import with_project
+from configs.contract.experiment import schema
+from configs.contract.run import jobs
+from configs.contract.run.run_dir import RunDir
 from mindspore_rt import launch
 from mindspore_rt.__main__ import main
 from mindspore_rt.stages import runner

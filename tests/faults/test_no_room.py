@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
-from configs.contract import files, schema
-from configs.contract.errors import UserError, command
-from configs.contract.files import append_line, write_json
-from configs.contract.run_dir import RunDir, only_one
-from configs.contract.stage import Stage
+from configs.contract.basics import files
+from configs.contract.basics.errors import UserError, command
+from configs.contract.basics.files import append_line, write_json
+from configs.contract.experiment import schema
+from configs.contract.run.run_dir import RunDir, only_one
+from configs.contract.run.stage import Stage
 from mindspore_rt.ticket import Ticket
 from mindspore_rt.training.trainer import Trainer
 from tests.helpers.timeless import timeless_lines

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from configs.contract import jobs, schema
-from configs.contract.errors import UserError
-from configs.contract.files import append_line, read_lines, write_lines
-from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage, verified
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import append_line, read_lines, write_lines
+from configs.contract.experiment import schema
+from configs.contract.run import jobs
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import Stage, verified
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.formats import contents, convert
 from mindspore_rt.ticket import Ticket

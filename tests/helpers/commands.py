@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from configs.contract import receipts
-from configs.contract.errors import UserError, reason_of
-from configs.contract.files import ROOT
-from configs.contract.processes import with_project
+from configs.contract.basics.errors import UserError, reason_of
+from configs.contract.basics.files import ROOT
+from configs.contract.basics.processes import with_project
+from configs.contract.run import receipts
 
 # Importing MindSpore changes LD_LIBRARY_PATH. All stages of a run must record the same variables in their receipts,
 # whichever process runs them: they get those that this process began with.
@@ -25,7 +25,7 @@ CODE = """
 import json, os, signal, sys
 from importlib import import_module
 from pathlib import Path
-from configs.contract import files
+from configs.contract.basics import files
 commands, (file, lines) = map(json.loads, sys.argv[1:])
 
 def append_and_die(path, record, append=files.append_line):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
 
-from configs.contract.files import write_json
+from configs.contract.basics.files import write_json
 
 HARD_TEXTS = [
     "plain words",

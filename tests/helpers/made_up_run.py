@@ -8,14 +8,15 @@ from unittest import mock
 import numpy as np
 from safetensors.numpy import save_file
 
-from configs.contract import run_dir, schema, settings
-from configs.contract.errors import Missing, UserError
-from configs.contract.files import write_json, write_lines
-from configs.contract.jobs import Job, jobs
-from configs.contract.matrices import prunable_shapes
-from configs.contract.methods import METHODS
-from configs.contract.model_id import ModelId
-from configs.contract.stage import Stage, current_hash, versions
+from configs.contract.basics.errors import Missing, UserError
+from configs.contract.basics.files import write_json, write_lines
+from configs.contract.experiment import schema
+from configs.contract.experiment.methods import METHODS
+from configs.contract.experiment.model_id import ModelId
+from configs.contract.inputs.matrices import prunable_shapes
+from configs.contract.run import run_dir, settings
+from configs.contract.run.jobs import Job, jobs
+from configs.contract.run.stage import Stage, current_hash, versions
 from mindspore_rt.ticket import Ticket
 from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records

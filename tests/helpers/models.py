@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from configs.contract.files import write_json
+from configs.contract.basics.files import write_json
 from mindspore_rt.cells.encoder_config import EncoderConfig
 
 # The configuration of a BERT of one layer.

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from configs.contract.files import file_hash, write_json
-from configs.contract.model_id import ModelId
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.files import file_hash, write_json
+from configs.contract.experiment.model_id import ModelId
+from configs.contract.run.run_dir import RunDir
 
 
 def write_summary(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.contract.errors import UserError
+from configs.contract.basics.errors import UserError
 
 
 def refusal(call, *arguments, **options) -> str:

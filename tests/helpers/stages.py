@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from configs.contract.files import file_hash
-from configs.contract.jobs import TrainingJob, jobs
-from configs.contract.stage import Stage
+from configs.contract.basics.files import file_hash
+from configs.contract.run.jobs import TrainingJob, jobs
+from configs.contract.run.stage import Stage
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import inputs, search
 from tests.helpers.models import normal_arrays

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from configs.contract.files import read_lines
+from configs.contract.basics.files import read_lines
 
 CLOCK = {"seconds", "processor_seconds", "sentences_per_second", "finished", "started"}
 

@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import Tensor, mutable
 from safetensors.numpy import save_file
 
-from configs.contract import schema
+from configs.contract.experiment import schema
 from mindspore_rt import launch, parallel
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier

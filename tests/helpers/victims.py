@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from configs.contract import assets
+from configs.contract.inputs import assets
 
 
 def write_bert(folder, labels=2, seed=0, layers=2, positions=512):

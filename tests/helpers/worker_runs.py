@@ -12,11 +12,11 @@ from pathlib import Path
 
 import safetensors
 
-from configs.contract import schema
-from configs.contract.files import ROOT, read_lines
-from configs.contract.jobs import jobs
-from configs.contract.processes import with_project
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.files import ROOT, read_lines
+from configs.contract.basics.processes import with_project
+from configs.contract.experiment import schema
+from configs.contract.run.jobs import jobs
+from configs.contract.run.run_dir import RunDir
 from mindspore_rt.stages import runner
 from tests.helpers.timeless import timeless_lines
 

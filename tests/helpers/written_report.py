@@ -2,7 +2,7 @@
 
 import math
 
-from configs.contract import schema
+from configs.contract.experiment import schema
 from tests.helpers.made_up_run import SMALL
 from torch_eval.report import build
 

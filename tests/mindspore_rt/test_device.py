@@ -11,8 +11,8 @@ import mindspore as ms
 import pytest
 from mindspore.common import api
 
-from configs.contract import schema
-from configs.contract.errors import UserError
+from configs.contract.basics.errors import UserError
+from configs.contract.experiment import schema
 from mindspore_rt import device, launch, parallel
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.contract.files import ROOT
+from configs.contract.basics.files import ROOT
 from tests.helpers.files import write_program
 
 DRIVER = {"libcuda.so.1", "libnvidia-ml.so.1"}  # come with NVIDIA's kernel module

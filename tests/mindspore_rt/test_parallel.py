@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from configs.contract.processes import with_project
+from configs.contract.basics.processes import with_project
 from mindspore_rt import parallel
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.backend import Backend

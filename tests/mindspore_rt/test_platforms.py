@@ -34,7 +34,7 @@ import json, os, sys
 from pathlib import Path
 from unittest.mock import patch
 import numpy as np, mindspore as ms
-from configs.contract import schema
+from configs.contract.experiment import schema
 from mindspore_rt import parallel
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier

@@ -8,8 +8,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch.nn.utils import prune
 
-from configs.contract.errors import UserError
-from configs.contract.matrices import matrix_name, prunable_shapes
+from configs.contract.basics.errors import UserError
+from configs.contract.inputs.matrices import matrix_name, prunable_shapes
 from mindspore_rt.ticket import Ticket, spread
 from mindspore_rt.units import most_structured
 from tests.helpers.models import normal_arrays

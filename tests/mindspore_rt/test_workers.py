@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from configs.contract import schema
-from configs.contract.errors import UserError
-from configs.contract.jobs import jobs
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.errors import UserError
+from configs.contract.experiment import schema
+from configs.contract.run.jobs import jobs
+from configs.contract.run.run_dir import RunDir
 from mindspore_rt import launch
 from tests.helpers.commands import run_python
 from tests.helpers.files import write_program

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, BertForMaskedLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from configs.contract import assets, snippets
-from configs.contract.files import file_hash, whole_directory, write_json
+from configs.contract.basics.files import file_hash, whole_directory, write_json
+from configs.contract.inputs import assets, snippets
 from torch_eval.assets.packaged import MLM_SEED as SEED
 from torch_eval.assets.packaged import MLM_STEPS as STEPS
 from torch_eval.assets.packaged import mlm_folder

@@ -23,7 +23,7 @@ import torch
 from safetensors import safe_open
 from tqdm import tqdm
 
-from configs.contract import assets
+from configs.contract.inputs import assets
 
 WORDS = 30_000  # at most 65,536: numbers of words are stored as uint16
 NEIGHBOURS = 50  # TextFooler asks for 50

@@ -11,8 +11,8 @@ import functools
 import importlib.util
 from pathlib import Path
 
-from configs.contract.errors import UserError
-from configs.contract.files import file_hash
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import file_hash
 from torch_eval.assets import packaged
 
 _hash = functools.cache(file_hash)  # every recipe of every victim asks for them

@@ -9,9 +9,9 @@ import functools
 from importlib import metadata, util
 from pathlib import Path
 
-from configs.contract import assets
-from configs.contract.errors import UserError
-from configs.contract.files import file_hash, read_json
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import file_hash, read_json
+from configs.contract.inputs import assets
 
 SYNONYMS = Path(__file__).with_name("synonyms.npz")
 STOP_WORDS = Path(__file__).with_name("stopwords.txt")

@@ -14,12 +14,12 @@ import statistics
 from collections import Counter
 from functools import partial
 
-from configs.contract.errors import Missing
-from configs.contract.files import locked, write_json
-from configs.contract.model_id import ModelId
-from configs.contract.run_dir import RunDir
-from configs.contract.run_files import Summary
-from configs.contract.stage import Stage, redo_changed
+from configs.contract.basics.errors import Missing
+from configs.contract.basics.files import locked, write_json
+from configs.contract.experiment.model_id import ModelId
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.run_files import Summary
+from configs.contract.run.stage import Stage, redo_changed
 from torch_eval.attack import metrics, records, settings
 from torch_eval.attack.scoring import Scoring, read_split
 from torch_eval.attack.workers import Workers

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from configs.contract.errors import UserError
+from configs.contract.basics.errors import UserError
 from torch_eval.recipes import recipes
 from torch_eval.recipes.budget import OutOfBudget, time_limit
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from configs.contract.errors import UserError
-from configs.contract.files import locked, read_json, write_json, write_lines
-from configs.contract.run_dir import RunDir
-from configs.contract.stage import read_manifest
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import locked, read_json, write_json, write_lines
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import read_manifest
 from torch_eval.attack import metrics
 from torch_eval.attack.records import DtypeEffect, LeftOut
 from torch_eval.attack.sampling import WHOLE, Shard

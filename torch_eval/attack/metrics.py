@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs.contract.run_files import Count
+from configs.contract.run.run_files import Count
 
 Z95 = 1.959963984540054  # 97.5% point of the normal distribution
 RESAMPLES = 1000

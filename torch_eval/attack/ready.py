@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from configs.contract import schema
-from configs.contract.errors import command
-from configs.contract.jobs import CLEAN, attack_jobs
-from configs.contract.run_dir import RUNS, RunDir
+from configs.contract.basics.errors import command
+from configs.contract.experiment import schema
+from configs.contract.run.jobs import CLEAN, attack_jobs
+from configs.contract.run.run_dir import RUNS, RunDir
 from torch_eval.attack import scoring, settings, victims
 from torch_eval.attack.workers import Workers
 from torch_eval.recipes import recipes

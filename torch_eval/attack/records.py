@@ -15,9 +15,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from configs.contract.errors import UserError
-from configs.contract.files import append_line, as_struct, json_hash, read_lines
-from configs.contract.run_files import Count, Positive, Seconds, Share
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import append_line, as_struct, json_hash, read_lines
+from configs.contract.run.run_files import Count, Positive, Seconds, Share
 
 Texts = Annotated[dict[str, str], Meta(min_length=1)]  # of each column
 TIMES = ("seconds", "processor_seconds")  # decide no figure

@@ -19,14 +19,14 @@ from pathlib import Path
 from msgspec import to_builtins
 from tqdm import tqdm
 
-from configs.contract import classifiers
-from configs.contract.errors import UserError
-from configs.contract.files import locked, read_lines, write_json, write_lines
-from configs.contract.jobs import CLEAN
-from configs.contract.read_files import SPLIT_TOKEN
-from configs.contract.run_dir import RunDir
-from configs.contract.run_files import Summary
-from configs.contract.stage import Stage, redo_changed, verified
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import locked, read_lines, write_json, write_lines
+from configs.contract.inputs import classifiers
+from configs.contract.inputs.read_files import SPLIT_TOKEN
+from configs.contract.run.jobs import CLEAN
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.run_files import Summary
+from configs.contract.run.stage import Stage, redo_changed, verified
 from torch_eval.attack import metrics, records, settings, victims
 from torch_eval.attack.sampling import WHOLE, Shard
 from torch_eval.attack.workers import Target, Workers, attack_example, logits_of

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from configs.contract import schema
-from configs.contract.errors import UserError
-from configs.contract.run_files import Summary
+from configs.contract.basics.errors import UserError
+from configs.contract.experiment import schema
+from configs.contract.run.run_files import Summary
 from torch_eval.attack import sampling
 from torch_eval.attack.sampling import WHOLE, Shard
 from torch_eval.recipes import recipes

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from tqdm import tqdm
 
-from configs.contract.errors import UserError
-from configs.contract.files import file_hash, write_json
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import file_hash, write_json
+from configs.contract.run.run_dir import RunDir
 from torch_eval.attack.sampling import WHOLE
 from torch_eval.attack.scoring import Scoring, finished, read_split
 from torch_eval.attack.workers import Workers

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from configs.contract import classifiers
-from configs.contract.errors import Missing, UserError
-from configs.contract.run_dir import RunDir
-from configs.contract.run_files import Summary
-from configs.contract.stage import verified
+from configs.contract.basics.errors import Missing, UserError
+from configs.contract.inputs import classifiers
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.run_files import Summary
+from configs.contract.run.stage import verified
 from torch_eval.attack import settings
 from torch_eval.attack.workers import Target, Workers, inspect
 from torch_eval.victim.token_ids import check_token_ids

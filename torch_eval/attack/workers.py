@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from configs.contract.errors import UserError, in_short, listed
+from configs.contract.basics.errors import UserError, in_short, listed
 from torch_eval.attack import example as one_example
 from torch_eval.recipes import recipes
 

@@ -35,14 +35,15 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from configs.contract import markdown, schema, sections
-from configs.contract.code import source_hashes
-from configs.contract.files import append_line, atomic_write, file_hash, json_hash, read_lines
-from configs.contract.options import read_options
-from configs.contract.processes import usable_cores
-from configs.contract.run_dir import RUNS, RunDir
-from configs.contract.sections import option
-from configs.contract.stage import versions
+from configs.contract.basics import markdown
+from configs.contract.basics.files import append_line, atomic_write, file_hash, json_hash, read_lines
+from configs.contract.basics.processes import usable_cores
+from configs.contract.experiment import schema, sections
+from configs.contract.experiment.options import read_options
+from configs.contract.experiment.sections import option
+from configs.contract.run.code import source_hashes
+from configs.contract.run.run_dir import RUNS, RunDir
+from configs.contract.run.stage import versions
 from torch_eval.assets import packaged
 from torch_eval.attack.example import attack_text
 from torch_eval.attack.scoring import PACKAGES, read_examples

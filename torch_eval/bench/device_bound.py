@@ -16,12 +16,12 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from configs.contract import markdown
-from configs.contract.bench_case import COUNTS, StepCase
-from configs.contract.errors import UserError
-from configs.contract.options import read_options
-from configs.contract.processes import run_module
-from configs.contract.sections import option
+from configs.contract.basics import markdown
+from configs.contract.basics.bench_case import COUNTS, StepCase
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.processes import run_module
+from configs.contract.experiment.options import read_options
+from configs.contract.experiment.sections import option
 
 BERT_BASE = StepCase("finetune", layers=12, hidden=768, batch=32, length=128)
 FEW, BETWEEN, MORE = 2, 3, 4  # layers that are counted; those in between are the check

@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.contract import markdown
-from configs.contract.files import append_line, read_lines, write_lines
-from configs.contract.options import read_options
-from configs.contract.run_dir import RUNS
-from configs.contract.sections import option
+from configs.contract.basics import markdown
+from configs.contract.basics.files import append_line, read_lines, write_lines
+from configs.contract.experiment.options import read_options
+from configs.contract.experiment.sections import option
+from configs.contract.run.run_dir import RUNS
 from torch_eval.attack.workers import Target, logits_of
 from torch_eval.bench.attacks import ComparisonOptions, compare
 from torch_eval.bench.random_models import ARCHITECTURES, COLUMN, PROMISED, labelled, random_classifier, snippet_texts

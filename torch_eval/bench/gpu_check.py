@@ -20,10 +20,10 @@ from pathlib import Path
 
 import torch
 
-from configs.contract.files import write_json
-from configs.contract.options import read_options
-from configs.contract.run_dir import RUNS
-from configs.contract.sections import option
+from configs.contract.basics.files import write_json
+from configs.contract.experiment.options import read_options
+from configs.contract.experiment.sections import option
+from configs.contract.run.run_dir import RUNS
 from torch_eval.attack.workers import Target, attack_example, logits_of
 from torch_eval.bench import attacks
 from torch_eval.bench.random_models import COLUMN, labelled, random_classifier, snippet_texts

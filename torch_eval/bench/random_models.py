@@ -14,8 +14,8 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from configs.contract import assets, snippets
-from configs.contract.families import ROBERTAS_PIECES
+from configs.contract.inputs import assets, snippets
+from configs.contract.inputs.families import ROBERTAS_PIECES
 
 COLUMN = "sentence"
 # Name: classes of model and tokenizer without their endings, and the kind of vocabulary.

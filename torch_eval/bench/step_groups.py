@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from configs.contract.bench_case import StepCase
+from configs.contract.basics.bench_case import StepCase
 
 
 def installed(package: str) -> str | None:

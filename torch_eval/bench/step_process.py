@@ -1,4 +1,4 @@
-"""The bench's end of the protocol of `configs/contract/bench_case.py`: a worker process that is asked for steps."""
+"""The bench's end of the protocol of `bench_case.py` in the contract: a worker process that is asked for steps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import subprocess
 import tempfile
 from typing import Any
 
-from configs.contract import bench_case
-from configs.contract.errors import UserError
-from configs.contract.processes import with_project
+from configs.contract.basics import bench_case
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.processes import with_project
 from torch_eval.bench.step_groups import Contender
 
 

@@ -8,10 +8,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from configs.contract import bench_case
-from configs.contract.markdown import aligned
-from configs.contract.markdown import table as markdown_table
-from configs.contract.processes import usable_cores
+from configs.contract.basics import bench_case
+from configs.contract.basics.markdown import aligned
+from configs.contract.basics.markdown import table as markdown_table
+from configs.contract.basics.processes import usable_cores
 from torch_eval.bench.step_groups import CONTENDERS, Group
 
 

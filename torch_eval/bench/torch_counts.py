@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from configs.contract import bench_case
+from configs.contract.basics import bench_case
 from torch_eval.bench import torch_step_worker
 
 
@@ -30,7 +30,7 @@ class Counter(TorchDispatchMode):
     """Counts the operations inside of its context.
 
     Attributes:
-        counts: As `configs.contract.bench_case.COUNTS` names them, as far as they can be seen here.
+        counts: As `bench_case.COUNTS` names them, as far as they can be seen here.
     """
 
     def __init__(self) -> None:

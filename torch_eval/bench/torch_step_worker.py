@@ -2,7 +2,7 @@
 
     python -m torch_eval.bench.torch_step_worker CASE official|frozen|transformers [official=PATH]
 
-The protocol is in `configs/contract/bench_case.py`. With `official=PATH`, the step is that of a checkout of the
+The protocol is in `configs/contract/basics/bench_case.py`. With `official=PATH`, the step is that of a checkout of the
 official repository (`reference/official_checkout.py`) instead of our restatement of it (`reference/restatement.py`).
 """
 
@@ -18,9 +18,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForSequenceClassification
 
-from configs.contract import bench_case
-from configs.contract.bench_case import LABELS, TOTAL_STEPS, StepCase
-from configs.contract.stage import versions
+from configs.contract.basics import bench_case
+from configs.contract.basics.bench_case import LABELS, TOTAL_STEPS, StepCase
+from configs.contract.run.stage import versions
 from torch_eval.reference import restatement
 from torch_eval.reference.official_checkout import Checkout
 

@@ -18,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.contract.errors import UserError
-from configs.contract.files import append_line, atomic_write
-from configs.contract.options import read_options
-from configs.contract.run_dir import RUNS
-from configs.contract.sections import option
-from configs.contract.stage import versions
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import append_line, atomic_write
+from configs.contract.experiment.options import read_options
+from configs.contract.experiment.sections import option
+from configs.contract.run.run_dir import RUNS
+from configs.contract.run.stage import versions
 from torch_eval.bench.step_groups import CONTENDERS, GROUPS, OFFICIAL, REPOSITORY, installed
 from torch_eval.bench.step_process import Worker
 from torch_eval.bench.step_results import available_memory, figure, first_step, machine, markdown, table

@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from configs.contract.errors import UserError
-from configs.contract.files import read_json
-from configs.contract.processes import run_module
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_json
+from configs.contract.basics.processes import run_module
 
 
 def score(

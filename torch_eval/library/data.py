@@ -8,16 +8,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.contract import classifiers, snippets
-from configs.contract.errors import UserError, listed
-from configs.contract.files import with_home
-from configs.contract.read_files import SECRET, folders_of_texts, read_file, read_table
-from configs.contract.tables import BrokenRow
-from configs.contract.tasks import NUMBER, TASKS, Task, columns_of, composed, label_entry, task_of
+from configs.contract.basics.errors import UserError, listed
+from configs.contract.basics.files import with_home
+from configs.contract.inputs import classifiers, snippets
+from configs.contract.inputs.read_files import SECRET, folders_of_texts, read_file, read_table
+from configs.contract.inputs.tables import BrokenRow
+from configs.contract.inputs.tasks import NUMBER, TASKS, Task, columns_of, composed, label_entry, task_of
 from torch_eval.library import hub
 
 if TYPE_CHECKING:
-    from configs.contract.schema import Experiment
+    from configs.contract.experiment.schema import Experiment
 
 LABEL_COLUMNS = tuple(
     dict.fromkeys(

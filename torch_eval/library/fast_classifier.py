@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from textattack.models.wrappers import HuggingFaceModelWrapper
 
-from configs.contract import classifiers
+from configs.contract.inputs import classifiers
 from torch_eval.library import hub
 from torch_eval.victim.classifier import Victim
 

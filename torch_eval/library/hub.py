@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from configs.contract import hub
-from configs.contract.errors import UserError
-from configs.contract.files import with_home
-from configs.contract.tasks import Hub
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import with_home
+from configs.contract.inputs import hub
+from configs.contract.inputs.tasks import Hub
 
 # The scoring half says the opposite to the libraries before it loads them.
 ONLINE = dict.fromkeys(hub.OFFLINE, "0")

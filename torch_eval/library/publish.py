@@ -6,14 +6,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from configs.contract import hub, model_card
-from configs.contract.errors import UserError
-from configs.contract.files import atomic_write, read_json, write_json
-from configs.contract.model_card import Result
-from configs.contract.model_id import ModelId
-from configs.contract.processes import run_module
-from configs.contract.run_dir import RunDir
-from configs.contract.stage import changed_inputs
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import atomic_write, read_json, write_json
+from configs.contract.basics.processes import run_module
+from configs.contract.experiment.model_id import ModelId
+from configs.contract.inputs import hub
+from configs.contract.run import model_card
+from configs.contract.run.model_card import Result
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import changed_inputs
 from torch_eval.attack.records import source_of
 from torch_eval.attack.victims import check_files
 from torch_eval.library.hub import ONLINE

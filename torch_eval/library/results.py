@@ -9,11 +9,11 @@ from operator import itemgetter
 
 import msgspec
 
-from configs.contract import markdown
-from configs.contract.files import atomic_write, read_json, write_json
-from configs.contract.jobs import CLEAN, attack_jobs
-from configs.contract.run_dir import RunDir
-from configs.contract.run_files import Manifest
+from configs.contract.basics import markdown
+from configs.contract.basics.files import atomic_write, read_json, write_json
+from configs.contract.run.jobs import CLEAN, attack_jobs
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.run_files import Manifest
 from torch_eval.attack import metrics, records
 from torch_eval.attack.records import CleanResults
 from torch_eval.report import render

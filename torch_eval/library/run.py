@@ -14,14 +14,15 @@ from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
 
-from configs.contract import classifiers, schema
-from configs.contract.errors import UserError
-from configs.contract.files import file_hash, locked, sweep, write_json, write_lines
-from configs.contract.methods import METHODS
-from configs.contract.processes import usable_cores
-from configs.contract.read_files import absent_labels, odd_texts
-from configs.contract.run_dir import RUNS, RunDir
-from configs.contract.tasks import Task
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import file_hash, locked, sweep, write_json, write_lines
+from configs.contract.basics.processes import usable_cores
+from configs.contract.experiment import schema
+from configs.contract.experiment.methods import METHODS
+from configs.contract.inputs import classifiers
+from configs.contract.inputs.read_files import absent_labels, odd_texts
+from configs.contract.inputs.tasks import Task
+from configs.contract.run.run_dir import RUNS, RunDir
 from torch_eval.attack import scoring
 from torch_eval.library import data as user_data
 from torch_eval.library import hub, results

@@ -15,14 +15,15 @@ from typing import Any
 
 import msgspec
 
-from configs.contract import VERSION, schema
-from configs.contract.errors import UserError
-from configs.contract.files import atomic_write, file_hash, json_hash, read_json, whole_directory, write_json
-from configs.contract.jobs import CLEAN
-from configs.contract.model_card import base_model
-from configs.contract.model_id import ModelId
-from configs.contract.read_values import ENTRY, ZOO, find, yaml_text
-from configs.contract.run_files import Count, Share, TicketReport
+from configs.contract import VERSION
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import atomic_write, file_hash, json_hash, read_json, whole_directory, write_json
+from configs.contract.experiment import schema
+from configs.contract.experiment.model_id import ModelId
+from configs.contract.experiment.read_values import ENTRY, ZOO, find, yaml_text
+from configs.contract.run.jobs import CLEAN
+from configs.contract.run.model_card import base_model
+from configs.contract.run.run_files import Count, Share, TicketReport
 from torch_eval.attack.metrics import Estimate
 from torch_eval.report import saturation
 from torch_eval.report.comparisons import comparisons

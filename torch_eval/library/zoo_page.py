@@ -8,10 +8,11 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from configs.contract import markdown, schema
-from configs.contract.files import ROOT, atomic_write, read_json
-from configs.contract.model_id import ModelId
-from configs.contract.read_values import ENTRY, ZOO
+from configs.contract.basics import markdown
+from configs.contract.basics.files import ROOT, atomic_write, read_json
+from configs.contract.experiment import schema
+from configs.contract.experiment.model_id import ModelId
+from configs.contract.experiment.read_values import ENTRY, ZOO
 from torch_eval.attack import metrics
 from torch_eval.library.zoo import LETTERS, Entry, MeasuredModel, Outcomes
 from torch_eval.report import figures

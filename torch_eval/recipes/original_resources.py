@@ -13,7 +13,7 @@ import numpy as np
 from nltk.tag import PerceptronTagger
 from textattack.shared import WordEmbedding
 
-from configs.contract.errors import UserError, first_reason
+from configs.contract.basics.errors import UserError, first_reason
 from torch_eval.assets import packaged
 from torch_eval.assets.original import FILES, TAGGER
 from torch_eval.recipes import packaged_resources

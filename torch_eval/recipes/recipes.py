@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
-from configs.contract.errors import UserError
+from configs.contract.basics.errors import UserError
 from torch_eval.assets import original, packaged
 from torch_eval.recipes import textattack_offline
 

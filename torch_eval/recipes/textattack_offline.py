@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from configs.contract import assets, hub
+from configs.contract.inputs import assets, hub
 from torch_eval.assets import packaged
 
 

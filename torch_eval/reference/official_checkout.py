@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig
 
-from configs.contract.errors import UserError
+from configs.contract.basics.errors import UserError
 from torch_eval.reference import restatement
 
 MODULES = ("masked_linear", "masked_bert", "utils", "search_ticket", "draw_retrain_ticket")

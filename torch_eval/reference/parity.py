@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file as save_tensors
 
-from configs.contract.cli import Parser
-from configs.contract.errors import UserError, command
-from configs.contract.files import ROOT, atomic_write, write_json
-from configs.contract.processes import run_module
-from configs.contract.run_dir import RUNS
+from configs.contract.basics.errors import UserError, command
+from configs.contract.basics.files import ROOT, atomic_write, write_json
+from configs.contract.basics.processes import run_module
+from configs.contract.run.cli import Parser
+from configs.contract.run.run_dir import RUNS
 from torch_eval.reference.official_checkout import Checkout
 from torch_eval.reference.parity_case import write_case
 from torch_eval.reference.parity_rows import MOVED, compare, report

@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
-from configs.contract.errors import UserError
-from configs.contract.files import write_json
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import write_json
 from torch_eval.reference import restatement
 
 SEARCH = {

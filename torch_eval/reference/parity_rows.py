@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from configs.contract import markdown
+from configs.contract.basics import markdown
 from torch_eval.reference.parity_sides import SHIMS, ParityCase
 
 MOVED = ("moved1", "moved2")  # the official float32 from weights moved by one rounding

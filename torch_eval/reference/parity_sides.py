@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BertConfig
 
-from configs.contract.files import read_json
+from configs.contract.basics.files import read_json
 from torch_eval.reference import restatement
 from torch_eval.reference.official_checkout import Checkout, TorchBatch
 

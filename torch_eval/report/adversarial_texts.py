@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from operator import itemgetter
 
-from configs.contract.model_id import ModelId
+from configs.contract.experiment.model_id import ModelId
 from torch_eval.report.captions import remedies
 from torch_eval.report.render import Block, Example, Heading, Paragraph, compare, section
 from torch_eval.report.run_state import Run

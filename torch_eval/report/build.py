@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.contract import run_dir, schema
-from configs.contract.errors import UserError
-from configs.contract.files import atomic_write, write_json
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import atomic_write, write_json
+from configs.contract.experiment import schema
+from configs.contract.run import run_dir
 from torch_eval.report import (
     changes,
     early_tickets,

@@ -6,10 +6,10 @@ import csv
 import io
 from dataclasses import asdict
 
-from configs.contract.files import read_json
-from configs.contract.jobs import CLEAN
-from configs.contract.methods import METHODS
-from configs.contract.model_id import ModelId
+from configs.contract.basics.files import read_json
+from configs.contract.experiment.methods import METHODS
+from configs.contract.experiment.model_id import ModelId
+from configs.contract.run.jobs import CLEAN
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import MEASURES, Score
 

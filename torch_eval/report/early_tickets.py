@@ -10,7 +10,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from configs.contract.run_files import Manifest, Searched
+from configs.contract.run.run_files import Manifest, Searched
 from torch_eval.report.captions import heading
 from torch_eval.report.manifests import read_optional
 from torch_eval.report.render import Block, Cell, Heading, Paragraph, Row, Table

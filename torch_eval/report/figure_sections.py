@@ -8,9 +8,9 @@ from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
-from configs.contract.methods import with_snapshots
-from configs.contract.model_id import ModelId
-from configs.contract.run_files import TrainingLine, TrainingManifest
+from configs.contract.experiment.methods import with_snapshots
+from configs.contract.experiment.model_id import ModelId
+from configs.contract.run.run_files import TrainingLine, TrainingManifest
 from torch_eval.report import figures
 from torch_eval.report.captions import bars, remedies
 from torch_eval.report.manifests import read_optional

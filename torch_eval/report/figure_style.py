@@ -14,8 +14,8 @@ import matplotlib.style
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from configs.contract.files import atomic_write
-from configs.contract.methods import METHODS
+from configs.contract.basics.files import atomic_write
+from configs.contract.experiment.methods import METHODS
 
 matplotlib.style.use(Path(__file__).parent / "templates" / "figures.mplstyle")
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from configs.contract.matrices import LAYER_MATRICES
-from configs.contract.methods import METHODS
-from configs.contract.run_files import TrainingLine
+from configs.contract.experiment.methods import METHODS
+from configs.contract.inputs.matrices import LAYER_MATRICES
+from configs.contract.run.run_files import TrainingLine
 from torch_eval.report import figure_style as style
 from torch_eval.report.scores import Value
 

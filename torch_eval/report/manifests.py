@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypedDict, TypeVar
 import msgspec
 from msgspec import Meta
 
-from configs.contract.files import read_json, read_lines
-from configs.contract.run_files import Count, Finished, Positive, R, Seconds, TrainingLine
+from configs.contract.basics.files import read_json, read_lines
+from configs.contract.run.run_files import Count, Finished, Positive, R, Seconds, TrainingLine
 from torch_eval.attack.records import source_of
 
 T = TypeVar("T")

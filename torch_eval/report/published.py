@@ -7,11 +7,11 @@ from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 
-from configs.contract import schema
-from configs.contract.jobs import ModelJob, TrainingJob, jobs
-from configs.contract.model_id import ModelId
-from configs.contract.options import as_typed
-from configs.contract.run_files import TrainingManifest
+from configs.contract.experiment import schema
+from configs.contract.experiment.model_id import ModelId
+from configs.contract.experiment.options import as_typed
+from configs.contract.run.jobs import ModelJob, TrainingJob, jobs
+from configs.contract.run.run_files import TrainingManifest
 from torch_eval.report.captions import heading
 from torch_eval.report.manifests import read_optional
 from torch_eval.report.render import Block, Bullets, Cell, Heading, Paragraph, Table

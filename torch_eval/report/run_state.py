@@ -11,14 +11,15 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from configs.contract import run_dir, schema
-from configs.contract.errors import UserError
-from configs.contract.files import read_json
-from configs.contract.jobs import CLEAN, HALVES, attack_jobs, jobs, trainings
-from configs.contract.methods import METHODS, needs_robust_ticket
-from configs.contract.model_id import ModelId
-from configs.contract.run_files import ChoiceOnDev, Finished, Results, TrainingLine, TrainingManifest
-from configs.contract.tasks import TASKS
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_json
+from configs.contract.experiment import schema
+from configs.contract.experiment.methods import METHODS, needs_robust_ticket
+from configs.contract.experiment.model_id import ModelId
+from configs.contract.inputs.tasks import TASKS
+from configs.contract.run import run_dir
+from configs.contract.run.jobs import CLEAN, HALVES, attack_jobs, jobs, trainings
+from configs.contract.run.run_files import ChoiceOnDev, Finished, Results, TrainingLine, TrainingManifest
 from torch_eval.attack.metrics import Metrics
 from torch_eval.attack.records import CleanResults, LeftOut
 from torch_eval.report.manifests import AttackSettings, read_optional, training_records

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.contract import sections
-from configs.contract.errors import UserError
-from configs.contract.files import read_json
-from configs.contract.run_files import Manifest
-from configs.contract.stage import changes, short
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_json
+from configs.contract.experiment import sections
+from configs.contract.run.run_files import Manifest
+from configs.contract.run.stage import changes, short
 from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records
 from torch_eval.attack.records import Calibration, DtypeEffect

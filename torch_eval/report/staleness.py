@@ -1,8 +1,8 @@
 """How a result differs from what its stage would make now: settings, models and sentences.
 
-The settings now are those that a stage itself would write (`configs.contract.settings`, `torch_eval.attack.settings`):
-what counts as stale here is what the stage refuses to take for its own. Resources, pre-trained models and given tickets
-that are not on this machine cannot be compared.
+The settings now are those that a stage itself would write (`configs.contract.run.settings` and
+`torch_eval.attack.settings`): what counts as stale here is what the stage refuses to take for its own. Resources,
+pre-trained models and given tickets that are not on this machine cannot be compared.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from configs.contract import classifiers, settings
-from configs.contract.errors import UserError
-from configs.contract.files import read_lines
-from configs.contract.jobs import CLEAN, Job
-from configs.contract.run_dir import RunDir
-from configs.contract.run_files import ChoiceOnDev, Results, Summary
-from configs.contract.stage import changed_inputs, current_hash, differences
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_lines
+from configs.contract.inputs import classifiers
+from configs.contract.run import settings
+from configs.contract.run.jobs import CLEAN, Job
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.run_files import ChoiceOnDev, Results, Summary
+from configs.contract.run.stage import changed_inputs, current_hash, differences
 from torch_eval.attack import settings as attack_settings
 from torch_eval.report.scores import Score, fitted_temperature
 

@@ -6,8 +6,8 @@ import dataclasses
 import operator
 import statistics
 
-from configs.contract.jobs import CLEAN
-from configs.contract.methods import METHODS, in_table
+from configs.contract.experiment.methods import METHODS, in_table
+from configs.contract.run.jobs import CLEAN
 from torch_eval.attack import metrics, records
 from torch_eval.report import saturation
 from torch_eval.report.captions import heading

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from configs.contract.estimate import duration
-from configs.contract.files import json_hash
-from configs.contract.methods import METHODS
-from configs.contract.run_files import Finished
+from configs.contract.basics.files import json_hash
+from configs.contract.experiment.methods import METHODS
+from configs.contract.run.estimate import duration
+from configs.contract.run.run_files import Finished
 from torch_eval.report import figures, saturation, tables, wording
 from torch_eval.report.captions import bars, made_with, shortened
 from torch_eval.report.comparisons import answer, paired_table

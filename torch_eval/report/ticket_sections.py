@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from configs.contract.errors import UserError
-from configs.contract.files import read_json, read_lines
-from configs.contract.methods import METHODS
-from configs.contract.model_id import ModelId
-from configs.contract.run_files import TicketReport
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_json, read_lines
+from configs.contract.experiment.methods import METHODS
+from configs.contract.experiment.model_id import ModelId
+from configs.contract.run.run_files import TicketReport
 from mindspore_rt.ticket import Ticket
 from torch_eval.attack import metrics
 from torch_eval.report import figures

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.contract.files import file_hash
+from configs.contract.basics.files import file_hash
 from torch_eval.attack.metrics import gain, paired, summarise
 from torch_eval.attack.records import Transfer, TransferRow
 from torch_eval.report import figures

@@ -12,10 +12,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.contract import run_dir, schema
-from configs.contract.estimate import duration
-from configs.contract.jobs import CLEAN, AttackJob, Job, TrainingJob, attack_jobs, jobs
-from configs.contract.run_files import Summary, TrainingLine
+from configs.contract.experiment import schema
+from configs.contract.run import run_dir
+from configs.contract.run.estimate import duration
+from configs.contract.run.jobs import CLEAN, AttackJob, Job, TrainingJob, attack_jobs, jobs
+from configs.contract.run.run_files import Summary, TrainingLine
 from torch_eval.attack import metrics
 from torch_eval.attack import records as attack_records
 from torch_eval.report.manifests import read_optional, training_records

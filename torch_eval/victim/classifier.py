@@ -17,9 +17,9 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from configs.contract import classifiers
-from configs.contract.errors import Missing, UserError, first_reason
-from configs.contract.families import FAMILIES
+from configs.contract.basics.errors import Missing, UserError, first_reason
+from configs.contract.inputs import classifiers
+from configs.contract.inputs.families import FAMILIES
 from torch_eval.victim.padded import PaddedClassifier
 from torch_eval.victim.stock_batches import Rounding, StockBatches
 from torch_eval.victim.unpadded import Row, UnpaddedClassifier, is_unpaddable

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from configs.contract.errors import UserError, command, first_reason
+from configs.contract.basics.errors import UserError, command, first_reason
 
 NESTED = ("state_dict", "model_state_dict", "model", "module")
 REMEDY = "save the model with torch.save(model.state_dict(), FILE)"

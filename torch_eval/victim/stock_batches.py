@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from configs.contract.families import FAMILIES
+from configs.contract.inputs.families import FAMILIES
 from torch_eval.victim.padded import PaddedClassifier
 from torch_eval.victim.unpadded import Row
 

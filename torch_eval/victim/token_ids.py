@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from configs.contract.files import read_json
-from configs.contract.tokenizer import TOKEN_IDS, compare_ids
+from configs.contract.basics.files import read_json
+from configs.contract.inputs.tokenizer import TOKEN_IDS, compare_ids
 
 
 class Row(msgspec.Struct):

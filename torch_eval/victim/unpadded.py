@@ -15,7 +15,7 @@ from itertools import groupby
 import torch
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
-from configs.contract.families import FAMILIES
+from configs.contract.inputs.families import FAMILIES
 
 Row = dict[str, list[int]]  # the inputs of one text by their names in transformers, such as input_ids
 

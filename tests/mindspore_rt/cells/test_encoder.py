@@ -8,7 +8,7 @@ from mindspore import Tensor, ops
 from transformers import BertConfig as TorchConfig
 from transformers import BertForSequenceClassification
 
-from configs.contract.errors import UserError
+from configs.contract.basics.errors import UserError
 from mindspore_rt.cells import backend, noise
 from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder import EncoderClassifier, MixedPrecisionProduct

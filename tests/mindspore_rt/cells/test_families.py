@@ -8,8 +8,8 @@ import torch
 from mindspore import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from configs.contract.families import FAMILIES
-from configs.contract.files import read_json
+from configs.contract.basics.files import read_json
+from configs.contract.inputs.families import FAMILIES
 from mindspore_rt.cells import backend, noise
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.cells.encoder_config import EncoderConfig

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mindspore import Tensor
 
-from configs.contract import assets
+from configs.contract.inputs import assets
 from mindspore_rt.cells import backend, encoder, kernel_cells, kernels, noise
 from mindspore_rt.cells.backend import Backend
 from tests.helpers.commands import run_python
@@ -207,7 +207,7 @@ def test_a_loss_that_is_not_finite_stays_visible(bad):
 
 BYTES = """
 import hashlib, numpy as np, mindspore as ms
-from configs.contract import schema
+from configs.contract.experiment import schema
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.cells.encoder_config import EncoderConfig

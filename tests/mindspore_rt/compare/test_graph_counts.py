@@ -2,8 +2,8 @@
 
 import json
 
-from configs.contract.bench_case import StepCase
-from configs.contract.processes import run_module
+from configs.contract.basics.bench_case import StepCase
+from configs.contract.basics.processes import run_module
 from mindspore_rt.compare import graph_counts
 
 # A head of a graph as MindSpore dumps it, with a constant of several lines, a view, and a tuple.

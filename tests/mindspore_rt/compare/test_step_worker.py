@@ -6,8 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from configs.contract.bench_case import StepCase
-from configs.contract.processes import with_project
+from configs.contract.basics.bench_case import StepCase
+from configs.contract.basics.processes import with_project
 from mindspore_rt.compare import step_worker
 from torch_eval.bench import torch_step_worker as reference
 from torch_eval.bench.step_groups import CONTENDERS

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast
 
-from configs.contract.tokenizer import load_tokenizer
+from configs.contract.inputs.tokenizer import load_tokenizer
 from mindspore_rt.data import batches as module
 from mindspore_rt.data.batches import Batches
 

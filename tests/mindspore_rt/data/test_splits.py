@@ -5,10 +5,11 @@ import tarfile
 import numpy as np
 import pytest
 
-from configs.contract import assets, schema, snippets, tasks
-from configs.contract.errors import UserError
-from configs.contract.files import read_json, read_lines
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_json, read_lines
+from configs.contract.experiment import schema
+from configs.contract.inputs import assets, snippets, tasks
+from configs.contract.run.run_dir import RunDir
 from mindspore_rt.cells import noise
 from mindspore_rt.data import splits
 from mindspore_rt.formats import hub

@@ -10,8 +10,8 @@ from safetensors.numpy import load_file, save_file
 from torch.nn.utils import prune
 from transformers import BertForSequenceClassification
 
-from configs.contract.files import read_json, temporary_path
-from configs.contract.matrices import matrix_name
+from configs.contract.basics.files import read_json, temporary_path
+from configs.contract.inputs.matrices import matrix_name
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.formats import contents, convert, huggingface

@@ -11,12 +11,13 @@ import pyarrow.parquet
 import pytest
 from safetensors.numpy import load_file
 
-from configs.contract import assets, schema
-from configs.contract import hub as contract_hub
-from configs.contract.errors import UserError
-from configs.contract.run_dir import RunDir
-from configs.contract.tasks import GLUE, TASKS
-from configs.contract.tokenizer import load_tokenizer
+from configs.contract.basics.errors import UserError
+from configs.contract.experiment import schema
+from configs.contract.inputs import assets
+from configs.contract.inputs import hub as contract_hub
+from configs.contract.inputs.tasks import GLUE, TASKS
+from configs.contract.inputs.tokenizer import load_tokenizer
+from configs.contract.run.run_dir import RunDir
 from mindspore_rt.data import splits
 from mindspore_rt.formats import hub, huggingface
 from tests.helpers.local_hub import Hub

@@ -21,10 +21,10 @@ from transformers import (
 )
 from transformers import BertConfig as TorchConfig
 
-from configs.contract.errors import UserError
-from configs.contract.files import read_json
-from configs.contract.matrices import matrix_name
-from configs.contract.tokenizer import load_tokenizer
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_json
+from configs.contract.inputs.matrices import matrix_name
+from configs.contract.inputs.tokenizer import load_tokenizer
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.cells.encoder_config import EncoderConfig
 from mindspore_rt.data.batches import Batches

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from configs.contract.bench_case import StepCase
-from configs.contract.errors import reason_of
-from configs.contract.tokenizer import load_tokenizer
+from configs.contract.basics.bench_case import StepCase
+from configs.contract.basics.errors import reason_of
+from configs.contract.inputs.tokenizer import load_tokenizer
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batches
 from mindspore_rt.formats import huggingface
@@ -38,7 +38,7 @@ np.savez(sys.argv[3], pooled=pooled.asnumpy(), logits=logits.asnumpy(),
          weight=model.classifier.weight.asnumpy(), bias=model.classifier.bias.asnumpy())
 
 import json
-from configs.contract.bench_case import StepCase
+from configs.contract.basics.bench_case import StepCase
 from mindspore_rt.compare.step_worker import mindnlp
 step, about = mindnlp(StepCase(**json.loads(sys.argv[4])))
 print(*(step() for _ in range(3)))

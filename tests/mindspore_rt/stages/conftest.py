@@ -2,8 +2,8 @@
 
 import pytest
 
-from configs.contract import schema
-from configs.contract.run_dir import RunDir
+from configs.contract.experiment import schema
+from configs.contract.run.run_dir import RunDir
 from mindspore_rt.stages import classifier
 from tests.helpers.models import ONE_LAYER, write_encoder
 from tests.helpers.prepared import write_summary

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from configs.contract import schema
-from configs.contract.errors import UserError
-from configs.contract.jobs import Job
-from configs.contract.methods import with_snapshots
-from configs.contract.run_dir import RunDir
-from configs.contract.stage import Changed
+from configs.contract.basics.errors import UserError
+from configs.contract.experiment import schema
+from configs.contract.experiment.methods import with_snapshots
+from configs.contract.run.jobs import Job
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import Changed
 from mindspore_rt import __main__
 from mindspore_rt.stages import inputs, prepare
 from mindspore_rt.stages.models import train_model

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from configs.contract.errors import UserError
-from configs.contract.files import read_json
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_json
 from mindspore_rt import parallel
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import classifier, runner

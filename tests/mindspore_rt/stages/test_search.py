@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from configs.contract import matrices
-from configs.contract.errors import UserError
-from configs.contract.files import read_json
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_json
+from configs.contract.inputs import matrices
 from mindspore_rt.stages.search import search
 from mindspore_rt.stages.tickets import draw
 from mindspore_rt.ticket import Ticket

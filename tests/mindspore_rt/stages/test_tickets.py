@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.contract.errors import UserError
-from configs.contract.files import read_json
-from configs.contract.jobs import jobs
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_json
+from configs.contract.run.jobs import jobs
+from configs.contract.run.run_dir import RunDir
 from mindspore_rt.formats import huggingface
 from mindspore_rt.stages import prepare, runner
 from mindspore_rt.stages.models import train_model

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from configs.contract import schema
+from configs.contract.experiment import schema
 from mindspore_rt.cells import backend, noise
 from mindspore_rt.cells.backend import Backend
 from mindspore_rt.cells.encoder import EncoderClassifier

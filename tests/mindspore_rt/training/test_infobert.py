@@ -9,7 +9,7 @@ import pytest
 import torch
 from mindspore import Tensor
 
-from configs.contract import schema
+from configs.contract.experiment import schema
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batch

@@ -9,7 +9,7 @@ import functools
 import numpy as np
 import pytest
 
-from configs.contract import schema
+from configs.contract.experiment import schema
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.training.infobert import InfoBert

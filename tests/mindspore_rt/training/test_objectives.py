@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from configs.contract import schema
+from configs.contract.experiment import schema
 from mindspore_rt.cells import backend, noise
 from mindspore_rt.cells.encoder import EncoderClassifier
 from mindspore_rt.data.batches import Batch

@@ -9,10 +9,10 @@ import pytest
 from mindspore import Parameter
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from configs.contract import schema
-from configs.contract.errors import Stopped, UserError
-from configs.contract.files import read_json, read_lines
-from configs.contract.stage import Stage
+from configs.contract.basics.errors import Stopped, UserError
+from configs.contract.basics.files import read_json, read_lines
+from configs.contract.experiment import schema
+from configs.contract.run.stage import Stage
 from mindspore_rt import parallel
 from mindspore_rt.cells import backend
 from mindspore_rt.cells.encoder import EncoderClassifier

@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 
-from configs.contract import schema
-from configs.contract.errors import UserError
-from configs.contract.files import file_hash, read_json, write_lines
-from configs.contract.model_id import ModelId
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import file_hash, read_json, write_lines
+from configs.contract.experiment import schema
+from configs.contract.experiment.model_id import ModelId
+from configs.contract.run.run_dir import RunDir
 from tests.helpers.attacked_runs import SENTENCES
 from tests.helpers.prepared import write_summary
 from tests.helpers.victims import write_bert

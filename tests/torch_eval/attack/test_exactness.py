@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.contract.families import FAMILIES as UNPADDED
+from configs.contract.inputs.families import FAMILIES as UNPADDED
 from tests.helpers.attacked_runs import labels_by_victim, one_thread
 from torch_eval.attack import workers
 from torch_eval.attack.workers import Target

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification
 
-from configs.contract import schema
-from configs.contract.files import write_lines
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.files import write_lines
+from configs.contract.experiment import schema
+from configs.contract.run.run_dir import RunDir
 from tests.helpers.attacked_runs import WorkersInThisProcess
 from tests.helpers.prepared import write_summary
 from tests.helpers.victims import write_bert

@@ -5,8 +5,8 @@ import typing
 
 import pytest
 
-from configs.contract.errors import UserError
-from configs.contract.files import write_lines
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import write_lines
 from torch_eval.attack import records
 
 

@@ -15,12 +15,12 @@ from types import SimpleNamespace
 import pytest
 from transformers import BertForSequenceClassification
 
-from configs.contract import schema
-from configs.contract.errors import UserError
-from configs.contract.files import ROOT, file_hash, read_json, read_lines, write_json, write_lines
-from configs.contract.run_dir import RunDir
-from configs.contract.stage import Stage, verified
-from configs.contract.tokenizer import TOKEN_IDS
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import ROOT, file_hash, read_json, read_lines, write_json, write_lines
+from configs.contract.experiment import schema
+from configs.contract.inputs.tokenizer import TOKEN_IDS
+from configs.contract.run.run_dir import RunDir
+from configs.contract.run.stage import Stage, verified
 from tests.helpers.attacked_runs import SENTENCES, attacks_here, labels_by_victim
 from tests.helpers.files import edit_json, edit_weights
 from tests.helpers.prepared import write_summary
@@ -280,7 +280,7 @@ def test_a_model_made_again_during_an_attack_ends_in_no_results(experiment, monk
 
 
 def test_a_broken_summary_is_one_clear_error(experiment):
-    """tests/contract/test_run_dir.py has the ways in which it can be broken."""
+    """tests/contract/run/test_run_dir.py has the ways in which it can be broken."""
     run_dir = experiment()
     edit_json(run_dir.data / "summary.json", columns=None)
     for command in (scoring.run, merge.merge, transfer.run):
@@ -307,7 +307,7 @@ def test_a_manifest_without_its_figure_is_one_clear_error(finished, results):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from configs.contract.run_dir import locked
+from configs.contract.run.run_dir import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

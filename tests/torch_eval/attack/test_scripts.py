@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import pytest
 
-from configs.contract.errors import UserError
+from configs.contract.basics.errors import UserError
 from tests.helpers.attacked_runs import labels_by_victim, one_thread
 from tests.helpers.victims import write_bert
 from torch_eval.attack import example, workers

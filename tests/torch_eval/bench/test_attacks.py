@@ -2,8 +2,8 @@
 
 import pytest
 
-from configs.contract.errors import UserError
-from configs.contract.files import read_lines, write_lines
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_lines, write_lines
 from tests.helpers.attacked_runs import SENTENCES, WorkersInThisProcess, attacks_here
 from tests.helpers.refusals import refusal
 from tests.helpers.victims import write_bert

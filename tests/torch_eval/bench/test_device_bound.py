@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from configs.contract.bench_case import StepCase
-from configs.contract.errors import UserError
+from configs.contract.basics.bench_case import StepCase
+from configs.contract.basics.errors import UserError
 from torch_eval.bench import device_bound, torch_counts
 
 

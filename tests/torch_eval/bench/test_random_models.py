@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.contract.files import file_hash
+from configs.contract.basics.files import file_hash
 from tests.helpers.attacked_runs import SENTENCES
 from torch_eval.bench.random_models import random_classifier
 

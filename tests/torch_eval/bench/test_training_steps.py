@@ -16,11 +16,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForSequenceClassification
 
-from configs.contract import bench_case as contract
-from configs.contract.bench_case import StepCase
-from configs.contract.errors import UserError
-from configs.contract.files import read_lines
-from configs.contract.options import read_options
+from configs.contract.basics import bench_case as contract
+from configs.contract.basics.bench_case import StepCase
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_lines
+from configs.contract.experiment.options import read_options
 from torch_eval.bench import step_results, torch_step_worker, training_steps
 from torch_eval.bench.step_groups import CONTENDERS, GROUPS, Contender, Group
 from torch_eval.bench.step_process import Worker
@@ -120,7 +120,7 @@ def test_serve_runs_once_unasked_then_once_a_line(monkeypatch):
 
 SCRIPT = """
 import os, sys, time
-from configs.contract import bench_case
+from configs.contract.basics import bench_case
 case, others, answers = bench_case.start()
 print("libraries chatter")
 os.write(1, b"so do kernels\\n")
@@ -173,7 +173,7 @@ def test_a_contender_needs_a_version_or_a_later_one(monkeypatch, version, possib
 
 
 QUICK = """
-from configs.contract import bench_case
+from configs.contract.basics import bench_case
 _, _, answers = bench_case.start()
 for _ in bench_case.serve(answers, {}):
     sum(range(1000))

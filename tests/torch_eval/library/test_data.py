@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from configs.contract import classifiers, schema
-from configs.contract.errors import UserError
-from configs.contract.tasks import TASKS
+from configs.contract.basics.errors import UserError
+from configs.contract.experiment import schema
+from configs.contract.inputs import classifiers
+from configs.contract.inputs.tasks import TASKS
 from torch_eval.library import data, hub
 
 NAMES = ["negative", "positive"]

@@ -6,10 +6,11 @@ import shutil
 import pytest
 from huggingface_hub import ModelCard
 
-from configs.contract import assets, schema
-from configs.contract.errors import UserError
-from configs.contract.files import file_hash, write_json, write_lines
-from configs.contract.run_dir import RunDir
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import file_hash, write_json, write_lines
+from configs.contract.experiment import schema
+from configs.contract.inputs import assets
+from configs.contract.run.run_dir import RunDir
 from tests.helpers.attacked_runs import SENTENCES
 from tests.helpers.files import edit_json
 from tests.helpers.local_hub import Hub

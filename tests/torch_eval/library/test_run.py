@@ -12,9 +12,10 @@ from scipy import stats
 from transformers import AutoConfig
 
 import torch_eval
-from configs.contract import files, schema
-from configs.contract.errors import UserError
-from configs.contract.files import ROOT, locked, read_json, read_lines, write_json
+from configs.contract.basics import files
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import ROOT, locked, read_json, read_lines, write_json
+from configs.contract.experiment import schema
 from tests.helpers.attacked_runs import SENTENCES
 from tests.helpers.commands import modules_here, run_python
 from torch_eval.__main__ import main

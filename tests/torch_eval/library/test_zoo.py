@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from configs.contract import read_values, run_dir, schema
-from configs.contract.errors import UserError
-from configs.contract.files import file_hash, read_json, write_json
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import file_hash, read_json, write_json
+from configs.contract.experiment import read_values, schema
+from configs.contract.run import run_dir
 from tests.helpers import made_up_run as made_up
 from tests.helpers.files import edit_json
 from torch_eval.library import zoo, zoo_page

@@ -10,7 +10,7 @@ import pytest
 import torch
 from textattack.shared import AttackedText
 
-from configs.contract.errors import UserError
+from configs.contract.basics.errors import UserError
 from tests.helpers.victims import write_bert
 from torch_eval.assets import original, packaged
 from torch_eval.recipes import recipes

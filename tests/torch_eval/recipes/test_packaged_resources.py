@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from configs.contract import assets
+from configs.contract.inputs import assets
 from torch_eval.assets import packaged
 from torch_eval.recipes import fast_classes, packaged_resources, textattack_offline
 from torch_eval.recipes.word_tagger import WordTagger

@@ -194,7 +194,7 @@ def test_a_budget_of_queries_ends_an_attack(model):
 
 
 def test_other_recipes_by_name_run_or_say_what_they_miss(model):
-    from configs.contract.sections import RECIPES as known
+    from configs.contract.experiment.sections import RECIPES as known
 
     assert {*known, "official bertattack"} == {*recipes.OWN, *recipes.OTHERS}
     victim = Victim(model, LENGTH)

@@ -149,7 +149,7 @@ def test_refused_with_one_line(arguments, expected, capsys, tmp_path):
 
 
 def test_a_model_that_is_none(tmp_path):
-    from configs.contract.errors import UserError
+    from configs.contract.basics.errors import UserError
 
     for content in (None, {"model_type": "roberta"}):
         if content:

@@ -392,7 +392,7 @@ def test_same_draw_as_the_checkout(checkout):
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
-    from configs.contract.errors import UserError
+    from configs.contract.basics.errors import UserError
     from torch_eval.reference.official_checkout import Checkout
 
     with pytest.raises(UserError, match="masked_linear.py is missing"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.contract.files import atomic_write
+from configs.contract.basics.files import atomic_write
 from torch_eval.report import figure_style
 
 

@@ -12,10 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from configs.contract import run_dir, schema
-from configs.contract.errors import UserError
-from configs.contract.files import read_lines, write_json, write_lines
-from configs.contract.methods import METHODS
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import read_lines, write_json, write_lines
+from configs.contract.experiment import schema
+from configs.contract.experiment.methods import METHODS
+from configs.contract.run import run_dir
 from mindspore_rt.ticket import Ticket
 from tests.helpers import made_up_run as made_up
 from tests.helpers.made_up_run import OUTCOMES, small

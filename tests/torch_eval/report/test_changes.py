@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.contract.files import read_lines
+from configs.contract.basics.files import read_lines
 from tests.helpers import made_up_run as made_up
 from torch_eval.report import changes
 from torch_eval.report.run_state import Run

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from configs.contract import schema
+from configs.contract.experiment import schema
 from tests.helpers import made_up_run as made_up
 from tests.helpers.made_up_run import OUTCOMES, SMALL, small
 from torch_eval.report import comparisons, run_state

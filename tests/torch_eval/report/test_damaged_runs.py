@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from configs.contract import estimate, plan, run_dir, schema
-from configs.contract.errors import UserError
-from configs.contract.files import atomic_write, read_json, read_lines
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import atomic_write, read_json, read_lines
+from configs.contract.experiment import schema
+from configs.contract.run import estimate, plan, run_dir
 from tests.helpers import made_up_run as made_up
 from torch_eval.report import build, data_files, figures, manifests, run_state, ticket_sections, watch
 

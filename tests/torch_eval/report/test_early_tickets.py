@@ -1,6 +1,7 @@
 """Made-up records of searches: when a finished one would have stopped, worked out by hand, and what is drawn."""
 
-from configs.contract import run_dir, schema
+from configs.contract.experiment import schema
+from configs.contract.run import run_dir
 from tests.helpers import made_up_run as made_up
 from torch_eval.report import early_tickets, figure_sections, figures, run_state, ticket_sections
 

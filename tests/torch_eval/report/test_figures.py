@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from configs.contract import files
-from configs.contract.methods import METHODS
-from configs.contract.run_files import TrainingLine
+from configs.contract.basics import files
+from configs.contract.experiment.methods import METHODS
+from configs.contract.run.run_files import TrainingLine
 from tests.helpers import made_up_run as made_up
 from tests.helpers.commands import run_python
 from torch_eval.attack.metrics import Estimate

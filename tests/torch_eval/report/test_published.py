@@ -1,6 +1,7 @@
 """Published figures beside those of a run."""
 
-from configs.contract import run_dir, schema
+from configs.contract.experiment import schema
+from configs.contract.run import run_dir
 from tests.helpers import made_up_run as made_up
 from torch_eval.report import published, run_state, scores
 

@@ -1,6 +1,6 @@
 """Attacks with and without a fitted temperature stand side by side; a difference beyond chance is marked."""
 
-from configs.contract import schema
+from configs.contract.experiment import schema
 from tests.helpers import made_up_run as made_up
 from tests.helpers.made_up_run import OUTCOMES, SMALL, small
 from torch_eval.attack.records import read

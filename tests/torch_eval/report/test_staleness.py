@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from configs.contract import schema
-from configs.contract.files import file_hash, read_json, write_json
-from configs.contract.jobs import CLEAN
+from configs.contract.basics.files import file_hash, read_json, write_json
+from configs.contract.experiment import schema
+from configs.contract.run.jobs import CLEAN
 from mindspore_rt.ticket import Ticket
 from tests.helpers import made_up_run as made_up
 from tests.helpers.files import edit_json

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from configs.contract.files import read_json, write_json
+from configs.contract.basics.files import read_json, write_json
 from tests.helpers import made_up_run as made_up
 from tests.helpers.files import edit_json
 from tests.helpers.made_up_run import OUTCOMES, small

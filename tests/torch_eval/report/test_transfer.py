@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from configs.contract.files import read_json, write_json
+from configs.contract.basics.files import read_json, write_json
 from tests.helpers.files import edit_json
 from tests.helpers.made_up_run import attack, small
 from torch_eval.report import run_state, transfer

@@ -4,10 +4,11 @@ import time
 
 import pytest
 
-from configs.contract import run_dir, schema
-from configs.contract.files import write_lines
-from configs.contract.jobs import TrainingJob
-from configs.contract.run_files import Split, Summary, TrainingLine
+from configs.contract.basics.files import write_lines
+from configs.contract.experiment import schema
+from configs.contract.run import run_dir
+from configs.contract.run.jobs import TrainingJob
+from configs.contract.run.run_files import Split, Summary, TrainingLine
 from tests.helpers import made_up_run as made_up
 from torch_eval.__main__ import main
 from torch_eval.report import watch

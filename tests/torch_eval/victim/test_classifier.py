@@ -15,8 +15,8 @@ from transformers import (
     GPT2ForSequenceClassification,
 )
 
-from configs.contract import classifiers
-from configs.contract.errors import UserError
+from configs.contract.basics.errors import UserError
+from configs.contract.inputs import classifiers
 from tests.helpers.files import edit_json, edit_weights
 from tests.helpers.victims import tokenizer, write_bert
 from torch_eval.attack.workers import Target, inspect

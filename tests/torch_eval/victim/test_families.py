@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from configs.contract.families import FAMILIES
+from configs.contract.inputs.families import FAMILIES
 from torch_eval.bench import stock_textattack
 from torch_eval.bench.random_models import PROMISED, random_classifier
 from torch_eval.victim.classifier import Victim

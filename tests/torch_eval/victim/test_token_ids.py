@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from configs.contract.errors import UserError
-from configs.contract.files import write_json
-from configs.contract.tokenizer import TOKEN_IDS, load_tokenizer, sample_ids, save_tokenizer
+from configs.contract.basics.errors import UserError
+from configs.contract.basics.files import write_json
+from configs.contract.inputs.tokenizer import TOKEN_IDS, load_tokenizer, sample_ids, save_tokenizer
 from tests.helpers.files import edit_json
 from torch_eval.victim.token_ids import check_token_ids
 

@@ -1,0 +1,1 @@
+"""What needs no knowledge of experiments: errors, files, processes, the environment."""
