@@ -338,6 +338,11 @@ def damage(model: PreTrainedModel, loaded: dict) -> str | None:
     if head and all(key.startswith(f"{body}pooler.") for key in missing if key not in head):
         kind = model.config.model_type
         return f"a {kind} model without a trained classifier ({head[0]} is missing); fine-tune it first"
+    if missing and any(key.endswith(f".{missing[0]}") for key in loaded["unexpected_keys"]):
+        return (
+            f"its weights have other names than {missing[0]}, as DataParallel writes them; for a BERT, "
+            "`python -m mindspore_rt convert FOLDER NEW` mends that"
+        )
     parts = tuple(f"{name}." for name, _ in model.named_children())
     strange = [key for key in loaded["unexpected_keys"] if key.startswith(parts) and not key.endswith("position_ids")]
     for what, names in (("has no weights", missing), ("also has weights", sorted(strange))):

@@ -306,6 +306,9 @@ def test_a_file_that_the_tokenizer_does_not_need_may_be_of_any_format(tmp_path):
 
 QUERY, POOLER = "bert.encoder.layer.0.attention.self.query.weight", "bert.pooler.dense.weight"
 DAMAGES = {
+    "its weights have other names than bert.embeddings.*mindspore_rt convert FOLDER NEW": lambda weights: {
+        f"module.{name}": w for name, w in weights.items()
+    },
     "has no weights .*query.weight": lambda weights: {n: w for n, w in weights.items() if n != QUERY},
     "has no weights bert.pooler.dense.weight": lambda weights: {n: w for n, w in weights.items() if n != POOLER},
     "also has weights bert.encoder.layer.7.x: weights and config.json do not belong together": lambda weights: (
