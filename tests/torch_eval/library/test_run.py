@@ -199,13 +199,13 @@ def test_the_examples_of_the_documentation_run(tmp_path, attacks_here, monkeypat
     table(tmp_path / "reviews.csv")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "score.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names: dict = {}
     for block in blocks:
         exec(compile(block, "docs/score.md", "exec"), names)
     assert [row["recipe"] for row in names["results"]["scores"]] == ["textfooler"]
     assert "my_model textfooler {'value'" in capsys.readouterr().out
-    assert names["result"].num_queries > 0
+    assert names["result"].num_queries > 0 and len(names["dataset"]) == 2
 
 
 def test_the_wrapper_gives_textattack_the_answers_of_its_own(tmp_path):
