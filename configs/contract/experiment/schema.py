@@ -236,8 +236,10 @@ def load(source: str, overrides: Sequence[str] = (), *, complete: bool = True) -
     Raises:
         UserError: A key or value is wrong. The message names the key, where it was set, and what is allowed.
     """
-    values = Values(keys())
-    values.read_file(find(source))
+    values, path = Values(keys()), find(source)
+    values.read_file(path)
+    if path.name == "config.yaml" and (path.parent / "data" / "summary.json").is_file():
+        values.values["name"] = path.absolute().parent.name  # of a run whose folder may have been renamed or copied
     for text in overrides:
         values.read_override(text)
     return _build(values.values, values.origins, complete)

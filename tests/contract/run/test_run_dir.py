@@ -148,3 +148,15 @@ def test_the_saved_configuration_loads_again(tmp_path, name):
     run.save_config()
     assert schema.load(str(run.root / "config.yaml")) == config
     assert json.dumps(asdict(config))
+
+
+def test_a_renamed_run_is_called_as_its_folder(prepared, monkeypatch):
+    """Otherwise commands on `runs/renamed/config.yaml` would work in the folder of the old name."""
+    prepared.save_config()
+    renamed = prepared.root.rename(prepared.root.with_name("renamed"))
+    for name, file in ((".", renamed / "config.yaml"), (str(renamed), "config.yaml"), (".", "config.yaml")):
+        monkeypatch.chdir(name)
+        assert schema.load(str(file)).name == "renamed"
+    assert schema.load("config.yaml", ["name=new"]).name == "new"
+    (renamed / "data" / "summary.json").unlink()  # not a run's: the file says what it is called
+    assert schema.load("config.yaml").name == prepared.config.name
