@@ -118,7 +118,7 @@ def reference_notes(runs: list[Run]) -> list[Block]:
             for row in PUBLISHED["results"]
             if (row["task"], row["method"], row["source"]) == (run.config.task, "robust", "paper")
         }
-        if sparsities and run.sparsity not in sparsities:
+        if run.model_of("robust") and sparsities and run.sparsity not in sparsities:
             differences.append(f"robust ticket of {100 * run.sparsity:g}% instead of {100 * min(sparsities):g}%")
         differing += [f"{heading(run)}: {'; '.join(differences)}"] if differences else []
     return [Paragraph(legend), Bullets(differing or ["none of these runs differs"])]
@@ -127,39 +127,47 @@ def reference_notes(runs: list[Run]) -> list[Block]:
 # --- Tables 5 and 6 ------------------------------------------------------------------------------------------
 
 
-def settings_of(run: Run, section: str, model: str) -> tuple[dict, bool]:
-    """Settings of a section as a finished stage states them (True), or as the configuration has them (False)."""
-    for seed in run.config.seeds:
-        manifest = read_optional(run.paths.stage(seed, model) / "manifest.json", TrainingManifest)
-        if manifest and (values := getattr(manifest.settings, section)):
-            return values, True
-    return asdict(getattr(run.config, section)), False
-
-
 def hyperparameters(runs: list[Run]) -> list[Block]:
     """Tables 5 and 6 as they were run, beside the paper's."""
     rows5 = [[Cell("paper"), *(Cell(_plain(PUBLISHED["table5"].get(key))) for key in TABLE5)]]
     rows6 = []
     for run in runs:
-        for section, model in (("finetune", "finetune"), ("retrain", run.model_of("robust") or "")):
-            values, finished = settings_of(run, section, model)
-            name = Cell(f"{run.named_task}, {section}", "" if finished else "not run yet")
-            rows5.append([name, *(Cell(_plain(values.get(key))) for key in TABLE5)])
-        values, finished = settings_of(run, "search", "search")
+        for section in ("finetune", "retrain"):
+            rows5 += _settings(run, section, f"{run.named_task}, {section}", dict.fromkeys(TABLE5, ""))
         theirs = PUBLISHED["table6"].get(run.config.task, {})
-        name = Cell(f"{run.named_task}", "" if finished else "not run yet")
         beside = {key: f"paper {theirs[key]:g}" if key in theirs else "" for key in TABLE6}
-        rows6.append([name, *(Cell(_plain(values.get(key)), published=beside[key]) for key in TABLE6)])
-    return [
+        rows6 += _settings(run, "search", run.named_task, beside)
+    blocks: list[Block] = [
         Heading("Hyper-parameters"),
         Paragraph("Fine-tuning and retraining (Table 5 of the paper). AdamW with bias correction throughout."),
         Table(["Run", *(key.replace("_", " ") for key in TABLE5)], rows5),
-        Paragraph(
-            "Learning the masks (Table 6). η is the length of an ascent step, λ the weight of the L0 penalty, ε₀ the "
-            "size of the random start, s the number of ascent steps, wd the weight decay of the mask scores."
-        ),
-        Table(["Run", *TABLE6.values()], rows6),
     ]
+    explanation = (
+        "Learning the masks (Table 6). η is the length of an ascent step, λ the weight of the L0 penalty, ε₀ the "
+        "size of the random start, s the number of ascent steps, wd the weight decay of the mask scores."
+    )
+    return blocks + ([Paragraph(explanation), Table(["Run", *TABLE6.values()], rows6)] if rows6 else [])
+
+
+def _settings(run: Run, section: str, title: str, beside: dict[str, str]) -> list[list[Cell]]:
+    """Row of a section's settings, as a finished training states them; none if the run has no training of the section.
+
+    Args:
+        run: The run.
+        section: Of the configuration. If it is of several trainings, those that are configured as the first one count.
+        title: First cell of the row.
+        beside: Published figure of each setting, in the order of the columns.
+    """
+    trainings = [job for job in jobs(run.paths) if isinstance(job, TrainingJob) and job.section == section]
+    if not trainings:
+        return []
+    values, state = asdict(trainings[0].settings), "not run yet"
+    for job in (job for job in trainings if job.settings == trainings[0].settings):
+        manifest = read_optional(job.directory / "manifest.json", TrainingManifest)
+        if manifest and (stated := getattr(manifest.settings, section)):
+            values, state = stated, ""
+            break
+    return [[Cell(title, state), *(Cell(_plain(values.get(key)), published=text) for key, text in beside.items())]]
 
 
 def _plain(value: object) -> str:

@@ -79,7 +79,7 @@ def _experiments(runs: list[Run]) -> Table:
             run.task,
             model + (f", layers 1 to {config.layers}" if config.layers else ""),
             f"{train.count:,}" if train else "not prepared yet",
-            ", ".join(f"{100 * sparsity:g}%" for sparsity in config.sparsities),
+            ", ".join(f"{100 * sparsity:g}%" for sparsity in config.sparsities) if run.has("draw") else "nothing",
             ", ".join(map(str, config.seeds)),
             ", ".join(made_with(run.attacks())),
             f"{done} of {len(run.steps)} results",

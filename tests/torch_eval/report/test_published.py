@@ -3,7 +3,7 @@
 from configs.contract.experiment import schema
 from configs.contract.run import run_dir
 from tests.helpers import made_up_run as made_up
-from torch_eval.report import published, run_state, scores
+from torch_eval.report import published, run_state, scores, text_sections
 
 
 def run_of(tmp_path, *overrides, config="sst2"):
@@ -59,6 +59,20 @@ def test_every_option_that_decides_a_result_is_compared_with_the_papers(tmp_path
     assert published.departures(several) == ["choice.epochs 2 instead of 1", "choice.examples 5 instead of 200"]
 
 
+def test_a_run_without_tickets_does_not_differ_in_their_sparsity(tmp_path):
+    """Its experiments' table states no sparsity either."""
+
+    def said(*overrides):
+        run = run_of(tmp_path, "attack.resources=original", "sparsities=[0.5]", *overrides)
+        _, differing = published.reference_notes([run])
+        *_, experiments = text_sections.answers([run], tmp_path)
+        return differing.items, experiments.blocks[0].rows[0][4].text
+
+    ticket, pruned = said()
+    assert "robust ticket of 50% instead of 30%" in ticket[0] and pruned == "50%"
+    assert said("methods=[finetune]") == (["none of these runs differs"], "nothing")
+
+
 def test_the_papers_figures_fit_together():
     """Suc = (Clean - Aua) / Clean in every row of Table 1, but for the four that the paper itself has otherwise."""
     figures = [
@@ -85,3 +99,21 @@ def test_the_configuration_of_each_task_has_the_papers_settings():
         )
         for key in ("learning_rate", "dropout", "weight_decay", "epochs"):
             assert getattr(config.finetune, key) == getattr(config.retrain, key) == table5[key], task
+
+
+def test_settings_are_those_of_the_trainings_that_a_run_has(tmp_path):
+    """A control alone has robust tickets retrained, and without tickets nothing is searched or retrained."""
+
+    def names(*overrides):
+        paths = made_up.whole(tmp_path, *overrides, "seeds=[1]", "attack.recipes=[textfooler]")
+        blocks = published.hyperparameters([run_state.Run(paths.config, ["sst2"], tmp_path)])
+        return [(row[0].text, row[0].small) for block in blocks[2::2] for row in block.rows]
+
+    trained = [("paper", ""), ("SST-2 (dense), finetune", "")]
+    assert names("name=dense", "methods=[finetune,freelb]") == trained
+    assert names("name=control", "methods=[random]") == [
+        ("paper", ""),
+        ("SST-2 (control), finetune", ""),
+        ("SST-2 (control), retrain", ""),
+        ("SST-2 (control)", ""),
+    ]
