@@ -26,6 +26,10 @@ from torch_eval.report.run_state import Run
 from torch_eval.report.tables import NONE, attack_cell, with_timeouts
 
 BESIDE = ("transferred", "robust", "random", "finetune")  # columns of the table of transferred tickets
+SENTENCES = {  # what part the test set plays, by `choice.split`
+    "dev": "Test sentences play no part in the choice.",
+    "test_half": "Half of the test set is kept for the choice, and all results are of the other half.",
+}
 BINS = 120  # of the histograms of mask scores
 Reports = dict[tuple[int, str], TicketReport]  # (seed, model) to the facts of its ticket
 
@@ -34,13 +38,7 @@ Reports = dict[tuple[int, str], TicketReport]  # (seed, model) to the facts of i
 
 def choices(runs: list[Run]) -> list[Block]:
     """How the reported tickets were chosen."""
-    choosing = [run for run in runs if run.has("choose")]
-    halved = [run.name for run in choosing if run.config.choice.split == "test_half"]
-    rule = "The reported ticket is chosen on the dev set. Test sentences play no part in the choice."
-    if halved:
-        rule += f" In {', '.join(halved)} it is chosen on half of the test set, and all results are of the other half."
-    blocks = [block for run in choosing for block in choice(run)]
-    return section("The choice of the ticket", [Paragraph(rule), *blocks] if blocks else [])
+    return section("The choice of the ticket", [block for run in runs if run.has("choose") for block in choice(run)])
 
 
 def choice(run: Run) -> list[Block]:
@@ -53,9 +51,8 @@ def choice(run: Run) -> list[Block]:
                 note=True,
             )
         ]
-    blocks: list[Block] = [
-        Paragraph(f"{run.task}: **{run.title(str(run.chosen))}** was chosen. Rule: {run.choice.rule}.")
-    ]
+    chosen = f"{run.task}: **{run.title(str(run.chosen))}** was chosen. Rule: {run.choice.rule}."
+    blocks: list[Block] = [Paragraph(f"{chosen} {SENTENCES[run.config.choice.split]}")]
     rows, attacks = [], []
     for candidate in run.paths.candidates():
         results = [row for row in run.choice.candidates if row.model == str(candidate)]

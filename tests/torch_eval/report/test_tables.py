@@ -11,7 +11,7 @@ from tests.helpers.files import edit_json
 from tests.helpers.made_up_run import OUTCOMES, small
 from tests.helpers.written_report import row, wilson, written
 from torch_eval.attack import metrics
-from torch_eval.report import captions, comparisons, render, run_state, tables
+from torch_eval.report import captions, comparisons, render, run_state, tables, ticket_sections
 
 
 def test_main_table_by_hand(quick, tmp_path):
@@ -151,6 +151,17 @@ def test_every_table_says_how_its_attacks_were_made(quick, tmp_path):
     assert markdown.count(heading) == 8
     assert markdown.count("packaged resources, paper protocol, 7 attacked, seed 1") == 1  # the choice
     assert "original resources" not in markdown and "Not comparable with the paper" in markdown
+
+
+def test_the_choice_says_what_part_the_test_set_plays(tmp_path):
+    def said(split):
+        paths = small(tmp_path, f"name={split}", f"choice.split={split}")
+        blocks = ticket_sections.choices([run_state.Run(paths.config, ["demo"], tmp_path)])
+        return " ".join(block.text for block in blocks if isinstance(block, render.Paragraph))
+
+    assert "Test sentences play no part in the choice." in said("dev")
+    halved = said("test_half")
+    assert "all results are of the other half" in halved and "no part" not in halved and "dev" not in halved
 
 
 def test_a_choice_with_timeouts_shows_both_ends(quick, tmp_path):
