@@ -12,10 +12,11 @@ from torch_eval.report.comparisons import Comparison
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import Score
 
-REASON = (
+ROUNDING = (
     "Softmax probabilities in float32 round to exactly 1 for an over-confident model and hide from the attack which "
-    "words matter. A temperature fitted on dev takes the rounding away."
+    "words matter."
 )
+REASON = f"{ROUNDING} A temperature fitted on dev takes the rounding away."
 
 
 def other_way(run: Run) -> str:
@@ -57,10 +58,12 @@ def lines(run: Run) -> list[str]:
     certain, survived = _certain(run)
     if not certain:
         return []
-    return [
-        f"{run.name}: in {certain} of {survived} withstood attacks the model is certain: its answer has probability 1 "
-        f"to six digits. {REASON} `{run.command('attack')} attack.calibrate=true` shows what it changes."
-    ]
+    sentence = f"{run.name}: in {certain} of {survived} withstood attacks the model is certain"
+    meaning = "its answer has probability 1 to six digits"
+    if run.config.attack.calibrate:
+        return [f"{sentence}, although its temperature was fitted on dev: {meaning}. {ROUNDING}"]
+    command = f"`{run.command('attack')} attack.calibrate=true`"
+    return [f"{sentence}: {meaning}. {REASON} {command} shows what it changes."]
 
 
 def _certain(run: Run) -> tuple[int, int]:

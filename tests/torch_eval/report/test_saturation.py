@@ -50,3 +50,8 @@ def test_certain_models_that_were_not_attacked_again(tmp_path):
     (line,) = lines(paths)
     assert "withstood attacks the model is certain" in line
     assert "`python -m torch_eval attack demo attack.calibrate=true`" in line
+    paths = made_up.calibrated(paths)
+    made_up.finish(paths.attack(1, "robust-0.30") / "calibration", {"temperature": 1.0})
+    folder.rename(paths.attack(1, "robust-0.30") / "textfooler")
+    (line,) = lines(paths, "attack.calibrate=true")
+    assert "the model is certain, although its temperature was fitted on dev" in line and "attack.calibrate" not in line
