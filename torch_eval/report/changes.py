@@ -59,15 +59,15 @@ def section(runs: list[Run]) -> list[Block]:
     for run in runs:
         ticket, dense = run.model_of("robust"), run.model_of("finetune")
         made = [c for r in run.recipes for c in comparisons(run, ticket, dense, r)] if ticket and dense else []
-        rows: list[Row] = [row for comparison in made for row in _rows(run, comparison)]
+        rows: list[Row] = [row for comparison in made for row in _rows(comparison)]
         if rows and ticket and dense:
-            header = ["Attack", "Changed", f"broke {run.title(dense)}", f"broke {run.title(ticket)}"]
+            header = ["Attack", "Changed", *(f"broke {run.marked_title(model)}" for model in (dense, ticket))]
             table = Table(header, [facts(run, [s for c in made for s in c.scores]), *rows])
             blocks.append(Details(f"{run.named_task}: which changes the ticket withstands", [Paragraph(NOTE), table]))
     return blocks
 
 
-def _rows(run: Run, comparison: Comparison) -> list[list[Cell]]:
+def _rows(comparison: Comparison) -> list[list[Cell]]:
     """One row for each kind of change under one attack: ticket first in the comparison, Fine-tune second."""
     broke, withstood = Counter[tuple[str, int]](), Counter[tuple[str, int]]()
     for pair in comparison.pairs.values():
@@ -77,9 +77,12 @@ def _rows(run: Run, comparison: Comparison) -> list[list[Cell]]:
                 if record["outcome"] == "success" and (changed := kind(record["original"], record["perturbed"])):
                     broke[changed, side] += 1
                     withstood[changed, side] += outcomes.get(record["index"]) == "failure"
-    title = run.attack_title(pair[0].directory.name)
     return [
-        [Cell(title), Cell(changed), *(Cell(_share(withstood[changed, side], broke[changed, side])) for side in (1, 0))]
+        [
+            comparison.attack,
+            Cell(changed),
+            *(Cell(_share(withstood[changed, side], broke[changed, side])) for side in (1, 0)),
+        ]
         for changed in KINDS
         if broke[changed, 0] + broke[changed, 1]
     ]

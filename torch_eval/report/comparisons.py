@@ -53,6 +53,11 @@ class Comparison:
         return any(score.stale for score in self.scores)
 
     @property
+    def attack(self) -> Cell:
+        """Name of the attack, as a table's cell that says whether a score is stale."""
+        return Cell(titles(self.scores), "stale" if self.stale else "")
+
+    @property
     def differs(self) -> bool:
         """True if the test finds a difference."""
         return self.test.p < LEVEL
@@ -236,10 +241,9 @@ def _row(comparison: Comparison, corrected: float) -> list[Cell]:
         f"seed {seed}: {p_text(metrics.paired([records]).p)}"
         for seed, records in zip(comparison.pairs, comparison.records)
     ]
-    name = Cell(titles(comparison.scores), "stale" if comparison.stale else "")
     counts = [Cell(str(count)) for count in (test.tested, test.only_first, test.only_second)]
     p = Cell(p_text(test.p), "\n".join(each) if len(each) > 1 else "")
-    return [name, *counts, p, Cell(p_text(corrected)), Cell(comparison.gain.text(sign="+", nothing="–"))]
+    return [comparison.attack, *counts, p, Cell(p_text(corrected)), Cell(comparison.gain.text(sign="+", nothing="–"))]
 
 
 def p_text(p: float) -> str:

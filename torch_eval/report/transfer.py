@@ -75,7 +75,7 @@ def replay_table(run: Run, rows: list[TransferRow]) -> Table | None:
         if ticket != rival and (not why or "as many epochs" in why)
     }
     header, models = ["Method"], run.shown()
-    table = [[Cell(run.title(model))] for model in models]
+    table = [[Cell(run.title(model), run.unlearned(model))] for model in models]
     by_attack = {(recipe,): _outcomes(run, rows, (recipe,)) for recipe in run.recipes}
     for recipes, outcomes in (by_attack | {tuple(run.recipes): _outcomes(run, rows, tuple(run.recipes))}).items():
         alone = len(recipes) == 1

@@ -3,6 +3,7 @@
 import pytest
 
 from configs.contract.basics.files import read_lines
+from configs.contract.experiment import schema
 from tests.helpers import made_up_run as made_up
 from torch_eval.report import changes
 from torch_eval.report.run_state import Run
@@ -38,3 +39,14 @@ def test_what_broke_each_model_and_what_the_other_withstands(tmp_path):
     rows = [[cell.text for cell in row] for row in details.blocks[1].rows[1:]]
     assert ["TextFooler", "characters", "3 (100% withstood)", "0"] in rows
     assert ["TextFooler", "words", "3 (0% withstood)", "3 (0% withstood)"] in rows
+
+
+def test_stale_attacks_and_models_that_learned_nothing_are_marked(tmp_path):
+    """The attacks are of the paper's protocol, the configuration asks for that of the official code."""
+    paths = made_up.small(tmp_path)
+    made_up.finish(paths.attack(1, "finetune") / "clean", {"accuracy": 0.5, "n": 100, "predicted_classes": 1})
+    config = schema.load("demo", [*made_up.SMALL, "attack.protocol=official"])
+    (details,) = changes.section([Run(config, ["demo"], tmp_path)])
+    assert details.blocks[1].header[2:] == ["broke Fine-tune (predicts one class)", "broke Robust ticket 30%"]
+    first = details.blocks[1].rows[1][0]
+    assert (first.text, first.small) == ("BERT-Attack", "stale")

@@ -6,7 +6,7 @@ import pytest
 
 from configs.contract.basics.files import read_json, write_json
 from tests.helpers.files import edit_json
-from tests.helpers.made_up_run import attack, small
+from tests.helpers.made_up_run import attack, finish, small
 from torch_eval.report import run_state, transfer
 
 MODELS = ("finetune", "robust-0.30")
@@ -37,6 +37,7 @@ def table_of(paths):
 def test_a_sentence_counts_as_withstood_if_no_text_fools_the_model(tmp_path):
     """On ten sentences an attack breaks numbers 0-5 of Fine-tune and 0-2 of the ticket; 6-7 and 3-8 withstand it."""
     paths = small(tmp_path, "attack.recipes=[textfooler,textbugger]")
+    finish(paths.attack(1, "finetune") / "clean", {"accuracy": 0.5, "n": 100, "predicted_classes": 1})
     run, _ = table_of(paths)
     n = run.scores[1, "finetune", "textfooler"].settings.indices
     fooled = {
@@ -48,6 +49,7 @@ def test_a_sentence_counts_as_withstood_if_no_text_fools_the_model(tmp_path):
     _, table = table_of(paths)
     by_title = {cells[0].text: [cell.text for cell in cells[1:]] for cells in table.rows[1:]}
     assert len(table.header) == 9
+    assert [cells[0].small for cells in table.rows[1:]] == ["predicts one class", ""]
     none = "–"
     assert by_title["Fine-tune"][0::3] == ["20.0", "20.0", "10.0"]  # own Aua twice, then all texts of all attacks
     assert by_title["Fine-tune"][1::3][:2] == ["10.0", "20.0"]
