@@ -69,8 +69,8 @@ def attack_cell(run: Run, model: str, recipe: str, measure: str, group: int, tab
         return Cell(NONE)
     result = cell(value, published(run, model, recipe, measure, tables, group))
     if result.missing:
-        begun = measure == "aua" and not any((seed, model, recipe) in run.scores for seed in run.config.seeds)
-        return with_small(result, progress(run, model, recipe) if begun else "")
+        finished = any((seed, model, recipe) in run.scores for seed in run.config.seeds)
+        return with_small(result, progress(run, model, recipe) if measure == "aua" and not finished else "")
     result = with_small(result, "stale" if is_stale(run, model, recipe, group) else "")
     summaries = [score.summary for _, score in run.scores_of(model, recipe, group)]
     known = [summary for summary in summaries if getattr(summary, measure).value is not None]
@@ -104,9 +104,9 @@ def is_stale(run: Run, model: str, recipe: str, group: int) -> bool:
 
 
 def progress(run: Run, model: str, recipe: str) -> str:
-    """How far an unfinished attack got."""
-    files = [run.paths.attack(seed, model) / recipe / "results.jsonl" for seed in run.config.seeds]
-    done = sum(len(records.read(file)) for file in files if file.is_file())
+    """How far an unfinished attack got, all its shards together."""
+    folders = [run.paths.attack(seed, model) / recipe for seed in run.config.seeds]
+    done = sum(len(records.read(file)) for folder in folders for file in folder.glob("**/results.jsonl"))
     return f"{done} of {run.staleness.sentences() * len(run.seeds(model))} done" if done else ""
 
 

@@ -209,5 +209,9 @@ def test_half_precision_and_temperatures_are_told(tmp_path):
 def test_no_more_sentences_are_asked_for_than_the_test_set_has(quick, tmp_path):
     paths = small(tmp_path, seeds=())
     made_up.write_records(paths.attack(1, "finetune") / "textfooler", made_up.attacked(1, 1, 0))
+    for shard in (1, 2):  # of an attack that is made in parts
+        folder = paths.attack(1, "finetune") / "textbugger" / f"shard-{shard}-of-2"
+        made_up.write_records(folder, made_up.attacked(2, 1, 0))
     _, _, markdown = written(tmp_path, "attack.examples=5000")
     assert row(markdown, "Fine-tune")[6] == "*missing* (2 of 100 done)" and "5000 sentences" not in markdown
+    assert row(markdown, "Fine-tune")[9] == "*missing* (6 of 100 done)"
