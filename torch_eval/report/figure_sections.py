@@ -104,9 +104,10 @@ def sparsities(run: Run, folder: Path) -> list[Block]:
     dense = _panels(run, [("finetune", 0.0, "finetune")], "Clean (test set)", run.clean)
     path = folder / file_name("sparsity", run.name)
     figures.accuracy_curves(panels, path, "share of weights pruned", dense)
+    level = " The level line is the fine-tuned model, which has all its weights." if dense else ""
     caption = (
         f"{run.task}: accuracies against sparsity (Figure 2 of the paper; {run.attack_facts()}). Error bars: "
-        f"{bars(run)}. The level line is the fine-tuned model, which has all its weights.{_unlearned(run, run.models)}"
+        f"{bars(run)}.{level}{_unlearned(run, run.models)}"
     )
     return [Picture(path, caption)]
 

@@ -13,6 +13,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from configs.contract.basics import files
+from configs.contract.experiment import schema
 from configs.contract.experiment.methods import METHODS
 from configs.contract.run.run_files import TrainingLine
 from tests.helpers import made_up_run as made_up
@@ -122,9 +123,12 @@ def test_accuracies_against_sparsity_are_those_of_one_length(tmp_path, monkeypat
     paths = made_up.whole(tmp_path, *settings, config="demo")
     drawn = []
     monkeypatch.setattr(figures, "accuracy_curves", lambda *arguments: drawn.append(arguments))
-    assert figure_sections.sparsities(Run(paths.config, ["demo"], tmp_path), tmp_path)
+    (picture,) = figure_sections.sparsities(Run(paths.config, ["demo"], tmp_path), tmp_path)
     ((panels, *_),) = drawn
     assert [[place for place, _ in curve["robust"]] for curve in panels.values()] == [[0.1, 0.3]] * 2
+    alone = schema.load("demo", [*settings, "methods=[robust]"])
+    (without,) = figure_sections.sparsities(Run(alone, ["demo"], tmp_path), tmp_path)
+    assert "level line" in picture.caption and "level line" not in without.caption
 
 
 def test_sparsity_pattern_is_drawn_and_the_same_twice(tmp_path):
