@@ -120,9 +120,9 @@ def answer(run: Run) -> str:
         0: "shows no clear difference from the fine-tuned model under",
         -1: "withstands fewer attacks than the fine-tuned model under",
     }
-    parts = [f"{words[verdict]} {_listed(group)}" for verdict, group in by_verdict.items() if group]
-    pruned = f"{100 * run.sparsity:g}% pruned"
     seeds = {seed for comparison in compared for seed in comparison.pairs}
+    parts = [f"{words[verdict]} {_listed(group, len(seeds))}" for verdict, group in by_verdict.items() if group]
+    pruned = f"{100 * run.sparsity:g}% pruned"
     stale = " **Stale:** made with other settings, models or sentences." if any(c.stale for c in compared) else ""
     return (
         f"{name}, {len(seeds)} seed{'s' * (len(seeds) > 1)}: the robust ticket ({pruned}) {', '.join(parts)}; "
@@ -130,10 +130,12 @@ def answer(run: Run) -> str:
     )
 
 
-def _listed(group: list[Comparison]) -> str:
-    """`TextFooler (45.5% of the sentences against 11.5%, p < 0.001) and ...`."""
+def _listed(group: list[Comparison], seeds: int) -> str:
+    """`TextFooler (45.5% of the sentences against 11.5%, p < 0.001) and ...`, with the seeds of one that lacks some."""
     items = [
-        f"**{titles(c.scores)}** ({c.aua(0)} of the sentences against {c.aua(1)}, {_relation(c.test.p)})" for c in group
+        f"**{titles(c.scores)}** ({c.aua(0)} of the sentences against {c.aua(1)}, {_relation(c.test.p)}"
+        f"{f', {len(c.pairs)} of {seeds} seeds' if len(c.pairs) < seeds else ''})"
+        for c in group
     ]
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 

@@ -80,6 +80,15 @@ def test_equal_epochs_are_a_family_of_tests(tmp_path, monkeypatch):
     ]
 
 
+def test_an_attack_that_lacks_seeds_states_its_own(tmp_path):
+    paths = small(tmp_path, "seeds=[1,2]", "attack.recipes=[textfooler]", seeds=(1, 2))
+    for model, counts in OUTCOMES.items():
+        made_up.attack(paths, 2, model, "textbugger", counts)
+    text = answer(paths, "seeds=[1,2]", "attack.recipes=[textfooler,textbugger]")
+    assert "2 seeds: the robust ticket" in text and "p = 0.125, 1 of 2 seeds)" in text
+    assert "p = 0.125)" in text and text.count("of 2 seeds") == 1
+
+
 def test_without_both_results_there_is_no_answer(tmp_path):
     paths = small(tmp_path)
     assert "does not compare a robust ticket with fine-tuning" in answer(paths, "methods=[finetune]")
