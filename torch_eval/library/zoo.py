@@ -26,7 +26,7 @@ from configs.contract.run.model_card import base_model
 from configs.contract.run.run_files import Count, Share, TicketReport
 from torch_eval.attack.metrics import Estimate
 from torch_eval.report import saturation
-from torch_eval.report.comparisons import comparisons
+from torch_eval.report.comparisons import Comparison, comparisons
 from torch_eval.report.run_state import Run
 from torch_eval.report.scores import RECIPES, Score, differences
 
@@ -164,13 +164,13 @@ def _model(run: Run, seed: int, model: str) -> dict[str, Any]:
     for recipe in run.recipes:
         score = run.scores.get((seed, model, recipe))
         if score:  # others could not run here
-            calibrated = saturation.check(run, model, recipe) if not run.config.attack.calibrate else None
+            calibrated = saturation.check(run, model, recipe)
             attacks[recipe] = {
                 **score.summary.to_dict(),
                 "outcomes": _outcomes(score),
                 "made_with": _made_with(score),
                 "finished": score.manifest.finished,
-                "unreliable": _unreliable(run, model, recipe, score),
+                "unreliable": _unreliable(run, model, score, calibrated),
                 "calibrated": _outcomes_with_aua(calibrated.pairs[seed][1]) if calibrated else None,
             }
     return {
@@ -197,14 +197,14 @@ def _made_with(score: Score) -> dict[str, Any]:
     return signature
 
 
-def _unreliable(run: Run, model: str, recipe: str, score: Score) -> list[str]:
+def _unreliable(run: Run, model: str, score: Score, calibrated: Comparison | None) -> list[str]:
     reasons = [run.unlearned(model)] if run.unlearned(model) else []
     if score.summary.timeouts:
         reasons.append(f"{score.summary.timeouts} attacks timed out")
     if score.settings.examples < FEW:
         reasons.append(f"{score.settings.examples} sentences only")
-    if (check := saturation.check(run, model, recipe)) and check.differs:
-        reasons.append(f"Aua {check.mean_aua(1):.1f}% {saturation.other_way(run)}")
+    if calibrated and calibrated.differs:
+        reasons.append(f"Aua {calibrated.mean_aua(1):.1f}% {saturation.other_way(run)}")
     return reasons
 
 
