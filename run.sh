@@ -30,8 +30,9 @@ export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 TOKENIZERS
 # MindSpore finds CUDA's libraries by this path alone, if they are those of requirements-gpu.txt.
 packages=("$(dirname "$python")"/../lib/python3.*/site-packages)
 if [ -e "${packages[0]}/nvidia/cublas/lib/libcublas.so.11" ]; then
-    folders=$(printf '%s:' "${packages[0]}"/nvidia/*/lib)
-    export LD_LIBRARY_PATH=$folders${LD_LIBRARY_PATH:-}
+    folders=$(printf ':%s' "${packages[0]}"/nvidia/*/lib)
+    # Without an empty part, which would stand for the folder that a process runs in.
+    export LD_LIBRARY_PATH=${folders:1}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 fi
 # A terminal draws a progress bar again every second, a log file gets one every half minute.
 if [ -t 2 ]; then bars=1; else bars=30; fi

@@ -38,8 +38,9 @@ def test_the_wheels_hold_what_the_gpu_plugin_needs():
     assert not {name for name in wanted - there if not SYSTEM.match(name)}
 
 
-def test_run_sh_lets_mindspore_find_the_wheels(tmp_path):
-    """The library path holds their folders before Python starts."""
+@pytest.mark.parametrize("before", [{"LD_LIBRARY_PATH": "/before"}, {}], ids=["set", "unset"])
+def test_run_sh_lets_mindspore_find_the_wheels(tmp_path, before):
+    """The library path holds their folders before Python starts, and no empty part, which is the working directory."""
     libraries = tmp_path / "lib" / "python3.11" / "site-packages" / "nvidia"
     for name in ("cublas/lib/libcublas.so.11", "cudnn/lib/libcudnn.so.8"):
         (libraries / name).parent.mkdir(parents=True)
@@ -47,11 +48,8 @@ def test_run_sh_lets_mindspore_find_the_wheels(tmp_path):
     program = tmp_path / "bin" / "python"
     program.parent.mkdir()
     write_program(program, '#!/bin/bash\necho "$LD_LIBRARY_PATH"\n')
-    environment = {"PATH": "/usr/bin:/bin", "ROBUST_TICKETS_PYTHON": str(program), "LD_LIBRARY_PATH": "/before"}
+    environment = {"PATH": "/usr/bin:/bin", "ROBUST_TICKETS_PYTHON": str(program), **before}
     result = subprocess.run(["bash", ROOT / "run.sh", "help"], env=environment, capture_output=True, text=True)
     path = result.stdout.splitlines()[-1].split(":")
-    assert [Path(folder).resolve() for folder in path] == [
-        libraries / "cublas" / "lib",
-        libraries / "cudnn" / "lib",
-        Path("/before"),
-    ]
+    wheels = [libraries / "cublas" / "lib", libraries / "cudnn" / "lib"]
+    assert all(path) and [Path(folder).resolve() for folder in path] == wheels + list(map(Path, before.values()))
