@@ -171,7 +171,8 @@ def transfer_rows(run: Run) -> tuple[list[TransferRow], set[tuple[int, str]]]:
 
     def holds(row: TransferRow) -> bool:
         models = {(row.seed, row.source), (row.seed, row.target)}
-        return not trained & models and (row.seed, row.source, row.recipe) not in attacked
+        made_again = trained & models or (row.seed, row.source, row.recipe) in attacked
+        return row.seed in run.config.seeds and not made_again
 
     return list(filter(holds, stated.rows)), trained | {key[:2] for key in attacked}
 

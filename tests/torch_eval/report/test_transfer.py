@@ -119,3 +119,12 @@ def test_without_every_text_there_is_no_table(tmp_path, change):
     change(rows)
     edit_json(paths.root / "transfer.json", rows=rows)
     assert table_of(paths)[1] is None
+
+
+def test_texts_of_a_seed_that_is_not_reported_do_not_count(tmp_path):
+    paths = small(tmp_path, "attack.recipes=[textfooler]")
+    replayed(paths, {})
+    rows = read_json(paths.root / "transfer.json")["rows"]
+    edit_json(paths.root / "transfer.json", rows=[*rows, *({**row, "seed": 2, "share": 0.5} for row in rows)])
+    run = run_state.Run(paths.config, ["demo"], tmp_path)
+    assert {row.seed for row in transfer.transfer_rows(run)[0]} == {1}
