@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import os
 import re
 import signal
@@ -46,8 +47,26 @@ def redo(path: Path, otherwise: str) -> str:
         path: The file or folder.
         otherwise: The remedy if no finished stage has left it.
     """
-    made = next((folder for folder in path.parents[:2] if (folder / "manifest.json").is_file()), None)
+    made = next((folder for folder in path.parents[:2] if is_ours(folder / "manifest.json", "stage")), None)
     return f"delete {made} to redo its stage" if made else otherwise
+
+
+def is_ours(file: Path, key: str) -> bool:
+    """Tell whether this project wrote a JSON file, or may have: a damaged one counts.
+
+    Other programs write files of the same names, such as manifest.json beside a model of the user's own.
+
+    Args:
+        file: The file, which need not be there.
+        key: A key that it has if it is ours.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except OSError:
+        return False
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(content, dict) and key in content
 
 
 class Stopped(Exception):

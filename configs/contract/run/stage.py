@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from configs.contract import VERSION
-from configs.contract.basics.errors import Missing, UserError, listed
+from configs.contract.basics.errors import Missing, UserError, is_ours, listed
 from configs.contract.basics.files import file_hash, files_below, read_json, write_json
 from configs.contract.experiment import schema
 from configs.contract.run.code import source_hashes
@@ -224,11 +224,11 @@ def verified(path: Path) -> Path:
 def stated_hash(path: Path) -> str | None:
     """Return the SHA-256 of a split, model, scores or classifier that its stage states; None if none does."""
     summary = path.with_name("summary.json")
-    if path.suffix == ".jsonl" and summary.is_file():
+    if path.suffix == ".jsonl" and is_ours(summary, "splits"):
         split = read_json(summary, Summary).splits.get(path.stem)
         return split.sha256 if split else None
     directory = _folder(path)
-    if not (directory / "manifest.json").is_file():
+    if not is_ours(directory / "manifest.json", "stage"):
         return None
     results = read_manifest(directory).results
     stated = {"model": results.model_sha256, "classifier.safetensors": results.classifier_sha256}

@@ -13,6 +13,7 @@ from configs.contract.run import stage as stages
 from configs.contract.run.code import source_hashes
 from configs.contract.run.run_files import Share
 from configs.contract.run.stage import Stage, redo_changed, verified
+from mindspore_rt.ticket import Ticket
 
 
 @pytest.fixture
@@ -204,3 +205,18 @@ def test_a_stage_made_by_another_version_is_refused(stage, monkeypatch):
     monkeypatch.setattr(stages, "version", lambda name: "0.0")
     with pytest.raises(UserError, match="versions.pyyaml: .*, now 0.0"):
         stage().is_done()
+
+
+def test_files_that_are_named_like_ours_beside_the_users_are_not_read(tmp_path):
+    """Web pages have a manifest.json, and data sets a summary.json: nobody is told to delete the folder they are in."""
+    write_json(tmp_path / "manifest.json", {"name": "a web page"})
+    write_json(tmp_path / "summary.json", {"mean": 3})
+    for path in (tmp_path / "model" / "config.json", tmp_path / "train.jsonl", tmp_path / "robust.safetensors"):
+        atomic_write(path, "{}")
+    for path in (tmp_path / "model", tmp_path / "train.jsonl"):
+        assert stages.current_hash(path) == file_hash(path)
+    with pytest.raises(UserError, match="draw it again"):
+        Ticket.load(tmp_path / "robust.safetensors")
+    atomic_write(tmp_path / "manifest.json", '{"stage": ')  # one of ours, damaged
+    with pytest.raises(UserError, match=f"manifest.json, line 1: not valid JSON .*delete {tmp_path} to redo its stage"):
+        stages.current_hash(tmp_path / "model")
