@@ -240,11 +240,12 @@ def distributions(runs: list[Run], folder: Path) -> list[Block]:
     histograms = {}
     for run in runs:
         seed = run.config.seeds[0]
-        epochs = sorted(run.paths.log_alpha(seed, 1).parent.glob("epoch-*.safetensors"))
-        if epochs:
+        epochs = run.paths.log_alpha(seed, 1).parent.glob("epoch-*.safetensors")
+        last = max(epochs, key=lambda path: int(path.stem.removeprefix("epoch-")), default=None)
+        if last:
             # A structured ticket prunes whole heads and neurons by their mean, not the lowest scores.
             sparsity = 0.0 if run.config.structured else run.sparsity
-            histograms[f"{run.named_task}, seed {seed}"] = histogram(epochs[-1], sparsity)
+            histograms[f"{run.named_task}, seed {seed}"] = histogram(last, sparsity)
     if not histograms:
         return []
     path = folder / file_name("log-alpha")

@@ -203,6 +203,17 @@ def test_log_alpha_threshold_cuts_the_asked_share(tmp_path):
     assert abs(below - 0.25) < 1 / 60  # one bin of 120 holds five scores
 
 
+def test_log_alpha_is_that_of_the_last_epoch_beyond_a_hundred_too(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(ticket_sections, "histogram", lambda path, sparsity: drawn.append(path.stem))
+    monkeypatch.setattr(figures, "log_alpha", lambda histograms, path: None)
+    paths = made_up.whole(tmp_path, config="demo")
+    for epoch in (99, 100):
+        files.atomic_write(paths.log_alpha(1, epoch), b"")
+    ticket_sections.distributions([Run(paths.config, ["demo"], tmp_path)], tmp_path)
+    assert drawn == ["epoch-100"]
+
+
 def test_no_part_of_the_log_alpha_is_filled_for_structured_tickets(tmp_path, monkeypatch):
     """They prune whole heads and neurons by their mean: no score divides what is pruned from what is not."""
     drawn = []
