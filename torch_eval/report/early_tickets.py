@@ -66,10 +66,11 @@ def early(runs: list[Run]) -> list[Block]:
         rows += [heading(run)] if made else []
         for threshold in THRESHOLDS if made else ():
             stops = [(one, one.stop(threshold)) for one in made]
+            after, whole = (statistics.fmean(epochs) for epochs in zip(*((stop, one.epochs) for one, stop in stops)))
             rows.append(
                 [
                     Cell(f"{threshold:g}"),
-                    Cell(f"{statistics.fmean(stop for _, stop in stops):.1f} of {made[0].epochs}"),
+                    Cell(f"{after:.1f} of {whole:g}"),
                     _aua([one.auas.get(stop) for one, stop in stops]),
                     _aua([one.auas.get(one.epochs) for one in made]),
                     Cell(f"{statistics.fmean(1 - stop / one.epochs for one, stop in stops):.1%}"),

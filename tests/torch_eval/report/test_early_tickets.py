@@ -1,8 +1,10 @@
 """Made-up records of searches: when a finished one would have stopped, worked out by hand, and what is drawn."""
 
+from configs.contract.basics.files import read_json
 from configs.contract.experiment import schema
 from configs.contract.run import run_dir
 from tests.helpers import made_up_run as made_up
+from tests.helpers.files import edit_json
 from torch_eval.report import early_tickets, figure_sections, figures, run_state, ticket_sections
 
 KEYS = ["seeds=[1,2]", "search.epochs=4"]
@@ -25,6 +27,11 @@ def test_thresholds_name_the_epoch_and_what_its_ticket_reached(tmp_path):
         ["0.03", "2.0 of 4", "48.0", "50.0", "50.0%"],
         ["0.01", "3.0 of 4", "49.0", "50.0", "25.0%"],
     ]
+    manifest = paths.stage(2, "search") / "manifest.json"
+    results = read_json(manifest)["results"]
+    edit_json(manifest, results={**results, "epochs": 5})  # seeds may stop after different epochs
+    *_, table = early_tickets.early([run])
+    assert [row[1].text for row in table.rows[1:]] == ["2.0 of 4.5", "2.0 of 4.5", "3.0 of 4.5"]
 
 
 def test_without_candidates_of_several_epochs_there_is_nothing_to_say(tmp_path):
