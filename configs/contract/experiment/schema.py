@@ -239,7 +239,8 @@ def load(source: str, overrides: Sequence[str] = (), *, complete: bool = True) -
     values, path = Values(keys()), find(source)
     values.read_file(path)
     if path.name == "config.yaml" and (path.parent / "data" / "summary.json").is_file():
-        values.values["name"] = path.absolute().parent.name  # of a run whose folder may have been renamed or copied
+        folder = path.absolute().parent  # of a run, which may have been renamed or copied
+        values.values["name"], values.origins["name"] = folder.name, str(folder)
     for text in overrides:
         values.read_override(text)
     return _build(values.values, values.origins, complete)

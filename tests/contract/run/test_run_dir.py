@@ -160,3 +160,11 @@ def test_a_renamed_run_is_called_as_its_folder(prepared, monkeypatch):
     assert schema.load("config.yaml", ["name=new"]).name == "new"
     (renamed / "data" / "summary.json").unlink()  # not a run's: the file says what it is called
     assert schema.load("config.yaml").name == prepared.config.name
+
+
+def test_a_runs_configuration_without_a_name_has_that_of_its_folder(prepared):
+    (prepared.root / "config.yaml").write_text("")
+    assert schema.load(str(prepared.root / "config.yaml")).name == "mine"
+    odd = prepared.root.rename(prepared.root.with_name("a:b"))
+    with pytest.raises(UserError, match="^name in .*a:b: .* cannot be a folder name"):
+        schema.load(str(odd / "config.yaml"))
